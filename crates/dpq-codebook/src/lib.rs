@@ -1,0 +1,1 @@
+//! Codebooks of Deep Progressive Quantization: encode, decode, lookup tables, residual k-means

@@ -1,0 +1,1 @@
+//! Retrieval metrics with a stated rule: mean average precision, precision, recall

@@ -1,0 +1,1 @@
+//! Safetensors files that are memory-mapped, checked and written atomically

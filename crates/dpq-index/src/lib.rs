@@ -1,0 +1,1 @@
+//! Exact search over nested codes at any code length, memory-mapped

@@ -1,0 +1,1 @@
+//! Deep Progressive Quantization on candle: network, losses, training, checkpoints

@@ -1,0 +1,2 @@
+//! The dpq command: train, encode, index, search and evaluate
+fn main() {}
