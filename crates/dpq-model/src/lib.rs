@@ -1,1 +1,3 @@
 //! Deep Progressive Quantization on candle: network, losses, training, checkpoints
+
+pub mod ops;

@@ -1,0 +1,185 @@
+//! The layers of the networks as fused operations on f32 tensors: convolution, max pooling, batch normalisation,
+//! linear. On the CPU each is one custom operation with its own gradient: candle's pooling has a wrong one, and its
+//! convolution spends five times as long going backward as forward. Elsewhere (CUDA) the same functions are made of
+//! candle's tensor operations.
+//!
+//! Results are the same bytes at every thread count: work is cut into pieces that depend on the shapes alone, and
+//! partial sums are added in a fixed order. Work runs in rayon's current pool.
+//!
+//! A gradient is computed for an argument only if the argument depends on a variable. The gradient of a fused ReLU at 0 is 0.
+
+use candle_core::{Result, Tensor, bail};
+
+mod portable;
+
+/// Convolves `x` with `weight`, adds `bias` to every channel, and applies a ReLU if `relu` is set.
+///
+/// Shapes: x [b, ci, h, w], weight [co, ci, kh, kw], bias [co]; returns [b, co, oh, ow] with
+/// oh = (h + 2 · padding − kh) / stride + 1 (rounded down), ow likewise.
+///
+/// # Errors
+/// Shapes that do not fit, a kernel larger than the padded image, a stride of 0, or a type other than f32.
+pub fn conv2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    padding: usize,
+    relu: bool,
+) -> Result<Tensor> {
+    check_conv(x, weight, bias, stride, padding)?;
+    activate(portable::conv2d(x, weight, bias, stride, padding)?, relu)
+}
+
+/// [`conv2d`], then [`max_pool2d`] with `pool` = (kernel, stride), as one operation: on the CPU the convolution's
+/// full-sized result never reaches memory. (The ReLU commutes with the maximum.)
+///
+/// # Errors
+/// Those of [`conv2d`] and [`max_pool2d`].
+pub fn conv2d_pool(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    padding: usize,
+    pool: (usize, usize),
+    relu: bool,
+) -> Result<Tensor> {
+    let [oh, ow] = check_conv(x, weight, bias, stride, padding)?;
+    check_pool([oh, ow], pool)?;
+    let y = portable::conv2d(x, weight, bias, stride, padding)?;
+    activate(portable::max_pool2d(&y, pool.0, pool.1)?, relu)
+}
+
+/// The largest value of every `kernel` × `kernel` window, windows `stride` apart; windows that would reach over the
+/// edge are left out, as PyTorch does by default. A NaN in a window makes the result NaN.
+///
+/// Shapes: x [b, c, h, w]; returns [b, c, (h − kernel) / stride + 1, (w − kernel) / stride + 1].
+/// The gradient goes to the window's first largest element in row-major order.
+///
+/// # Errors
+/// A rank other than 4, a type other than f32, a kernel of 0, above 16 or larger than the image, a stride of 0.
+pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
+    let (_, _, h, w) = x.dims4()?;
+    check_f32(&[x])?;
+    check_pool([h, w], (kernel, stride))?;
+    portable::max_pool2d(x, kernel, stride)
+}
+
+/// Batch normalisation in training: every channel is brought to mean 0 and variance 1 over the batch (and positions),
+/// then scaled by `gamma` and shifted by `beta`; a ReLU follows if `relu` is set.
+///
+/// Shapes: x [b, c, h, w] or [b, c]; gamma, beta [c]. Returns y, shaped as x, and, without gradient, the batch mean [c]
+/// and variance [c] (the mean squared deviation, which is what normalises; multiply by n / (n − 1), n = b · h · w, for
+/// PyTorch's running variance).
+///
+/// # Errors
+/// Shapes that do not fit, an empty batch, or a type other than f32.
+pub fn batch_norm(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    eps: f64,
+    relu: bool,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    check_channels(x, gamma, beta)?;
+    let (y, mean, variance) = portable::batch_norm(x, gamma, beta, eps)?;
+    Ok((activate(y, relu)?, mean, variance))
+}
+
+/// `x · scale + shift` by channel, then a ReLU if `relu` is set: batch normalisation at inference, with
+/// scale = gamma / √(variance + eps) and shift = beta − mean · scale.
+///
+/// Shapes: x [b, c, h, w] or [b, c]; scale, shift [c]. On the CPU it has no gradient, and `backward` says so.
+///
+/// # Errors
+/// Shapes that do not fit, or a type other than f32.
+pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
+    check_channels(x, scale, shift)?;
+    activate(portable::scale_shift(x, scale, shift)?, relu)
+}
+
+/// `x · weightᵀ + bias`, then a ReLU if `relu` is set.
+///
+/// Shapes: x [b, in], weight [out, in], bias [out]; returns [b, out].
+///
+/// # Errors
+/// Shapes that do not fit, or a type other than f32.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
+    let ((_, n_in), (n_out, k)) = (x.dims2()?, weight.dims2()?);
+    check_f32(&[x, weight])?;
+    if n_in != k {
+        bail!("linear: weight {:?} expects {k} inputs, x {:?} has {n_in}", weight.dims(), x.dims());
+    }
+    check_bias("linear", bias, n_out)?;
+    activate(portable::linear(x, weight, bias)?, relu)
+}
+
+fn activate(y: Tensor, relu: bool) -> Result<Tensor> {
+    if relu { y.relu() } else { Ok(y) }
+}
+
+fn check_f32(tensors: &[&Tensor]) -> Result<()> {
+    match tensors.iter().find(|tensor| tensor.dtype() != candle_core::DType::F32) {
+        Some(tensor) => bail!("expected an f32 tensor, found {:?}", tensor.dtype()),
+        None => Ok(()),
+    }
+}
+
+fn check_bias(op: &str, bias: Option<&Tensor>, n_out: usize) -> Result<()> {
+    let Some(bias) = bias else { return Ok(()) };
+    check_f32(&[bias])?;
+    if bias.dims() != [n_out] {
+        bail!("{op}: expected a bias of shape [{n_out}], found {:?}", bias.dims());
+    }
+    Ok(())
+}
+
+/// Checks a convolution's arguments and returns the height and width of its result.
+fn check_conv(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    padding: usize,
+) -> Result<[usize; 2]> {
+    let ((_, ci, h, w), (co, k, kh, kw)) = (x.dims4()?, weight.dims4()?);
+    check_f32(&[x, weight])?;
+    check_bias("conv2d", bias, co)?;
+    if ci != k {
+        bail!("conv2d: weight {:?} expects {k} channels, x {:?} has {ci}", weight.dims(), x.dims());
+    }
+    let (h, w) = (h + 2 * padding, w + 2 * padding);
+    if stride == 0 || kh == 0 || kw == 0 || kh > h || kw > w {
+        bail!("conv2d: a kernel of {kh}x{kw} with stride {stride} does not fit a padded image of {h}x{w}");
+    }
+    Ok([(h - kh) / stride + 1, (w - kw) / stride + 1])
+}
+
+fn check_pool([h, w]: [usize; 2], (kernel, stride): (usize, usize)) -> Result<()> {
+    if stride == 0 || kernel == 0 || kernel > 16 || kernel > h.min(w) {
+        bail!(
+            "max_pool2d: a kernel of {kernel} (at most 16) with stride {stride} does not fit an image of {h}x{w}"
+        );
+    }
+    Ok(())
+}
+
+fn check_channels(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<()> {
+    check_f32(&[x, scale, shift])?;
+    if !matches!(x.rank(), 2 | 4) || x.elem_count() == 0 {
+        bail!(
+            "normalisation: expected [b, c, h, w] or [b, c] with at least one element, found {:?}",
+            x.dims()
+        );
+    }
+    let n_channels = x.dim(1)?;
+    if scale.dims() != [n_channels] || shift.dims() != [n_channels] {
+        bail!(
+            "normalisation: expected scale and shift of shape [{n_channels}], found {:?} and {:?}",
+            scale.dims(),
+            shift.dims()
+        );
+    }
+    Ok(())
+}
