@@ -8,8 +8,21 @@
 //!
 //! A gradient is computed for an argument only if the argument depends on a variable. The gradient of a fused ReLU at 0 is 0.
 
-use candle_core::{Result, Tensor, bail};
+use std::sync::{Arc, OnceLock};
 
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+use conv::{Conv, Geometry};
+use linear::Linear;
+use norm::{BatchNorm, ScaleShift};
+use pool::{MaxPool, Windows};
+
+mod conv;
+mod gemm;
+mod layout;
+mod linear;
+mod norm;
+mod pool;
 mod portable;
 
 /// Convolves `x` with `weight`, adds `bias` to every channel, and applies a ReLU if `relu` is set.
@@ -27,7 +40,10 @@ pub fn conv2d(
     padding: usize,
     relu: bool,
 ) -> Result<Tensor> {
-    check_conv(x, weight, bias, stride, padding)?;
+    let geometry = check_conv(x, weight, bias, stride, padding)?;
+    if x.device().is_cpu() {
+        return conv_on_cpu(x, weight, bias, geometry, None, relu);
+    }
     activate(portable::conv2d(x, weight, bias, stride, padding)?, relu)
 }
 
@@ -45,8 +61,13 @@ pub fn conv2d_pool(
     pool: (usize, usize),
     relu: bool,
 ) -> Result<Tensor> {
-    let [oh, ow] = check_conv(x, weight, bias, stride, padding)?;
-    check_pool([oh, ow], pool)?;
+    let geometry = check_conv(x, weight, bias, stride, padding)?;
+    let [height, width] = geometry.out();
+    check_pool([height, width], pool)?;
+    if x.device().is_cpu() {
+        let windows = Windows { channels: geometry.n_out, height, width, kernel: pool.0, stride: pool.1 };
+        return conv_on_cpu(x, weight, bias, geometry, Some(windows), relu);
+    }
     let y = portable::conv2d(x, weight, bias, stride, padding)?;
     activate(portable::max_pool2d(&y, pool.0, pool.1)?, relu)
 }
@@ -60,9 +81,13 @@ pub fn conv2d_pool(
 /// # Errors
 /// A rank other than 4, a type other than f32, a kernel of 0, above 16 or larger than the image, a stride of 0.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
-    let (_, _, h, w) = x.dims4()?;
+    let (_, channels, height, width) = x.dims4()?;
     check_f32(&[x])?;
-    check_pool([h, w], (kernel, stride))?;
+    check_pool([height, width], (kernel, stride))?;
+    if x.device().is_cpu() {
+        let windows = Windows { channels, height, width, kernel, stride };
+        return x.contiguous()?.apply_op1(MaxPool { windows, taps: OnceLock::new() });
+    }
     portable::max_pool2d(x, kernel, stride)
 }
 
@@ -83,6 +108,14 @@ pub fn batch_norm(
     relu: bool,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     check_channels(x, gamma, beta)?;
+    if x.device().is_cpu() {
+        let moments = Arc::new(OnceLock::new());
+        let op = BatchNorm { eps, relu, moments: moments.clone() };
+        let y = x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)?;
+        let moments = moments.get().expect("the forward pass fills them");
+        let tensor = |values: &[f32]| Tensor::new(values, x.device());
+        return Ok((y, tensor(&moments.mean)?, tensor(&moments.variance)?));
+    }
     let (y, mean, variance) = portable::batch_norm(x, gamma, beta, eps)?;
     Ok((activate(y, relu)?, mean, variance))
 }
@@ -96,6 +129,9 @@ pub fn batch_norm(
 /// Shapes that do not fit, or a type other than f32.
 pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
     check_channels(x, scale, shift)?;
+    if x.device().is_cpu() {
+        return x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, ScaleShift { relu });
+    }
     activate(portable::scale_shift(x, scale, shift)?, relu)
 }
 
@@ -112,7 +148,31 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) ->
         bail!("linear: weight {:?} expects {k} inputs, x {:?} has {n_in}", weight.dims(), x.dims());
     }
     check_bias("linear", bias, n_out)?;
+    if x.device().is_cpu() {
+        let bias = bias_or_zeros(bias, n_out, x.device())?;
+        return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, Linear { relu });
+    }
     activate(portable::linear(x, weight, bias)?, relu)
+}
+
+fn conv_on_cpu(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    geometry: Geometry,
+    pool: Option<Windows>,
+    relu: bool,
+) -> Result<Tensor> {
+    let bias = bias_or_zeros(bias, geometry.n_out, x.device())?;
+    let op = Conv { geometry, pool, relu, taps: OnceLock::new() };
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, op)
+}
+
+fn bias_or_zeros(bias: Option<&Tensor>, n_out: usize, device: &Device) -> Result<Tensor> {
+    match bias {
+        Some(bias) => bias.contiguous(),
+        None => Tensor::zeros(n_out, DType::F32, device),
+    }
 }
 
 fn activate(y: Tensor, relu: bool) -> Result<Tensor> {
@@ -120,7 +180,7 @@ fn activate(y: Tensor, relu: bool) -> Result<Tensor> {
 }
 
 fn check_f32(tensors: &[&Tensor]) -> Result<()> {
-    match tensors.iter().find(|tensor| tensor.dtype() != candle_core::DType::F32) {
+    match tensors.iter().find(|tensor| tensor.dtype() != DType::F32) {
         Some(tensor) => bail!("expected an f32 tensor, found {:?}", tensor.dtype()),
         None => Ok(()),
     }
@@ -135,25 +195,28 @@ fn check_bias(op: &str, bias: Option<&Tensor>, n_out: usize) -> Result<()> {
     Ok(())
 }
 
-/// Checks a convolution's arguments and returns the height and width of its result.
+/// Checks a convolution's arguments.
 fn check_conv(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     stride: usize,
     padding: usize,
-) -> Result<[usize; 2]> {
+) -> Result<Geometry> {
     let ((_, ci, h, w), (co, k, kh, kw)) = (x.dims4()?, weight.dims4()?);
     check_f32(&[x, weight])?;
     check_bias("conv2d", bias, co)?;
     if ci != k {
         bail!("conv2d: weight {:?} expects {k} channels, x {:?} has {ci}", weight.dims(), x.dims());
     }
-    let (h, w) = (h + 2 * padding, w + 2 * padding);
-    if stride == 0 || kh == 0 || kw == 0 || kh > h || kw > w {
-        bail!("conv2d: a kernel of {kh}x{kw} with stride {stride} does not fit a padded image of {h}x{w}");
+    let (padded_h, padded_w) = (h + 2 * padding, w + 2 * padding);
+    if stride == 0 || weight.elem_count() == 0 || kh > padded_h || kw > padded_w {
+        bail!(
+            "conv2d: a kernel {:?} with stride {stride} does not fit a padded image of {padded_h}x{padded_w}",
+            weight.dims()
+        );
     }
-    Ok([(h - kh) / stride + 1, (w - kw) / stride + 1])
+    Ok(Geometry { image: [ci, h, w], n_out: co, kernel: [kh, kw], stride, padding })
 }
 
 fn check_pool([h, w]: [usize; 2], (kernel, stride): (usize, usize)) -> Result<()> {

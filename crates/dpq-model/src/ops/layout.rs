@@ -1,0 +1,70 @@
+//! Moves between tensors, channel-major [c, h, w], and the kernels' scratch, channels last [h, w, c]: there every inner loop
+//! and every copied run is long. Also the reuse of scratch memory.
+
+use std::cell::RefCell;
+
+use candle_core::{CpuStorage, Layout, Result, Storage, bail};
+
+/// How many pieces a batch is cut into at most. Fixed, so that sums over pieces come out the same at any thread count.
+const MAX_CHUNKS: usize = 16;
+
+/// Images in a piece of a batch of `batch`: a multiple of `group`.
+pub(crate) fn chunk_len(batch: usize, group: usize) -> usize {
+    batch.div_ceil(MAX_CHUNKS).next_multiple_of(group).max(1)
+}
+
+/// Lends `len` floats of this thread's scratch memory, with what the last user left in them.
+pub(crate) fn with_scratch<T>(len: usize, f: impl FnOnce(&mut [f32]) -> T) -> T {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < len {
+            scratch.resize(len, 0.0);
+        }
+        f(&mut scratch[..len])
+    })
+}
+
+/// The values of a contiguous f32 tensor.
+pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        None => bail!("expected a contiguous tensor, found strides {:?}", layout.stride()),
+    }
+}
+
+/// [`values`] of a tensor's storage, which has to be on the CPU.
+pub(crate) fn tensor_values<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
+    match storage {
+        Storage::Cpu(storage) => values(storage, layout),
+        _ => bail!("expected a tensor on the CPU"),
+    }
+}
+
+/// `out[j · out_stride + i] = f(source[i · source_stride + j], i, j)` for i < n_rows, j < n_columns.
+#[inline(always)]
+pub(crate) fn transpose(
+    source: &[f32],
+    source_stride: usize,
+    [n_rows, n_columns]: [usize; 2],
+    out: &mut [f32],
+    out_stride: usize,
+    f: impl Fn(f32, usize, usize) -> f32,
+) {
+    // Eight rows at a time: eight streams are read while whole runs of eight are written.
+    const BLOCK: usize = 8;
+    let n_blocked = n_rows - n_rows % BLOCK;
+    for i in (0..n_blocked).step_by(BLOCK) {
+        let rows: [&[f32]; BLOCK] = std::array::from_fn(|r| &source[(i + r) * source_stride..][..n_columns]);
+        for j in 0..n_columns {
+            let run: [f32; BLOCK] = std::array::from_fn(|r| f(rows[r][j], i + r, j));
+            out[j * out_stride + i..][..BLOCK].copy_from_slice(&run);
+        }
+    }
+    for i in n_blocked..n_rows {
+        for (j, &value) in source[i * source_stride..][..n_columns].iter().enumerate() {
+            out[j * out_stride + i] = f(value, i, j);
+        }
+    }
+}

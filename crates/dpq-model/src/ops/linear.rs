@@ -1,0 +1,101 @@
+//! A linear layer with bias and ReLU. As tensor operations its backward pass copies transposed weights; here it is two
+//! matrix products.
+
+use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::conv::{add_up, relu};
+use super::gemm::{Matrix, gemm};
+use super::layout::{tensor_values, values};
+
+/// Rows of x, or of the weight gradient, that one task works on.
+const ROWS: usize = 64;
+
+/// (x [b, in], weight [out, in], bias [out]) → [b, out].
+pub(crate) struct Linear {
+    pub(crate) relu: bool,
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, weight, bias) =
+            (values(x, x_layout)?, values(weight, weight_layout)?, values(bias, bias_layout)?);
+        let (batch, n_in, n_out) = (x_layout.dims()[0], x_layout.dims()[1], bias.len());
+        let mut y = vec![0.0; batch * n_out];
+        x.par_chunks(ROWS * n_in).zip(y.par_chunks_mut(ROWS * n_out)).for_each(|(x, y)| {
+            let x = Matrix::new(x, x.len() / n_in, n_in);
+            gemm(x, Matrix::new(weight, n_out, n_in).transposed(), y, false);
+            for y in y.chunks_exact_mut(n_out) {
+                for (y, bias) in y.iter_mut().zip(bias) {
+                    *y = if self.relu { relu(*y + bias) } else { *y + bias };
+                }
+            }
+        });
+        Ok((CpuStorage::F32(y), (batch, n_out).into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let ((batch, n_in), n_out) = (x.dims2()?, bias.elem_count());
+        let grad = grad.contiguous()?;
+        let (x_storage, x_layout) = x.storage_and_layout();
+        let (weight_storage, weight_layout) = weight.storage_and_layout();
+        let (y_storage, y_layout) = y.storage_and_layout();
+        let (grad_storage, grad_layout) = grad.storage_and_layout();
+        let mut grads = tensor_values(&grad_storage, grad_layout)?;
+        let masked: Vec<f32>;
+        if self.relu {
+            let keep = |(&grad, &y): (&f32, &f32)| if y <= 0.0 { 0.0 } else { grad };
+            masked = grads.iter().zip(tensor_values(&y_storage, y_layout)?).map(keep).collect();
+            grads = &masked;
+        }
+
+        let grad_x = if x.track_op() {
+            let weight = Matrix::new(tensor_values(&weight_storage, weight_layout)?, n_out, n_in);
+            let mut grad_x = vec![0.0; batch * n_in];
+            grads.par_chunks(ROWS * n_out).zip(grad_x.par_chunks_mut(ROWS * n_in)).for_each(
+                |(grads, out)| {
+                    gemm(Matrix::new(grads, grads.len() / n_out, n_out), weight, out, false);
+                },
+            );
+            Some(Tensor::from_vec(grad_x, x.shape(), &Device::Cpu)?)
+        } else {
+            None
+        };
+        let grad_weight = if weight.track_op() {
+            let x = Matrix::new(tensor_values(&x_storage, x_layout)?, batch, n_in);
+            let grads = Matrix::new(grads, batch, n_out);
+            let mut grad_weight = vec![0.0; n_out * n_in];
+            grad_weight.par_chunks_mut(ROWS * n_in).enumerate().for_each(|(i, out)| {
+                gemm(grads.columns(i * ROWS, out.len() / n_in).transposed(), x, out, false);
+            });
+            Some(Tensor::from_vec(grad_weight, weight.shape(), &Device::Cpu)?)
+        } else {
+            None
+        };
+        let grad_bias = if bias.track_op() {
+            Some(Tensor::from_vec(add_up(grads, n_out), n_out, &Device::Cpu)?)
+        } else {
+            None
+        };
+        Ok((grad_x, grad_weight, grad_bias))
+    }
+}
