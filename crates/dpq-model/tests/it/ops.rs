@@ -117,7 +117,8 @@ fn fused_relu_equals_a_relu_afterwards() {
     let (x, weight, bias) = (random(&[5, 3, 8, 8], 1), random(&[6, 3, 3, 3], 2), random(&[6], 3));
     let (rows, matrix) = (random(&[70, 9], 4), random(&[65, 9], 5));
     let (vector, gamma) = (random(&[65], 6), random(&[3], 7));
-    let pairs: [(&[Tensor], &dyn Fn(&[Tensor], bool) -> Result<Tensor>); 4] = [
+    type Layer<'a> = &'a dyn Fn(&[Tensor], bool) -> Result<Tensor>;
+    let layers: [(&[Tensor], Layer); 4] = [
         (&[x.clone(), weight.clone(), bias.clone()], &|args, relu| {
             conv2d(&args[0], &args[1], Some(&args[2]), 1, 1, relu)
         }),
@@ -129,7 +130,7 @@ fn fused_relu_equals_a_relu_afterwards() {
         }),
         (&[rows, matrix, vector], &|args, relu| linear(&args[0], &args[1], Some(&args[2]), relu)),
     ];
-    for (args, f) in pairs {
+    for (args, f) in layers {
         let fused = result_and_gradients(args, |args| f(args, true));
         let apart = result_and_gradients(args, |args| f(args, false)?.relu());
         for (fused, apart) in fused.iter().zip(&apart) {
