@@ -1,0 +1,248 @@
+//! Opening, checking and writing containers.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::{SafeTensorError, SafeTensors};
+
+use crate::header::{self, Layout};
+use crate::{Error, Section, crc32c, write_atomic};
+
+/// An open safetensors file, mapped or in memory.
+#[derive(Debug)]
+pub struct Container {
+    path: PathBuf,
+    bytes: Bytes,
+    metadata: BTreeMap<String, String>,
+    sections: BTreeMap<String, Entry>,
+    /// Where the sections begin.
+    data: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    dtype: safetensors::Dtype,
+    shape: Vec<usize>,
+    /// Offsets from the beginning of the file.
+    begin: usize,
+    end: usize,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Container {
+    /// Maps the file at `path` and checks its header. No section is read.
+    ///
+    /// Nobody may change or truncate the file while it is mapped. Files that [`write()`] makes are replaced by renaming,
+    /// which is safe; use [`Container::from_bytes`] where others may do otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is no safetensors file or shorter than its
+    /// header says.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let io = |source| Error::Io { action: "open", path: path.to_owned(), source };
+        let file = File::open(path).map_err(io)?;
+        let metadata = file.metadata().map_err(io)?;
+        if metadata.is_dir() {
+            return Err(io(std::io::ErrorKind::IsADirectory.into()));
+        }
+        if metadata.len() == 0 {
+            // An empty file cannot be mapped everywhere.
+            return Self::parse(path.to_owned(), Bytes::Owned(Vec::new()));
+        }
+        #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
+        // SAFETY: the mapping is read-only and private to this value; that nobody else changes the file is the contract
+        // of this function, which its documentation states.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        Self::parse(path.to_owned(), Bytes::Mapped(map))
+    }
+
+    /// Takes the bytes of a file that is already in memory.
+    ///
+    /// # Errors
+    /// [`Error::Format`] as for [`Container::open`].
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, Error> {
+        Self::parse(PathBuf::from("bytes in memory"), Bytes::Owned(bytes))
+    }
+
+    fn parse(path: PathBuf, bytes: Bytes) -> Result<Self, Error> {
+        let format = |reason: String| Error::Format { path: path.clone(), reason };
+        let (length, header) = read_header(&bytes).map_err(format)?;
+        let data = 8 + length;
+        let metadata: BTreeMap<_, _> = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let mut sections = BTreeMap::new();
+        for (name, info) in header.tensors() {
+            let (begin, end) = info.data_offsets;
+            let entry =
+                Entry { dtype: info.dtype, shape: info.shape.clone(), begin: data + begin, end: data + end };
+            sections.insert(name, entry);
+        }
+        Ok(Self { path, bytes, metadata, sections, data })
+    }
+
+    /// The file's path, or words that say that it has none.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The metadata under `key`.
+    ///
+    /// # Errors
+    /// [`Error::MissingMetadata`] names the keys that there are.
+    pub fn metadata(&self, key: &str) -> Result<&str, Error> {
+        self.metadata.get(key).map(String::as_str).ok_or_else(|| Error::MissingMetadata {
+            path: self.path.clone(),
+            key: key.to_owned(),
+            found: list(self.metadata.keys().filter(|key| !is_checksum(key))),
+        })
+    }
+
+    /// The section called `name`.
+    ///
+    /// # Errors
+    /// [`Error::MissingSection`] names the sections that there are.
+    pub fn section(&self, name: &str) -> Result<Section<'_>, Error> {
+        let Entry { dtype, shape, begin, end } =
+            self.sections.get(name).ok_or_else(|| Error::MissingSection {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                found: list(self.sections.keys()),
+            })?;
+        Ok(Section { dtype: *dtype, shape, bytes: &self.bytes[*begin..*end] })
+    }
+
+    /// The names of the sections, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.sections.keys().map(String::as_str)
+    }
+
+    /// The size of the file, in bytes.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Reads every byte and compares it with what was written.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] names the part that changed; [`Error::NoChecksum`] if another program wrote the file.
+    pub fn verify(&self) -> Result<(), Error> {
+        let damaged = |what: String| Error::Damaged { path: self.path.clone(), what };
+        for name in self.names() {
+            let section = self.section(name)?;
+            let expected = self
+                .metadata
+                .get(&format!("{CRC}{name}"))
+                .ok_or_else(|| Error::NoChecksum { path: self.path.clone(), name: name.to_owned() })?;
+            if *expected != checksum(section.bytes) {
+                return Err(damaged(format!("section `{name}`")));
+            }
+        }
+        let mut metadata = self.metadata.clone();
+        let expected = metadata.remove(HEADER_CRC);
+        let layout: Layout = self
+            .sections
+            .iter()
+            .map(|(name, entry)| (name.clone(), (entry.dtype, entry.shape.clone(), entry.end - entry.begin)))
+            .collect();
+        let intact = expected == Some(checksum(&header::encode(&metadata, &layout)))
+            && header::encode(&self.metadata, &layout) == self.bytes[..self.data];
+        if intact { Ok(()) } else { Err(damaged("the header".to_owned())) }
+    }
+}
+
+/// Writes a container: sorted keys, a CRC32C a section, atomically.
+///
+/// # Errors
+/// [`Error::Io`] if the system fails, [`Error::Shape`] if a section's bytes are not those of its type and shape.
+///
+/// # Panics
+/// If two sections have one name, or a metadata key is `crc` or begins with `crc.`: these are kept for checksums.
+pub fn write(
+    path: &Path,
+    metadata: &BTreeMap<String, String>,
+    sections: &[(&str, Section<'_>)],
+) -> Result<(), Error> {
+    assert!(
+        !metadata.keys().any(|key| key.starts_with(CRC)),
+        "metadata keys `{CRC}*` are kept for checksums"
+    );
+    let sorted: BTreeMap<&str, Section<'_>> = sections.iter().copied().collect();
+    assert_eq!(sorted.len(), sections.len(), "sections have names of their own");
+
+    let mut metadata = metadata.clone();
+    let mut layout = Layout::new();
+    for (&name, section) in &sorted {
+        if section.claimed_len() != Some(section.bytes.len()) {
+            return Err(Error::Shape {
+                found: format!("{} bytes", section.bytes.len()),
+                expected: format!("{:?} {:?}", section.dtype, section.shape),
+            });
+        }
+        metadata.insert(format!("{CRC}{name}"), checksum(section.bytes));
+        layout.insert(name.to_owned(), (section.dtype, section.shape.to_vec(), section.bytes.len()));
+    }
+    metadata.insert(HEADER_CRC.to_owned(), checksum(&header::encode(&metadata, &layout)));
+    write_atomic(path, |out| {
+        out.write_all(&header::encode(&metadata, &layout))?;
+        sorted.values().try_for_each(|section| out.write_all(section.bytes))
+    })
+}
+
+/// The prefix of metadata keys that hold the checksums of sections.
+const CRC: &str = "crc.";
+
+/// The metadata key that holds the checksum of the header as it is without this entry.
+const HEADER_CRC: &str = "crc";
+
+fn is_checksum(key: &String) -> bool {
+    key == HEADER_CRC || key.starts_with(CRC)
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    format!("{:08x}", crc32c(bytes))
+}
+
+/// The header's length and contents, or what is wrong with the file.
+fn read_header(bytes: &[u8]) -> Result<(usize, safetensors::tensor::Metadata), String> {
+    if bytes.is_empty() {
+        return Err("the file is empty".to_owned());
+    }
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err("this is a Git LFS pointer, not the file it points to, run `git lfs pull`".to_owned());
+    }
+    let length = bytes.first_chunk().map(|&length| u64::from_le_bytes(length));
+    if length.is_none_or(|length| length > bytes.len() as u64 - 8) && bytes.get(8).is_none_or(|&b| b == b'{')
+    {
+        return Err(format!("the file is truncated: it ends after {} bytes, inside its header", bytes.len()));
+    }
+    SafeTensors::read_metadata(bytes).map_err(|error| match error {
+        SafeTensorError::MetadataIncompleteBuffer => format!(
+            "the file is truncated or was appended to: its {} bytes are not what its header describes, copy it again",
+            bytes.len()
+        ),
+        error => format!("not a safetensors file ({error})"),
+    })
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

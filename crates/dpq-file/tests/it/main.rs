@@ -1,0 +1,146 @@
+//! Containers survive a round trip, and damage of any byte is an error that says what is wrong.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use dpq_file::{Container, Dtype, Error, Section, write, write_atomic};
+use tempfile::TempDir;
+
+fn sample(dir: &TempDir) -> PathBuf {
+    let path = dir.path().join("sample.safetensors");
+    let metadata = BTreeMap::from([
+        ("format".to_owned(), "sample".to_owned()),
+        ("quoted".to_owned(), "a \"b\" \\ \u{e9}\n".to_owned()),
+    ]);
+    let numbers: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let sections = [
+        ("z", Section { dtype: Dtype::U8, shape: &[3], bytes: &[7, 8, 9] }),
+        ("a", Section { dtype: Dtype::F32, shape: &[2, 1], bytes: &numbers }),
+        ("none", Section { dtype: Dtype::U64, shape: &[0], bytes: &[] }),
+    ];
+    write(&path, &metadata, &sections).unwrap();
+    path
+}
+
+#[test]
+fn contents_survive_and_equal_contents_are_equal_bytes() {
+    let dir = TempDir::new().unwrap();
+    let path = sample(&dir);
+    let file = Container::open(&path).unwrap();
+    file.verify().unwrap();
+    assert_eq!(file.names().collect::<Vec<_>>(), ["a", "none", "z"]);
+    assert_eq!(file.metadata("quoted").unwrap(), "a \"b\" \\ \u{e9}\n");
+    assert_eq!(file.section("a").unwrap().to_f32().unwrap(), [1.5, -2.0]);
+    assert_eq!(file.section("z").unwrap().bytes, [7, 8, 9]);
+    assert_eq!(file.section("none").unwrap().shape, [0]);
+
+    let first = fs::read(&path).unwrap();
+    sample(&dir);
+    assert_eq!(first, fs::read(&path).unwrap());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+}
+
+#[test]
+fn an_open_file_stays_as_it_was_when_replaced() {
+    let dir = TempDir::new().unwrap();
+    let path = sample(&dir);
+    let file = Container::open(&path).unwrap();
+    write(&path, &BTreeMap::new(), &[]).unwrap();
+    file.verify().unwrap();
+    assert_eq!(Container::open(&path).unwrap().names().count(), 0);
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let bytes = fs::read(sample(&dir)).unwrap();
+    for end in 0..bytes.len() {
+        let error = Container::from_bytes(bytes[..end].to_vec()).unwrap_err().to_string();
+        let says = if end == 0 { "empty" } else { "truncated" };
+        assert!(error.contains(says), "cut at {end}: {error}");
+    }
+    assert!(Container::from_bytes([&bytes[..], &[0]].concat()).is_err());
+}
+
+#[test]
+fn every_flipped_byte_is_named() {
+    let dir = TempDir::new().unwrap();
+    let bytes = fs::read(sample(&dir)).unwrap();
+    for at in 0..bytes.len() {
+        for bit in [0x01, 0x20, 0x80] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= bit;
+            let result = Container::from_bytes(damaged).and_then(|file| file.verify());
+            assert!(result.is_err(), "byte {at} ^ {bit:#x} went unnoticed");
+        }
+    }
+}
+
+#[test]
+fn files_of_other_kinds_are_named() {
+    let error = |bytes: &[u8]| Container::from_bytes(bytes.to_vec()).unwrap_err().to_string();
+    assert!(error(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n").contains("git lfs pull"));
+    assert!(error(b"\x93NUMPY\x01\x00v\x00{'descr': '<f4'}").contains("not a safetensors file"));
+    assert!(error(&[&u64::MAX.to_le_bytes()[..], b"{}"].concat()).contains("truncated"));
+    let overlapping = br#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}"#;
+    let file = [&(overlapping.len() as u64).to_le_bytes()[..], overlapping, &[0; 3]].concat();
+    assert!(error(&file).contains("not a safetensors file"));
+    let huge = br#"{"a":{"dtype":"U8","shape":[18446744073709551615,2],"data_offsets":[0,1]}}"#;
+    let file = [&(huge.len() as u64).to_le_bytes()[..], huge, &[0]].concat();
+    assert!(error(&file).contains("not a safetensors file"));
+}
+
+#[test]
+fn what_is_missing_or_of_another_shape_is_said_with_what_there_is() {
+    let dir = TempDir::new().unwrap();
+    let file = Container::open(&sample(&dir)).unwrap();
+    let error = file.section("b").unwrap_err().to_string();
+    assert!(error.contains("no section `b`, found `a`, `none`, `z`"), "{error}");
+    let error = file.metadata("version").unwrap_err().to_string();
+    assert!(error.contains("no metadata `version`, found `format`, `quoted`"), "{error}");
+    let error = file.section("z").unwrap().expect(Dtype::U8, &[4]).unwrap_err().to_string();
+    assert_eq!(error, "section has U8 [3], expected U8 [4]");
+    assert!(file.section("z").unwrap().to_f32().is_err());
+    assert!(matches!(Container::open(dir.path()), Err(Error::Io { .. })));
+    assert!(matches!(Container::open(&dir.path().join("absent")), Err(Error::Io { .. })));
+}
+
+#[test]
+fn files_without_checksums_open_but_cannot_be_verified() {
+    let header = br#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
+    let file =
+        Container::from_bytes([&(header.len() as u64).to_le_bytes()[..], header, &[5]].concat()).unwrap();
+    assert_eq!(file.section("a").unwrap().bytes, [5]);
+    assert!(matches!(file.verify(), Err(Error::NoChecksum { .. })));
+}
+
+#[test]
+fn a_write_that_fails_leaves_nothing_behind() {
+    let dir = TempDir::new().unwrap();
+    let path = sample(&dir);
+    let before = fs::read(&path).unwrap();
+    let failed = write_atomic(&path, |out| {
+        out.write_all(b"half")?;
+        Err(std::io::Error::other("disk full"))
+    });
+    assert!(matches!(failed, Err(Error::Io { .. })));
+    assert_eq!(fs::read(&path).unwrap(), before);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    let wrong = [("a", Section { dtype: Dtype::F32, shape: &[2], bytes: &[0; 7] })];
+    assert!(matches!(write(&path, &BTreeMap::new(), &wrong), Err(Error::Shape { .. })));
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[cfg(unix)]
+#[test]
+fn permissions_are_those_of_any_new_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new().unwrap();
+    let plain = dir.path().join("plain");
+    fs::write(&plain, b"").unwrap();
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&sample(&dir)), mode(&plain));
+}
