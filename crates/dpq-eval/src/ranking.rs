@@ -1,0 +1,178 @@
+//! One query's ranking, checked for order and reduced to what metrics need.
+//!
+//! No metric here looks at irrelevant items one by one, so what is kept is proportional to the relevant
+//! items: their ranks in the total order, and the tie groups that have any of them.
+
+use std::borrow::Cow;
+
+use crate::Error;
+
+/// The ranking of a gallery (or the first part of it) for one query, with the relevance of its items.
+#[derive(Debug, Clone)]
+pub struct Ranking {
+    n_items: u32,
+    n_relevant: usize,
+    /// Ranks, from 0, of the relevant items in the total order.
+    relevant_ranks: Vec<u32>,
+    /// Ascending and disjoint.
+    groups: Vec<Group>,
+    query: Option<Place>,
+}
+
+/// Items of one score, at least one of them relevant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Group {
+    pub(crate) n_before: u32,
+    pub(crate) size: u32,
+    pub(crate) relevant_before: u32,
+    pub(crate) relevant: u32,
+}
+
+/// Where the query itself stands in its ranking.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    rank: u32,
+    relevant: bool,
+}
+
+impl Ranking {
+    /// Reads `items`, `(id, score, relevant)` each, in total order: score descending, then id ascending.
+    ///
+    /// Scores that compare equal are tied (0.0 and -0.0 too). `n_relevant` counts the relevant items of the
+    /// whole gallery, ranked or not; with a ranking of the whole gallery it is the number of relevant items
+    /// given. Items that a partial ranking leaves out count as never retrieved, so let it end where a tie
+    /// ends.
+    ///
+    /// `query_id` names the gallery item that is the query itself, for rules that exclude it; `None` says
+    /// that the query is not in the gallery. When it is ranked, `n_relevant` counts it as its flag says; when
+    /// a partial ranking leaves it out, `n_relevant` must too.
+    ///
+    /// # Errors
+    /// [`Error::NanScore`], [`Error::Order`] (also for an id given twice within one score; ids are expected
+    /// distinct throughout), [`Error::RelevantCount`] if more relevant items are ranked than exist.
+    ///
+    /// # Panics
+    /// If there are more than 4,294,967,295 items.
+    pub fn new(
+        items: impl IntoIterator<Item = (u64, f32, bool)>,
+        n_relevant: usize,
+        query_id: Option<u64>,
+    ) -> Result<Self, Error> {
+        // Relevance is gathered as bits, 64 ranks a word: which items are relevant cannot be predicted, and
+        // one branch on it per item would cost more than all the rest.
+        let (mut words, mut word) = (Vec::new(), 0_u64);
+        let (mut rank, mut found) = (0_u32, 0_u32);
+        let mut groups = Vec::new();
+        let mut group = Group { n_before: 0, size: 0, relevant_before: 0, relevant: 0 };
+        let mut close = |mut group: Group, rank, found| {
+            group.size = rank - group.n_before;
+            group.relevant = found - group.relevant_before;
+            if group.relevant > 0 {
+                groups.push(group);
+            }
+        };
+        let mut query = None;
+        let (mut last_score, mut last_id) = (f32::INFINITY, 0);
+        for (id, score, relevant) in items {
+            if score < last_score {
+                close(group, rank, found);
+                group = Group { n_before: rank, relevant_before: found, ..group };
+            } else if !(score == last_score && (id > last_id || rank == 0)) {
+                let rank = rank as usize;
+                return Err(if score.is_nan() {
+                    Error::NanScore { rank, id }
+                } else {
+                    Error::Order { rank, id }
+                });
+            }
+            (last_score, last_id) = (score, id);
+            if query_id == Some(id) {
+                query = Some(Place { rank, relevant });
+            }
+            word |= u64::from(relevant) << (rank % 64);
+            found += u32::from(relevant);
+            rank = rank.checked_add(1).expect("a ranking has fewer than 2^32 items");
+            if rank.is_multiple_of(64) {
+                words.push(word);
+                word = 0;
+            }
+        }
+        close(group, rank, found);
+        words.push(word);
+
+        let mut relevant_ranks = Vec::with_capacity(found as usize);
+        for (base, mut word) in (0..).step_by(64).zip(words) {
+            while word != 0 {
+                relevant_ranks.push(base + word.trailing_zeros());
+                word &= word - 1;
+            }
+        }
+        let found = found as usize;
+        if found > n_relevant {
+            return Err(Error::RelevantCount { found, n_relevant });
+        }
+        Ok(Self { n_items: rank, n_relevant, relevant_ranks, groups, query })
+    }
+
+    /// Number of items ranked.
+    pub fn len(&self) -> usize {
+        self.n_items as usize
+    }
+
+    /// Whether nothing is ranked.
+    pub fn is_empty(&self) -> bool {
+        self.n_items == 0
+    }
+
+    /// Number of relevant items in the whole gallery.
+    pub fn n_relevant(&self) -> usize {
+        self.n_relevant
+    }
+
+    pub(crate) fn relevant_ranks(&self) -> &[u32] {
+        &self.relevant_ranks
+    }
+
+    pub(crate) fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// The same ranking as if the query itself were not in the gallery.
+    pub(crate) fn without_query(&self) -> Cow<'_, Self> {
+        let Some(Place { rank, relevant }) = self.query else { return Cow::Borrowed(self) };
+        let mut rest = self.clone();
+        rest.query = None;
+        rest.n_items -= 1;
+        rest.n_relevant -= usize::from(relevant);
+        rest.relevant_ranks.retain(|&r| !relevant || r != rank);
+        for r in &mut rest.relevant_ranks {
+            *r -= u32::from(*r > rank);
+        }
+        for group in &mut rest.groups {
+            if group.n_before > rank {
+                group.n_before -= 1;
+                group.relevant_before -= u32::from(relevant);
+            } else if group.end() > rank {
+                group.size -= 1;
+                group.relevant -= u32::from(relevant);
+            }
+        }
+        rest.groups.retain(|group| group.relevant > 0);
+        Cow::Owned(rest)
+    }
+
+    /// Relevant items within the first `cutoff` ranks, in expectation over tie orders.
+    pub(crate) fn expected_relevant_within(&self, cutoff: usize) -> f64 {
+        let reached = self.groups.partition_point(|group| (group.n_before as usize) < cutoff);
+        let Some(group) = self.groups[..reached].last() else { return 0.0 };
+        let places = (cutoff - group.n_before as usize).min(group.size as usize);
+        f64::from(group.relevant_before) + f64::from(group.relevant) * places as f64 / f64::from(group.size)
+    }
+}
+
+impl Group {
+    /// The rank after the last of the group.
+    pub(crate) fn end(&self) -> u32 {
+        self.n_before + self.size
+    }
+}
