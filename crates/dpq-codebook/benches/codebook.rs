@@ -1,0 +1,45 @@
+//! Encoding, lookup tables and residual k-means at the sizes of the paper: D = 300, K = 256, L = 4.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use dpq_codebook::{Assignment, Codebooks, ResidualKMeans};
+
+const DIM: usize = 300;
+
+fn numbers(n: usize) -> Vec<f32> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn bench(c: &mut Criterion) {
+    let codebooks =
+        Codebooks::new(numbers(4 * 256 * DIM), 4, 256, DIM, Assignment::Euclidean).expect("codebooks");
+    let features = numbers(4096 * DIM);
+    let codes = codebooks.encode(&features).expect("features");
+    assert_eq!(codebooks.encode(&features[..DIM]).expect("a feature"), codes[..4]);
+
+    let mut group = c.benchmark_group("codebook");
+    group.sample_size(20).throughput(Throughput::Elements(4096));
+    let threads = rayon::current_num_threads();
+    group.bench_function(format!("encode/4096/threads-{threads}"), |b| {
+        b.iter(|| codebooks.encode(black_box(&features)));
+    });
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("lookup_table", |b| b.iter(|| codebooks.lookup_table(black_box(&features[..DIM]))));
+    group.sample_size(10);
+    let config = ResidualKMeans { n_levels: 1, n_codewords: 256, n_iterations: 25, seed: 1 };
+    group.bench_function(format!("residual_kmeans/4096/level/threads-{threads}"), |b| {
+        b.iter(|| config.train(black_box(&features), DIM, &mut |_, _| {}));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

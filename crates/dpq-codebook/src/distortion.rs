@@ -1,0 +1,93 @@
+//! How good codes are: distortion by length, and how many codewords are in use.
+
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+
+use crate::codebooks::{check_codes, check_n_codewords};
+use crate::error::check_rows;
+use crate::{CodeLength, Codebooks, Error};
+
+/// Items whose errors are summed before sums are added, in order, so that threads do not change the result.
+const CHUNK: usize = 1024;
+
+impl Codebooks {
+    /// The mean squared error at each length as a share of the mean squared norm: mean ‖x − x̂^l‖² / mean ‖x‖².
+    ///
+    /// Source: the paper's hard distortion, divided by mean ‖x‖² since a loss may shrink x (docs/deviations.md, row 7).
+    /// Shapes: features [N, D], codes [N, L]; returns L numbers. Without any energy in the features they are 0.
+    ///
+    /// # Errors
+    /// [`Error::Length`], [`Error::Range`] or [`Error::NotFinite`] if features or codes do not fit these codebooks.
+    pub fn relative_distortion(&self, features: &[f32], codes: &[u8]) -> Result<Vec<f64>, Error> {
+        let n = self.check_features(features)?;
+        if self.check_codes(codes)? != n {
+            return Err(Error::Length {
+                what: "codes",
+                found: codes.len(),
+                expected: format!("{n} × {}, as there are features", self.n_levels()),
+            });
+        }
+        let (dim, n_levels) = (self.dim(), self.n_levels());
+        let sums: Vec<Vec<f64>> = features
+            .par_chunks(CHUNK * dim)
+            .zip(codes.par_chunks(CHUNK * n_levels))
+            .map(|(features, codes)| {
+                // The squared norms of x and of what each level leaves of it.
+                let mut sums = vec![0.0; n_levels + 1];
+                let mut residual = vec![0.0; dim];
+                for (x, code) in features.chunks_exact(dim).zip(codes.chunks_exact(n_levels)) {
+                    residual.copy_from_slice(x);
+                    sums[0] += squared_norm(&residual);
+                    for (level, &codeword) in code.iter().enumerate() {
+                        let codeword = self.codeword(level, codeword.into());
+                        residual.iter_mut().zip(codeword).for_each(|(r, c)| *r -= c);
+                        sums[level + 1] += squared_norm(&residual);
+                    }
+                }
+                sums
+            })
+            .collect();
+        let total = |level: usize| sums.iter().map(|sums| sums[level]).sum::<f64>();
+        let energy = total(0);
+        Ok((1..=n_levels).map(|level| if energy > 0.0 { total(level) / energy } else { 0.0 }).collect())
+    }
+}
+
+pub(crate) fn squared_norm(x: &[f32]) -> f64 {
+    x.iter().map(|&x| f64::from(x).powi(2)).sum()
+}
+
+/// How codes use one level.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LevelUsage {
+    /// Codewords that at least one code uses.
+    pub used: usize,
+    /// exp of the entropy of the codewords' shares: K if all are equally frequent, 1 if there is only one.
+    pub perplexity: f64,
+    /// Distinct codes at the length that ends with this level.
+    pub distinct: usize,
+}
+
+/// How codes [N, L] use each of the `n_levels` levels.
+///
+/// # Errors
+/// [`Error::Length`] unless `codes` is whole rows, [`Error::Range`] if a code is not less than `n_codewords`.
+pub fn usage(codes: &[u8], n_levels: usize, n_codewords: usize) -> Result<Vec<LevelUsage>, Error> {
+    CodeLength::from_levels(n_levels)?;
+    check_n_codewords(n_codewords)?;
+    let n = check_rows("codes", codes.len(), n_levels)?;
+    check_codes(codes, n_codewords)?;
+    let of_level = |level: usize| {
+        let mut counts = [0usize; 256];
+        codes.iter().skip(level).step_by(n_levels).for_each(|&code| counts[usize::from(code)] += 1);
+        let shares = counts.iter().filter(|&&count| count > 0).map(|&count| count as f64 / n as f64);
+        let entropy: f64 = shares.map(|share| -share * share.ln()).sum();
+        LevelUsage {
+            used: counts.iter().filter(|&&count| count > 0).count(),
+            perplexity: entropy.exp(),
+            distinct: codes.chunks_exact(n_levels).map(|code| &code[..=level]).collect::<HashSet<_>>().len(),
+        }
+    };
+    Ok((0..n_levels).map(of_level).collect())
+}

@@ -1,0 +1,195 @@
+//! Encoding, decoding, tables and distortion.
+
+use dpq_codebook::{Assignment, CodeLength, Codebooks, Error, LookupTable, usage};
+use proptest::prelude::*;
+
+use crate::{codebooks, numbers, threads};
+
+/// How well each codeword of a level fits a residual, in f64.
+fn fits(codebooks: &Codebooks, level: usize, residual: &[f64]) -> Vec<f64> {
+    let fit = |codeword: usize| {
+        let c = codebooks.codeword(level, codeword);
+        let product: f64 = c.iter().zip(residual).map(|(&c, r)| f64::from(c) * r).sum();
+        let norm: f64 = c.iter().map(|&c| f64::from(c).powi(2)).sum();
+        match codebooks.assignment() {
+            Assignment::Euclidean => product - norm / 2.0,
+            Assignment::Cosine if norm > 0.0 => product / norm.sqrt(),
+            Assignment::Cosine => 0.0,
+        }
+    };
+    (0..codebooks.n_codewords()).map(fit).collect()
+}
+
+/// Walks a code level by level and asks that each byte is the best choice up to rounding.
+fn assert_greedy(codebooks: &Codebooks, x: &[f32], code: &[u8]) {
+    let mut residual: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+    let scale = x.iter().map(|x| x.abs()).fold(1.0, f32::max) * codebooks.dim() as f32;
+    for (level, &byte) in code.iter().enumerate() {
+        let fits = fits(codebooks, level, &residual);
+        let best = fits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let gap = best - fits[usize::from(byte)];
+        assert!(gap <= 1e-5 * f64::from(scale), "level {level} chose {byte}, which is worse by {gap}");
+        residual
+            .iter_mut()
+            .zip(codebooks.codeword(level, byte.into()))
+            .for_each(|(r, &c)| *r -= f64::from(c));
+    }
+}
+
+fn assignments() -> impl Strategy<Value = Assignment> {
+    prop_oneof![Just(Assignment::Euclidean), Just(Assignment::Cosine)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn each_byte_is_the_best_choice(
+        levels in 1usize..6, codewords in 1usize..40, dim in 1usize..40, n in 0usize..300,
+        seed in 0u64..1000, assignment in assignments(),
+    ) {
+        let codebooks = codebooks(levels, codewords, dim, assignment);
+        let features = numbers(n * dim, seed);
+        let codes = codebooks.encode(&features).unwrap();
+        prop_assert_eq!(codes.len(), n * levels);
+        for (x, code) in features.chunks_exact(dim).zip(codes.chunks_exact(levels)) {
+            assert_greedy(&codebooks, x, code);
+        }
+    }
+
+    #[test]
+    fn a_batch_gives_what_single_features_give(dim in 1usize..70, seed in 0u64..1000) {
+        let codebooks = codebooks(3, 33, dim, Assignment::Euclidean);
+        let features = numbers(600 * dim, seed);
+        let codes = codebooks.encode(&features).unwrap();
+        for (i, x) in features.chunks_exact(dim).enumerate().step_by(41) {
+            prop_assert_eq!(&codebooks.encode(x).unwrap(), &codes[3 * i..3 * i + 3]);
+        }
+    }
+
+    #[test]
+    fn table_sums_are_inner_products_with_the_decoded(
+        levels in 1usize..6, dim in 1usize..50, seed in 0u64..1000,
+    ) {
+        let codebooks = codebooks(levels, 16, dim, Assignment::Euclidean);
+        let query = numbers(dim, seed + 1);
+        let table = codebooks.lookup_table(&query).unwrap();
+        let codes = codebooks.encode(&numbers(20 * dim, seed)).unwrap();
+        for l in 1..=levels {
+            let decoded = codebooks.decode(&codes, CodeLength::from_levels(l).unwrap()).unwrap();
+            for (code, x) in codes.chunks_exact(levels).zip(decoded.chunks_exact(dim)) {
+                let sum: f32 = (0..l).map(|level| table.level(level)[usize::from(code[level])]).sum();
+                let expected: f64 = x.iter().zip(&query).map(|(&x, &q)| f64::from(x) * f64::from(q)).sum();
+                prop_assert!((f64::from(sum) - expected).abs() < 1e-4 * dim as f64, "{sum} {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn codes_nest() {
+    let long = codebooks(4, 64, 10, Assignment::Euclidean);
+    let features = numbers(500 * 10, 3);
+    let codes = long.encode(&features).unwrap();
+    for l in 1..4 {
+        let short =
+            Codebooks::new(long.values()[..l * 64 * 10].to_vec(), l, 64, 10, Assignment::Euclidean).unwrap();
+        let prefixes: Vec<u8> = codes.chunks_exact(4).flat_map(|code| &code[..l]).copied().collect();
+        assert_eq!(short.encode(&features).unwrap(), prefixes);
+    }
+}
+
+#[test]
+fn cosine_assignment_may_lengthen_the_residual_and_euclidean_takes_the_nearest() {
+    // x = (1, 0). Codeword 0 points the same way but is ten times as long; codeword 1 is near.
+    let values = vec![10.0, 0.0, 0.8, 0.3];
+    let make = |assignment| Codebooks::new(values.clone(), 1, 2, 2, assignment).unwrap();
+    let cosine = make(Assignment::Cosine);
+    assert_eq!(cosine.encode(&[1.0, 0.0]).unwrap(), [0]);
+    assert_eq!(cosine.relative_distortion(&[1.0, 0.0], &[0]).unwrap(), [81.0]);
+    assert_eq!(make(Assignment::Euclidean).encode(&[1.0, 0.0]).unwrap(), [1]);
+}
+
+#[test]
+fn equal_codewords_give_the_least_and_a_zero_codeword_has_cosine_zero() {
+    let twice = Codebooks::new(vec![1.0, 2.0, 1.0, 2.0], 1, 2, 2, Assignment::Euclidean).unwrap();
+    assert_eq!(twice.encode(&[5.0, -3.0, 1.0, 2.0]).unwrap(), [0, 0]);
+    let zero = Codebooks::new(vec![-1.0, 0.0, 0.0, 0.0], 1, 2, 2, Assignment::Cosine).unwrap();
+    assert_eq!(zero.encode(&[1.0, 0.0, -1.0, 0.0, 0.0, 0.0]).unwrap(), [1, 0, 0]);
+}
+
+#[test]
+fn distortion_is_the_mean_squared_error_over_the_mean_squared_norm() {
+    let codebooks =
+        Codebooks::new(vec![1.0, 0.0, 0.0, 1.0, 0.5, 0.0, 0.0, 0.0], 2, 2, 2, Assignment::Euclidean);
+    let codebooks = codebooks.unwrap();
+    // (2, 0) → (1, 0) → (1.5, 0); (0, 1) → (0, 1) → (0, 1). Energy 5, errors 1 and 0.25.
+    let features = [2.0, 0.0, 0.0, 1.0];
+    let codes = codebooks.encode(&features).unwrap();
+    assert_eq!(codes, [0, 0, 1, 1]);
+    assert_eq!(codebooks.relative_distortion(&features, &codes).unwrap(), [0.2, 0.05]);
+    assert_eq!(codebooks.relative_distortion(&[0.0, 0.0], &[0, 0]).unwrap(), [0.0, 0.0]);
+    assert_eq!(codebooks.decode(&codes, CodeLength::from_bits(8).unwrap()).unwrap(), [1.0, 0.0, 0.0, 1.0]);
+    assert_eq!(codebooks.decode(&codes, CodeLength::from_bits(16).unwrap()).unwrap(), [1.5, 0.0, 0.0, 1.0]);
+}
+
+#[test]
+fn usage_counts_codewords_and_codes() {
+    let usage = usage(&[0, 0, 0, 1, 3, 1, 3, 1], 2, 4).unwrap();
+    assert_eq!((usage[0].used, usage[0].distinct), (2, 2));
+    assert!((usage[0].perplexity - 2.0).abs() < 1e-12);
+    assert_eq!((usage[1].used, usage[1].distinct), (2, 3));
+    let entropy = -(0.25f64 * 0.25f64.ln() + 0.75 * 0.75f64.ln());
+    assert!((usage[1].perplexity - entropy.exp()).abs() < 1e-12);
+}
+
+#[test]
+fn threads_change_nothing() {
+    let codebooks = codebooks(4, 256, 37, Assignment::Euclidean);
+    let features = numbers(5000 * 37, 5);
+    let work = || {
+        let codes = codebooks.encode(&features).unwrap();
+        let distortion = codebooks.relative_distortion(&features, &codes).unwrap();
+        (codes, distortion)
+    };
+    assert_eq!(threads(1, work), threads(2, work));
+}
+
+#[test]
+fn wrong_arguments_are_refused_by_name() {
+    let codebooks = codebooks(2, 4, 3, Assignment::Euclidean);
+    let says = |error: Error, text: &str| assert_eq!(error.to_string(), text);
+    says(codebooks.encode(&[0.0; 4]).unwrap_err(), "features has 4 values, expected a multiple of 3");
+    says(
+        codebooks.encode(&[0.0, f32::NAN, 0.0]).unwrap_err(),
+        "features has the value NaN at position 1, expected finite numbers",
+    );
+    let length = CodeLength::from_bits(16).unwrap();
+    says(codebooks.decode(&[0; 3], length).unwrap_err(), "codes has 3 values, expected a multiple of 2");
+    says(
+        codebooks.decode(&[0, 4], length).unwrap_err(),
+        "code is 4, expected less than the number of codewords, 4",
+    );
+    says(
+        codebooks.decode(&[0, 1], CodeLength::from_bits(24).unwrap()).unwrap_err(),
+        "code length in bits is 24, expected at most 16",
+    );
+    says(codebooks.lookup_table(&[0.0; 2]).unwrap_err(), "query has 2 values, expected 3");
+    assert!(matches!(codebooks.lookup_table(&[f32::INFINITY; 3]), Err(Error::NotFinite { .. })));
+    assert!(matches!(codebooks.lookup_table(&[f32::MAX; 3]), Err(Error::NotFinite { .. })));
+    assert!(codebooks.relative_distortion(&[0.0; 3], &[0; 4]).is_err());
+    says(
+        LookupTable::new(vec![0.0; 7], 2, 4).unwrap_err(),
+        "lookup table has 7 values, expected 2 levels × 4 codewords",
+    );
+    says(
+        Codebooks::new(vec![0.0; 7], 2, 4, 1, Assignment::Euclidean).unwrap_err(),
+        "codebook has 7 values, expected 2 levels × 4 codewords × 1 dimensions",
+    );
+    for (levels, codewords, dim) in [(0, 1, 1), (256, 1, 1), (1, 0, 1), (1, 257, 1), (1, 1, 0)] {
+        let made = Codebooks::new(vec![0.0; 257], levels, codewords, dim, Assignment::Euclidean);
+        assert!(matches!(made, Err(Error::Range { .. })), "{levels} {codewords} {dim}");
+    }
+    assert!(Codebooks::new(vec![f32::NAN], 1, 1, 1, Assignment::Euclidean).is_err());
+    assert!("Cosine".parse::<Assignment>().unwrap_err().contains("expected `euclidean` or `cosine`"));
+}

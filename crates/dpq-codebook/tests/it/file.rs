@@ -1,0 +1,63 @@
+//! Codebooks survive their file, and other files are refused by what they are.
+
+use std::collections::BTreeMap;
+
+use dpq_codebook::{Assignment, Codebooks};
+use dpq_file::{Dtype, Section};
+use tempfile::TempDir;
+
+use crate::codebooks;
+
+#[test]
+fn codebooks_survive_their_file() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("cb.safetensors");
+    for assignment in [Assignment::Euclidean, Assignment::Cosine] {
+        let made = codebooks(3, 7, 5, assignment);
+        made.save(&path).unwrap();
+        let opened = Codebooks::open(&path).unwrap();
+        assert_eq!(opened, made);
+        assert_eq!(opened.fingerprint(), made.fingerprint());
+    }
+}
+
+#[test]
+fn the_fingerprint_is_the_crc_of_shape_and_values() {
+    let values = [1.0f32, 2.0, 3.0, 4.0];
+    let fingerprint = |levels, codewords, dim| {
+        Codebooks::new(values.to_vec(), levels, codewords, dim, Assignment::Euclidean).unwrap().fingerprint()
+    };
+    let mut bytes: Vec<u8> = [1u64, 2, 2].iter().flat_map(|n| n.to_le_bytes()).collect();
+    bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+    assert_eq!(fingerprint(1, 2, 2), format!("{:08x}", dpq_file::crc32c(&bytes)));
+    assert_ne!(fingerprint(1, 2, 2), fingerprint(2, 1, 2));
+}
+
+#[test]
+fn other_files_are_refused_by_what_they_are() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.safetensors");
+    let error = |format: &str, version: &str, assignment: &str, shape: &[usize]| {
+        let metadata: BTreeMap<_, _> = [("format", format), ("version", version), ("assignment", assignment)]
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        let bytes = vec![0; 4 * shape.iter().product::<usize>()];
+        let section = Section { dtype: Dtype::F32, shape, bytes: &bytes };
+        dpq_file::write(&path, &metadata, &[("codebook", section)]).unwrap();
+        Codebooks::open(&path).map_err(|error| error.to_string())
+    };
+    assert!(error("dpq-model", "1", "cosine", &[1, 2, 3]).is_ok());
+    let says = |result: Result<Codebooks, String>, text: &str| {
+        let error = result.unwrap_err();
+        assert!(error.contains(text), "{error}");
+    };
+    says(error("dpq-index", "1", "cosine", &[1, 2, 3]), "holds a `dpq-index`, expected codebooks or a model");
+    says(error("dpq-codebook", "2", "cosine", &[1, 2, 3]), "has version 2, this program reads version 1");
+    says(error("dpq-codebook", "1", "hamming", &[1, 2, 3]), "expected `euclidean` or `cosine`");
+    says(
+        error("dpq-codebook", "1", "cosine", &[6]),
+        "has shape [6], expected [levels, codewords, dimensions]",
+    );
+    says(error("dpq-codebook", "1", "cosine", &[1, 257, 1]), "number of codewords is 257, expected 1 to 256");
+}

@@ -1,0 +1,103 @@
+//! Residual k-means.
+
+use dpq_codebook::{Assignment, Codebooks, Error, ResidualKMeans};
+
+use crate::{numbers, threads};
+
+const CONFIG: ResidualKMeans = ResidualKMeans { n_levels: 4, n_codewords: 16, n_iterations: 25, seed: 1 };
+
+fn train(config: ResidualKMeans, features: &[f32], dim: usize) -> (Codebooks, Vec<f64>) {
+    let mut distortion = Vec::new();
+    let codebooks = config.train(features, dim, &mut |_, d| distortion.push(d)).unwrap();
+    (codebooks, distortion)
+}
+
+#[test]
+fn distortion_falls_with_every_level_and_is_that_of_the_codes() {
+    let features = numbers(2000 * 12, 1);
+    let (codebooks, reported) = train(CONFIG, &features, 12);
+    assert_eq!(codebooks.assignment(), Assignment::Euclidean);
+    let codes = codebooks.encode(&features).unwrap();
+    let measured = codebooks.relative_distortion(&features, &codes).unwrap();
+    assert!(measured.is_sorted_by(|a, b| a > b), "{measured:?}");
+    for (reported, measured) in reported.iter().zip(&measured) {
+        assert!((reported - measured).abs() < 1e-6, "{reported} {measured}");
+    }
+}
+
+#[test]
+fn clusters_that_are_plain_to_see_are_found() {
+    // 16 far corners of a 4-cube, each with members close to it.
+    let noise = numbers(1600 * 4, 2);
+    let features: Vec<f32> = (0..1600)
+        .flat_map(|i| (0..4).map(move |d| (i, d)))
+        .map(|(i, d)| if (i >> d) & 1 == 1 { 10.0 } else { -10.0 } + 0.1 * noise[4 * i + d])
+        .collect();
+    for seed in 0..5 {
+        let (codebooks, distortion) = train(ResidualKMeans { n_levels: 1, seed, ..CONFIG }, &features, 4);
+        assert!(distortion[0] < 1e-3, "seed {seed}: {distortion:?}");
+        let mut corners: Vec<u8> = (0..16)
+            .map(|k| codebooks.codeword(0, k).iter().fold(0, |bits, &x| 2 * bits + u8::from(x > 0.0)))
+            .collect();
+        corners.sort_unstable();
+        assert_eq!(corners, (0..16).collect::<Vec<u8>>(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_level_is_a_fixed_point_of_lloyds_algorithm() {
+    let features = numbers(500 * 3, 3);
+    let config = ResidualKMeans { n_levels: 1, n_codewords: 8, n_iterations: 1000, seed: 2 };
+    let (codebooks, _) = train(config, &features, 3);
+    let codes = codebooks.encode(&features).unwrap();
+    for k in 0..8 {
+        let members: Vec<_> =
+            features.chunks_exact(3).zip(&codes).filter(|(_, code)| usize::from(**code) == k).collect();
+        assert!(!members.is_empty(), "codeword {k} is dead");
+        for d in 0..3 {
+            let mean: f32 = members.iter().map(|(x, _)| x[d]).sum::<f32>() / members.len() as f32;
+            assert!((mean - codebooks.codeword(0, k)[d]).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn a_seed_decides_the_bytes_at_any_number_of_threads() {
+    let features = numbers(3000 * 20, 4);
+    let work = |threads_used, seed| {
+        threads(threads_used, || train(ResidualKMeans { seed, ..CONFIG }, &features, 20))
+    };
+    assert_eq!(work(1, 1), work(2, 1));
+    assert_ne!(work(1, 1), work(1, 2));
+}
+
+#[test]
+fn degenerate_features_end_and_stay_finite() {
+    let (same, distortion) = train(CONFIG, &[1.5; 40 * 3], 3);
+    assert_eq!(same.encode(&[1.5; 3]).unwrap().len(), 4);
+    assert!(distortion.iter().all(|d| *d < 1e-12), "{distortion:?}");
+    let (_, distortion) = train(CONFIG, &[0.0; 40 * 3], 3);
+    assert_eq!(distortion, [0.0; 4]);
+    // As many features as codewords: each is met exactly by the first level.
+    let (_, distortion) = train(CONFIG, &numbers(16 * 5, 6), 5);
+    assert!(distortion[0] < 1e-12, "{distortion:?}");
+}
+
+#[test]
+fn what_cannot_be_fitted_is_refused() {
+    let train = |config: ResidualKMeans, features: &[f32], dim| config.train(features, dim, &mut |_, _| {});
+    let error = train(CONFIG, &[0.0; 15 * 2], 2).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "15 features cannot fit 16 codewords, give more features or ask for fewer codewords"
+    );
+    assert!(matches!(train(CONFIG, &[f32::NAN; 64], 2), Err(Error::NotFinite { .. })));
+    assert!(matches!(train(CONFIG, &[0.0; 65], 2), Err(Error::Length { .. })));
+    assert!(matches!(train(CONFIG, &[0.0; 64], 0), Err(Error::Range { .. })));
+    assert!(matches!(
+        train(ResidualKMeans { n_levels: 0, ..CONFIG }, &[0.0; 64], 2),
+        Err(Error::Range { .. })
+    ));
+    let many = ResidualKMeans { n_codewords: 257, ..CONFIG };
+    assert!(matches!(train(many, &[0.0; 600], 2), Err(Error::Range { .. })));
+}
