@@ -179,7 +179,7 @@ impl Codebooks {
         &self.values[level * size..][..size]
     }
 
-    /// One codeword, f32 [D].
+    /// One codeword, f32 `[D]`.
     ///
     /// # Panics
     /// If there is no such level or codeword.

@@ -44,7 +44,7 @@ impl LookupTable {
         self.n_codewords
     }
 
-    /// The entries of a level, f32 [K].
+    /// The entries of a level, f32 `[K]`.
     ///
     /// # Panics
     /// If there is no such level.
@@ -59,7 +59,7 @@ impl LookupTable {
 }
 
 impl Codebooks {
-    /// The inner products of a query [D] and all codewords, each summed in one fixed order: the same bits on every CPU,
+    /// The inner products of a query `[D]` and all codewords, each summed in one fixed order: the same bits on every CPU,
     /// for one query or many.
     ///
     /// # Errors
