@@ -1,0 +1,144 @@
+//! Builds an index: sorts the items, fills the sections of the layout and writes them as one file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use dpq_codebook::Codebooks;
+use dpq_file::{Dtype, Section};
+
+use crate::Error;
+use crate::layout::{ID_BLOCK, Layout, Metric, cross_name, plane_name};
+use crate::norms::{Norms, Quantizer, gram, own_norms};
+use crate::sort::{Row, sorted_rows};
+
+/// Builds an index from codes and writes it to `path`, whole or not at all.
+///
+/// Shapes: `codes` u8 `[N, L]`, row-major, as `codebooks` made them; `ids` `[N]`, any numbers, each once, or `None` for row
+/// numbers. The same input gives the same bytes. Up to 2³² items, sorting takes 8 bytes an item in memory, and the file
+/// to be written about L + 4.
+///
+/// # Errors
+/// [`Error::Build`] if the codes are no whole number of rows, have a byte that is no codeword, or the ids are of another
+/// number; [`Error::DuplicateId`]; [`Error::File`] if the file cannot be written.
+pub fn build(
+    path: &Path,
+    codebooks: &Codebooks,
+    metric: Metric,
+    codes: &[u8],
+    ids: Option<&[u64]>,
+) -> Result<(), Error> {
+    let (n_levels, n_codewords) = (codebooks.n_levels(), codebooks.n_codewords());
+    let n_items = codes.len() / n_levels;
+    let error = |reason: String| Err(Error::Build { reason });
+    if !codes.len().is_multiple_of(n_levels) {
+        return error(format!(
+            "{} bytes of codes are no whole number of codes of {n_levels} levels",
+            codes.len()
+        ));
+    }
+    if let Some(at) = codes.iter().position(|&code| usize::from(code) >= n_codewords) {
+        return error(format!(
+            "row {} of the codes has {} at level {}, but there are {n_codewords} codewords: give the codebook that \
+             made these codes",
+            at / n_levels,
+            codes[at],
+            at % n_levels
+        ));
+    }
+    if let Some(ids) = ids.filter(|ids| ids.len() != n_items) {
+        return error(format!("there are {} ids for {n_items} codes, expected one each", ids.len()));
+    }
+    if u32::try_from(n_items).is_ok() {
+        write(path, codebooks, metric, codes, ids, sorted_rows::<u32>(codes, n_levels, ids)?)
+    } else {
+        write(path, codebooks, metric, codes, ids, sorted_rows::<u64>(codes, n_levels, ids)?)
+    }
+}
+
+/// Writes the index of `codes`, whose items come in the order of `rows`.
+fn write<R: Row>(
+    path: &Path,
+    codebooks: &Codebooks,
+    metric: Metric,
+    codes: &[u8],
+    ids: Option<&[u64]>,
+    rows: Vec<R>,
+) -> Result<(), Error> {
+    let (n_items, n_levels) = (rows.len(), codebooks.n_levels());
+    let code = |row: R| &codes[row.get() * n_levels..][..n_levels];
+    let firsts = || (0..n_items).filter(|&item| item == 0 || code(rows[item]) != code(rows[item - 1]));
+    let layout = Layout::new(metric, codebooks, n_items, firsts().count());
+    let mut filled: BTreeMap<String, (Dtype, Vec<u8>)> = BTreeMap::new();
+
+    let id = |&row: &R| ids.map_or(row.get() as u64, |ids| ids[row.get()]);
+    let id_min = |rows: &[R]| rows.iter().map(id).min().expect("a chunk is not empty");
+    filled.insert("ids".to_owned(), integers(rows.iter().map(id)));
+    filled.insert("id_min".to_owned(), integers(rows.chunks(ID_BLOCK).map(id_min)));
+
+    // From here on only one row for each position matters.
+    let rows = if layout.has_starts() {
+        filled.insert("starts".to_owned(), integers(firsts().chain([n_items]).map(|item| item as u64)));
+        firsts().map(|item| rows[item]).collect()
+    } else {
+        rows
+    };
+    let codes = || rows.iter().map(|&row| code(row));
+    filled.insert("cells".to_owned(), integers(cells(&layout, codes()).into_iter()));
+    for level in 1..n_levels {
+        filled.insert(plane_name(level), (Dtype::U8, codes().map(|code| code[level]).collect()));
+    }
+    let sample = layout.sample().flat_map(|position| code(rows[position])).copied().collect();
+    filled.insert("sample".to_owned(), (Dtype::U8, sample));
+    filled.insert("codebook".to_owned(), floats(codebooks.values()));
+
+    let mut quantizers = Vec::new();
+    if metric == Metric::Euclidean {
+        let gram = floats(&gram(codebooks)?);
+        let own = own_norms(codebooks);
+        let norms = Norms::new(&own, gram.1.as_chunks().0, codebooks.n_codewords());
+        for n in layout.cross_lengths() {
+            let terms = codes().map(|code| norms.cross(n, |level| code[level]));
+            let quantizer = Quantizer::new(terms.clone());
+            filled.insert(cross_name(n), (Dtype::U8, terms.map(|term| quantizer.byte(term)).collect()));
+            quantizers.push(quantizer);
+        }
+        filled.insert("gram".to_owned(), gram);
+    }
+
+    let metadata = layout.metadata(&codebooks.fingerprint(), codebooks.assignment(), &quantizers);
+    let layout = layout.sections();
+    let sections: Vec<_> = layout
+        .iter()
+        .map(|(name, _, shape)| {
+            let (dtype, bytes) = &filled[name];
+            (name.as_str(), Section { dtype: *dtype, shape, bytes })
+        })
+        .collect();
+    Ok(dpq_file::write(path, &metadata, &sections)?)
+}
+
+/// Returns the directory of ascending `codes`: the first position of each cell, and the number of positions.
+fn cells<'a>(layout: &Layout, codes: impl Iterator<Item = &'a [u8]>) -> Vec<u64> {
+    let mut cells = vec![0; layout.n_cells() + 1];
+    for code in codes {
+        let cell = code.iter().take(2).fold(0, |cell, &byte| cell << 8 | usize::from(byte));
+        cells[cell + 1] += 1;
+    }
+    for cell in 1..cells.len() {
+        cells[cell] += cells[cell - 1];
+    }
+    cells
+}
+
+/// Encodes whole numbers as u32 if all fit, else as u64.
+fn integers(values: impl Iterator<Item = u64> + Clone) -> (Dtype, Vec<u8>) {
+    if values.clone().all(|value| u32::try_from(value).is_ok()) {
+        (Dtype::U32, values.flat_map(|value| (value as u32).to_le_bytes()).collect())
+    } else {
+        (Dtype::U64, values.flat_map(u64::to_le_bytes).collect())
+    }
+}
+
+fn floats(values: &[f32]) -> (Dtype, Vec<u8>) {
+    (Dtype::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+}

@@ -1,0 +1,173 @@
+//! What a version-1 file holds: its sections with their types and shapes, and its metadata.
+//!
+//! Items are sorted by code bytes, then by id. A *position* is a distinct code when there are fewer than half as many of
+//! these as items (then `starts` says which items have it), and an item otherwise. With N items, P positions, L levels,
+//! K codewords of D values a level:
+//!
+//! | section | type | holds |
+//! |---|---|---|
+//! | `codebook` | f32 `[L, K, D]` | the codebooks |
+//! | `cells` | u32 or u64 `[65537]`, `[257]` when L = 1 | the first position of each pair of bytes (c0, c1), then P; every 256th entry starts a *row*, the codes that begin with c0 |
+//! | `plane.1` … `plane.{L−1}` | u8 `[P]` | the byte of that level; the row gives level 0 |
+//! | `starts` | u32 or u64 `[P + 1]` | the first item of each position, then N; only if the distinct codes are fewer than N/2 |
+//! | `ids` | u32 or u64 `[N]` | the id of each item |
+//! | `id_min` | u32 or u64 `[⌈N/256⌉]` | the least id of each 256 items |
+//! | `sample` | u8 `[S, L]`, S = min(P, 65536) | the codes at positions ⌊i·P/S⌋ |
+//! | `gram` | f32 `[L(L−1)/2, K, K]` | Euclidean only: ⟨codeword of level i, codeword of level j⟩ for i < j, pair j(j−1)/2 + i |
+//! | `cross.3` … `cross.L` | u8 `[P]` | Euclidean only: Σ_{1≤i<j<n} ⟨c_i, c_j⟩ at n levels, rounded down to `cross.n.min` + byte · `cross.n.step` |
+//!
+//! All numbers are little-endian and nothing is aligned.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Formatter};
+use std::str::FromStr;
+
+use dpq_codebook::{Assignment, Codebooks};
+
+use crate::Error;
+use crate::norms::Quantizer;
+
+pub(crate) const FORMAT: &str = "dpq-index";
+pub(crate) const VERSION: &str = "1";
+/// The items that share an entry of `id_min`.
+pub(crate) const ID_BLOCK: usize = 256;
+/// The most codes in `sample`.
+const SAMPLE: usize = 65_536;
+
+/// What an index ranks by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// The score is ⟨q, x̂⟩, the inner product of the query and the reconstruction at the length searched.
+    InnerProduct,
+    /// The score is 2⟨q, x̂⟩ − ‖x̂‖². Subtract ‖q‖² for the negative squared distance.
+    Euclidean,
+}
+
+impl Display for Metric {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::InnerProduct => "ip",
+            Self::Euclidean => "l2",
+        })
+    }
+}
+
+impl FromStr for Metric {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name {
+            "ip" => Ok(Self::InnerProduct),
+            "l2" => Ok(Self::Euclidean),
+            _ => Err(Error::Metric { found: name.to_owned() }),
+        }
+    }
+}
+
+/// The numbers that decide the sections of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    pub(crate) metric: Metric,
+    pub(crate) n_items: usize,
+    pub(crate) n_distinct: usize,
+    pub(crate) n_levels: usize,
+    pub(crate) n_codewords: usize,
+    pub(crate) dim: usize,
+}
+
+/// The element type of a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Bytes,
+    Floats,
+    /// u32 when all values fit, else u64.
+    Integers,
+}
+
+impl Layout {
+    pub(crate) fn new(metric: Metric, codebooks: &Codebooks, n_items: usize, n_distinct: usize) -> Self {
+        let (n_levels, n_codewords) = (codebooks.n_levels(), codebooks.n_codewords());
+        Self { metric, n_items, n_distinct, n_levels, n_codewords, dim: codebooks.dim() }
+    }
+
+    /// Tells whether positions are distinct codes, and `starts` exists.
+    pub(crate) fn has_starts(&self) -> bool {
+        self.n_distinct < self.n_items.div_ceil(2)
+    }
+
+    pub(crate) fn n_positions(&self) -> usize {
+        if self.has_starts() { self.n_distinct } else { self.n_items }
+    }
+
+    pub(crate) fn n_cells(&self) -> usize {
+        if self.n_levels == 1 { 256 } else { 65_536 }
+    }
+
+    /// Returns the positions in `sample`, ascending.
+    pub(crate) fn sample(&self) -> impl Iterator<Item = usize> + use<> {
+        let n_positions = self.n_positions();
+        let n_sampled = n_positions.min(SAMPLE);
+        (0..n_sampled).map(move |i| (i as u128 * n_positions as u128 / n_sampled as u128) as usize)
+    }
+
+    /// Returns the lengths, in levels, that have a `cross` section.
+    pub(crate) fn cross_lengths(&self) -> std::ops::RangeInclusive<usize> {
+        let longest = if self.metric == Metric::Euclidean { self.n_levels } else { 0 };
+        3..=longest
+    }
+
+    /// Returns name, type and shape of every section.
+    pub(crate) fn sections(&self) -> Vec<(String, Kind, Vec<usize>)> {
+        let (n_positions, k) = (self.n_positions(), self.n_codewords);
+        let mut sections = vec![
+            ("codebook".to_owned(), Kind::Floats, vec![self.n_levels, k, self.dim]),
+            ("cells".to_owned(), Kind::Integers, vec![self.n_cells() + 1]),
+            ("ids".to_owned(), Kind::Integers, vec![self.n_items]),
+            ("id_min".to_owned(), Kind::Integers, vec![self.n_items.div_ceil(ID_BLOCK)]),
+            ("sample".to_owned(), Kind::Bytes, vec![n_positions.min(SAMPLE), self.n_levels]),
+        ];
+        sections.extend((1..self.n_levels).map(|level| (plane_name(level), Kind::Bytes, vec![n_positions])));
+        if self.has_starts() {
+            sections.push(("starts".to_owned(), Kind::Integers, vec![n_positions + 1]));
+        }
+        if self.metric == Metric::Euclidean {
+            let n_pairs = self.n_levels * (self.n_levels - 1) / 2;
+            sections.push(("gram".to_owned(), Kind::Floats, vec![n_pairs, k, k]));
+        }
+        sections.extend(self.cross_lengths().map(|n| (cross_name(n), Kind::Bytes, vec![n_positions])));
+        sections
+    }
+
+    /// Returns the metadata of the file, without the checksums that the container adds.
+    pub(crate) fn metadata(
+        &self,
+        fingerprint: &str,
+        assignment: Assignment,
+        cross: &[Quantizer],
+    ) -> BTreeMap<String, String> {
+        let mut metadata: BTreeMap<String, String> = [
+            ("format", FORMAT.to_owned()),
+            ("version", VERSION.to_owned()),
+            ("metric", self.metric.to_string()),
+            ("items", self.n_items.to_string()),
+            ("distinct", self.n_distinct.to_string()),
+            ("fingerprint", fingerprint.to_owned()),
+            ("assignment", assignment.to_string()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into();
+        for (n, quantizer) in self.cross_lengths().zip(cross) {
+            metadata.insert(format!("cross.{n}.min"), quantizer.min.to_string());
+            metadata.insert(format!("cross.{n}.step"), quantizer.step.to_string());
+        }
+        metadata
+    }
+}
+
+pub(crate) fn plane_name(level: usize) -> String {
+    format!("plane.{level}")
+}
+
+pub(crate) fn cross_name(n_levels: usize) -> String {
+    format!("cross.{n_levels}")
+}

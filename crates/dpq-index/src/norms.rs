@@ -1,0 +1,135 @@
+//! What the Euclidean metric adds: inner products between codewords, and from them the norms of reconstructions.
+//!
+//! Every inner product of two codewords is summed in f64 over ascending dimensions (the product of two f32 is exact
+//! there, so a fused multiply-add would change nothing) and rounded to f32 once. Sums of such products are f64.
+
+use dpq_codebook::Codebooks;
+use rayon::prelude::*;
+
+use crate::Error;
+
+/// Returns the squared norm of every codeword, `[L, K]`.
+pub(crate) fn own_norms(codebooks: &Codebooks) -> Vec<f32> {
+    let squared =
+        |codeword: &[f32]| codeword.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() as f32;
+    codebooks.values().chunks_exact(codebooks.dim()).map(squared).collect()
+}
+
+/// Returns the inner products between the codewords of every two levels i < j, `[L(L−1)/2, K of i, K of j]`.
+///
+/// The pair (i, j) is table j(j−1)/2 + i, so that the first n levels use the first n(n−1)/2 tables.
+///
+/// # Errors
+/// [`Error::Build`] when a product overflows f32.
+pub(crate) fn gram(codebooks: &Codebooks) -> Result<Vec<f32>, Error> {
+    let (n_codewords, dim) = (codebooks.n_codewords(), codebooks.dim());
+    let mut gram = Vec::new();
+    for j in 1..codebooks.n_levels() {
+        // A dimension-major copy lets one codeword of level i meet all codewords of level j side by side.
+        let values = codebooks.level(j);
+        let transposed: Vec<f32> =
+            (0..dim * n_codewords).map(|at| values[at % n_codewords * dim + at / n_codewords]).collect();
+        let mut tables = vec![0.0; j * n_codewords * n_codewords];
+        tables.par_chunks_mut(n_codewords).enumerate().for_each(|(row, products)| {
+            let mut sums = [0.0; 256];
+            let sums = &mut sums[..n_codewords];
+            let left = codebooks.codeword(row / n_codewords, row % n_codewords);
+            for (&x, column) in left.iter().zip(transposed.chunks_exact(n_codewords)) {
+                for (sum, &y) in sums.iter_mut().zip(column) {
+                    *sum += f64::from(x) * f64::from(y);
+                }
+            }
+            products.iter_mut().zip(sums).for_each(|(product, sum)| *product = *sum as f32);
+        });
+        gram.extend(tables);
+    }
+    if gram.iter().chain(&own_norms(codebooks)).all(|x| x.is_finite()) {
+        return Ok(gram);
+    }
+    Err(Error::Build {
+        reason: "inner products between these codewords overflow f32, so the Euclidean metric cannot be used: scale \
+                 the features down and train the codebooks again"
+            .to_owned(),
+    })
+}
+
+/// Squared norms of reconstructions, from the products above.
+#[derive(Clone, Copy)]
+pub(crate) struct Norms<'a> {
+    own: &'a [f32],
+    /// Little-endian, as in the file.
+    gram: &'a [[u8; 4]],
+    n_codewords: usize,
+}
+
+impl<'a> Norms<'a> {
+    pub(crate) fn new(own: &'a [f32], gram: &'a [[u8; 4]], n_codewords: usize) -> Self {
+        Self { own, gram, n_codewords }
+    }
+
+    /// Returns ‖x̂‖² of a code at `n_levels` levels: Σ_l (‖c_l‖² + 2 Σ_{i<l} ⟨c_i, c_l⟩) in f64, i and l ascending.
+    #[inline]
+    pub(crate) fn squared(&self, n_levels: usize, code: impl Fn(usize) -> u8) -> f64 {
+        let mut norm = 0.0;
+        for level in 0..n_levels {
+            let own = self.own.get(level * self.n_codewords + usize::from(code(level)));
+            norm += f64::from(own.copied().unwrap_or(0.0)) + 2.0 * self.products(0, level, &code);
+        }
+        norm
+    }
+
+    /// Returns the cross term Σ_{1≤i<j<n} ⟨c_i, c_j⟩ of a code at n = `n_levels` levels, in f64, i and j ascending.
+    pub(crate) fn cross(&self, n_levels: usize, code: impl Fn(usize) -> u8) -> f64 {
+        (2..n_levels).fold(0.0, |sum, level| sum + self.products(1, level, &code))
+    }
+
+    /// Returns Σ_{first≤i<level} ⟨c_i, c_level⟩.
+    #[inline]
+    fn products(&self, first: usize, level: usize, code: &impl Fn(usize) -> u8) -> f64 {
+        let k = self.n_codewords;
+        let mut sum = 0.0;
+        for i in first..level {
+            let table = level * level.saturating_sub(1) / 2 + i;
+            // A code outside the codebook exists in damaged files only, where the lookup table already gave NaN.
+            let at = (table * k + usize::from(code(i))) * k + usize::from(code(level));
+            sum += self.gram.get(at).map_or(0.0, |&bytes| f64::from(f32::from_le_bytes(bytes)));
+        }
+        sum
+    }
+}
+
+/// The bytes of a `cross` plane: byte b stands for a cross term of at least `min` + b·`step`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Quantizer {
+    pub(crate) min: f32,
+    pub(crate) step: f32,
+}
+
+impl Quantizer {
+    /// Spreads the bytes over the range of `values`; without values `min` and `step` are 0.
+    pub(crate) fn new(values: impl Iterator<Item = f64>) -> Self {
+        let range = values.fold(None, |range: Option<(f64, f64)>, x| {
+            Some(range.map_or((x, x), |(low, high)| (low.min(x), high.max(x))))
+        });
+        let Some((low, high)) = range else { return Self { min: 0.0, step: 0.0 } };
+        let min = low as f32;
+        let min = if f64::from(min) > low { min.next_down() } else { min };
+        Self { min, step: ((high - f64::from(min)) / 255.0) as f32 }
+    }
+
+    /// Returns the largest byte b with `min` + b·`step` ≤ `value`.
+    pub(crate) fn byte(self, value: f64) -> u8 {
+        let steps = (value - f64::from(self.min)) / f64::from(self.step);
+        // A step of 0 makes this NaN or infinite, which the cast turns into 0 or 255: both stand for `min` then.
+        let mut byte = steps as u8;
+        while byte > 0 && self.value(byte) > value {
+            byte -= 1;
+        }
+        byte
+    }
+
+    /// Returns the least cross term that `byte` stands for.
+    pub(crate) fn value(self, byte: u8) -> f64 {
+        f64::from(self.min) + f64::from(byte) * f64::from(self.step)
+    }
+}

@@ -1,0 +1,89 @@
+//! Scores of codes against one lookup table, in the one order of summation that makes them reproducible.
+//!
+//! The inner product of a code at n levels is table[0][c_0] + … + table[n−1][c_{n−1}], f32, from left to right, no fused
+//! multiply-add. The Euclidean score is 2⟨q, x̂⟩ − ‖x̂‖² with that inner product and the norm of [`Norms::squared`], in f64,
+//! rounded to f32 once.
+
+use std::ops::Range;
+
+use dpq_codebook::LookupTable;
+
+use crate::norms::Norms;
+
+/// One query at one length.
+pub(crate) struct Scorer<'a> {
+    /// One table a level, 256 entries wide so that a byte is always inside; NaN beyond the codewords, which no
+    /// threshold lets pass.
+    tables: Vec<[f32; 256]>,
+    /// Only for the Euclidean metric.
+    norms: Option<Norms<'a>>,
+}
+
+impl<'a> Scorer<'a> {
+    pub(crate) fn new(table: &LookupTable, n_levels: usize, norms: Option<Norms<'a>>) -> Self {
+        let padded = |level| {
+            let mut padded = [f32::NAN; 256];
+            padded[..table.n_codewords()].copy_from_slice(table.level(level));
+            padded
+        };
+        Self { tables: (0..n_levels).map(padded).collect(), norms }
+    }
+
+    pub(crate) fn n_levels(&self) -> usize {
+        self.tables.len()
+    }
+
+    /// Returns the score of a code given level by level.
+    pub(crate) fn code(&self, code: impl Fn(usize) -> u8) -> f32 {
+        let entry = |level: usize| self.tables[level][usize::from(code(level))];
+        self.finish((1..self.n_levels()).fold(entry(0), |sum, level| sum + entry(level)), &code)
+    }
+
+    /// Writes the scores of the codes at `positions`, all of which begin with `first`; `planes` are levels 1, 2, ….
+    pub(crate) fn block(&self, first: u8, planes: &[&[u8]], positions: Range<usize>, scores: &mut [f32]) {
+        scores.fill(self.tables[0][usize::from(first)]);
+        let planes = &planes[..self.n_levels() - 1];
+        for (tables, planes) in self.tables[1..].chunks(4).zip(planes.chunks(4)) {
+            match planes.len() {
+                1 => add_levels::<1>(tables, planes, positions.clone(), scores),
+                2 => add_levels::<2>(tables, planes, positions.clone(), scores),
+                3 => add_levels::<3>(tables, planes, positions.clone(), scores),
+                _ => add_levels::<4>(tables, planes, positions.clone(), scores),
+            }
+        }
+        if self.norms.is_some() {
+            for (score, position) in scores.iter_mut().zip(positions) {
+                *score =
+                    self.finish(*score, |level| if level == 0 { first } else { planes[level - 1][position] });
+            }
+        }
+    }
+
+    /// Turns the inner product of a code into its score.
+    #[inline]
+    fn finish(&self, inner_product: f32, code: impl Fn(usize) -> u8) -> f32 {
+        match &self.norms {
+            None => inner_product,
+            Some(norms) => (2.0 * f64::from(inner_product) - norms.squared(self.n_levels(), code)) as f32,
+        }
+    }
+}
+
+/// Adds the entries of N levels to each score, in the order of the levels.
+fn add_levels<const N: usize>(
+    tables: &[[f32; 256]],
+    planes: &[&[u8]],
+    positions: Range<usize>,
+    scores: &mut [f32],
+) {
+    // Slices of one length, known before the loop, keep bounds checks out of it.
+    let tables: [&[f32; 256]; N] = std::array::from_fn(|level| &tables[level]);
+    let planes: [&[u8]; N] = std::array::from_fn(|level| &planes[level][positions.clone()][..scores.len()]);
+    for (i, score) in scores.iter_mut().enumerate() {
+        let mut sum = *score;
+        for level in 0..N {
+            sum += tables[level][usize::from(planes[level][i])];
+        }
+        *score = sum;
+    }
+}

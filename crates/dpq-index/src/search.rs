@@ -1,0 +1,131 @@
+//! Search: one function for the top k, everything above a score, and the whole ranking, with or without a filter.
+
+use std::ops::Range;
+
+use dpq_codebook::{CodeLength, LookupTable};
+use rayon::prelude::*;
+
+use crate::file::View;
+use crate::filter::Filter;
+use crate::score::Scorer;
+use crate::topk::{Candidates, Hit};
+use crate::{Error, Index};
+
+/// How many codes are scored at a time: the scores stay in the innermost cache.
+const BLOCK: usize = 1024;
+
+/// What a search returns: at most k items, at a code length, optionally only those above a score or in a filter.
+#[derive(Clone, Copy)]
+pub struct SearchOptions<'a> {
+    k: usize,
+    length: CodeLength,
+    min_score: Option<f32>,
+    filter: Option<&'a Filter>,
+}
+
+impl<'a> SearchOptions<'a> {
+    /// Asks for the best `k` items at `length`. A `k` of the number of items or more gives the whole ranking.
+    pub fn new(k: usize, length: CodeLength) -> Self {
+        Self { k, length, min_score: None, filter: None }
+    }
+
+    /// Leaves out items whose score is below `min_score`; −0.0 equals 0.0.
+    #[must_use]
+    pub fn min_score(self, min_score: f32) -> Self {
+        Self { min_score: Some(min_score), ..self }
+    }
+
+    /// Leaves out items that do not pass `filter`, which must come from the index searched.
+    #[must_use]
+    pub fn filter(self, filter: &'a Filter) -> Self {
+        Self { filter: Some(filter), ..self }
+    }
+}
+
+impl Index {
+    /// Returns the best items for the query of `table`, min(k, number that match), in the order score descending, then id
+    /// ascending. The result is exact: what it would be if every code were scored and sorted.
+    ///
+    /// Shapes: table `[L, K]` as the index's codebooks. Any table of inner products will do, as from
+    /// [`lookup_table`](Self::lookup_table); the score of a code at n levels is `table[0][c_0] + … + table[n−1][c_{n−1}]`, f32,
+    /// from left to right, and for the Euclidean metric twice that less ‖x̂‖², in f64, rounded to f32 once.
+    ///
+    /// # Errors
+    /// [`Error::Search`] for k = 0, a length above that of the codes, a `min_score` that is NaN, a table of another shape, or
+    /// a filter of another index.
+    pub fn search(&self, table: &LookupTable, options: &SearchOptions) -> Result<Vec<Hit>, Error> {
+        self.check(table, options)?;
+        let view = self.view();
+        let scorer = Scorer::new(table, options.length.levels(), view.norms);
+        let mut candidates = Candidates::new(options.k, options.min_score);
+        scan(&view, &scorer, options.filter, &mut candidates);
+        Ok(candidates.into_hits(&view))
+    }
+
+    /// Searches for many queries at once, on the threads of the current rayon pool. Returns what single searches return.
+    ///
+    /// # Errors
+    /// As [`search`](Self::search).
+    pub fn search_batch(
+        &self,
+        tables: &[LookupTable],
+        options: &SearchOptions,
+    ) -> Result<Vec<Vec<Hit>>, Error> {
+        tables.par_iter().map(|table| self.search(table, options)).collect()
+    }
+
+    fn check(&self, table: &LookupTable, options: &SearchOptions) -> Result<(), Error> {
+        let expected = (self.layout.n_levels, self.layout.n_codewords);
+        let found = (table.n_levels(), table.n_codewords());
+        let reason = if options.k == 0 {
+            "k is 0, expected at least 1".to_owned()
+        } else if options.length > self.max_length() {
+            format!(
+                "the length is {}, but the codes of this index have {}",
+                options.length,
+                self.max_length()
+            )
+        } else if options.min_score.is_some_and(f32::is_nan) {
+            "the least score is NaN, expected a number".to_owned()
+        } else if found != expected {
+            format!(
+                "the lookup table has {} levels of {} codewords, the index {} of {}: make it with the index's codebooks",
+                found.0, found.1, expected.0, expected.1
+            )
+        } else {
+            return options.filter.map_or(Ok(()), |filter| self.check_filter(filter));
+        };
+        Err(Error::Search { reason })
+    }
+}
+
+/// Offers the items of every code whose score is still wanted, in file order.
+fn scan(view: &View, scorer: &Scorer, filter: Option<&Filter>, candidates: &mut Candidates) {
+    let mut items = view.items();
+    let mut offer = |score: f32, positions: Range<usize>| {
+        if candidates.wants(score) {
+            match filter {
+                None => candidates.offer(score, items(positions)),
+                Some(filter) => filter.runs(items(positions)).for_each(|run| candidates.offer(score, run)),
+            }
+        }
+    };
+    match scorer.n_levels() {
+        // The directory alone gives the items of each code of one or two bytes.
+        1 => view.rows().for_each(|(first, row)| offer(scorer.code(|_| first), row)),
+        2 => view.cells().for_each(|(code, cell)| offer(scorer.code(|level| code[level]), cell)),
+        _ => {
+            let mut scores = [0.0; BLOCK];
+            for (first, row) in view.rows() {
+                for start in row.clone().step_by(BLOCK) {
+                    let positions = start..row.end.min(start + BLOCK);
+                    let scores = &mut scores[..positions.len()];
+                    scorer.block(first, &view.planes, positions.clone(), scores);
+                    positions
+                        .zip(&*scores)
+                        .for_each(|(position, &score)| offer(score, position..position + 1));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Orders items by code bytes, then by id: a radix sort of row numbers, least significant byte first.
+//!
+//! Every pass is stable, so sorting by the bytes of the ids first and by the bytes of the codes last leaves ids
+//! ascending within equal codes. The memory is two arrays of row numbers, whatever the length of the codes.
+
+use crate::Error;
+
+/// A row number, as wide as the number of items asks for: four bytes up to 2³² items.
+pub(crate) trait Row: Copy {
+    fn new(row: usize) -> Self;
+    fn get(self) -> usize;
+}
+
+impl Row for u32 {
+    fn new(row: usize) -> Self {
+        row as u32
+    }
+    fn get(self) -> usize {
+        self as usize
+    }
+}
+
+impl Row for u64 {
+    fn new(row: usize) -> Self {
+        row as u64
+    }
+    fn get(self) -> usize {
+        self as usize
+    }
+}
+
+/// Returns the row numbers of `codes` (row-major `[N, L]`, L = `n_levels`) by code bytes, then by id.
+///
+/// Without `ids` the row numbers are the ids.
+///
+/// # Errors
+/// [`Error::DuplicateId`] with the least id that is given twice.
+pub(crate) fn sorted_rows<R: Row>(
+    codes: &[u8],
+    n_levels: usize,
+    ids: Option<&[u64]>,
+) -> Result<Vec<R>, Error> {
+    let n_items = codes.len() / n_levels;
+    let mut rows: Vec<R> = (0..n_items).map(R::new).collect();
+    let mut scratch = rows.clone();
+    if let Some(ids) = ids.filter(|ids| !ids.is_sorted_by(|a, b| a < b)) {
+        for byte in 0..8 {
+            pass(&mut rows, &mut scratch, |row| ids[row].to_le_bytes()[byte]);
+        }
+        if let Some(pair) = rows.windows(2).find(|pair| ids[pair[0].get()] == ids[pair[1].get()]) {
+            return Err(Error::DuplicateId { id: ids[pair[0].get()] });
+        }
+    }
+    for level in (0..n_levels).rev() {
+        pass(&mut rows, &mut scratch, |row| codes[row * n_levels + level]);
+    }
+    Ok(rows)
+}
+
+/// Sorts `rows` by one byte of each, stably.
+fn pass<R: Row>(rows: &mut Vec<R>, scratch: &mut Vec<R>, byte: impl Fn(usize) -> u8) {
+    let mut counts = [0usize; 256];
+    // The counts do not depend on the order, and this order reads memory from front to back.
+    for row in 0..rows.len() {
+        counts[usize::from(byte(row))] += 1;
+    }
+    if counts.contains(&rows.len()) {
+        return;
+    }
+    let mut next = 0;
+    let mut slots = counts.map(|count| {
+        next += count;
+        next - count
+    });
+    for &row in rows.iter() {
+        let slot = &mut slots[usize::from(byte(row.get()))];
+        scratch[*slot] = row;
+        *slot += 1;
+    }
+    std::mem::swap(rows, scratch);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<R: Row>(codes: &[u8], n_levels: usize, ids: Option<&[u64]>) -> Vec<usize> {
+        sorted_rows::<R>(codes, n_levels, ids).unwrap().into_iter().map(Row::get).collect()
+    }
+
+    #[test]
+    fn equal_codes_are_ordered_by_id() {
+        let codes = [[9, 1], [0, 2], [9, 1], [0, 1], [9, 0]].concat();
+        let ids = [300, 7, 2, 1 << 40, 0];
+        assert_eq!(check::<u32>(&codes, 2, Some(&ids)), [3, 1, 4, 2, 0]);
+        assert_eq!(check::<u64>(&codes, 2, Some(&ids)), [3, 1, 4, 2, 0]);
+        assert_eq!(check::<u32>(&codes, 2, None), [3, 1, 4, 0, 2]);
+        assert!(check::<u32>(&[], 2, Some(&[])).is_empty());
+    }
+
+    #[test]
+    fn a_duplicate_id_is_named() {
+        let error = sorted_rows::<u32>(&[1, 2, 3, 4], 1, Some(&[5, 9, 7, 9])).unwrap_err();
+        assert!(matches!(error, Error::DuplicateId { id: 9 }));
+    }
+}

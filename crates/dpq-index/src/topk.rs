@@ -1,0 +1,170 @@
+//! Keeps the best items seen and puts them into the total order: score descending (−0.0 equals 0.0), then id ascending.
+//!
+//! What is kept are runs, ranges of items in file order that share one score, so that a short code, whose few scores each
+//! belong to many items, costs a few runs and not many items. Ids are looked at only at the end.
+
+use std::cmp::Reverse;
+use std::ops::Range;
+
+use crate::file::View;
+use crate::layout::ID_BLOCK;
+
+/// An item that a search found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hit {
+    /// The id that the item was built with: its row number, if none was given.
+    pub id: u64,
+    /// The score at the length searched, larger is nearer; its unit is given by [`Metric`](crate::Metric).
+    pub score: f32,
+}
+
+/// Items `start..start + len` in file order, all of one score.
+#[derive(Clone, Copy)]
+struct Run {
+    start: u64,
+    len: u32,
+    score: f32,
+}
+
+impl Run {
+    fn end(&self) -> u64 {
+        self.start + u64::from(self.len)
+    }
+
+    fn items(&self) -> Range<usize> {
+        self.start as usize..self.end() as usize
+    }
+
+    /// Orders runs by descending score when sorted by it; −0.0 and 0.0 share a key.
+    fn key(&self) -> u32 {
+        let bits = (self.score + 0.0).to_bits();
+        // Floats order like integers once the sign bit is flipped for positive and all bits for negative ones;
+        // inverting that puts the largest first.
+        if bits >> 31 == 1 { bits } else { !bits & (u32::MAX >> 1) }
+    }
+}
+
+/// Collects the best `k` items, and those that tie with the last of them.
+pub(crate) struct Candidates {
+    k: usize,
+    threshold: f32,
+    runs: Vec<Run>,
+    /// The number of runs at which those below the best `k` are dropped.
+    limit: usize,
+}
+
+impl Candidates {
+    /// Starts to collect at most `k` items whose score is at least `min_score`.
+    pub(crate) fn new(k: usize, min_score: Option<f32>) -> Self {
+        let threshold = min_score.unwrap_or(f32::NEG_INFINITY);
+        Self { k, threshold, runs: Vec::new(), limit: k.saturating_mul(2).max(64) }
+    }
+
+    /// Tells whether an item of this score may still be among the best; never for NaN.
+    #[inline]
+    pub(crate) fn wants(&self, score: f32) -> bool {
+        score >= self.threshold
+    }
+
+    /// Takes items that share a score. Ranges come in any order, but no item comes twice.
+    #[inline]
+    pub(crate) fn offer(&mut self, score: f32, mut items: Range<usize>) {
+        if !self.wants(score) || items.is_empty() {
+            return;
+        }
+        if let Some(last) = self.runs.last_mut()
+            && last.end() == items.start as u64
+            && last.score.to_bits() == score.to_bits()
+            && let Ok(len) = u32::try_from(last.len as usize + items.len())
+        {
+            last.len = len;
+            return;
+        }
+        while !items.is_empty() {
+            let len = items.len().min(u32::MAX as usize);
+            self.runs.push(Run { start: items.start as u64, len: len as u32, score });
+            items.start += len;
+        }
+        if self.runs.len() >= self.limit {
+            self.cut();
+        }
+    }
+
+    /// Raises the threshold to the score of the `k`-th best run and drops the runs below it.
+    fn cut(&mut self) {
+        if self.runs.len() > self.k {
+            // Each run holds an item at least, so the best k runs hold the best k items. Ties with the last of them stay.
+            let (_, last, _) = self.runs.select_nth_unstable_by_key(self.k - 1, Run::key);
+            let threshold = last.score;
+            self.threshold = threshold;
+            self.runs.retain(|run| run.score >= threshold);
+        }
+        self.limit = self.limit.max(2 * self.runs.len());
+    }
+
+    /// Returns the best `k` items in order.
+    pub(crate) fn into_hits(mut self, view: &View) -> Vec<Hit> {
+        self.runs.sort_unstable_by_key(Run::key);
+        let n_items = self.runs.iter().map(|run| run.len as usize).sum::<usize>();
+        let k = self.k.min(n_items);
+        let mut hits = Vec::with_capacity(k);
+        for group in self.runs.chunk_by(|a, b| a.score == b.score) {
+            let wanted = k - hits.len();
+            if wanted == 0 {
+                break;
+            }
+            if group.iter().map(|run| run.len as usize).sum::<usize>() <= wanted {
+                let start = hits.len();
+                for run in group {
+                    hits.extend(run.items().map(|item| Hit { id: view.ids.get(item), score: run.score }));
+                }
+                hits[start..].sort_unstable_by_key(|hit| hit.id);
+            } else {
+                least_ids(view, group, wanted, &mut hits);
+            }
+        }
+        hits
+    }
+}
+
+/// Appends the `wanted` items of least id among runs of equal score, by ascending id.
+///
+/// `id_min` says where they may lie: blocks are read by ascending least id until that exceeds the ids in hand, so a
+/// long range costs little more than the blocks that give a hit.
+fn least_ids(view: &View, group: &[Run], wanted: usize, hits: &mut Vec<Hit>) {
+    let mut pieces: Vec<(u64, Run)> = Vec::new();
+    for run in group {
+        let mut items = run.items();
+        while !items.is_empty() {
+            let block = items.start / ID_BLOCK;
+            let end = items.end.min((block + 1) * ID_BLOCK);
+            let piece = Run { start: items.start as u64, len: (end - items.start) as u32, score: run.score };
+            pieces.push((view.id_min.get(block), piece));
+            items.start = end;
+        }
+    }
+    pieces.sort_unstable_by_key(|&(id_min, piece)| (id_min, Reverse(piece.start)));
+
+    let start = hits.len();
+    let mut worst = u64::MAX;
+    let cut = |hits: &mut Vec<Hit>| -> u64 {
+        let (_, last, _) = hits[start..].select_nth_unstable_by_key(wanted - 1, |hit| hit.id);
+        let worst = last.id;
+        hits.truncate(start + wanted);
+        worst
+    };
+    for (id_min, piece) in pieces {
+        if id_min > worst {
+            break;
+        }
+        let found = piece.items().map(|item| Hit { id: view.ids.get(item), score: piece.score });
+        hits.extend(found.filter(|hit| hit.id <= worst));
+        if hits.len() - start >= 2 * wanted.max(ID_BLOCK) {
+            worst = cut(hits);
+        }
+    }
+    if hits.len() - start > wanted {
+        cut(hits);
+    }
+    hits[start..].sort_unstable_by_key(|hit| hit.id);
+}

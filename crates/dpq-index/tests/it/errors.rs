@@ -1,0 +1,160 @@
+//! What a user reads when something is wrong: one test for each kind of error.
+
+use std::path::Path;
+
+use dpq_codebook::{CodeLength, Codebooks};
+use dpq_index::{Error, Index, Metric, SearchOptions, build};
+
+use crate::gallery::{Gallery, Random, Recipe};
+
+fn gallery() -> Gallery {
+    let metric = Metric::InnerProduct;
+    Recipe { seed: 7, metric, n_levels: 2, n_codewords: 3, n_items: 30, n_distinct: 9, id_limit: None }
+        .gallery()
+}
+
+fn open_error(bytes: &[u8]) -> Error {
+    Index::from_bytes(bytes.to_vec()).err().expect("it is not an index")
+}
+
+/// Replaces text of the same length in the header.
+fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+    [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
+}
+
+#[test]
+fn file() {
+    let missing = Index::open(Path::new("no/such/file.dpq")).err().unwrap();
+    assert!(matches!(missing, Error::File(_)), "{missing}");
+    assert!(missing.to_string().contains("no/such/file.dpq"), "{missing}");
+    for (bytes, words) in [
+        (&b""[..], "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "Git LFS pointer"),
+        (&gallery().bytes()[..5000], "truncated"),
+        (&gallery().bytes()[..50], "truncated"),
+    ] {
+        let error = open_error(bytes);
+        assert!(matches!(error, Error::File(_)), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn format() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cb.safetensors");
+    gallery().codebooks.save(&path).unwrap();
+    let codebook = Index::open(&path).err().unwrap();
+    assert!(matches!(codebook, Error::Format { .. }), "{codebook}");
+    assert!(codebook.to_string().contains("a dpq-codebook file, expected a dpq-index file"), "{codebook}");
+
+    let bytes = gallery().bytes();
+    let distinct = format!(r#""distinct":"{}""#, gallery().index().n_distinct());
+    for (from, to, words) in [
+        (r#""version":"1""#, r#""version":"2""#, "version 2, this program reads version 1"),
+        (r#""version":"1""#, r#""version":"x""#, "version \"x\", expected \"1\""),
+        (r#""items":"30""#, r#""items":"3x""#, "\"3x\" as its number of items"),
+        (r#""items":"30""#, r#""items":"03""#, "\"03\" as its number of items"),
+        (r#""items":"30""#, r#""items":"04""#, "\"04\" as its number of items"),
+        (r#""items":"30""#, r#""items":" 0""#, "\" 0\" as its number of items"),
+        (&distinct, r#""distinct":"0""#, "0 distinct codes among 30 items"),
+        (&gallery().codebooks.fingerprint(), "00000000", "was built with 00000000"),
+    ] {
+        let error = open_error(&replaced(&bytes, from, to));
+        assert!(matches!(error, Error::Format { .. }), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn section() {
+    let bytes = gallery().bytes();
+    for (from, to, words) in [
+        (r#""items":"30""#, r#""items":"31""#, "section `ids` has U32 of shape [30]"),
+        (r#""plane.1":{"#, r#""plane.9":{"#, "no section `plane.1`"),
+        (r#""metric":"ip""#, r#""metric":"l2""#, "no section `gram`"),
+        (r#""dtype":"U32","shape":[65537]"#, r#""dtype":"I32","shape":[65537]"#, "section `cells` has I32"),
+    ] {
+        let error = open_error(&replaced(&bytes, from, to));
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn codebook() {
+    let index = gallery().index();
+    for query in [&[1.0, 2.0][..], &[1.0, f32::NAN, 2.0]] {
+        assert!(matches!(index.lookup_table(query), Err(Error::Codebook(_))));
+    }
+}
+
+#[test]
+fn build_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("never.dpq");
+    let Gallery { codebooks, .. } = gallery();
+    let error = |codebooks: &Codebooks, metric, codes: &[u8], ids: Option<&[u64]>| {
+        let error = build(&path, codebooks, metric, codes, ids).unwrap_err();
+        assert!(!path.exists(), "nothing is written");
+        error
+    };
+    let ip = Metric::InnerProduct;
+    for (codes, ids, words) in [
+        (&[0, 1, 2][..], None, "3 bytes of codes are no whole number of codes of 2 levels"),
+        (&[0, 1, 2, 3], None, "row 1 of the codes has 3 at level 1, but there are 3 codewords"),
+        (&[0, 1, 2, 2], Some(&[5][..]), "1 ids for 2 codes"),
+    ] {
+        let error = error(&codebooks, ip, codes, ids);
+        assert!(matches!(error, Error::Build { .. }), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let duplicate = error(&codebooks, ip, &[0, 1, 2, 2], Some(&[5, 5]));
+    assert!(matches!(duplicate, Error::DuplicateId { id: 5 }), "{duplicate}");
+
+    let large = Codebooks::new(vec![1e30; 4], 2, 2, 1, codebooks.assignment()).unwrap();
+    let overflow = error(&large, Metric::Euclidean, &[0, 1], None);
+    assert!(overflow.to_string().contains("overflow"), "{overflow}");
+    let nowhere = build(Path::new("no/such/folder/x.dpq"), &codebooks, ip, &[0, 1], None).unwrap_err();
+    assert!(matches!(nowhere, Error::File(_)), "{nowhere}");
+}
+
+#[test]
+fn search() {
+    let (gallery, mut random) = (gallery(), Random(8));
+    let index = gallery.index();
+    let table = gallery.table(|| random.fine());
+    let foreign = Gallery { ids: Some((100..130).collect()), ..self::gallery() }.index().allow(&[101]);
+    let length = |levels| CodeLength::from_levels(levels).unwrap();
+    for (options, words) in [
+        (SearchOptions::new(0, length(1)), "k is 0"),
+        (SearchOptions::new(1, length(3)), "length is 24 bits, but the codes of this index have 16 bits"),
+        (SearchOptions::new(1, length(1)).min_score(f32::NAN), "NaN"),
+        (SearchOptions::new(1, length(1)).filter(&foreign), "another index"),
+    ] {
+        let error = index.search(&table, &options).unwrap_err();
+        assert!(matches!(error, Error::Search { .. }), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let other = Recipe {
+        seed: 9,
+        metric: Metric::Euclidean,
+        n_levels: 3,
+        n_codewords: 3,
+        n_items: 1,
+        n_distinct: 1,
+        id_limit: None,
+    };
+    let error = index.search(&other.gallery().table(|| 0.0), &SearchOptions::new(1, length(1))).unwrap_err();
+    assert!(error.to_string().contains("3 levels"), "{error}");
+}
+
+#[test]
+fn metric() {
+    let error = "cosine".parse::<Metric>().unwrap_err();
+    assert!(matches!(error, Error::Metric { .. }), "{error}");
+    for metric in [Metric::InnerProduct, Metric::Euclidean] {
+        assert_eq!(metric.to_string().parse::<Metric>().unwrap(), metric);
+    }
+}

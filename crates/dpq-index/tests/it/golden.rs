@@ -1,0 +1,58 @@
+//! Files of version 1, kept for ever: they must open and give these answers whatever this crate becomes.
+
+use std::path::PathBuf;
+
+use dpq_index::{Index, Metric, SearchOptions};
+
+use crate::gallery::{Gallery, Random, Recipe, bits};
+
+fn golden(metric: Metric) -> Gallery {
+    // Euclidean with codes that repeat and inner product with codes that do not: together all sections there are.
+    let n_distinct = if metric == Metric::Euclidean { 40 } else { 2000 };
+    Recipe {
+        seed: 10,
+        metric,
+        n_levels: 4,
+        n_codewords: 7,
+        n_items: 300,
+        n_distinct,
+        id_limit: Some(1 << 20),
+    }
+    .gallery()
+}
+
+fn check(file: &str, metric: Metric) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
+    let gallery = golden(metric);
+    let index = Index::open(&path).unwrap();
+    index.verify().unwrap();
+    assert_eq!((index.len(), index.metric(), index.n_distinct()), (300, metric, n_distinct(&gallery)));
+    assert_eq!(index.codebooks().values(), gallery.codebooks.values());
+    assert_eq!(index.fingerprint(), gallery.codebooks.fingerprint());
+    let mut random = Random(11);
+    let table = gallery.table(|| random.coarse());
+    for levels in 1..=4 {
+        let options = SearchOptions::new(50, dpq_codebook::CodeLength::from_levels(levels).unwrap());
+        let expected = gallery.ranking(&table, levels, |_| true);
+        assert_eq!(bits(&index.search(&table, &options).unwrap()), bits(&expected[..50]));
+    }
+    // The format has one way to write an index, so today's builder writes the same file.
+    assert!(gallery.bytes() == std::fs::read(&path).unwrap(), "the bytes of a new {file} differ");
+}
+
+fn n_distinct(gallery: &Gallery) -> usize {
+    let mut codes: Vec<&[u8]> = gallery.codes.chunks(4).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    codes.len()
+}
+
+#[test]
+fn version_1_inner_product() {
+    check("v1.dpq", Metric::InnerProduct);
+}
+
+#[test]
+fn version_1_euclidean() {
+    check("v1-l2.dpq", Metric::Euclidean);
+}

@@ -1,0 +1,10 @@
+//! Tests of the index through its public interface.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod damage;
+mod errors;
+mod gallery;
+mod golden;
+mod naive;
+mod search;

@@ -1,0 +1,168 @@
+//! Search equals its definition: ids, order and score bits.
+
+use dpq_codebook::{CodeLength, LookupTable};
+use dpq_index::{Hit, Metric, SearchOptions};
+use proptest::prelude::*;
+
+use crate::gallery::{Gallery, Random, Recipe, bits};
+
+fn recipe() -> impl Strategy<Value = Recipe> {
+    (
+        any::<u64>(),
+        prop_oneof![Just(Metric::InnerProduct), Just(Metric::Euclidean)],
+        1..=8usize,
+        prop_oneof![Just(1), Just(2), Just(5), Just(255), Just(256)],
+        0..700usize,
+        prop_oneof![Just(1), Just(7), Just(60), Just(400)],
+        prop_oneof![Just(None), Just(Some(1)), Just(Some(1 << 20)), Just(Some(1 << 60))],
+    )
+        .prop_map(|(seed, metric, n_levels, n_codewords, n_items, n_distinct, id_limit)| Recipe {
+            seed,
+            metric,
+            n_levels,
+            n_codewords,
+            n_items,
+            n_distinct,
+            id_limit,
+        })
+}
+
+/// Returns tables that are hard in different ways.
+fn tables(gallery: &Gallery, random: &mut Random) -> Vec<LookupTable> {
+    let mut signs = random.clone();
+    vec![
+        gallery.table(|| random.fine()),
+        gallery.table(|| random.coarse()),
+        gallery.table(|| if signs.next().is_multiple_of(2) { 0.0 } else { -0.0 }),
+        gallery.table(|| 1.0 + random.fine() * f32::EPSILON),
+        gallery.table(|| random.fine() * f32::MAX),
+    ]
+}
+
+fn search(gallery: &Gallery, index: &dpq_index::Index, table: &LookupTable, random: &mut Random) {
+    let ids = gallery.ids();
+    let some_ids: Vec<u64> =
+        ids.iter().copied().filter(|_| random.next().is_multiple_of(3)).chain([u64::MAX]).collect();
+    for levels in 1..=gallery.n_levels() {
+        let length = CodeLength::from_levels(levels).unwrap();
+        let all = gallery.ranking(table, levels, |_| true);
+        let check = |options: SearchOptions, expected: &[Hit]| {
+            let found = index.search(table, &options).unwrap();
+            assert_eq!(bits(&found), bits(expected));
+        };
+        // A k in the middle often cuts a tie.
+        for k in [1, 1 + random.below(all.len().max(1)), all.len().max(1), all.len() + 1, usize::MAX] {
+            check(SearchOptions::new(k, length), &all[..k.min(all.len())]);
+        }
+        let Some(middle) = (!all.is_empty()).then(|| all[random.below(all.len())]) else { continue };
+        let above: Vec<Hit> = all.iter().copied().filter(|hit| hit.score >= middle.score).collect();
+        check(SearchOptions::new(all.len(), length).min_score(middle.score), &above);
+        check(SearchOptions::new(3, length).min_score(middle.score), &above[..above.len().min(3)]);
+        let infinite: Vec<Hit> = all.iter().copied().filter(|hit| hit.score == f32::INFINITY).collect();
+        check(SearchOptions::new(all.len(), length).min_score(f32::INFINITY), &infinite);
+
+        let (allow, deny) = (index.allow(&some_ids), index.deny(&some_ids));
+        let allowed: Vec<Hit> = all.iter().copied().filter(|hit| some_ids.contains(&hit.id)).collect();
+        let rest: Vec<Hit> = all.iter().copied().filter(|hit| !some_ids.contains(&hit.id)).collect();
+        assert_eq!((allow.len(), deny.len()), (allowed.len(), rest.len()));
+        for k in [1, 1 + random.below(all.len()), all.len()] {
+            check(SearchOptions::new(k, length).filter(&allow), &allowed[..k.min(allowed.len())]);
+            check(SearchOptions::new(k, length).filter(&deny), &rest[..k.min(rest.len())]);
+        }
+        let both: Vec<Hit> = rest.iter().copied().filter(|hit| hit.score >= middle.score).collect();
+        check(SearchOptions::new(all.len(), length).filter(&deny).min_score(middle.score), &both);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn search_equals_the_definition(recipe in recipe()) {
+        let gallery = recipe.gallery();
+        let index = gallery.index();
+        index.verify().unwrap();
+        let mut random = Random(!recipe.seed);
+        for table in tables(&gallery, &mut random) {
+            search(&gallery, &index, &table, &mut random);
+        }
+    }
+}
+
+#[test]
+fn long_ties_give_the_least_ids() {
+    // 9,000 items share three codes, so that ids come through many blocks of `id_min`.
+    for n_distinct in [3, 9000] {
+        let recipe = Recipe {
+            seed: 1,
+            metric: Metric::InnerProduct,
+            n_levels: 3,
+            n_codewords: 20,
+            n_items: 9000,
+            n_distinct,
+            id_limit: Some(1 << 40),
+        };
+        let gallery = recipe.gallery();
+        let index = gallery.index();
+        let table = gallery.table(|| 0.5);
+        let all = gallery.ranking(&table, 3, |_| true);
+        for k in [1, 10, 255, 256, 257, 3000, 8999, 9000] {
+            let options = SearchOptions::new(k, CodeLength::from_levels(3).unwrap());
+            assert_eq!(bits(&index.search(&table, &options).unwrap()), bits(&all[..k]));
+        }
+    }
+}
+
+#[test]
+fn a_batch_gives_what_single_searches_give() {
+    let recipe = Recipe {
+        seed: 2,
+        metric: Metric::Euclidean,
+        n_levels: 4,
+        n_codewords: 256,
+        n_items: 3000,
+        n_distinct: 2000,
+        id_limit: None,
+    };
+    let gallery = recipe.gallery();
+    let index = gallery.index();
+    let mut random = Random(3);
+    let tables: Vec<LookupTable> = (0..20).map(|_| gallery.table(|| random.fine())).collect();
+    let options = SearchOptions::new(100, index.max_length());
+    let batch = index.search_batch(&tables, &options).unwrap();
+    for (table, hits) in tables.iter().zip(batch) {
+        assert_eq!(bits(&hits), bits(&index.search(table, &options).unwrap()));
+    }
+}
+
+#[test]
+fn scores_are_what_the_metric_says() {
+    for metric in [Metric::InnerProduct, Metric::Euclidean] {
+        let recipe = Recipe {
+            seed: 4,
+            metric,
+            n_levels: 4,
+            n_codewords: 30,
+            n_items: 500,
+            n_distinct: 500,
+            id_limit: None,
+        };
+        let gallery = recipe.gallery();
+        let index = gallery.index();
+        let query = [0.3, -0.7, 1.1];
+        let table = index.lookup_table(&query).unwrap();
+        for levels in 1..=4 {
+            let length = CodeLength::from_levels(levels).unwrap();
+            let decoded = gallery.codebooks.decode(&gallery.codes, length).unwrap();
+            for hit in index.search(&table, &SearchOptions::new(500, length)).unwrap() {
+                let item = &decoded[hit.id as usize * 3..][..3];
+                let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| a * b).sum::<f32>();
+                let expected = match metric {
+                    Metric::InnerProduct => dot(&query, item),
+                    Metric::Euclidean => 2.0 * dot(&query, item) - dot(item, item),
+                };
+                assert!((hit.score - expected).abs() < 1e-3, "{metric}: {} is not {expected}", hit.score);
+            }
+        }
+    }
+}
