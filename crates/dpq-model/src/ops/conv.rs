@@ -1,7 +1,7 @@
 //! Convolution, fused with bias, max pooling and ReLU.
 //!
-//! A few images at a time are unrolled into patches (one row for each output position) and multiplied with the weights
-//! in one matrix product. Inside, everything is channels last; K counts a patch's elements in the order (kh, kw, ci).
+//! A few images at a time are unrolled into patches and multiplied with the weights in one matrix product. Inside,
+//! everything is channels last.
 
 use std::sync::OnceLock;
 
@@ -9,114 +9,9 @@ use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, gemm};
-use super::layout::{chunk_len, tensor_values, transpose, values, with_scratch};
+use super::layout::{add_up, chunk_len, relu, tensor_values, transpose, values, with_scratch};
+use super::patches::Geometry;
 use super::pool::Windows;
-
-/// A convolution of [b, ci, h, w] with [co, ci, kh, kw], as far as it is the same for every image.
-#[derive(Clone, Copy)]
-pub(crate) struct Geometry {
-    pub(crate) image: [usize; 3],
-    pub(crate) n_out: usize,
-    pub(crate) kernel: [usize; 2],
-    pub(crate) stride: usize,
-    pub(crate) padding: usize,
-}
-
-impl Geometry {
-    fn padded(&self) -> [usize; 2] {
-        [self.image[1] + 2 * self.padding, self.image[2] + 2 * self.padding]
-    }
-
-    /// Height and width of the result.
-    pub(crate) fn out(&self) -> [usize; 2] {
-        let [h, w] = self.padded();
-        [(h - self.kernel[0]) / self.stride + 1, (w - self.kernel[1]) / self.stride + 1]
-    }
-
-    fn n_positions(&self) -> usize {
-        self.out()[0] * self.out()[1]
-    }
-
-    fn image_len(&self) -> usize {
-        self.image.iter().product()
-    }
-
-    fn padded_len(&self) -> usize {
-        self.padded()[0] * self.padded()[1] * self.image[0]
-    }
-
-    fn patch_len(&self) -> usize {
-        self.kernel[0] * self.kernel[1] * self.image[0]
-    }
-
-    /// Images that make one matrix product: enough for its inner loops to run at full speed.
-    fn group(&self) -> usize {
-        256usize.div_ceil(self.n_positions())
-    }
-
-    /// [ci, h, w] → [h + 2 · padding, w + 2 · padding, ci] with a border of zeros.
-    fn pad(&self, image: &[f32], padded: &mut [f32]) {
-        let ([ci, h, w], pad) = (self.image, self.padding);
-        let row_len = (w + 2 * pad) * ci;
-        padded.fill(0.0);
-        for y in 0..h {
-            let row = &mut padded[(y + pad) * row_len + pad * ci..];
-            transpose(&image[y * w..], h * w, [ci, w], row, ci, |value, _, _| value);
-        }
-    }
-
-    /// The inverse of [`Geometry::pad`], without the border.
-    fn crop(&self, padded: &[f32], image: &mut [f32]) {
-        let ([ci, h, w], pad) = (self.image, self.padding);
-        let row_len = (w + 2 * pad) * ci;
-        for y in 0..h {
-            let row = &padded[(y + pad) * row_len + pad * ci..];
-            transpose(row, ci, [w, ci], &mut image[y * w..], h * w, |value, _, _| value);
-        }
-    }
-
-    /// Calls `f` with the places, in `patches` and in the padded image, of every run of kw · ci elements that a patch
-    /// has in common with a row of the image.
-    #[inline(always)]
-    fn for_each_run(&self, mut f: impl FnMut(usize, usize)) {
-        let (ci, run) = (self.image[0], self.kernel[1] * self.image[0]);
-        let ([out_h, out_w], row_len) = (self.out(), self.padded()[1] * ci);
-        for y in 0..out_h {
-            for x in 0..out_w {
-                let patch = (y * out_w + x) * self.patch_len();
-                let corner = y * self.stride * row_len + x * self.stride * ci;
-                for row in 0..self.kernel[0] {
-                    f(patch + row * run, corner + row * row_len);
-                }
-            }
-        }
-    }
-
-    /// The padded image's patches, one a row: [positions, K].
-    fn unroll(&self, padded: &[f32], patches: &mut [f32]) {
-        let run = self.kernel[1] * self.image[0];
-        self.for_each_run(|to, from| patches[to..][..run].copy_from_slice(&padded[from..][..run]));
-    }
-
-    /// The gradient of [`Geometry::unroll`]: adds every patch to the padded image.
-    fn roll_up(&self, patches: &[f32], padded: &mut [f32]) {
-        let run = self.kernel[1] * self.image[0];
-        self.for_each_run(|from, to| {
-            let patch = &patches[from..][..run];
-            padded[to..][..run].iter_mut().zip(patch).for_each(|(sum, value)| *sum += value);
-        });
-    }
-
-    /// [co, ci, kh, kw] → [co, K].
-    fn weight_rows(&self, weight: &[f32]) -> Vec<f32> {
-        let (ci, taps) = (self.image[0], self.kernel[0] * self.kernel[1]);
-        let mut rows = vec![0.0; weight.len()];
-        for (row, weight) in rows.chunks_exact_mut(ci * taps).zip(weight.chunks_exact(ci * taps)) {
-            transpose(weight, taps, [ci, taps], row, ci, |value, _, _| value);
-        }
-        rows
-    }
-}
 
 /// The operation on tensors: (x, weight, bias).
 pub(crate) struct Conv {
@@ -124,183 +19,184 @@ pub(crate) struct Conv {
     /// Max pooling of the convolution's result.
     pub(crate) pool: Option<Windows>,
     pub(crate) relu: bool,
-    /// Which taps won in pooling, [b, oh, ow, co]; kept for the backward pass.
-    pub(crate) taps: OnceLock<Vec<u8>>,
+    /// Which taps won in pooling, for each piece of the batch: images of [oh, ow, co]. The backward pass reads them.
+    pub(crate) taps: OnceLock<Vec<Vec<u8>>>,
+}
+
+/// A thread's scratch for one group of images.
+struct Scratch<'a> {
+    /// One image, channels last with its border.
+    padded: &'a mut [f32],
+    /// [images · positions, K].
+    patches: &'a mut [f32],
+    /// The product of the patches and the weights, or its gradient: [images · positions, co].
+    product: &'a mut [f32],
+    /// One image's final result (or its gradient), channels last.
+    result: &'a mut [f32],
 }
 
 impl Conv {
-    /// Positions of an image's final result.
-    fn n_out_positions(&self) -> usize {
-        self.pool.map_or(self.geometry.n_positions(), |pool| pool.out_height() * pool.out_width())
+    /// Height and width of the final result.
+    fn out(&self) -> [usize; 2] {
+        self.pool.map_or(self.geometry.out, |pool| [pool.out_height(), pool.out_width()])
+    }
+
+    /// Length of an image's final result.
+    fn out_len(&self) -> usize {
+        self.out()[0] * self.out()[1] * self.geometry.n_out
+    }
+
+    fn with_scratch<T>(&self, f: impl FnOnce(Scratch) -> T) -> T {
+        let geometry = &self.geometry;
+        let n_rows = geometry.group() * geometry.n_positions();
+        let (n_padded, n_patches) = (geometry.padded_len(), n_rows * geometry.patch_len());
+        let n_product = n_rows * geometry.n_out;
+        with_scratch(n_padded + n_patches + n_product + self.out_len(), |scratch| {
+            let (padded, scratch) = scratch.split_at_mut(n_padded);
+            let (patches, scratch) = scratch.split_at_mut(n_patches);
+            let (product, result) = scratch.split_at_mut(n_product);
+            f(Scratch { padded, patches, product, result })
+        })
+    }
+
+    /// Unrolls a group of images.
+    fn unroll(&self, x: &[f32], scratch: &mut Scratch) {
+        let patches_len = self.geometry.n_positions() * self.geometry.patch_len();
+        let images = x.chunks_exact(self.geometry.image_len());
+        for (image, patches) in images.zip(scratch.patches.chunks_exact_mut(patches_len)) {
+            self.geometry.pad(image, scratch.padded);
+            self.geometry.unroll(scratch.padded, patches);
+        }
     }
 
     fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
-        let geometry = &self.geometry;
-        let (co, k, positions) = (geometry.n_out, geometry.patch_len(), geometry.n_positions());
-        let (out_positions, pooled) = (self.n_out_positions(), self.pool.is_some());
-        let (image_len, out_len, group) =
-            (geometry.image_len(), self.n_out_positions() * co, geometry.group());
+        let (image_len, out_len) = (self.geometry.image_len(), self.out_len());
         let batch = x.len() / image_len;
-        let rows = geometry.weight_rows(weight);
-        let mut columns = vec![0.0; rows.len()];
-        transpose(&rows, k, [co, k], &mut columns, co, |value, _, _| value);
-
+        let weight = self.geometry.weight_columns(&self.geometry.weight_rows(weight));
         let mut y = vec![0.0; batch * out_len];
-        let mut taps = vec![0; if pooled { y.len() } else { 0 }];
-        let taps_len = if pooled { out_len } else { 0 };
-        let chunk = chunk_len(batch, group);
-        let images = x.par_chunks(chunk * image_len).zip(y.par_chunks_mut(chunk * out_len));
-        // Without pooling there are no taps, but `zip` needs as many (empty) pieces.
-        let mut tap_chunks: Vec<&mut [u8]> = Vec::new();
-        let mut rest = &mut taps[..];
-        for start in (0..batch).step_by(chunk) {
-            let n = (batch - start).min(chunk) * taps_len;
-            let (piece, others) = rest.split_at_mut(n);
-            tap_chunks.push(piece);
-            rest = others;
-        }
-        images.zip(tap_chunks).for_each(|((x, y), taps)| {
-            let scratch_len = geometry.padded_len() + group * positions * (k + co) + out_len;
-            with_scratch(scratch_len, |scratch| {
-                let (padded, scratch) = scratch.split_at_mut(geometry.padded_len());
-                let (patches, scratch) = scratch.split_at_mut(group * positions * k);
-                let (sums, maxima) = scratch.split_at_mut(group * positions * co);
-                for (i, (x, y)) in x.chunks(group * image_len).zip(y.chunks_mut(group * out_len)).enumerate()
-                {
-                    let n_images = x.len() / image_len;
-                    for (x, patches) in x.chunks_exact(image_len).zip(patches.chunks_exact_mut(positions * k))
-                    {
-                        geometry.pad(x, padded);
-                        geometry.unroll(padded, patches);
-                    }
-                    let patches = Matrix::new(patches, n_images * positions, k);
-                    gemm(patches, Matrix::new(&columns, k, co), sums, false);
-                    for (j, (sums, y)) in
-                        sums.chunks_exact(positions * co).zip(y.chunks_exact_mut(out_len)).enumerate()
-                    {
-                        let mut result = sums;
-                        if let Some(pool) = &self.pool {
-                            pool.forward(sums, maxima, &mut taps[(i * group + j) * out_len..][..out_len]);
-                            result = maxima;
-                        }
-                        let shape = [out_positions, co];
-                        if self.relu {
-                            let f = |value: f32, _, c: usize| relu(value + bias[c]);
-                            transpose(result, co, shape, y, out_positions, f);
-                        } else {
-                            let f = |value: f32, _, c: usize| value + bias[c];
-                            transpose(result, co, shape, y, out_positions, f);
-                        }
-                    }
-                }
-            });
-        });
+        let chunk = chunk_len(batch, self.geometry.group());
+        let pieces = x.par_chunks(chunk * image_len).zip(y.par_chunks_mut(chunk * out_len));
+        let taps = pieces.map(|(x, y)| self.forward_piece(x, &weight, bias, y)).collect();
         // `forward` runs once for each `Conv`.
         let _ = self.taps.set(taps);
         y
     }
 
-    /// Gradients of x (if asked for), weight and bias.
-    fn backward(&self, x: &[f32], weight: &[f32], y: &[f32], grad: &[f32], with_x: bool) -> Gradients {
+    /// Writes the results of a piece of the batch, and returns the taps that won. The weights are [K, co].
+    fn forward_piece(&self, x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) -> Vec<u8> {
         let geometry = &self.geometry;
         let (co, k, positions) = (geometry.n_out, geometry.patch_len(), geometry.n_positions());
-        let (out_positions, group) = (self.n_out_positions(), geometry.group());
-        let (image_len, out_len) = (geometry.image_len(), out_positions * co);
-        let batch = x.len() / image_len;
-        let rows = geometry.weight_rows(weight);
-        let taps = self.taps.get().expect("the forward pass ran before the backward pass");
+        let (group, image_len, out_len) = (geometry.group(), geometry.image_len(), self.out_len());
+        let mut taps = vec![0; if self.pool.is_some() { y.len() } else { 0 }];
+        let mut image_taps = taps.chunks_exact_mut(out_len);
+        self.with_scratch(|mut scratch| {
+            for (x, y) in x.chunks(group * image_len).zip(y.chunks_mut(group * out_len)) {
+                self.unroll(x, &mut scratch);
+                let patches = Matrix::new(scratch.patches, x.len() / image_len * positions, k);
+                gemm(patches, Matrix::new(weight, k, co), scratch.product, false);
 
-        let chunk = chunk_len(batch, group);
-        let n_chunks = batch.div_ceil(chunk);
-        let mut grad_x = vec![0.0; if with_x { x.len() } else { 0 }];
-        let mut grad_x_chunks: Vec<&mut [f32]> = if with_x {
-            grad_x.chunks_mut(chunk * image_len).collect()
-        } else {
-            (0..n_chunks).map(|_| &mut [][..]).collect()
-        };
-        // Each piece of the batch has its own sums: weight [co, K], then bias [co].
-        let mut partial = vec![0.0; n_chunks * co * (k + 1)];
-        let pieces = partial.par_chunks_mut(co * (k + 1)).zip(&mut grad_x_chunks).enumerate();
-        pieces.for_each(|(i_chunk, (partial, grad_x))| {
-            let (grad_rows, grad_bias) = partial.split_at_mut(co * k);
-            let scratch_len = geometry.padded_len() + group * positions * (k + co) + out_len;
-            with_scratch(scratch_len, |scratch| {
-                let (padded, scratch) = scratch.split_at_mut(geometry.padded_len());
-                let (patches, scratch) = scratch.split_at_mut(group * positions * k);
-                let (grads, grad_out) = scratch.split_at_mut(group * positions * co);
-                let end = ((i_chunk + 1) * chunk).min(batch);
-                for start in (i_chunk * chunk..end).step_by(group) {
-                    let n_images = group.min(end - start);
-                    for j in 0..n_images {
-                        let image = start + j;
-                        geometry.pad(&x[image * image_len..][..image_len], padded);
-                        geometry.unroll(padded, &mut patches[j * positions * k..][..positions * k]);
-
-                        let grads = &mut grads[j * positions * co..][..positions * co];
-                        let (grad, y) =
-                            (&grad[image * out_len..][..out_len], &y[image * out_len..][..out_len]);
-                        let target = if self.pool.is_some() { &mut *grad_out } else { &mut *grads };
-                        let shape = [co, out_positions];
-                        if self.relu {
-                            let f = |grad: f32, c: usize, p: usize| {
-                                if y[c * out_positions + p] > 0.0 { grad } else { 0.0 }
-                            };
-                            transpose(grad, out_positions, shape, target, co, f);
-                        } else {
-                            transpose(grad, out_positions, shape, target, co, |grad, _, _| grad);
-                        }
-                        for grad in target[..out_len].chunks_exact(co) {
-                            grad_bias.iter_mut().zip(grad).for_each(|(sum, grad)| *sum += grad);
-                        }
-                        if let Some(pool) = &self.pool {
-                            grads.fill(0.0);
-                            pool.backward(grad_out, &taps[image * out_len..][..out_len], grads);
-                        }
+                let products = scratch.product.chunks_exact(positions * co);
+                for (product, y) in products.zip(y.chunks_exact_mut(out_len)) {
+                    let mut result = product;
+                    if let (Some(pool), Some(taps)) = (&self.pool, image_taps.next()) {
+                        pool.forward(product, scratch.result, taps);
+                        result = scratch.result;
                     }
-                    let grads = Matrix::new(grads, n_images * positions, co);
-                    let patches_matrix = Matrix::new(patches, n_images * positions, k);
-                    gemm(grads.transposed(), patches_matrix, grad_rows, start != i_chunk * chunk);
-                    if with_x {
-                        gemm(grads, Matrix::new(&rows, co, k), patches, false);
-                        for j in 0..n_images {
-                            padded.fill(0.0);
-                            geometry.roll_up(&patches[j * positions * k..][..positions * k], padded);
-                            let image = start + j - i_chunk * chunk;
-                            geometry.crop(padded, &mut grad_x[image * image_len..][..image_len]);
-                        }
+                    let shape @ [n, _] = [out_len / co, co];
+                    if self.relu {
+                        transpose(result, co, shape, y, n, |value, _, c| relu(value + bias[c]));
+                    } else {
+                        transpose(result, co, shape, y, n, |value, _, c| value + bias[c]);
                     }
                 }
-            });
+            }
         });
-
-        let sums = add_up(&partial, co * (k + 1));
-        let taps = geometry.kernel[0] * geometry.kernel[1];
-        let mut grad_weight = vec![0.0; co * k];
-        for (to, from) in grad_weight.chunks_exact_mut(k).zip(sums.chunks_exact(k)) {
-            transpose(from, geometry.image[0], [taps, geometry.image[0]], to, taps, |value, _, _| value);
-        }
-        Gradients { x: grad_x, weight: grad_weight, bias: sums[co * k..].to_vec() }
+        taps
     }
-}
 
-struct Gradients {
-    x: Vec<f32>,
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-}
+    /// Gradients of x (empty if it is not asked for), weight and bias.
+    fn backward(&self, x: &[f32], weight: &[f32], y: &[f32], grad: &[f32], with_x: bool) -> [Vec<f32>; 3] {
+        let (co, k) = (self.geometry.n_out, self.geometry.patch_len());
+        let (image_len, out_len) = (self.geometry.image_len(), self.out_len());
+        let batch = x.len() / image_len;
+        let weight = self.geometry.weight_rows(weight);
+        let taps = self.taps.get().expect("the forward pass ran before the backward pass");
 
-/// Not `max`, which would turn a NaN into 0.
-pub(crate) fn relu(value: f32) -> f32 {
-    if value <= 0.0 { 0.0 } else { value }
-}
-
-/// The sum of consecutive vectors of length `len`, first to last.
-pub(crate) fn add_up(partial: &[f32], len: usize) -> Vec<f32> {
-    let mut sums = vec![0.0; len];
-    for partial in partial.chunks_exact(len) {
-        sums.iter_mut().zip(partial).for_each(|(sum, value)| *sum += value);
+        let chunk = chunk_len(batch, self.geometry.group());
+        let mut grad_x = vec![0.0; if with_x { x.len() } else { 0 }];
+        let mut grad_x_pieces: Vec<&mut [f32]> = grad_x.chunks_mut(chunk * image_len).collect();
+        grad_x_pieces.resize_with(taps.len(), Default::default);
+        // Each piece of the batch has its own sums: of the weight [K, co], then of the bias [co].
+        let mut sums = vec![0.0; taps.len() * (k + 1) * co];
+        let inputs = x.par_chunks(chunk * image_len).zip(taps);
+        let inputs = inputs.zip(y.par_chunks(chunk * out_len).zip(grad.par_chunks(chunk * out_len)));
+        let outputs = sums.par_chunks_exact_mut((k + 1) * co).zip(grad_x_pieces);
+        inputs.zip(outputs).for_each(|(((x, taps), (y, grad)), (sums, grad_x))| {
+            self.backward_piece(x, taps, &weight, [y, grad], sums, grad_x);
+        });
+        let sums = add_up(&sums, (k + 1) * co);
+        [grad_x, self.geometry.weight_from_columns(&sums[..k * co]), sums[k * co..].to_vec()]
     }
-    sums
+
+    /// Writes the gradients of a piece of the batch, of x only if there is room for it. The weights are [co, K].
+    fn backward_piece(
+        &self,
+        x: &[f32],
+        taps: &[u8],
+        weight: &[f32],
+        [y, grad]: [&[f32]; 2],
+        sums: &mut [f32],
+        grad_x: &mut [f32],
+    ) {
+        let geometry = &self.geometry;
+        let (co, k, positions) = (geometry.n_out, geometry.patch_len(), geometry.n_positions());
+        let (group, image_len, out_len) = (geometry.group(), geometry.image_len(), self.out_len());
+        let (weight_sums, bias_sums) = sums.split_at_mut(k * co);
+        let mut image_taps = taps.chunks_exact(out_len);
+        let mut grad_images = grad_x.chunks_exact_mut(image_len);
+        self.with_scratch(|mut scratch| {
+            let groups = y.chunks(group * out_len).zip(grad.chunks(group * out_len));
+            for (i, (x, (y, grad))) in x.chunks(group * image_len).zip(groups).enumerate() {
+                let n_images = x.len() / image_len;
+                self.unroll(x, &mut scratch);
+
+                let images = y.chunks_exact(out_len).zip(grad.chunks_exact(out_len));
+                for ((y, grad), product) in images.zip(scratch.product.chunks_exact_mut(positions * co)) {
+                    let mut unpack = |out: &mut [f32]| {
+                        let shape @ [_, n] = [co, out_len / co];
+                        if self.relu {
+                            let masked = |grad, c, i| if y[c * n + i] <= 0.0 { 0.0 } else { grad };
+                            transpose(grad, n, shape, out, co, masked);
+                        } else {
+                            transpose(grad, n, shape, out, co, |grad, _, _| grad);
+                        }
+                        for grad in out.chunks_exact(co) {
+                            bias_sums.iter_mut().zip(grad).for_each(|(sum, grad)| *sum += grad);
+                        }
+                    };
+                    if let (Some(pool), Some(taps)) = (&self.pool, image_taps.next()) {
+                        unpack(scratch.result);
+                        pool.backward(scratch.result, taps, product);
+                    } else {
+                        unpack(product);
+                    }
+                }
+
+                let patches = Matrix::new(scratch.patches, n_images * positions, k);
+                let product = Matrix::new(scratch.product, n_images * positions, co);
+                gemm(patches.transposed(), product, weight_sums, i > 0);
+                if grad_images.len() > 0 {
+                    gemm(product, Matrix::new(weight, co, k), scratch.patches, false);
+                    let patches = scratch.patches.chunks_exact(positions * k).take(n_images);
+                    for (patches, grad_image) in patches.zip(&mut grad_images) {
+                        scratch.padded.fill(0.0);
+                        geometry.roll_up(patches, scratch.padded);
+                        geometry.crop(scratch.padded, grad_image);
+                    }
+                }
+            }
+        });
+    }
 }
 
 impl CustomOp3 for Conv {
@@ -317,9 +213,9 @@ impl CustomOp3 for Conv {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let y =
-            self.forward(values(x, x_layout)?, values(weight, weight_layout)?, values(bias, bias_layout)?);
-        let [h, w] = self.pool.map_or(self.geometry.out(), |pool| [pool.out_height(), pool.out_width()]);
+        let (x, weight) = (values(x, x_layout)?, values(weight, weight_layout)?);
+        let y = self.forward(x, weight, values(bias, bias_layout)?);
+        let [h, w] = self.out();
         Ok((CpuStorage::F32(y), (x_layout.dims()[0], self.geometry.n_out, h, w).into()))
     }
 
@@ -332,7 +228,7 @@ impl CustomOp3 for Conv {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
-        let gradients = {
+        let [grad_x, grad_weight, grad_bias] = {
             let (x_storage, x_layout) = x.storage_and_layout();
             let (weight_storage, weight_layout) = weight.storage_and_layout();
             let (y_storage, y_layout) = y.storage_and_layout();
@@ -348,6 +244,6 @@ impl CustomOp3 for Conv {
         let wanted = |of: &Tensor, values: Vec<f32>| {
             of.track_op().then(|| Tensor::from_vec(values, of.shape(), &Device::Cpu)).transpose()
         };
-        Ok((wanted(x, gradients.x)?, wanted(weight, gradients.weight)?, wanted(bias, gradients.bias)?))
+        Ok((wanted(x, grad_x)?, wanted(weight, grad_weight)?, wanted(bias, grad_bias)?))
     }
 }

@@ -68,3 +68,18 @@ pub(crate) fn transpose(
         }
     }
 }
+
+/// Not `max`, which would turn a NaN into 0.
+#[inline(always)]
+pub(crate) fn relu(value: f32) -> f32 {
+    if value <= 0.0 { 0.0 } else { value }
+}
+
+/// The sum of consecutive vectors of length `len`, first to last.
+pub(crate) fn add_up(vectors: &[f32], len: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; len];
+    for vector in vectors.chunks_exact(len) {
+        sums.iter_mut().zip(vector).for_each(|(sum, value)| *sum += value);
+    }
+    sums
+}

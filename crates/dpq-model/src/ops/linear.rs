@@ -4,9 +4,8 @@
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::conv::{add_up, relu};
 use super::gemm::{Matrix, gemm};
-use super::layout::{tensor_values, values};
+use super::layout::{add_up, relu, tensor_values, values};
 
 /// Rows of x, or of the weight gradient, that one task works on.
 const ROWS: usize = 64;

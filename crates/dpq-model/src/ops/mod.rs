@@ -12,9 +12,10 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use conv::{Conv, Geometry};
+use conv::Conv;
 use linear::Linear;
 use norm::{BatchNorm, ScaleShift};
+use patches::Geometry;
 use pool::{MaxPool, Windows};
 
 mod conv;
@@ -22,6 +23,7 @@ mod gemm;
 mod layout;
 mod linear;
 mod norm;
+mod patches;
 mod pool;
 mod portable;
 
@@ -61,11 +63,14 @@ pub fn conv2d_pool(
     pool: (usize, usize),
     relu: bool,
 ) -> Result<Tensor> {
-    let geometry = check_conv(x, weight, bias, stride, padding)?;
-    let [height, width] = geometry.out();
-    check_pool([height, width], pool)?;
+    let mut geometry = check_conv(x, weight, bias, stride, padding)?;
+    check_pool(geometry.out, pool)?;
     if x.device().is_cpu() {
-        let windows = Windows { channels: geometry.n_out, height, width, kernel: pool.0, stride: pool.1 };
+        let (kernel, stride) = pool;
+        // What no window reaches is not computed: of 7 rows, 2×2 windows see 6.
+        geometry.out = geometry.out.map(|len| (len - kernel) / stride * stride + kernel);
+        let [height, width] = geometry.out;
+        let windows = Windows { channels: geometry.n_out, height, width, kernel, stride };
         return conv_on_cpu(x, weight, bias, geometry, Some(windows), relu);
     }
     let y = portable::conv2d(x, weight, bias, stride, padding)?;
@@ -216,7 +221,8 @@ fn check_conv(
             weight.dims()
         );
     }
-    Ok(Geometry { image: [ci, h, w], n_out: co, kernel: [kh, kw], stride, padding })
+    let out = [(padded_h - kh) / stride + 1, (padded_w - kw) / stride + 1];
+    Ok(Geometry { image: [ci, h, w], n_out: co, kernel: [kh, kw], stride, padding, out })
 }
 
 fn check_pool([h, w]: [usize; 2], (kernel, stride): (usize, usize)) -> Result<()> {

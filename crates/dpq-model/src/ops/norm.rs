@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::conv::relu;
-use super::layout::{chunk_len, tensor_values, values};
+use super::layout::{chunk_len, relu, tensor_values, values};
 
 /// Mean and variance of every channel.
 pub(crate) struct Moments {

@@ -34,49 +34,92 @@ impl Windows {
         self.out_height() * self.out_width() * self.channels
     }
 
-    /// Calls `f` with every window's place in the output, every tap's number in its window (row-major) and the tap's
-    /// place in the input; both places are those of channel 0.
+    /// Calls `f` with the places of every window's result and of its first element, both for channel 0.
     #[inline(always)]
-    fn for_each_tap(&self, mut f: impl FnMut(usize, usize, usize)) {
+    fn for_each_window(&self, mut f: impl FnMut(usize, usize)) {
         for y in 0..self.out_height() {
             for x in 0..self.out_width() {
-                let out = (y * self.out_width() + x) * self.channels;
-                for tap in 0..self.kernel * self.kernel {
-                    let row = y * self.stride + tap / self.kernel;
-                    let column = x * self.stride + tap % self.kernel;
-                    f(out, tap, (row * self.width + column) * self.channels);
-                }
+                let corner = y * self.stride * self.width + x * self.stride;
+                f((y * self.out_width() + x) * self.channels, corner * self.channels);
             }
         }
     }
 
+    /// Where the taps of a window lie after its first element, row by row.
+    fn tap_offsets(&self) -> Vec<usize> {
+        let tap = |i: usize| (i / self.kernel * self.width + i % self.kernel) * self.channels;
+        (0..self.kernel * self.kernel).map(tap).collect()
+    }
+
     /// Writes the maxima [oh, ow, c] of `source` [h, w, c], and which tap each one came from.
     pub(crate) fn forward(&self, source: &[f32], maxima: &mut [f32], taps: &mut [u8]) {
-        let n = self.channels;
-        self.for_each_tap(|out, tap, place| {
-            let (row, maxima, taps) = (&source[place..][..n], &mut maxima[out..][..n], &mut taps[out..][..n]);
-            if tap == 0 {
-                maxima.copy_from_slice(row);
-                taps.fill(0);
-                return;
+        let (channels, offsets) = (self.channels, self.tap_offsets());
+        let n_blocked = channels - channels % LANES;
+        self.for_each_window(|out, corner| {
+            for c in (0..n_blocked).step_by(LANES) {
+                largest::<LANES>(
+                    &source[corner + c..],
+                    &offsets,
+                    &mut maxima[out + c..],
+                    &mut taps[out + c..],
+                );
             }
-            for ((&value, maximum), best) in row.iter().zip(maxima).zip(taps) {
-                let take = (value > *maximum) | value.is_nan();
-                *maximum = if take { value } else { *maximum };
-                *best = if take { tap as u8 } else { *best };
+            for c in n_blocked..channels {
+                largest::<1>(&source[corner + c..], &offsets, &mut maxima[out + c..], &mut taps[out + c..]);
             }
         });
     }
 
-    /// Adds the gradient [oh, ow, c] of the maxima to `grad_source` [h, w, c].
+    /// Writes the gradient [h, w, c] of the source, given that of the maxima [oh, ow, c].
     pub(crate) fn backward(&self, grad: &[f32], taps: &[u8], grad_source: &mut [f32]) {
-        let n = self.channels;
-        self.for_each_tap(|out, tap, place| {
-            let (grad, taps, target) = (&grad[out..][..n], &taps[out..][..n], &mut grad_source[place..][..n]);
-            for ((&grad, &best), target) in grad.iter().zip(taps).zip(target) {
-                *target += if usize::from(best) == tap { grad } else { 0.0 };
+        let (channels, offsets) = (self.channels, self.tap_offsets());
+        let n_blocked = channels - channels % LANES;
+        grad_source.fill(0.0);
+        self.for_each_window(|out, corner| {
+            for c in (0..n_blocked).step_by(LANES) {
+                give_back::<LANES>(
+                    &grad[out + c..],
+                    &taps[out + c..],
+                    &offsets,
+                    &mut grad_source[corner + c..],
+                );
+            }
+            for c in n_blocked..channels {
+                give_back::<1>(&grad[out + c..], &taps[out + c..], &offsets, &mut grad_source[corner + c..]);
             }
         });
+    }
+}
+
+/// Channels whose maxima are kept in registers.
+const LANES: usize = 16;
+
+/// The largest of the values at `offsets` in each of N neighbouring channels, and the number of its offset.
+#[inline(always)]
+fn largest<const N: usize>(source: &[f32], offsets: &[usize], maxima: &mut [f32], taps: &mut [u8]) {
+    let (mut largest, mut best) = ([f32::NEG_INFINITY; N], [0u32; N]);
+    for (tap, &offset) in (0u32..).zip(offsets) {
+        let values = &source[offset..][..N];
+        for lane in 0..N {
+            let take = (values[lane] > largest[lane]) | values[lane].is_nan();
+            largest[lane] = if take { values[lane] } else { largest[lane] };
+            best[lane] = if take { tap } else { best[lane] };
+        }
+    }
+    maxima[..N].copy_from_slice(&largest);
+    taps[..N].copy_from_slice(&best.map(|tap| tap as u8));
+}
+
+/// The gradient of [`largest`]: adds each channel's to the value at its tap.
+#[inline(always)]
+fn give_back<const N: usize>(grad: &[f32], taps: &[u8], offsets: &[usize], grad_source: &mut [f32]) {
+    let grad: [f32; N] = std::array::from_fn(|lane| grad[lane]);
+    let best: [u32; N] = std::array::from_fn(|lane| taps[lane].into());
+    for (tap, &offset) in (0u32..).zip(offsets) {
+        let sums = &mut grad_source[offset..][..N];
+        for lane in 0..N {
+            sums[lane] += if best[lane] == tap { grad[lane] } else { 0.0 };
+        }
     }
 }
 
@@ -126,7 +169,6 @@ impl CustomOp1 for MaxPool {
                 with_scratch(in_len + out_len, |scratch| {
                     let (grad_source, grad_maxima) = scratch.split_at_mut(in_len);
                     transpose(grad, out_len / c, [c, out_len / c], grad_maxima, c, |value, _, _| value);
-                    grad_source.fill(0.0);
                     windows.backward(grad_maxima, taps, grad_source);
                     transpose(grad_source, c, [in_len / c, c], grad_x, in_len / c, |value, _, _| value);
                 });

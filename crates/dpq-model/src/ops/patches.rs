@@ -1,0 +1,142 @@
+//! The geometry of a convolution: images to patches and back, weights to matrices and back.
+//!
+//! Images in scratch are channels last with a border of zeros, [h + 2 · padding, w + 2 · padding, ci]. A patch holds the
+//! K = kh · kw · ci elements under the kernel in the order (kh, kw, ci); patches are the rows of a matrix [positions, K].
+
+use super::layout::transpose;
+
+/// A convolution of [b, ci, h, w] with [co, ci, kh, kw], as far as it is the same for every image.
+#[derive(Clone, Copy)]
+pub(crate) struct Geometry {
+    /// [ci, h, w].
+    pub(crate) image: [usize; 3],
+    pub(crate) n_out: usize,
+    pub(crate) kernel: [usize; 2],
+    pub(crate) stride: usize,
+    pub(crate) padding: usize,
+    /// Height and width of the result.
+    pub(crate) out: [usize; 2],
+}
+
+impl Geometry {
+    fn padded(&self) -> [usize; 2] {
+        [self.image[1] + 2 * self.padding, self.image[2] + 2 * self.padding]
+    }
+
+    fn n_taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    pub(crate) fn n_positions(&self) -> usize {
+        self.out[0] * self.out[1]
+    }
+
+    pub(crate) fn image_len(&self) -> usize {
+        self.image.iter().product()
+    }
+
+    pub(crate) fn padded_len(&self) -> usize {
+        self.padded()[0] * self.padded()[1] * self.image[0]
+    }
+
+    pub(crate) fn patch_len(&self) -> usize {
+        self.n_taps() * self.image[0]
+    }
+
+    /// Images that make one matrix product: enough rows for its inner loops to run at full speed.
+    pub(crate) fn group(&self) -> usize {
+        256usize.div_ceil(self.n_positions())
+    }
+
+    /// Writes an image [ci, h, w] into scratch.
+    pub(crate) fn pad(&self, image: &[f32], padded: &mut [f32]) {
+        let ([ci, h, w], pad) = (self.image, self.padding);
+        let row_len = (w + 2 * pad) * ci;
+        padded.fill(0.0);
+        for y in 0..h {
+            let row = &mut padded[(y + pad) * row_len + pad * ci..];
+            if ci == 1 {
+                row[..w].copy_from_slice(&image[y * w..][..w]);
+            } else {
+                transpose(&image[y * w..], h * w, [ci, w], row, ci, |value, _, _| value);
+            }
+        }
+    }
+
+    /// The inverse of [`Geometry::pad`].
+    pub(crate) fn crop(&self, padded: &[f32], image: &mut [f32]) {
+        let ([ci, h, w], pad) = (self.image, self.padding);
+        let row_len = (w + 2 * pad) * ci;
+        for y in 0..h {
+            let row = &padded[(y + pad) * row_len + pad * ci..];
+            transpose(row, ci, [w, ci], &mut image[y * w..], h * w, |value, _, _| value);
+        }
+    }
+
+    /// Writes the patches of an image in scratch.
+    pub(crate) fn unroll(&self, padded: &[f32], patches: &mut [f32]) {
+        let run = self.kernel[1] * self.image[0];
+        if run == 3 {
+            // 3×3 over one channel: a call to copy three floats costs more than the copy.
+            self.for_each_run(|to, from| {
+                let source: &[f32; 3] = padded[from..].first_chunk().expect("a run lies inside the image");
+                *patches[to..].first_chunk_mut().expect("a run lies inside its patch") = *source;
+            });
+        } else {
+            self.for_each_run(|to, from| patches[to..][..run].copy_from_slice(&padded[from..][..run]));
+        }
+    }
+
+    /// The gradient of [`Geometry::unroll`]: adds every patch to an image in scratch.
+    pub(crate) fn roll_up(&self, patches: &[f32], padded: &mut [f32]) {
+        let run = self.kernel[1] * self.image[0];
+        self.for_each_run(|from, to| {
+            let patch = &patches[from..][..run];
+            padded[to..][..run].iter_mut().zip(patch).for_each(|(sum, value)| *sum += value);
+        });
+    }
+
+    /// Calls `f` with the places, in the patches and in the image, of every run of kw · ci elements that a patch has in
+    /// common with a row of the image.
+    #[inline(always)]
+    fn for_each_run(&self, mut f: impl FnMut(usize, usize)) {
+        let (ci, run) = (self.image[0], self.kernel[1] * self.image[0]);
+        let row_len = self.padded()[1] * ci;
+        for y in 0..self.out[0] {
+            for x in 0..self.out[1] {
+                let patch = (y * self.out[1] + x) * self.patch_len();
+                let corner = (y * row_len + x * ci) * self.stride;
+                for row in 0..self.kernel[0] {
+                    f(patch + row * run, corner + row * row_len);
+                }
+            }
+        }
+    }
+
+    /// [co, ci, kh, kw] → [co, K].
+    pub(crate) fn weight_rows(&self, weight: &[f32]) -> Vec<f32> {
+        let (ci, taps, mut rows) = (self.image[0], self.n_taps(), vec![0.0; weight.len()]);
+        for (weight, row) in weight.chunks_exact(ci * taps).zip(rows.chunks_exact_mut(ci * taps)) {
+            transpose(weight, taps, [ci, taps], row, ci, |value, _, _| value);
+        }
+        rows
+    }
+
+    /// [co, K] → [K, co].
+    pub(crate) fn weight_columns(&self, rows: &[f32]) -> Vec<f32> {
+        let (k, mut columns) = (self.patch_len(), vec![0.0; rows.len()]);
+        transpose(rows, k, [self.n_out, k], &mut columns, self.n_out, |value, _, _| value);
+        columns
+    }
+
+    /// [K, co] → [co, ci, kh, kw].
+    pub(crate) fn weight_from_columns(&self, columns: &[f32]) -> Vec<f32> {
+        let (ci, taps, k) = (self.image[0], self.n_taps(), self.patch_len());
+        let mut weight = vec![0.0; columns.len()];
+        for (i, column) in columns.chunks_exact(self.n_out).enumerate() {
+            let place = i % ci * taps + i / ci;
+            column.iter().enumerate().for_each(|(o, &value)| weight[o * k + place] = value);
+        }
+        weight
+    }
+}
