@@ -297,6 +297,14 @@ impl<'a> Integers<'a> {
         }
     }
 
+    /// Returns the greatest number.
+    pub(crate) fn max(&self) -> Option<u64> {
+        match self {
+            Self::U32(values) => values.iter().map(|&value| u32::from_le_bytes(value)).max().map(u64::from),
+            Self::U64(values) => values.iter().map(|&value| u64::from_le_bytes(value)).max(),
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::U32(values) => values.len(),

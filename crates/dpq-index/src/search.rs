@@ -102,7 +102,7 @@ impl Index {
 /// Offers the items of every code whose score is still wanted, in file order.
 fn scan(view: &View, scorer: &Scorer, filter: Option<&Filter>, candidates: &mut Candidates) {
     let mut items = view.items();
-    let mut offer = |score: f32, positions: Range<usize>| {
+    let mut offer = |candidates: &mut Candidates, score: f32, positions: Range<usize>| {
         if candidates.wants(score) {
             match filter {
                 None => candidates.offer(score, items(positions)),
@@ -112,8 +112,10 @@ fn scan(view: &View, scorer: &Scorer, filter: Option<&Filter>, candidates: &mut 
     };
     match scorer.n_levels() {
         // The directory alone gives the items of each code of one or two bytes.
-        1 => view.rows().for_each(|(first, row)| offer(scorer.code(|_| first), row)),
-        2 => view.cells().for_each(|(code, cell)| offer(scorer.code(|level| code[level]), cell)),
+        1 => view.rows().for_each(|(first, row)| offer(candidates, scorer.code(|_| first), row)),
+        2 if view.layout.n_positions() >= view.layout.n_cells() => {
+            view.cells().for_each(|(code, cell)| offer(candidates, scorer.code(|level| code[level]), cell));
+        }
         _ => {
             let mut scores = [0.0; BLOCK];
             for (first, row) in view.rows() {
@@ -121,9 +123,12 @@ fn scan(view: &View, scorer: &Scorer, filter: Option<&Filter>, candidates: &mut 
                     let positions = start..row.end.min(start + BLOCK);
                     let scores = &mut scores[..positions.len()];
                     scorer.block(first, &view.planes, positions.clone(), scores);
-                    positions
-                        .zip(&*scores)
-                        .for_each(|(position, &score)| offer(score, position..position + 1));
+                    // Counting all is faster than stopping at the first, and mostly there is none.
+                    if scores.iter().filter(|&&score| candidates.wants(score)).count() > 0 {
+                        for (position, &score) in positions.zip(&*scores) {
+                            offer(candidates, score, position..position + 1);
+                        }
+                    }
                 }
             }
         }

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::file::View;
 use crate::layout::ID_BLOCK;
+use crate::sort::scatter;
 
 /// An item that a search found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,8 +39,7 @@ impl Run {
     /// Orders runs by descending score when sorted by it; −0.0 and 0.0 share a key.
     fn key(&self) -> u32 {
         let bits = (self.score + 0.0).to_bits();
-        // Floats order like integers once the sign bit is flipped for positive and all bits for negative ones;
-        // inverting that puts the largest first.
+        // The bits of negative floats grow as they sink, and so do the inverted bits of the others, which come first.
         if bits >> 31 == 1 { bits } else { !bits & (u32::MAX >> 1) }
     }
 }
@@ -103,12 +103,19 @@ impl Candidates {
     }
 
     /// Returns the best `k` items in order.
-    pub(crate) fn into_hits(mut self, view: &View) -> Vec<Hit> {
-        self.runs.sort_unstable_by_key(Run::key);
-        let n_items = self.runs.iter().map(|run| run.len as usize).sum::<usize>();
+    pub(crate) fn into_hits(self, view: &View) -> Vec<Hit> {
+        let runs = sorted(self.runs);
+        let n_items = runs.iter().map(|run| run.len as usize).sum::<usize>();
+        let n_groups = groups(&runs).count();
+        if self.k >= n_items
+            && n_items / 8 >= n_groups.max(view.layout.n_items / 32)
+            && let Some(hits) = by_counting(view, &runs, n_items)
+        {
+            return hits;
+        }
         let k = self.k.min(n_items);
         let mut hits = Vec::with_capacity(k);
-        for group in self.runs.chunk_by(|a, b| a.score == b.score) {
+        for group in groups(&runs) {
             let wanted = k - hits.len();
             if wanted == 0 {
                 break;
@@ -125,6 +132,64 @@ impl Candidates {
         }
         hits
     }
+}
+
+/// Yields the sorted runs that share a score, whatever the sign of a zero.
+fn groups(runs: &[Run]) -> impl Iterator<Item = &[Run]> {
+    runs.chunk_by(|a, b| a.score == b.score)
+}
+
+/// Sorts runs by descending score.
+fn sorted(mut runs: Vec<Run>) -> Vec<Run> {
+    if runs.len() < 1024 {
+        runs.sort_unstable_by_key(Run::key);
+        return runs;
+    }
+    let mut scratch = runs.clone();
+    for shift in [0, 11, 22] {
+        let digit = |run: Run| (run.key() >> shift) as usize % 2048;
+        let mut counts = [0; 2048];
+        runs.iter().for_each(|&run| counts[digit(run)] += 1);
+        scatter(&mut runs, &mut scratch, counts, digit);
+    }
+    runs
+}
+
+/// Returns the whole ranking where few scores share many items, so that sorting each group by id would take long.
+///
+/// Ids are visited in ascending order and put where their group goes on, which takes a table over ids: `None` if they are
+/// not dense enough for that, or −0.0 and 0.0 are in one group.
+fn by_counting(view: &View, runs: &[Run], n_items: usize) -> Option<Vec<Hit>> {
+    const NONE: u32 = u32::MAX;
+    let n_ids = view.ids.max()? + 1;
+    if n_ids > 2 * view.layout.n_items as u64 || n_ids > u64::from(NONE) {
+        return None;
+    }
+    let mut group_of_id = vec![NONE; n_ids as usize];
+    let mut slots: Vec<u32> = Vec::new();
+    let mut n_before = 0;
+    for group in groups(runs) {
+        if group.iter().any(|run| run.score.to_bits() != group[0].score.to_bits()) {
+            return None;
+        }
+        for item in group.iter().flat_map(Run::items) {
+            group_of_id[view.ids.get(item) as usize] = slots.len() as u32;
+        }
+        slots.push(n_before);
+        n_before += group.iter().map(|run| run.len).sum::<u32>();
+    }
+    let mut ids = vec![NONE; n_items];
+    for (id, &group) in (0..).zip(&group_of_id).filter(|&(_, &group)| group != NONE) {
+        let slot = &mut slots[group as usize];
+        ids[*slot as usize] = id;
+        *slot += 1;
+    }
+    let mut hits = Vec::with_capacity(n_items);
+    for (group, end) in groups(runs).zip(slots) {
+        let ids = ids[hits.len()..end as usize].iter();
+        hits.extend(ids.map(|&id| Hit { id: u64::from(id), score: group[0].score }));
+    }
+    Some(hits)
 }
 
 /// Appends the `wanted` items of least id among runs of equal score, by ascending id.

@@ -90,6 +90,39 @@ proptest! {
 }
 
 #[test]
+fn large_galleries_equal_the_definition() {
+    // More positions than cells, and more runs than a small sort takes: both have routes of their own.
+    for (metric, n_levels, id_limit) in
+        [(Metric::InnerProduct, 2, None), (Metric::Euclidean, 3, Some(1 << 60))]
+    {
+        let recipe = Recipe {
+            seed: 12,
+            metric,
+            n_levels,
+            n_codewords: 256,
+            n_items: 70_000,
+            n_distinct: 70_000,
+            id_limit,
+        };
+        let gallery = recipe.gallery();
+        let index = gallery.index();
+        index.verify().unwrap();
+        assert!(index.n_distinct() > 35_000, "positions are items");
+        let mut random = Random(13);
+        for table in tables(&gallery, &mut random) {
+            for levels in 1..=n_levels {
+                let all = gallery.ranking(&table, levels, |_| true);
+                let length = CodeLength::from_levels(levels).unwrap();
+                for k in [1, 1000, 69_999, 70_000] {
+                    let found = index.search(&table, &SearchOptions::new(k, length)).unwrap();
+                    assert!(bits(&found) == bits(&all[..k]), "{metric}, {levels} levels, k = {k}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn long_ties_give_the_least_ids() {
     // 9,000 items share three codes, so that ids come through many blocks of `id_min`.
     for n_distinct in [3, 9000] {
