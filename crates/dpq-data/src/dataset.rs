@@ -1,0 +1,287 @@
+//! Images and their classes, from whatever they are stored in.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::manifest::{IdxPart, Images, Manifest};
+use crate::split::Splits;
+use crate::{Error, ImageShape, Split, parse_idx, read_image};
+
+/// Images, the classes of each, and splits. Rows count from 0 and are the images' ids.
+#[derive(Debug)]
+pub struct Dataset {
+    name: String,
+    shape: ImageShape,
+    class_names: Vec<String>,
+    pixels: Pixels,
+    /// The classes of row i are `labels[label_starts[i]..label_starts[i + 1]]`.
+    labels: Vec<u32>,
+    label_starts: Vec<usize>,
+    splits: Option<Splits>,
+}
+
+#[derive(Debug)]
+enum Pixels {
+    Memory(Vec<u8>),
+    Files(Vec<PathBuf>),
+}
+
+impl Dataset {
+    /// Opens a data set folder by its `dataset.toml` and checks its files against the checksums there.
+    ///
+    /// # Errors
+    /// [`Error::File`] names a file that is damaged, [`Error::Split`] says why the splits cannot be.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("dataset.toml");
+        let manifest = Manifest::read(&path)?;
+        let shape = manifest.shape.check(&path)?;
+        let mut dataset = match &manifest.images {
+            Images::Idx { parts } => Self::from_idx(dir, shape, parts, manifest.classes)?,
+            Images::Folder { path } => Self::from_folder(&dir.join(path), shape)?,
+            Images::List { path } => Self::from_list(&dir.join(path), shape)?,
+        };
+        dataset.name = manifest.name;
+        let [query, train] = match (&manifest.splits, &manifest.protocol) {
+            (Some(files), _) => [files.query.read_rows(dir)?, files.train.read_rows(dir)?],
+            (None, Some(protocol)) => protocol.draw(&dataset.first_labels(&path)?, &dataset.class_names)?,
+            (None, None) => {
+                return Err(Error::file(
+                    path,
+                    "no splits, add [splits] with files or [protocol] with numbers a class",
+                ));
+            }
+        };
+        let classes_of = |row| dataset.labels(row as usize).to_vec();
+        dataset.splits = Some(Splits::new(query, train, dataset.len(), &classes_of, &dataset.class_names)?);
+        Ok(dataset)
+    }
+
+    /// Finds the PNG and JPEG images of a folder, in the order of their names.
+    ///
+    /// Sub-folders are classes. Without any, the folder's own images are taken, and they have no class.
+    ///
+    /// # Errors
+    /// [`Error::File`] if there is no image, or images lie beside sub-folders; [`Error::Io`] if the folder cannot be read.
+    pub fn from_folder(dir: &Path, shape: ImageShape) -> Result<Self, Error> {
+        let shape = shape.check(dir)?;
+        let entries = sorted_entries(dir)?;
+        let (folders, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|path| path.is_dir());
+        let own: Vec<_> = files.into_iter().filter(|path| is_image(path)).collect();
+        if folders.is_empty() {
+            if own.is_empty() {
+                return Err(Error::file(dir, "no PNG or JPEG image in this folder"));
+            }
+            let label_starts = vec![0; own.len() + 1];
+            return Ok(Self::new(dir, shape, vec![], Pixels::Files(own), vec![], label_starts));
+        }
+        if let Some(stray) = own.first() {
+            return Err(Error::file(
+                stray,
+                "an image beside sub-folders, expected every image in the folder of its class",
+            ));
+        }
+        let (mut paths, mut labels, mut names) = (vec![], vec![], vec![]);
+        for (class, folder) in (0..).zip(&folders) {
+            let images: Vec<_> = sorted_entries(folder)?.into_iter().filter(|path| is_image(path)).collect();
+            if images.is_empty() {
+                return Err(Error::file(folder, "no PNG or JPEG image in the folder of this class"));
+            }
+            labels.extend(images.iter().map(|_| class));
+            paths.extend(images);
+            names.push(folder.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        }
+        let label_starts = (0..=labels.len()).collect();
+        Ok(Self::new(dir, shape, names, Pixels::Files(paths), labels, label_starts))
+    }
+
+    /// Reads a list of images: lines of a path, relative to the list's folder, and the names of its classes, separated by
+    /// white space. Empty lines and lines that begin with `#` are skipped. Classes are ordered by name, numbers by value.
+    ///
+    /// # Errors
+    /// [`Error::File`] if there is no image, or only some have classes.
+    pub fn from_list(list: &Path, shape: ImageShape) -> Result<Self, Error> {
+        let shape = shape.check(list)?;
+        let text = fs::read_to_string(list).map_err(Error::io("read", list))?;
+        let lines: Vec<Vec<&str>> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|words| words.first().is_some_and(|word| !word.starts_with('#')))
+            .collect();
+        if lines.is_empty() {
+            return Err(Error::file(list, "no image in this list"));
+        }
+        let mut names: Vec<&str> = lines.iter().flat_map(|words| &words[1..]).copied().collect();
+        names.sort_unstable_by_key(|name| (name.parse::<u64>().unwrap_or(u64::MAX), *name));
+        names.dedup();
+        if let Some(words) = lines.iter().find(|words| words.len() == 1 && !names.is_empty()) {
+            return Err(Error::file(list, format!("`{}` has no class, others have", words[0])));
+        }
+        let classes: HashMap<&str, u32> = names.iter().copied().zip(0..).collect();
+        let folder = list.parent().unwrap_or(Path::new(""));
+        let (mut labels, mut label_starts) = (vec![], vec![0]);
+        for words in &lines {
+            let mut own: Vec<u32> = words[1..].iter().map(|name| classes[name]).collect();
+            own.sort_unstable();
+            own.dedup();
+            labels.extend(own);
+            label_starts.push(labels.len());
+        }
+        let paths = lines.iter().map(|words| folder.join(words[0])).collect();
+        let names = names.into_iter().map(str::to_owned).collect();
+        Ok(Self::new(list, shape, names, Pixels::Files(paths), labels, label_starts))
+    }
+
+    fn from_idx(dir: &Path, shape: ImageShape, parts: &[IdxPart], names: Vec<String>) -> Result<Self, Error> {
+        let (mut pixels, mut labels) = (vec![], vec![]);
+        for part in parts {
+            let parse = |file: &crate::manifest::DataFile| {
+                parse_idx(&file.read(dir)?).map_err(|reason| Error::file(dir.join(&file.file), reason))
+            };
+            let (size, images) = parse(&part.images)?;
+            let (n, classes) = parse(&part.labels)?;
+            if size.len() != 3 || size[1..] != [shape.height, shape.width] || shape.channels != 1 {
+                let reason = format!("images of shape {size:?}, dataset.toml says {shape:?}");
+                return Err(Error::file(dir.join(&part.images.file), reason));
+            }
+            if n[..] != size[..1] {
+                let reason = format!("{} labels for {} images", classes.len(), size[0]);
+                return Err(Error::file(dir.join(&part.labels.file), reason));
+            }
+            if let Some(class) = classes.iter().find(|&&class| usize::from(class) >= names.len()) {
+                let reason = format!("class {class}, dataset.toml names {} classes", names.len());
+                return Err(Error::file(dir.join(&part.labels.file), reason));
+            }
+            pixels.extend(images);
+            labels.extend(classes.into_iter().map(u32::from));
+        }
+        let label_starts = (0..=labels.len()).collect();
+        Ok(Self::new(dir, shape, names, Pixels::Memory(pixels), labels, label_starts))
+    }
+
+    fn new(
+        path: &Path,
+        shape: ImageShape,
+        class_names: Vec<String>,
+        pixels: Pixels,
+        labels: Vec<u32>,
+        label_starts: Vec<usize>,
+    ) -> Self {
+        let name = path.display().to_string();
+        Self { name, shape, class_names, pixels, labels, label_starts, splits: None }
+    }
+
+    /// The name in `dataset.toml`, or the path.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The shape of every image.
+    pub fn shape(&self) -> ImageShape {
+        self.shape
+    }
+
+    /// Images.
+    pub fn len(&self) -> usize {
+        self.label_starts.len() - 1
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Classes; 0 if images have none.
+    pub fn n_classes(&self) -> usize {
+        self.class_names.len()
+    }
+
+    /// The name of each class.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// The rows of a split, ascending; none unless [`Dataset::open`] made this data set.
+    pub fn split(&self, split: Split) -> &[u32] {
+        self.splits.as_ref().map_or(&[], |splits| match split {
+            Split::Train => &splits.train,
+            Split::Query => &splits.query,
+            Split::Gallery => &splits.gallery,
+        })
+    }
+
+    /// The classes of a row, ascending.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn labels(&self, row: usize) -> &[u32] {
+        &self.labels[self.label_starts[row]..self.label_starts[row + 1]]
+    }
+
+    /// The classes of rows as u8 `[n, C]`, 1 where a row has the class.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn multi_hot(&self, rows: &[u32]) -> Vec<u8> {
+        let mut hot = vec![0; rows.len() * self.n_classes()];
+        for (hot, &row) in hot.chunks_exact_mut(self.n_classes().max(1)).zip(rows) {
+            self.labels(row as usize).iter().for_each(|&class| hot[class as usize] = 1);
+        }
+        hot
+    }
+
+    /// The file of a row; none where images are not files.
+    pub fn path(&self, row: usize) -> Option<&Path> {
+        match &self.pixels {
+            Pixels::Memory(_) => None,
+            Pixels::Files(paths) => paths.get(row).map(PathBuf::as_path),
+        }
+    }
+
+    /// Reads an image into `out`, u8 `[C, H, W]`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Image`] if its file cannot be read.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` does not have the length of an image.
+    pub fn read(&self, row: usize, out: &mut [u8]) -> Result<(), Error> {
+        match &self.pixels {
+            Pixels::Memory(pixels) => {
+                out.copy_from_slice(&pixels[row * self.shape.len()..][..self.shape.len()])
+            }
+            Pixels::Files(paths) => out.copy_from_slice(&read_image(&paths[row], self.shape)?),
+        }
+        Ok(())
+    }
+
+    /// The one label of each row, which drawing splits by class needs.
+    fn first_labels(&self, manifest: &Path) -> Result<Vec<u32>, Error> {
+        let several = || {
+            Error::file(
+                manifest,
+                "[protocol] draws splits where every image has one class, give [splits] files instead",
+            )
+        };
+        (0..self.len())
+            .map(|row| <[u32; 1]>::try_from(self.labels(row)).map(|[label]| label))
+            .collect::<Result<_, _>>()
+            .map_err(|_| several())
+    }
+}
+
+fn sorted_entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(dir).map_err(Error::io("read folder", dir))?;
+    let mut paths = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(Error::io("read folder", dir))?;
+    paths.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+fn is_image(path: &Path) -> bool {
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    extension.is_some_and(|extension| ["png", "jpg", "jpeg"].contains(&extension.as_str()))
+}

@@ -1,0 +1,81 @@
+//! The IDX format of MNIST and its relatives.
+
+use std::io::Read;
+
+use flate2::read::GzDecoder;
+
+/// Reads an IDX array of unsigned bytes, plain or compressed with gzip: its shape and its values, row-major.
+///
+/// # Errors
+/// A sentence that says what is wrong with the bytes.
+pub fn parse_idx(bytes: &[u8]) -> Result<(Vec<usize>, Vec<u8>), String> {
+    if bytes.starts_with(&[0x1f, 0x8b]) { read_idx(GzDecoder::new(bytes)) } else { read_idx(bytes) }
+}
+
+fn read_idx(mut reader: impl Read) -> Result<(Vec<usize>, Vec<u8>), String> {
+    let mut word = || {
+        let mut word = [0; 4];
+        reader.read_exact(&mut word).map(|()| word).map_err(|error| format!("damaged IDX header ({error})"))
+    };
+    let magic = word()?;
+    let [0, 0, 8, n_dims] = magic else {
+        return Err(format!(
+            "not an IDX file of bytes: it begins with {magic:02x?}, expected [00, 00, 08, dimensions]"
+        ));
+    };
+    let shape =
+        (0..n_dims).map(|_| Ok(u32::from_be_bytes(word()?) as usize)).collect::<Result<Vec<_>, String>>()?;
+    let expected = shape
+        .iter()
+        .try_fold(1usize, |n, &size| n.checked_mul(size))
+        .ok_or_else(|| format!("the IDX header claims the impossible shape {shape:?}"))?;
+    // One byte more than claimed tells whether something follows. Memory grows with what is there, not with the claim.
+    let mut values = Vec::new();
+    let limit = (expected as u64).saturating_add(1);
+    reader.take(limit).read_to_end(&mut values).map_err(|error| format!("damaged data ({error})"))?;
+    if values.len() != expected {
+        let found = if values.len() > expected { "more".to_owned() } else { values.len().to_string() };
+        return Err(format!("the IDX header claims {expected} bytes, {found} follow, get the file again"));
+    }
+    Ok((shape, values))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::parse_idx;
+
+    fn idx(shape: &[u32], values: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0, 0, 8, shape.len() as u8];
+        shape.iter().for_each(|size| bytes.extend(size.to_be_bytes()));
+        bytes.extend(values);
+        bytes
+    }
+
+    #[test]
+    fn plain_and_compressed_arrays_are_read() {
+        let plain = idx(&[2, 3], &[1, 2, 3, 4, 5, 6]);
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&plain).unwrap();
+        for bytes in [plain, encoder.finish().unwrap()] {
+            assert_eq!(parse_idx(&bytes).unwrap(), (vec![2, 3], vec![1, 2, 3, 4, 5, 6]));
+            for end in 0..bytes.len() {
+                assert!(parse_idx(&bytes[..end]).is_err(), "cut at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_bytes_are_refused_by_what_is_wrong() {
+        let error = |bytes: &[u8]| parse_idx(bytes).unwrap_err();
+        assert!(error(&idx(&[u32::MAX, u32::MAX, u32::MAX], &[])).contains("impossible shape"));
+        assert!(error(&idx(&[u32::MAX], &[1])).contains("claims 4294967295 bytes, 1 follow"));
+        assert!(error(&idx(&[1], &[1, 2])).contains("claims 1 bytes, more follow"));
+        assert!(error(b"\x00\x00\x0d\x01").contains("not an IDX file of bytes"));
+        assert!(error(b"<html>").contains("not an IDX file of bytes"));
+    }
+}

@@ -1,0 +1,81 @@
+//! One image file to pixels.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use image::imageops::FilterType;
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+
+use crate::Error;
+
+/// The shape of an image: u8, channel-major `[C, H, W]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageShape {
+    /// 1 for gray, 3 for red, green and blue.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl ImageShape {
+    /// Bytes of an image.
+    #[expect(clippy::len_without_is_empty, reason = "a shape is not a collection")]
+    pub fn len(self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// Refuses shapes that no reader of this crate makes.
+    pub(crate) fn check(self, path: &Path) -> Result<Self, Error> {
+        let Self { channels, height, width } = self;
+        if [1, 3].contains(&channels) && [height, width].iter().all(|n| (1..=4096).contains(n)) {
+            return Ok(self);
+        }
+        Err(Error::file(
+            path,
+            format!("images of {channels}x{height}x{width}, expected 1 or 3 channels and sides of 1 to 4096"),
+        ))
+    }
+}
+
+/// Reads a PNG or JPEG file in `shape`: u8 `[C, H, W]`.
+///
+/// The orientation that a camera noted is applied, transparency is dropped, gray is the luma of a colour image, and
+/// another size is resized to `shape` by a Catmull-Rom filter, without keeping the aspect ratio.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Image`] if the file cannot be read, or claims to be of a size beyond reason.
+pub fn read_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, Error> {
+    let shape = shape.check(path)?;
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let image =
+        decode(BufReader::new(file)).map_err(|source| Error::Image { path: path.to_owned(), source })?;
+    let (width, height) = (shape.width as u32, shape.height as u32);
+    let image = if (image.width(), image.height()) == (width, height) {
+        image
+    } else {
+        image.resize_exact(width, height, FilterType::CatmullRom)
+    };
+    if shape.channels == 1 {
+        return Ok(image.into_luma8().into_raw());
+    }
+    let pixels = image.into_rgb8().into_raw();
+    Ok((0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect())
+}
+
+fn decode(file: BufReader<File>) -> image::ImageResult<DynamicImage> {
+    let mut reader = ImageReader::new(file).with_guessed_format()?;
+    // An image of a few bytes must not be able to ask for gigabytes.
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(1 << 15);
+    limits.max_image_height = Some(1 << 15);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder()?;
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(image)
+}

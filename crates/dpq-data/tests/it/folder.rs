@@ -1,0 +1,118 @@
+//! Folders of images and lists of images.
+
+use std::fs;
+use std::path::Path;
+
+use dpq_data::{Dataset, Error, ImageShape, read_image};
+use image::{GrayImage, Luma, Rgb, RgbImage};
+use tempfile::TempDir;
+
+const GRAY: ImageShape = ImageShape { channels: 1, height: 4, width: 6 };
+
+fn gray(path: &Path, value: u8) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    GrayImage::from_pixel(6, 4, Luma([value])).save(path).unwrap();
+}
+
+fn error(result: Result<Dataset, Error>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn sub_folders_are_classes_in_the_order_of_their_names() {
+    let dir = TempDir::new().unwrap();
+    gray(&dir.path().join("b/2.png"), 20);
+    gray(&dir.path().join("b/1.png"), 10);
+    gray(&dir.path().join("a/x.PNG"), 30);
+    fs::write(dir.path().join("a/notes.txt"), "no image").unwrap();
+    let dataset = Dataset::from_folder(dir.path(), GRAY).unwrap();
+    assert_eq!((dataset.len(), dataset.class_names()), (3, &["a".to_owned(), "b".to_owned()][..]));
+    let mut image = vec![0; 24];
+    for (row, (value, class, name)) in
+        [(30, 0, "a/x.PNG"), (10, 1, "b/1.png"), (20, 1, "b/2.png")].into_iter().enumerate()
+    {
+        dataset.read(row, &mut image).unwrap();
+        assert_eq!(image, [value; 24]);
+        assert_eq!(dataset.labels(row), [class]);
+        assert_eq!(dataset.path(row).unwrap(), dir.path().join(name));
+    }
+    assert_eq!(dataset.multi_hot(&[2, 0]), [0, 1, 1, 0]);
+
+    gray(&dir.path().join("stray.png"), 1);
+    assert!(error(Dataset::from_folder(dir.path(), GRAY)).contains("an image beside sub-folders"));
+}
+
+#[test]
+fn a_flat_folder_has_no_classes() {
+    let dir = TempDir::new().unwrap();
+    assert!(error(Dataset::from_folder(dir.path(), GRAY)).contains("no PNG or JPEG image in this folder"));
+    gray(&dir.path().join("1.png"), 5);
+    let dataset = Dataset::from_folder(dir.path(), GRAY).unwrap();
+    assert_eq!((dataset.len(), dataset.n_classes(), dataset.labels(0)), (1, 0, &[][..]));
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    fs::remove_file(dir.path().join("1.png")).unwrap();
+    assert!(error(Dataset::from_folder(dir.path(), GRAY)).contains("in the folder of this class"));
+}
+
+#[test]
+fn lists_name_paths_and_classes() {
+    let dir = TempDir::new().unwrap();
+    gray(&dir.path().join("images/1.png"), 1);
+    let list = dir.path().join("list.txt");
+    fs::write(&list, "# path label ...\nimages/1.png 10 9\n\nimages/2.png 9 9\n").unwrap();
+    let dataset = Dataset::from_list(&list, GRAY).unwrap();
+    assert_eq!(dataset.class_names(), ["9", "10"], "numbers are ordered by value");
+    assert_eq!((dataset.labels(0), dataset.labels(1)), (&[0, 1][..], &[0][..]));
+    let mut image = vec![0; 24];
+    dataset.read(0, &mut image).unwrap();
+    assert_eq!(image, [1; 24]);
+    let missing = dataset.read(1, &mut image).unwrap_err().to_string();
+    assert!(missing.starts_with("cannot open") && missing.ends_with("2.png"), "{missing}");
+
+    fs::write(&list, "images/1.png cat\nimages/2.png\n").unwrap();
+    assert!(error(Dataset::from_list(&list, GRAY)).contains("`images/2.png` has no class, others have"));
+    fs::write(&list, "# nothing\n").unwrap();
+    assert!(error(Dataset::from_list(&list, GRAY)).contains("no image in this list"));
+}
+
+#[test]
+fn images_are_converted_and_resized() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.png");
+    RgbImage::from_fn(12, 8, |x, _| if x < 6 { Rgb([200, 100, 0]) } else { Rgb([0, 0, 255]) })
+        .save(&path)
+        .unwrap();
+    let rgb = read_image(&path, ImageShape { channels: 3, height: 8, width: 12 }).unwrap();
+    assert_eq!((rgb[0], rgb[96], rgb[192]), (200, 100, 0), "channels lie one after another");
+    assert_eq!((rgb[11], rgb[96 + 11], rgb[192 + 11]), (0, 0, 255));
+    let gray = read_image(&path, ImageShape { channels: 1, height: 4, width: 6 }).unwrap();
+    assert_eq!(gray.len(), 24);
+    // Rec. 709 luma: 0.2126 R + 0.7152 G + 0.0722 B.
+    assert!(gray[0].abs_diff(114) <= 1 && gray[5].abs_diff(18) <= 1, "{gray:?}");
+
+    fs::write(&path, b"\x89PNG\r\n\x1a\nbroken").unwrap();
+    assert!(matches!(read_image(&path, GRAY), Err(Error::Image { .. })));
+    let odd = read_image(&path, ImageShape { channels: 2, height: 4, width: 4 }).unwrap_err().to_string();
+    assert!(odd.contains("images of 2x4x4, expected 1 or 3 channels"), "{odd}");
+}
+
+#[test]
+fn an_image_of_a_few_bytes_cannot_ask_for_gigabytes() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("bomb.png");
+    gray(&path, 1);
+    let mut bytes = fs::read(&path).unwrap();
+    // The width in the PNG header; its checksum is made to fit, so that the size is what is refused.
+    bytes[16..20].copy_from_slice(&1_000_000u32.to_be_bytes());
+    let crc = flate2_crc(&bytes[12..29]);
+    bytes[29..33].copy_from_slice(&crc.to_be_bytes());
+    fs::write(&path, bytes).unwrap();
+    let Err(Error::Image { source, .. }) = read_image(&path, GRAY) else { panic!("the bomb was read") };
+    assert!(source.to_string().contains("limit"), "{source}");
+}
+
+fn flate2_crc(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}

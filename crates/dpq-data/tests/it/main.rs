@@ -1,0 +1,7 @@
+//! Data sets from every kind of source, and every way in which they can be wrong.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod fashion;
+mod folder;
+mod manifest;

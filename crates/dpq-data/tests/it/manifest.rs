@@ -1,0 +1,152 @@
+//! Data set folders of a user's own, and everything that may be wrong with them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use dpq_data::{Dataset, Split};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+/// A gray 2x2 data set of 8 images in IDX files: classes 0 and 1 in turn.
+struct Set {
+    dir: TempDir,
+    images: Vec<u8>,
+    labels: Vec<u8>,
+    rest: String,
+}
+
+impl Set {
+    fn new() -> Self {
+        let images =
+            [&[0, 0, 8, 3, 0, 0, 0, 8, 0, 0, 0, 2, 0, 0, 0, 2][..], &(0..32).collect::<Vec<u8>>()].concat();
+        let labels = [&[0, 0, 8, 1, 0, 0, 0, 8][..], &[0, 1, 0, 1, 0, 1, 0, 1]].concat();
+        let rest = "[protocol]\nqueries_per_class = 1\ntrain_per_class = 2\nseed = 1\n".to_owned();
+        Self { dir: TempDir::new().unwrap(), images, labels, rest }
+    }
+
+    fn splits(query: &str, train: &str) -> Self {
+        let set = Self::new();
+        fs::write(set.dir.path().join("query"), query).unwrap();
+        fs::write(set.dir.path().join("train"), train).unwrap();
+        let file = |name, text: &str| {
+            format!("{name} = {{ file = \"{name}\", sha256 = \"{}\" }}\n", sha(text.as_bytes()))
+        };
+        Self { rest: format!("[splits]\n{}{}", file("query", query), file("train", train)), ..set }
+    }
+
+    fn write(&self) -> &Path {
+        let dir = self.dir.path();
+        fs::write(dir.join("images"), &self.images).unwrap();
+        fs::write(dir.join("labels"), &self.labels).unwrap();
+        let mut text =
+            "name = \"toy\"\nclasses = [\"even\", \"odd\"]\n[shape]\nchannels = 1\nheight = 2\nwidth = 2\n\
+            [images]\nformat = \"idx\"\n[[images.parts]]\n"
+                .to_owned();
+        for (name, bytes) in [("images", &self.images), ("labels", &self.labels)] {
+            writeln!(text, "{name} = {{ file = \"{name}\", sha256 = \"{}\" }}", sha(bytes)).unwrap();
+        }
+        fs::write(dir.join("dataset.toml"), text + &self.rest).unwrap();
+        dir
+    }
+
+    fn error(&self) -> String {
+        Dataset::open(self.write()).unwrap_err().to_string()
+    }
+}
+
+fn sha(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[track_caller]
+fn says(error: &str, text: &str) {
+    assert!(error.contains(text), "{error}");
+}
+
+#[test]
+fn splits_are_drawn_or_read() {
+    let drawn = Dataset::open(Set::new().write()).unwrap();
+    let sizes = [Split::Query, Split::Train, Split::Gallery].map(|split| drawn.split(split).len());
+    assert_eq!(sizes, [2, 4, 2]);
+    let read = Dataset::open(Set::splits("3\n0\n", "1\n2\n").write()).unwrap();
+    assert_eq!(read.split(Split::Query), [0, 3]);
+    assert_eq!(read.split(Split::Train), [1, 2]);
+    assert_eq!(read.split(Split::Gallery), [4, 5, 6, 7]);
+}
+
+#[test]
+fn splits_that_cannot_be_are_refused() {
+    says(&Set::splits("0\n", "0\n1\n").error(), "row 0 is in the query split and again in the train split");
+    says(
+        &Set::splits("0\n0\n", "1\n2\n").error(),
+        "row 0 is in the query split and again in the query split",
+    );
+    says(&Set::splits("8\n", "1\n2\n").error(), "the query split has row 8, the data set has 8 rows");
+    says(&Set::splits("0\n", "2\n4\n").error(), "class `odd` has no training image");
+    says(&Set::splits("", "1\n2\n").error(), "the query split is empty");
+    says(&Set::splits("0\n3\n5\n7\n4\n6\n", "1\n2\n").error(), "the gallery split is empty");
+    says(&Set::splits("0\nx\n", "1\n2\n").error(), "line 2: `x` is no row number");
+    let greedy = Set { rest: Set::new().rest.replace("= 2", "= 4"), ..Set::new() };
+    says(&greedy.error(), "class `even` has 4 images, the protocol takes 1 queries and 4 training images");
+    says(&Set { rest: String::new(), ..Set::new() }.error(), "no splits, add [splits]");
+}
+
+#[test]
+fn damaged_files_are_refused_by_name() {
+    let set = Set::new();
+    set.write();
+    fs::write(set.dir.path().join("images"), &set.images[1..]).unwrap();
+    let error = Dataset::open(set.dir.path()).unwrap_err().to_string();
+    says(&error, "its sha256 is");
+    says(&error, "get the file again from its source");
+    fs::remove_file(set.dir.path().join("labels")).unwrap();
+    fs::write(set.dir.path().join("images"), &set.images).unwrap();
+    says(&Dataset::open(set.dir.path()).unwrap_err().to_string(), "cannot read");
+
+    let mut fewer = Set::new();
+    fewer.labels = [&[0, 0, 8, 1, 0, 0, 0, 7][..], &[0, 1, 0, 1, 0, 1, 0]].concat();
+    says(&fewer.error(), "7 labels for 8 images");
+    let mut beyond = Set::new();
+    *beyond.labels.last_mut().unwrap() = 2;
+    says(&beyond.error(), "class 2, dataset.toml names 2 classes");
+    let mut other = Set::new();
+    other.images[11] = 4;
+    other.images[15] = 1;
+    says(&other.error(), "images of shape [8, 4, 1]");
+    let mut short = Set::new();
+    short.images.pop();
+    says(&short.error(), "claims 32 bytes, 31 follow");
+}
+
+#[test]
+fn wrong_manifests_are_refused_by_what_is_wrong() {
+    let unknown = Set { rest: Set::new().rest + "colour = 3\n", ..Set::new() };
+    says(&unknown.error(), "unknown field `colour`");
+    let dir = TempDir::new().unwrap();
+    let error = Dataset::open(dir.path()).unwrap_err().to_string();
+    says(&error, "cannot read");
+    says(&error, "dataset.toml");
+}
+
+#[test]
+fn folders_and_lists_become_data_sets() {
+    let dir = TempDir::new().unwrap();
+    for class in ["a", "b"] {
+        fs::create_dir_all(dir.path().join("images").join(class)).unwrap();
+        for i in 0..4 {
+            image::GrayImage::new(3, 3).save(dir.path().join(format!("images/{class}/{i}.png"))).unwrap();
+        }
+    }
+    let manifest = "name = \"mine\"\nshape = { channels = 3, height = 5, width = 5 }\n\
+        images = { format = \"folder\", path = \"images\" }\n\
+        protocol = { queries_per_class = 1, train_per_class = 1, seed = 3 }\n";
+    fs::write(dir.path().join("dataset.toml"), manifest).unwrap();
+    let dataset = Dataset::open(dir.path()).unwrap();
+    assert_eq!((dataset.name(), dataset.split(Split::Gallery).len()), ("mine", 4));
+
+    fs::write(dir.path().join("list"), "images/a/0.png x y\nimages/b/0.png y\n").unwrap();
+    let manifest = manifest.replace("\"folder\", path = \"images\"", "\"list\", path = \"list\"");
+    fs::write(dir.path().join("dataset.toml"), manifest).unwrap();
+    says(&Dataset::open(dir.path()).unwrap_err().to_string(), "draws splits where every image has one class");
+}
