@@ -1,2 +1,86 @@
-//! The dpq command: train, encode, index, search and evaluate
-fn main() {}
+//! The `dpq` command: encode, index, search and evaluate nested codes.
+//!
+//! One file a subcommand. This is the only place of the workspace that prints: results go to stdout or into files,
+//! progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong use.
+
+mod codebook;
+mod data;
+mod encode;
+mod eval;
+mod index;
+mod npy;
+mod output;
+mod search;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+/// Deep Progressive Quantization: one code whose every prefix is a code.
+#[derive(Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+/// What every command takes.
+#[derive(clap::Args, Clone, Copy)]
+struct Global {
+    /// Print the result as one JSON object on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    /// Threads to use [default: all cores; for `search` 1]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Encode(encode::Args),
+    #[command(subcommand)]
+    Codebook(codebook::Command),
+    #[command(subcommand)]
+    Index(index::Command),
+    Search(search::Args),
+    Eval(eval::Args),
+    #[command(subcommand)]
+    Data(data::Command),
+}
+
+impl Command {
+    fn run(self, json: bool) -> Result<()> {
+        match self {
+            Self::Encode(args) => args.run(json),
+            Self::Codebook(command) => command.run(json),
+            Self::Index(command) => command.run(json),
+            Self::Search(args) => args.run(json),
+            Self::Eval(args) => args.run(json),
+            Self::Data(command) => command.run(json),
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    // One query is answered by one thread, and its latency is what `search` reports.
+    let default = if matches!(cli.command, Command::Search(_)) { 1 } else { 0 };
+    let threads = cli.global.threads.map_or(default, usize::from);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .context("cannot start the worker threads")?;
+    cli.command.run(cli.global.json)
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `dpq codebook`: codebooks without a network.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Subcommand;
+use dpq_codebook::ResidualKMeans;
+use serde::Serialize;
+
+use crate::{npy, output};
+
+/// Make codebooks from features, without a network
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Train(TrainArgs),
+}
+
+/// Fit codebooks to features by residual k-means
+///
+/// Level 0 is k-means on the features, every further level k-means on what the levels before it leave over.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  dpq codebook train --features x.npy --levels 4 --out cb.safetensors")]
+pub(crate) struct TrainArgs {
+    /// Features to fit, float32 [N, D]
+    #[arg(long, value_name = "NPY")]
+    features: PathBuf,
+    /// Levels, that is bytes of the longest code
+    #[arg(long, default_value_t = 4, value_name = "L")]
+    levels: usize,
+    /// Codewords a level, at most 256
+    #[arg(long, default_value_t = 256, value_name = "K")]
+    codewords: usize,
+    /// Rounds of Lloyd's algorithm a level
+    #[arg(long, default_value_t = 25, value_name = "N")]
+    iterations: usize,
+    /// Decides the start; the same seed gives the same bytes
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where to write the codebooks
+    #[arg(long, value_name = "SAFETENSORS")]
+    out: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Trained {
+    items: usize,
+    dim: usize,
+    levels: usize,
+    codewords: usize,
+    relative_distortion: Vec<f64>,
+    seconds: f64,
+    fingerprint: String,
+    peak_memory_bytes: Option<u64>,
+}
+
+impl Command {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        let Self::Train(args) = self;
+        args.run(json)
+    }
+}
+
+impl TrainArgs {
+    fn run(self, json: bool) -> Result<()> {
+        let features = npy::read_matrix::<f32>(&self.features)?;
+        let start = Instant::now();
+        let bar = output::progress(self.levels, "levels");
+        let config = ResidualKMeans {
+            n_levels: self.levels,
+            n_codewords: self.codewords,
+            n_iterations: self.iterations,
+            seed: self.seed,
+        };
+        let mut relative_distortion = Vec::new();
+        let codebooks = config.train(&features.values, features.columns, &mut |_, distortion| {
+            relative_distortion.push(distortion);
+            bar.inc(1);
+        })?;
+        bar.finish_and_clear();
+        codebooks.save(&self.out)?;
+
+        let trained = Trained {
+            items: features.rows,
+            dim: features.columns,
+            levels: self.levels,
+            codewords: self.codewords,
+            relative_distortion,
+            seconds: output::seconds(start),
+            fingerprint: codebooks.fingerprint(),
+            peak_memory_bytes: output::peak_memory_bytes(),
+        };
+        let mut text = format!("wrote {} (fingerprint {})\n", self.out.display(), trained.fingerprint);
+        for (level, distortion) in trained.relative_distortion.iter().enumerate() {
+            writeln!(text, "{:>3} bits: distortion {:.4} of mean x²", 8 * (level + 1), distortion)?;
+        }
+        output::print(json, &trained, &text)
+    }
+}

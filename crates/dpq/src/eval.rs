@@ -1,0 +1,392 @@
+//! `dpq eval`: rankings of a gallery against labels, under a stated rule.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use dpq_codebook::CodeLength;
+use dpq_eval::{Denominator, EmptyQuery, Evaluator, Labels, MapRule, QueryResult, Ranking, Report, Ties};
+use dpq_index::{Hit, Index, SearchOptions};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::npy::{self, Matrix};
+use crate::output;
+
+/// Evaluate the ranking of a gallery: mean average precision at each code length
+///
+/// Every query ranks the whole gallery. An item is relevant when it shares a class with the query. The rule of the mean
+/// average precision is part of the result.
+#[derive(clap::Args)]
+#[command(
+    group = clap::ArgGroup::new("gallery").required(true),
+    after_help = "Example:\n  dpq eval --index gallery.dpq --queries q.npy --query-labels a.npy --gallery-labels b.npy \
+        --bits 8,16,24,32 --at 5000 --out report.json"
+)]
+pub(crate) struct Args {
+    /// The index of the gallery
+    #[arg(long, group = "gallery", value_name = "DPQ")]
+    index: Option<PathBuf>,
+    /// The gallery's features, float32 [N, D], to evaluate them without any codes
+    #[arg(long, group = "gallery", value_name = "NPY", conflicts_with = "bits")]
+    gallery_features: Option<PathBuf>,
+    /// Query features, float32 [Q, D]
+    #[arg(long, value_name = "NPY")]
+    queries: PathBuf,
+    /// Classes of the queries, uint8 [Q, C], multi-hot
+    #[arg(long, value_name = "NPY")]
+    query_labels: PathBuf,
+    /// Classes of the gallery, uint8 [N, C], multi-hot
+    #[arg(long, value_name = "NPY")]
+    gallery_labels: PathBuf,
+    /// Id of each row of the gallery's labels, uint64 [N] [default: row numbers]
+    #[arg(long, value_name = "NPY")]
+    gallery_ids: Option<PathBuf>,
+    /// Id of each query, uint64 [Q], to leave it out of its own ranking
+    #[arg(long, value_name = "NPY")]
+    query_ids: Option<PathBuf>,
+    /// Code lengths, multiples of 8 [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "BITS")]
+    bits: Vec<usize>,
+    /// Further cut-offs of the mean average precision
+    #[arg(long, value_delimiter = ',', value_name = "R")]
+    at: Vec<usize>,
+    /// Rule: `dpq` divides by the relevant items retrieved, `standard` by all relevant items
+    #[arg(long, default_value = "dpq", value_parser = ["dpq", "standard"])]
+    rule: String,
+    /// Write the report here as JSON
+    #[arg(long, value_name = "JSON")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Evaluation {
+    map_rule: Rule,
+    queries: usize,
+    gallery: usize,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    by_bits: BTreeMap<usize, Metrics>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    features: Option<Metrics>,
+    seconds: Seconds,
+    peak_memory_bytes: Option<u64>,
+}
+
+/// The rule of `map`; the other figures change only the part that their name says.
+#[derive(Serialize)]
+struct Rule {
+    text: String,
+    name: String,
+    cutoff: Option<usize>,
+    denominator: &'static str,
+    empty: &'static str,
+    exclude_self: bool,
+    ties: &'static str,
+}
+
+#[derive(Serialize)]
+struct Metrics {
+    map: f64,
+    map_by_id: f64,
+    map_min: f64,
+    map_max: f64,
+    map_at: BTreeMap<usize, f64>,
+    precision_at: BTreeMap<usize, f64>,
+    recall_at: BTreeMap<usize, f64>,
+    pr_curve: Curve,
+    empty_queries: usize,
+}
+
+#[derive(Serialize)]
+struct Curve {
+    recall: Vec<f64>,
+    precision: Vec<f64>,
+}
+
+/// Wall-clock seconds; searching and evaluating run side by side, so the wall time is divided by their shares.
+#[derive(Serialize)]
+struct Seconds {
+    search: f64,
+    evaluate: f64,
+}
+
+/// Cut-offs of precision and recall.
+const CUTOFFS: [usize; 7] = [1, 10, 100, 500, 1000, 5000, 10_000];
+
+/// Recall levels of the curve: 0, 1/100, …, 1.
+const RECALL_STEPS: usize = 100;
+
+/// Queries whose rankings are in memory at a time.
+const BATCH: usize = 64;
+
+impl Args {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        let queries = npy::read_matrix::<f32>(&self.queries)?;
+        let judge = Judge::read(&self, queries.rows)?;
+        let (mut by_bits, mut features, mut seconds) = (BTreeMap::new(), None, [Duration::ZERO; 2]);
+        if let Some(path) = &self.index {
+            let index = Index::open(path)?;
+            ensure!(
+                index.len() == judge.gallery.len(),
+                "{} has {} items, {} labels {} of them, give the labels of this gallery",
+                path.display(),
+                index.len(),
+                self.gallery_labels.display(),
+                judge.gallery.len()
+            );
+            check_dim(&queries, index.codebooks().dim(), &self.queries)?;
+            let all = (1..=index.max_length().levels()).map(|levels| 8 * levels).collect();
+            for bits in if self.bits.is_empty() { all } else { self.bits.clone() } {
+                let options = SearchOptions::new(index.len(), CodeLength::from_bits(bits)?);
+                let search = |query: &[f32]| Ok(index.search(&index.lookup_table(query)?, &options)?);
+                by_bits.insert(bits, judge.evaluate(&queries, &search, &mut seconds)?);
+            }
+        } else if let Some(path) = &self.gallery_features {
+            let gallery = npy::read_matrix::<f32>(path)?;
+            check_dim(&queries, gallery.columns, &self.queries)?;
+            ensure!(
+                gallery.rows == judge.gallery.len(),
+                "{} has {} rows, {} has {}",
+                path.display(),
+                gallery.rows,
+                self.gallery_labels.display(),
+                judge.gallery.len()
+            );
+            let search = |query: &[f32]| Ok(rank(&gallery, query, &judge.ids));
+            features = Some(judge.evaluate(&queries, &search, &mut seconds)?);
+        }
+
+        let evaluation = Evaluation {
+            map_rule: Rule::new(&self.rule, judge.rules[0]),
+            queries: queries.rows,
+            gallery: judge.gallery.len(),
+            by_bits,
+            features,
+            seconds: Seconds { search: seconds[0].as_secs_f64(), evaluate: seconds[1].as_secs_f64() },
+            peak_memory_bytes: output::peak_memory_bytes(),
+        };
+        if let Some(path) = &self.out {
+            let text = serde_json::to_vec_pretty(&evaluation)?;
+            dpq_file::write_atomic(path, |out| out.write_all(&text))?;
+        }
+        output::print(json, &evaluation, &evaluation.text())
+    }
+}
+
+/// What decides relevance, and the rules that count it.
+struct Judge {
+    queries: Labels,
+    gallery: Labels,
+    /// The id of each row of the gallery.
+    ids: Vec<u64>,
+    /// The row of each id.
+    rows: HashMap<u64, u32>,
+    query_ids: Option<Vec<u64>>,
+    rules: Vec<MapRule>,
+}
+
+impl Judge {
+    fn read(args: &Args, n_queries: usize) -> Result<Self> {
+        let queries = read_labels(&args.query_labels)?;
+        let gallery = read_labels(&args.gallery_labels)?;
+        ensure!(
+            queries.n_classes() == gallery.n_classes(),
+            "{} has {} classes, {} has {}",
+            args.query_labels.display(),
+            queries.n_classes(),
+            args.gallery_labels.display(),
+            gallery.n_classes()
+        );
+        ensure!(
+            queries.len() == n_queries,
+            "{} has {} rows, {} has {n_queries} queries",
+            args.query_labels.display(),
+            queries.len(),
+            args.queries.display()
+        );
+        let ids = match &args.gallery_ids {
+            Some(path) => npy::read_vector::<u64>(path)?,
+            None => (0..gallery.len() as u64).collect(),
+        };
+        ensure!(
+            ids.len() == gallery.len(),
+            "{} gallery ids, but {} has {} rows, give the labels of this gallery",
+            ids.len(),
+            args.gallery_labels.display(),
+            gallery.len()
+        );
+        let rows: HashMap<u64, u32> = ids.iter().copied().zip(0..).collect();
+        ensure!(rows.len() == ids.len(), "the gallery's ids are not unique");
+        let query_ids = args.query_ids.as_deref().map(npy::read_vector::<u64>).transpose()?;
+        if let Some(query_ids) = &query_ids {
+            ensure!(query_ids.len() == n_queries, "{} query ids for {n_queries} queries", query_ids.len());
+        }
+        let preset = if args.rule == "standard" { MapRule::standard() } else { MapRule::dpq() };
+        let rule = MapRule { exclude_self: query_ids.is_some(), ..preset };
+        let ties = [Ties::ById, Ties::Minimum, Ties::Maximum].map(|ties| MapRule { ties, ..rule });
+        let cutoffs = args.at.iter().map(|&cutoff| MapRule { cutoff: Some(cutoff), ..rule });
+        let rules = [rule].into_iter().chain(ties).chain(cutoffs).collect();
+        Ok(Self { queries, gallery, ids, rows, query_ids, rules })
+    }
+
+    /// Ranks the gallery for every query by `search` and counts; adds to the seconds of searching and evaluating.
+    fn evaluate(
+        &self,
+        queries: &Matrix<f32>,
+        search: &(dyn Fn(&[f32]) -> Result<Vec<Hit>> + Sync),
+        seconds: &mut [Duration; 2],
+    ) -> Result<Metrics> {
+        let start = Instant::now();
+        let mut cpu = [Duration::ZERO; 2];
+        let mut evaluator = Evaluator::new(&self.rules, &CUTOFFS, RECALL_STEPS)?;
+        let bar = output::progress(queries.rows, "queries");
+        let all: Vec<usize> = (0..queries.rows).collect();
+        for batch in all.chunks(BATCH) {
+            let results = batch
+                .par_iter()
+                .map(|&q| {
+                    let start = Instant::now();
+                    let hits = search(&queries.values[q * queries.columns..][..queries.columns])?;
+                    let searched = start.elapsed();
+                    Ok((self.query(&evaluator, q, &hits)?, searched, start.elapsed() - searched))
+                })
+                .collect::<Result<Vec<_>>>()?;
+            for (result, searched, evaluated) in &results {
+                evaluator.add(result);
+                cpu[0] += *searched;
+                cpu[1] += *evaluated;
+            }
+            bar.inc(batch.len() as u64);
+        }
+        bar.finish_and_clear();
+        let share = cpu[0].as_secs_f64() / (cpu[0] + cpu[1]).as_secs_f64().max(f64::MIN_POSITIVE);
+        let wall = start.elapsed();
+        seconds[0] += wall.mul_f64(share);
+        seconds[1] += wall.mul_f64(1.0 - share);
+        Ok(Metrics::new(evaluator.finish()?))
+    }
+
+    fn query(&self, evaluator: &Evaluator, q: usize, hits: &[Hit]) -> Result<QueryResult> {
+        let relevant = self.queries.relevant(q, &self.gallery)?;
+        let n_relevant = relevant.iter().filter(|&&relevant| relevant).count();
+        let unknown =
+            || "the index has an id that is not among the gallery's ids, give them with --gallery-ids";
+        let items = hits
+            .iter()
+            .map(|hit| {
+                Ok((hit.id, hit.score, relevant[*self.rows.get(&hit.id).with_context(unknown)? as usize]))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let query_id = self.query_ids.as_ref().map(|ids| ids[q]);
+        Ok(evaluator.query(&Ranking::new(items, n_relevant, query_id)?))
+    }
+}
+
+/// The whole gallery by inner product with the unquantised features, in the total order.
+fn rank(gallery: &Matrix<f32>, query: &[f32], ids: &[u64]) -> Vec<Hit> {
+    let dot = |x: &[f32]| {
+        // Sixteen partial sums, so that the loop becomes vector instructions.
+        let mut sums = [0.0f32; 16];
+        let ((a, a_tail), (b, b_tail)) = (x.as_chunks::<16>(), query.as_chunks::<16>());
+        for (a, b) in a.iter().zip(b) {
+            (0..16).for_each(|lane| sums[lane] += a[lane] * b[lane]);
+        }
+        a_tail.iter().zip(b_tail).map(|(a, b)| a * b).chain(sums).sum::<f32>()
+    };
+    let mut hits: Vec<Hit> = gallery
+        .values
+        .chunks_exact(gallery.columns)
+        .zip(ids)
+        .map(|(x, &id)| Hit { id, score: dot(x) + 0.0 })
+        .collect();
+    hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
+    hits
+}
+
+fn read_labels(path: &Path) -> Result<Labels> {
+    let labels = npy::read_matrix::<u8>(path)?;
+    Labels::from_multi_hot(&labels.values, labels.columns).with_context(|| path.display().to_string())
+}
+
+fn check_dim(queries: &Matrix<f32>, dim: usize, path: &Path) -> Result<()> {
+    ensure!(
+        queries.columns == dim,
+        "{} has queries of {} dimensions, the gallery has {dim}",
+        path.display(),
+        queries.columns
+    );
+    Ok(())
+}
+
+impl Rule {
+    fn new(name: &str, rule: MapRule) -> Self {
+        Self {
+            text: rule.to_string(),
+            name: name.to_owned(),
+            cutoff: rule.cutoff,
+            denominator: match rule.denominator {
+                Denominator::Retrieved => "retrieved",
+                Denominator::All => "all",
+                Denominator::MinCutoff => "min-cutoff",
+            },
+            empty: match rule.empty {
+                EmptyQuery::Skip => "skip",
+                EmptyQuery::Zero => "zero",
+            },
+            exclude_self: rule.exclude_self,
+            ties: match rule.ties {
+                Ties::Expectation => "expectation",
+                Ties::ById => "by-id",
+                Ties::Minimum => "minimum",
+                Ties::Maximum => "maximum",
+            },
+        }
+    }
+}
+
+impl Metrics {
+    /// Reads a report whose rules are those of [`Judge::read`], in that order.
+    fn new(report: Report) -> Self {
+        let map: Vec<f64> = report.map.iter().map(|&(_, map)| map).collect();
+        let (recall, precision) = report.precision_recall.into_iter().unzip();
+        Self {
+            map: map[0],
+            map_by_id: map[1],
+            map_min: map[2],
+            map_max: map[3],
+            map_at: report.map[4..].iter().filter_map(|&(rule, map)| Some((rule.cutoff?, map))).collect(),
+            precision_at: report.precision_at.into_iter().collect(),
+            recall_at: report.recall_at.into_iter().collect(),
+            pr_curve: Curve { recall, precision },
+            empty_queries: report.n_empty,
+        }
+    }
+}
+
+impl Evaluation {
+    fn text(&self) -> String {
+        let mut text = format!(
+            "{}\n{} queries, {} items\n\n{:>9} {:>8}",
+            self.map_rule.text, self.queries, self.gallery, "", "mAP"
+        );
+        let rows: Vec<(String, &Metrics)> = self
+            .by_bits
+            .iter()
+            .map(|(bits, metrics)| (format!("{bits} bits"), metrics))
+            .chain(self.features.iter().map(|metrics| ("features".to_owned(), metrics)))
+            .collect();
+        let cutoffs: Vec<usize> = rows.first().map_or(vec![], |row| row.1.map_at.keys().copied().collect());
+        for cutoff in &cutoffs {
+            write!(text, " {:>9}", format!("mAP@{cutoff}")).expect("writing to a string");
+        }
+        for (name, metrics) in rows {
+            write!(text, "\n{name:>9} {:>8.4}", metrics.map).expect("writing to a string");
+            for map in metrics.map_at.values() {
+                write!(text, " {map:>9.4}").expect("writing to a string");
+            }
+        }
+        text
+    }
+}

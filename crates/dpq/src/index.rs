@@ -1,0 +1,185 @@
+//! `dpq index`: build an index file from codes, look at it, check it.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clap::Subcommand;
+use dpq_codebook::Codebooks;
+use dpq_index::{Index, Metric};
+use serde::Serialize;
+
+use crate::encode::CodesOrigin;
+use crate::{npy, output};
+
+/// Build, inspect and check an index file
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Build(BuildArgs),
+    Info(InfoArgs),
+    Verify(VerifyArgs),
+}
+
+/// Build an index file from codes
+///
+/// One file serves every code length. It is written whole or not at all.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  dpq index build --codes codes.npy --codebook cb.safetensors --ids ids.npy --out gallery.dpq"
+)]
+pub(crate) struct BuildArgs {
+    /// Codes, uint8 [N, L]
+    #[arg(long, value_name = "NPY")]
+    codes: PathBuf,
+    /// Codebooks that made the codes: a codebook or a model file
+    #[arg(long, value_name = "SAFETENSORS")]
+    codebook: PathBuf,
+    /// Ids of the codes, uint64 [N] [default: row numbers]
+    #[arg(long, value_name = "NPY")]
+    ids: Option<PathBuf>,
+    /// What the index ranks by: inner product (ip) or Euclidean distance (l2)
+    #[arg(long, default_value = "ip", value_parser = |s: &str| s.parse::<Metric>())]
+    metric: Metric,
+    /// Where to write the index
+    #[arg(long, value_name = "DPQ")]
+    out: PathBuf,
+}
+
+/// Print what an index file holds
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  dpq index info gallery.dpq")]
+pub(crate) struct InfoArgs {
+    /// The index file
+    index: PathBuf,
+}
+
+/// Read every byte of an index file and check it
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  dpq index verify gallery.dpq")]
+pub(crate) struct VerifyArgs {
+    /// The index file
+    index: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Info {
+    items: usize,
+    distinct: usize,
+    dim: usize,
+    levels: usize,
+    codewords: usize,
+    metric: String,
+    bytes: u64,
+    bytes_per_item: f64,
+    fingerprint: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_memory_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Verified {
+    items: usize,
+    seconds: f64,
+}
+
+impl Command {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        match self {
+            Self::Build(args) => args.run(json),
+            Self::Info(args) => {
+                let info = info(&args.index)?;
+                output::print(json, &info, &info.text())
+            }
+            Self::Verify(args) => {
+                let start = Instant::now();
+                let index = Index::open(&args.index)?;
+                index.verify().with_context(|| format!("{} is damaged", args.index.display()))?;
+                let verified = Verified { items: index.len(), seconds: output::seconds(start) };
+                let text = format!("{}: every byte is right, {} items", args.index.display(), verified.items);
+                output::print(json, &verified, &text)
+            }
+        }
+    }
+}
+
+impl BuildArgs {
+    fn run(self, json: bool) -> Result<()> {
+        let start = Instant::now();
+        let codebooks = Codebooks::open(&self.codebook)?;
+        let codes = npy::read_matrix::<u8>(&self.codes)?;
+        ensure!(
+            codes.columns == codebooks.n_levels(),
+            "{} has codes of {} levels but {} has {} levels, give the codebook that made these codes",
+            self.codes.display(),
+            codes.columns,
+            self.codebook.display(),
+            codebooks.n_levels()
+        );
+        self.check_origin(&codebooks)?;
+        let ids = self.ids.as_deref().map(npy::read_vector::<u64>).transpose()?;
+        dpq_index::build(&self.out, &codebooks, self.metric, &codes.values, ids.as_deref())?;
+        let info = Info {
+            seconds: Some(output::seconds(start)),
+            peak_memory_bytes: output::peak_memory_bytes(),
+            ..info(&self.out)?
+        };
+        output::print(json, &info, &format!("wrote {}\n{}", self.out.display(), info.text()))
+    }
+}
+
+impl BuildArgs {
+    /// Refuses codes that other codebooks made, where `codes.json` beside them tells.
+    fn check_origin(&self, codebooks: &Codebooks) -> Result<()> {
+        let path = self.codes.with_extension("json");
+        let Ok(text) = std::fs::read(&path) else { return Ok(()) };
+        let origin: CodesOrigin =
+            serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))?;
+        ensure!(
+            origin.fingerprint == codebooks.fingerprint(),
+            "{} was made by codebooks {}, {} has {}, give the codebook that made these codes",
+            self.codes.display(),
+            origin.fingerprint,
+            self.codebook.display(),
+            codebooks.fingerprint()
+        );
+        Ok(())
+    }
+}
+
+fn info(path: &std::path::Path) -> Result<Info> {
+    let index = Index::open(path)?;
+    let bytes = std::fs::metadata(path)?.len();
+    Ok(Info {
+        items: index.len(),
+        distinct: index.n_distinct(),
+        dim: index.codebooks().dim(),
+        levels: index.codebooks().n_levels(),
+        codewords: index.codebooks().n_codewords(),
+        metric: index.metric().to_string(),
+        bytes,
+        bytes_per_item: bytes as f64 / index.len().max(1) as f64,
+        fingerprint: index.fingerprint().to_owned(),
+        seconds: None,
+        peak_memory_bytes: None,
+    })
+}
+
+impl Info {
+    fn text(&self) -> String {
+        format!(
+            "items        {} ({} distinct codes)\nlevels       {} of {} codewords, {} dimensions\n\
+             metric       {}\nsize         {} bytes, {:.2} an item\nfingerprint  {}",
+            self.items,
+            self.distinct,
+            self.levels,
+            self.codewords,
+            self.dim,
+            self.metric,
+            self.bytes,
+            self.bytes_per_item,
+            self.fingerprint
+        )
+    }
+}

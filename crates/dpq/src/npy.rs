@@ -1,0 +1,184 @@
+//! NumPy files in and out: the arrays that commands hand to each other.
+//!
+//! A file is read whole, its size is checked against its header before anything is allocated for it, and only
+//! little-endian C-order arrays of the expected type and number of dimensions are taken.
+
+use std::fs;
+use std::io::{self, Cursor, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use npyz::npz::NpzWriter;
+use npyz::{DType, NpyHeader, Order, WriteOptions, WriterBuilder};
+
+/// An element type that commands exchange.
+pub(crate) trait Element: Copy + npyz::AutoSerialize {
+    /// NumPy's name of the type in messages.
+    const NAME: &'static str;
+    /// NumPy's type string.
+    const DTYPE: &'static str;
+    const SIZE: usize;
+    fn from_le(bytes: &[u8]) -> Self;
+    fn push_le(self, out: &mut Vec<u8>);
+}
+
+macro_rules! element {
+    ($type:ty, $name:literal, $dtype:literal) => {
+        impl Element for $type {
+            const NAME: &'static str = $name;
+            const DTYPE: &'static str = $dtype;
+            const SIZE: usize = size_of::<$type>();
+            fn from_le(bytes: &[u8]) -> Self {
+                Self::from_le_bytes(bytes.try_into().expect("the caller cuts pieces of SIZE bytes"))
+            }
+            fn push_le(self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_le_bytes());
+            }
+        }
+    };
+}
+element!(u8, "uint8", "|u1");
+element!(u64, "uint64", "<u8");
+element!(f32, "float32", "<f4");
+
+/// A matrix [rows, columns], row-major.
+pub(crate) struct Matrix<T> {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) values: Vec<T>,
+}
+
+/// Reads a two-dimensional array.
+pub(crate) fn read_matrix<T: Element>(path: &Path) -> Result<Matrix<T>> {
+    let (shape, values) = read(path)?;
+    let [rows, columns] = shape[..] else {
+        bail!("{}: array has {} dimension(s), expected 2: [rows, columns]", path.display(), shape.len());
+    };
+    Ok(Matrix { rows, columns, values })
+}
+
+/// Reads a one-dimensional array.
+pub(crate) fn read_vector<T: Element>(path: &Path) -> Result<Vec<T>> {
+    let (shape, values) = read(path)?;
+    ensure!(
+        shape.len() == 1,
+        "{}: array has {} dimension(s), expected 1: a list of numbers",
+        path.display(),
+        shape.len()
+    );
+    Ok(values)
+}
+
+fn read<T: Element>(path: &Path) -> Result<(Vec<usize>, Vec<T>)> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    parse(&bytes).with_context(|| path.display().to_string())
+}
+
+fn parse<T: Element>(mut bytes: &[u8]) -> Result<(Vec<usize>, Vec<T>)> {
+    ensure!(bytes.starts_with(b"\x93NUMPY"), "not a NumPy .npy file, write it with numpy.save");
+    let header = NpyHeader::from_reader(&mut bytes).context("damaged .npy header")?;
+    let found = header.dtype().descr();
+    ensure!(
+        header.dtype() == dtype::<T>(),
+        "array holds {}, expected {} (convert it with .astype('{}'))",
+        found.trim_matches('\''),
+        T::NAME,
+        T::NAME
+    );
+    let shape = header
+        .shape()
+        .iter()
+        .map(|&n| usize::try_from(n).context("array does not fit into memory"))
+        .collect::<Result<Vec<_>>>()?;
+    ensure!(
+        header.order() == Order::C || shape.len() < 2,
+        "array is in Fortran order, expected C order (numpy.ascontiguousarray)"
+    );
+    let expected = shape.iter().try_fold(T::SIZE, |product, &n| product.checked_mul(n));
+    ensure!(
+        expected == Some(bytes.len()),
+        "array of shape {shape:?} does not match the {} bytes that follow its header, the file is damaged",
+        bytes.len()
+    );
+    Ok((shape, bytes.chunks_exact(T::SIZE).map(T::from_le).collect()))
+}
+
+/// Writes `values` as an array of `shape`, atomically.
+pub(crate) fn write<T: Element>(path: &Path, shape: &[usize], values: &[T]) -> Result<()> {
+    dpq_file::write_atomic(path, |out| write_array(out, shape, values))?;
+    Ok(())
+}
+
+/// Writes the arrays of a search, as `numpy.savez` does: `ids` and `scores`, both of `shape`.
+pub(crate) fn write_hits(path: &Path, shape: [usize; 2], ids: &[u64], scores: &[f32]) -> Result<()> {
+    let mut archive = NpzWriter::new(Cursor::new(Vec::new()));
+    let stored = npyz::zip::write::FileOptions::default()
+        .compression_method(npyz::zip::CompressionMethod::Stored)
+        .large_file(true);
+    for name in ["ids", "scores"] {
+        archive.zip_writer().start_file(format!("{name}.npy"), stored)?;
+        match name {
+            "ids" => write_array(archive.zip_writer(), &shape, ids)?,
+            _ => write_array(archive.zip_writer(), &shape, scores)?,
+        }
+    }
+    let bytes = archive.zip_writer().finish()?.into_inner();
+    dpq_file::write_atomic(path, |out| out.write_all(&bytes))?;
+    Ok(())
+}
+
+fn write_array<T: Element>(out: &mut dyn Write, shape: &[usize], values: &[T]) -> io::Result<()> {
+    assert_eq!(shape.iter().product::<usize>(), values.len(), "the shape is that of the values");
+    let shape: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
+    WriteOptions::<T>::new().dtype(dtype::<T>()).shape(&shape).writer(&mut *out).write_header_only()?;
+    let mut buffer = Vec::with_capacity(CHUNK * T::SIZE);
+    for chunk in values.chunks(CHUNK) {
+        buffer.clear();
+        chunk.iter().for_each(|value| value.push_le(&mut buffer));
+        out.write_all(&buffer)?;
+    }
+    Ok(())
+}
+
+fn dtype<T: Element>() -> DType {
+    DType::Plain(T::DTYPE.parse().expect("the type strings above are NumPy's"))
+}
+
+/// Values converted at a time when an array is written.
+const CHUNK: usize = 1 << 14;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes<T: Element>(shape: &[usize], values: &[T]) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_array(&mut out, shape, values).unwrap();
+        out
+    }
+
+    #[test]
+    fn arrays_survive_the_round_trip() {
+        let values: Vec<f32> = (0..40_000).map(|i| i as f32 / 7.0).collect();
+        let (shape, read) = parse::<f32>(&bytes(&[4, 10_000], &values)).unwrap();
+        assert_eq!((shape, read), (vec![4, 10_000], values));
+        assert_eq!(parse::<u64>(&bytes(&[2], &[1, u64::MAX])).unwrap().1, [1, u64::MAX]);
+        assert_eq!(parse::<u8>(&bytes(&[0, 4], &[] as &[u8])).unwrap().0, [0, 4]);
+    }
+
+    #[test]
+    fn wrong_arrays_are_refused_by_what_is_wrong() {
+        let error = |bytes: &[u8]| format!("{:#}", parse::<f32>(bytes).unwrap_err());
+        assert!(error(b"PK\x03\x04").contains("not a NumPy .npy file"));
+        assert!(error(&bytes(&[2], &[1u64, 2])).contains("expected float32"));
+        let good = bytes(&[2, 2], &[1.0f32, 2.0, 3.0, 4.0]);
+        for end in 0..good.len() {
+            assert!(parse::<f32>(&good[..end]).is_err(), "cut at {end}");
+        }
+        assert!(error(&good[..good.len() - 1]).contains("the file is damaged"));
+        let fortran = String::from_utf8_lossy(&good[..128]).replace("False", "True ");
+        let mut fortran = [&good[..10], &fortran.as_bytes()[fortran.len() - 118..]].concat();
+        fortran.extend_from_slice(&good[128..]);
+        assert!(error(&fortran).contains("Fortran order"));
+    }
+}

@@ -1,0 +1,45 @@
+//! What commands print: results on stdout, progress on stderr, and what a result always carries.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// A result that `--json` prints as one JSON object and that otherwise prints as the lines of `text`.
+pub(crate) fn print(json: bool, result: &impl Serialize, text: &str) -> Result<()> {
+    let line = if json { serde_json::to_string(result)? } else { text.trim_end().to_owned() };
+    match writeln!(io::stdout().lock(), "{line}") {
+        // A reader that has seen enough (`| head`) is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to stdout"),
+    }
+}
+
+/// A bar over `n` steps; hidden where stderr is no terminal.
+pub(crate) fn progress(n: usize, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:>12} {wide_bar} {pos}/{len} {per_sec} eta {eta}")
+        .expect("the template is fixed");
+    ProgressBar::with_draw_target(Some(n as u64), ProgressDrawTarget::stderr())
+        .with_style(style)
+        .with_message(what)
+}
+
+/// The most memory this process has held, in bytes, where the system tells (Linux).
+pub(crate) fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
+}
+
+/// Seconds since `start`.
+pub(crate) fn seconds(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64()
+}
+
+/// Makes sure that a folder for results exists.
+pub(crate) fn create_dir(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("cannot create folder {}", path.display()))
+}

@@ -1,0 +1,164 @@
+//! `dpq search`: queries in, the nearest items out.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use dpq_codebook::CodeLength;
+use dpq_index::{Filter, Hit, Index, SearchOptions};
+use serde::Serialize;
+
+use crate::{npy, output};
+
+/// Search an index for the items nearest to queries
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  dpq search gallery.dpq --queries q.npy --bits 16 -k 10 --out hits.npz")]
+pub(crate) struct Args {
+    /// The index file
+    index: PathBuf,
+    /// Query features, float32 [Q, D]
+    #[arg(long, value_name = "NPY")]
+    queries: PathBuf,
+    /// Code length to search at, a multiple of 8 [default: the longest]
+    #[arg(long)]
+    bits: Option<usize>,
+    /// Hits a query
+    #[arg(short, default_value_t = 10)]
+    k: usize,
+    /// Ids that may be found, uint64 [M] [default: all]
+    #[arg(long, value_name = "NPY")]
+    allow: Option<PathBuf>,
+    /// Names of the items, line i for id i, to print beside ids
+    #[arg(long, value_name = "TXT")]
+    names: Option<PathBuf>,
+    /// The routine that scans codes
+    #[arg(long, default_value = "scalar", value_parser = ["scalar"])]
+    kernel: String,
+    /// Times each query is timed, for the figures of --json
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Write ids and scores here instead of printing them
+    #[arg(long, value_name = "NPZ")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Searched<'a> {
+    threads: usize,
+    kernel: &'a str,
+    queries: usize,
+    k: usize,
+    bits: usize,
+    ns_per_query_median: u64,
+    ns_per_query_p99: u64,
+    batch_ns_per_query: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hits: Option<Vec<Vec<JsonHit>>>,
+}
+
+#[derive(Serialize)]
+struct JsonHit {
+    id: u64,
+    score: f32,
+}
+
+impl Args {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        let index = Index::open(&self.index)?;
+        let length = self.bits.map_or(Ok(index.max_length()), CodeLength::from_bits)?;
+        let queries = self.queries(index.codebooks().dim())?;
+        let names = self.names.as_deref().map(read_names).transpose()?;
+        let allow = self.allow.as_deref().map(npy::read_vector::<u64>).transpose()?;
+        let filter: Option<Filter> = allow.map(|ids| index.allow(&ids));
+        let mut options = SearchOptions::new(self.k, length);
+        if let Some(filter) = &filter {
+            options = options.filter(filter);
+        }
+
+        let start = Instant::now();
+        let tables = queries.iter().map(|query| index.lookup_table(query)).collect::<Result<Vec<_>, _>>()?;
+        let hits = index.search_batch(&tables, &options)?;
+        let batch = start.elapsed();
+        if let Some(path) = &self.out {
+            write_hits(path, &hits)?;
+        }
+        if !json {
+            return match &self.out {
+                Some(path) => output::print(json, &(), &format!("wrote {}", path.display())),
+                None => output::print(json, &(), &text(&hits, names.as_deref())),
+            };
+        }
+
+        let mut times = Vec::with_capacity(queries.len() * self.repeat as usize);
+        for _ in 0..self.repeat {
+            for (query, expected) in queries.iter().zip(&hits) {
+                let start = Instant::now();
+                let found = index.search(&index.lookup_table(query)?, &options)?;
+                times.push(start.elapsed().as_nanos() as u64);
+                ensure!(found == *expected, "a single query and a batch disagree: this is a defect of dpq");
+            }
+        }
+        times.sort_unstable();
+        let quantile = |q: f64| times.get(((times.len() as f64 - 1.0) * q).round() as usize).copied();
+        let searched = Searched {
+            threads: rayon::current_num_threads(),
+            kernel: &self.kernel,
+            queries: queries.len(),
+            k: self.k,
+            bits: length.bits(),
+            ns_per_query_median: quantile(0.5).unwrap_or(0),
+            ns_per_query_p99: quantile(0.99).unwrap_or(0),
+            batch_ns_per_query: batch.as_nanos() as u64 / queries.len().max(1) as u64,
+            hits: self.out.is_none().then(|| {
+                hits.iter()
+                    .map(|hits| hits.iter().map(|hit| JsonHit { id: hit.id, score: hit.score }).collect())
+                    .collect()
+            }),
+        };
+        output::print(json, &searched, "")
+    }
+
+    fn queries(&self, dim: usize) -> Result<Vec<Vec<f32>>> {
+        let queries = npy::read_matrix::<f32>(&self.queries)?;
+        ensure!(
+            queries.columns == dim,
+            "{} has queries of {} dimensions, the index has {dim}",
+            self.queries.display(),
+            queries.columns
+        );
+        Ok(queries.values.chunks_exact(dim).map(<[f32]>::to_vec).collect())
+    }
+}
+
+fn read_names(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+fn write_hits(path: &Path, hits: &[Vec<Hit>]) -> Result<()> {
+    // Without a least score every query has the same number of hits: min(k, items allowed).
+    let columns = hits.first().map_or(0, Vec::len);
+    let ids: Vec<u64> = hits.iter().flatten().map(|hit| hit.id).collect();
+    let scores: Vec<f32> = hits.iter().flatten().map(|hit| hit.score).collect();
+    npy::write_hits(path, [hits.len(), columns], &ids, &scores)
+}
+
+/// A table: query, rank, id, score, name.
+fn text(hits: &[Vec<Hit>], names: Option<&[String]>) -> String {
+    let mut text = format!("{:>6} {:>6} {:>10} {:>12}\n", "query", "rank", "id", "score");
+    for (query, hits) in hits.iter().enumerate() {
+        for (rank, hit) in hits.iter().enumerate() {
+            let name = names.and_then(|names| names.get(usize::try_from(hit.id).ok()?));
+            writeln!(
+                text,
+                "{query:>6} {rank:>6} {:>10} {:>12.5}  {}",
+                hit.id,
+                hit.score,
+                name.map_or("", String::as_str)
+            )
+            .expect("writing to a string");
+        }
+    }
+    text
+}

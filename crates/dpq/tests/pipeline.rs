@@ -1,0 +1,200 @@
+//! From images in a folder to hits and a report, through the command as a user runs it.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use image::{GrayImage, Luma};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Runs `dpq` in `dir` with words separated by spaces.
+fn dpq(dir: &Path, command: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dpq"))
+        .current_dir(dir)
+        .args(command.split_whitespace())
+        .output()
+        .unwrap()
+}
+
+/// Runs `dpq` with `--json` and reads what it prints.
+#[track_caller]
+fn json(dir: &Path, command: &str) -> Value {
+    let output = dpq(dir, &format!("{command} --json"));
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Runs `dpq`, which fails with `code` and one line on stderr.
+#[track_caller]
+fn error(dir: &Path, command: &str, code: i32) -> String {
+    let output = dpq(dir, command);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{command}: {stderr}");
+    assert!(output.stdout.is_empty());
+    if code == 1 {
+        assert!(stderr.starts_with("error: ") && stderr.lines().count() == 1, "{stderr}");
+    }
+    stderr
+}
+
+/// A data set of 60 PNGs in three classes that pixels tell apart: a bright band at the top, in the middle, at the end.
+fn images(dir: &Path) {
+    for class in 0..3u32 {
+        let folder = dir.join("set/images").join(["top", "middle", "end"][class as usize]);
+        fs::create_dir_all(&folder).unwrap();
+        for i in 0..20u32 {
+            let image = GrayImage::from_fn(9, 9, |x, y| {
+                let noise = (x * 31 + y * 17 + i * 101 + class * 7) % 41;
+                Luma([if y / 3 == class { 200 + noise as u8 } else { noise as u8 }])
+            });
+            image.save(folder.join(format!("{i:02}.png"))).unwrap();
+        }
+    }
+    let manifest = "name = \"bands\"\nshape = { channels = 1, height = 9, width = 9 }\n\
+        images = { format = \"folder\", path = \"images\" }\n\
+        protocol = { queries_per_class = 2, train_per_class = 8, seed = 1 }\n";
+    fs::write(dir.join("set/dataset.toml"), manifest).unwrap();
+}
+
+/// Exports, fits, encodes and builds: the files that searching needs.
+fn gallery(dir: &Path) {
+    images(dir);
+    for split in ["train", "query", "gallery"] {
+        json(dir, &format!("data export --data set --split {split} --out-dir {split}"));
+    }
+    json(dir, "codebook train --features train/features.npy --levels 3 --codewords 8 --out cb.safetensors");
+    json(dir, "encode --codebook cb.safetensors --features gallery/features.npy --out-dir gallery");
+    json(
+        dir,
+        "index build --codes gallery/codes.npy --codebook cb.safetensors --ids gallery/ids.npy --out g.dpq",
+    );
+}
+
+const EVAL: &str = "eval --index g.dpq --queries query/features.npy --query-labels query/labels.npy \
+    --gallery-labels gallery/labels.npy --gallery-ids gallery/ids.npy --bits 8,24 --at 5";
+
+#[test]
+fn images_become_hits_and_a_report() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    gallery(dir);
+
+    let info = json(dir, "index info g.dpq");
+    assert_eq!((&info["items"], &info["levels"], &info["metric"]), (&30.into(), &3.into(), &"ip".into()));
+    assert_eq!(json(dir, "index verify g.dpq")["items"], 30);
+
+    let found = json(dir, "search g.dpq --queries query/features.npy --bits 16 -k 4");
+    assert_eq!((&found["queries"], &found["bits"], &found["threads"]), (&6.into(), &16.into(), &1.into()));
+    // Classes are sorted by name (end, middle, top), so an id tells its class.
+    for (query, hits) in found["hits"].as_array().unwrap().iter().enumerate() {
+        let hits = hits.as_array().unwrap();
+        assert_eq!(hits.len(), 4);
+        for hit in hits {
+            assert_eq!(hit["id"].as_u64().unwrap() / 20, query as u64 / 2, "query {query}: {hit}");
+        }
+    }
+
+    let report = json(dir, &format!("{EVAL} --out report.json"));
+    assert_eq!(report["by_bits"]["8"]["map"], 1.0);
+    assert_eq!(report["by_bits"]["24"]["map_at"]["5"], 1.0);
+    assert!(report["map_rule"]["text"].as_str().unwrap().contains("ties = expectation"));
+    let written: Value = serde_json::from_slice(&fs::read(dir.join("report.json")).unwrap()).unwrap();
+    assert_eq!(written["by_bits"], report["by_bits"]);
+
+    let features = "eval --gallery-features gallery/features.npy --queries query/features.npy \
+        --query-labels query/labels.npy --gallery-labels gallery/labels.npy --gallery-ids gallery/ids.npy";
+    assert_eq!(json(dir, features)["features"]["map"], 1.0);
+}
+
+#[test]
+fn hits_are_written_as_numpy_arrays_and_filters_hold() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    gallery(dir);
+    json(dir, "search g.dpq --queries query/features.npy -k 50 --out hits.npz");
+    let mut archive = npyz::npz::NpzArchive::open(dir.join("hits.npz")).unwrap();
+    let ids = archive.by_name("ids").unwrap().unwrap();
+    assert_eq!(ids.shape(), [6, 30], "there are only 30 items");
+    let ids: Vec<u64> = ids.into_vec().unwrap();
+    let scores: Vec<f32> = archive.by_name("scores").unwrap().unwrap().into_vec().unwrap();
+    for (ids, scores) in ids.chunks(30).zip(scores.chunks(30)) {
+        let order = |i: usize| scores[i] > scores[i + 1] || scores[i] == scores[i + 1] && ids[i] < ids[i + 1];
+        assert!((0..29).all(order), "score descending, then id ascending");
+    }
+
+    fs::copy(dir.join("query/ids.npy"), dir.join("none.npy")).unwrap();
+    let found = json(dir, "search g.dpq --queries query/features.npy --allow none.npy");
+    assert!(found["hits"].as_array().unwrap().iter().all(|hits| hits.as_array().unwrap().is_empty()));
+}
+
+#[test]
+fn wrong_input_is_one_line_that_says_what_to_do() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    gallery(dir);
+    let says = |command: &str, text: &str| {
+        let error = error(dir, command, 1);
+        assert!(error.contains(text), "{command}: {error}");
+    };
+    says("search g.dpq --queries gallery/codes.npy", "expected float32");
+    says("search g.dpq --queries query/features.npy --bits 12", "expected a multiple of 8");
+    says("search g.dpq --queries query/features.npy --bits 32", "32");
+    says("search cb.safetensors --queries query/features.npy", "cb.safetensors");
+    says("index info missing.dpq", "missing.dpq");
+    says(
+        "encode --codebook g.dpq --features query/features.npy --out-dir x",
+        "expected codebooks or a model",
+    );
+    says("data export --data nowhere --split train --out-dir x", "nowhere/dataset.toml");
+    says("codebook train --features query/features.npy --out x", "6 features cannot fit 256 codewords");
+    says(&EVAL.replace(" --gallery-ids gallery/ids.npy", ""), "give them with --gallery-ids");
+    says(&EVAL.replace("gallery/labels.npy", "query/labels.npy"), "give the labels of this gallery");
+
+    json(
+        dir,
+        "codebook train --features train/features.npy --levels 3 --codewords 8 --seed 2 --out other.safetensors",
+    );
+    says(
+        "index build --codes gallery/codes.npy --codebook other.safetensors --out x.dpq",
+        "give the codebook that made these codes",
+    );
+    assert!(!dir.join("x.dpq").exists());
+
+    let index = fs::read(dir.join("g.dpq")).unwrap();
+    fs::write(dir.join("cut.dpq"), &index[..index.len() - 1]).unwrap();
+    says("index info cut.dpq", "truncated");
+    let mut damaged = index;
+    *damaged.last_mut().unwrap() ^= 1;
+    fs::write(dir.join("damaged.dpq"), damaged).unwrap();
+    says("index verify damaged.dpq", "damaged");
+
+    assert!(error(dir, "search", 2).contains("Usage: dpq search"));
+    assert!(
+        error(dir, "data export --data set --split test --out-dir x", 2)
+            .contains("expected `train`, `query` or `gallery`")
+    );
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let dir = TempDir::new().unwrap();
+    let commands = [
+        "encode",
+        "codebook train",
+        "index build",
+        "index info",
+        "index verify",
+        "search",
+        "eval",
+        "data export",
+    ];
+    for command in commands {
+        let output = dpq(dir.path(), &format!("{command} --help"));
+        assert!(output.status.success());
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert!(help.contains("Example") && help.contains(&format!("dpq {command}")), "{command}: {help}");
+    }
+}
