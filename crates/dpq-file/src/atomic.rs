@@ -14,34 +14,28 @@ use crate::Error;
 /// Permissions are those that the process's umask gives. A file that was mapped under `path` before stays intact.
 ///
 /// # Errors
-/// [`Error::Io`] if the system or `fill` fails; the temporary file is removed and `path` is as it was.
+/// [`Error::Io`] if the system or `fill` fails, or if `path` is a folder or a device. The temporary file is removed, and
+/// unless only the last step failed, the syncing of the folder, `path` is as it was.
 pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
-    let temporary = Temporary(temporary_path(path));
-    replace(&temporary.0, path, fill).map_err(|source| Error::Io {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    })
+    replace(path, fill).map_err(|source| Error::Io { action: "write", path: path.to_owned(), source })
 }
 
-fn replace(
-    temporary: &Path,
-    path: &Path,
-    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut out = BufWriter::new(OpenOptions::new().write(true).create_new(true).open(temporary)?);
+fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    // Renaming would put a file in the place of a device such as /dev/null.
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(not_a_file());
+    }
+    let (temporary, file) = Temporary::beside(path)?;
+    let mut out = BufWriter::new(file);
     fill(&mut out)?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    fs::rename(temporary, path)?;
+    fs::rename(&temporary.0, path)?;
     sync_folder(path)
 }
 
-/// A name beside `path` that no other writer of this or another process uses.
-fn temporary_path(path: &Path) -> PathBuf {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    path.with_file_name(format!(".{name}.{}-{number}.tmp", process::id()))
+/// The error of a path that names a folder, a device or a pipe.
+pub(crate) fn not_a_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 /// Makes the renaming itself survive a crash.
@@ -56,6 +50,22 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Removes the temporary file when writing failed; after the renaming there is nothing left to remove.
 struct Temporary(PathBuf);
+
+impl Temporary {
+    /// Creates a file beside `path`, under a name that nobody uses.
+    fn beside(path: &Path) -> io::Result<(Self, File)> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let temporary = path.with_file_name(format!(".dpq-{}-{number}.tmp", process::id()));
+            match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+                // Left by a process that was killed: in containers, process numbers come again.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                created => return created.map(|file| (Self(temporary), file)),
+            }
+        }
+    }
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {

@@ -1,13 +1,14 @@
 //! Opening, checking and writing containers.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use safetensors::{SafeTensorError, SafeTensors};
 
+use crate::atomic::not_a_file;
 use crate::header::{self, Layout};
 use crate::{Error, Section, crc32c, write_atomic};
 
@@ -59,12 +60,12 @@ impl Container {
     /// header says.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let io = |source| Error::Io { action: "open", path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
-        let metadata = file.metadata().map_err(io)?;
-        if metadata.is_dir() {
-            return Err(io(std::io::ErrorKind::IsADirectory.into()));
+        // Asked before opening, since opening a pipe waits for its writer.
+        if !fs::metadata(path).map_err(io)?.is_file() {
+            return Err(io(not_a_file()));
         }
-        if metadata.len() == 0 {
+        let file = File::open(path).map_err(io)?;
+        if file.metadata().map_err(io)?.len() == 0 {
             // An empty file cannot be mapped everywhere.
             return Self::parse(path.to_owned(), Bytes::Owned(Vec::new()));
         }
@@ -142,18 +143,20 @@ impl Container {
     /// Reads every byte and compares it with what was written.
     ///
     /// # Errors
-    /// [`Error::Damaged`] names the part that changed; [`Error::NoChecksum`] if another program wrote the file.
+    /// [`Error::Damaged`] names the part that changed; [`Error::NoChecksum`] if no checksum that is there is wrong, but a
+    /// section has none, as in files of other programs.
     pub fn verify(&self) -> Result<(), Error> {
         let damaged = |what: String| Error::Damaged { path: self.path.clone(), what };
+        let mut without = None;
         for name in self.names() {
-            let section = self.section(name)?;
-            let expected = self
-                .metadata
-                .get(&format!("{CRC}{name}"))
-                .ok_or_else(|| Error::NoChecksum { path: self.path.clone(), name: name.to_owned() })?;
-            if *expected != checksum(section.bytes) {
-                return Err(damaged(format!("section `{name}`")));
+            match self.metadata.get(&format!("{CRC}{name}")) {
+                None => without = without.or(Some(name)),
+                Some(expected) if *expected == checksum(self.section(name)?.bytes) => {}
+                Some(_) => return Err(damaged(format!("section `{name}`"))),
             }
+        }
+        if let Some(name) = without {
+            return Err(Error::NoChecksum { path: self.path.clone(), name: name.to_owned() });
         }
         let mut metadata = self.metadata.clone();
         let expected = metadata.remove(HEADER_CRC);
@@ -174,18 +177,20 @@ impl Container {
 /// [`Error::Io`] if the system fails, [`Error::Shape`] if a section's bytes are not those of its type and shape.
 ///
 /// # Panics
-/// If two sections have one name, or a metadata key is `crc` or begins with `crc.`: these are kept for checksums.
+/// If two sections have one name or one is called `__metadata__`, or a metadata key is `crc` or begins with `crc.`: these
+/// are kept for checksums.
 pub fn write(
     path: &Path,
     metadata: &BTreeMap<String, String>,
     sections: &[(&str, Section<'_>)],
 ) -> Result<(), Error> {
     assert!(
-        !metadata.keys().any(|key| key.starts_with(CRC)),
-        "metadata keys `{CRC}*` are kept for checksums"
+        !metadata.keys().any(is_checksum),
+        "metadata keys `{HEADER_CRC}` and `{CRC}*` are kept for checksums"
     );
     let sorted: BTreeMap<&str, Section<'_>> = sections.iter().copied().collect();
     assert_eq!(sorted.len(), sections.len(), "sections have names of their own");
+    assert!(!sorted.contains_key("__metadata__"), "the format keeps `__metadata__` for itself");
 
     let mut metadata = metadata.clone();
     let mut layout = Layout::new();

@@ -40,9 +40,9 @@ impl<'a> Section<'a> {
         Ok(chunks.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
     }
 
-    /// The size that `dtype` and `shape` claim, in bytes; none if it overflows.
+    /// The size that `dtype` and `shape` claim, in bytes; none if it overflows or ends inside a byte.
     pub(crate) fn claimed_len(&self) -> Option<usize> {
         let n = self.shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size))?;
-        n.checked_mul(self.dtype.bitsize()).map(|bits| bits / 8)
+        n.checked_mul(self.dtype.bitsize()).filter(|bits| bits.is_multiple_of(8)).map(|bits| bits / 8)
     }
 }

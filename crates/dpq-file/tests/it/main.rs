@@ -88,9 +88,36 @@ fn files_of_other_kinds_are_named() {
     let overlapping = br#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}"#;
     let file = [&(overlapping.len() as u64).to_le_bytes()[..], overlapping, &[0; 3]].concat();
     assert!(error(&file).contains("not a safetensors file"));
-    let huge = br#"{"a":{"dtype":"U8","shape":[18446744073709551615,2],"data_offsets":[0,1]}}"#;
-    let file = [&(huge.len() as u64).to_le_bytes()[..], huge, &[0]].concat();
-    assert!(error(&file).contains("not a safetensors file"));
+}
+
+#[test]
+fn headers_made_to_mislead_are_refused() {
+    let attacks: [(&[u8], &str); 9] = [
+        (
+            br#"{"a":{"dtype":"U8","shape":[18446744073709551615,2],"data_offsets":[0,1]}}"#,
+            "a product that overflows",
+        ),
+        (
+            br#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,18446744073709551615]}}"#,
+            "an end beyond the file",
+        ),
+        (br#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,0]}}"#, "an end before the beginning"),
+        (br#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[-1,0]}}"#, "a negative offset"),
+        (br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,1]}}"#, "a type larger than its bytes"),
+        (br#"{"a":{"dtype":"F99","shape":[1],"data_offsets":[0,1]}}"#, "an unknown type"),
+        (br#"{"b":{"dtype":"U8","shape":[0],"data_offsets":[1,1]}}"#, "a gap at the beginning"),
+        (br#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}"#, "JSON that ends too early"),
+        (
+            br#"{"__metadata__":{"x":1},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#,
+            "metadata of numbers",
+        ),
+    ];
+    for (header, what) in attacks {
+        let file = [&(header.len() as u64).to_le_bytes()[..], header, &[0]].concat();
+        assert!(Container::from_bytes(file).is_err(), "{what} went unnoticed");
+    }
+    let deep = [b"{\"a\":".as_slice(), &[b'['; 100_000]].concat();
+    assert!(Container::from_bytes([&(deep.len() as u64).to_le_bytes()[..], &deep].concat()).is_err());
 }
 
 #[test]
@@ -118,6 +145,21 @@ fn files_without_checksums_open_but_cannot_be_verified() {
 }
 
 #[test]
+fn a_checksum_that_is_there_counts_where_others_are_missing() {
+    // Section `b` has a checksum, that of [6], section `a` has none.
+    let verify = |b: u8| {
+        let header = format!(
+            r#"{{"__metadata__":{{"crc.b":"{:08x}"}},"a":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}},"b":{{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}}}"#,
+            dpq_file::crc32c(&[6]),
+        );
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[5, b]].concat();
+        Container::from_bytes(bytes).unwrap().verify().unwrap_err().to_string()
+    };
+    assert!(verify(6).contains("section `a` carries no checksum"));
+    assert!(verify(7).contains("section `b` is damaged"));
+}
+
+#[test]
 fn a_write_that_fails_leaves_nothing_behind() {
     let dir = TempDir::new().unwrap();
     let path = sample(&dir);
@@ -131,7 +173,37 @@ fn a_write_that_fails_leaves_nothing_behind() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     let wrong = [("a", Section { dtype: Dtype::F32, shape: &[2], bytes: &[0; 7] })];
     assert!(matches!(write(&path, &BTreeMap::new(), &wrong), Err(Error::Shape { .. })));
+    let half_a_byte = [("a", Section { dtype: Dtype::F4, shape: &[3], bytes: &[0] })];
+    assert!(matches!(write(&path, &BTreeMap::new(), &half_a_byte), Err(Error::Shape { .. })));
     assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn the_temporary_file_of_another_process_stays_and_does_no_harm() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("out");
+    // The names that this process would use next, as a killed process of the same number leaves them.
+    let left: Vec<_> =
+        (0..100).map(|i| dir.path().join(format!(".dpq-{}-{i}.tmp", std::process::id()))).collect();
+    left.iter().for_each(|left| fs::write(left, b"theirs").unwrap());
+    write_atomic(&path, |out| out.write_all(b"ours")).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"ours");
+    assert!(left.iter().all(|left| fs::read(left).unwrap() == b"theirs"));
+}
+
+#[cfg(unix)]
+#[test]
+fn only_files_are_opened_and_replaced() {
+    let dir = TempDir::new().unwrap();
+    let socket = dir.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for path in [dir.path(), &socket, std::path::Path::new("/dev/null")] {
+        assert!(matches!(Container::open(path), Err(Error::Io { .. })), "{}", path.display());
+    }
+    for path in [dir.path(), &socket] {
+        assert!(matches!(write_atomic(path, |_| Ok(())), Err(Error::Io { .. })), "{}", path.display());
+        assert!(!fs::metadata(path).unwrap().is_file());
+    }
 }
 
 #[cfg(unix)]
