@@ -161,8 +161,8 @@ fn sorted(mut runs: Vec<Run>) -> Vec<Run> {
 /// not dense enough for that, or −0.0 and 0.0 are in one group.
 fn by_counting(view: &View, runs: &[Run], n_items: usize) -> Option<Vec<Hit>> {
     const NONE: u32 = u32::MAX;
-    let n_ids = view.ids.max()? + 1;
-    if n_ids > 2 * view.layout.n_items as u64 || n_ids > u64::from(NONE) {
+    let n_ids = view.ids.max()?.checked_add(1)?;
+    if n_ids > 2 * view.layout.n_items as u64 || n_ids.max(n_items as u64) > u64::from(NONE) {
         return None;
     }
     let mut group_of_id = vec![NONE; n_ids as usize];

@@ -53,7 +53,7 @@ pub(crate) struct Recipe {
     pub(crate) n_items: usize,
     /// Codes are drawn from so many.
     pub(crate) n_distinct: usize,
-    /// Ids are below this, or row numbers.
+    /// Ids are below this, or row numbers; where this is large, one is the greatest there is.
     pub(crate) id_limit: Option<u64>,
 }
 
@@ -72,9 +72,13 @@ impl Recipe {
             // Distinct ids in no order: an odd factor permutes the residues of a power of two.
             let mask = limit.next_power_of_two().max(self.n_items.next_power_of_two() as u64) - 1;
             let offset = random.next();
-            (0..self.n_items as u64)
+            let mut ids: Vec<u64> = (0..self.n_items as u64)
                 .map(|row| row.wrapping_mul(0x9e37_79b1).wrapping_add(offset) & mask)
-                .collect()
+                .collect();
+            if let Some(id) = ids.first_mut().filter(|_| limit > 1 << 50) {
+                *id = u64::MAX;
+            }
+            ids
         });
         Gallery { codebooks, metric: self.metric, codes, ids }
     }
