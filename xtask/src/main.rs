@@ -1,2 +1,95 @@
-//! The tasks of this repository.
-fn main() {}
+//! The tasks of this repository, run as `cargo xtask <command>`.
+//!
+//! One clap declaration, here; one file a command. Tasks run cargo and the `dpq` command as processes and read what
+//! they print; nothing here links the libraries, so that a task compiles in seconds.
+
+mod ci;
+mod process;
+mod reproduce;
+mod tidy;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The tasks of this repository
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything that a change must pass, in order; stops at the first failure
+    Ci {
+        /// Run this step alone
+        #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(ci::STEPS.map(|step| step.name)))]
+        step: Option<String>,
+    },
+    /// Dependencies, file heads, links, committed results: conventions that no compiler checks
+    Tidy,
+    /// Train, encode, index, search and evaluate, and write a report
+    ///
+    /// Each stage is kept under `target/reproduce/` and skipped when nothing that it depends on has changed; an
+    /// interrupted run goes on where it stopped.
+    ReproducePaper(ReproduceArgs),
+}
+
+#[derive(clap::Args)]
+struct ReproduceArgs {
+    /// A folder of `datasets/`
+    #[arg(long, default_value = "fashion-mnist", value_name = "NAME")]
+    dataset: String,
+    /// A configuration of `dpq train`
+    #[arg(long, default_value = "best", value_name = "NAME")]
+    preset: String,
+    /// Trainings, with seeds 1, 2, …; the report gives mean and standard deviation
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    seeds: u16,
+    /// A small training that takes minutes: `--preset quick --seeds 1`
+    #[arg(long, conflicts_with_all = ["preset", "seeds", "write_docs"])]
+    quick: bool,
+    /// Where to train
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: String,
+    /// Copy the report to docs/results.md, docs/results.json and docs/precision-recall.svg
+    #[arg(long)]
+    write_docs: bool,
+}
+
+impl ReproduceArgs {
+    fn run(self) -> Result<()> {
+        let write_docs = self.write_docs;
+        let quick = reproduce::Settings::quick();
+        let settings = reproduce::Settings {
+            preset: if self.quick { quick.preset } else { self.preset },
+            seeds: if self.quick { quick.seeds } else { self.seeds },
+            dataset: self.dataset,
+            device: self.device,
+        };
+        reproduce::run(&settings)?;
+        if write_docs { reproduce::write_docs(&settings) } else { Ok(()) }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    process::enter_repository()?;
+    match cli.command {
+        Command::Ci { step } => ci::run(step.as_deref()),
+        Command::Tidy => tidy::run(),
+        Command::ReproducePaper(args) => args.run(),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! `cargo xtask ci`: everything that a change must pass.
+//!
+//! All compiling steps use the release profile and the whole workspace, so that a dependency is built once.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::process::{cargo, run as run_command};
+use crate::{reproduce, tidy};
+
+/// One step of the check.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    what: &'static str,
+    run: fn() -> Result<()>,
+}
+
+/// The steps, in order: the cheapest and the most often broken come first.
+pub(crate) const STEPS: [Step; 6] = [
+    Step { name: "fmt", what: "the code is formatted", run: fmt },
+    Step { name: "tidy", what: "the conventions of the repository hold", run: tidy::run },
+    Step {
+        name: "clippy",
+        what: "no warning in libraries, commands, tests, examples and benches",
+        run: clippy,
+    },
+    Step { name: "test", what: "tests and the examples in documentation pass", run: test },
+    Step { name: "doc", what: "the documentation builds without a warning", run: doc },
+    Step { name: "reproduce", what: "a small training run gives the table that it should", run: quick },
+];
+
+/// Runs all steps, or one.
+pub(crate) fn run(only: Option<&str>) -> Result<()> {
+    let steps = STEPS.iter().filter(|step| only.is_none_or(|name| name == step.name));
+    let mut summary = String::new();
+    let start = Instant::now();
+    for step in steps {
+        eprintln!("==> {}: {}", step.name, step.what);
+        let start = Instant::now();
+        (step.run)()
+            .with_context(|| format!("step {0} failed; alone: cargo xtask ci --step {0}", step.name))?;
+        let line = format!("==> {:<10} {:>6.0} s", step.name, start.elapsed().as_secs_f64());
+        eprintln!("{line}");
+        summary = summary + &line + "\n";
+    }
+    println!("{summary}==> all passed {:>4.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn fmt() -> Result<()> {
+    run_command(&mut cargo(&["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<()> {
+    let args = ["clippy", "--release", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    run_command(&mut cargo(&args))
+}
+
+fn test() -> Result<()> {
+    run_command(&mut cargo(&["test", "--release", "--locked", "--workspace"]))
+}
+
+fn doc() -> Result<()> {
+    let args = ["doc", "--release", "--locked", "--workspace", "--no-deps"];
+    run_command(cargo(&args).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn quick() -> Result<()> {
+    let results = reproduce::run(&reproduce::Settings::quick())?;
+    reproduce::check_quick(&results)
+}

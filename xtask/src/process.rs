@@ -1,0 +1,86 @@
+//! Running cargo, git and `dpq`.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+/// Makes the repository the current folder, so that all paths in tasks and reports are relative to it.
+pub(crate) fn enter_repository() -> Result<()> {
+    let xtask = env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`, through cargo")?;
+    let root = PathBuf::from(xtask).join("..");
+    env::set_current_dir(&root).with_context(|| format!("cannot enter {}", root.display()))
+}
+
+/// The cargo that runs this task.
+pub(crate) fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args);
+    command
+}
+
+/// Runs a command whose output goes where ours goes.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let line = describe(command);
+    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
+    ensure!(status.success(), "`{line}` failed ({status}), its messages are above");
+    Ok(())
+}
+
+/// Runs a command and returns its stdout; its stderr, where progress and errors are, goes where ours goes.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let line = describe(command);
+    let output =
+        command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start `{line}`"))?;
+    ensure!(output.status.success(), "`{line}` failed ({}), its messages are above", output.status);
+    String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed something that is not UTF-8"))
+}
+
+/// The command line, with the program's name in place of its path.
+fn describe(command: &Command) -> String {
+    let program = PathBuf::from(command.get_program());
+    let program = program.file_name().unwrap_or(command.get_program());
+    let words = [program].into_iter().chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// Builds the `dpq` command and returns the path of the executable.
+pub(crate) fn build_dpq() -> Result<PathBuf> {
+    #[derive(Deserialize)]
+    struct Message {
+        executable: Option<PathBuf>,
+    }
+    let messages = output(&mut cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "--package=dpq",
+        "--bin=dpq",
+        "--message-format=json-render-diagnostics",
+    ]))?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Message>(line).ok()?.executable)
+        .next_back()
+        .context("cargo built dpq but named no executable")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_name_the_command_line() {
+        let error = output(Command::new("sh").args(["-c", "exit 3"])).unwrap_err().to_string();
+        assert!(error.contains("`sh -c exit 3` failed") && error.contains('3'), "{error}");
+        let error = run(&mut Command::new("no-such-program")).unwrap_err().to_string();
+        assert_eq!(error, "cannot start `no-such-program`");
+    }
+
+    #[test]
+    fn stdout_is_returned() {
+        assert_eq!(output(Command::new("sh").args(["-c", "echo found"])).unwrap(), "found\n");
+    }
+}

@@ -1,0 +1,155 @@
+//! What a quick run on Fashion-MNIST must show.
+//!
+//! The floors lie below what the quick preset has been seen to reach by more than seeds and processors differ, and far
+//! above what an untrained network or raw pixels give.
+
+use anyhow::{Result, ensure};
+
+use super::dpq::Usage;
+use super::results::Results;
+
+/// mAP@all at 8, 16, 24 and 32 bits and of unquantised features, at least.
+const FLOORS: [f64; 5] = [0.70, 0.70, 0.70, 0.70, 0.70];
+
+/// Accuracy of the classifier on the gallery, at least.
+const ACCURACY: f64 = 0.80;
+
+/// mAP@all of raw pixels at 8, 16, 24 and 32 bits and unquantised, measured with an independent implementation.
+const PIXELS: [f64; 5] = [0.478, 0.472, 0.471, 0.473, 0.475];
+
+/// How far ours may be from [`PIXELS`].
+const PIXELS_TOLERANCE: f64 = 0.01;
+
+/// How much mAP the codes may lose against the features that they were made from, by length.
+const LOSS: [f64; 4] = [0.006, 0.002, 0.002, 0.002];
+
+/// How much mAP may fall from one length to the next.
+const NOISE: f64 = 0.001;
+
+/// Fails with everything that a quick run should show and `results` do not.
+pub(crate) fn check_quick(results: &Results) -> Result<()> {
+    let complaints = complaints(results);
+    ensure!(complaints.is_empty(), "the quick run is not as it should be:\n  {}", complaints.join("\n  "));
+    Ok(())
+}
+
+fn complaints(results: &Results) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let mut expect = |holds: bool, what: String| {
+        if !holds {
+            complaints.push(what);
+        }
+    };
+    let names = ["8 bits", "16 bits", "24 bits", "32 bits", "unquantised"];
+    let codes: Vec<f64> = results.map_all.values().map(|map| map[0]).collect();
+    let at_5000: Vec<f64> = results.map_at_5000.values().map(|map| map[0]).collect();
+    let features = results.feature_map_all[0];
+
+    let items = &results.items;
+    let counts = [items.query, items.train, items.gallery];
+    expect(counts == [1000, 5000, 64_000], format!("queries, training and gallery images are {counts:?}"));
+    expect(codes.len() == 4, format!("{} code lengths instead of 4", codes.len()));
+
+    for ((name, map), floor) in names.iter().zip(codes.iter().chain([&features])).zip(FLOORS) {
+        expect(
+            (floor..1.0).contains(map),
+            format!("mAP@all at {name} is {map:.4}, at least {floor} is expected"),
+        );
+    }
+    for ((name, map), loss) in names.iter().zip(&codes).zip(LOSS) {
+        let lost = features - map;
+        expect(
+            lost <= loss,
+            format!("{name} lose {lost:.4} mAP against their features, at most {loss} is expected"),
+        );
+    }
+    for (what, maps) in [("mAP@all", &codes), ("mAP@5000", &at_5000)] {
+        for (pair, name) in maps.windows(2).zip(&names[1..]) {
+            expect(
+                pair[1] >= pair[0] - NOISE,
+                format!("{what} falls to {:.4} at {name}: {maps:.4?}", pair[1]),
+            );
+        }
+    }
+    for ((name, map), at_5000) in names.iter().zip(&codes).zip(&at_5000) {
+        let range = *map..1.0;
+        expect(
+            range.contains(at_5000),
+            format!("mAP@5000 at {name} is {at_5000:.4}, below mAP@all {map:.4}"),
+        );
+    }
+    for ((name, map), ties) in names.iter().zip(&codes).zip(results.ties.values()) {
+        let range = ties.worst..=ties.best;
+        expect(
+            range.contains(map) && range.contains(&ties.by_id),
+            format!("mAP@all at {name}, {map:.4}, or by id, {:.4}, is outside {range:.4?}", ties.by_id),
+        );
+    }
+
+    let distortion = &results.distortion;
+    expect(
+        distortion.windows(2).all(|pair| pair[1] < pair[0])
+            && distortion.iter().all(|x| (0.0..1.0).contains(x)),
+        format!("distortion does not fall level by level: {distortion:.5?}"),
+    );
+    for (level, usage) in results.usage.iter().enumerate() {
+        let Usage { used, perplexity, .. } = *usage;
+        expect(used >= 230.0, format!("level {level} uses {used} codewords of 256"));
+        expect((1.0..=used).contains(&perplexity), format!("level {level} has a perplexity of {perplexity}"));
+    }
+    expect(
+        results.usage.windows(2).all(|pair| pair[1].distinct >= pair[0].distinct),
+        "a longer code tells fewer items apart".to_owned(),
+    );
+    let accuracy = results.accuracy.map_or(0.0, |accuracy| accuracy[0]);
+    expect(accuracy >= ACCURACY, format!("accuracy is {accuracy:.4}, at least {ACCURACY} is expected"));
+
+    let baseline = &results.baseline;
+    let pixels = baseline.map_all.values().chain([&baseline.feature_map_all]);
+    for ((name, map), expected) in names.iter().zip(pixels).zip(PIXELS) {
+        expect(
+            (map - expected).abs() <= PIXELS_TOLERANCE,
+            format!("raw pixels have mAP@all {map:.4} at {name}, about {expected} is expected"),
+        );
+    }
+    complaints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_data;
+    use super::*;
+
+    #[test]
+    fn good_results_pass() {
+        assert_eq!(complaints(&test_data::results(1)), Vec::<String>::new());
+    }
+
+    fn check(spoil: impl FnOnce(&mut Results), complaint: &str) {
+        let mut results = test_data::results(1);
+        spoil(&mut results);
+        let found = complaints(&results).join("\n");
+        assert!(found.contains(complaint), "{complaint} is missing from {found}");
+    }
+
+    #[test]
+    fn each_flaw_is_named() {
+        check(|r| r.items.train = 4999, "[1000, 4999, 64000]");
+        check(|r| r.map_all.get_mut(&8).unwrap()[0] = 0.5, "mAP@all at 8 bits is 0.5000");
+        check(|r| r.feature_map_all[0] += 0.004, "16 bits lose 0.00");
+        check(|r| r.map_all.get_mut(&24).unwrap()[0] = 0.86, "mAP@all falls to 0.8587 at 32 bits");
+        check(|r| r.map_at_5000.get_mut(&32).unwrap()[0] = 0.87, "mAP@5000 falls to 0.8700 at 32 bits");
+        check(|r| r.map_at_5000.get_mut(&8).unwrap()[0] = 0.8, "mAP@5000 at 8 bits is 0.8000");
+        check(|r| r.ties.get_mut(&8).unwrap().best = 0.8, "is outside");
+        check(|r| r.distortion[1] = 0.5, "distortion does not fall");
+        check(|r| r.usage[0].used = 100.0, "level 0 uses 100 codewords");
+        check(|r| r.usage[3].distinct = 1.0, "tells fewer items apart");
+        check(|r| r.accuracy = None, "accuracy is 0.0000");
+        check(
+            |r| *r.baseline.map_all.get_mut(&16).unwrap() = 0.4,
+            "raw pixels have mAP@all 0.4000 at 16 bits",
+        );
+        // Not a number is no number in any range.
+        check(|r| r.map_all.get_mut(&8).unwrap()[0] = f64::NAN, "mAP@all at 8 bits is NaN");
+    }
+}

@@ -1,0 +1,290 @@
+//! `results.md`: the numbers of `results.json` in words and tables.
+
+use std::fmt::{self, Display};
+
+use super::results::{ByBits, MeanSd, Results};
+
+/// The main table, for the terminal.
+pub(crate) fn summary(results: &Results) -> String {
+    format!("{}\n{}\n", title(results), main_table(results))
+}
+
+/// The whole report.
+pub(crate) fn markdown(results: &Results) -> String {
+    let items = &results.items;
+    let sections = [
+        format!("# {}", title(results)),
+        "Written by `cargo xtask reproduce-paper`: every number is read from what `dpq` measured. The paper's own \
+         numbers are of other data sets and say nothing beside these."
+            .to_owned(),
+        format!(
+            "One training gives all code lengths. {} training images, {} queries, {} images in the gallery; no image \
+             is in two of them. {}{}",
+            items.train,
+            items.query,
+            items.gallery,
+            results.map_rule.get("text").and_then(|text| text.as_str()).unwrap_or_default(),
+            if results.seeds > 1 { " A number after ± is the standard deviation over the seeds." } else { "" }
+        ),
+        main_table(results).to_string(),
+        "Unquantised is the inner product with the features before quantization: the ceiling of the codes. Raw pixels \
+         are centred by the training mean and scaled to unit length, and coded by residual k-means without a network."
+            .to_owned(),
+        "![Precision by recall](precision-recall.svg)".to_owned(),
+        "## Rankings".to_owned(),
+        "Items with equal scores have no order. mAP@all is the expectation over all orders; beside it the extremes and \
+         the order by id. Precision and recall are expectations as well."
+            .to_owned(),
+        rankings(results).to_string(),
+        "## Codes of the gallery".to_owned(),
+        codes(results).to_string(),
+        "Distortion is the mean squared error of the reconstruction over the mean squared norm of the feature."
+            .to_owned(),
+        "## Times and memory".to_owned(),
+        times(results).to_string(),
+        search_table(results),
+        "## Each training".to_owned(),
+        each_seed(results).to_string(),
+        "## How".to_owned(),
+        how(results),
+    ];
+    sections.join("\n\n") + "\n"
+}
+
+fn title(results: &Results) -> String {
+    format!("Results on {}, preset {}, {}", results.dataset, results.preset, seeds(results))
+}
+
+fn seeds(results: &Results) -> String {
+    match results.seeds {
+        1 => "seed 1".to_owned(),
+        n => format!("seeds 1 to {n}"),
+    }
+}
+
+fn main_table(results: &Results) -> Table {
+    let baseline = &results.baseline;
+    let spread = |value: &MeanSd| match results.seeds {
+        1 => format!("{:.4}", value[0]),
+        _ => format!("{:.4} ± {:.4}", value[0], value[1]),
+    };
+    let gap = |map: &ByBits<MeanSd>, features: &MeanSd| {
+        map.values().map(|map| signed(map[0] - features[0])).collect::<Vec<_>>()
+    };
+    let row = |name: &str, map: &ByBits<MeanSd>, features: &MeanSd| {
+        line(name, map.values().chain([features]).map(spread))
+    };
+    let plain = |name: &str, map: &ByBits<f64>, features: f64| {
+        line(name, map.values().chain([&features]).map(|map| format!("{map:.4}")))
+    };
+    Table {
+        header: line("", lengths(results).chain(["unquantised".to_owned()])),
+        rows: vec![
+            row("mAP@all", &results.map_all, &results.feature_map_all),
+            line("against unquantised", gap(&results.map_all, &results.feature_map_all)),
+            row("mAP@5000", &results.map_at_5000, &results.feature_map_at_5000),
+            line("against unquantised", gap(&results.map_at_5000, &results.feature_map_at_5000)),
+            plain("raw pixels, mAP@all", &baseline.map_all, baseline.feature_map_all),
+            plain("raw pixels, mAP@5000", &baseline.map_at_5000, baseline.feature_map_at_5000),
+        ],
+    }
+}
+
+fn rankings(results: &Results) -> Table {
+    let mut rows = vec![
+        line("mAP@all, ties at worst", results.ties.values().map(|ties| format!("{:.4}", ties.worst))),
+        line("mAP@all, ties by id", results.ties.values().map(|ties| format!("{:.4}", ties.by_id))),
+        line("mAP@all, expectation", results.map_all.values().map(|map| format!("{:.4}", map[0]))),
+        line("mAP@all, ties at best", results.ties.values().map(|ties| format!("{:.4}", ties.best))),
+    ];
+    for (name, by_bits) in [("precision", &results.precision_at), ("recall", &results.recall_at)] {
+        let ranks = by_bits.values().next().into_iter().flat_map(|by_rank| by_rank.keys());
+        rows.extend(ranks.map(|rank| {
+            line(&format!("{name}@{rank}"), by_bits.values().map(|by_rank| format!("{:.4}", by_rank[rank])))
+        }));
+    }
+    Table { header: line("", lengths(results)), rows }
+}
+
+fn codes(results: &Results) -> Table {
+    let usage = &results.usage;
+    Table {
+        header: line("", lengths(results)),
+        rows: vec![
+            line("distortion", results.distortion.iter().map(|x| format!("{x:.5}"))),
+            line("distortion, raw pixels", results.baseline.distortion.iter().map(|x| format!("{x:.5}"))),
+            line("codewords used, last byte", usage.iter().map(|level| format!("{:.0}", level.used))),
+            line("perplexity, last byte", usage.iter().map(|level| format!("{:.1}", level.perplexity))),
+            line("distinct codes", usage.iter().map(|level| format!("{:.0}", level.distinct))),
+        ],
+    }
+}
+
+fn times(results: &Results) -> Table {
+    let (seconds, memory) = (&results.seconds, &results.peak_memory_bytes);
+    let row = |name: &str, seconds: f64, memory: Option<u64>, what: String| {
+        let memory = memory.map_or(String::new(), |bytes| format!("{:.0} MiB", bytes as f64 / 1048576.0));
+        line(name, [format!("{seconds:.1} s"), memory, what])
+    };
+    let images = results.items.query + results.items.gallery;
+    Table {
+        header: line("stage, one training", ["wall time", "peak memory", ""].map(str::to_owned)),
+        rows: vec![
+            row(
+                "train",
+                seconds.train,
+                memory.train,
+                format!("{:.0} images a second", results.train_images_per_second),
+            ),
+            row(
+                "encode",
+                seconds.encode,
+                memory.encode,
+                format!("{images} images, {:.0} a second", results.encode_images_per_second),
+            ),
+            row("index", seconds.index, None, format!("{:.2} bytes an item", results.bytes_per_item)),
+            row("search", seconds.search, None, format!("whole rankings of {} queries", results.items.query)),
+            row("evaluate", seconds.evaluate, memory.evaluate, "the same, at all lengths".to_owned()),
+            row(
+                "all commands",
+                results.wall_seconds,
+                None,
+                "files and unquantised features included".to_owned(),
+            ),
+        ],
+    }
+}
+
+/// Latencies differ by length; threads, kernel and k do not.
+fn search_table(results: &Results) -> String {
+    let Some(first) = results.search.values().next() else { return String::new() };
+    let microseconds = |ns: u64| format!("{:.0} µs", ns as f64 / 1e3);
+    let table = Table {
+        header: line("", lengths(results)),
+        rows: vec![
+            line("one query, median", results.search.values().map(|s| microseconds(s.ns_per_query_median))),
+            line(
+                "one query, 99th percentile",
+                results.search.values().map(|s| microseconds(s.ns_per_query_p99)),
+            ),
+            line("in a batch, a query", results.search.values().map(|s| microseconds(s.batch_ns_per_query))),
+        ],
+    };
+    format!(
+        "The {} nearest of {} items, lookup table included, threads: {}, kernel: {}:\n\n{table}",
+        first.k, results.items.gallery, first.threads, first.kernel
+    )
+}
+
+fn each_seed(results: &Results) -> Table {
+    let mut header = line("seed", lengths(results).map(|bits| format!("mAP@all, {bits}")));
+    header.extend(["unquantised", "accuracy", "training", "codebooks"].map(str::to_owned));
+    let rows = results.per_seed.iter().map(|seed| {
+        let mut row = line(&seed.seed.to_string(), seed.map_all.values().map(|map| format!("{map:.4}")));
+        row.push(format!("{:.4}", seed.feature_map_all));
+        row.push(seed.accuracy.map_or(String::new(), |accuracy| format!("{accuracy:.4}")));
+        row.extend([format!("{:.0} s", seed.seconds.train), format!("`{}`", seed.fingerprint)]);
+        row
+    });
+    Table { header, rows: rows.collect() }
+}
+
+fn how(results: &Results) -> String {
+    let machine = &results.machine;
+    let accuracy = |value: &Option<MeanSd>| value.map_or("none".to_owned(), |[mean, _]| format!("{mean:.4}"));
+    let config = serde_json::to_string_pretty(&results.config).unwrap_or_default();
+    [
+        format!("- Commit: `{}`", results.commit),
+        format!("- Machine: {}, {} cores, {}", machine.cpu, machine.cores, machine.system),
+        format!("- Trained on: {}", results.device),
+        format!(
+            "- Accuracy of the classifier: {} on the gallery, {} on the queries",
+            accuracy(&results.accuracy),
+            accuracy(&results.query_accuracy)
+        ),
+        format!("- Configuration of seed 1:\n\n```json\n{config}\n```"),
+    ]
+    .join("\n")
+}
+
+fn lengths(results: &Results) -> impl Iterator<Item = String> + use<'_> {
+    results.map_all.keys().map(|bits| format!("{bits} bits"))
+}
+
+fn line(name: &str, cells: impl IntoIterator<Item = String>) -> Vec<String> {
+    [name.to_owned()].into_iter().chain(cells).collect()
+}
+
+fn signed(x: f64) -> String {
+    // Minus zero is no loss.
+    if x.abs() < 0.00005 { "0.0000".to_owned() } else { format!("{x:+.4}").replace('-', "−") }
+}
+
+/// A Markdown table whose columns line up in a terminal as well. Rows may be shorter than the header.
+struct Table {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cell = |row: &[String], column: usize| row.get(column).cloned().unwrap_or_default();
+        let all = || [&self.header].into_iter().chain(&self.rows);
+        let width = |column| all().map(|row| cell(row, column).chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
+        let write_row = |f: &mut fmt::Formatter<'_>, row: &[String]| {
+            for (column, &width) in widths.iter().enumerate() {
+                let text = cell(row, column);
+                if column == 0 { write!(f, "| {text:<width$} ")? } else { write!(f, "| {text:>width$} ")? }
+            }
+            f.write_str("|")
+        };
+        write_row(f, &self.header)?;
+        f.write_str("\n")?;
+        for (column, &width) in widths.iter().enumerate() {
+            if column == 0 { write!(f, "|-{:-<width$}-", "")? } else { write!(f, "|-{:-<width$}:", "")? }
+        }
+        f.write_str("|")?;
+        for row in &self.rows {
+            f.write_str("\n")?;
+            write_row(f, row)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{expect, expect_file};
+
+    use super::super::test_data;
+    use super::*;
+
+    #[test]
+    fn report() {
+        expect_file!["test_data/one-seed.txt"].assert_eq(&markdown(&test_data::results(1)));
+    }
+
+    #[test]
+    fn report_of_several_seeds_has_deviations() {
+        expect![[r#"
+            Results on fashion-mnist, preset quick, seeds 1 to 3
+            |                      |          8 bits |         16 bits |         24 bits |         32 bits |     unquantised |
+            |----------------------|----------------:|----------------:|----------------:|----------------:|----------------:|
+            | mAP@all              | 0.8547 ± 0.0010 | 0.8590 ± 0.0010 | 0.8595 ± 0.0010 | 0.8597 ± 0.0010 | 0.8598 ± 0.0010 |
+            | against unquantised  |         −0.0051 |         −0.0008 |         −0.0003 |         −0.0001 |                 |
+            | mAP@5000             | 0.8847 ± 0.0010 | 0.8890 ± 0.0010 | 0.8895 ± 0.0010 | 0.8897 ± 0.0010 | 0.8898 ± 0.0010 |
+            | against unquantised  |         −0.0051 |         −0.0008 |         −0.0003 |         −0.0001 |                 |
+            | raw pixels, mAP@all  |          0.4780 |          0.4720 |          0.4710 |          0.4730 |          0.4750 |
+            | raw pixels, mAP@5000 |          0.5080 |          0.5020 |          0.5010 |          0.5030 |          0.5050 |
+        "#]].assert_eq(&summary(&test_data::results(3)));
+    }
+
+    #[test]
+    fn differences_have_signs() {
+        assert_eq!(
+            [-0.0049, 0.00001, -0.00001, 0.012].map(signed),
+            ["−0.0049", "0.0000", "0.0000", "+0.0120"]
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! The numbers of a report: `results.json`.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::dpq::{Searched, Usage};
+
+/// Mean and sample standard deviation over seeds; the deviation of one seed is 0.
+pub(crate) type MeanSd = [f64; 2];
+
+/// By code length in bits.
+pub(crate) type ByBits<T> = BTreeMap<u32, T>;
+
+/// By number of ranks.
+pub(crate) type ByRank<T> = BTreeMap<u32, T>;
+
+/// All that a report says. Numbers without a standard deviation are means over seeds.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) dataset: String,
+    pub(crate) preset: String,
+    /// How many trainings: their seeds are 1, 2, …
+    pub(crate) seeds: usize,
+    /// Of this repository; `-dirty` if a file that matters differs from it.
+    pub(crate) commit: String,
+    pub(crate) machine: Machine,
+    pub(crate) device: String,
+    /// The training configuration of the first seed.
+    pub(crate) config: Value,
+    pub(crate) items: Items,
+    pub(crate) map_rule: Value,
+
+    pub(crate) map_all: ByBits<MeanSd>,
+    pub(crate) map_at_5000: ByBits<MeanSd>,
+    /// Of the features before quantization.
+    pub(crate) feature_map_all: MeanSd,
+    pub(crate) feature_map_at_5000: MeanSd,
+    /// mAP@all of the worst and the best order of tied items, and of the order by id.
+    pub(crate) ties: ByBits<Ties>,
+    pub(crate) precision_at: ByBits<ByRank<f64>>,
+    pub(crate) recall_at: ByBits<ByRank<f64>>,
+    pub(crate) precision_recall: PrecisionRecall,
+    /// Of the classifier, on the gallery.
+    pub(crate) accuracy: Option<MeanSd>,
+    /// Of the classifier, on the queries.
+    pub(crate) query_accuracy: Option<MeanSd>,
+    /// By level: mean squared error of the gallery's reconstructions over the mean squared norm of its features.
+    pub(crate) distortion: Vec<f64>,
+    /// By level, on the gallery.
+    pub(crate) usage: Vec<Usage>,
+    pub(crate) baseline: BaselineResults,
+
+    /// Wall-clock seconds by stage, one training's share.
+    pub(crate) seconds: Seconds,
+    /// Wall-clock seconds of all commands of one training, process starts and files included.
+    pub(crate) wall_seconds: f64,
+    pub(crate) train_images_per_second: f64,
+    pub(crate) encode_images_per_second: f64,
+    /// Of the first seed.
+    pub(crate) search: ByBits<Searched>,
+    pub(crate) bytes_per_item: f64,
+    /// The most that any command of the kind has held.
+    pub(crate) peak_memory_bytes: PeakMemory,
+    pub(crate) per_seed: Vec<SeedResults>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cores: usize,
+    pub(crate) system: String,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Items {
+    pub(crate) train: usize,
+    pub(crate) query: usize,
+    pub(crate) gallery: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Ties {
+    pub(crate) worst: f64,
+    pub(crate) by_id: f64,
+    pub(crate) best: f64,
+}
+
+/// Curves over one list of recalls.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct PrecisionRecall {
+    pub(crate) recall: Vec<f64>,
+    pub(crate) curves: Vec<NamedCurve>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct NamedCurve {
+    pub(crate) name: String,
+    pub(crate) precision: Vec<f64>,
+}
+
+/// Codes of raw pixels by residual k-means, without a network.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct BaselineResults {
+    pub(crate) map_all: ByBits<f64>,
+    pub(crate) map_at_5000: ByBits<f64>,
+    pub(crate) feature_map_all: f64,
+    pub(crate) feature_map_at_5000: f64,
+    pub(crate) distortion: Vec<f64>,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy)]
+pub(crate) struct Seconds {
+    pub(crate) train: f64,
+    /// Gallery and queries.
+    pub(crate) encode: f64,
+    pub(crate) index: f64,
+    /// All queries over the whole gallery at the four lengths, as far as it is search.
+    pub(crate) search: f64,
+    /// The same, as far as it is evaluation.
+    pub(crate) evaluate: f64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct PeakMemory {
+    pub(crate) train: Option<u64>,
+    pub(crate) encode: Option<u64>,
+    pub(crate) evaluate: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct SeedResults {
+    pub(crate) seed: u16,
+    pub(crate) fingerprint: String,
+    pub(crate) map_all: ByBits<f64>,
+    pub(crate) map_at_5000: ByBits<f64>,
+    pub(crate) feature_map_all: f64,
+    pub(crate) accuracy: Option<f64>,
+    pub(crate) seconds: Seconds,
+}
+
+impl Results {
+    /// One line a key, so that a change shows in a diff without a line for every point of a curve.
+    pub(crate) fn to_json(&self) -> Result<String> {
+        let value = serde_json::to_value(self)?;
+        let fields = value.as_object().context("results are an object")?;
+        let lines: Vec<String> = fields.iter().map(|(key, value)| format!("  \"{key}\": {value}")).collect();
+        Ok(format!("{{\n{}\n}}\n", lines.join(",\n")))
+    }
+
+    pub(crate) fn from_json(json: &str) -> Result<Self> {
+        serde_json::from_str(json).context("these are no results of this version")
+    }
+}

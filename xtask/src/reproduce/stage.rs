@@ -1,0 +1,365 @@
+//! A run of `dpq` that is skipped when its output exists for the same inputs.
+//!
+//! A stage is a folder: the files that the command wrote and `stage.json`. The key in `stage.json` is a SHA-256 over
+//! all that decides the output: the bytes of the `dpq` executable, the files of the data set, the command line and the
+//! keys of the stages before. While a stage runs its folder is `<stage>.partial`; it is renamed when all is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::process;
+
+/// Runs stages, all with the same executable and data set.
+pub(crate) struct Runner {
+    dpq: PathBuf,
+    /// Hash of the executable and the data set.
+    base: String,
+}
+
+/// A finished stage.
+pub(crate) struct Stage<T> {
+    /// Hash of all that decided the output.
+    pub(crate) key: String,
+    /// What the command printed.
+    pub(crate) result: T,
+    /// How long the command took when it ran, process start and reading of files included.
+    pub(crate) wall_seconds: f64,
+    dir: PathBuf,
+}
+
+impl<T> Stage<T> {
+    /// Path of a file of the stage.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.dir.join(name).to_string_lossy().into_owned()
+    }
+}
+
+/// What `stage.json` holds.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    key: String,
+    wall_seconds: f64,
+    /// Names and sizes: a stage whose files are gone runs again.
+    files: Vec<(String, u64)>,
+    result: Value,
+}
+
+const RECORD: &str = "stage.json";
+
+/// In a partial folder: the key of the run that was interrupted.
+const KEY: &str = "key";
+
+impl Runner {
+    /// Hashes the executable and every file in the folder of the data set.
+    pub(crate) fn new(dpq: PathBuf, dataset: &Path) -> Result<Self> {
+        let mut hash = Hash::default();
+        hash.add_file(&dpq)?;
+        hash.add_folder(dataset)?;
+        Ok(Self { dpq, base: hash.finish() })
+    }
+
+    /// Runs `dpq ARGS --json` into the folder `dir`, or finds that it has been run.
+    ///
+    /// `args` are words between single spaces, `OUT` at the start of a word stands for the folder to write to;
+    /// `upstream` are the keys of the stages whose files the command reads.
+    pub(crate) fn run<T: DeserializeOwned>(
+        &self,
+        dir: &Path,
+        upstream: &[&str],
+        args: &str,
+    ) -> Result<Stage<T>> {
+        self.stage(dir, upstream, args, false)
+    }
+
+    /// The same, for a command that goes on from the files of an interrupted run when it is given `--resume`.
+    pub(crate) fn run_resumable<T: DeserializeOwned>(
+        &self,
+        dir: &Path,
+        upstream: &[&str],
+        args: &str,
+    ) -> Result<Stage<T>> {
+        self.stage(dir, upstream, args, true)
+    }
+
+    fn stage<T: DeserializeOwned>(
+        &self,
+        dir: &Path,
+        upstream: &[&str],
+        args: &str,
+        resumable: bool,
+    ) -> Result<Stage<T>> {
+        let key = self.key(upstream, args);
+        let (record, note) = match finished(dir, &key) {
+            Some(record) => (record, ", unchanged"),
+            None => (self.execute(dir, &key, args, resumable)?, ""),
+        };
+        eprintln!("    {:<48} {:>7.1} s{note}", dir.display(), record.wall_seconds);
+        let result = serde_json::from_value(record.result)
+            .with_context(|| format!("dpq {args} printed JSON of an unknown form"))?;
+        Ok(Stage { key, result, wall_seconds: record.wall_seconds, dir: dir.to_owned() })
+    }
+
+    fn key(&self, upstream: &[&str], args: &str) -> String {
+        let mut hash = Hash::default();
+        hash.add(self.base.as_bytes());
+        hash.add(args.as_bytes());
+        upstream.iter().for_each(|key| hash.add(key.as_bytes()));
+        hash.finish()
+    }
+
+    fn execute(&self, dir: &Path, key: &str, args: &str, resumable: bool) -> Result<Record> {
+        let partial = dir.with_extension("partial");
+        let key_file = partial.join(KEY);
+        let resume = resumable && fs::read_to_string(&key_file).is_ok_and(|found| found == key);
+        if !resume {
+            remove(&partial)?;
+            fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
+            fs::write(&key_file, key)?;
+        }
+
+        let out = partial.to_string_lossy();
+        let mut command = Command::new(&self.dpq);
+        command.args(args.split(' ').map(|word| match word.strip_prefix("OUT") {
+            Some(file) => format!("{out}{file}"),
+            None => word.to_owned(),
+        }));
+        command.arg("--json");
+        if resume {
+            command.arg("--resume");
+        }
+        let start = Instant::now();
+        let printed = process::output(&mut command)?;
+        let wall_seconds = start.elapsed().as_secs_f64();
+        let result =
+            serde_json::from_str(&printed).with_context(|| format!("dpq {args} printed no JSON object"))?;
+
+        fs::remove_file(&key_file)?;
+        let record = Record { key: key.to_owned(), wall_seconds, files: list(&partial)?, result };
+        fs::write(partial.join(RECORD), serde_json::to_string(&record)?)?;
+        remove(dir)?;
+        fs::rename(&partial, dir).with_context(|| format!("cannot rename {}", partial.display()))?;
+        Ok(record)
+    }
+}
+
+/// The record of a stage whose key is `key` and whose files are all there.
+fn finished(dir: &Path, key: &str) -> Option<Record> {
+    let text = fs::read_to_string(dir.join(RECORD)).ok()?;
+    let record: Record = serde_json::from_str(&text).ok()?;
+    let is_there =
+        |(name, len): &(String, u64)| fs::metadata(dir.join(name)).is_ok_and(|file| file.len() == *len);
+    (record.key == key && record.files.iter().all(is_there)).then_some(record)
+}
+
+fn list(dir: &Path) -> Result<Vec<(String, u64)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            files.push((entry.file_name().to_string_lossy().into_owned(), entry.metadata()?.len()));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    if dir.exists() {
+        fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    }
+    Ok(())
+}
+
+/// SHA-256 over a list of byte strings, each preceded by its length so that no two lists are alike.
+#[derive(Default)]
+struct Hash(Sha256);
+
+impl Hash {
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<()> {
+        self.add(&fs::read(path).with_context(|| format!("cannot read {}", path.display()))?);
+        Ok(())
+    }
+
+    /// Adds the names and contents of all files below a folder, in the order of their names.
+    fn add_folder(&mut self, dir: &Path) -> Result<()> {
+        let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+        let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        paths.sort();
+        for path in paths {
+            self.add(path.file_name().unwrap_or_default().as_encoded_bytes());
+            if path.is_dir() { self.add_folder(&path)? } else { self.add_file(&path)? }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> String {
+        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+impl<T> Stage<T> {
+    /// A stage that printed `result` and wrote nothing.
+    pub(crate) fn for_test(result: T) -> Self {
+        Self { key: String::new(), result, wall_seconds: 1.0, dir: PathBuf::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Stands in for `dpq WORD OUT`: writes a file, notes the call, fails while there is a file `broken`.
+    const FAKE: &str = r#"#!/bin/sh
+cd "$(dirname "$0")"
+echo "$*" >> calls
+echo "half" > "$2/half"
+[ -e broken ] && exit 1
+echo "$1" > "$2/out.txt"
+echo '{"word": "'$1'"}'
+"#;
+
+    #[derive(Debug, Deserialize)]
+    struct Printed {
+        word: String,
+    }
+
+    struct Bench {
+        dir: TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let bench = Self { dir: tempfile::tempdir().unwrap() };
+            fs::create_dir(bench.path("data")).unwrap();
+            fs::write(bench.path("data/dataset.toml"), "name = \"a\"").unwrap();
+            bench.install(FAKE);
+            bench
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn install(&self, script: &str) {
+            fs::write(self.path("dpq"), script).unwrap();
+            fs::set_permissions(self.path("dpq"), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+
+        fn run(&self, resumable: bool, upstream: &[&str], word: &str) -> Result<Stage<Printed>> {
+            let runner = Runner::new(self.path("dpq"), &self.path("data"))?;
+            runner.stage(&self.path("stage"), upstream, &format!("{word} OUT"), resumable)
+        }
+
+        /// Arguments of the calls so far, without the folder.
+        fn calls(&self) -> Vec<String> {
+            let partial = self.path("stage.partial");
+            let calls = fs::read_to_string(self.path("calls")).unwrap_or_default();
+            calls.lines().map(|line| line.replace(&*partial.to_string_lossy(), "OUT")).collect()
+        }
+    }
+
+    #[test]
+    fn a_stage_runs_once_for_the_same_inputs() {
+        let bench = Bench::new();
+        let first = bench.run(false, &["a"], "x").unwrap();
+        assert_eq!(first.result.word, "x");
+        assert_eq!(fs::read_to_string(first.file("out.txt")).unwrap(), "x\n");
+        let second = bench.run(false, &["a"], "x").unwrap();
+        assert_eq!((second.result.word, second.key), ("x".to_owned(), first.key.clone()));
+        assert_eq!(second.wall_seconds, first.wall_seconds);
+        assert_eq!(bench.calls(), ["x OUT --json"]);
+    }
+
+    #[test]
+    fn a_stage_runs_again_when_an_input_changes() {
+        let bench = Bench::new();
+        let mut keys = Vec::new();
+        let mut run = |upstream: &[&str], word: &str| {
+            let n_calls = bench.calls().len();
+            let key = bench.run(false, upstream, word).unwrap().key;
+            assert_eq!(bench.calls().len(), n_calls + 1);
+            assert!(!keys.contains(&key));
+            keys.push(key);
+        };
+        run(&["a"], "x");
+        run(&["b"], "x");
+        run(&[], "x");
+        run(&["a"], "y");
+        fs::write(bench.path("data/dataset.toml"), "name = \"b\"").unwrap();
+        run(&["a"], "x");
+        fs::write(bench.path("data/train.txt"), "").unwrap();
+        run(&["a"], "x");
+        bench.install(&format!("{FAKE}# another version\n"));
+        run(&["a"], "x");
+        // Not the inputs, but the output: a file is gone.
+        fs::remove_file(bench.path("stage/out.txt")).unwrap();
+        let n_calls = bench.calls().len();
+        bench.run(false, &["a"], "x").unwrap();
+        assert_eq!(bench.calls().len(), n_calls + 1);
+    }
+
+    #[test]
+    fn a_failed_stage_names_its_command_and_leaves_no_output() {
+        let bench = Bench::new();
+        fs::write(bench.path("broken"), "").unwrap();
+        let error = bench.run(false, &[], "x").map(|stage| stage.result).unwrap_err().to_string();
+        assert!(error.contains("`dpq x ") && error.contains("failed"), "{error}");
+        assert!(!bench.path("stage").exists());
+        fs::remove_file(bench.path("broken")).unwrap();
+        bench.run(false, &[], "x").unwrap();
+        assert_eq!(bench.calls(), ["x OUT --json", "x OUT --json"]);
+    }
+
+    #[test]
+    fn only_a_resumable_stage_with_the_same_inputs_goes_on() {
+        let bench = Bench::new();
+        let broken = bench.path("broken");
+        let interrupt = |word| {
+            fs::write(&broken, "").unwrap();
+            bench.run(true, &[], word).map(|stage| stage.result).unwrap_err();
+            fs::remove_file(&broken).unwrap();
+        };
+        interrupt("x");
+        assert!(bench.path("stage.partial/half").exists());
+        bench.run(true, &[], "x").unwrap();
+        interrupt("y");
+        bench.run(true, &[], "z").unwrap();
+        interrupt("y");
+        bench.run(false, &[], "y").unwrap();
+        let expected = ["x", "x resumed", "y", "z", "y", "y"].map(|call| {
+            format!("{} OUT --json{}", &call[..1], if call.len() > 1 { " --resume" } else { "" })
+        });
+        assert_eq!(bench.calls(), expected);
+        assert!(!bench.path("stage.partial").exists());
+        assert!(!bench.path("stage/key").exists());
+    }
+
+    #[test]
+    fn output_of_another_form_is_an_error() {
+        let bench = Bench::new();
+        bench.install("#!/bin/sh\necho nothing\n");
+        let error = bench.run(false, &[], "x").map(|stage| stage.result).unwrap_err().to_string();
+        assert_eq!(error, "dpq x OUT printed no JSON object");
+        bench.install("#!/bin/sh\necho '{\"other\": 1}'\n");
+        let error = bench.run(false, &[], "x").map(|stage| stage.result).unwrap_err().to_string();
+        assert_eq!(error, "dpq x OUT printed JSON of an unknown form");
+    }
+}

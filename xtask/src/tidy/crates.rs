@@ -1,0 +1,119 @@
+//! Dependencies: the arrows of `docs/architecture.md`, and the size of what a library pulls in.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use serde::Deserialize;
+
+use crate::process::{cargo, output};
+
+/// Each package of the workspace and those of ours that it may depend on, in tests as well.
+const ARROWS: [(&str, &[&str]); 8] = [
+    ("dpq-file", &[]),
+    ("dpq-codebook", &["dpq-file"]),
+    ("dpq-index", &["dpq-codebook", "dpq-file"]),
+    ("dpq-eval", &[]),
+    ("dpq-data", &[]),
+    ("dpq-model", &["dpq-codebook", "dpq-file"]),
+    ("dpq", &["dpq-codebook", "dpq-data", "dpq-eval", "dpq-file", "dpq-index", "dpq-model"]),
+    ("xtask", &[]),
+];
+
+/// Dependencies that only some packages may have. A name covers all that begin with it and a hyphen.
+const OWNERS: [(&str, &[&str]); 4] = [
+    ("candle", &["dpq-model"]),
+    ("clap", &["dpq", "xtask"]),
+    ("anyhow", &["dpq", "xtask"]),
+    ("serde_json", &["dpq", "dpq-file", "dpq-model", "xtask"]),
+];
+
+/// Crates in a library's normal dependency tree, itself included, at most.
+const TREE_SIZES: [(&str, usize); 2] = [("dpq-index", 40), ("dpq-eval", 8)];
+
+/// What `cargo metadata` prints, as far as it is used.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+}
+
+pub(super) fn check() -> Result<Vec<String>> {
+    let metadata = output(&mut cargo(&["metadata", "--locked", "--no-deps", "--format-version=1"]))?;
+    let mut complaints = arrows(&serde_json::from_str(&metadata)?);
+    for (package, most) in TREE_SIZES {
+        let args = ["tree", "--locked", "--edges=normal", "--prefix=none", "--no-dedupe", "-p", package];
+        let tree = output(&mut cargo(&args))?;
+        let crates: BTreeSet<&str> = tree.lines().filter(|line| !line.is_empty()).collect();
+        println!("{package}: {} crates, at most {most}", crates.len());
+        if crates.len() > most {
+            complaints
+                .push(format!("{package} pulls in {} crates, at most {most} are allowed", crates.len()));
+        }
+    }
+    Ok(complaints)
+}
+
+fn arrows(metadata: &Metadata) -> Vec<String> {
+    let ours = |name: &str| ARROWS.iter().find(|(package, _)| *package == name);
+    let mut complaints = Vec::new();
+    for package in &metadata.packages {
+        let name = package.name.as_str();
+        let Some((_, allowed)) = ours(name) else {
+            complaints
+                .push(format!("{name} is in the workspace but not in the table of xtask/src/tidy/crates.rs"));
+            continue;
+        };
+        for Dependency { name: dependency } in &package.dependencies {
+            let upwards = ours(dependency).is_some() && !allowed.contains(&dependency.as_str());
+            let owner = OWNERS.iter().find(|(owned, _)| {
+                dependency.strip_prefix(owned).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+            });
+            if upwards || owner.is_some_and(|(_, owners)| !owners.contains(&name)) {
+                complaints.push(format!("{name} must not depend on {dependency} (docs/architecture.md)"));
+            }
+        }
+    }
+    complaints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, dependencies: &[&str]) -> Vec<String> {
+        let dependency = |name: &&str| Dependency { name: (*name).to_owned() };
+        let dependencies = dependencies.iter().map(dependency).collect();
+        arrows(&Metadata { packages: vec![Package { name: name.to_owned(), dependencies }] })
+    }
+
+    #[test]
+    fn arrows_go_down() {
+        assert!(check("dpq-index", &["dpq-codebook", "dpq-file", "rayon"]).is_empty());
+        assert!(check("dpq", &["dpq-model", "dpq-index", "clap", "anyhow"]).is_empty());
+        assert_eq!(check("dpq-codebook", &["dpq-index"]).len(), 1);
+        assert_eq!(check("dpq-index", &["dpq-eval", "dpq-data"]).len(), 2);
+        assert_eq!(check("xtask", &["dpq-file"]).len(), 1);
+    }
+
+    #[test]
+    fn some_dependencies_have_owners() {
+        assert!(check("dpq-model", &["candle-core", "candle-nn", "serde_json"]).is_empty());
+        assert_eq!(check("dpq", &["candle-core", "clap", "clap-verbosity"]).len(), 1);
+        assert_eq!(check("dpq-eval", &["anyhow", "clap", "serde_json", "candlelight"]).len(), 3);
+    }
+
+    #[test]
+    fn a_new_package_needs_a_row() {
+        assert_eq!(check("dpq-server", &[]).len(), 1);
+    }
+}

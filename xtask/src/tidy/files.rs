@@ -1,0 +1,147 @@
+//! Tracked files: heads and lengths of sources, what must not be in them, links between documents.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::process::output;
+
+/// Lines of a source file, at most. The aim is 400.
+const MOST_LINES: usize = 450;
+
+/// What no source file holds. Written in two parts, for this is a source file.
+const BANNED: [(&str, &str); 4] = [
+    (concat!("#[ign", "ore"), "a test that does not run proves nothing; a slow one returns early"),
+    (concat!("should_", "panic"), "a test says which error it expects"),
+    (concat!("todo", "!("), "unfinished"),
+    (concat!("dbg", "!("), "left over from a search for a defect"),
+];
+
+/// Beginnings of paths that exist on one machine only.
+const MACHINE_PATHS: [&str; 4] =
+    [concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Us", "ers/"), concat!("/tm", "p/")];
+
+pub(super) fn check() -> Result<Vec<String>> {
+    let root = std::env::current_dir()?;
+    let root = root.to_string_lossy();
+    let files = output(Command::new("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]))?;
+    let mut complaints = Vec::new();
+    for name in files.lines() {
+        // Neither data nor a file that was removed and not yet committed is text.
+        let Ok(text) = fs::read_to_string(name) else { continue };
+        let mut found = machine_paths(&text, &root);
+        if name.ends_with(".rs") {
+            found.extend(source(&text));
+        }
+        if name.ends_with(".md") {
+            found.extend(
+                links(&text)
+                    .filter(|link| !leads_somewhere(name, link))
+                    .map(|link| format!("the link to {link} leads nowhere")),
+            );
+        }
+        complaints.extend(found.into_iter().map(|complaint| format!("{name}: {complaint}")));
+    }
+    Ok(complaints)
+}
+
+fn source(text: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if !text.starts_with("//!") {
+        complaints.push("does not begin with `//!`; say what the file knows".to_owned());
+    }
+    let n_lines = text.lines().count();
+    if n_lines > MOST_LINES {
+        complaints.push(format!("has {n_lines} lines, more than {MOST_LINES}; split it by meaning"));
+    }
+    for (banned, why) in BANNED {
+        complaints.extend(lines_with(text, banned).map(|line| format!("line {line}: `{banned}`: {why}")));
+    }
+    complaints
+}
+
+fn machine_paths(text: &str, root: &str) -> Vec<String> {
+    let at_start = |before: &str| !before.ends_with(|c: char| c.is_alphanumeric() || "._-/*".contains(c));
+    let mut complaints = Vec::new();
+    for path in MACHINE_PATHS.iter().chain([&root]) {
+        for (n, line) in text.lines().enumerate() {
+            if line.match_indices(path).any(|(at, _)| at_start(&line[..at])) {
+                complaints.push(format!("line {}: a path of one machine, {path}", n + 1));
+            }
+        }
+    }
+    complaints
+}
+
+fn lines_with(text: &str, what: &str) -> impl Iterator<Item = usize> {
+    text.lines().enumerate().filter(move |(_, line)| line.contains(what)).map(|(n, _)| n + 1)
+}
+
+/// Targets of the links and images of a Markdown text, in Markdown or HTML, code blocks left out.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let mut in_code = false;
+    let prose = text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        in_code ^= fence;
+        !in_code && !fence
+    });
+    prose.flat_map(|line| {
+        [("](", ')'), ("src=\"", '"'), ("href=\"", '"')].into_iter().flat_map(move |(start, end)| {
+            line.split(start).skip(1).filter_map(move |rest| rest.split(end).next())
+        })
+    })
+}
+
+/// Whether a link from the file `from` is to a file of the repository that exists, or to elsewhere.
+fn leads_somewhere(from: &str, link: &str) -> bool {
+    let elsewhere = ["https://", "http://", "mailto:", "#"].iter().any(|start| link.starts_with(start));
+    let path = link.split(['#', ' ']).next().unwrap_or_default();
+    elsewhere || Path::new(from).parent().is_some_and(|dir| dir.join(path).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_have_heads_and_a_length() {
+        assert!(source("//! What it is.\n").is_empty());
+        assert_eq!(source("fn main() {}\n").len(), 1);
+        assert_eq!(source(&"//!\n".repeat(MOST_LINES + 1)).len(), 1);
+    }
+
+    #[test]
+    fn banned_words_are_found_by_line() {
+        for (banned, _) in BANNED {
+            let found = source(&format!("//! A file.\n{banned}"));
+            assert!(found.len() == 1 && found[0].starts_with("line 2: "), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn paths_of_a_machine_are_found() {
+        for path in MACHINE_PATHS {
+            assert_eq!(machine_paths(&format!("see `{path}me/x`"), "nowhere").len(), 1);
+            assert!(machine_paths(&format!("https://example.org{path}x"), "nowhere").is_empty());
+        }
+        assert_eq!(machine_paths("//! In /srv/checkout/dpq.", "/srv/checkout").len(), 1);
+    }
+
+    #[test]
+    fn links_are_read_from_prose() {
+        let text =
+            "[a](b.md) and ![c](d.svg#x \"title\")\n```\n[no](link)\n```\n<img src=\"e.svg\"> [f](https://g)";
+        assert_eq!(links(text).collect::<Vec<_>>(), ["b.md", "d.svg#x \"title\"", "https://g", "e.svg"]);
+    }
+
+    #[test]
+    fn links_are_relative_to_their_file() {
+        // Tests of a package run in its folder.
+        assert!(leads_somewhere("src/tidy/README.md", "files.rs#head"));
+        assert!(leads_somewhere("src/tidy/README.md", "../main.rs \"title\""));
+        assert!(leads_somewhere("README.md", "https://example.org/missing"));
+        assert!(!leads_somewhere("README.md", "missing.md"));
+    }
+}
