@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::manifest::{IdxPart, Images, Manifest};
+use crate::list::parse_list;
+use crate::manifest::{DataFile, IdxPart, Images, Manifest, read_file};
 use crate::split::Splits;
 use crate::{Error, ImageShape, Split, parse_idx, read_image};
 
@@ -30,6 +31,9 @@ enum Pixels {
 impl Dataset {
     /// Opens a data set folder by its `dataset.toml` and checks its files against the checksums there.
     ///
+    /// The format is described in `datasets/README.md`. Splits are the files under `[splits]`, or else what `[protocol]`
+    /// draws.
+    ///
     /// # Errors
     /// [`Error::File`] names a file that is damaged, [`Error::Split`] says why the splits cannot be.
     pub fn open(dir: &Path) -> Result<Self, Error> {
@@ -38,13 +42,17 @@ impl Dataset {
         let shape = manifest.shape.check(&path)?;
         let mut dataset = match &manifest.images {
             Images::Idx { parts } => Self::from_idx(dir, shape, parts, manifest.classes)?,
-            Images::Folder { path } => Self::from_folder(&dir.join(path), shape)?,
-            Images::List { path } => Self::from_list(&dir.join(path), shape)?,
+            Images::Folder { path: images } => {
+                Self::from_folder(&dir.join(images), shape)?.with_classes(manifest.classes, &path)?
+            }
+            Images::List { path: list } => {
+                Self::from_list(&dir.join(list), shape)?.with_classes(manifest.classes, &path)?
+            }
         };
         dataset.name = manifest.name;
         let [query, train] = match (&manifest.splits, &manifest.protocol) {
             (Some(files), _) => [files.query.read_rows(dir)?, files.train.read_rows(dir)?],
-            (None, Some(protocol)) => protocol.draw(&dataset.first_labels(&path)?, &dataset.class_names)?,
+            (None, Some(protocol)) => protocol.draw(&dataset.only_labels(&path)?, &dataset.class_names)?,
             (None, None) => {
                 return Err(Error::file(
                     path,
@@ -59,15 +67,15 @@ impl Dataset {
 
     /// Finds the PNG and JPEG images of a folder, in the order of their names.
     ///
-    /// Sub-folders are classes. Without any, the folder's own images are taken, and they have no class.
+    /// Sub-folders are classes. Without any, the folder's own images are taken, and they have no class. Hidden files and
+    /// files that are not named `.png`, `.jpg` or `.jpeg` are skipped.
     ///
     /// # Errors
-    /// [`Error::File`] if there is no image, or images lie beside sub-folders; [`Error::Io`] if the folder cannot be read.
+    /// [`Error::File`] if there is no image, images lie beside sub-folders, or a class has folders inside; [`Error::Io`] if
+    /// the folder cannot be read.
     pub fn from_folder(dir: &Path, shape: ImageShape) -> Result<Self, Error> {
         let shape = shape.check(dir)?;
-        let entries = sorted_entries(dir)?;
-        let (folders, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|path| path.is_dir());
-        let own: Vec<_> = files.into_iter().filter(|path| is_image(path)).collect();
+        let (folders, own) = folders_and_images(dir)?;
         if folders.is_empty() {
             if own.is_empty() {
                 return Err(Error::file(dir, "no PNG or JPEG image in this folder"));
@@ -83,7 +91,13 @@ impl Dataset {
         }
         let (mut paths, mut labels, mut names) = (vec![], vec![], vec![]);
         for (class, folder) in (0..).zip(&folders) {
-            let images: Vec<_> = sorted_entries(folder)?.into_iter().filter(|path| is_image(path)).collect();
+            let (inner, images) = folders_and_images(folder)?;
+            if let Some(inner) = inner.first() {
+                return Err(Error::file(
+                    inner,
+                    "a folder inside the folder of a class, expected images only",
+                ));
+            }
             if images.is_empty() {
                 return Err(Error::file(folder, "no PNG or JPEG image in the folder of this class"));
             }
@@ -95,61 +109,87 @@ impl Dataset {
         Ok(Self::new(dir, shape, names, Pixels::Files(paths), labels, label_starts))
     }
 
-    /// Reads a list of images: lines of a path, relative to the list's folder, and the names of its classes, separated by
-    /// white space. Empty lines and lines that begin with `#` are skipped. Classes are ordered by name, numbers by value.
+    /// Reads a list of images: lines of a path, relative to the list's folder, and its classes, separated by white space.
+    ///
+    /// Empty lines and lines that begin with `#` are skipped. Classes are whatever words occur: numbers first, by value,
+    /// then names. (`classes` in `dataset.toml` fixes them, and then a class may be a name or an index.)
     ///
     /// # Errors
-    /// [`Error::File`] if there is no image, or only some have classes.
+    /// [`Error::File`] if there is no image, an image occurs twice, or only some have classes.
     pub fn from_list(list: &Path, shape: ImageShape) -> Result<Self, Error> {
         let shape = shape.check(list)?;
-        let text = fs::read_to_string(list).map_err(Error::io("read", list))?;
-        let lines: Vec<Vec<&str>> = text
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .filter(|words| words.first().is_some_and(|word| !word.starts_with('#')))
-            .collect();
-        if lines.is_empty() {
-            return Err(Error::file(list, "no image in this list"));
-        }
-        let mut names: Vec<&str> = lines.iter().flat_map(|words| &words[1..]).copied().collect();
-        names.sort_unstable_by_key(|name| (name.parse::<u64>().unwrap_or(u64::MAX), *name));
+        let text = String::from_utf8(read_file(list, "correct the path or make the list")?)
+            .map_err(|_| Error::file(list, "not UTF-8 text, expected lines of a path and its classes"))?;
+        let items = parse_list(&text).map_err(|reason| Error::file(list, reason))?;
+        let mut names: Vec<&str> = items.iter().flat_map(|(_, classes)| classes).copied().collect();
+        let order = |name: &str| (name.parse::<u64>().unwrap_or(u64::MAX), name.to_owned());
+        names.sort_by_cached_key(|name| order(name));
         names.dedup();
-        if let Some(words) = lines.iter().find(|words| words.len() == 1 && !names.is_empty()) {
-            return Err(Error::file(list, format!("`{}` has no class, others have", words[0])));
-        }
         let classes: HashMap<&str, u32> = names.iter().copied().zip(0..).collect();
         let folder = list.parent().unwrap_or(Path::new(""));
         let (mut labels, mut label_starts) = (vec![], vec![0]);
-        for words in &lines {
-            let mut own: Vec<u32> = words[1..].iter().map(|name| classes[name]).collect();
+        for (_, words) in &items {
+            let mut own: Vec<u32> = words.iter().map(|name| classes[name]).collect();
             own.sort_unstable();
             own.dedup();
             labels.extend(own);
             label_starts.push(labels.len());
         }
-        let paths = lines.iter().map(|words| folder.join(words[0])).collect();
+        let paths = items.iter().map(|(path, _)| folder.join(path)).collect();
         let names = names.into_iter().map(str::to_owned).collect();
         Ok(Self::new(list, shape, names, Pixels::Files(paths), labels, label_starts))
+    }
+
+    /// Makes `names` the classes, in this order; the classes so far are among these names or are indices into them.
+    fn with_classes(mut self, names: Vec<String>, manifest: &Path) -> Result<Self, Error> {
+        if names.is_empty() {
+            return Ok(self);
+        }
+        let index = |class: &String| {
+            let by_name = names.iter().position(|name| name == class);
+            let by_index = || class.parse().ok().filter(|&index| index < names.len());
+            by_name.or_else(by_index).map(|index| index as u32).ok_or_else(|| {
+                let reason =
+                    format!("an image has class `{class}`, expected one of the {} classes here", names.len());
+                Error::file(manifest, reason)
+            })
+        };
+        let new = self.class_names.iter().map(index).collect::<Result<Vec<_>, _>>()?;
+        // A name and its index are the same class, so an image may have had it twice.
+        let (mut labels, mut label_starts) = (vec![], vec![0]);
+        for row in 0..self.len() {
+            let mut own: Vec<u32> = self.labels(row).iter().map(|&class| new[class as usize]).collect();
+            own.sort_unstable();
+            own.dedup();
+            labels.extend(own);
+            label_starts.push(labels.len());
+        }
+        (self.class_names, self.labels, self.label_starts) = (names, labels, label_starts);
+        Ok(self)
     }
 
     fn from_idx(dir: &Path, shape: ImageShape, parts: &[IdxPart], names: Vec<String>) -> Result<Self, Error> {
         let (mut pixels, mut labels) = (vec![], vec![]);
         for part in parts {
-            let parse = |file: &crate::manifest::DataFile| {
+            let parse = |file: &DataFile| {
                 parse_idx(&file.read(dir)?).map_err(|reason| Error::file(dir.join(&file.file), reason))
             };
             let (size, images) = parse(&part.images)?;
             let (n, classes) = parse(&part.labels)?;
             if size.len() != 3 || size[1..] != [shape.height, shape.width] || shape.channels != 1 {
-                let reason = format!("images of shape {size:?}, dataset.toml says {shape:?}");
+                let reason = format!("an array of shape {size:?}, dataset.toml says images of {shape}");
                 return Err(Error::file(dir.join(&part.images.file), reason));
             }
             if n[..] != size[..1] {
-                let reason = format!("{} labels for {} images", classes.len(), size[0]);
+                let reason = format!(
+                    "labels of shape {n:?} for {} images, expected one label an image, take both files from one release",
+                    size[0]
+                );
                 return Err(Error::file(dir.join(&part.labels.file), reason));
             }
             if let Some(class) = classes.iter().find(|&&class| usize::from(class) >= names.len()) {
-                let reason = format!("class {class}, dataset.toml names {} classes", names.len());
+                let reason =
+                    format!("class {class}, dataset.toml names {} classes, counted from 0", names.len());
                 return Err(Error::file(dir.join(&part.labels.file), reason));
             }
             pixels.extend(images);
@@ -256,21 +296,23 @@ impl Dataset {
     }
 
     /// The one label of each row, which drawing splits by class needs.
-    fn first_labels(&self, manifest: &Path) -> Result<Vec<u32>, Error> {
-        let several = || {
-            Error::file(
-                manifest,
-                "[protocol] draws splits where every image has one class, give [splits] files instead",
-            )
+    fn only_labels(&self, manifest: &Path) -> Result<Vec<u32>, Error> {
+        let only = |row| match *self.labels(row) {
+            [label] => Ok(label),
+            ref labels => {
+                let reason = format!(
+                    "[protocol] needs one class an image, row {row} has {}, give [splits] files instead",
+                    labels.len()
+                );
+                Err(Error::file(manifest, reason))
+            }
         };
-        (0..self.len())
-            .map(|row| <[u32; 1]>::try_from(self.labels(row)).map(|[label]| label))
-            .collect::<Result<_, _>>()
-            .map_err(|_| several())
+        (0..self.len()).map(only).collect()
     }
 }
 
-fn sorted_entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The folders and the images in a folder, each in the order of their names, so that rows do not depend on the disk.
+fn folders_and_images(dir: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
     let entries = fs::read_dir(dir).map_err(Error::io("read folder", dir))?;
     let mut paths = entries
         .map(|entry| entry.map(|entry| entry.path()))
@@ -278,7 +320,9 @@ fn sorted_entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         .map_err(Error::io("read folder", dir))?;
     paths.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
     paths.sort_unstable();
-    Ok(paths)
+    let (folders, mut files): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.is_dir());
+    files.retain(|path| is_image(path));
+    Ok((folders, files))
 }
 
 fn is_image(path: &Path) -> bool {

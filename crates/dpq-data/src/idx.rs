@@ -2,20 +2,23 @@
 
 use std::io::Read;
 
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 
 /// Reads an IDX array of unsigned bytes, plain or compressed with gzip: its shape and its values, row-major.
 ///
 /// # Errors
 /// A sentence that says what is wrong with the bytes.
 pub fn parse_idx(bytes: &[u8]) -> Result<(Vec<usize>, Vec<u8>), String> {
-    if bytes.starts_with(&[0x1f, 0x8b]) { read_idx(GzDecoder::new(bytes)) } else { read_idx(bytes) }
+    if bytes.starts_with(&[0x1f, 0x8b]) { read_idx(MultiGzDecoder::new(bytes)) } else { read_idx(bytes) }
 }
 
 fn read_idx(mut reader: impl Read) -> Result<(Vec<usize>, Vec<u8>), String> {
     let mut word = || {
         let mut word = [0; 4];
-        reader.read_exact(&mut word).map(|()| word).map_err(|error| format!("damaged IDX header ({error})"))
+        reader
+            .read_exact(&mut word)
+            .map(|()| word)
+            .map_err(|error| format!("damaged IDX header ({error}), get the file again"))
     };
     let magic = word()?;
     let [0, 0, 8, n_dims] = magic else {
@@ -29,10 +32,14 @@ fn read_idx(mut reader: impl Read) -> Result<(Vec<usize>, Vec<u8>), String> {
         .iter()
         .try_fold(1usize, |n, &size| n.checked_mul(size))
         .ok_or_else(|| format!("the IDX header claims the impossible shape {shape:?}"))?;
-    // One byte more than claimed tells whether something follows. Memory grows with what is there, not with the claim.
-    let mut values = Vec::new();
+    // One byte more than claimed tells whether something follows. Beyond 64 MiB, memory grows with what is there, not with
+    // the claim.
+    let mut values = Vec::with_capacity(expected.min(1 << 26));
     let limit = (expected as u64).saturating_add(1);
-    reader.take(limit).read_to_end(&mut values).map_err(|error| format!("damaged data ({error})"))?;
+    reader
+        .take(limit)
+        .read_to_end(&mut values)
+        .map_err(|error| format!("damaged data ({error}), get the file again"))?;
     if values.len() != expected {
         let found = if values.len() > expected { "more".to_owned() } else { values.len().to_string() };
         return Err(format!("the IDX header claims {expected} bytes, {found} follow, get the file again"));
@@ -66,7 +73,19 @@ mod tests {
             for end in 0..bytes.len() {
                 assert!(parse_idx(&bytes[..end]).is_err(), "cut at {end}");
             }
+            assert!(parse_idx(&[&bytes[..], b"more"].concat()).is_err());
         }
+    }
+
+    #[test]
+    fn damaged_gzip_is_refused() {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&idx(&[256], &(0..=255).collect::<Vec<u8>>())).unwrap();
+        let mut bytes = encoder.finish().unwrap();
+        // Incompressible bytes are stored, so this changes a value, which only the checksum shows.
+        let at = bytes.len() - 100;
+        bytes[at] ^= 1;
+        assert!(parse_idx(&bytes).unwrap_err().contains("damaged data"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One image file to pixels.
 
+use std::fmt;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -30,14 +31,17 @@ impl ImageShape {
 
     /// Refuses shapes that no reader of this crate makes.
     pub(crate) fn check(self, path: &Path) -> Result<Self, Error> {
-        let Self { channels, height, width } = self;
-        if [1, 3].contains(&channels) && [height, width].iter().all(|n| (1..=4096).contains(n)) {
+        if [1, 3].contains(&self.channels) && [self.height, self.width].iter().all(|n| (1..=4096).contains(n))
+        {
             return Ok(self);
         }
-        Err(Error::file(
-            path,
-            format!("images of {channels}x{height}x{width}, expected 1 or 3 channels and sides of 1 to 4096"),
-        ))
+        Err(Error::file(path, format!("images of {self}, expected 1 or 3 channels and sides of 1 to 4096")))
+    }
+}
+
+impl fmt::Display for ImageShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}x{}", self.channels, self.height, self.width)
     }
 }
 
@@ -72,8 +76,10 @@ fn decode(file: BufReader<File>) -> image::ImageResult<DynamicImage> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(1 << 15);
     limits.max_image_height = Some(1 << 15);
-    reader.limits(limits);
+    reader.limits(limits.clone());
     let mut decoder = reader.into_decoder()?;
+    // The limits given to a decoder do not cover the pixels that it writes.
+    limits.reserve(decoder.total_bytes())?;
     let orientation = decoder.orientation()?;
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);

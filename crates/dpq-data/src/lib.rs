@@ -27,6 +27,7 @@ mod dataset;
 mod error;
 mod idx;
 mod image_file;
+mod list;
 mod manifest;
 mod split;
 
@@ -35,4 +36,5 @@ pub use dataset::Dataset;
 pub use error::Error;
 pub use idx::parse_idx;
 pub use image_file::{ImageShape, read_image};
+pub use list::parse_list;
 pub use split::{Protocol, Split};

@@ -1,7 +1,8 @@
 //! `dataset.toml`: what a data set is, where it comes from, and which part of it is used for what.
 
-use std::fs;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -17,7 +18,7 @@ pub(crate) struct Manifest {
     source: Option<String>,
     #[expect(dead_code, reason = "the file states it, nothing depends on it")]
     licence: Option<String>,
-    /// Names of the classes; found in the folder when it is not given.
+    /// Names of the classes; what the folder or list has when they are not given.
     #[serde(default)]
     pub(crate) classes: Vec<String>,
     pub(crate) shape: ImageShape,
@@ -57,15 +58,25 @@ pub(crate) struct SplitFiles {
 #[serde(deny_unknown_fields)]
 pub(crate) struct DataFile {
     pub(crate) file: PathBuf,
-    /// SHA-256 of the file, in hexadecimal digits.
-    pub(crate) sha256: String,
+    /// SHA-256 of the file, in hexadecimal digits. Without it the file is not checked.
+    sha256: Option<String>,
 }
 
 impl Manifest {
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
-        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
-        toml::from_str(&text)
-            .map_err(|error| Error::file(path, error.to_string().trim_end().replace('\n', " ")))
+        let bytes =
+            read_file(path, "expected a folder with a file dataset.toml that describes the data set")?;
+        let text = String::from_utf8(bytes).map_err(|_| Error::file(path, "not UTF-8 text"))?;
+        let manifest: Self =
+            toml::from_str(&text).map_err(|error| Error::file(path, one_line(&error, &text)))?;
+        let mut names = HashSet::new();
+        if let Some(name) = manifest.classes.iter().find(|name| !names.insert(name.as_str())) {
+            return Err(Error::file(
+                path,
+                format!("class `{name}` is named twice, expected each class once"),
+            ));
+        }
+        Ok(manifest)
     }
 }
 
@@ -73,14 +84,17 @@ impl DataFile {
     /// Reads the file and checks that it is the one that the manifest means.
     pub(crate) fn read(&self, dir: &Path) -> Result<Vec<u8>, Error> {
         let path = dir.join(&self.file);
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = read_file(&path, "get it from the source that dataset.toml names")?;
+        let Some(expected) = &self.sha256 else { return Ok(bytes) };
         let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        if found == self.sha256 {
+        if found.eq_ignore_ascii_case(expected) {
             return Ok(bytes);
         }
         Err(Error::file(
             path,
-            format!("its sha256 is {found}, expected {}, get the file again from its source", self.sha256),
+            format!(
+                "its sha256 is {found}, dataset.toml says {expected}, get the file again from its source"
+            ),
         ))
     }
 
@@ -95,5 +109,22 @@ impl DataFile {
                 line.trim().parse().map_err(|_| Error::file(dir.join(&self.file), reason()))
             })
             .collect()
+    }
+}
+
+/// Reads a file; one that does not exist is an error that says what to do.
+pub(crate) fn read_file(path: &Path, what_to_do: &str) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::file(path, format!("no such file, {what_to_do}")),
+        _ => Error::io("read", path)(error),
+    })
+}
+
+/// TOML's errors show the text over several lines; ours are one.
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let reason = error.message().replace('\n', ", ");
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => format!("line {}: {reason}", before.matches('\n').count() + 1),
+        None => reason,
     }
 }

@@ -1,10 +1,11 @@
 //! Folders of images and lists of images.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use dpq_data::{Dataset, Error, ImageShape, read_image};
-use image::{GrayImage, Luma, Rgb, RgbImage};
+use image::codecs::jpeg::JpegEncoder;
+use image::{GrayImage, ImageEncoder, Luma, Rgb, RgbImage};
 use tempfile::TempDir;
 
 const GRAY: ImageShape = ImageShape { channels: 1, height: 4, width: 6 };
@@ -38,8 +39,12 @@ fn sub_folders_are_classes_in_the_order_of_their_names() {
     }
     assert_eq!(dataset.multi_hot(&[2, 0]), [0, 1, 1, 0]);
 
+    gray(&dir.path().join("b/inner/1.png"), 1);
+    assert!(error(Dataset::from_folder(dir.path(), GRAY)).contains("a folder inside the folder of a class"));
     gray(&dir.path().join("stray.png"), 1);
     assert!(error(Dataset::from_folder(dir.path(), GRAY)).contains("an image beside sub-folders"));
+    let nowhere = error(Dataset::from_folder(&dir.path().join("nowhere"), GRAY));
+    assert!(nowhere.starts_with("cannot read folder") && nowhere.ends_with("nowhere"), "{nowhere}");
 }
 
 #[test]
@@ -70,9 +75,12 @@ fn lists_name_paths_and_classes() {
     assert!(missing.starts_with("cannot open") && missing.ends_with("2.png"), "{missing}");
 
     fs::write(&list, "images/1.png cat\nimages/2.png\n").unwrap();
-    assert!(error(Dataset::from_list(&list, GRAY)).contains("`images/2.png` has no class, others have"));
-    fs::write(&list, "# nothing\n").unwrap();
-    assert!(error(Dataset::from_list(&list, GRAY)).contains("no image in this list"));
+    let partly = error(Dataset::from_list(&list, GRAY));
+    assert!(partly.contains("list.txt: line 2: `images/2.png` has no class"), "{partly}");
+    fs::write(&list, b"\xff.png cat\n").unwrap();
+    assert!(error(Dataset::from_list(&list, GRAY)).contains("not UTF-8 text"));
+    fs::remove_file(&list).unwrap();
+    assert!(error(Dataset::from_list(&list, GRAY)).contains("no such file, correct the path"));
 }
 
 #[test]
@@ -97,22 +105,42 @@ fn images_are_converted_and_resized() {
 }
 
 #[test]
+fn the_orientation_that_a_camera_noted_is_applied() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.jpg");
+    // Blocks of 8 by 8 pixels, which JPEG keeps apart: black left, white right.
+    let image = GrayImage::from_fn(16, 8, |x, _| Luma([if x < 8 { 0 } else { 255 }]));
+    let tall = ImageShape { channels: 1, height: 16, width: 8 };
+    for (orientation, top, bottom) in [(6, 0, 255), (8, 255, 0)] {
+        let mut encoder = JpegEncoder::new_with_quality(File::create(&path).unwrap(), 100);
+        // A little-endian TIFF header and one entry: tag 0x0112, a u16, one of them.
+        let tiff =
+            [b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0", &[orientation, 0, 0, 0, 0, 0, 0, 0][..]];
+        encoder.set_exif_metadata(tiff.concat()).unwrap();
+        encoder.encode_image(&image).unwrap();
+        let pixels = read_image(&path, tall).unwrap();
+        assert!(pixels[..64].iter().all(|pixel| pixel.abs_diff(top) < 8), "{pixels:?}");
+        assert!(pixels[64..].iter().all(|pixel| pixel.abs_diff(bottom) < 8), "{pixels:?}");
+    }
+}
+
+#[test]
 fn an_image_of_a_few_bytes_cannot_ask_for_gigabytes() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("bomb.png");
     gray(&path, 1);
-    let mut bytes = fs::read(&path).unwrap();
-    // The width in the PNG header; its checksum is made to fit, so that the size is what is refused.
-    bytes[16..20].copy_from_slice(&1_000_000u32.to_be_bytes());
-    let crc = flate2_crc(&bytes[12..29]);
-    bytes[29..33].copy_from_slice(&crc.to_be_bytes());
-    fs::write(&path, bytes).unwrap();
-    let Err(Error::Image { source, .. }) = read_image(&path, GRAY) else { panic!("the bomb was read") };
-    assert!(source.to_string().contains("limit"), "{source}");
-}
-
-fn flate2_crc(bytes: &[u8]) -> u32 {
-    let mut crc = flate2::Crc::new();
-    crc.update(bytes);
-    crc.sum()
+    // One beyond the longest side, one of sides that are fine but pixels that are too many.
+    for (width, height) in [(1_000_000u32, 4u32), (30_000, 30_000)] {
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[16..20].copy_from_slice(&width.to_be_bytes());
+        bytes[20..24].copy_from_slice(&height.to_be_bytes());
+        // The checksum of the PNG header is made to fit, so that the size is what is refused.
+        let mut crc = flate2::Crc::new();
+        crc.update(&bytes[12..29]);
+        bytes[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+        let bomb = dir.path().join("changed.png");
+        fs::write(&bomb, bytes).unwrap();
+        let Err(Error::Image { source, .. }) = read_image(&bomb, GRAY) else { panic!("the bomb was read") };
+        assert!(matches!(source, image::ImageError::Limits(_)), "{source}");
+    }
 }

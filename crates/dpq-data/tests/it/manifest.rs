@@ -102,18 +102,18 @@ fn damaged_files_are_refused_by_name() {
     says(&error, "get the file again from its source");
     fs::remove_file(set.dir.path().join("labels")).unwrap();
     fs::write(set.dir.path().join("images"), &set.images).unwrap();
-    says(&Dataset::open(set.dir.path()).unwrap_err().to_string(), "cannot read");
+    says(&Dataset::open(set.dir.path()).unwrap_err().to_string(), "no such file, get it from the source");
 
     let mut fewer = Set::new();
     fewer.labels = [&[0, 0, 8, 1, 0, 0, 0, 7][..], &[0, 1, 0, 1, 0, 1, 0]].concat();
-    says(&fewer.error(), "7 labels for 8 images");
+    says(&fewer.error(), "labels of shape [7] for 8 images");
     let mut beyond = Set::new();
     *beyond.labels.last_mut().unwrap() = 2;
-    says(&beyond.error(), "class 2, dataset.toml names 2 classes");
+    says(&beyond.error(), "class 2, dataset.toml names 2 classes, counted from 0");
     let mut other = Set::new();
     other.images[11] = 4;
     other.images[15] = 1;
-    says(&other.error(), "images of shape [8, 4, 1]");
+    says(&other.error(), "an array of shape [8, 4, 1], dataset.toml says images of 1x2x2");
     let mut short = Set::new();
     short.images.pop();
     says(&short.error(), "claims 32 bytes, 31 follow");
@@ -122,11 +122,11 @@ fn damaged_files_are_refused_by_name() {
 #[test]
 fn wrong_manifests_are_refused_by_what_is_wrong() {
     let unknown = Set { rest: Set::new().rest + "colour = 3\n", ..Set::new() };
-    says(&unknown.error(), "unknown field `colour`");
+    says(&unknown.error(), "dataset.toml: line 16: unknown field `colour`");
+    assert!(!unknown.error().contains('\n'));
     let dir = TempDir::new().unwrap();
     let error = Dataset::open(dir.path()).unwrap_err().to_string();
-    says(&error, "cannot read");
-    says(&error, "dataset.toml");
+    says(&error, "dataset.toml: no such file, expected a folder with a file dataset.toml");
 }
 
 #[test]
@@ -148,5 +148,38 @@ fn folders_and_lists_become_data_sets() {
     fs::write(dir.path().join("list"), "images/a/0.png x y\nimages/b/0.png y\n").unwrap();
     let manifest = manifest.replace("\"folder\", path = \"images\"", "\"list\", path = \"list\"");
     fs::write(dir.path().join("dataset.toml"), manifest).unwrap();
-    says(&Dataset::open(dir.path()).unwrap_err().to_string(), "draws splits where every image has one class");
+    says(
+        &Dataset::open(dir.path()).unwrap_err().to_string(),
+        "[protocol] needs one class an image, row 0 has 2",
+    );
+}
+
+#[test]
+fn classes_of_the_manifest_order_those_of_a_list() {
+    let dir = TempDir::new().unwrap();
+    let open = |classes: &str, list: &str| {
+        let text = format!(
+            "name = \"mine\"\nclasses = {classes}\nshape = {{ channels = 1, height = 2, width = 2 }}\n\
+            images = {{ format = \"list\", path = \"list\" }}\n\
+            splits = {{ query = {{ file = \"query\" }}, train = {{ file = \"train\" }} }}\n"
+        );
+        fs::write(dir.path().join("dataset.toml"), text).unwrap();
+        fs::write(dir.path().join("list"), list).unwrap();
+        Dataset::open(dir.path())
+    };
+    fs::write(dir.path().join("query"), "0\n").unwrap();
+    fs::write(dir.path().join("train"), "1\n3\n").unwrap();
+
+    let list = "0.png dog\n1.png 1 cat\n2.png dog 0\n3.png 0\n";
+    let dataset = open("[\"dog\", \"cat\"]", list).unwrap();
+    assert_eq!(dataset.class_names(), ["dog", "cat"]);
+    let labels: Vec<_> = (0..4).map(|row| dataset.labels(row)).collect();
+    assert_eq!(labels, [&[0][..], &[1], &[0], &[0]], "a class is a name or an index");
+    assert_eq!(dataset.split(Split::Gallery), [2]);
+
+    let error = |classes: &str, list: &str| open(classes, list).unwrap_err().to_string();
+    says(&error("[\"dog\"]", list), "an image has class `1`, expected one of the 1 classes here");
+    says(&error("[\"dog\", \"cat\", \"cow\"]", list), "class `cow` has no training image");
+    says(&error("[\"dog\", \"cat\", \"dog\"]", list), "class `dog` is named twice");
+    says(&error("[\"dog\", \"cat\"]", "0.png dog\n0.png cat\n"), "list: line 2: `0.png` is on line 1 too");
 }
