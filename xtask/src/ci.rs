@@ -4,9 +4,9 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 
-use crate::process::{cargo, run as run_command};
+use crate::process::{cargo, run as run_command, tested_dpq};
 use crate::{reproduce, tidy};
 
 /// One step of the check.
@@ -38,8 +38,9 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
     for step in steps {
         eprintln!("==> {}: {}", step.name, step.what);
         let start = Instant::now();
-        (step.run)()
-            .with_context(|| format!("step {0} failed; alone: cargo xtask ci --step {0}", step.name))?;
+        if let Err(error) = (step.run)() {
+            bail!("{error:#}\nstep {0} failed; to run it alone: cargo xtask ci --step {0}", step.name);
+        }
         let line = format!("==> {:<10} {:>6.0} s", step.name, start.elapsed().as_secs_f64());
         eprintln!("{line}");
         summary = summary + &line + "\n";
@@ -67,6 +68,6 @@ fn doc() -> Result<()> {
 }
 
 fn quick() -> Result<()> {
-    let results = reproduce::run(&reproduce::Settings::quick())?;
+    let results = reproduce::run(&reproduce::Settings::quick(), tested_dpq)?;
     reproduce::check_quick(&results)
 }

@@ -70,7 +70,7 @@ impl ReproduceArgs {
             dataset: self.dataset,
             device: self.device,
         };
-        reproduce::run(&settings)?;
+        reproduce::run(&settings, process::build_dpq)?;
         if write_docs { reproduce::write_docs(&settings) } else { Ok(()) }
     }
 }

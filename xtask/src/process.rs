@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
+use serde_json::Value;
 
 /// Makes the repository the current folder, so that all paths in tasks and reports are relative to it.
 pub(crate) fn enter_repository() -> Result<()> {
@@ -48,23 +48,27 @@ fn describe(command: &Command) -> String {
 
 /// Builds the `dpq` command and returns the path of the executable.
 pub(crate) fn build_dpq() -> Result<PathBuf> {
-    #[derive(Deserialize)]
-    struct Message {
-        executable: Option<PathBuf>,
-    }
-    let messages = output(&mut cargo(&[
-        "build",
-        "--release",
-        "--locked",
-        "--package=dpq",
-        "--bin=dpq",
-        "--message-format=json-render-diagnostics",
-    ]))?;
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Message>(line).ok()?.executable)
-        .next_back()
-        .context("cargo built dpq but named no executable")
+    dpq_of(&["build", "--package=dpq", "--bin=dpq"])
+}
+
+/// The `dpq` executable that the workspace's tests run.
+///
+/// Dependencies of tests switch on features of shared crates, so that [`build_dpq`] after the tests would compile candle
+/// and its matrix products a second time.
+pub(crate) fn tested_dpq() -> Result<PathBuf> {
+    dpq_of(&["test", "--workspace", "--no-run"])
+}
+
+fn dpq_of(args: &[&str]) -> Result<PathBuf> {
+    let flags = ["--release", "--locked", "--message-format=json-render-diagnostics"];
+    let messages = output(cargo(args).args(flags))?;
+    let executable = messages.lines().find_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let is_dpq = message["target"]["name"] == "dpq" && message["target"]["kind"][0] == "bin";
+        let is_test = message["profile"]["test"] == true;
+        (is_dpq && !is_test).then(|| message["executable"].as_str().map(PathBuf::from))?
+    });
+    executable.context("cargo built dpq but named no executable")
 }
 
 #[cfg(test)]

@@ -27,8 +27,6 @@ pub(crate) use check::check_quick;
 pub(crate) use results::Results;
 use stage::Runner;
 
-use crate::process;
-
 /// What is reproduced.
 #[derive(Clone)]
 pub(crate) struct Settings {
@@ -56,8 +54,8 @@ const FOLDER: &str = "target/reproduce";
 /// The files of a report, as [`render`] gives them.
 const FILES: [&str; 3] = ["results.json", "results.md", "precision-recall.svg"];
 
-/// Runs the stages that have to run and writes the report.
-pub(crate) fn run(settings: &Settings) -> Result<Results> {
+/// Runs the stages that have to run, with the executable that `build` builds, and writes the report.
+pub(crate) fn run(settings: &Settings, build: fn() -> Result<PathBuf>) -> Result<Results> {
     ensure!(!settings.dataset.contains(' '), "the name of a data set has no spaces");
     let dataset = Path::new("datasets").join(&settings.dataset);
     ensure!(
@@ -76,7 +74,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Results> {
         })?;
     }
 
-    let runner = Runner::new(process::build_dpq()?, &dataset)?;
+    let runner = Runner::new(build()?, &dataset)?;
     let runs = (1..=settings.seeds)
         .map(|seed| pipeline::train_and_evaluate(&runner, settings, &folder, seed))
         .collect::<Result<Vec<_>>>()?;
