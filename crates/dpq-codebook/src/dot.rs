@@ -1,7 +1,8 @@
 //! One inner product in one fixed order of summation, the same bits on every CPU.
 //!
-//! Element i is added to partial sum i mod 16 by fused multiply-add; the sixteen partial sums are then added as a tree:
-//! i and i + 8, i and i + 4, i and i + 2, i and i + 1.
+//! Both sides count as padded with zeros to a multiple of 16. Element i is added to partial sum i mod 16 by fused
+//! multiply-add; the sixteen partial sums are then added as a tree: i and i + 8, i and i + 4, i and i + 2, i and i + 1.
+//! A sum of zero is +0.
 
 /// Partial sums.
 const LANES: usize = 16;
@@ -9,7 +10,7 @@ const LANES: usize = 16;
 /// Rows that are worked on together, so that several chains of additions are in flight.
 const ROWS: usize = 4;
 
-/// The inner products of `x` [dim] and each row of `rows` [n, dim]: out [n].
+/// The inner products of `x` [dim] and each row of `rows` [n, dim]: out [n]. All numbers are finite.
 pub(crate) fn dots(x: &[f32], rows: &[f32], out: &mut [f32]) {
     assert_eq!(rows.len(), out.len() * x.len(), "whole rows");
     #[cfg(target_arch = "x86_64")]
@@ -31,34 +32,37 @@ fn dots_avx2(x: &[f32], rows: &[f32], out: &mut [f32]) {
 #[inline(always)]
 fn dots_any(x: &[f32], rows: &[f32], out: &mut [f32]) {
     let dim = x.len();
-    let mut blocks = rows.chunks_exact(ROWS * dim);
-    let mut outs = out.chunks_exact_mut(ROWS);
-    for (block, out) in blocks.by_ref().zip(outs.by_ref()) {
-        let (a, b) = block.split_at(2 * dim);
-        let ((r0, r1), (r2, r3)) = (a.split_at(dim), b.split_at(dim));
-        out.copy_from_slice(&dots_of(x, [r0, r1, r2, r3]));
+    let padded = dim.next_multiple_of(LANES);
+    let x = pad(x, padded);
+    // A row is read to the next multiple of 16, into the row behind it: x is 0 there, so what is read does not count.
+    let readable = (0..out.len()).take_while(|row| row * dim + padded <= rows.len()).count();
+    let (direct, last) = out.split_at_mut(readable / ROWS * ROWS);
+    for (block, out) in direct.chunks_exact_mut(ROWS).enumerate() {
+        let row = |i| &rows[(block * ROWS + i) * dim..][..padded];
+        out.copy_from_slice(&dots_of(&x, [row(0), row(1), row(2), row(3)]));
     }
-    for (row, out) in blocks.remainder().chunks_exact(dim).zip(outs.into_remainder()) {
-        [*out] = dots_of(x, [row]);
+    // The rows behind which too little lies are copied.
+    for (row, out) in rows[direct.len() * dim..].chunks_exact(dim).zip(last) {
+        [*out] = dots_of(&x, [&pad(row, padded)]);
     }
+}
+
+fn pad(values: &[f32], len: usize) -> Vec<f32> {
+    let mut padded = values.to_vec();
+    padded.resize(len, 0.0);
+    padded
 }
 
 #[inline(always)]
 fn dots_of<const N: usize>(x: &[f32], rows: [&[f32]; N]) -> [f32; N] {
     let mut sums = [[0.0f32; LANES]; N];
-    let (x_blocks, x_tail) = x.as_chunks::<LANES>();
-    let rows = rows.map(|row| row.as_chunks::<LANES>());
-    for (i, x) in x_blocks.iter().enumerate() {
-        for (sums, (blocks, _)) in sums.iter_mut().zip(&rows) {
-            let row = &blocks[i];
+    let (x, _) = x.as_chunks::<LANES>();
+    let rows = rows.map(|row| &row.as_chunks::<LANES>().0[..x.len()]);
+    for (i, x) in x.iter().enumerate() {
+        for (sums, row) in sums.iter_mut().zip(&rows) {
             for lane in 0..LANES {
-                sums[lane] = x[lane].mul_add(row[lane], sums[lane]);
+                sums[lane] = x[lane].mul_add(row[i][lane], sums[lane]);
             }
-        }
-    }
-    for (sums, (_, tail)) in sums.iter_mut().zip(&rows) {
-        for ((sum, x), row) in sums.iter_mut().zip(x_tail).zip(*tail) {
-            *sum = x.mul_add(*row, *sum);
         }
     }
     sums.map(|mut sums| {
@@ -69,7 +73,8 @@ fn dots_of<const N: usize>(x: &[f32], rows: [&[f32]; N]) -> [f32; N] {
             }
             half /= 2;
         }
-        sums[0]
+        // The sign of a zero may come from the padding; adding 0 makes it +.
+        sums[0] + 0.0
     })
 }
 
@@ -88,23 +93,39 @@ mod tests {
                 sums[lane] += sums[lane + half];
             }
         }
-        sums[0]
+        sums[0] + 0.0
+    }
+
+    fn assert_defined(x: &[f32], rows: &[f32]) {
+        let n = rows.len() / x.len();
+        let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        let expected: Vec<_> = rows.chunks_exact(x.len()).map(|row| naive(x, row)).collect();
+        for route in [dots, dots_any] {
+            let mut out = vec![f32::NAN; n];
+            route(x, rows, &mut out);
+            assert_eq!(bits(&out), bits(&expected), "dim {}, n {n}", x.len());
+        }
     }
 
     #[test]
     fn every_route_gives_the_bits_of_the_definition() {
         for dim in [1, 2, 15, 16, 17, 31, 32, 100, 300] {
-            for n in [1, 3, 4, 5, 9] {
+            for n in [1, 3, 4, 5, 9, 40] {
                 let values: Vec<f32> =
                     (0..dim * (n + 1)).map(|i| ((i * 7919) % 1009) as f32 / 313.0 - 1.6).collect();
                 let (x, rows) = values.split_at(dim);
-                let expected: Vec<_> = rows.chunks_exact(dim).map(|row| naive(x, row).to_bits()).collect();
-                let mut out = vec![0.0; n];
-                dots(x, rows, &mut out);
-                assert_eq!(out.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), expected, "dim {dim}, n {n}");
-                dots_any(x, rows, &mut out);
-                assert_eq!(out.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), expected, "dim {dim}, n {n}");
+                assert_defined(x, rows);
             }
+        }
+    }
+
+    #[test]
+    fn products_too_small_for_f32_give_plus_zero_whatever_lies_behind() {
+        for sign in [1.0, -1.0] {
+            assert_defined(&[1e-30; 5], &[-1e-30 * sign; 5 * 60]);
+            let mut out = [1.0; 60];
+            dots(&[1e-30; 5], &[-1e-30 * sign; 5 * 60], &mut out);
+            assert!(out.iter().all(|x| x.to_bits() == 0));
         }
     }
 }
