@@ -18,12 +18,11 @@ pub(crate) fn markdown(results: &Results) -> String {
          numbers are of other data sets and say nothing beside these."
             .to_owned(),
         format!(
-            "One training gives all code lengths. {} training images, {} queries, {} images in the gallery; no image \
-             is in two of them. {}{}",
+            "One training gives all code lengths. {} training images, {} queries, {} images in the gallery. Rule: {}.{}",
             items.train,
             items.query,
             items.gallery,
-            results.map_rule.get("text").and_then(|text| text.as_str()).unwrap_or_default(),
+            results.map_rule.get("text").and_then(|text| text.as_str()).unwrap_or("none stated"),
             if results.seeds > 1 { " A number after ± is the standard deviation over the seeds." } else { "" }
         ),
         main_table(results).to_string(),

@@ -60,7 +60,7 @@ fn scores(maps: [f64; 4], features: f64, fingerprint: &str) -> Scores {
     let by_bits: Vec<String> =
         BITS.iter().zip(maps).map(|(bits, map)| format!(r#""{bits}": {}"#, metrics(map))).collect();
     let evaluation = format!(
-        r#"{{"map_rule": {{"text": "AP divides by the relevant items retrieved."}}, "queries": 1000, "gallery": 64000,
+        r#"{{"map_rule": {{"text": "mAP@all, denominator = relevant retrieved"}}, "queries": 1000, "gallery": 64000,
              "by_bits": {{{}}}, "seconds": {{"search": 10, "evaluate": 5}}, "peak_memory_bytes": 209715200}}"#,
         by_bits.join(",")
     );
