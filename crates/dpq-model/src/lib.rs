@@ -1,3 +1,40 @@
-//! Deep Progressive Quantization on candle: network, losses, training, checkpoints
+//! Deep Progressive Quantization on candle: network, losses, training, checkpoints.
+//!
+//! [`train`] makes a [`Model`] from images and labels: a network that maps an image to a feature, and codebooks that
+//! approximate features step by step. This crate knows nothing of searching or evaluating, and nothing of where images
+//! come from: [`TrainSet`] asks the caller for them.
+//!
+//! Everything random is a function of the seed, so two runs with one seed, the same data and the same machine give the
+//! same bytes, at one thread and at two.
+//!
+//! ```no_run
+//! use dpq_model::Model;
+//!
+//! let model = Model::open("runs/a/model.safetensors".as_ref())?;
+//! let [channels, height, width] = model.image_shape();
+//! let images = vec![0; 10 * channels * height * width]; // u8 [10, C, H, W]
+//! let output = model.forward(&images)?;
+//! let codes = model.codebooks().encode(&output.features)?; // u8 [10, L]
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+mod checkpoint;
+pub mod config;
+mod embeddings;
+mod error;
+pub mod loss;
+mod model;
+mod network;
 pub mod ops;
+mod optim;
+pub mod quantize;
+mod report;
+mod rng;
+mod schedule;
+mod train;
+
+pub use config::TrainConfig;
+pub use error::{BoxError, Error};
+pub use model::{Model, Output};
+pub use report::{CodewordUsage, EpochReport};
+pub use train::{OnEpoch, ReadImage, TrainSet, train};

@@ -1,11 +1,12 @@
-//! `dpq data`: data sets.
+//! `dpq data`, and what the commands share about images.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Subcommand;
-use dpq_data::{Dataset, Split};
+use dpq_data::{Dataset, ImageShape, Split};
+use dpq_model::Model;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -109,4 +110,20 @@ fn mean_image(dataset: &Dataset, rows: &[u32]) -> Result<Vec<f64>> {
         }
     }
     Ok(sum.into_iter().map(|sum| sum as f64 / rows.len() as f64).collect())
+}
+
+/// The shape of the images that a model takes.
+pub(crate) fn model_shape(model: &Model) -> ImageShape {
+    let [channels, height, width] = model.image_shape();
+    ImageShape { channels, height, width }
+}
+
+/// Reads one image file in the shape that a model takes.
+pub(crate) fn read_image(path: &std::path::Path, shape: ImageShape) -> Result<Vec<u8>> {
+    dpq_data::read_image(path, shape).with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// `1x28x28`: channels, height, width.
+pub(crate) fn describe(shape: ImageShape) -> String {
+    format!("{}x{}x{}", shape.channels, shape.height, shape.width)
 }

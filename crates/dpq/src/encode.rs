@@ -1,27 +1,49 @@
-//! `dpq encode`: features in, codes out.
+//! `dpq encode`: images or features in, codes out.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dpq_codebook::{Codebooks, LevelUsage, usage};
+use dpq_data::{Dataset, Split};
+use dpq_model::Model;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{npy, output};
+use crate::{data, npy, output};
 
-/// Encode features into codes
+/// Encode images or features into codes
 ///
-/// Features become codes.npy; codes.json beside it names the codebooks.
+/// With a model: a split of a data set, or a folder of images, becomes codes.npy, features.npy, ids.npy, labels.npy
+/// (where there are labels) and names.txt (for a folder). With codebooks alone: features become codes.npy.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  dpq encode --codebook cb.safetensors --features x.npy --out-dir codes")]
+#[command(
+    group = clap::ArgGroup::new("encoder").required(true),
+    group = clap::ArgGroup::new("input").required(true),
+    after_help = "Examples:\n  dpq encode --model runs/a/model.safetensors --data datasets/fashion-mnist --split gallery \
+        --out-dir runs/a/gallery\n  dpq encode --model model.safetensors --images photos --out-dir photos.codes\n  \
+        dpq encode --codebook cb.safetensors --features x.npy --out-dir codes"
+)]
 pub(crate) struct Args {
-    /// Codebooks to encode with: a codebook or a model file
-    #[arg(long, value_name = "SAFETENSORS")]
-    codebook: PathBuf,
+    /// A trained model
+    #[arg(long, group = "encoder", value_name = "SAFETENSORS", conflicts_with = "features")]
+    model: Option<PathBuf>,
+    /// Codebooks (or a model file) to encode features with
+    #[arg(long, group = "encoder", value_name = "SAFETENSORS", requires = "features")]
+    codebook: Option<PathBuf>,
+    /// A data set folder
+    #[arg(long, group = "input", value_name = "DIR", requires = "split")]
+    data: Option<PathBuf>,
+    /// Which split of the data set: train, query or gallery
+    #[arg(long, requires = "data", value_parser = |s: &str| s.parse::<Split>())]
+    split: Option<Split>,
+    /// A folder of PNG and JPEG images, flat or one sub-folder a class
+    #[arg(long, group = "input", value_name = "DIR")]
+    images: Option<PathBuf>,
     /// Features, float32 [N, D]
-    #[arg(long, value_name = "NPY")]
-    features: PathBuf,
+    #[arg(long, group = "input", value_name = "NPY")]
+    features: Option<PathBuf>,
     /// Folder for the results
     #[arg(long, value_name = "DIR")]
     out_dir: PathBuf,
@@ -40,6 +62,7 @@ struct Encoded {
     levels: usize,
     seconds: f64,
     items_per_second: f64,
+    accuracy: Option<f64>,
     relative_distortion: Vec<f64>,
     usage: Vec<Usage>,
     fingerprint: String,
@@ -53,10 +76,19 @@ struct Usage {
     distinct: usize,
 }
 
+/// Images in a forward pass at a time; bounds the memory that reading ahead takes.
+const BATCH: usize = 512;
+
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         output::create_dir(&self.out_dir)?;
-        let encoded = self.encode_features(&Codebooks::open(&self.codebook)?, &self.features)?;
+        let encoded = if let (Some(codebook), Some(features)) = (&self.codebook, &self.features) {
+            self.encode_features(&Codebooks::open(codebook)?, features)?
+        } else if let Some(model) = &self.model {
+            self.encode_images(&Model::open(model)?)?
+        } else {
+            bail!("--codebook encodes --features, --model encodes --data or --images")
+        };
         output::print(json, &encoded, &encoded.text(&self.out_dir))
     }
 
@@ -71,7 +103,59 @@ impl Args {
         );
         let start = Instant::now();
         let codes = codebooks.encode(&features.values)?;
-        self.finish(start, codebooks, &features.values, &codes)
+        self.finish(start, codebooks, &features.values, &codes, None)
+    }
+
+    fn encode_images(&self, model: &Model) -> Result<Encoded> {
+        let shape = data::model_shape(model);
+        let (dataset, rows) = match (&self.data, self.split, &self.images) {
+            (Some(dir), Some(split), _) => {
+                let dataset = Dataset::open(dir)?;
+                let rows = dataset.split(split).to_vec();
+                (dataset, rows)
+            }
+            (_, _, Some(dir)) => {
+                let dataset = Dataset::from_folder(dir, shape)?;
+                let rows = (0..dataset.len() as u32).collect();
+                (dataset, rows)
+            }
+            _ => bail!("--model encodes --data with --split, or --images"),
+        };
+        ensure!(
+            dataset.shape() == shape,
+            "the images of {} are {}, the model was trained on {}",
+            dataset.name(),
+            data::describe(dataset.shape()),
+            data::describe(shape)
+        );
+        let start = Instant::now();
+        let bar = output::progress(rows.len(), "encoding");
+        let codebooks = model.codebooks();
+        let mut features = Vec::with_capacity(rows.len() * codebooks.dim());
+        let mut codes = Vec::with_capacity(rows.len() * codebooks.n_levels());
+        let mut predicted = Vec::with_capacity(rows.len());
+        for batch in rows.chunks(BATCH) {
+            let output = model.forward(&data::read_images(&dataset, batch)?)?;
+            codes.extend(codebooks.encode(&output.features)?);
+            features.extend_from_slice(&output.features);
+            predicted.extend(output.logits.chunks_exact(model.n_classes()).map(argmax));
+            bar.inc(batch.len() as u64);
+        }
+        bar.finish_and_clear();
+
+        let ids: Vec<u64> = rows.iter().map(|&row| row.into()).collect();
+        npy::write(&self.out_dir.join("features.npy"), &[rows.len(), codebooks.dim()], &features)?;
+        npy::write(&self.out_dir.join("ids.npy"), &[ids.len()], &ids)?;
+        if dataset.n_classes() > 0 {
+            let labels = dataset.multi_hot(&rows);
+            npy::write(&self.out_dir.join("labels.npy"), &[rows.len(), dataset.n_classes()], &labels)?;
+        }
+        if self.images.is_some() {
+            write_names(&self.out_dir.join("names.txt"), &dataset, &rows)?;
+        }
+        // The classes of a folder of the user's are not those that the model knows.
+        let accuracy = if self.data.is_some() { accuracy(&dataset, &rows, &predicted) } else { None };
+        self.finish(start, codebooks, &features, &codes, accuracy)
     }
 
     fn finish(
@@ -80,6 +164,7 @@ impl Args {
         codebooks: &Codebooks,
         features: &[f32],
         codes: &[u8],
+        accuracy: Option<f64>,
     ) -> Result<Encoded> {
         let seconds = output::seconds(start);
         let (n_levels, items) = (codebooks.n_levels(), features.len() / codebooks.dim());
@@ -93,6 +178,7 @@ impl Args {
             levels: n_levels,
             seconds,
             items_per_second: items as f64 / seconds,
+            accuracy,
             relative_distortion: codebooks.relative_distortion(features, codes)?,
             usage: usage(codes, n_levels, codebooks.n_codewords())?.into_iter().map(Usage::from).collect(),
             fingerprint: codebooks.fingerprint(),
@@ -115,6 +201,10 @@ impl Encoded {
             dir.display(),
             self.items_per_second
         );
+        if let Some(accuracy) = self.accuracy {
+            writeln!(text, "classified {:.2} % of them right", 100.0 * accuracy)
+                .expect("writing to a string");
+        }
         for (level, (distortion, usage)) in self.relative_distortion.iter().zip(&self.usage).enumerate() {
             writeln!(
                 text,
@@ -127,4 +217,27 @@ impl Encoded {
         }
         text
     }
+}
+
+fn argmax(logits: &[f32]) -> u32 {
+    (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32
+}
+
+/// The share of rows whose only label is the one predicted; none where images have several labels.
+fn accuracy(dataset: &Dataset, rows: &[u32], predicted: &[u32]) -> Option<f64> {
+    let right = rows.par_iter().zip(predicted).map(|(&row, class)| match dataset.labels(row as usize) {
+        [label] => Some(u32::from(label == class)),
+        _ => None,
+    });
+    Some(f64::from(right.sum::<Option<u32>>()?) / rows.len() as f64)
+}
+
+fn write_names(path: &Path, dataset: &Dataset, rows: &[u32]) -> Result<()> {
+    let mut names = String::new();
+    for &row in rows {
+        let name = dataset.path(row as usize).context("images of a folder have paths")?;
+        writeln!(names, "{}", name.display())?;
+    }
+    dpq_file::write_atomic(path, |out| out.write_all(names.as_bytes()))?;
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! The `dpq` command: encode, index, search and evaluate nested codes.
+//! The `dpq` command: train, encode, index, search and evaluate nested codes.
 //!
 //! One file a subcommand. This is the only place of the workspace that prints: results go to stdout or into files,
 //! progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong use.
@@ -11,6 +11,7 @@ mod index;
 mod npy;
 mod output;
 mod search;
+mod train;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
+    Train(train::Args),
     Encode(encode::Args),
     #[command(subcommand)]
     Codebook(codebook::Command),
@@ -54,6 +56,7 @@ enum Command {
 impl Command {
     fn run(self, json: bool) -> Result<()> {
         match self {
+            Self::Train(args) => args.run(json),
             Self::Encode(args) => args.run(json),
             Self::Codebook(command) => command.run(json),
             Self::Index(command) => command.run(json),

@@ -4,22 +4,33 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dpq_codebook::CodeLength;
 use dpq_index::{Filter, Hit, Index, SearchOptions};
+use dpq_model::Model;
 use serde::Serialize;
 
-use crate::{npy, output};
+use crate::{data, npy, output};
 
 /// Search an index for the items nearest to queries
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  dpq search gallery.dpq --queries q.npy --bits 16 -k 10 --out hits.npz")]
+#[command(
+    group = clap::ArgGroup::new("query").required(true),
+    after_help = "Examples:\n  dpq search gallery.dpq --queries q.npy --bits 16 -k 10 --out hits.npz\n  \
+        dpq search gallery.dpq --model model.safetensors --image q.png --bits 16 -k 10 --names names.txt"
+)]
 pub(crate) struct Args {
     /// The index file
     index: PathBuf,
     /// Query features, float32 [Q, D]
-    #[arg(long, value_name = "NPY")]
-    queries: PathBuf,
+    #[arg(long, group = "query", value_name = "NPY")]
+    queries: Option<PathBuf>,
+    /// A query image, with --model
+    #[arg(long, group = "query", value_name = "IMAGE", requires = "model")]
+    image: Option<PathBuf>,
+    /// The model that made the codes
+    #[arg(long, value_name = "SAFETENSORS", requires = "image")]
+    model: Option<PathBuf>,
     /// Code length to search at, a multiple of 8 [default: the longest]
     #[arg(long)]
     bits: Option<usize>,
@@ -67,7 +78,7 @@ impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         let index = Index::open(&self.index)?;
         let length = self.bits.map_or(Ok(index.max_length()), CodeLength::from_bits)?;
-        let queries = self.queries(index.codebooks().dim())?;
+        let queries = self.queries(&index)?;
         let names = self.names.as_deref().map(read_names).transpose()?;
         let allow = self.allow.as_deref().map(npy::read_vector::<u64>).transpose()?;
         let filter: Option<Filter> = allow.map(|ids| index.allow(&ids));
@@ -119,15 +130,33 @@ impl Args {
         output::print(json, &searched, "")
     }
 
-    fn queries(&self, dim: usize) -> Result<Vec<Vec<f32>>> {
-        let queries = npy::read_matrix::<f32>(&self.queries)?;
-        ensure!(
-            queries.columns == dim,
-            "{} has queries of {} dimensions, the index has {dim}",
-            self.queries.display(),
-            queries.columns
-        );
-        Ok(queries.values.chunks_exact(dim).map(<[f32]>::to_vec).collect())
+    /// The query features, from a file or from an image.
+    fn queries(&self, index: &Index) -> Result<Vec<Vec<f32>>> {
+        let dim = index.codebooks().dim();
+        match (&self.queries, &self.image, &self.model) {
+            (Some(path), ..) => {
+                let queries = npy::read_matrix::<f32>(path)?;
+                ensure!(
+                    queries.columns == dim,
+                    "{} has queries of {} dimensions, the index has {dim}",
+                    path.display(),
+                    queries.columns
+                );
+                Ok(queries.values.chunks_exact(dim).map(<[f32]>::to_vec).collect())
+            }
+            (_, Some(image), Some(model)) => {
+                let model = Model::open(model)?;
+                ensure!(
+                    model.codebooks().fingerprint() == index.fingerprint(),
+                    "the model has codebooks {}, the index was built with {}, give the model that made its codes",
+                    model.codebooks().fingerprint(),
+                    index.fingerprint()
+                );
+                let pixels = data::read_image(image, data::model_shape(&model))?;
+                Ok(vec![model.forward(&pixels)?.features])
+            }
+            _ => bail!("give --queries, or --image with --model"),
+        }
     }
 }
 

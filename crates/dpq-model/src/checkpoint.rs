@@ -1,0 +1,113 @@
+//! The state of a run between two epochs.
+//!
+//! Everything random is a function of the seed and of where the run is, so there is no generator to keep.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor, Var};
+use dpq_file::Container;
+
+use crate::Error;
+use crate::model::{Array, Header, arrays, write};
+use crate::network::Network;
+use crate::optim::Optimizer;
+
+/// The state of a run.
+pub(crate) struct State {
+    /// Epochs that are done.
+    pub(crate) epoch: usize,
+    pub(crate) network: Network,
+    /// The codebooks as one variable `codebook`, f32 [L, K, D]; empty before they start.
+    pub(crate) codebook: BTreeMap<String, Var>,
+    pub(crate) network_optimizer: Optimizer,
+    pub(crate) codebook_optimizer: Optimizer,
+}
+
+impl State {
+    /// The state before the first epoch.
+    pub(crate) fn new(header: &Header) -> Result<Self, Error> {
+        let config = &header.train;
+        Ok(Self {
+            epoch: 0,
+            network: Network::new(&config.network, header.image_shape, header.n_classes, config.seed)?,
+            codebook: BTreeMap::new(),
+            network_optimizer: Optimizer::new(config.network_optimizer),
+            codebook_optimizer: Optimizer::new(config.codebook_optimizer),
+        })
+    }
+
+    /// Writes the state.
+    pub(crate) fn save(&self, header: &Header, path: &Path) -> Result<(), Error> {
+        let mut all = arrays(&self.network.tensors(), "network.")?;
+        for (name, var) in &self.codebook {
+            all.push((name.clone(), var.dims().to_vec(), var.as_detached_tensor().flatten_all()?.to_vec1()?));
+        }
+        all.extend(buffers("network_optimizer", &self.network_optimizer));
+        all.extend(buffers("codebook_optimizer", &self.codebook_optimizer));
+        let metadata = [
+            ("format", "dpq-checkpoint".to_owned()),
+            ("config", header.to_json()),
+            ("epoch", self.epoch.to_string()),
+            ("network_optimizer", self.network_optimizer.n_steps.to_string()),
+            ("codebook_optimizer", self.codebook_optimizer.n_steps.to_string()),
+        ];
+        write(path, &metadata, &all)
+    }
+
+    /// Reads the state of a run of the same configuration on the same data.
+    pub(crate) fn open(header: &Header, path: &Path) -> Result<Self, Error> {
+        let file = Container::open(path)?;
+        file.verify()?;
+        let content = |reason: &str| Error::Content { path: path.to_owned(), reason: reason.to_owned() };
+        if file.metadata("format")? != "dpq-checkpoint" {
+            return Err(content("the file is no checkpoint"));
+        }
+        if file.metadata("config")? != header.to_json() {
+            return Err(content(
+                "the checkpoint is of another configuration or data set, resume with those or train without --resume",
+            ));
+        }
+        let number = |key: &str| -> Result<usize, Error> {
+            file.metadata(key)?.parse().map_err(|_| content("the checkpoint's counters are no numbers"))
+        };
+        let mut state = Self::new(header)?;
+        state.epoch = number("epoch")?;
+        state.network.set(&header.read_tensors(&file, "network.")?)?;
+        state.network_optimizer.n_steps = number("network_optimizer")?;
+        state.codebook_optimizer.n_steps = number("codebook_optimizer")?;
+        for name in file.names() {
+            let section = file.section(name)?;
+            if name == "codebook" {
+                let tensor = Tensor::from_vec(section.to_f32()?, section.shape, &Device::Cpu)?;
+                state.codebook.insert(name.to_owned(), Var::from_tensor(&tensor)?);
+            } else if let Some((optimizer, which, variable)) = state.buffer_of(name) {
+                optimizer.buffers.entry(variable).or_default()[which] = section.to_f32()?;
+            }
+        }
+        Ok(state)
+    }
+
+    /// The optimiser, buffer and variable that a section of [`buffers`] belongs to.
+    fn buffer_of(&mut self, section: &str) -> Option<(&mut Optimizer, usize, String)> {
+        let (optimizer, rest) = section.split_once('.')?;
+        let (which, variable) = rest.split_once('.')?;
+        let optimizer = match optimizer {
+            "network_optimizer" => &mut self.network_optimizer,
+            "codebook_optimizer" => &mut self.codebook_optimizer,
+            _ => return None,
+        };
+        let which = ["first", "second"].iter().position(|name| *name == which)?;
+        Some((optimizer, which, variable.to_owned()))
+    }
+}
+
+/// An optimiser's buffers: `<prefix>.first.<variable>` and `<prefix>.second.<variable>`.
+fn buffers(prefix: &str, optimizer: &Optimizer) -> Vec<Array> {
+    let buffers = optimizer.buffers.iter().flat_map(|(variable, [first, second])| {
+        [("first", first), ("second", second)].map(|(which, values)| {
+            (format!("{prefix}.{which}.{variable}"), vec![values.len()], values.clone())
+        })
+    });
+    buffers.collect()
+}

@@ -1,0 +1,335 @@
+//! Everything that decides a run, as plain data.
+
+use dpq_codebook::Assignment;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+pub use crate::loss::Margins;
+
+mod presets;
+
+/// Everything that decides a training run, apart from the data. The presets are in [`TrainConfig::PRESETS`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Decides everything random.
+    pub seed: u64,
+    /// Passes over the training set.
+    pub epochs: usize,
+    /// Images a step. An epoch is cut into steps of nearly equal size, none larger than this.
+    pub batch_size: usize,
+    /// Whether a feature (and a logit) is the mean over an image and its mirror image. Doubles the time of encoding.
+    pub mirror_average: bool,
+    /// Which losses reach what, and when.
+    pub schedule: Schedule,
+    /// The network.
+    pub network: NetworkConfig,
+    /// The quantization blocks.
+    pub quantizer: QuantizerConfig,
+    /// The losses' weights.
+    pub loss: LossConfig,
+    /// How the network's weights are updated.
+    pub network_optimizer: OptimizerConfig,
+    /// How the codebooks are updated, where they are trained by gradients.
+    pub codebook_optimizer: OptimizerConfig,
+    /// How training images are varied. The caller does it, see [`crate::TrainSet`].
+    pub augment: AugmentConfig,
+}
+
+/// Which losses reach what, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Schedule {
+    /// End to end (the paper): every loss reaches all that it depends on, network and codebooks.
+    Joint {
+        /// The share of epochs that train the network alone, before there are codebooks. In [0, 1).
+        features_first: f64,
+    },
+    /// The authors' code: the quantization losses reach the codebooks only, in every second step of the later epochs.
+    Alternating {
+        /// The share of epochs that train the network alone. In [0, 1).
+        features_first: f64,
+    },
+    /// The network first; then the codebooks, by residual k-means on the final features.
+    TwoStep,
+}
+
+/// A small convolutional network: stages of 3×3 convolution, batch normalisation and ReLU, some with 2×2 pooling; one
+/// hidden layer with ReLU and dropout; two heads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Channels that each stage puts out.
+    pub channels: Vec<usize>,
+    /// How many stages, from the first, halve the image by pooling.
+    pub pools: usize,
+    /// Where a stage pools.
+    pub order: StageOrder,
+    /// Units of the hidden layer.
+    pub hidden: usize,
+    /// The share of hidden units that each training image does without. In [0, 1).
+    pub dropout: f64,
+    /// Dimensions of the feature, D.
+    pub dim: usize,
+}
+
+/// The order of a stage's operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StageOrder {
+    /// Convolution, pooling, normalisation, ReLU: normalisation has a quarter of the work.
+    ConvPoolNormRelu,
+    /// Convolution, normalisation, ReLU, pooling: the usual one.
+    ConvNormReluPool,
+}
+
+/// The quantization blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuantizerConfig {
+    /// Levels, L. A code has a byte for each.
+    pub levels: usize,
+    /// Codewords a level, K, at most 256.
+    pub codewords: usize,
+    /// How a level chooses its codeword.
+    #[serde(with = "assignment")]
+    pub assignment: Assignment,
+    /// The softness γ: soft assignment weights codeword k by exp(−γ‖r − c_k‖²), or by exp(γ cos(r, c_k)).
+    pub softness: f64,
+    /// Where codebooks start.
+    pub start: Start,
+    /// Rounds of residual k-means, at most.
+    pub kmeans_iterations: usize,
+}
+
+/// Where codebooks start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// Normal numbers of standard deviation 0.01 (the authors' code).
+    Random,
+    /// Residual k-means on the features of that moment.
+    ResidualKmeans,
+}
+
+/// The weights of L = margin · L_S + λ · L_C + τ · (L_soft + μ · L_hard + ν · L_match).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossConfig {
+    /// Weight of the adaptive margin loss L_S.
+    pub margin: f64,
+    /// The classes that a true class is held apart from.
+    pub margins: Margins,
+    /// λ, weight of the classification loss L_C.
+    pub classification: f64,
+    /// τ, weight of the quantization losses.
+    pub quantization: f64,
+    /// μ, weight of the hard distortion among them.
+    pub hard: f64,
+    /// ν, weight of the joint centre among them.
+    pub joint_center: f64,
+}
+
+/// An optimiser.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// The update rule.
+    pub method: Method,
+    /// The learning rate.
+    pub rate: f64,
+    /// How the learning rate changes over the run.
+    pub rate_schedule: RateSchedule,
+    /// Decoupled weight decay of weights; biases and normalisation have none.
+    pub weight_decay: f64,
+    /// Factor on the learning rate of the heads' weights.
+    pub head_weights: f64,
+    /// Factor on the learning rate of the heads' biases.
+    pub head_biases: f64,
+}
+
+/// An update rule.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Method {
+    /// Stochastic gradient descent: v ← momentum · v + g, w ← w − rate · v.
+    Sgd {
+        /// The share of the last update that is kept.
+        momentum: f64,
+    },
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019); Adam if the decay is 0.
+    AdamW {
+        /// The share of the mean gradient that is kept.
+        beta1: f64,
+        /// The share of the mean squared gradient that is kept.
+        beta2: f64,
+        /// Keeps the denominator from 0.
+        epsilon: f64,
+    },
+}
+
+/// How a learning rate changes over a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum RateSchedule {
+    /// Not at all.
+    Constant,
+    /// Times `factor` after every `every` steps.
+    Exponential {
+        /// The factor.
+        factor: f64,
+        /// Steps between two changes.
+        every: usize,
+    },
+    /// Up from 0 in a straight line, then down to 0 along half a cosine.
+    WarmupCosine {
+        /// The share of steps that go up. In [0, 1).
+        warmup: f64,
+    },
+}
+
+/// How training images are varied: the numbers of the data crate's `Augment`, which does it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AugmentConfig {
+    /// Pixels put around an image before a random crop of the old size; 0 for no crop.
+    pub padding: usize,
+    /// Whether every second image is mirrored.
+    pub mirror: bool,
+    /// The side of the square that is blanked, in pixels; 0 for none.
+    pub cutout: usize,
+    /// The share of images with a blanked square.
+    pub cutout_probability: f32,
+}
+
+impl TrainConfig {
+    /// Refuses what cannot be trained.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let share = |x: f64| (0.0..1.0).contains(&x);
+        let at_least_0 = |x: f64| (0.0..f64::INFINITY).contains(&x);
+        let above_0 = |x: f64| x > 0.0 && x.is_finite();
+        let (network, quantizer, loss) = (&self.network, &self.quantizer, &self.loss);
+        let features_first = match self.schedule {
+            Schedule::Joint { features_first } | Schedule::Alternating { features_first } => features_first,
+            Schedule::TwoStep => 0.0,
+        };
+        let weights = [loss.margin, loss.classification, loss.quantization, loss.hard, loss.joint_center];
+        let one_start = self.schedule != Schedule::TwoStep || quantizer.start == Start::ResidualKmeans;
+        let checks = [
+            (self.epochs >= 1, "epochs", "expected at least 1"),
+            (self.batch_size >= 2, "batch_size", "expected at least 2, batch normalisation needs company"),
+            (share(features_first), "schedule.features_first", "expected a share in [0, 1)"),
+            (!network.channels.is_empty(), "network.channels", "expected at least one stage"),
+            (!network.channels.contains(&0), "network.channels", "expected at least 1 channel a stage"),
+            (network.pools <= network.channels.len(), "network.pools", "expected at most one a stage"),
+            (network.hidden >= 1, "network.hidden", "expected at least 1"),
+            (share(network.dropout), "network.dropout", "expected a share in [0, 1)"),
+            (network.dim >= 1, "network.dim", "expected at least 1"),
+            ((1..=255).contains(&quantizer.levels), "quantizer.levels", "expected 1 to 255"),
+            ((1..=256).contains(&quantizer.codewords), "quantizer.codewords", "expected 1 to 256"),
+            (above_0(quantizer.softness), "quantizer.softness", "expected a finite number above 0"),
+            (quantizer.kmeans_iterations >= 1, "quantizer.kmeans_iterations", "expected at least 1"),
+            (one_start, "quantizer.start", "two-step training fits codebooks by `residual-kmeans`"),
+            (weights.iter().all(|&w| at_least_0(w)), "loss", "expected finite weights of at least 0"),
+            (
+                (0.0..=1.0).contains(&self.augment.cutout_probability),
+                "augment.cutout_probability",
+                "expected a share in [0, 1]",
+            ),
+        ];
+        for (holds, what, reason) in checks {
+            if !holds {
+                return Err(Error::invalid(what, reason));
+            }
+        }
+        self.network_optimizer.check("network_optimizer")?;
+        self.codebook_optimizer.check("codebook_optimizer")
+    }
+}
+
+impl OptimizerConfig {
+    fn check(&self, what: &'static str) -> Result<(), Error> {
+        let numbers = [self.rate, self.weight_decay, self.head_weights, self.head_biases];
+        let in_range = match self.method {
+            Method::Sgd { momentum } => (0.0..1.0).contains(&momentum),
+            Method::AdamW { beta1, beta2, epsilon } => {
+                (0.0..1.0).contains(&beta1) && (0.0..1.0).contains(&beta2) && epsilon > 0.0
+            }
+        };
+        let schedule = match self.rate_schedule {
+            RateSchedule::Constant => true,
+            RateSchedule::Exponential { factor, every } => factor > 0.0 && factor.is_finite() && every > 0,
+            RateSchedule::WarmupCosine { warmup } => (0.0..1.0).contains(&warmup),
+        };
+        if !numbers.iter().all(|&x| x >= 0.0 && x.is_finite()) {
+            Err(Error::invalid(what, "expected finite rates, decay and factors of at least 0"))
+        } else if !in_range {
+            Err(Error::invalid(what, "expected a momentum or betas in [0, 1) and an epsilon above 0"))
+        } else if !schedule {
+            Err(Error::invalid(
+                what,
+                "expected a rate schedule with `every` and `factor` above 0, `warmup` in [0, 1)",
+            ))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// An [`Assignment`] as its name.
+mod assignment {
+    use super::Assignment;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(value: &Assignment, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Assignment, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_found_by_name_can_be_used_and_survive_json() {
+        for name in TrainConfig::PRESETS {
+            let config = TrainConfig::preset(name).unwrap();
+            config.check().unwrap();
+            let json = serde_json::to_string(&config).unwrap();
+            let read: TrainConfig = serde_json::from_str(&json).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), json);
+        }
+        let error = TrainConfig::preset("bset").unwrap_err().to_string();
+        assert_eq!(error, "preset: found `bset`, expected one of best, authors-code, paper, quick");
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        let json = serde_json::to_string(&TrainConfig::quick()).unwrap();
+        let json = json.replacen("\"epochs\"", "\"epochz\":1,\"epochs\"", 1);
+        let error = serde_json::from_str::<TrainConfig>(&json).unwrap_err().to_string();
+        assert!(error.starts_with("unknown field `epochz`"), "{error}");
+    }
+
+    #[test]
+    fn impossible_values_are_named() {
+        let cases: [(fn(&mut TrainConfig), &str); 6] = [
+            (|c| c.epochs = 0, "epochs: "),
+            (|c| c.network.channels.clear(), "network.channels: "),
+            (|c| c.quantizer.codewords = 257, "quantizer.codewords: "),
+            (|c| c.quantizer.start = Start::Random, "quantizer.start: "),
+            (|c| c.loss.margin = f64::NAN, "loss: "),
+            (|c| c.network_optimizer.rate = -1.0, "network_optimizer: "),
+        ];
+        for (change, prefix) in cases {
+            let mut config = TrainConfig::best();
+            change(&mut config);
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.starts_with(prefix), "{error}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A trained network with its codebooks, and the file that holds them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use dpq_codebook::Codebooks;
+use dpq_file::{Container, Dtype, Section};
+use serde::{Deserialize, Serialize};
+
+use crate::network::{self, Network, Tensors};
+use crate::{Error, TrainConfig};
+
+/// A trained network and codebooks.
+#[derive(Debug)]
+pub struct Model {
+    pub(crate) header: Header,
+    pub(crate) tensors: Tensors,
+    pub(crate) codebooks: Codebooks,
+}
+
+/// What a file's metadata says under `config`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Header {
+    pub(crate) train: TrainConfig,
+    pub(crate) image_shape: [usize; 3],
+    pub(crate) n_classes: usize,
+    /// Mean and standard deviation of each channel over the training images, pixels from 0 to 1.
+    pub(crate) mean: Vec<f32>,
+    pub(crate) deviation: Vec<f32>,
+}
+
+/// What images become.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// Features, f32 `[n, D]`.
+    pub features: Vec<f32>,
+    /// Class logits, f32 `[n, C]`.
+    pub logits: Vec<f32>,
+}
+
+/// The version of the file format.
+const VERSION: &str = "1";
+
+/// Images that pass the network at a time; bounds memory.
+const CHUNK: usize = 128;
+
+impl Model {
+    /// Opens a model file.
+    ///
+    /// # Errors
+    /// [`Error::File`] or [`Error::Content`] say what is wrong with the file.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let file = Container::open(path)?;
+        let content = |reason: String| Error::Content { path: path.to_owned(), reason };
+        let format = file.metadata("format")?;
+        if format != "dpq-model" {
+            return Err(content(format!("the file holds a `{format}`, expected a model that `train` made")));
+        }
+        let version = file.metadata("version")?;
+        if version != VERSION {
+            return Err(content(format!(
+                "the file has version {version}, this program reads version {VERSION}"
+            )));
+        }
+        let header: Header = serde_json::from_str(file.metadata("config")?)
+            .map_err(|error| content(format!("the configuration cannot be read ({error})")))?;
+        header.check().map_err(|error| content(error.to_string()))?;
+        let tensors = header.read_tensors(&file, "")?;
+        let codebooks = Codebooks::from_container(&file)?;
+        if codebooks.dim() != header.train.network.dim {
+            return Err(content(format!(
+                "codebooks of {} dimensions, the network has features of {}",
+                codebooks.dim(),
+                header.train.network.dim
+            )));
+        }
+        Ok(Self { header, tensors, codebooks })
+    }
+
+    /// Writes a model file.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the system refuses.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let mut arrays = arrays(&self.tensors, "")?;
+        let shape = [self.codebooks.n_levels(), self.codebooks.n_codewords(), self.codebooks.dim()];
+        arrays.push(("codebook".to_owned(), shape.to_vec(), self.codebooks.values().to_vec()));
+        let metadata = [
+            ("format", "dpq-model".to_owned()),
+            ("version", VERSION.to_owned()),
+            ("assignment", self.codebooks.assignment().to_string()),
+            ("fingerprint", self.codebooks.fingerprint()),
+            ("config", self.header.to_json()),
+        ];
+        write(path, &metadata, &arrays)
+    }
+
+    /// The configuration of the training.
+    pub fn config(&self) -> &TrainConfig {
+        &self.header.train
+    }
+
+    /// The codebooks.
+    pub fn codebooks(&self) -> &Codebooks {
+        &self.codebooks
+    }
+
+    /// The shape of an image, `[C, H, W]`.
+    pub fn image_shape(&self) -> [usize; 3] {
+        self.header.image_shape
+    }
+
+    /// The classes that logits are of.
+    pub fn n_classes(&self) -> usize {
+        self.header.n_classes
+    }
+
+    /// Runs images u8 `[n, C, H, W]` through the network. The same bytes at any number of threads; for one image
+    /// and for many the same up to rounding.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] unless `images` is whole images.
+    pub fn forward(&self, images: &[u8]) -> Result<Output, Error> {
+        self.header.forward(&self.tensors, images)
+    }
+}
+
+impl Header {
+    /// Refuses what no training writes, so that a damaged file cannot ask for absurd tensors.
+    fn check(&self) -> Result<(), Error> {
+        self.train.check()?;
+        let [channels, height, width] = self.image_shape;
+        let positive = |values: &[f32]| values.len() == channels && values.iter().all(|x| x.is_finite());
+        let sizes = [&[channels, height, width, self.n_classes], &self.train.network.channels[..]].concat();
+        let small =
+            sizes.iter().chain([&self.train.network.hidden, &self.train.network.dim]).all(|&n| n <= 1 << 16);
+        let whole =
+            [height, width].iter().all(|side| side.checked_shr(self.train.network.pools as u32) >= Some(1));
+        if positive(&self.mean)
+            && positive(&self.deviation)
+            && small
+            && whole
+            && channels > 0
+            && self.n_classes > 0
+        {
+            Ok(())
+        } else {
+            Err(Error::invalid("config", "found shapes or moments that no training writes"))
+        }
+    }
+
+    /// Runs images through the network that `tensors` hold, with mirror images averaged in if the configuration says so.
+    pub(crate) fn forward(&self, tensors: &Tensors, images: &[u8]) -> Result<Output, Error> {
+        let len: usize = self.image_shape.iter().product();
+        if !images.len().is_multiple_of(len) {
+            let [c, h, w] = self.image_shape;
+            let reason = format!("found {} bytes, expected images of {c}x{h}x{w} bytes", images.len());
+            return Err(Error::invalid("images", reason));
+        }
+        let mut output = Output { features: Vec::new(), logits: Vec::new() };
+        for images in images.chunks(CHUNK * len) {
+            let run = |mirror| network::forward(&self.train.network, tensors, &self.input(images, mirror)?);
+            let mut heads = run(false)?;
+            if self.train.mirror_average {
+                let mirrored = run(true)?;
+                heads.features = ((heads.features + mirrored.features)? * 0.5)?;
+                heads.logits = ((heads.logits + mirrored.logits)? * 0.5)?;
+            }
+            output.features.extend(heads.features.flatten_all()?.to_vec1::<f32>()?);
+            output.logits.extend(heads.logits.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(output)
+    }
+
+    /// Pixels as the network takes them: f32 [n, C, H, W] of mean 0 and deviation 1 over the training images.
+    pub(crate) fn input(&self, images: &[u8], mirror: bool) -> candle_core::Result<Tensor> {
+        let [channels, height, width] = self.image_shape;
+        let mut values = Vec::with_capacity(images.len());
+        for (plane, pixels) in images.chunks_exact(height * width).enumerate() {
+            let (mean, deviation) = (self.mean[plane % channels], self.deviation[plane % channels]);
+            let value = |&pixel: &u8| (f32::from(pixel) / 255.0 - mean) / deviation;
+            for row in pixels.chunks_exact(width) {
+                if mirror {
+                    values.extend(row.iter().rev().map(value))
+                } else {
+                    values.extend(row.iter().map(value))
+                }
+            }
+        }
+        Tensor::from_vec(
+            values,
+            (images.len() / (channels * height * width), channels, height, width),
+            &Device::Cpu,
+        )
+    }
+
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a configuration is JSON")
+    }
+
+    /// Reads the network's tensors, each in the shape that the configuration gives it.
+    pub(crate) fn read_tensors(&self, file: &Container, prefix: &str) -> Result<Tensors, Error> {
+        let like = Network::new(&self.train.network, self.image_shape, self.n_classes, 0)?.tensors();
+        let mut tensors = Tensors::new();
+        for (name, like) in like {
+            let values =
+                file.section(&format!("{prefix}{name}"))?.expect(Dtype::F32, like.dims())?.to_f32()?;
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                let reason = format!("`{name}` holds {value}, expected finite numbers");
+                return Err(Error::Content { path: file.path().to_owned(), reason });
+            }
+            tensors.insert(name, Tensor::from_vec(values, like.shape(), &Device::Cpu)?);
+        }
+        Ok(tensors)
+    }
+}
+
+/// A named array of f32: name, shape, values.
+pub(crate) type Array = (String, Vec<usize>, Vec<f32>);
+
+/// Tensors as arrays, their names behind `prefix`.
+pub(crate) fn arrays(tensors: &Tensors, prefix: &str) -> Result<Vec<Array>, Error> {
+    let array = |(name, tensor): (&String, &Tensor)| {
+        Ok((format!("{prefix}{name}"), tensor.dims().to_vec(), tensor.flatten_all()?.to_vec1::<f32>()?))
+    };
+    tensors.iter().map(array).collect()
+}
+
+/// Writes arrays into a container.
+pub(crate) fn write(path: &Path, metadata: &[(&str, String)], arrays: &[Array]) -> Result<(), Error> {
+    let metadata: BTreeMap<String, String> =
+        metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    let bytes: Vec<Vec<u8>> =
+        arrays.iter().map(|(_, _, values)| values.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let sections: Vec<_> = arrays
+        .iter()
+        .zip(&bytes)
+        .map(|((name, shape, _), bytes)| (name.as_str(), Section { dtype: Dtype::F32, shape, bytes }))
+        .collect();
+    Ok(dpq_file::write(path, &metadata, &sections)?)
+}

@@ -1,0 +1,183 @@
+//! The network: a small convolutional backbone and two heads.
+//!
+//! Names of parameters, as in files: `backbone.conv.<i>.weight`, `backbone.norm.<i>.{gamma,beta,mean,var}`,
+//! `backbone.hidden.{weight,bias}`, `embed.{weight,bias}`, `classifier.{weight,bias}`.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Result, Tensor, Var};
+
+use crate::config::{NetworkConfig, StageOrder};
+use crate::ops;
+use crate::rng::{Stream, mix, normal, rng, uniform};
+
+/// Keeps the variance of batch normalisation from 0.
+const EPSILON: f64 = 1e-5;
+
+/// The share of a batch's moments in the running ones.
+const MOMENTUM: f64 = 0.1;
+
+/// Tensors by name.
+pub(crate) type Tensors = BTreeMap<String, Tensor>;
+
+/// A network in training: variables, and the running moments that inference will use.
+pub(crate) struct Network {
+    config: NetworkConfig,
+    pub(crate) variables: BTreeMap<String, Var>,
+    running: Tensors,
+}
+
+/// What a batch of images becomes.
+pub(crate) struct Heads {
+    /// x = tanh(W_s f + w_s), f32 [n, D].
+    pub(crate) features: Tensor,
+    /// o = W_c f + w_c, f32 [n, C].
+    pub(crate) logits: Tensor,
+}
+
+impl Network {
+    /// A network whose weights are drawn as `seed` decides: normal, of variance 2 / inputs before a ReLU (He et al. 2015)
+    /// and 1 / inputs before a head; biases are 0.
+    pub(crate) fn new(
+        config: &NetworkConfig,
+        shape: [usize; 3],
+        n_classes: usize,
+        seed: u64,
+    ) -> Result<Self> {
+        let mut network =
+            Self { config: config.clone(), variables: BTreeMap::new(), running: Tensors::new() };
+        let mut rng = rng(seed, Stream::Weights);
+        let mut weights = |name: &str, shape: &[usize], gain: f64| -> Result<()> {
+            let n_inputs: usize = shape[1..].iter().product();
+            let deviation = (gain / n_inputs as f64).sqrt();
+            let values: Vec<f32> =
+                (0..shape.iter().product()).map(|_| (deviation * normal(&mut rng)) as f32).collect();
+            let var = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+            network.variables.insert(name.to_owned(), var);
+            Ok(())
+        };
+        let mut channels = shape[0];
+        for (i, &out) in config.channels.iter().enumerate() {
+            weights(&format!("backbone.conv.{i}.weight"), &[out, channels, 3, 3], 2.0)?;
+            channels = out;
+        }
+        let side = |side: usize| side >> config.pools;
+        let n_flat = channels * side(shape[1]) * side(shape[2]);
+        weights("backbone.hidden.weight", &[config.hidden, n_flat], 2.0)?;
+        weights("embed.weight", &[config.dim, config.hidden], 1.0)?;
+        weights("classifier.weight", &[n_classes, config.hidden], 1.0)?;
+
+        let constant = |value: f32, n: usize| Tensor::full(value, n, &Device::Cpu);
+        for (i, &n) in config.channels.iter().enumerate() {
+            for (name, value) in [("gamma", 1.0), ("beta", 0.0)] {
+                let var = Var::from_tensor(&constant(value, n)?)?;
+                network.variables.insert(format!("backbone.norm.{i}.{name}"), var);
+            }
+            network.running.insert(format!("backbone.norm.{i}.mean"), constant(0.0, n)?);
+            network.running.insert(format!("backbone.norm.{i}.var"), constant(1.0, n)?);
+        }
+        for (name, n) in
+            [("backbone.hidden", config.hidden), ("embed", config.dim), ("classifier", n_classes)]
+        {
+            network.variables.insert(format!("{name}.bias"), Var::from_tensor(&constant(0.0, n)?)?);
+        }
+        Ok(network)
+    }
+
+    /// Runs a batch in training: moments of the batch, and hidden units left out as `seed` decides.
+    pub(crate) fn forward_train(&mut self, x: &Tensor, seed: u64) -> Result<Heads> {
+        let mut x = x.clone();
+        for i in 0..self.config.channels.len() {
+            let get = |name: &str| &self.variables[&format!("backbone.{name}")];
+            let (gamma, beta) = (get(&format!("norm.{i}.gamma")), get(&format!("norm.{i}.beta")));
+            let (pools, order) = (i < self.config.pools, self.config.order);
+            let y = convolve(&x, get(&format!("conv.{i}.weight")), pools, order)?;
+            let (y, mean, var) = ops::batch_norm(&y, gamma, beta, EPSILON, true)?;
+            x = if pools && order == StageOrder::ConvNormReluPool { ops::max_pool2d(&y, 2, 2)? } else { y };
+            for (name, value) in [("mean", mean), ("var", var)] {
+                let running =
+                    self.running.get_mut(&format!("backbone.norm.{i}.{name}")).expect("made by new");
+                *running = ((&*running * (1.0 - MOMENTUM))? + (value.detach() * MOMENTUM)?)?.detach();
+            }
+        }
+        let hidden = self.linear(&x.flatten_from(1)?, "backbone.hidden", true)?;
+        let hidden = if self.config.dropout > 0.0 {
+            (&hidden * dropout_mask(hidden.dims2()?, self.config.dropout, seed)?)?
+        } else {
+            hidden
+        };
+        Ok(Heads {
+            features: self.linear(&hidden, "embed", false)?.tanh()?,
+            logits: self.linear(&hidden, "classifier", false)?,
+        })
+    }
+
+    fn linear(&self, x: &Tensor, name: &str, relu: bool) -> Result<Tensor> {
+        let (weight, bias) =
+            (&self.variables[&format!("{name}.weight")], &self.variables[&format!("{name}.bias")]);
+        ops::linear(x, weight, Some(bias), relu)
+    }
+
+    /// Everything that a file holds, detached from the graph of gradients.
+    pub(crate) fn tensors(&self) -> Tensors {
+        let variables = self.variables.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor()));
+        variables.chain(self.running.clone()).collect()
+    }
+
+    /// Takes the values of `tensors`, which are named and shaped as those of [`Network::tensors`].
+    pub(crate) fn set(&mut self, tensors: &Tensors) -> Result<()> {
+        for (name, var) in &self.variables {
+            var.set(&tensors[name])?;
+        }
+        for (name, value) in &mut self.running {
+            *value = tensors[name].clone();
+        }
+        Ok(())
+    }
+}
+
+/// Runs a batch in inference: running moments, folded into a scale and a shift; all hidden units.
+pub(crate) fn forward(config: &NetworkConfig, tensors: &Tensors, x: &Tensor) -> Result<Heads> {
+    let mut x = x.clone();
+    for i in 0..config.channels.len() {
+        let norm = |name: &str| &tensors[&format!("backbone.norm.{i}.{name}")];
+        let scale = (norm("gamma") / (norm("var") + EPSILON)?.sqrt()?)?;
+        let shift = (norm("beta") - (norm("mean") * &scale)?)?;
+        let pools = i < config.pools;
+        let y = convolve(&x, &tensors[&format!("backbone.conv.{i}.weight")], pools, config.order)?;
+        let y = ops::scale_shift(&y, &scale, &shift, true)?;
+        x = if pools && config.order == StageOrder::ConvNormReluPool {
+            ops::max_pool2d(&y, 2, 2)?
+        } else {
+            y
+        };
+    }
+    let linear = |x: &Tensor, name: &str, relu| {
+        ops::linear(x, &tensors[&format!("{name}.weight")], Some(&tensors[&format!("{name}.bias")]), relu)
+    };
+    let hidden = linear(&x.flatten_from(1)?, "backbone.hidden", true)?;
+    Ok(Heads {
+        features: linear(&hidden, "embed", false)?.tanh()?,
+        logits: linear(&hidden, "classifier", false)?,
+    })
+}
+
+/// A stage's convolution, with its pooling where that comes first. Normalisation follows, so there is no bias.
+fn convolve(x: &Tensor, weight: &Tensor, pools: bool, order: StageOrder) -> Result<Tensor> {
+    if pools && order == StageOrder::ConvPoolNormRelu {
+        ops::conv2d_pool(x, weight, None, 1, 1, (2, 2), false)
+    } else {
+        ops::conv2d(x, weight, None, 1, 1, false)
+    }
+}
+
+/// 0 with probability `share`, else 1 / (1 − share): what is left keeps its mean.
+fn dropout_mask((n, units): (usize, usize), share: f64, seed: u64) -> Result<Tensor> {
+    let kept = (1.0 / (1.0 - share)) as f32;
+    let mut values = Vec::with_capacity(n * units);
+    for row in 0..n {
+        let mut rng = rng(mix(seed, &[row]), Stream::Dropout);
+        values.extend((0..units).map(|_| if uniform(&mut rng) < share { 0.0 } else { kept }));
+    }
+    Tensor::from_vec(values, (n, units), &Device::Cpu)
+}

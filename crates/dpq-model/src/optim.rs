@@ -1,0 +1,150 @@
+//! Updates of variables: momentum SGD and AdamW, with factors for the heads.
+
+use std::collections::BTreeMap;
+
+use candle_core::backprop::GradStore;
+use candle_core::{Result, Tensor, Var};
+
+use crate::config::{Method, OptimizerConfig};
+
+/// An optimiser and what it remembers of each variable.
+pub(crate) struct Optimizer {
+    config: OptimizerConfig,
+    /// Updates made.
+    pub(crate) n_steps: usize,
+    /// Two buffers a variable, by its name: velocity and nothing (SGD), or mean gradient and mean squared gradient (AdamW).
+    pub(crate) buffers: BTreeMap<String, [Vec<f32>; 2]>,
+}
+
+impl Optimizer {
+    pub(crate) fn new(config: OptimizerConfig) -> Self {
+        Self { config, n_steps: 0, buffers: BTreeMap::new() }
+    }
+
+    /// Updates every variable that has a gradient, at `factor` times the configured rate.
+    pub(crate) fn step(
+        &mut self,
+        variables: &BTreeMap<String, Var>,
+        gradients: &GradStore,
+        factor: f64,
+    ) -> Result<()> {
+        self.n_steps += 1;
+        for (name, var) in variables {
+            let Some(gradient) = gradients.get(var) else { continue };
+            let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+            let mut values = var.as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
+            let rate = self.config.rate * factor * self.group(name);
+            let buffers = self
+                .buffers
+                .entry(name.clone())
+                .or_insert_with(|| [vec![0.0; values.len()], vec![0.0; values.len()]]);
+            // Weights decay; biases and the parameters of normalisation do not.
+            let decay = if name.ends_with("weight") { self.config.weight_decay } else { 0.0 };
+            let keep = (1.0 - rate * decay) as f32;
+            update(self.config.method, self.n_steps, rate, keep, &mut values, &gradient, buffers);
+            var.set(&Tensor::from_vec(values, var.shape(), var.device())?)?;
+        }
+        Ok(())
+    }
+
+    /// The factor on the rate of a variable.
+    fn group(&self, name: &str) -> f64 {
+        let head = name.starts_with("embed.") || name.starts_with("classifier.");
+        match (head, name.ends_with(".bias")) {
+            (false, _) => 1.0,
+            (true, false) => self.config.head_weights,
+            (true, true) => self.config.head_biases,
+        }
+    }
+}
+
+fn update(
+    method: Method,
+    n_steps: usize,
+    rate: f64,
+    keep: f32,
+    values: &mut [f32],
+    gradient: &[f32],
+    [first, second]: &mut [Vec<f32>; 2],
+) {
+    match method {
+        Method::Sgd { momentum } => {
+            let (momentum, rate) = (momentum as f32, rate as f32);
+            for ((w, g), v) in values.iter_mut().zip(gradient).zip(first) {
+                *v = momentum * *v + g;
+                *w = *w * keep - rate * *v;
+            }
+        }
+        Method::AdamW { beta1, beta2, epsilon } => {
+            // Kingma and Ba (2015), with the bias corrections in the rate and in the denominator.
+            let correction = |beta: f64| 1.0 - beta.powi(n_steps as i32);
+            let rate = (rate / correction(beta1)) as f32;
+            let root = (1.0 / correction(beta2).sqrt()) as f32;
+            let (beta1, beta2, epsilon) = (beta1 as f32, beta2 as f32, epsilon as f32);
+            for (((w, g), m), v) in values.iter_mut().zip(gradient).zip(first).zip(second) {
+                *m = beta1 * *m + (1.0 - beta1) * g;
+                *v = beta2 * *v + (1.0 - beta2) * g * g;
+                *w = *w * keep - rate * *m / (v.sqrt() * root + epsilon);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::config::RateSchedule;
+
+    /// Takes steps down w² from w = 1, whose gradient is 2w, and returns every w.
+    fn descend(method: Method, weight_decay: f64, name: &str, n: usize) -> Vec<f32> {
+        let config = OptimizerConfig {
+            method,
+            rate: 0.1,
+            rate_schedule: RateSchedule::Constant,
+            weight_decay,
+            head_weights: 10.0,
+            head_biases: 20.0,
+        };
+        let mut optimizer = Optimizer::new(config);
+        let var = Var::from_vec(vec![1.0f32], 1, &Device::Cpu).unwrap();
+        let variables = BTreeMap::from([(name.to_owned(), var.clone())]);
+        (0..n)
+            .map(|_| {
+                let gradients = var.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                optimizer.step(&variables, &gradients, 0.5).unwrap();
+                var.to_vec1::<f32>().unwrap()[0]
+            })
+            .collect()
+    }
+
+    #[track_caller]
+    fn close(found: &[f32], expected: &[f32]) {
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?} {expected:?}");
+    }
+
+    #[test]
+    fn momentum_keeps_a_share_of_the_last_update() {
+        // Rate 0.05. v = 2, w = 0.9; v = 0.9·2 + 1.8 = 3.6, w = 0.72.
+        close(&descend(Method::Sgd { momentum: 0.9 }, 0.0, "backbone.x.weight", 2), &[0.9, 0.72]);
+        // Decay 0.2 at rate 0.05 keeps 0.99 of a weight, and all of a bias.
+        close(&descend(Method::Sgd { momentum: 0.0 }, 0.2, "backbone.x.weight", 1), &[0.89]);
+        close(&descend(Method::Sgd { momentum: 0.0 }, 0.2, "backbone.x.bias", 1), &[0.9]);
+    }
+
+    #[test]
+    fn heads_have_rates_of_their_own() {
+        close(&descend(Method::Sgd { momentum: 0.0 }, 0.0, "embed.weight", 1), &[0.0]);
+        close(&descend(Method::Sgd { momentum: 0.0 }, 0.0, "classifier.bias", 1), &[-1.0]);
+    }
+
+    #[test]
+    fn adam_takes_steps_of_the_rate_at_first() {
+        let adam = Method::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
+        // The first step is rate · g / |g|. Then the corrected means of the gradients 2 and 1.9, and of their squares.
+        let m = (0.9 * 0.2 + 0.1 * 1.9) / 0.19f64;
+        let v = (0.999 * 0.004 + 0.001 * 1.9 * 1.9) / (1.0 - 0.999f64 * 0.999);
+        close(&descend(adam, 0.0, "backbone.x.weight", 2), &[0.95, (0.95 - 0.05 * m / v.sqrt()) as f32]);
+    }
+}

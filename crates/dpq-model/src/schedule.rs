@@ -1,0 +1,86 @@
+//! What a step trains, and how fast.
+
+use std::f64::consts::PI;
+
+use crate::config::{RateSchedule, Schedule};
+
+/// What one step trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The network, by margin and classification loss.
+    Features,
+    /// The codebooks, by the quantization losses on features that stay as they are.
+    Codebooks,
+    /// Both, end to end.
+    Joint,
+}
+
+impl Schedule {
+    /// The first epoch that trains codebooks; none if no epoch does.
+    pub(crate) fn first_codebook_epoch(self, n_epochs: usize) -> Option<usize> {
+        match self {
+            Self::Joint { features_first } | Self::Alternating { features_first } => {
+                Some((features_first * n_epochs as f64) as usize)
+            }
+            Self::TwoStep => None,
+        }
+    }
+
+    /// What a step of an epoch trains.
+    pub(crate) fn phase(self, epoch: usize, n_epochs: usize, step: usize) -> Phase {
+        let started = self.first_codebook_epoch(n_epochs).is_some_and(|first| epoch >= first);
+        match self {
+            Self::Joint { .. } if started => Phase::Joint,
+            // Reference code: in the second half, features and codebooks take turns.
+            Self::Alternating { .. } if started && step % 2 == 1 => Phase::Codebooks,
+            _ => Phase::Features,
+        }
+    }
+}
+
+impl RateSchedule {
+    /// The factor on the learning rate at step `step` of `n_steps`.
+    pub(crate) fn factor(self, step: usize, n_steps: usize) -> f64 {
+        match self {
+            Self::Constant => 1.0,
+            Self::Exponential { factor, every } => factor.powi((step / every) as i32),
+            Self::WarmupCosine { warmup } => {
+                let n_warmup = warmup * n_steps as f64;
+                let step = step as f64;
+                if step < n_warmup {
+                    (step + 1.0) / n_warmup.max(1.0)
+                } else {
+                    0.5 * (1.0 + (PI * (step - n_warmup) / (n_steps as f64 - n_warmup)).cos())
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn phases(schedule: Schedule) -> Vec<Phase> {
+        (0..4).flat_map(|epoch| (0..2).map(move |step| schedule.phase(epoch, 4, step))).collect()
+    }
+
+    #[test]
+    fn schedules_train_what_they_say() {
+        use Phase::{Codebooks as C, Features as F, Joint as J};
+        assert_eq!(phases(Schedule::TwoStep), [F; 8]);
+        assert_eq!(phases(Schedule::Joint { features_first: 0.0 }), [J; 8]);
+        assert_eq!(phases(Schedule::Joint { features_first: 0.25 }), [F, F, J, J, J, J, J, J]);
+        assert_eq!(phases(Schedule::Alternating { features_first: 0.5 }), [F, F, F, F, F, C, F, C]);
+    }
+
+    #[test]
+    fn rates_follow_their_formulas() {
+        assert_eq!(RateSchedule::Constant.factor(7, 10), 1.0);
+        let exponential = RateSchedule::Exponential { factor: 0.5, every: 3 };
+        assert_eq!([0, 2, 3, 6].map(|step| exponential.factor(step, 10)), [1.0, 1.0, 0.5, 0.25]);
+        let cosine = RateSchedule::WarmupCosine { warmup: 0.2 };
+        assert_eq!([0, 1, 2, 6].map(|step| cosine.factor(step, 10)), [0.5, 1.0, 1.0, 0.5]);
+        assert!(cosine.factor(9, 10) < 0.04);
+    }
+}

@@ -1,0 +1,282 @@
+//! Training, top to bottom.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use candle_core::{Device, Tensor, Var};
+use dpq_codebook::{Codebooks, ResidualKMeans};
+use rayon::prelude::*;
+
+use crate::checkpoint::State;
+use crate::config::{Start, TrainConfig};
+use crate::embeddings;
+use crate::loss::{adaptive_margin, classification};
+use crate::model::{Header, Model};
+use crate::quantize::{hard_distortion, joint_center, quantize, soft_distortion};
+use crate::report::{EpochReport, Tally};
+use crate::rng::{Stream, mix, normal, permutation, rng};
+use crate::schedule::Phase;
+use crate::{BoxError, Error};
+
+/// Images and labels to learn from. The caller reads and augments images; this crate says which and with which seed.
+pub struct TrainSet<'a> {
+    /// Training images.
+    pub n_items: usize,
+    /// Their classes, multi-hot u8 `[n_items, n_classes]`.
+    pub labels: &'a [u8],
+    /// Classes.
+    pub n_classes: usize,
+    /// The shape of an image, `[C, H, W]`.
+    pub image_shape: [usize; 3],
+    /// Writes an image, u8 `[C, H, W]`: row in 0..n_items, and the seed of its augmentation, none for none.
+    pub image: &'a ReadImage<'a>,
+}
+
+/// Reads the image of a row, augmented as a seed decides if there is one.
+pub type ReadImage<'a> = dyn Fn(usize, Option<u64>, &mut [u8]) -> Result<(), BoxError> + Sync + 'a;
+
+/// Hears of every epoch when it is done.
+pub type OnEpoch<'a> = dyn FnMut(&EpochReport) -> Result<(), BoxError> + 'a;
+
+/// Trains a network and its codebooks, and writes `model.safetensors` into the folder `out`.
+///
+/// After each epoch `out` gets a checkpoint. With `resume` a run goes on from there, and ends with the same bytes as one
+/// that was never interrupted; without a checkpoint it starts afresh. Setting `stop` ends the run before its next step.
+///
+/// # Errors
+/// [`Error::Invalid`] if configuration or data cannot be used, [`Error::Diverged`] if a loss is no longer finite,
+/// [`Error::Interrupted`] if `stop` was set, and what reading images or writing files gives.
+pub fn train(
+    config: &TrainConfig,
+    data: &TrainSet<'_>,
+    out: &Path,
+    resume: bool,
+    stop: &AtomicBool,
+    on_epoch: &mut OnEpoch<'_>,
+) -> Result<Model, Error> {
+    config.check()?;
+    data.check(config)?;
+    let checkpoint = out.join("checkpoint.safetensors");
+    let header = header(config, data)?;
+    let mut state =
+        if resume && checkpoint.exists() { State::open(&header, &checkpoint)? } else { State::new(&header)? };
+
+    let device = Device::Cpu;
+    let embeddings = embeddings::label_embeddings(data.n_classes, config.network.dim, config.seed);
+    let embeddings = Tensor::from_vec(embeddings, (data.n_classes, config.network.dim), &device)?;
+    let multi_label = data.labels.chunks_exact(data.n_classes).any(|row| row.iter().sum::<u8>() != 1);
+    let n_steps = data.n_items.div_ceil(config.batch_size);
+    let total_steps = n_steps * config.epochs;
+    let (quantizer, weights) = (&config.quantizer, &config.loss);
+
+    for epoch in state.epoch..config.epochs {
+        let start = Instant::now();
+        if config.schedule.first_codebook_epoch(config.epochs).is_some_and(|first| epoch >= first)
+            && state.codebook.is_empty()
+        {
+            let values = start_codebooks(&header, &state, data)?;
+            let shape = (quantizer.levels, quantizer.codewords, config.network.dim);
+            let var = Var::from_tensor(&Tensor::from_vec(values, shape, &device)?)?;
+            state.codebook.insert("codebook".to_owned(), var);
+        }
+
+        let mut tally = Tally::default();
+        let mut epoch_features = Vec::new();
+        let order = permutation(data.n_items, &mut rng(mix(config.seed, &[epoch]), Stream::Shuffle));
+        for step in 0..n_steps {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted { epoch });
+            }
+            let rows = &order[step * data.n_items / n_steps..(step + 1) * data.n_items / n_steps];
+            let images = data.read(rows, &|row| Some(mix(config.seed, &[epoch, row])))?;
+            let x = header.input(&images, false)?;
+            let labels = data.labels_of(rows)?;
+            let phase = config.schedule.phase(epoch, config.epochs, step);
+
+            // The terms of the loss: name, weight, value.
+            let mut terms: Vec<(&'static str, f64, Tensor)> = Vec::new();
+            let features = if phase == Phase::Codebooks {
+                crate::network::forward(&config.network, &state.network.tensors(), &x)?.features
+            } else {
+                let heads = state.network.forward_train(&x, mix(config.seed, &[epoch, step]))?;
+                let margin = adaptive_margin(&heads.features, &labels, &embeddings, weights.margins)?;
+                terms.push(("margin", weights.margin, margin));
+                let classification = classification(&heads.logits, &labels, multi_label)?;
+                terms.push(("classification", weights.classification, classification));
+                heads.features
+            };
+            if phase != Phase::Features {
+                let codebook = &state.codebook["codebook"];
+                let quantized = quantize(&features, codebook, quantizer.assignment, quantizer.softness)?;
+                let tau = weights.quantization;
+                terms.push(("soft_distortion", tau, soft_distortion(&features, &quantized)?));
+                terms.push(("hard_distortion", tau * weights.hard, hard_distortion(&features, &quantized)?));
+                terms.push(("joint_center", tau * weights.joint_center, joint_center(&quantized)?));
+            }
+
+            let mut total = Tensor::zeros((), features.dtype(), &device)?;
+            for (loss, weight, value) in &terms {
+                let number = f64::from(value.to_scalar::<f32>()?);
+                if !number.is_finite() {
+                    return Err(Error::Diverged { epoch, step, loss, value: number });
+                }
+                tally.add(loss, number);
+                total = (total + (value * *weight)?)?;
+            }
+            let gradients = total.backward()?;
+            let global_step = epoch * n_steps + step;
+            if phase != Phase::Codebooks {
+                let factor = config.network_optimizer.rate_schedule.factor(global_step, total_steps);
+                state.network_optimizer.step(&state.network.variables, &gradients, factor)?;
+            }
+            if phase != Phase::Features {
+                let factor = config.codebook_optimizer.rate_schedule.factor(global_step, total_steps);
+                state.codebook_optimizer.step(&state.codebook, &gradients, factor)?;
+            }
+            if !state.codebook.is_empty() {
+                epoch_features.extend(features.flatten_all()?.to_vec1::<f32>()?);
+            }
+        }
+
+        state.epoch = epoch + 1;
+        let factor = config.network_optimizer.rate_schedule.factor(state.epoch * n_steps - 1, total_steps);
+        let mut report = EpochReport {
+            epoch,
+            losses: tally.means(),
+            images_per_second: data.n_items as f64 / start.elapsed().as_secs_f64(),
+            rate: config.network_optimizer.rate * factor,
+            relative_distortion: Vec::new(),
+            usage: Vec::new(),
+        };
+        if !state.codebook.is_empty() {
+            report.add_codebooks(&codebooks(&header, &state)?, &epoch_features)?;
+        }
+        state.save(&header, &checkpoint)?;
+        on_epoch(&report).map_err(Error::Callback)?;
+    }
+
+    if state.codebook.is_empty() {
+        // Two-step training: codebooks of the features as they are in the end.
+        let values = start_codebooks(&header, &state, data)?;
+        let shape = (quantizer.levels, quantizer.codewords, config.network.dim);
+        state
+            .codebook
+            .insert("codebook".to_owned(), Var::from_tensor(&Tensor::from_vec(values, shape, &device)?)?);
+    }
+    let codebooks = codebooks(&header, &state)?;
+    let model = Model { tensors: state.network.tensors(), codebooks, header };
+    model.save(&out.join("model.safetensors"))?;
+    Ok(model)
+}
+
+impl TrainSet<'_> {
+    fn check(&self, config: &TrainConfig) -> Result<(), Error> {
+        let expected = self.n_items * self.n_classes;
+        if self.n_items < 2 || self.n_classes == 0 {
+            let reason =
+                format!("found {} images of {} classes, expected some of each", self.n_items, self.n_classes);
+            return Err(Error::invalid("training set", reason));
+        }
+        if self.labels.len() != expected || self.labels.iter().any(|&label| label > 1) {
+            let reason = format!("found {} values, expected {expected} that are 0 or 1", self.labels.len());
+            return Err(Error::invalid("labels", reason));
+        }
+        if self.image_shape.contains(&0)
+            || self.image_shape[1..].iter().any(|side| side >> config.network.pools == 0)
+        {
+            let reason =
+                format!("found {:?}, too small for {} poolings", self.image_shape, config.network.pools);
+            return Err(Error::invalid("image shape", reason));
+        }
+        if self.n_items < config.quantizer.codewords {
+            return Err(Error::Codebooks(dpq_codebook::Error::TooFewFeatures {
+                n_features: self.n_items,
+                n_codewords: config.quantizer.codewords,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Reads the images of `rows`, in parallel.
+    fn read(&self, rows: &[usize], seed: &(dyn Fn(usize) -> Option<u64> + Sync)) -> Result<Vec<u8>, Error> {
+        let len = self.image_shape.iter().product();
+        let mut images = vec![0; rows.len() * len];
+        images.par_chunks_exact_mut(len).zip(rows).try_for_each(|(image, &row)| {
+            (self.image)(row, seed(row), image).map_err(|source| Error::Image { row, source })
+        })?;
+        Ok(images)
+    }
+
+    /// The labels of `rows`, f32 [n, C].
+    fn labels_of(&self, rows: &[usize]) -> candle_core::Result<Tensor> {
+        let c = self.n_classes;
+        let labels: Vec<f32> =
+            rows.iter().flat_map(|row| &self.labels[row * c..][..c]).map(|&label| f32::from(label)).collect();
+        Tensor::from_vec(labels, (rows.len(), c), &Device::Cpu)
+    }
+
+    /// Rows read at a time where all are read.
+    fn pieces(&self) -> impl Iterator<Item = Vec<usize>> {
+        let n = self.n_items;
+        (0..n).step_by(512).map(move |begin| (begin..(begin + 512).min(n)).collect())
+    }
+}
+
+/// The header of the model to be: the configuration, and the moments of each channel over the training images.
+fn header(config: &TrainConfig, data: &TrainSet<'_>) -> Result<Header, Error> {
+    let [channels, height, width] = data.image_shape;
+    let mut sums = BTreeMap::new();
+    for rows in data.pieces() {
+        for (plane, pixels) in data.read(&rows, &|_| None)?.chunks_exact(height * width).enumerate() {
+            let (sum, squares) = sums.entry(plane % channels).or_insert((0u64, 0u64));
+            *sum += pixels.iter().map(|&pixel| u64::from(pixel)).sum::<u64>();
+            *squares += pixels.iter().map(|&pixel| u64::from(pixel).pow(2)).sum::<u64>();
+        }
+    }
+    let n = (data.n_items * height * width) as f64;
+    let mean = |sum: u64| sum as f64 / n / 255.0;
+    // A channel of one value is left as it is.
+    let deviation = |&(sum, squares): &(u64, u64)| {
+        let variance = squares as f64 / n / 255.0 / 255.0 - mean(sum).powi(2);
+        if variance > 1e-12 { variance.sqrt() as f32 } else { 1.0 }
+    };
+    Ok(Header {
+        train: config.clone(),
+        image_shape: data.image_shape,
+        n_classes: data.n_classes,
+        mean: sums.values().map(|&(sum, _)| mean(sum) as f32).collect(),
+        deviation: sums.values().map(deviation).collect(),
+    })
+}
+
+/// Codebooks to begin with, f32 [L, K, D]: as the configuration says, on the features as they are now.
+fn start_codebooks(header: &Header, state: &State, data: &TrainSet<'_>) -> Result<Vec<f32>, Error> {
+    let (config, quantizer) = (&header.train, &header.train.quantizer);
+    if quantizer.start == Start::Random {
+        let mut rng = rng(mix(config.seed, &[usize::MAX]), Stream::Weights);
+        let n = quantizer.levels * quantizer.codewords * config.network.dim;
+        return Ok((0..n).map(|_| (0.01 * normal(&mut rng)) as f32).collect());
+    }
+    let tensors = state.network.tensors();
+    let mut features = Vec::new();
+    for rows in data.pieces() {
+        features.extend(header.forward(&tensors, &data.read(&rows, &|_| None)?)?.features);
+    }
+    let kmeans = ResidualKMeans {
+        n_levels: quantizer.levels,
+        n_codewords: quantizer.codewords,
+        n_iterations: quantizer.kmeans_iterations,
+        seed: config.seed,
+    };
+    Ok(kmeans.train(&features, config.network.dim, &mut |_, _| {})?.values().to_vec())
+}
+
+/// The codebooks as they are now.
+fn codebooks(header: &Header, state: &State) -> Result<Codebooks, Error> {
+    let quantizer = &header.train.quantizer;
+    let values = state.codebook["codebook"].as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
+    let dim = header.train.network.dim;
+    Ok(Codebooks::new(values, quantizer.levels, quantizer.codewords, dim, quantizer.assignment)?)
+}

@@ -1,0 +1,245 @@
+//! Training: a seed decides the bytes, a resumed run ends where an unbroken one does, and what goes wrong is named.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dpq_codebook::Assignment;
+use dpq_model::config::{NetworkConfig, QuantizerConfig, Schedule, Start};
+use dpq_model::{EpochReport, Error, Model, TrainConfig, TrainSet, train};
+use tempfile::TempDir;
+
+const N: usize = 200;
+const SHAPE: [usize; 3] = [1, 8, 8];
+
+/// A small network and few codewords; two epochs.
+fn config(schedule: Schedule) -> TrainConfig {
+    let best = TrainConfig::best();
+    TrainConfig {
+        epochs: 2,
+        batch_size: 32,
+        // The classes of these images are mirror images of each other.
+        mirror_average: false,
+        schedule,
+        network: NetworkConfig {
+            channels: vec![4, 8],
+            pools: 2,
+            hidden: 16,
+            dim: 12,
+            ..best.network.clone()
+        },
+        quantizer: QuantizerConfig { levels: 2, codewords: 8, ..best.quantizer },
+        ..best
+    }
+}
+
+/// Images of two classes: a bright left or right half, with noise that an augmentation seed changes.
+fn image(row: usize, seed: Option<u64>, out: &mut [u8]) {
+    for (i, pixel) in out.iter_mut().enumerate() {
+        let noise = (row * 31 + i * 17 + seed.unwrap_or(0) as usize % 1000) % 61;
+        let bright = (i % 8 < 4) == row.is_multiple_of(2);
+        *pixel = if bright { 150 + noise as u8 } else { noise as u8 };
+    }
+}
+
+struct Run<'a> {
+    resume: bool,
+    /// Sets `stop` after this many epochs.
+    stop_after: Option<usize>,
+    on_epoch: &'a mut dyn FnMut(&EpochReport),
+}
+
+fn run(config: &TrainConfig, out: &Path, run: Run<'_>) -> Result<Model, Error> {
+    let labels: Vec<u8> =
+        (0..N).flat_map(|row| if row.is_multiple_of(2) { [1, 0] } else { [0, 1] }).collect();
+    let data = TrainSet {
+        n_items: N,
+        labels: &labels,
+        n_classes: 2,
+        image_shape: SHAPE,
+        image: &|row, seed, out| {
+            image(row, seed, out);
+            Ok(())
+        },
+    };
+    let stop = AtomicBool::new(false);
+    let mut epochs = 0;
+    train(config, &data, out, run.resume, &stop, &mut |report| {
+        epochs += 1;
+        stop.store(run.stop_after == Some(epochs), Ordering::Relaxed);
+        (run.on_epoch)(report);
+        Ok(())
+    })
+}
+
+fn bytes(config: &TrainConfig, threads: usize) -> Vec<u8> {
+    let dir = TempDir::new().unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let whole = |_: &EpochReport| {};
+    pool.install(|| {
+        run(config, dir.path(), Run { resume: false, stop_after: None, on_epoch: &mut { whole } })
+    })
+    .unwrap();
+    fs::read(dir.path().join("model.safetensors")).unwrap()
+}
+
+const SCHEDULES: [Schedule; 3] = [
+    Schedule::TwoStep,
+    Schedule::Alternating { features_first: 0.5 },
+    Schedule::Joint { features_first: 0.0 },
+];
+
+#[test]
+fn a_seed_decides_the_bytes_at_any_number_of_threads() {
+    for schedule in SCHEDULES {
+        let config = config(schedule);
+        let first = bytes(&config, 1);
+        for threads in [1, 2, 2] {
+            assert!(bytes(&config, threads) == first, "{schedule:?} with {threads} threads");
+        }
+        assert!(bytes(&TrainConfig { seed: 2, ..config }, 1) != first);
+    }
+}
+
+#[test]
+fn a_resumed_run_ends_with_the_bytes_of_an_unbroken_one() {
+    for schedule in SCHEDULES {
+        let config = TrainConfig { epochs: 3, ..config(schedule) };
+        let unbroken = bytes(&config, 2);
+        let dir = TempDir::new().unwrap();
+        let stopped =
+            run(&config, dir.path(), Run { resume: true, stop_after: Some(2), on_epoch: &mut |_| {} });
+        assert!(matches!(stopped, Err(Error::Interrupted { epoch: 2 })), "{schedule:?}");
+        assert!(!dir.path().join("model.safetensors").exists());
+        let epochs = Cell::new(vec![]);
+        let mut record = |report: &EpochReport| epochs.set([epochs.take(), vec![report.epoch]].concat());
+        run(&config, dir.path(), Run { resume: true, stop_after: None, on_epoch: &mut record }).unwrap();
+        assert_eq!(epochs.take(), [2]);
+        assert!(fs::read(dir.path().join("model.safetensors")).unwrap() == unbroken, "{schedule:?}");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_configuration_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let go = |config: &TrainConfig| {
+        run(config, dir.path(), Run { resume: true, stop_after: None, on_epoch: &mut |_| {} })
+    };
+    let config = config(Schedule::TwoStep);
+    go(&config).unwrap();
+    let error = go(&TrainConfig { seed: 2, ..config }).unwrap_err().to_string();
+    assert!(error.contains("the checkpoint is of another configuration or data set"), "{error}");
+}
+
+#[test]
+fn what_is_plain_to_see_is_learnt_and_reported() {
+    let dir = TempDir::new().unwrap();
+    let mut reports = Vec::new();
+    let mut config = TrainConfig { epochs: 6, ..config(Schedule::Joint { features_first: 0.5 }) };
+    config.network_optimizer.rate = 2e-2;
+    let run = Run { resume: false, stop_after: None, on_epoch: &mut |report| reports.push(report.clone()) };
+    let model = self::run(&config, dir.path(), run).unwrap();
+
+    assert_eq!(reports.iter().map(|report| report.epoch).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    let loss = |epoch: usize, name: &str| reports[epoch].losses.get(name).copied();
+    assert!(loss(5, "margin") < loss(0, "margin") && loss(5, "classification") < loss(0, "classification"));
+    assert_eq!((loss(2, "hard_distortion"), reports[2].usage.len()), (None, 0));
+    assert!(loss(3, "hard_distortion").is_some() && reports[3].usage.len() == 2);
+    let last = &reports[5];
+    assert!(last.relative_distortion[1] <= last.relative_distortion[0] && last.relative_distortion[0] < 0.5);
+    assert!(last.usage.iter().all(|level| level.used + level.dead == 8));
+
+    let mut images = vec![0; 20 * 64];
+    images.chunks_exact_mut(64).enumerate().for_each(|(row, out)| image(row, None, out));
+    let output = model.forward(&images).unwrap();
+    let right =
+        output.logits.chunks_exact(2).enumerate().filter(|(row, o)| (o[0] > o[1]) == row.is_multiple_of(2));
+    assert_eq!(right.count(), 20);
+}
+
+#[test]
+fn a_loss_that_runs_away_stops_the_run() {
+    let dir = TempDir::new().unwrap();
+    let mut config = config(Schedule::TwoStep);
+    config.network_optimizer.rate = 1e30;
+    let error =
+        run(&config, dir.path(), Run { resume: false, stop_after: None, on_epoch: &mut |_| {} }).unwrap_err();
+    assert!(matches!(error, Error::Diverged { epoch: 0, .. }), "{error}");
+    assert!(error.to_string().contains("expected a finite number, lower the learning rate"));
+}
+
+#[test]
+fn configurations_and_data_that_cannot_be_used_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let error = |config: &TrainConfig| {
+        let run = run(config, dir.path(), Run { resume: false, stop_after: None, on_epoch: &mut |_| {} });
+        run.unwrap_err().to_string()
+    };
+    let good = config(Schedule::TwoStep);
+    let mut random = good.clone();
+    random.quantizer.start = Start::Random;
+    assert!(error(&random).contains("two-step training fits codebooks"));
+    let mut many = good.clone();
+    many.quantizer.codewords = 256;
+    assert!(error(&many).contains("200 features cannot fit 256 codewords"));
+    let mut deep = good;
+    deep.network.channels = vec![2; 4];
+    deep.network.pools = 4;
+    assert!(error(&deep).contains("too small for 4 poolings"));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is written");
+}
+
+#[test]
+fn models_survive_their_file_and_batches_change_nothing() {
+    let dir = TempDir::new().unwrap();
+    let mut config = config(Schedule::Alternating { features_first: 0.0 });
+    config.quantizer.assignment = Assignment::Cosine;
+    config.quantizer.start = Start::Random;
+    let model =
+        run(&config, dir.path(), Run { resume: false, stop_after: None, on_epoch: &mut |_| {} }).unwrap();
+    let path = dir.path().join("model.safetensors");
+    let opened = Model::open(&path).unwrap();
+    assert_eq!((opened.config(), opened.image_shape(), opened.n_classes()), (&config, SHAPE, 2));
+    assert_eq!(opened.codebooks(), model.codebooks());
+    assert_eq!(
+        &dpq_codebook::Codebooks::open(&path).unwrap(),
+        model.codebooks(),
+        "a model serves as a codebook"
+    );
+
+    let mut images = vec![0; 300 * 64];
+    images.chunks_exact_mut(64).enumerate().for_each(|(row, out)| image(row, None, out));
+    let all = opened.forward(&images).unwrap();
+    assert_eq!(all, model.forward(&images).unwrap());
+    for row in [0, 127, 128, 299] {
+        let one = opened.forward(&images[row * 64..][..64]).unwrap();
+        let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert!(close(&one.features, &all.features[row * 12..][..12]));
+        assert!(close(&one.logits, &all.logits[row * 2..][..2]));
+    }
+    assert!(
+        opened
+            .forward(&images[..65])
+            .unwrap_err()
+            .to_string()
+            .contains("found 65 bytes, expected images of 1x8x8")
+    );
+    let codebook = dir.path().join("cb.safetensors");
+    model.codebooks().save(&codebook).unwrap();
+    assert!(
+        Model::open(&codebook).unwrap_err().to_string().contains("holds a `dpq-codebook`, expected a model")
+    );
+}
+
+#[test]
+fn mirror_averaging_makes_mirror_images_equal() {
+    let dir = TempDir::new().unwrap();
+    let config = TrainConfig { mirror_average: true, ..config(Schedule::TwoStep) };
+    let model =
+        run(&config, dir.path(), Run { resume: false, stop_after: None, on_epoch: &mut |_| {} }).unwrap();
+    let mut pixels = vec![0; 64];
+    image(3, None, &mut pixels);
+    let mirrored: Vec<u8> = pixels.chunks(8).flat_map(|row| row.iter().rev().copied()).collect();
+    assert_eq!(model.forward(&pixels).unwrap(), model.forward(&mirrored).unwrap());
+}
