@@ -1,0 +1,165 @@
+"""Writes golden.json: the formulas of the paper in NumPy and float64, for tests/it/quantize.rs and tests/it/loss.rs.
+
+Written from the formulas, sharing nothing with the crate. Gradients are central differences, so they hold for whatever
+the formulas say, derivatives through the residuals included; choices of codewords are far enough from ties not to change
+within a step. Run with Python 3 and NumPy: `python3 golden.py`.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+N, D, K, L, C = 6, 5, 4, 3, 4
+STEP = 1e-5
+TIE = 1e-3
+rng = np.random.default_rng(20190816)
+
+
+def draw(*shape, scale=1.0):
+    """Normal numbers with three decimals, each equal to a float32."""
+    return np.round(scale * rng.standard_normal(shape), 3).astype(np.float32).astype(np.float64)
+
+
+def cosine(a, b):
+    return a @ b / np.sqrt(a @ a * (b @ b))
+
+
+def quantize(x, codebook, assignment, gamma):
+    """Codes [L, N], and prefix sums of soft and hard codewords [L, N, D]."""
+    codes, soft, hard = np.zeros((L, N), int), np.zeros((L, N, D)), np.zeros((L, N, D))
+    for n in range(N):
+        residual = x[n]
+        for level in range(L):
+            words = codebook[level]
+            if assignment == "euclidean":
+                fit = np.array([-np.sum((residual - word) ** 2) for word in words])
+            else:
+                fit = np.array([cosine(residual, word) for word in words])
+            assert np.diff(np.sort(fit))[-1] > TIE, "the choice of a codeword is near a tie: take another seed"
+            codes[level, n] = np.argmax(fit)
+            weights = np.exp(gamma * (fit - np.max(fit)))
+            hard[level, n] = words[codes[level, n]]
+            soft[level, n] = weights / np.sum(weights) @ words
+            residual = residual - hard[level, n]
+    return codes, np.cumsum(soft, axis=0), np.cumsum(hard, axis=0)
+
+
+def soft_distortion(x, codebook, *options):
+    _, soft, _ = quantize(x, codebook, *options)
+    return sum(np.mean(np.sum((x - prefix) ** 2, axis=1)) for prefix in soft)
+
+
+def hard_distortion(x, codebook, *options):
+    _, _, hard = quantize(x, codebook, *options)
+    return sum(np.mean(np.sum((x - prefix) ** 2, axis=1)) for prefix in hard)
+
+
+def joint_center(x, codebook, *options):
+    _, soft, hard = quantize(x, codebook, *options)
+    return np.mean(np.sum((soft[-1] - hard[-1]) ** 2, axis=1))
+
+
+def classification(logits, labels, multi_label):
+    if multi_label:
+        sigmoid = 1 / (1 + np.exp(-logits))
+        return -np.mean(labels * np.log(sigmoid) + (1 - labels) * np.log(1 - sigmoid))
+    probabilities = np.exp(logits) / np.sum(np.exp(logits), axis=1, keepdims=True)
+    return -np.mean(np.log(np.sum(labels * probabilities, axis=1)))
+
+
+def adaptive_margin(x, labels, embeddings, margins):
+    total = 0.0
+    for n in range(N):
+        for i in np.flatnonzero(labels[n]):
+            for j in range(C):
+                if i == j or margins == "negatives" and labels[n, j]:
+                    continue
+                delta = 1 - cosine(embeddings[i], embeddings[j])
+                hinge = delta - cosine(embeddings[i], x[n]) + cosine(embeddings[j], x[n])
+                assert abs(hinge) > TIE, "a hinge is near its corner: take another seed"
+                total += max(0.0, hinge)
+    return total / (N * C)
+
+
+def gradient(f, args, which):
+    """Central differences of f(*args) by args[which]."""
+    result = np.zeros_like(args[which])
+    for place in np.ndindex(*result.shape):
+        values = []
+        for step in (STEP, -STEP):
+            moved = [np.array(arg) for arg in args]
+            moved[which][place] += step
+            values.append(f(*moved))
+        result[place] = (values[0] - values[1]) / (2 * STEP)
+    return result
+
+
+def rounded(value):
+    """Ten digits: more than float32 has."""
+    if isinstance(value, dict):
+        return {key: rounded(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(v) for v in value]
+    if isinstance(value, np.ndarray):
+        # Flat and row-major; the tests know the shapes.
+        return [rounded(v) for v in value.ravel().tolist()]
+    return float(f"{value:.10g}") if isinstance(value, float) else value
+
+
+x = draw(N, D)
+codebook = draw(L, K, D) * np.array([1.0, 0.5, 0.25])[:, None, None]
+logits = draw(N, C, scale=2.0)
+embeddings = draw(C, D)
+embeddings[3] = embeddings[2] + draw(D, scale=0.25)  # two similar classes
+embeddings = (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
+one_hot = np.eye(C)[[0, 1, 2, 3, 1, 2]]
+# One label, several, all but one, none.
+multi_hot = np.array([[1, 0, 0, 0], [0, 1, 1, 0], [1, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 1]], float)
+
+quantized = []
+for assignment in ("euclidean", "cosine"):
+    for gamma in (1.0, 8.0):
+        codes, soft, hard = quantize(x, codebook, assignment, gamma)
+        losses = {}
+        for loss in (soft_distortion, hard_distortion, joint_center):
+            f = lambda x, codebook: loss(x, codebook, assignment, gamma)
+            losses[loss.__name__] = {
+                "value": float(f(x, codebook)),
+                "gradients": [gradient(f, (x, codebook), which) for which in (0, 1)],
+            }
+        quantized.append(
+            {"assignment": assignment, "gamma": gamma, "codes": codes, "soft": soft, "hard": hard, "losses": losses}
+        )
+
+classified = []
+for multi_label, labels in ((False, one_hot), (True, multi_hot)):
+    f = lambda logits: classification(logits, labels, multi_label)
+    classified.append(
+        {
+            "multi_label": multi_label,
+            "labels": labels,
+            "value": float(f(logits)),
+            "gradient": gradient(f, (logits,), 0),
+        }
+    )
+
+margins_of = []
+for margins in ("negatives", "all"):
+    f = lambda x: adaptive_margin(x, multi_hot, embeddings, margins)
+    margins_of.append(
+        {"margins": margins, "labels": multi_hot, "value": float(f(x)), "gradient": gradient(f, (x,), 0)}
+    )
+
+golden = {
+    "shape": {"n": N, "d": D, "k": K, "l": L, "c": C},
+    "x": x,
+    "codebook": codebook,
+    "logits": logits,
+    "embeddings": embeddings,
+    "quantize": quantized,
+    "classification": classified,
+    "adaptive_margin": margins_of,
+}
+text = json.dumps(rounded(golden), separators=(",", ":"))
+Path(__file__).with_name("golden.json").write_text(text.replace('],"', '],\n"').replace('},{"', '},\n{"') + "\n")
