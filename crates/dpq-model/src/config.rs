@@ -317,7 +317,8 @@ mod tests {
 
     #[test]
     fn impossible_values_are_named() {
-        let cases: [(fn(&mut TrainConfig), &str); 6] = [
+        type Case = (fn(&mut TrainConfig), &'static str);
+        let cases: [Case; 6] = [
             (|c| c.epochs = 0, "epochs: "),
             (|c| c.network.channels.clear(), "network.channels: "),
             (|c| c.quantizer.codewords = 257, "quantizer.codewords: "),

@@ -13,7 +13,7 @@ const STREAM: u64 = 19;
 /// n_classes ≤ dim all rows are orthonormal and every margin is 1; beyond, cosines between rows of different blocks are of
 /// the order of 1/√dim. Nothing but additions, products, quotients and square roots is used: a seed gives the same values
 /// on every machine.
-/// Shapes: returns [n_classes, dim], row-major.
+/// Shapes: returns `[n_classes, dim]`, row-major.
 ///
 /// # Panics
 /// If `dim` is 0.

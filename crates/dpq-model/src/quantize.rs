@@ -28,17 +28,17 @@ pub struct Quantized {
     pub soft: Vec<Tensor>,
     /// Sums of hard codewords, `[n, D]` a level.
     pub hard: Vec<Tensor>,
-    /// The numbers of the hard codewords, u32 `[n]` a level.
+    /// The numbers of the hard codewords, u32 `[n]` a level; no sums.
     pub codes: Vec<Tensor>,
 }
 
 /// Quantizes `x` with the codewords in `codebook`.
 ///
-/// Source: paper, quantization blocks; the authors' code for cosine, with `gamma` = 1 (docs/deviations.md, rows 1 and 2).
-/// Hard: the nearest codeword, or the one of largest cosine. Soft: softmax of −γ‖r − c‖² (the squares are summed, not
-/// averaged, over D), or of γ·cosine. As `gamma` grows, soft becomes hard. A residual or codeword too short to point
-/// anywhere has cosine 0 and no gradient.
-/// Shapes: x `[n, D]`, codebook `[L, K, D]`, both f32.
+/// Source: paper, quantization blocks; the authors' code for cosine, where `gamma` is 1 (docs/deviations.md, rows 1 and
+/// 2). Hard: the nearest codeword, or the one of largest cosine, the first of equals. Soft: softmax of −γ‖r − c‖² (squares
+/// summed, not averaged, over D), or of γ·cosine. As `gamma` grows, soft becomes hard. A residual or codeword too short
+/// to point anywhere has cosine 0, and the cosine no gradient.
+/// Shapes: x `[n, D]`, codebook `[L, K, D]`, of one floating type.
 ///
 /// # Errors
 /// Shapes that do not fit.
@@ -64,7 +64,7 @@ pub fn quantize(x: &Tensor, codebook: &Tensor, assignment: Assignment, gamma: f6
     Ok(quantized)
 }
 
-/// How far the soft sums are from `x`: Σ_l mean_n ‖x_n − x^l_n,soft‖², a scalar.
+/// How far the soft sums are from `x`: Σ_l mean_n ‖x_n − x̂^l_n,soft‖², a scalar.
 ///
 /// Source: paper, L_soft; every level counts once. The mean is over the batch; the authors' code divides by D as well
 /// (docs/deviations.md, row 7).
@@ -75,7 +75,7 @@ pub fn soft_distortion(x: &Tensor, quantized: &Quantized) -> Result<Tensor> {
     distortion(x, &quantized.soft)
 }
 
-/// How far the hard sums are from `x`: Σ_l mean_n ‖x_n − x^l_n,hard‖², a scalar.
+/// How far the hard sums are from `x`: Σ_l mean_n ‖x_n − x̂^l_n,hard‖², a scalar.
 ///
 /// Source: paper, L_hard; normalised as [`soft_distortion`].
 ///
@@ -89,30 +89,30 @@ pub fn hard_distortion(x: &Tensor, quantized: &Quantized) -> Result<Tensor> {
 ///
 /// Source: paper, L_match (the joint centre), taken at the last level only; normalised as [`soft_distortion`].
 ///
-/// # Panics
-/// If there is no level.
-///
 /// # Errors
 /// Shapes that do not fit.
+///
+/// # Panics
+/// If there is no level.
 pub fn joint_center(quantized: &Quantized) -> Result<Tensor> {
-    let last = |sums: &[Tensor]| sums.last().expect("there is a level").clone();
-    mean_squared_distance(&last(&quantized.soft), &last(&quantized.hard))
+    let last = quantized.soft.last().zip(quantized.hard.last());
+    let (soft, hard) = last.expect("there is a level");
+    mean_squared_distance(soft, hard)
 }
 
-/// Cosines of all rows of `a` [n, D] with all rows of `b` [m, D]: [n, m].
+/// Cosines of all rows of `a` `[n, D]` with all rows of `b` `[m, D]`: `[n, m]`.
 ///
-/// Where the product of the squared norms is below [`LEAST_SQUARED_NORMS`] the cosine is 0 and so is its gradient. To
-/// clamp the product alone would keep both finite, but the gradient would be as large as 1/√LEAST_SQUARED_NORMS.
+/// Where the product of the squared norms is below [`LEAST_SQUARED_NORMS`] the cosine is 0 and so is its gradient.
+/// Clamping the product alone would keep both finite, but a gradient at 0 would be as large as ‖b‖/√LEAST_SQUARED_NORMS.
 pub(crate) fn cosines(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let squared_norms = |rows: &Tensor| rows.sqr()?.sum_keepdim(1);
-    let squared_norms = squared_norms(a)?.broadcast_mul(&squared_norms(b)?.t()?)?;
+    let squared_norms = a.sqr()?.sum_keepdim(1)?.broadcast_mul(&b.sqr()?.sum_keepdim(1)?.t()?)?;
     let has_direction = squared_norms.detach().ge(LEAST_SQUARED_NORMS)?.to_dtype(a.dtype())?;
     let norms = squared_norms.maximum(LEAST_SQUARED_NORMS)?.sqrt()?;
     a.matmul(&b.t()?)?.mul(&has_direction)?.div(&norms)
 }
 
-/// −‖r − c‖² of all residuals [n, D] and codewords [K, D], but for ‖r‖², which changes neither which is largest nor a
-/// softmax: [n, K].
+/// −‖r − c‖² of all residuals `[n, D]` and codewords `[K, D]`, but for −‖r‖², which changes neither which is largest nor
+/// a softmax: `[n, K]`.
 fn closeness(residual: &Tensor, codewords: &Tensor) -> Result<Tensor> {
     let squared_norms = codewords.sqr()?.sum_keepdim(1)?.t()?;
     (residual.matmul(&codewords.t()?)? * 2.0)?.broadcast_sub(&squared_norms)
@@ -139,7 +139,7 @@ fn distortion(x: &Tensor, sums: &[Tensor]) -> Result<Tensor> {
     Ok(total)
 }
 
-/// mean_n ‖a_n − b_n‖² of [n, D].
+/// mean_n ‖a_n − b_n‖² of `[n, D]`.
 fn mean_squared_distance(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     (a - b)?.sqr()?.sum_all()? / a.dim(0)? as f64
 }

@@ -9,7 +9,9 @@ use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, gemm};
-use super::layout::{add_up, chunk_len, relu, tensor_values, transpose, values, with_scratch};
+use super::layout::{
+    add_up, chunk_len, relu, relu_gradient, tensor_values, transpose, transpose_map, values, with_scratch,
+};
 use super::patches::Geometry;
 use super::pool::Windows;
 
@@ -102,11 +104,11 @@ impl Conv {
                         pool.forward(product, scratch.result, taps);
                         result = scratch.result;
                     }
-                    let shape @ [n, _] = [out_len / co, co];
+                    let (sources, n) = ([(result, co), (bias, 0)], out_len / co);
                     if self.relu {
-                        transpose(result, co, shape, y, n, |value, _, c| relu(value + bias[c]));
+                        transpose_map(sources, [n, co], y, n, |[value, bias]| relu(value + bias));
                     } else {
-                        transpose(result, co, shape, y, n, |value, _, c| value + bias[c]);
+                        transpose_map(sources, [n, co], y, n, |[value, bias]| value + bias);
                     }
                 }
             }
@@ -163,12 +165,11 @@ impl Conv {
                 let images = y.chunks_exact(out_len).zip(grad.chunks_exact(out_len));
                 for ((y, grad), product) in images.zip(scratch.product.chunks_exact_mut(positions * co)) {
                     let mut unpack = |out: &mut [f32]| {
-                        let shape @ [_, n] = [co, out_len / co];
+                        let n = out_len / co;
                         if self.relu {
-                            let masked = |grad, c, i| if y[c * n + i] <= 0.0 { 0.0 } else { grad };
-                            transpose(grad, n, shape, out, co, masked);
+                            transpose_map([(grad, n), (y, n)], [co, n], out, co, relu_gradient);
                         } else {
-                            transpose(grad, n, shape, out, co, |grad, _, _| grad);
+                            transpose(grad, n, [co, n], out, co);
                         }
                         for grad in out.chunks_exact(co) {
                             bias_sums.iter_mut().zip(grad).for_each(|(sum, grad)| *sum += grad);

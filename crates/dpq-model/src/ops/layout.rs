@@ -42,37 +42,59 @@ pub(crate) fn tensor_values<'a>(storage: &'a Storage, layout: &Layout) -> Result
     }
 }
 
-/// `out[j · out_stride + i] = f(source[i · source_stride + j], i, j)` for i < n_rows, j < n_columns.
+/// Transposes the matrix that `f` makes of the elements of N matrices: row i, column j goes to
+/// `out[j · out_stride + i]`. Of each source the distance between rows is given; 0 repeats one row.
 #[inline(always)]
-pub(crate) fn transpose(
-    source: &[f32],
-    source_stride: usize,
+pub(crate) fn transpose_map<const N: usize>(
+    sources: [(&[f32], usize); N],
     [n_rows, n_columns]: [usize; 2],
     out: &mut [f32],
     out_stride: usize,
-    f: impl Fn(f32, usize, usize) -> f32,
+    f: impl Fn([f32; N]) -> f32,
 ) {
     // Eight rows at a time: eight streams are read while whole runs of eight are written.
     const BLOCK: usize = 8;
+    let row = |source: usize, i: usize| &sources[source].0[i * sources[source].1..][..n_columns];
     let n_blocked = n_rows - n_rows % BLOCK;
     for i in (0..n_blocked).step_by(BLOCK) {
-        let rows: [&[f32]; BLOCK] = std::array::from_fn(|r| &source[(i + r) * source_stride..][..n_columns]);
+        let rows: [[&[f32]; BLOCK]; N] =
+            std::array::from_fn(|source| std::array::from_fn(|r| row(source, i + r)));
         for j in 0..n_columns {
-            let run: [f32; BLOCK] = std::array::from_fn(|r| f(rows[r][j], i + r, j));
+            let run: [f32; BLOCK] =
+                std::array::from_fn(|r| f(std::array::from_fn(|source| rows[source][r][j])));
             out[j * out_stride + i..][..BLOCK].copy_from_slice(&run);
         }
     }
     for i in n_blocked..n_rows {
-        for (j, &value) in source[i * source_stride..][..n_columns].iter().enumerate() {
-            out[j * out_stride + i] = f(value, i, j);
+        let rows: [&[f32]; N] = std::array::from_fn(|source| row(source, i));
+        for j in 0..n_columns {
+            out[j * out_stride + i] = f(std::array::from_fn(|source| rows[source][j]));
         }
     }
+}
+
+/// [`transpose_map`] of one matrix as it is.
+#[inline(always)]
+pub(crate) fn transpose(
+    source: &[f32],
+    stride: usize,
+    shape: [usize; 2],
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    transpose_map([(source, stride)], shape, out, out_stride, |[value]| value);
 }
 
 /// Not `max`, which would turn a NaN into 0.
 #[inline(always)]
 pub(crate) fn relu(value: f32) -> f32 {
     if value <= 0.0 { 0.0 } else { value }
+}
+
+/// The gradient before a ReLU, from the gradient after it and its result.
+#[inline(always)]
+pub(crate) fn relu_gradient([grad, y]: [f32; 2]) -> f32 {
+    if y <= 0.0 { 0.0 } else { grad }
 }
 
 /// The sum of consecutive vectors of length `len`, first to last.

@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, gemm};
-use super::layout::{add_up, relu, tensor_values, values};
+use super::layout::{add_up, relu, relu_gradient, tensor_values, values};
 
 /// Rows of x, or of the weight gradient, that one task works on.
 const ROWS: usize = 64;
@@ -62,8 +62,8 @@ impl CustomOp3 for Linear {
         let mut grads = tensor_values(&grad_storage, grad_layout)?;
         let masked: Vec<f32>;
         if self.relu {
-            let keep = |(&grad, &y): (&f32, &f32)| if y <= 0.0 { 0.0 } else { grad };
-            masked = grads.iter().zip(tensor_values(&y_storage, y_layout)?).map(keep).collect();
+            let results = tensor_values(&y_storage, y_layout)?;
+            masked = grads.iter().zip(results).map(|(&grad, &y)| relu_gradient([grad, y])).collect();
             grads = &masked;
         }
 

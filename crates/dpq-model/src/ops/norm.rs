@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::layout::{chunk_len, relu, tensor_values, values};
+use super::layout::{chunk_len, relu, relu_gradient, tensor_values, values};
 
 /// Mean and variance of every channel.
 pub(crate) struct Moments {
@@ -94,6 +94,45 @@ impl BatchNorm {
         };
         gamma.iter().zip(&moments.variance).map(scale).collect()
     }
+
+    /// Gradients of x (empty if it is not asked for), gamma and beta, from x, y and the gradient of y; `before_relu`
+    /// makes the gradient of what went into the ReLU from those of (grad, y).
+    fn gradients(
+        &self,
+        moments: &Moments,
+        scale: &[f32],
+        inputs: [&[f32]; 3],
+        dims @ [batch, channels, plane]: [usize; 3],
+        with_x: bool,
+        before_relu: impl Fn([f32; 2]) -> f32 + Sync,
+    ) -> [Vec<f32>; 3] {
+        // With g the gradient before the ReLU and d = x − mean: Σ g and Σ g · d.
+        let sums = channel_sums(dims, |c, place| {
+            let mean = moments.mean[c];
+            plane_sums(inputs.map(|values| &values[place..][..plane]), |[x, y, grad]| {
+                let grad = before_relu([grad, y]);
+                [grad, grad * (x - mean)]
+            })
+        });
+        let inverse = |c: usize| 1.0 / (f64::from(moments.variance[c]) + self.eps);
+        let grad_gamma = (0..channels).map(|c| (sums[c][1] * inverse(c).sqrt()) as f32).collect();
+        let grad_beta = sums.iter().map(|sum| sum[0] as f32).collect();
+
+        let n = (batch * plane) as f64;
+        let mut grad_x = vec![0.0; if with_x { inputs[0].len() } else { 0 }];
+        grad_x.par_chunks_exact_mut(channels * plane).enumerate().for_each(|(i, image)| {
+            for (c, out) in image.chunks_exact_mut(plane).enumerate() {
+                let place = (i * channels + c) * plane;
+                let [xs, ys, grads] = inputs.map(|values| &values[place..][..plane]);
+                let (mean, scale) = (moments.mean[c], scale[c]);
+                let (mean_grad, slope) = ((sums[c][0] / n) as f32, (sums[c][1] / n * inverse(c)) as f32);
+                for (((&x, &y), &grad), out) in xs.iter().zip(ys).zip(grads).zip(out) {
+                    *out = scale * (before_relu([grad, y]) - mean_grad - (x - mean) * slope);
+                }
+            }
+        });
+        [grad_x, grad_gamma, grad_beta]
+    }
 }
 
 impl CustomOp3 for BatchNorm {
@@ -116,11 +155,12 @@ impl CustomOp3 for BatchNorm {
         // Deviations from the channel's first element: the sum of their squares does not cancel when the mean is large.
         let sums = channel_sums(dims, |c, place| {
             let pivot = x[c * plane];
-            plane_sums([&x[place..][..plane]], |[value]| [value - pivot, (value - pivot) * (value - pivot)])
+            plane_sums([&x[place..][..plane]], |[x]| [x - pivot, (x - pivot) * (x - pivot)])
         });
         let n = (batch * plane) as f64;
         let mean = sums.iter().enumerate().map(|(c, [sum, _])| (f64::from(x[c * plane]) + sum / n) as f32);
-        let variance = sums.iter().map(|[sum, squares]| ((squares - sum * sum / n) / n).max(0.0) as f32);
+        // `relu` because rounding can leave a constant channel just below 0; it keeps a NaN.
+        let variance = sums.iter().map(|[sum, squares]| relu(((squares - sum * sum / n) / n) as f32));
         let moments = Moments { mean: mean.collect(), variance: variance.collect() };
         let (scale, mean) = (self.scale(gamma, &moments), &moments.mean);
         let normalised = |value: f32, c: usize| (value - mean[c]) * scale[c] + beta[c];
@@ -143,7 +183,7 @@ impl CustomOp3 for BatchNorm {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
-        let dims @ [batch, channels, plane] = dims(x.dims());
+        let dims = dims(x.dims());
         let moments = self.moments.get().expect("the forward pass ran before the backward pass");
         let (x_storage, x_layout) = x.storage_and_layout();
         let (y_storage, y_layout) = y.storage_and_layout();
@@ -152,44 +192,16 @@ impl CustomOp3 for BatchNorm {
         let (xs, ys) = (tensor_values(&x_storage, x_layout)?, tensor_values(&y_storage, y_layout)?);
         let grads = tensor_values(&grad_storage, grad_layout)?;
         let scale = self.scale(tensor_values(&gamma_storage, gamma_layout)?, moments);
-        let mean = &moments.mean;
-
-        // With g the gradient after the ReLU and d = x − mean: Σ g and Σ g · d.
-        let masked = |grad: f32, y: f32| if self.relu && y <= 0.0 { 0.0 } else { grad };
-        let sums = channel_sums(dims, |c, place| {
-            let planes = [xs, ys, grads].map(|values| &values[place..][..plane]);
-            plane_sums(planes, |[x, y, grad]| {
-                let grad = masked(grad, y);
-                [grad, grad * (x - mean[c])]
-            })
-        });
-        let inverse = |c: usize| 1.0 / (f64::from(moments.variance[c]) + self.eps);
-        let grad_gamma: Vec<f32> = (0..channels).map(|c| (sums[c][1] * inverse(c).sqrt()) as f32).collect();
-        let grad_beta: Vec<f32> = sums.iter().map(|sum| sum[0] as f32).collect();
-        let n = (batch * plane) as f64;
-        let mean_grad: Vec<f32> = sums.iter().map(|sum| (sum[0] / n) as f32).collect();
-        let slope: Vec<f32> = (0..channels).map(|c| (sums[c][1] / n * inverse(c)) as f32).collect();
-
-        let grad_x = x.track_op().then(|| {
-            let mut grad_x = vec![0.0; xs.len()];
-            let image = channels * plane;
-            let inputs = xs.par_chunks_exact(image).zip(ys.par_chunks_exact(image));
-            let inputs = inputs.zip(grads.par_chunks_exact(image));
-            inputs.zip(grad_x.par_chunks_exact_mut(image)).for_each(|(((xs, ys), grads), out)| {
-                for c in 0..channels {
-                    let place = c * plane..(c + 1) * plane;
-                    let inputs = xs[place.clone()].iter().zip(&ys[place.clone()]).zip(&grads[place.clone()]);
-                    for (((&x, &y), &grad), out) in inputs.zip(&mut out[place]) {
-                        *out = scale[c] * (masked(grad, y) - mean_grad[c] - (x - mean[c]) * slope[c]);
-                    }
-                }
-            });
-            Tensor::from_vec(grad_x, x.shape(), &Device::Cpu)
-        });
-        let by_channel = |of: &Tensor, values: Vec<f32>| {
-            of.track_op().then(|| Tensor::from_vec(values, channels, &Device::Cpu)).transpose()
+        let inputs = [xs, ys, grads];
+        let [grad_x, grad_gamma, grad_beta] = if self.relu {
+            self.gradients(moments, &scale, inputs, dims, x.track_op(), relu_gradient)
+        } else {
+            self.gradients(moments, &scale, inputs, dims, x.track_op(), |[grad, _]| grad)
         };
-        Ok((grad_x.transpose()?, by_channel(gamma, grad_gamma)?, by_channel(beta, grad_beta)?))
+        let wanted = |of: &Tensor, values: Vec<f32>| {
+            of.track_op().then(|| Tensor::from_vec(values, of.shape(), &Device::Cpu)).transpose()
+        };
+        Ok((wanted(x, grad_x)?, wanted(gamma, grad_gamma)?, wanted(beta, grad_beta)?))
     }
 }
 

@@ -58,7 +58,7 @@ impl Geometry {
             if ci == 1 {
                 row[..w].copy_from_slice(&image[y * w..][..w]);
             } else {
-                transpose(&image[y * w..], h * w, [ci, w], row, ci, |value, _, _| value);
+                transpose(&image[y * w..], h * w, [ci, w], row, ci);
             }
         }
     }
@@ -69,7 +69,7 @@ impl Geometry {
         let row_len = (w + 2 * pad) * ci;
         for y in 0..h {
             let row = &padded[(y + pad) * row_len + pad * ci..];
-            transpose(row, ci, [w, ci], &mut image[y * w..], h * w, |value, _, _| value);
+            transpose(row, ci, [w, ci], &mut image[y * w..], h * w);
         }
     }
 
@@ -117,7 +117,7 @@ impl Geometry {
     pub(crate) fn weight_rows(&self, weight: &[f32]) -> Vec<f32> {
         let (ci, taps, mut rows) = (self.image[0], self.n_taps(), vec![0.0; weight.len()]);
         for (weight, row) in weight.chunks_exact(ci * taps).zip(rows.chunks_exact_mut(ci * taps)) {
-            transpose(weight, taps, [ci, taps], row, ci, |value, _, _| value);
+            transpose(weight, taps, [ci, taps], row, ci);
         }
         rows
     }
@@ -125,7 +125,7 @@ impl Geometry {
     /// [co, K] → [K, co].
     pub(crate) fn weight_columns(&self, rows: &[f32]) -> Vec<f32> {
         let (k, mut columns) = (self.patch_len(), vec![0.0; rows.len()]);
-        transpose(rows, k, [self.n_out, k], &mut columns, self.n_out, |value, _, _| value);
+        transpose(rows, k, [self.n_out, k], &mut columns, self.n_out);
         columns
     }
 

@@ -144,9 +144,9 @@ impl CustomOp1 for MaxPool {
             |((x, y), taps)| {
                 with_scratch(in_len + out_len, |scratch| {
                     let (source, maxima) = scratch.split_at_mut(in_len);
-                    transpose(x, in_len / c, [c, in_len / c], source, c, |value, _, _| value);
+                    transpose(x, in_len / c, [c, in_len / c], source, c);
                     windows.forward(source, maxima, taps);
-                    transpose(maxima, c, [out_len / c, c], y, out_len / c, |value, _, _| value);
+                    transpose(maxima, c, [out_len / c, c], y, out_len / c);
                 });
             },
         );
@@ -168,9 +168,9 @@ impl CustomOp1 for MaxPool {
             |((grad, taps), grad_x)| {
                 with_scratch(in_len + out_len, |scratch| {
                     let (grad_source, grad_maxima) = scratch.split_at_mut(in_len);
-                    transpose(grad, out_len / c, [c, out_len / c], grad_maxima, c, |value, _, _| value);
+                    transpose(grad, out_len / c, [c, out_len / c], grad_maxima, c);
                     windows.backward(grad_maxima, taps, grad_source);
-                    transpose(grad_source, c, [in_len / c, c], grad_x, in_len / c, |value, _, _| value);
+                    transpose(grad_source, c, [in_len / c, c], grad_x, in_len / c);
                 });
             },
         );
