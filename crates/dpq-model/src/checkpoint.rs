@@ -18,7 +18,7 @@ pub(crate) struct State {
     /// Epochs that are done.
     pub(crate) epoch: usize,
     pub(crate) network: Network,
-    /// The codebooks as one variable `codebook`, f32 [L, K, D]; empty before they start.
+    /// The codebooks as one variable `codebook`, f32 `[L, K, D]`; empty before they start.
     pub(crate) codebook: BTreeMap<String, Var>,
     pub(crate) network_optimizer: Optimizer,
     pub(crate) codebook_optimizer: Optimizer,

@@ -174,7 +174,7 @@ impl Header {
         Ok(output)
     }
 
-    /// Pixels as the network takes them: f32 [n, C, H, W] of mean 0 and deviation 1 over the training images.
+    /// Pixels as the network takes them: f32 `[n, C, H, W]` of mean 0 and deviation 1 over the training images.
     pub(crate) fn input(&self, images: &[u8], mirror: bool) -> candle_core::Result<Tensor> {
         let [channels, height, width] = self.image_shape;
         let mut values = Vec::with_capacity(images.len());

@@ -29,9 +29,9 @@ pub(crate) struct Network {
 
 /// What a batch of images becomes.
 pub(crate) struct Heads {
-    /// x = tanh(W_s f + w_s), f32 [n, D].
+    /// x = tanh(W_s f + w_s), f32 `[n, D]`.
     pub(crate) features: Tensor,
-    /// o = W_c f + w_c, f32 [n, C].
+    /// o = W_c f + w_c, f32 `[n, C]`.
     pub(crate) logits: Tensor,
 }
 

@@ -36,7 +36,7 @@ pub struct CodewordUsage {
 }
 
 impl EpochReport {
-    /// Adds what codebooks make of features [n, D].
+    /// Adds what codebooks make of features `[n, D]`.
     pub(crate) fn add_codebooks(&mut self, codebooks: &Codebooks, features: &[f32]) -> Result<(), Error> {
         let codes = codebooks.encode(features)?;
         self.relative_distortion = codebooks.relative_distortion(features, &codes)?;

@@ -209,7 +209,7 @@ impl TrainSet<'_> {
         Ok(images)
     }
 
-    /// The labels of `rows`, f32 [n, C].
+    /// The labels of `rows`, f32 `[n, C]`.
     fn labels_of(&self, rows: &[usize]) -> candle_core::Result<Tensor> {
         let c = self.n_classes;
         let labels: Vec<f32> =
@@ -251,7 +251,7 @@ fn header(config: &TrainConfig, data: &TrainSet<'_>) -> Result<Header, Error> {
     })
 }
 
-/// Codebooks to begin with, f32 [L, K, D]: as the configuration says, on the features as they are now.
+/// Codebooks to begin with, f32 `[L, K, D]`: as the configuration says, on the features as they are now.
 fn start_codebooks(header: &Header, state: &State, data: &TrainSet<'_>) -> Result<Vec<f32>, Error> {
     let (config, quantizer) = (&header.train, &header.train.quantizer);
     if quantizer.start == Start::Random {

@@ -21,7 +21,7 @@ pub(crate) struct Conv {
     /// Max pooling of the convolution's result.
     pub(crate) pool: Option<Windows>,
     pub(crate) relu: bool,
-    /// Which taps won in pooling, for each piece of the batch: images of [oh, ow, co]. The backward pass reads them.
+    /// Which taps won in pooling, for each piece of the batch: images of `[oh, ow, co]`. The backward pass reads them.
     pub(crate) taps: OnceLock<Vec<Vec<u8>>>,
 }
 
@@ -84,7 +84,7 @@ impl Conv {
         y
     }
 
-    /// Writes the results of a piece of the batch, and returns the taps that won. The weights are [K, co].
+    /// Writes the results of a piece of the batch, and returns the taps that won. The weights are `[K, co]`.
     fn forward_piece(&self, x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) -> Vec<u8> {
         let geometry = &self.geometry;
         let (co, k, positions) = (geometry.n_out, geometry.patch_len(), geometry.n_positions());
@@ -140,7 +140,7 @@ impl Conv {
         [grad_x, self.geometry.weight_from_columns(&sums[..k * co]), sums[k * co..].to_vec()]
     }
 
-    /// Writes the gradients of a piece of the batch, of x only if there is room for it. The weights are [co, K].
+    /// Writes the gradients of a piece of the batch, of x only if there is room for it. The weights are `[co, K]`.
     fn backward_piece(
         &self,
         x: &[f32],

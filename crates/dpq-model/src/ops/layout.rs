@@ -1,4 +1,4 @@
-//! Moves between tensors, channel-major [c, h, w], and the kernels' scratch, channels last [h, w, c]: there every inner loop
+//! Moves between tensors, channel-major `[c, h, w]`, and the kernels' scratch, channels last `[h, w, c]`: there every inner loop
 //! and every copied run is long. Also the reuse of scratch memory.
 
 use std::cell::RefCell;

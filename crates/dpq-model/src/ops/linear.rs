@@ -10,7 +10,7 @@ use super::layout::{add_up, relu, relu_gradient, tensor_values, values};
 /// Rows of x, or of the weight gradient, that one task works on.
 const ROWS: usize = 64;
 
-/// (x [b, in], weight [out, in], bias [out]) → [b, out].
+/// (x `[b, in]`, weight [out, in], bias [out]) → `[b, out]`.
 pub(crate) struct Linear {
     pub(crate) relu: bool,
 }

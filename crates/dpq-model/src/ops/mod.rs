@@ -29,7 +29,7 @@ mod portable;
 
 /// Convolves `x` with `weight`, adds `bias` to every channel, and applies a ReLU if `relu` is set.
 ///
-/// Shapes: x [b, ci, h, w], weight [co, ci, kh, kw], bias [co]; returns [b, co, oh, ow] with
+/// Shapes: x `[b, ci, h, w]`, weight `[co, ci, kh, kw]`, bias `[co]`; returns `[b, co, oh, ow]` with
 /// oh = (h + 2 · padding − kh) / stride + 1 (rounded down), ow likewise.
 ///
 /// # Errors
@@ -80,7 +80,7 @@ pub fn conv2d_pool(
 /// The largest value of every `kernel` × `kernel` window, windows `stride` apart; windows that would reach over the
 /// edge are left out, as PyTorch does by default. A NaN in a window makes the result NaN.
 ///
-/// Shapes: x [b, c, h, w]; returns [b, c, (h − kernel) / stride + 1, (w − kernel) / stride + 1].
+/// Shapes: x `[b, c, h, w]`; returns [b, c, (h − kernel) / stride + 1, (w − kernel) / stride + 1].
 /// The gradient goes to the window's first largest element in row-major order.
 ///
 /// # Errors
@@ -99,8 +99,8 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
 /// Batch normalisation in training: every channel is brought to mean 0 and variance 1 over the batch (and positions),
 /// then scaled by `gamma` and shifted by `beta`; a ReLU follows if `relu` is set.
 ///
-/// Shapes: x [b, c, h, w] or [b, c]; gamma, beta [c]. Returns y, shaped as x, and, without gradient, the batch mean [c]
-/// and variance [c] (the mean squared deviation, which is what normalises; multiply by n / (n − 1), n = b · h · w, for
+/// Shapes: x `[b, c, h, w]` or `[b, c]`; gamma, beta `[c]`. Returns y, shaped as x, and, without gradient, the batch mean `[c]`
+/// and variance `[c]` (the mean squared deviation, which is what normalises; multiply by n / (n − 1), n = b · h · w, for
 /// PyTorch's running variance).
 ///
 /// # Errors
@@ -128,7 +128,7 @@ pub fn batch_norm(
 /// `x · scale + shift` by channel, then a ReLU if `relu` is set: batch normalisation at inference, with
 /// scale = gamma / √(variance + eps) and shift = beta − mean · scale.
 ///
-/// Shapes: x [b, c, h, w] or [b, c]; scale, shift [c]. On the CPU it has no gradient, and `backward` says so.
+/// Shapes: x `[b, c, h, w]` or `[b, c]`; scale, shift `[c]`. On the CPU it has no gradient, and `backward` says so.
 ///
 /// # Errors
 /// Shapes that do not fit, or a type other than f32.
@@ -142,7 +142,7 @@ pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Re
 
 /// `x · weightᵀ + bias`, then a ReLU if `relu` is set.
 ///
-/// Shapes: x [b, in], weight [out, in], bias [out]; returns [b, out].
+/// Shapes: x `[b, in]`, weight [out, in], bias [out]; returns `[b, out]`.
 ///
 /// # Errors
 /// Shapes that do not fit, or a type other than f32.

@@ -13,7 +13,7 @@ pub(crate) struct Moments {
     pub(crate) variance: Vec<f32>,
 }
 
-/// Batch normalisation: (x, gamma, beta), x being [b, c, h, w] or [b, c].
+/// Batch normalisation: (x, gamma, beta), x being `[b, c, h, w]` or `[b, c]`.
 pub(crate) struct BatchNorm {
     pub(crate) eps: f64,
     pub(crate) relu: bool,
@@ -21,7 +21,7 @@ pub(crate) struct BatchNorm {
     pub(crate) moments: Arc<OnceLock<Moments>>,
 }
 
-/// Sums two quantities by channel over a batch of images [c, plane]: `f(image, channel, place)` gives them for the
+/// Sums two quantities by channel over a batch of images `[c, plane]`: `f(image, channel, place)` gives them for the
 /// plane that starts at `place` in the batch. Pieces of the batch are added up in order.
 fn channel_sums(
     [batch, channels, plane]: [usize; 3],
@@ -66,7 +66,7 @@ fn plane_sums<const N: usize>(planes: [&[f32]; N], f: impl Fn([f32; N]) -> [f32;
     sums
 }
 
-/// [b, c, h · w] of [b, c, h, w] or [b, c].
+/// [b, c, h · w] of `[b, c, h, w]` or `[b, c]`.
 fn dims(dims: &[usize]) -> [usize; 3] {
     [dims[0], dims[1], dims[2..].iter().product()]
 }

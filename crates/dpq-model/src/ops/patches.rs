@@ -5,10 +5,10 @@
 
 use super::layout::transpose;
 
-/// A convolution of [b, ci, h, w] with [co, ci, kh, kw], as far as it is the same for every image.
+/// A convolution of `[b, ci, h, w]` with `[co, ci, kh, kw]`, as far as it is the same for every image.
 #[derive(Clone, Copy)]
 pub(crate) struct Geometry {
-    /// [ci, h, w].
+    /// `[ci, h, w]`.
     pub(crate) image: [usize; 3],
     pub(crate) n_out: usize,
     pub(crate) kernel: [usize; 2],
@@ -48,7 +48,7 @@ impl Geometry {
         256usize.div_ceil(self.n_positions())
     }
 
-    /// Writes an image [ci, h, w] into scratch.
+    /// Writes an image `[ci, h, w]` into scratch.
     pub(crate) fn pad(&self, image: &[f32], padded: &mut [f32]) {
         let ([ci, h, w], pad) = (self.image, self.padding);
         let row_len = (w + 2 * pad) * ci;
@@ -113,7 +113,7 @@ impl Geometry {
         }
     }
 
-    /// [co, ci, kh, kw] → [co, K].
+    /// `[co, ci, kh, kw]` → `[co, K]`.
     pub(crate) fn weight_rows(&self, weight: &[f32]) -> Vec<f32> {
         let (ci, taps, mut rows) = (self.image[0], self.n_taps(), vec![0.0; weight.len()]);
         for (weight, row) in weight.chunks_exact(ci * taps).zip(rows.chunks_exact_mut(ci * taps)) {
@@ -122,14 +122,14 @@ impl Geometry {
         rows
     }
 
-    /// [co, K] → [K, co].
+    /// `[co, K]` → `[K, co]`.
     pub(crate) fn weight_columns(&self, rows: &[f32]) -> Vec<f32> {
         let (k, mut columns) = (self.patch_len(), vec![0.0; rows.len()]);
         transpose(rows, k, [self.n_out, k], &mut columns, self.n_out);
         columns
     }
 
-    /// [K, co] → [co, ci, kh, kw].
+    /// `[K, co]` → `[co, ci, kh, kw]`.
     pub(crate) fn weight_from_columns(&self, columns: &[f32]) -> Vec<f32> {
         let (ci, taps, k) = (self.image[0], self.n_taps(), self.patch_len());
         let mut weight = vec![0.0; columns.len()];

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::layout::{tensor_values, transpose, values, with_scratch};
 
-/// Windows of `kernel` × `kernel`, `stride` apart, over [h, w, c] images.
+/// Windows of `kernel` × `kernel`, `stride` apart, over `[h, w, c]` images.
 #[derive(Clone, Copy)]
 pub(crate) struct Windows {
     pub(crate) channels: usize,
@@ -51,7 +51,7 @@ impl Windows {
         (0..self.kernel * self.kernel).map(tap).collect()
     }
 
-    /// Writes the maxima [oh, ow, c] of `source` [h, w, c], and which tap each one came from.
+    /// Writes the maxima `[oh, ow, c]` of `source` `[h, w, c]`, and which tap each one came from.
     pub(crate) fn forward(&self, source: &[f32], maxima: &mut [f32], taps: &mut [u8]) {
         let (channels, offsets) = (self.channels, self.tap_offsets());
         let n_blocked = channels - channels % LANES;
@@ -70,7 +70,7 @@ impl Windows {
         });
     }
 
-    /// Writes the gradient [h, w, c] of the source, given that of the maxima [oh, ow, c].
+    /// Writes the gradient `[h, w, c]` of the source, given that of the maxima `[oh, ow, c]`.
     pub(crate) fn backward(&self, grad: &[f32], taps: &[u8], grad_source: &mut [f32]) {
         let (channels, offsets) = (self.channels, self.tap_offsets());
         let n_blocked = channels - channels % LANES;
@@ -123,7 +123,7 @@ fn give_back<const N: usize>(grad: &[f32], taps: &[u8], offsets: &[usize], grad_
     }
 }
 
-/// Max pooling of a tensor [b, c, h, w]. Remembers which taps won (4 bits would do; a byte is simpler).
+/// Max pooling of a tensor `[b, c, h, w]`. Remembers which taps won (4 bits would do; a byte is simpler).
 pub(crate) struct MaxPool {
     pub(crate) windows: Windows,
     pub(crate) taps: OnceLock<Vec<u8>>,
