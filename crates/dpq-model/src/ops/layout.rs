@@ -91,10 +91,11 @@ pub(crate) fn relu(value: f32) -> f32 {
     if value <= 0.0 { 0.0 } else { value }
 }
 
-/// The gradient before a ReLU, from the gradient after it and its result.
+/// The gradient before a ReLU, from the gradient after it and its result: 0 where y ≤ 0.
 #[inline(always)]
 pub(crate) fn relu_gradient([grad, y]: [f32; 2]) -> f32 {
-    if y <= 0.0 { 0.0 } else { grad }
+    // A product, because of a condition the compiler makes branches that cannot be predicted.
+    grad * if y <= 0.0 { 0.0 } else { 1.0 }
 }
 
 /// The sum of consecutive vectors of length `len`, first to last.

@@ -1,11 +1,14 @@
 //! Batch normalisation with a fused ReLU, and its inference form.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    iter,
+    sync::{Arc, OnceLock},
+};
 
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::layout::{chunk_len, relu, relu_gradient, tensor_values, values};
+use super::layout::{add_up, chunk_len, relu, relu_gradient, tensor_values, values};
 
 /// Mean and variance of every channel.
 pub(crate) struct Moments {
@@ -21,49 +24,38 @@ pub(crate) struct BatchNorm {
     pub(crate) moments: Arc<OnceLock<Moments>>,
 }
 
-/// Sums two quantities by channel over a batch of images `[c, plane]`: `f(image, channel, place)` gives them for the
-/// plane that starts at `place` in the batch. Pieces of the batch are added up in order.
-fn channel_sums(
+/// Sums two quantities by channel over batches `[b, c, plane]`. `f` computes them from an element of each batch and the
+/// centre of its channel.
+///
+/// Images are first added up element by element, which needs no sum across a vector register and treats `[b, c]` like
+/// `[b, c, h, w]`. Each piece of the batch has its own sums.
+fn channel_sums<const N: usize>(
+    batches: [&[f32]; N],
     [batch, channels, plane]: [usize; 3],
-    f: impl Fn(usize, usize) -> [f64; 2] + Sync,
+    centres: &[f32],
+    f: impl Fn([f32; N], f32) -> [f32; 2] + Sync,
 ) -> Vec<[f64; 2]> {
-    let chunk = chunk_len(batch, 1);
-    let mut partial = vec![[0.0; 2]; batch.div_ceil(chunk) * channels];
-    partial.par_chunks_exact_mut(channels).enumerate().for_each(|(i, sums)| {
+    let (len, chunk) = (channels * plane, chunk_len(batch, 1));
+    let centres: Vec<f32> = centres.iter().flat_map(|&centre| iter::repeat_n(centre, plane)).collect();
+    let mut sums = vec![0.0; batch.div_ceil(chunk) * 2 * len];
+    sums.par_chunks_exact_mut(2 * len).enumerate().for_each(|(i, sums)| {
+        let (first, second) = sums.split_at_mut(len);
+        let centres = &centres[..len];
         for image in i * chunk..((i + 1) * chunk).min(batch) {
-            for (c, sum) in sums.iter_mut().enumerate() {
-                let [a, b] = f(c, (image * channels + c) * plane);
-                *sum = [sum[0] + a, sum[1] + b];
+            let images = batches.map(|values| &values[image * len..][..len]);
+            for i in 0..len {
+                let [a, b] = f(images.map(|image| image[i]), centres[i]);
+                first[i] += a;
+                second[i] += b;
             }
         }
     });
-    let mut sums = partial[..channels].to_vec();
-    for partial in partial[channels..].chunks_exact(channels) {
-        sums.iter_mut().zip(partial).for_each(|(sum, part)| *sum = [sum[0] + part[0], sum[1] + part[1]]);
-    }
-    sums
-}
-
-/// Sums of two quantities over a plane's elements: eight running sums each in f32, so that they fit vector registers.
-#[inline(always)]
-fn plane_sums<const N: usize>(planes: [&[f32]; N], f: impl Fn([f32; N]) -> [f32; 2]) -> [f64; 2] {
-    const LANES: usize = 8;
-    let (len, mut lanes) = (planes[0].len(), [[0.0f32; LANES]; 2]);
-    let n_blocked = len - len % LANES;
-    for start in (0..n_blocked).step_by(LANES) {
-        let blocks: [&[f32]; N] = std::array::from_fn(|i| &planes[i][start..][..LANES]);
-        for lane in 0..LANES {
-            let [a, b] = f(std::array::from_fn(|i| blocks[i][lane]));
-            lanes[0][lane] += a;
-            lanes[1][lane] += b;
-        }
-    }
-    let mut sums = lanes.map(|lanes| lanes.iter().map(|&sum| f64::from(sum)).sum::<f64>());
-    (n_blocked..len).for_each(|j| {
-        let [a, b] = f(std::array::from_fn(|i| planes[i][j]));
-        sums = [sums[0] + f64::from(a), sums[1] + f64::from(b)];
-    });
-    sums
+    let sums = add_up(&sums, 2 * len);
+    let by_channel = |c: usize| {
+        [&sums[..len], &sums[len..]]
+            .map(|sums| sums[c * plane..][..plane].iter().map(|&sum| f64::from(sum)).sum())
+    };
+    (0..channels).map(by_channel).collect()
 }
 
 /// [b, c, h · w] of `[b, c, h, w]` or `[b, c]`.
@@ -107,12 +99,9 @@ impl BatchNorm {
         before_relu: impl Fn([f32; 2]) -> f32 + Sync,
     ) -> [Vec<f32>; 3] {
         // With g the gradient before the ReLU and d = x − mean: Σ g and Σ g · d.
-        let sums = channel_sums(dims, |c, place| {
-            let mean = moments.mean[c];
-            plane_sums(inputs.map(|values| &values[place..][..plane]), |[x, y, grad]| {
-                let grad = before_relu([grad, y]);
-                [grad, grad * (x - mean)]
-            })
+        let sums = channel_sums(inputs, dims, &moments.mean, |[x, y, grad], mean| {
+            let grad = before_relu([grad, y]);
+            [grad, grad * (x - mean)]
         });
         let inverse = |c: usize| 1.0 / (f64::from(moments.variance[c]) + self.eps);
         let grad_gamma = (0..channels).map(|c| (sums[c][1] * inverse(c).sqrt()) as f32).collect();
@@ -151,14 +140,12 @@ impl CustomOp3 for BatchNorm {
     ) -> Result<(CpuStorage, Shape)> {
         let (x, gamma, beta) =
             (values(x, x_layout)?, values(gamma, gamma_layout)?, values(beta, beta_layout)?);
-        let dims @ [batch, _, plane] = dims(x_layout.dims());
+        let dims @ [batch, channels, plane] = dims(x_layout.dims());
         // Deviations from the channel's first element: the sum of their squares does not cancel when the mean is large.
-        let sums = channel_sums(dims, |c, place| {
-            let pivot = x[c * plane];
-            plane_sums([&x[place..][..plane]], |[x]| [x - pivot, (x - pivot) * (x - pivot)])
-        });
+        let pivots: Vec<f32> = x.iter().step_by(plane).take(channels).copied().collect();
+        let sums = channel_sums([x], dims, &pivots, |[x], pivot| [x - pivot, (x - pivot) * (x - pivot)]);
         let n = (batch * plane) as f64;
-        let mean = sums.iter().enumerate().map(|(c, [sum, _])| (f64::from(x[c * plane]) + sum / n) as f32);
+        let mean = sums.iter().zip(&pivots).map(|([sum, _], &pivot)| (f64::from(pivot) + sum / n) as f32);
         // `relu` because rounding can leave a constant channel just below 0; it keeps a NaN.
         let variance = sums.iter().map(|[sum, squares]| relu(((squares - sum * sum / n) / n) as f32));
         let moments = Moments { mean: mean.collect(), variance: variance.collect() };

@@ -62,3 +62,72 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Resu
         None => Ok(y),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Result, Tensor, Var};
+
+    use super::super as ops;
+
+    /// Pseudo-random values that are all different, so that no maximum is tied.
+    fn values(shape: &[usize], seed: f64) -> Var {
+        let n: usize = shape.iter().product();
+        let values: Vec<f32> = (0..n).map(|i| ((i as f64 + seed) * 12.9898).sin() as f32).collect();
+        Var::from_vec(values, shape, &Device::Cpu).unwrap()
+    }
+
+    /// Both sides give the same result and the same gradients.
+    #[track_caller]
+    fn check(args: &[Var], portable: Result<Tensor>, kernel: Result<Tensor>) {
+        let flat = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let [portable, kernel] = [portable.unwrap(), kernel.unwrap()];
+        assert_eq!(portable.dims(), kernel.dims());
+        let weights = values(portable.dims(), 0.5);
+        let gradients =
+            |y: &Tensor| (y * weights.as_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
+        let (of_portable, of_kernel) = (gradients(&portable), gradients(&kernel));
+        let pairs = args.iter().map(|arg| (of_portable.get(arg).unwrap(), of_kernel.get(arg).unwrap()));
+        for (a, b) in pairs.chain([(&portable, &kernel)]) {
+            for (a, b) in flat(a).into_iter().zip(flat(b)) {
+                assert!((a - b).abs() <= 1e-4 * (1.0 + b.abs()), "{a} and {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn tensor_operations_equal_the_kernels() {
+        let (x, weight, bias) = (values(&[3, 2, 9, 7], 1.0), values(&[5, 2, 3, 3], 2.0), values(&[5], 3.0));
+        let conv = || super::conv2d(&x, &weight, Some(&bias), 2, 1);
+        check(
+            &[x.clone(), weight.clone(), bias.clone()],
+            conv(),
+            ops::conv2d(&x, &weight, Some(&bias), 2, 1, false),
+        );
+        check(
+            &[x.clone(), weight.clone(), bias.clone()],
+            conv().and_then(|y| super::max_pool2d(&y, 3, 1)),
+            ops::conv2d_pool(&x, &weight, Some(&bias), 2, 1, (3, 1), false),
+        );
+        check(&[x.clone()], super::max_pool2d(&x, 3, 2), ops::max_pool2d(&x, 3, 2));
+
+        let (gamma, beta) = (values(&[2], 4.0), values(&[2], 5.0));
+        let args = [x.clone(), gamma.clone(), beta.clone()];
+        let portable = super::batch_norm(&x, &gamma, &beta, 1e-3).unwrap();
+        let kernel = ops::batch_norm(&x, &gamma, &beta, 1e-3, false).unwrap();
+        check(&args, Ok(portable.0), Ok(kernel.0));
+        check(&[], Ok(portable.1), Ok(kernel.1));
+        check(&[], Ok(portable.2), Ok(kernel.2));
+        check(
+            &[],
+            super::scale_shift(&x, &gamma, &beta),
+            ops::scale_shift(&x.detach(), &gamma.detach(), &beta.detach(), false),
+        );
+
+        let (rows, matrix) = (values(&[4, 6], 6.0), values(&[5, 6], 7.0));
+        check(
+            &[rows.clone(), matrix.clone(), bias.clone()],
+            super::linear(&rows, &matrix, Some(&bias)),
+            ops::linear(&rows, &matrix, Some(&bias), false),
+        );
+    }
+}
