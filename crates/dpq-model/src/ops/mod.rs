@@ -142,7 +142,7 @@ pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Re
 
 /// `x · weightᵀ + bias`, then a ReLU if `relu` is set.
 ///
-/// Shapes: x `[b, in]`, weight [out, in], bias [out]; returns `[b, out]`.
+/// Shapes: x `[b, in]`, weight `[out, in]`, bias `[out]`; returns `[b, out]`.
 ///
 /// # Errors
 /// Shapes that do not fit, or a type other than f32.

@@ -108,7 +108,7 @@ mod tests {
             conv().and_then(|y| super::max_pool2d(&y, 3, 1)),
             ops::conv2d_pool(&x, &weight, Some(&bias), 2, 1, (3, 1), false),
         );
-        check(&[x.clone()], super::max_pool2d(&x, 3, 2), ops::max_pool2d(&x, 3, 2));
+        check(std::slice::from_ref(&x), super::max_pool2d(&x, 3, 2), ops::max_pool2d(&x, 3, 2));
 
         let (gamma, beta) = (values(&[2], 4.0), values(&[2], 5.0));
         let args = [x.clone(), gamma.clone(), beta.clone()];
