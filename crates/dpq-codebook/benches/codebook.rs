@@ -32,9 +32,23 @@ fn bench(c: &mut Criterion) {
         b.iter(|| codebooks.encode(black_box(&features)));
     });
     group.throughput(Throughput::Elements(1));
-    group.bench_function("lookup_table", |b| b.iter(|| codebooks.lookup_table(black_box(&features[..DIM]))));
+    let query = &features[..DIM];
+    let table = codebooks.lookup_table(query).expect("a query");
+    let entry: f64 =
+        query.iter().zip(codebooks.codeword(3, 255)).map(|(&q, &c)| f64::from(q) * f64::from(c)).sum();
+    assert!((f64::from(table.level(3)[255]) - entry).abs() < 1e-4);
+    group.bench_function("lookup_table", |b| b.iter(|| codebooks.lookup_table(black_box(query))));
     group.sample_size(10);
     let config = ResidualKMeans { n_levels: 1, n_codewords: 256, n_iterations: 25, seed: 1 };
+    let fitted = config.train(&features, DIM, &mut |_, _| {}).expect("enough features");
+    let fit = |codebooks: &Codebooks| {
+        codebooks
+            .relative_distortion(&features, &codebooks.encode(&features)?)
+            .map(|distortion| distortion[0])
+    };
+    // Uniform numbers have no clusters, yet 256 means of sixteen members each explain one sixteenth and a little more.
+    let distortion = fit(&fitted).expect("features that fit");
+    assert!((0.85..0.94).contains(&distortion), "{distortion}");
     group.bench_function(format!("residual_kmeans/4096/level/threads-{threads}"), |b| {
         b.iter(|| config.train(black_box(&features), DIM, &mut |_, _| {}));
     });

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::OnceLock;
 
 use dpq_file::{Container, Dtype, Section, crc32c_append};
 
@@ -44,21 +43,13 @@ impl FromStr for Assignment {
 }
 
 /// L codebooks of K codewords of dimension D: f32 [L, K, D], finite, 1 ≤ K ≤ 256, 1 ≤ L ≤ 255.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Codebooks {
-    pub(crate) values: Vec<f32>,
+    values: Vec<f32>,
     n_levels: usize,
     n_codewords: usize,
     dim: usize,
     assignment: Assignment,
-    /// Inner products of all pairs of codewords [L·K, L·K], made when something is first encoded.
-    pub(crate) gram: OnceLock<Vec<f32>>,
-}
-
-impl PartialEq for Codebooks {
-    fn eq(&self, other: &Self) -> bool {
-        (self.shape(), self.assignment, &self.values) == (other.shape(), other.assignment, &other.values)
-    }
 }
 
 impl Codebooks {
@@ -86,13 +77,13 @@ impl Codebooks {
             });
         }
         check_finite("codebook", &values)?;
-        Ok(Self { values, n_levels, n_codewords, dim, assignment, gram: OnceLock::new() })
+        Ok(Self { values, n_levels, n_codewords, dim, assignment })
     }
 
     /// Opens a codebook file, or a model file, which carries its codebooks.
     ///
     /// # Errors
-    /// [`Error::File`] or [`Error::Content`] say what is wrong with the file.
+    /// [`Error::File`] or [`Error::Content`] say what is wrong with the file; a fingerprint that it carries must fit.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = Container::open(path)?;
         let content = |reason: String| Error::Content { path: path.to_owned(), reason };
@@ -106,7 +97,14 @@ impl Codebooks {
                 "the file has version {version}, this program reads version {VERSION}, use a newer program"
             )));
         }
-        Self::from_container(&file)
+        let codebooks = Self::from_container(&file)?;
+        match file.metadata("fingerprint") {
+            Ok(claimed) if claimed != codebooks.fingerprint() => Err(content(format!(
+                "the codebooks have the fingerprint {}, the file says {claimed}, make it again or restore it from a copy",
+                codebooks.fingerprint()
+            ))),
+            _ => Ok(codebooks),
+        }
     }
 
     /// Reads the section `codebook` and the metadata `assignment` of an open file.
@@ -202,7 +200,7 @@ impl Codebooks {
         format!("{crc:08x}")
     }
 
-    pub(crate) fn shape(&self) -> [usize; 3] {
+    fn shape(&self) -> [usize; 3] {
         [self.n_levels, self.n_codewords, self.dim]
     }
 

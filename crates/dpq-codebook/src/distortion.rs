@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use crate::codebooks::{check_codes, check_n_codewords};
 use crate::error::check_rows;
+use crate::product::squared_norm;
 use crate::{CodeLength, Codebooks, Error};
 
 /// Items whose errors are summed before sums are added, in order, so that threads do not change the result.
@@ -52,10 +53,6 @@ impl Codebooks {
         let energy = total(0);
         Ok((1..=n_levels).map(|level| if energy > 0.0 { total(level) / energy } else { 0.0 }).collect())
     }
-}
-
-pub(crate) fn squared_norm(x: &[f32]) -> f64 {
-    x.iter().map(|&x| f64::from(x).powi(2)).sum()
 }
 
 /// How codes use one level.

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use crate::product::{argmax, half_squared_norms, product};
-use crate::{Assignment, CodeLength, Codebooks, Error};
+use crate::assign::Level;
+use crate::{CodeLength, Codebooks, Error};
 
 /// Features encoded at a time by one thread.
 const CHUNK: usize = 256;
@@ -14,30 +14,36 @@ impl Codebooks {
     /// Source: the paper's b^l = argmin_k ‖r^l − c^l_k‖² (§1 of docs/architecture.md), or the largest cosine.
     /// Shapes: features [N, D]; returns codes [N, L]. The first l bytes of a row are its code at level l.
     ///
-    /// One matrix product gives the inner products of features and all codewords. Those of the residuals follow from the
-    /// inner products between codewords, so a residual is never formed. Where two codewords are equally near up to the
-    /// rounding of f32, another CPU may choose the other one.
+    /// Residuals are those of f32, r − c element by element, and the choice is that of f64: where the matrix product that
+    /// does the bulk of the work cannot tell two codewords apart, they are compared once more. So codes are the same on
+    /// every CPU, alone or in a batch. A residual of zero has cosine 0 with every codeword.
     ///
     /// # Errors
     /// [`Error::Length`] unless `features` is whole rows, [`Error::NotFinite`] if a value is NaN or infinite.
     pub fn encode(&self, features: &[f32]) -> Result<Vec<u8>, Error> {
         let n = self.check_features(features)?;
         let (dim, n_levels) = (self.dim(), self.n_levels());
+        let levels: Vec<_> =
+            (0..n_levels).map(|level| Level::new(self.assignment(), self.level(level), dim)).collect();
         let mut codes = vec![0; n * n_levels];
-        if n == 0 {
-            return Ok(codes);
-        }
-        let gram = self.gram.get_or_init(|| gram(&self.values, dim));
-        let fit = Fit::new(self);
         codes.par_chunks_mut(CHUNK * n_levels).zip(features.par_chunks(CHUNK * dim)).for_each_init(
-            Vec::new,
-            |products, (codes, features)| {
-                products.resize(features.len() / dim * fit.norms.len(), 0.0);
-                product(features, &self.values, dim, products);
-                for (code, row) in
-                    codes.chunks_exact_mut(n_levels).zip(products.chunks_exact_mut(fit.norms.len()))
-                {
-                    fit.encode(gram, row, code);
+            || (Vec::new(), Vec::new()),
+            |(residuals, products), (codes, features)| {
+                residuals.clear();
+                residuals.extend_from_slice(features);
+                for (i, level) in levels.iter().enumerate() {
+                    let best = level.assign(residuals, products);
+                    codes[i..]
+                        .iter_mut()
+                        .step_by(n_levels)
+                        .zip(best)
+                        .for_each(|(code, best)| *code = best as u8);
+                    for (residual, code) in
+                        residuals.chunks_exact_mut(dim).zip(codes[i..].iter().step_by(n_levels))
+                    {
+                        let codeword = self.codeword(i, (*code).into());
+                        residual.iter_mut().zip(codeword).for_each(|(r, c)| *r -= c);
+                    }
                 }
             },
         );
@@ -71,55 +77,5 @@ impl Codebooks {
             },
         );
         Ok(features)
-    }
-}
-
-/// Inner products of all pairs of codewords, [L·K, L·K].
-fn gram(values: &[f32], dim: usize) -> Vec<f32> {
-    let m = values.len() / dim;
-    let mut gram = vec![0.0; m * m];
-    gram.par_chunks_mut(CHUNK * m)
-        .zip(values.par_chunks(CHUNK * dim))
-        .for_each(|(out, rows)| product(rows, values, dim, out));
-    gram
-}
-
-/// How well codewords fit, from inner products with a residual.
-struct Fit {
-    assignment: Assignment,
-    n_codewords: usize,
-    /// By codeword [L·K]: half the squared norm (Euclidean) or the inverse of the norm (cosine).
-    norms: Vec<f32>,
-}
-
-impl Fit {
-    fn new(codebooks: &Codebooks) -> Self {
-        let mut norms = half_squared_norms(&codebooks.values, codebooks.dim());
-        if codebooks.assignment() == Assignment::Cosine {
-            // A codeword of norm 0 points nowhere and has cosine 0 with everything.
-            norms.iter_mut().for_each(|n| *n = if *n > 0.0 { 1.0 / (2.0 * *n).sqrt() } else { 0.0 });
-        }
-        Self { assignment: codebooks.assignment(), n_codewords: codebooks.n_codewords(), norms }
-    }
-
-    /// Encodes one feature from its inner products with all codewords [L·K], which become those of its residuals.
-    fn encode(&self, gram: &[f32], products: &mut [f32], code: &mut [u8]) {
-        let m = products.len();
-        let mut fits = [0.0; 256];
-        let fits = &mut fits[..self.n_codewords];
-        for (level, code) in code.iter_mut().enumerate() {
-            let begin = level * self.n_codewords;
-            let end = begin + self.n_codewords;
-            let inputs = products[begin..end].iter().zip(&self.norms[begin..end]);
-            match self.assignment {
-                Assignment::Euclidean => fits.iter_mut().zip(inputs).for_each(|(fit, (p, n))| *fit = p - n),
-                Assignment::Cosine => fits.iter_mut().zip(inputs).for_each(|(fit, (p, n))| *fit = p * n),
-            }
-            let best = argmax(fits);
-            *code = best as u8;
-            // ⟨r − c, c'⟩ = ⟨r, c'⟩ − ⟨c, c'⟩ for the codewords c' of the levels to come.
-            let taken = &gram[(begin + best) * m..][end..m];
-            products[end..].iter_mut().zip(taken).for_each(|(product, taken)| *product -= taken);
-        }
     }
 }

@@ -22,6 +22,7 @@
 //! # Ok::<(), dpq_codebook::Error>(())
 //! ```
 
+mod assign;
 mod codebooks;
 mod distortion;
 mod dot;

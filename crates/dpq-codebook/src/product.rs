@@ -1,8 +1,6 @@
-//! Matrix products.
+//! Matrix products and norms.
 
 /// The product of `a` [n, dim] and the transpose of `b` [m, dim]: out [n, m], on the calling thread.
-///
-/// A row of the result depends on that row of `a` alone, so cutting `a` into chunks changes nothing.
 pub(crate) fn product(a: &[f32], b: &[f32], dim: usize, out: &mut [f32]) {
     let (n, m) = (a.len() / dim, b.len() / dim);
     assert_eq!((a.len(), b.len(), out.len()), (n * dim, m * dim, n * m), "whole rows");
@@ -30,16 +28,14 @@ pub(crate) fn product(a: &[f32], b: &[f32], dim: usize, out: &mut [f32]) {
     }
 }
 
-/// Half the squared norm of each row [m, dim].
-pub(crate) fn half_squared_norms(rows: &[f32], dim: usize) -> Vec<f32> {
-    rows.chunks_exact(dim)
-        .map(|row| (0.5 * row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>()) as f32)
-        .collect()
-}
-
-/// The position of the largest value; the first of equals.
-pub(crate) fn argmax(values: &[f32]) -> usize {
-    // Two passes, since each is a loop that the compiler turns into vector instructions.
-    let max = values.iter().fold(f32::NEG_INFINITY, |max, &value| if value > max { value } else { max });
-    values.iter().position(|&value| value == max).expect("values are finite and not empty")
+/// The squared norm, summed in one order: eight partial sums, so that the loop becomes vector instructions.
+pub(crate) fn squared_norm(x: &[f32]) -> f64 {
+    let mut sums = [0.0; 8];
+    let (blocks, tail) = x.as_chunks::<8>();
+    for block in blocks {
+        for lane in 0..8 {
+            sums[lane] += f64::from(block[lane]) * f64::from(block[lane]);
+        }
+    }
+    tail.iter().map(|&x| f64::from(x) * f64::from(x)).chain(sums).sum()
 }

@@ -5,34 +5,32 @@ use proptest::prelude::*;
 
 use crate::{codebooks, numbers, threads};
 
-/// How well each codeword of a level fits a residual, in f64.
-fn fits(codebooks: &Codebooks, level: usize, residual: &[f64]) -> Vec<f64> {
-    let fit = |codeword: usize| {
-        let c = codebooks.codeword(level, codeword);
-        let product: f64 = c.iter().zip(residual).map(|(&c, r)| f64::from(c) * r).sum();
-        let norm: f64 = c.iter().map(|&c| f64::from(c).powi(2)).sum();
-        match codebooks.assignment() {
-            Assignment::Euclidean => product - norm / 2.0,
-            Assignment::Cosine if norm > 0.0 => product / norm.sqrt(),
-            Assignment::Cosine => 0.0,
-        }
+/// The definition: at each level the codeword that fits the residual of f32 best in f64, the least of equals.
+fn naive(codebooks: &Codebooks, x: &[f32]) -> Vec<u8> {
+    let mut residual = x.to_vec();
+    let level = |level| {
+        let fit = |k: usize| {
+            let pairs =
+                || residual.iter().zip(codebooks.codeword(level, k)).map(|(&r, &c)| (r as f64, c as f64));
+            let norm = pairs().map(|(_, c)| c * c).sum::<f64>().sqrt();
+            match codebooks.assignment() {
+                Assignment::Euclidean => -pairs().map(|(r, c)| (r - c) * (r - c)).sum::<f64>(),
+                Assignment::Cosine if norm > 0.0 => pairs().map(|(r, c)| r * c).sum::<f64>() / norm,
+                Assignment::Cosine => 0.0,
+            }
+        };
+        let best = (1..codebooks.n_codewords()).fold(0, |best, k| if fit(k) > fit(best) { k } else { best });
+        residual.iter_mut().zip(codebooks.codeword(level, best)).for_each(|(r, c)| *r -= c);
+        best as u8
     };
-    (0..codebooks.n_codewords()).map(fit).collect()
+    (0..codebooks.n_levels()).map(level).collect()
 }
 
-/// Walks a code level by level and asks that each byte is the best choice up to rounding.
-fn assert_greedy(codebooks: &Codebooks, x: &[f32], code: &[u8]) {
-    let mut residual: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
-    let scale = x.iter().map(|x| x.abs()).fold(1.0, f32::max) * codebooks.dim() as f32;
-    for (level, &byte) in code.iter().enumerate() {
-        let fits = fits(codebooks, level, &residual);
-        let best = fits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let gap = best - fits[usize::from(byte)];
-        assert!(gap <= 1e-5 * f64::from(scale), "level {level} chose {byte}, which is worse by {gap}");
-        residual
-            .iter_mut()
-            .zip(codebooks.codeword(level, byte.into()))
-            .for_each(|(r, &c)| *r -= f64::from(c));
+fn assert_naive(codebooks: &Codebooks, features: &[f32]) {
+    let codes = codebooks.encode(features).unwrap();
+    assert_eq!(codes.len(), features.len() / codebooks.dim() * codebooks.n_levels());
+    for (x, code) in features.chunks_exact(codebooks.dim()).zip(codes.chunks_exact(codebooks.n_levels())) {
+        assert_eq!(code, naive(codebooks, x), "{} {x:?}", codebooks.assignment());
     }
 }
 
@@ -44,17 +42,29 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn each_byte_is_the_best_choice(
+    fn codes_are_those_of_the_definition(
         levels in 1usize..6, codewords in 1usize..40, dim in 1usize..40, n in 0usize..300,
         seed in 0u64..1000, assignment in assignments(),
     ) {
-        let codebooks = codebooks(levels, codewords, dim, assignment);
-        let features = numbers(n * dim, seed);
-        let codes = codebooks.encode(&features).unwrap();
-        prop_assert_eq!(codes.len(), n * levels);
-        for (x, code) in features.chunks_exact(dim).zip(codes.chunks_exact(levels)) {
-            assert_greedy(&codebooks, x, code);
-        }
+        assert_naive(&codebooks(levels, codewords, dim, assignment), &numbers(n * dim, seed));
+    }
+
+    #[test]
+    fn what_f32_cannot_tell_apart_is_told_apart(
+        dim in 1usize..40, offset in -4i32..5, spread in -30i32..3, seed in 0u64..1000, assignment in assignments(),
+    ) {
+        // Far from the origin and close together, so that almost nothing is left of ‖x‖² in a difference; each twice.
+        let crowd = |n, seed| -> Vec<f32> {
+            let spread = 2f32.powi(spread);
+            numbers(n * dim, seed).iter().map(|x| 10f32.powi(offset) + spread * x).collect()
+        };
+        let mut values = crowd(10, seed);
+        values.extend_from_within(..);
+        values.extend(crowd(20, seed + 1).iter().map(|x| x * 1e-7));
+        let codebooks = Codebooks::new(values, 2, 20, dim, assignment).unwrap();
+        assert_naive(&codebooks, &crowd(30, seed + 2));
+        // Codewords themselves leave a residual of zero.
+        assert_naive(&codebooks, codebooks.level(0));
     }
 
     #[test]
@@ -116,6 +126,32 @@ fn equal_codewords_give_the_least_and_a_zero_codeword_has_cosine_zero() {
     assert_eq!(twice.encode(&[5.0, -3.0, 1.0, 2.0]).unwrap(), [0, 0]);
     let zero = Codebooks::new(vec![-1.0, 0.0, 0.0, 0.0], 1, 2, 2, Assignment::Cosine).unwrap();
     assert_eq!(zero.encode(&[1.0, 0.0, -1.0, 0.0, 0.0, 0.0]).unwrap(), [1, 0, 0]);
+}
+
+#[test]
+fn sizes_that_f32_cannot_multiply_are_encoded_all_the_same() {
+    for size in [1e-38, 1e-25, 1e-15, 1e15, 1e25, 1e38] {
+        for assignment in [Assignment::Euclidean, Assignment::Cosine] {
+            let scaled = |n, seed| numbers(n, seed).iter().map(|x| x * size).collect::<Vec<f32>>();
+            let codebooks = Codebooks::new(scaled(2 * 9 * 5, 1), 2, 9, 5, assignment).unwrap();
+            assert_naive(&codebooks, &scaled(50 * 5, 2));
+            // The cosine knows no size; a distance of such different sizes is beyond f64 as well, but must end.
+            let others = numbers(50 * 5, 3);
+            match assignment {
+                Assignment::Cosine => assert_naive(&codebooks, &others),
+                Assignment::Euclidean => assert_eq!(codebooks.encode(&others).unwrap().len(), 50 * 2),
+            }
+        }
+    }
+    // Even the residual overflows: every codeword fits equally badly.
+    let far = Codebooks::new(vec![-f32::MAX; 4], 2, 2, 1, Assignment::Euclidean).unwrap();
+    assert_eq!(far.encode(&[f32::MAX]).unwrap(), [0, 0]);
+}
+
+#[test]
+fn the_longest_codes_there_are() {
+    let codebooks = codebooks(255, 256, 2, Assignment::Euclidean);
+    assert_naive(&codebooks, &numbers(3 * 2, 1));
 }
 
 #[test]

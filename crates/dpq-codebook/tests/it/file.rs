@@ -34,6 +34,27 @@ fn the_fingerprint_is_the_crc_of_shape_and_values() {
 }
 
 #[test]
+fn codebooks_other_than_those_of_the_fingerprint_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.safetensors");
+    let open = |fingerprint: Option<&str>| {
+        let metadata: BTreeMap<_, _> =
+            [("format", "dpq-codebook"), ("version", "1"), ("assignment", "cosine")]
+                .into_iter()
+                .chain(fingerprint.map(|fingerprint| ("fingerprint", fingerprint)))
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect();
+        let section = Section { dtype: Dtype::F32, shape: &[1, 1, 1], bytes: &1.5f32.to_le_bytes() };
+        dpq_file::write(&path, &metadata, &[("codebook", section)]).unwrap();
+        Codebooks::open(&path).map_err(|error| error.to_string())
+    };
+    let right = open(None).unwrap().fingerprint();
+    assert!(open(Some(&right)).is_ok());
+    let error = open(Some("00000000")).unwrap_err();
+    assert!(error.contains(&format!("fingerprint {right}, the file says 00000000")), "{error}");
+}
+
+#[test]
 fn other_files_are_refused_by_what_they_are() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("x.safetensors");
