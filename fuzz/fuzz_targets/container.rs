@@ -1,0 +1,8 @@
+//! Any bytes given as a container: opening and verifying them may fail, never panic.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let Ok(file) = dpq_file::Container::from_bytes(bytes.to_vec()) else { return };
+    let _ = (file.verify(), file.names().map(|name| file.section(name)).collect::<Vec<_>>());
+});
