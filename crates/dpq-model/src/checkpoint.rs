@@ -37,8 +37,8 @@ impl State {
         })
     }
 
-    /// Writes the state.
-    pub(crate) fn save(&self, header: &Header, path: &Path) -> Result<(), Error> {
+    /// Writes the state. `data` names the labels learnt from; the header does the rest.
+    pub(crate) fn save(&self, header: &Header, data: &str, path: &Path) -> Result<(), Error> {
         let mut all = arrays(&self.network.tensors(), "network.")?;
         for (name, var) in &self.codebook {
             all.push((name.clone(), var.dims().to_vec(), var.as_detached_tensor().flatten_all()?.to_vec1()?));
@@ -48,6 +48,7 @@ impl State {
         let metadata = [
             ("format", "dpq-checkpoint".to_owned()),
             ("config", header.to_json()),
+            ("data", data.to_owned()),
             ("epoch", self.epoch.to_string()),
             ("network_optimizer", self.network_optimizer.n_steps.to_string()),
             ("codebook_optimizer", self.codebook_optimizer.n_steps.to_string()),
@@ -56,14 +57,14 @@ impl State {
     }
 
     /// Reads the state of a run of the same configuration on the same data.
-    pub(crate) fn open(header: &Header, path: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(header: &Header, data: &str, path: &Path) -> Result<Self, Error> {
         let file = Container::open(path)?;
         file.verify()?;
         let content = |reason: &str| Error::Content { path: path.to_owned(), reason: reason.to_owned() };
         if file.metadata("format")? != "dpq-checkpoint" {
             return Err(content("the file is no checkpoint"));
         }
-        if file.metadata("config")? != header.to_json() {
+        if file.metadata("config")? != header.to_json() || file.metadata("data")? != data {
             return Err(content(
                 "the checkpoint is of another configuration or data set, resume with those or train without --resume",
             ));

@@ -6,6 +6,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use dpq_codebook::Codebooks;
 use dpq_file::{Container, Dtype, Section};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::network::{self, Network, Tensors};
@@ -43,8 +44,8 @@ pub struct Output {
 /// The version of the file format.
 const VERSION: &str = "1";
 
-/// Images that pass the network at a time; bounds memory.
-const CHUNK: usize = 128;
+/// Images that a thread passes through the network at a time: their activations fit the cache.
+const CHUNK: usize = 32;
 
 impl Model {
     /// Opens a model file.
@@ -117,8 +118,8 @@ impl Model {
         self.header.n_classes
     }
 
-    /// Runs images u8 `[n, C, H, W]` through the network. The same bytes at any number of threads; for one image
-    /// and for many the same up to rounding.
+    /// Runs images u8 `[n, C, H, W]` through the network. An image gives the same bytes at any number of threads and
+    /// whatever images come with it.
     ///
     /// # Errors
     /// [`Error::Invalid`] unless `images` is whole images.
@@ -159,28 +160,37 @@ impl Header {
             let reason = format!("found {} bytes, expected images of {c}x{h}x{w} bytes", images.len());
             return Err(Error::invalid("images", reason));
         }
-        let mut output = Output { features: Vec::new(), logits: Vec::new() };
-        for images in images.chunks(CHUNK * len) {
-            let run = |mirror| network::forward(&self.train.network, tensors, &self.input(images, mirror)?);
+        let pass = |images: &[u8]| -> candle_core::Result<Output> {
+            let n = images.len() / len;
+            // Matrix products of another size may round in another way, so every chunk is a full one.
+            let mut images = images.to_vec();
+            images.resize(CHUNK * len, 0);
+            let run = |mirror| network::forward(&self.train.network, tensors, &self.input(&images, mirror)?);
             let mut heads = run(false)?;
             if self.train.mirror_average {
                 let mirrored = run(true)?;
                 heads.features = ((heads.features + mirrored.features)? * 0.5)?;
                 heads.logits = ((heads.logits + mirrored.logits)? * 0.5)?;
             }
-            output.features.extend(heads.features.flatten_all()?.to_vec1::<f32>()?);
-            output.logits.extend(heads.logits.flatten_all()?.to_vec1::<f32>()?);
-        }
-        Ok(output)
+            let values = |tensor: Tensor| tensor.narrow(0, 0, n)?.flatten_all()?.to_vec1();
+            Ok(Output { features: values(heads.features)?, logits: values(heads.logits)? })
+        };
+        let chunks = images.par_chunks(CHUNK * len).map(pass).collect::<candle_core::Result<Vec<_>>>()?;
+        let (features, logits): (Vec<_>, Vec<_>) =
+            chunks.into_iter().map(|chunk| (chunk.features, chunk.logits)).unzip();
+        Ok(Output { features: features.concat(), logits: logits.concat() })
     }
 
     /// Pixels as the network takes them: f32 `[n, C, H, W]` of mean 0 and deviation 1 over the training images.
     pub(crate) fn input(&self, images: &[u8], mirror: bool) -> candle_core::Result<Tensor> {
         let [channels, height, width] = self.image_shape;
+        let moments = self.mean.iter().zip(&self.deviation);
+        let tables: Vec<[f32; 256]> = moments
+            .map(|(mean, deviation)| std::array::from_fn(|pixel| (pixel as f32 / 255.0 - mean) / deviation))
+            .collect();
         let mut values = Vec::with_capacity(images.len());
         for (plane, pixels) in images.chunks_exact(height * width).enumerate() {
-            let (mean, deviation) = (self.mean[plane % channels], self.deviation[plane % channels]);
-            let value = |&pixel: &u8| (f32::from(pixel) / 255.0 - mean) / deviation;
+            let value = |&pixel: &u8| tables[plane % channels][usize::from(pixel)];
             for row in pixels.chunks_exact(width) {
                 if mirror {
                     values.extend(row.iter().rev().map(value))

@@ -143,13 +143,17 @@ pub(crate) fn forward(config: &NetworkConfig, tensors: &Tensors, x: &Tensor) -> 
         let norm = |name: &str| &tensors[&format!("backbone.norm.{i}.{name}")];
         let scale = (norm("gamma") / (norm("var") + EPSILON)?.sqrt()?)?;
         let shift = (norm("beta") - (norm("mean") * &scale)?)?;
-        let pools = i < config.pools;
-        let y = convolve(&x, &tensors[&format!("backbone.conv.{i}.weight")], pools, config.order)?;
-        let y = ops::scale_shift(&y, &scale, &shift, true)?;
-        x = if pools && config.order == StageOrder::ConvNormReluPool {
-            ops::max_pool2d(&y, 2, 2)?
+        let weight = &tensors[&format!("backbone.conv.{i}.weight")];
+        let (pools, pool) = (i < config.pools, (2, 2));
+        x = if pools && config.order == StageOrder::ConvPoolNormRelu {
+            // A negative scale does not commute with the maximum, so it stays behind the pooling.
+            ops::scale_shift(&ops::conv2d_pool(&x, weight, None, 1, 1, pool, false)?, &scale, &shift, true)?
         } else {
-            y
+            let weight = weight.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
+            match pools {
+                true => ops::conv2d_pool(&x, &weight, Some(&shift), 1, 1, pool, true)?,
+                false => ops::conv2d(&x, &weight, Some(&shift), 1, 1, true)?,
+            }
         };
     }
     let linear = |x: &Tensor, name: &str, relu| {

@@ -1,9 +1,11 @@
 //! Updates of variables: momentum SGD and AdamW, with factors for the heads.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use candle_core::backprop::GradStore;
-use candle_core::{Result, Tensor, Var};
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Var, bail};
+use rayon::prelude::*;
 
 use crate::config::{Method, OptimizerConfig};
 
@@ -31,18 +33,16 @@ impl Optimizer {
         self.n_steps += 1;
         for (name, var) in variables {
             let Some(gradient) = gradients.get(var) else { continue };
-            let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
-            let mut values = var.as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
             let rate = self.config.rate * factor * self.group(name);
             let buffers = self
                 .buffers
                 .entry(name.clone())
-                .or_insert_with(|| [vec![0.0; values.len()], vec![0.0; values.len()]]);
+                .or_insert_with(|| [vec![0.0; var.elem_count()], vec![0.0; var.elem_count()]]);
             // Weights decay; biases and the parameters of normalisation do not.
             let decay = if name.ends_with("weight") { self.config.weight_decay } else { 0.0 };
             let keep = (1.0 - rate * decay) as f32;
-            update(self.config.method, self.n_steps, rate, keep, &mut values, &gradient, buffers);
-            var.set(&Tensor::from_vec(values, var.shape(), var.device())?)?;
+            let rule = Rule::new(self.config.method, self.n_steps, rate, keep);
+            var.inplace_op2(&gradient.contiguous()?, &Update { rule, buffers: Mutex::new(buffers) })?;
         }
         Ok(())
     }
@@ -58,35 +58,88 @@ impl Optimizer {
     }
 }
 
-fn update(
-    method: Method,
-    n_steps: usize,
-    rate: f64,
-    keep: f32,
-    values: &mut [f32],
-    gradient: &[f32],
-    [first, second]: &mut [Vec<f32>; 2],
-) {
-    match method {
-        Method::Sgd { momentum } => {
-            let (momentum, rate) = (momentum as f32, rate as f32);
-            for ((w, g), v) in values.iter_mut().zip(gradient).zip(first) {
-                *v = momentum * *v + g;
-                *w = *w * keep - rate * *v;
+/// An update rule with the numbers of one step.
+#[derive(Clone, Copy)]
+enum Rule {
+    Sgd { momentum: f32, rate: f32, keep: f32 },
+    AdamW { betas: [f32; 2], rate: f32, root: f32, epsilon: f32, keep: f32 },
+}
+
+impl Rule {
+    /// `keep` is the share of a value that weight decay leaves.
+    fn new(method: Method, n_steps: usize, rate: f64, keep: f32) -> Self {
+        match method {
+            Method::Sgd { momentum } => Self::Sgd { momentum: momentum as f32, rate: rate as f32, keep },
+            Method::AdamW { beta1, beta2, epsilon } => {
+                // Kingma and Ba (2015), with the bias corrections in the rate and in the denominator.
+                let correction = |beta: f64| 1.0 - beta.powi(n_steps as i32);
+                Self::AdamW {
+                    betas: [beta1 as f32, beta2 as f32],
+                    rate: (rate / correction(beta1)) as f32,
+                    root: (1.0 / correction(beta2).sqrt()) as f32,
+                    epsilon: epsilon as f32,
+                    keep,
+                }
             }
         }
-        Method::AdamW { beta1, beta2, epsilon } => {
-            // Kingma and Ba (2015), with the bias corrections in the rate and in the denominator.
-            let correction = |beta: f64| 1.0 - beta.powi(n_steps as i32);
-            let rate = (rate / correction(beta1)) as f32;
-            let root = (1.0 / correction(beta2).sqrt()) as f32;
-            let (beta1, beta2, epsilon) = (beta1 as f32, beta2 as f32, epsilon as f32);
-            for (((w, g), m), v) in values.iter_mut().zip(gradient).zip(first).zip(second) {
-                *m = beta1 * *m + (1.0 - beta1) * g;
-                *v = beta2 * *v + (1.0 - beta2) * g * g;
-                *w = *w * keep - rate * *m / (v.sqrt() * root + epsilon);
+    }
+
+    fn apply(self, values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+        match self {
+            Self::Sgd { momentum, rate, keep } => {
+                for ((w, g), v) in values.iter_mut().zip(gradient).zip(first) {
+                    *v = momentum * *v + g;
+                    *w = *w * keep - rate * *v;
+                }
+            }
+            Self::AdamW { betas: [beta1, beta2], rate, root, epsilon, keep } => {
+                for (((w, g), m), v) in values.iter_mut().zip(gradient).zip(first).zip(second) {
+                    *m = beta1 * *m + (1.0 - beta1) * g;
+                    *v = beta2 * *v + (1.0 - beta2) * g * g;
+                    *w = *w * keep - rate * *m / (v.sqrt() * root + epsilon);
+                }
             }
         }
+    }
+}
+
+/// An update of a variable in place, in one pass over memory.
+struct Update<'a> {
+    rule: Rule,
+    buffers: Mutex<&'a mut [Vec<f32>; 2]>,
+}
+
+/// Numbers that a thread updates at a time. Each is updated on its own, so any cut gives the same bytes.
+const CHUNK: usize = 1 << 14;
+
+impl InplaceOp2 for Update<'_> {
+    fn name(&self) -> &'static str {
+        "update"
+    }
+
+    fn cpu_fwd(
+        &self,
+        w: &mut CpuStorage,
+        w_layout: &Layout,
+        g: &CpuStorage,
+        g_layout: &Layout,
+    ) -> Result<()> {
+        let (CpuStorage::F32(w), CpuStorage::F32(g)) = (w, g) else {
+            bail!("optimisers update f32 variables")
+        };
+        let (Some((w_start, w_end)), Some((g_start, g_end))) =
+            (w_layout.contiguous_offsets(), g_layout.contiguous_offsets())
+        else {
+            bail!("optimisers update contiguous variables")
+        };
+        let mut buffers = self.buffers.lock().expect("no update panicked");
+        let [first, second] = &mut **buffers;
+        w[w_start..w_end]
+            .par_chunks_mut(CHUNK)
+            .zip(g[g_start..g_end].par_chunks(CHUNK))
+            .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
+            .for_each(|((w, g), (first, second))| self.rule.apply(w, g, first, second));
+        Ok(())
     }
 }
 

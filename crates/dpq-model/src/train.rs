@@ -28,6 +28,8 @@ pub struct TrainSet<'a> {
     pub labels: &'a [u8],
     /// Classes.
     pub n_classes: usize,
+    /// Vectors of the classes, f32 `[n_classes, D]` with the D of the feature; none for random, near-orthogonal ones.
+    pub embeddings: Option<&'a [f32]>,
     /// The shape of an image, `[C, H, W]`.
     pub image_shape: [usize; 3],
     /// Writes an image, u8 `[C, H, W]`: row in 0..n_items, and the seed of its augmentation, none for none.
@@ -60,11 +62,17 @@ pub fn train(
     data.check(config)?;
     let checkpoint = out.join("checkpoint.safetensors");
     let header = header(config, data)?;
-    let mut state =
-        if resume && checkpoint.exists() { State::open(&header, &checkpoint)? } else { State::new(&header)? };
+    let fingerprint = data.fingerprint();
+    let mut state = match resume && checkpoint.exists() {
+        true => State::open(&header, &fingerprint, &checkpoint)?,
+        false => State::new(&header)?,
+    };
 
     let device = Device::Cpu;
-    let embeddings = embeddings::label_embeddings(data.n_classes, config.network.dim, config.seed);
+    let embeddings = match data.embeddings {
+        Some(embeddings) => embeddings.to_vec(),
+        None => embeddings::label_embeddings(data.n_classes, config.network.dim, config.seed),
+    };
     let embeddings = Tensor::from_vec(embeddings, (data.n_classes, config.network.dim), &device)?;
     let multi_label = data.labels.chunks_exact(data.n_classes).any(|row| row.iter().sum::<u8>() != 1);
     let n_steps = data.n_items.div_ceil(config.batch_size);
@@ -153,7 +161,7 @@ pub fn train(
         if !state.codebook.is_empty() {
             report.add_codebooks(&codebooks(&header, &state)?, &epoch_features)?;
         }
-        state.save(&header, &checkpoint)?;
+        state.save(&header, &fingerprint, &checkpoint)?;
         on_epoch(&report).map_err(Error::Callback)?;
     }
 
@@ -183,6 +191,23 @@ impl TrainSet<'_> {
             let reason = format!("found {} values, expected {expected} that are 0 or 1", self.labels.len());
             return Err(Error::invalid("labels", reason));
         }
+        let unlabelled = self.labels.chunks_exact(self.n_classes).position(|row| !row.contains(&1));
+        if let Some(row) = unlabelled {
+            return Err(Error::invalid("labels", format!("image {row} has none, expected at least one")));
+        }
+        if let Some(vectors) = self.embeddings {
+            let (n, dim) = (self.n_classes, config.network.dim);
+            if n.checked_mul(dim) != Some(vectors.len()) {
+                let reason =
+                    format!("found {} values, expected {n} classes × {dim} dimensions", vectors.len());
+                return Err(Error::invalid("label embeddings", reason));
+            }
+            let bad = |v: &[f32]| v.iter().any(|v| !v.is_finite()) || v.iter().all(|&v| v == 0.0);
+            if let Some(class) = vectors.chunks_exact(dim).position(bad) {
+                let reason = format!("that of class {class} is 0 or not finite, expected a direction");
+                return Err(Error::invalid("label embeddings", reason));
+            }
+        }
         if self.image_shape.contains(&0)
             || self.image_shape[1..].iter().any(|side| side >> config.network.pools == 0)
         {
@@ -197,6 +222,13 @@ impl TrainSet<'_> {
             }));
         }
         Ok(())
+    }
+
+    /// Names labels and embeddings, so that no run goes on from the checkpoint of other ones.
+    fn fingerprint(&self) -> String {
+        let vectors = self.embeddings.unwrap_or_default().iter().flat_map(|x| x.to_le_bytes());
+        let crc = dpq_file::crc32c_append(dpq_file::crc32c(self.labels), &vectors.collect::<Vec<u8>>());
+        format!("{} images, {crc:08x}", self.n_items)
     }
 
     /// Reads the images of `rows`, in parallel.

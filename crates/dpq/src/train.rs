@@ -90,6 +90,7 @@ impl Args {
                 n_items: rows.len(),
                 labels: &dataset.multi_hot(rows),
                 n_classes: dataset.n_classes(),
+                embeddings: None,
                 image_shape: [shape.channels, shape.height, shape.width],
                 image: &train_image(&dataset, rows, augment(&config)),
             },

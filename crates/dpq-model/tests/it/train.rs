@@ -45,6 +45,7 @@ fn image(row: usize, seed: Option<u64>, out: &mut [u8]) {
 
 struct Run<'a> {
     resume: bool,
+    embeddings: Option<&'a [f32]>,
     /// Sets `stop` after this many epochs.
     stop_after: Option<usize>,
     on_epoch: &'a mut dyn FnMut(&EpochReport),
@@ -57,6 +58,7 @@ fn run(config: &TrainConfig, out: &Path, run: Run<'_>) -> Result<Model, Error> {
         n_items: N,
         labels: &labels,
         n_classes: 2,
+        embeddings: run.embeddings,
         image_shape: SHAPE,
         image: &|row, seed, out| {
             image(row, seed, out);
@@ -78,7 +80,11 @@ fn bytes(config: &TrainConfig, threads: usize) -> Vec<u8> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let whole = |_: &EpochReport| {};
     pool.install(|| {
-        run(config, dir.path(), Run { resume: false, stop_after: None, on_epoch: &mut { whole } })
+        run(
+            config,
+            dir.path(),
+            Run { resume: false, embeddings: None, stop_after: None, on_epoch: &mut { whole } },
+        )
     })
     .unwrap();
     fs::read(dir.path().join("model.safetensors")).unwrap()
@@ -108,13 +114,21 @@ fn a_resumed_run_ends_with_the_bytes_of_an_unbroken_one() {
         let config = TrainConfig { epochs: 3, ..config(schedule) };
         let unbroken = bytes(&config, 2);
         let dir = TempDir::new().unwrap();
-        let stopped =
-            run(&config, dir.path(), Run { resume: true, stop_after: Some(2), on_epoch: &mut |_| {} });
+        let stopped = run(
+            &config,
+            dir.path(),
+            Run { resume: true, embeddings: None, stop_after: Some(2), on_epoch: &mut |_| {} },
+        );
         assert!(matches!(stopped, Err(Error::Interrupted { epoch: 2 })), "{schedule:?}");
         assert!(!dir.path().join("model.safetensors").exists());
         let epochs = Cell::new(vec![]);
         let mut record = |report: &EpochReport| epochs.set([epochs.take(), vec![report.epoch]].concat());
-        run(&config, dir.path(), Run { resume: true, stop_after: None, on_epoch: &mut record }).unwrap();
+        run(
+            &config,
+            dir.path(),
+            Run { resume: true, embeddings: None, stop_after: None, on_epoch: &mut record },
+        )
+        .unwrap();
         assert_eq!(epochs.take(), [2]);
         assert!(fs::read(dir.path().join("model.safetensors")).unwrap() == unbroken, "{schedule:?}");
     }
@@ -124,7 +138,11 @@ fn a_resumed_run_ends_with_the_bytes_of_an_unbroken_one() {
 fn a_checkpoint_of_another_configuration_is_refused() {
     let dir = TempDir::new().unwrap();
     let go = |config: &TrainConfig| {
-        run(config, dir.path(), Run { resume: true, stop_after: None, on_epoch: &mut |_| {} })
+        run(
+            config,
+            dir.path(),
+            Run { resume: true, embeddings: None, stop_after: None, on_epoch: &mut |_| {} },
+        )
     };
     let config = config(Schedule::TwoStep);
     go(&config).unwrap();
@@ -138,7 +156,12 @@ fn what_is_plain_to_see_is_learnt_and_reported() {
     let mut reports = Vec::new();
     let mut config = TrainConfig { epochs: 6, ..config(Schedule::Joint { features_first: 0.5 }) };
     config.network_optimizer.rate = 2e-2;
-    let run = Run { resume: false, stop_after: None, on_epoch: &mut |report| reports.push(report.clone()) };
+    let run = Run {
+        resume: false,
+        embeddings: None,
+        stop_after: None,
+        on_epoch: &mut |report| reports.push(report.clone()),
+    };
     let model = self::run(&config, dir.path(), run).unwrap();
 
     assert_eq!(reports.iter().map(|report| report.epoch).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
@@ -158,13 +181,42 @@ fn what_is_plain_to_see_is_learnt_and_reported() {
     assert_eq!(right.count(), 20);
 }
 
+/// With the first two axes as vectors of the classes, features come to lie along them.
+#[test]
+fn given_label_embeddings_are_what_features_learn() {
+    let dir = TempDir::new().unwrap();
+    let mut config = TrainConfig { epochs: 6, ..config(Schedule::TwoStep) };
+    config.loss.classification = 0.0;
+    let mut axes = vec![0.0; 2 * 12];
+    (axes[0], axes[12 + 1]) = (1.0, 1.0);
+    let go = |embeddings| {
+        let on_epoch = &mut |_: &EpochReport| {};
+        run(&config, dir.path(), Run { resume: true, embeddings, stop_after: None, on_epoch })
+    };
+    let model = go(Some(&axes)).unwrap();
+    let mut images = vec![0; 20 * 64];
+    images.chunks_exact_mut(64).enumerate().for_each(|(row, out)| image(row, None, out));
+    for (row, x) in model.forward(&images).unwrap().features.chunks_exact(12).enumerate() {
+        assert!((x[0] > x[1]) == row.is_multiple_of(2), "{x:?}");
+    }
+
+    let error = |embeddings| go(embeddings).unwrap_err().to_string();
+    assert!(error(None).contains("the checkpoint is of another configuration or data set"));
+    assert!(error(Some(&axes[1..])).contains("found 23 values, expected 2 classes × 12 dimensions"));
+    assert!(error(Some(&[0.0; 2 * 12])).contains("that of class 0 is 0 or not finite"));
+}
+
 #[test]
 fn a_loss_that_runs_away_stops_the_run() {
     let dir = TempDir::new().unwrap();
     let mut config = config(Schedule::TwoStep);
     config.network_optimizer.rate = 1e30;
-    let error =
-        run(&config, dir.path(), Run { resume: false, stop_after: None, on_epoch: &mut |_| {} }).unwrap_err();
+    let error = run(
+        &config,
+        dir.path(),
+        Run { resume: false, embeddings: None, stop_after: None, on_epoch: &mut |_| {} },
+    )
+    .unwrap_err();
     assert!(matches!(error, Error::Diverged { epoch: 0, .. }), "{error}");
     assert!(error.to_string().contains("expected a finite number, lower the learning rate"));
 }
@@ -173,7 +225,11 @@ fn a_loss_that_runs_away_stops_the_run() {
 fn configurations_and_data_that_cannot_be_used_are_refused() {
     let dir = TempDir::new().unwrap();
     let error = |config: &TrainConfig| {
-        let run = run(config, dir.path(), Run { resume: false, stop_after: None, on_epoch: &mut |_| {} });
+        let run = run(
+            config,
+            dir.path(),
+            Run { resume: false, embeddings: None, stop_after: None, on_epoch: &mut |_| {} },
+        );
         run.unwrap_err().to_string()
     };
     let good = config(Schedule::TwoStep);
@@ -196,8 +252,12 @@ fn models_survive_their_file_and_batches_change_nothing() {
     let mut config = config(Schedule::Alternating { features_first: 0.0 });
     config.quantizer.assignment = Assignment::Cosine;
     config.quantizer.start = Start::Random;
-    let model =
-        run(&config, dir.path(), Run { resume: false, stop_after: None, on_epoch: &mut |_| {} }).unwrap();
+    let model = run(
+        &config,
+        dir.path(),
+        Run { resume: false, embeddings: None, stop_after: None, on_epoch: &mut |_| {} },
+    )
+    .unwrap();
     let path = dir.path().join("model.safetensors");
     let opened = Model::open(&path).unwrap();
     assert_eq!((opened.config(), opened.image_shape(), opened.n_classes()), (&config, SHAPE, 2));
@@ -214,9 +274,8 @@ fn models_survive_their_file_and_batches_change_nothing() {
     assert_eq!(all, model.forward(&images).unwrap());
     for row in [0, 127, 128, 299] {
         let one = opened.forward(&images[row * 64..][..64]).unwrap();
-        let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
-        assert!(close(&one.features, &all.features[row * 12..][..12]));
-        assert!(close(&one.logits, &all.logits[row * 2..][..2]));
+        assert_eq!(one.features, all.features[row * 12..][..12]);
+        assert_eq!(one.logits, all.logits[row * 2..][..2]);
     }
     assert!(
         opened
@@ -236,8 +295,12 @@ fn models_survive_their_file_and_batches_change_nothing() {
 fn mirror_averaging_makes_mirror_images_equal() {
     let dir = TempDir::new().unwrap();
     let config = TrainConfig { mirror_average: true, ..config(Schedule::TwoStep) };
-    let model =
-        run(&config, dir.path(), Run { resume: false, stop_after: None, on_epoch: &mut |_| {} }).unwrap();
+    let model = run(
+        &config,
+        dir.path(),
+        Run { resume: false, embeddings: None, stop_after: None, on_epoch: &mut |_| {} },
+    )
+    .unwrap();
     let mut pixels = vec![0; 64];
     image(3, None, &mut pixels);
     let mirrored: Vec<u8> = pixels.chunks(8).flat_map(|row| row.iter().rev().copied()).collect();
