@@ -41,10 +41,10 @@ pub(crate) struct Args {
     /// Classes of the gallery, uint8 [N, C], multi-hot
     #[arg(long, value_name = "NPY")]
     gallery_labels: PathBuf,
-    /// Id of each row of the gallery's labels, uint64 [N] [default: row numbers]
+    /// Id of each row of the gallery's labels, uint64, N values [default: row numbers]
     #[arg(long, value_name = "NPY")]
     gallery_ids: Option<PathBuf>,
-    /// Id of each query, uint64 [Q], to leave it out of its own ranking
+    /// Id of each query, uint64, Q values, to leave it out of its own ranking
     #[arg(long, value_name = "NPY")]
     query_ids: Option<PathBuf>,
     /// Code lengths, multiples of 8 [default: all]

@@ -34,7 +34,7 @@ pub(crate) struct BuildArgs {
     /// Codebooks that made the codes: a codebook or a model file
     #[arg(long, value_name = "SAFETENSORS")]
     codebook: PathBuf,
-    /// Ids of the codes, uint64 [N] [default: row numbers]
+    /// Ids of the codes, uint64, N values [default: row numbers]
     #[arg(long, value_name = "NPY")]
     ids: Option<PathBuf>,
     /// What the index ranks by: inner product (ip) or Euclidean distance (l2)

@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// Hits a query
     #[arg(short, default_value_t = 10)]
     k: usize,
-    /// Ids that may be found, uint64 [M] [default: all]
+    /// Ids that may be found, uint64, M values [default: all]
     #[arg(long, value_name = "NPY")]
     allow: Option<PathBuf>,
     /// Names of the items, line i for id i, to print beside ids
