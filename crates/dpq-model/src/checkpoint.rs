@@ -9,6 +9,7 @@ use candle_core::{Device, Tensor, Var};
 use dpq_file::Container;
 
 use crate::Error;
+use crate::config::TrainConfig;
 use crate::model::{Array, Header, arrays, write};
 use crate::network::Network;
 use crate::optim::Optimizer;
@@ -35,6 +36,13 @@ impl State {
             network_optimizer: Optimizer::new(config.network_optimizer),
             codebook_optimizer: Optimizer::new(config.codebook_optimizer),
         })
+    }
+
+    /// Sets or replaces the codebooks, f32 [L, K, D].
+    pub(crate) fn set_codebook(&mut self, config: &TrainConfig, values: Vec<f32>) -> Result<(), Error> {
+        let shape = (config.quantizer.levels, config.quantizer.codewords, config.network.dim);
+        self.codebook.insert("codebook".to_owned(), Var::from_vec(values, shape, &Device::Cpu)?);
+        Ok(())
     }
 
     /// Writes the state. `data` names the labels learnt from; the header does the rest.

@@ -9,7 +9,7 @@ use dpq_file::{Container, Dtype, Section};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::network::{self, Network, Tensors};
+use crate::network::{self, Tensors};
 use crate::{Error, TrainConfig};
 
 /// A trained network and codebooks.
@@ -70,12 +70,18 @@ impl Model {
         header.check().map_err(|error| content(error.to_string()))?;
         let tensors = header.read_tensors(&file, "")?;
         let codebooks = Codebooks::from_container(&file)?;
-        if codebooks.dim() != header.train.network.dim {
+        let quantizer = &header.train.quantizer;
+        let found = [codebooks.n_levels(), codebooks.n_codewords(), codebooks.dim()];
+        let expected = [quantizer.levels, quantizer.codewords, header.train.network.dim];
+        if found != expected || codebooks.assignment() != quantizer.assignment {
             return Err(content(format!(
-                "codebooks of {} dimensions, the network has features of {}",
-                codebooks.dim(),
-                header.train.network.dim
+                "codebooks {found:?} of {} assignment, the configuration says {expected:?} and {}",
+                codebooks.assignment(),
+                quantizer.assignment
             )));
+        }
+        if file.metadata("fingerprint")? != codebooks.fingerprint() {
+            return Err(content("codebooks of another fingerprint than the file says".to_owned()));
         }
         Ok(Self { header, tensors, codebooks })
     }
@@ -133,14 +139,15 @@ impl Header {
     fn check(&self) -> Result<(), Error> {
         self.train.check()?;
         let [channels, height, width] = self.image_shape;
-        let positive = |values: &[f32]| values.len() == channels && values.iter().all(|x| x.is_finite());
+        let finite = |values: &[f32]| values.len() == channels && values.iter().all(|x| x.is_finite());
         let sizes = [&[channels, height, width, self.n_classes], &self.train.network.channels[..]].concat();
         let small =
             sizes.iter().chain([&self.train.network.hidden, &self.train.network.dim]).all(|&n| n <= 1 << 16);
         let whole =
             [height, width].iter().all(|side| side.checked_shr(self.train.network.pools as u32) >= Some(1));
-        if positive(&self.mean)
-            && positive(&self.deviation)
+        if finite(&self.mean)
+            && finite(&self.deviation)
+            && self.deviation.iter().all(|&x| x > 0.0)
             && small
             && whole
             && channels > 0
@@ -212,16 +219,18 @@ impl Header {
 
     /// Reads the network's tensors, each in the shape that the configuration gives it.
     pub(crate) fn read_tensors(&self, file: &Container, prefix: &str) -> Result<Tensors, Error> {
-        let like = Network::new(&self.train.network, self.image_shape, self.n_classes, 0)?.tensors();
         let mut tensors = Tensors::new();
-        for (name, like) in like {
-            let values =
-                file.section(&format!("{prefix}{name}"))?.expect(Dtype::F32, like.dims())?.to_f32()?;
+        for (name, shape) in network::shapes(&self.train.network, self.image_shape, self.n_classes) {
+            let section = file.section(&format!("{prefix}{name}"))?;
+            let values = section.expect(Dtype::F32, &shape).and_then(Section::to_f32).map_err(|error| {
+                let reason = format!("`{prefix}{name}`: {error}");
+                Error::Content { path: file.path().to_owned(), reason }
+            })?;
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
                 let reason = format!("`{name}` holds {value}, expected finite numbers");
                 return Err(Error::Content { path: file.path().to_owned(), reason });
             }
-            tensors.insert(name, Tensor::from_vec(values, like.shape(), &Device::Cpu)?);
+            tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
         }
         Ok(tensors)
     }

@@ -35,6 +35,35 @@ pub(crate) struct Heads {
     pub(crate) logits: Tensor,
 }
 
+/// The names and shapes of all tensors that a file holds, without the memory for them.
+pub(crate) fn shapes(
+    config: &NetworkConfig,
+    shape: [usize; 3],
+    n_classes: usize,
+) -> BTreeMap<String, Vec<usize>> {
+    let mut shapes = BTreeMap::new();
+    let mut channels = shape[0];
+    for (i, &out) in config.channels.iter().enumerate() {
+        shapes.insert(format!("backbone.conv.{i}.weight"), vec![out, channels, 3, 3]);
+        for name in ["gamma", "beta", "mean", "var"] {
+            shapes.insert(format!("backbone.norm.{i}.{name}"), vec![out]);
+        }
+        channels = out;
+    }
+    let side = |side: usize| side >> config.pools;
+    // A product that overflows is no size of any section.
+    let n_flat = channels.saturating_mul(side(shape[1])).saturating_mul(side(shape[2]));
+    for (name, inputs, outputs) in [
+        ("backbone.hidden", n_flat, config.hidden),
+        ("embed", config.hidden, config.dim),
+        ("classifier", config.hidden, n_classes),
+    ] {
+        shapes.insert(format!("{name}.weight"), vec![outputs, inputs]);
+        shapes.insert(format!("{name}.bias"), vec![outputs]);
+    }
+    shapes
+}
+
 impl Network {
     /// A network whose weights are drawn as `seed` decides: normal, of variance 2 / inputs before a ReLU (He et al. 2015)
     /// and 1 / inputs before a head; biases are 0.
@@ -47,39 +76,24 @@ impl Network {
         let mut network =
             Self { config: config.clone(), variables: BTreeMap::new(), running: Tensors::new() };
         let mut rng = rng(seed, Stream::Weights);
-        let mut weights = |name: &str, shape: &[usize], gain: f64| -> Result<()> {
-            let n_inputs: usize = shape[1..].iter().product();
-            let deviation = (gain / n_inputs as f64).sqrt();
-            let values: Vec<f32> =
-                (0..shape.iter().product()).map(|_| (deviation * normal(&mut rng)) as f32).collect();
-            let var = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
-            network.variables.insert(name.to_owned(), var);
-            Ok(())
-        };
-        let mut channels = shape[0];
-        for (i, &out) in config.channels.iter().enumerate() {
-            weights(&format!("backbone.conv.{i}.weight"), &[out, channels, 3, 3], 2.0)?;
-            channels = out;
-        }
-        let side = |side: usize| side >> config.pools;
-        let n_flat = channels * side(shape[1]) * side(shape[2]);
-        weights("backbone.hidden.weight", &[config.hidden, n_flat], 2.0)?;
-        weights("embed.weight", &[config.dim, config.hidden], 1.0)?;
-        weights("classifier.weight", &[n_classes, config.hidden], 1.0)?;
-
-        let constant = |value: f32, n: usize| Tensor::full(value, n, &Device::Cpu);
-        for (i, &n) in config.channels.iter().enumerate() {
-            for (name, value) in [("gamma", 1.0), ("beta", 0.0)] {
-                let var = Var::from_tensor(&constant(value, n)?)?;
-                network.variables.insert(format!("backbone.norm.{i}.{name}"), var);
+        for (name, shape) in shapes(config, shape, n_classes) {
+            let constant = |value: f32| Tensor::full(value, &shape[..], &Device::Cpu);
+            let tensor = match name.rsplit('.').next() {
+                Some("weight") => {
+                    let gain = if name.starts_with("backbone.") { 2.0 } else { 1.0 };
+                    let deviation = (gain / shape[1..].iter().product::<usize>() as f64).sqrt();
+                    let n = shape.iter().product();
+                    let values: Vec<f32> = (0..n).map(|_| (deviation * normal(&mut rng)) as f32).collect();
+                    Tensor::from_vec(values, &shape[..], &Device::Cpu)?
+                }
+                Some("gamma" | "var") => constant(1.0)?,
+                _ => constant(0.0)?,
+            };
+            if name.ends_with(".mean") || name.ends_with(".var") {
+                network.running.insert(name, tensor);
+            } else {
+                network.variables.insert(name, Var::from_tensor(&tensor)?);
             }
-            network.running.insert(format!("backbone.norm.{i}.mean"), constant(0.0, n)?);
-            network.running.insert(format!("backbone.norm.{i}.var"), constant(1.0, n)?);
-        }
-        for (name, n) in
-            [("backbone.hidden", config.hidden), ("embed", config.dim), ("classifier", n_classes)]
-        {
-            network.variables.insert(format!("{name}.bias"), Var::from_tensor(&constant(0.0, n)?)?);
         }
         Ok(network)
     }

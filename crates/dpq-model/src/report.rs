@@ -14,7 +14,7 @@ pub struct EpochReport {
     pub epoch: usize,
     /// Means over the epoch's steps, by name, unweighted.
     pub losses: BTreeMap<String, f64>,
-    /// Training images a second of wall clock, whatever an epoch does besides included.
+    /// Training images a second of wall clock, without what follows the last step.
     pub images_per_second: f64,
     /// The network's rate in the last step.
     pub rate: f64,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Device, Tensor};
 use dpq_codebook::{Codebooks, ResidualKMeans};
 use rayon::prelude::*;
 
@@ -44,7 +44,7 @@ pub type OnEpoch<'a> = dyn FnMut(&EpochReport) -> Result<(), BoxError> + 'a;
 
 /// Trains a network and its codebooks, and writes `model.safetensors` into the folder `out`.
 ///
-/// After each epoch `out` gets a checkpoint. With `resume` a run goes on from there, and ends with the same bytes as one
+/// After each epoch, once `on_epoch` has heard of it, `out` gets a checkpoint. With `resume` a run goes on from there, and ends with the same bytes as one
 /// that was never interrupted; without a checkpoint it starts afresh. Setting `stop` ends the run before its next step.
 ///
 /// # Errors
@@ -74,7 +74,8 @@ pub fn train(
         None => embeddings::label_embeddings(data.n_classes, config.network.dim, config.seed),
     };
     let embeddings = Tensor::from_vec(embeddings, (data.n_classes, config.network.dim), &device)?;
-    let multi_label = data.labels.chunks_exact(data.n_classes).any(|row| row.iter().sum::<u8>() != 1);
+    let n_labels = |row: &[u8]| row.iter().filter(|&&label| label == 1).count();
+    let multi_label = data.labels.chunks_exact(data.n_classes).any(|row| n_labels(row) > 1);
     let n_steps = data.n_items.div_ceil(config.batch_size);
     let total_steps = n_steps * config.epochs;
     let (quantizer, weights) = (&config.quantizer, &config.loss);
@@ -84,10 +85,11 @@ pub fn train(
         if config.schedule.first_codebook_epoch(config.epochs).is_some_and(|first| epoch >= first)
             && state.codebook.is_empty()
         {
-            let values = start_codebooks(&header, &state, data)?;
-            let shape = (quantizer.levels, quantizer.codewords, config.network.dim);
-            let var = Var::from_tensor(&Tensor::from_vec(values, shape, &device)?)?;
-            state.codebook.insert("codebook".to_owned(), var);
+            let values = match quantizer.start {
+                Start::Random => random_codebooks(config),
+                Start::ResidualKmeans => fit_codebooks(config, &features(&header, &state, data)?)?,
+            };
+            state.set_codebook(config, values)?;
         }
 
         let mut tally = Tally::default();
@@ -148,12 +150,18 @@ pub fn train(
             }
         }
 
+        let seconds = start.elapsed().as_secs_f64();
         state.epoch = epoch + 1;
+        if state.codebook.is_empty() && state.epoch == config.epochs {
+            // Two-step training: codebooks of the features as they are in the end.
+            epoch_features = features(&header, &state, data)?;
+            state.set_codebook(config, fit_codebooks(config, &epoch_features)?)?;
+        }
         let factor = config.network_optimizer.rate_schedule.factor(state.epoch * n_steps - 1, total_steps);
         let mut report = EpochReport {
             epoch,
             losses: tally.means(),
-            images_per_second: data.n_items as f64 / start.elapsed().as_secs_f64(),
+            images_per_second: data.n_items as f64 / seconds,
             rate: config.network_optimizer.rate * factor,
             relative_distortion: Vec::new(),
             usage: Vec::new(),
@@ -161,18 +169,11 @@ pub fn train(
         if !state.codebook.is_empty() {
             report.add_codebooks(&codebooks(&header, &state)?, &epoch_features)?;
         }
-        state.save(&header, &fingerprint, &checkpoint)?;
+        // The report first: a run that ends between the two repeats the epoch rather than lose its line.
         on_epoch(&report).map_err(Error::Callback)?;
+        state.save(&header, &fingerprint, &checkpoint)?;
     }
 
-    if state.codebook.is_empty() {
-        // Two-step training: codebooks of the features as they are in the end.
-        let values = start_codebooks(&header, &state, data)?;
-        let shape = (quantizer.levels, quantizer.codewords, config.network.dim);
-        state
-            .codebook
-            .insert("codebook".to_owned(), Var::from_tensor(&Tensor::from_vec(values, shape, &device)?)?);
-    }
     let codebooks = codebooks(&header, &state)?;
     let model = Model { tensors: state.network.tensors(), codebooks, header };
     model.save(&out.join("model.safetensors"))?;
@@ -215,7 +216,8 @@ impl TrainSet<'_> {
                 format!("found {:?}, too small for {} poolings", self.image_shape, config.network.pools);
             return Err(Error::invalid("image shape", reason));
         }
-        if self.n_items < config.quantizer.codewords {
+        let fits = config.quantizer.start == Start::ResidualKmeans;
+        if fits && self.n_items < config.quantizer.codewords {
             return Err(Error::Codebooks(dpq_codebook::Error::TooFewFeatures {
                 n_features: self.n_items,
                 n_codewords: config.quantizer.codewords,
@@ -283,26 +285,32 @@ fn header(config: &TrainConfig, data: &TrainSet<'_>) -> Result<Header, Error> {
     })
 }
 
-/// Codebooks to begin with, f32 `[L, K, D]`: as the configuration says, on the features as they are now.
-fn start_codebooks(header: &Header, state: &State, data: &TrainSet<'_>) -> Result<Vec<f32>, Error> {
-    let (config, quantizer) = (&header.train, &header.train.quantizer);
-    if quantizer.start == Start::Random {
-        let mut rng = rng(mix(config.seed, &[usize::MAX]), Stream::Weights);
-        let n = quantizer.levels * quantizer.codewords * config.network.dim;
-        return Ok((0..n).map(|_| (0.01 * normal(&mut rng)) as f32).collect());
-    }
+/// Codebooks as the authors' code starts them, f32 [L, K, D]: normal numbers of deviation 0.01.
+fn random_codebooks(config: &TrainConfig) -> Vec<f32> {
+    let mut rng = rng(mix(config.seed, &[usize::MAX]), Stream::Weights);
+    let n = config.quantizer.levels * config.quantizer.codewords * config.network.dim;
+    (0..n).map(|_| (0.01 * normal(&mut rng)) as f32).collect()
+}
+
+/// Codebooks of features, f32 [L, K, D], by residual k-means.
+fn fit_codebooks(config: &TrainConfig, features: &[f32]) -> Result<Vec<f32>, Error> {
+    let kmeans = ResidualKMeans {
+        n_levels: config.quantizer.levels,
+        n_codewords: config.quantizer.codewords,
+        n_iterations: config.quantizer.kmeans_iterations,
+        seed: config.seed,
+    };
+    Ok(kmeans.train(features, config.network.dim, &mut |_, _| {})?.values().to_vec())
+}
+
+/// The features of all training images, not augmented, as the network is now.
+fn features(header: &Header, state: &State, data: &TrainSet<'_>) -> Result<Vec<f32>, Error> {
     let tensors = state.network.tensors();
     let mut features = Vec::new();
     for rows in data.pieces() {
         features.extend(header.forward(&tensors, &data.read(&rows, &|_| None)?)?.features);
     }
-    let kmeans = ResidualKMeans {
-        n_levels: quantizer.levels,
-        n_codewords: quantizer.codewords,
-        n_iterations: quantizer.kmeans_iterations,
-        seed: config.seed,
-    };
-    Ok(kmeans.train(&features, config.network.dim, &mut |_, _| {})?.values().to_vec())
+    Ok(features)
 }
 
 /// The codebooks as they are now.

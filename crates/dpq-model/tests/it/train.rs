@@ -239,6 +239,17 @@ fn configurations_and_data_that_cannot_be_used_are_refused() {
     let mut many = good.clone();
     many.quantizer.codewords = 256;
     assert!(error(&many).contains("200 features cannot fit 256 codewords"));
+    // Random codebooks need no features to start from.
+    let random = TrainConfig { schedule: Schedule::Joint { features_first: 0.0 }, ..random };
+    let mut random_many = random;
+    random_many.quantizer.codewords = 256;
+    let elsewhere = TempDir::new().unwrap();
+    run(
+        &random_many,
+        elsewhere.path(),
+        Run { resume: false, embeddings: None, stop_after: None, on_epoch: &mut |_| {} },
+    )
+    .unwrap();
     let mut deep = good;
     deep.network.channels = vec![2; 4];
     deep.network.pools = 4;
@@ -289,6 +300,39 @@ fn models_survive_their_file_and_batches_change_nothing() {
     assert!(
         Model::open(&codebook).unwrap_err().to_string().contains("holds a `dpq-codebook`, expected a model")
     );
+}
+
+/// The file's own words do not decide how much memory opening it takes, nor do they pass unchecked.
+#[test]
+fn a_model_file_that_contradicts_itself_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("model.safetensors");
+    let config = config(Schedule::TwoStep);
+    let mut n_levels = Vec::new();
+    let on_epoch = &mut |report: &EpochReport| n_levels.push(report.usage.len());
+    run(&config, dir.path(), Run { resume: false, embeddings: None, stop_after: None, on_epoch }).unwrap();
+    assert_eq!(n_levels, [0, 2], "the last epoch of two-step training reports on its codebooks");
+    let file = dpq_file::Container::open(&path).unwrap();
+    let refused = |key: &str, from: &str, to: &str, expected: &str| {
+        let names: Vec<&str> = file.names().collect();
+        let sections: Vec<_> = names.iter().map(|&name| (name, file.section(name).unwrap())).collect();
+        let keys = ["format", "version", "assignment", "fingerprint", "config"];
+        let mut metadata: std::collections::BTreeMap<String, String> =
+            keys.map(|key| (key.to_owned(), file.metadata(key).unwrap().to_owned())).into();
+        let value = metadata.get_mut(key).unwrap();
+        assert!(value.contains(from), "{value}");
+        *value = value.replacen(from, to, 1);
+        let changed = dir.path().join("changed.safetensors");
+        dpq_file::write(&changed, &metadata, &sections).unwrap();
+        let error = Model::open(&changed).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    refused("config", "\"hidden\":16", "\"hidden\":65536", "`backbone.hidden.bias`: section has F32 [16]");
+    refused("config", "\"hidden\":16", "\"hidden\":65537", "found shapes or moments that no training writes");
+    refused("config", "\"deviation\":[0.", "\"deviation\":[-0.", "found shapes or moments");
+    refused("config", "\"levels\":2", "\"levels\":3", "codebooks [2, 8, 12] of euclidean assignment");
+    refused("assignment", "euclidean", "cosine", "codebooks [2, 8, 12] of cosine assignment");
+    refused("fingerprint", "", "x", "another fingerprint");
 }
 
 #[test]
