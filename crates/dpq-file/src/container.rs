@@ -228,7 +228,7 @@ fn checksum(bytes: &[u8]) -> String {
 /// The header's length and contents, or what is wrong with the file.
 fn read_header(bytes: &[u8]) -> Result<(usize, safetensors::tensor::Metadata), String> {
     if bytes.is_empty() {
-        return Err("the file is empty".to_owned());
+        return Err("the file is empty, make it again or restore it from a copy".to_owned());
     }
     if bytes.starts_with(b"version https://git-lfs") {
         return Err("this is a Git LFS pointer, not the file it points to, run `git lfs pull`".to_owned());

@@ -81,7 +81,6 @@ const BATCH: usize = 512;
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
-        output::create_dir(&self.out_dir)?;
         let encoded = if let (Some(codebook), Some(features)) = (&self.codebook, &self.features) {
             self.encode_features(&Codebooks::open(codebook)?, features)?
         } else if let Some(model) = &self.model {
@@ -101,6 +100,7 @@ impl Args {
             features.columns,
             codebooks.dim()
         );
+        output::create_dir(&self.out_dir)?;
         let start = Instant::now();
         let codes = codebooks.encode(&features.values)?;
         self.finish(start, codebooks, &features.values, &codes, None)
@@ -128,6 +128,7 @@ impl Args {
             data::describe(dataset.shape()),
             data::describe(shape)
         );
+        output::create_dir(&self.out_dir)?;
         let start = Instant::now();
         let bar = output::progress(rows.len(), "encoding");
         let codebooks = model.codebooks();

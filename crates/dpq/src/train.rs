@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use dpq_data::{Augment, Dataset, Split};
 use dpq_model::config::AugmentConfig;
 use dpq_model::{BoxError, EpochReport, TrainConfig, TrainSet};
@@ -128,8 +128,11 @@ impl Args {
             Some(path) => {
                 let text =
                     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-                toml::from_str(&text)
-                    .with_context(|| format!("{} is no training configuration", path.display()))?
+                toml::from_str(&text).map_err(|error: toml::de::Error| {
+                    // One line: where it is, and what is wrong there.
+                    let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+                    anyhow!("{}, line {line}: {}", path.display(), error.message().replace('\n', " "))
+                })?
             }
         };
         if let Some(seed) = self.seed {

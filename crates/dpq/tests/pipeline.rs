@@ -110,6 +110,47 @@ fn images_become_hits_and_a_report() {
 }
 
 #[test]
+fn a_network_is_trained_and_finds_an_image_by_its_file() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    let config = String::from_utf8(dpq(dir, "train --print-config --preset quick").stdout).unwrap();
+    let config = config.replace("epochs = 12", "epochs = 30").replace("codewords = 256", "codewords = 8");
+    fs::write(dir.join("c.toml"), config).unwrap();
+    let trained = json(dir, "train --data set --out run --config c.toml --seed 3");
+    assert_eq!((&trained["epochs"], &trained["config"]["seed"]), (&30.into(), &3.into()));
+    let epochs = fs::read_to_string(dir.join("run/epochs.jsonl")).unwrap();
+    let epochs: Vec<Value> = epochs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(epochs.len(), 30);
+    assert!(epochs[29]["losses"]["margin"].as_f64() < epochs[0]["losses"]["margin"].as_f64());
+    assert_eq!(epochs[29]["usage"].as_array().unwrap().len(), 4);
+
+    let model = "--model run/model.safetensors";
+    let split = json(dir, &format!("encode {model} --data set --split gallery --out-dir split"));
+    assert_eq!((&split["items"], &split["accuracy"]), (&30.into(), &1.0.into()));
+    let folder = json(dir, &format!("encode {model} --images set/images --out-dir folder"));
+    assert_eq!((&folder["items"], &folder["fingerprint"]), (&60.into(), &trained["fingerprint"]));
+    let names = fs::read_to_string(dir.join("folder/names.txt")).unwrap();
+    assert_eq!(names.lines().next(), Some("set/images/end/00.png"));
+
+    json(dir, "index build --codes folder/codes.npy --codebook run/model.safetensors --out f.dpq");
+    let by_image = json(dir, &format!("search f.dpq {model} --image set/images/end/00.png -k 20"));
+    let by_feature = json(dir, "search f.dpq --queries folder/features.npy -k 20");
+    assert_eq!(by_image["hits"][0], by_feature["hits"][0], "the file is the first row");
+    let hits = by_image["hits"][0].as_array().unwrap();
+    assert!(hits.iter().all(|hit| hit["id"].as_u64().unwrap() < 20), "the twenty of its class: {hits:?}");
+    let text = dpq(
+        dir,
+        &format!("search f.dpq {model} --image set/images/end/00.png -k 1 --names folder/names.txt"),
+    );
+    assert!(String::from_utf8(text.stdout).unwrap().contains("set/images/end/"));
+
+    json(dir, "train --data set --out other --config c.toml --seed 4");
+    let error = error(dir, "search f.dpq --model other/model.safetensors --image set/images/end/00.png", 1);
+    assert!(error.contains("give the model that made its codes"), "{error}");
+}
+
+#[test]
 fn hits_are_written_as_numpy_arrays_and_filters_hold() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();

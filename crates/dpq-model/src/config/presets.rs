@@ -134,7 +134,7 @@ impl TrainConfig {
 
     /// `best` cut short: a rough model within a minute or two, for tests of everything around it.
     pub fn quick() -> Self {
-        Self { epochs: 8, mirror_average: false, ..Self::best() }
+        Self { epochs: 12, ..Self::best() }
     }
 }
 
