@@ -45,7 +45,8 @@ pub enum Schedule {
         /// The share of epochs that train the network alone, before there are codebooks. In [0, 1).
         features_first: f64,
     },
-    /// The authors' code: the quantization losses reach the codebooks only, in every second step of the later epochs.
+    /// The authors' code: the quantization losses reach the codebooks only; in the later epochs each batch takes a step for
+    /// the network, then one for the codebooks.
     Alternating {
         /// The share of epochs that train the network alone. In [0, 1).
         features_first: f64,

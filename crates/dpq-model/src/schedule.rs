@@ -26,14 +26,14 @@ impl Schedule {
         }
     }
 
-    /// What a step of an epoch trains.
-    pub(crate) fn phase(self, epoch: usize, n_epochs: usize, step: usize) -> Phase {
+    /// The steps that each batch of an epoch takes, in order.
+    pub(crate) fn phases(self, epoch: usize, n_epochs: usize) -> &'static [Phase] {
         let started = self.first_codebook_epoch(n_epochs).is_some_and(|first| epoch >= first);
         match self {
-            Self::Joint { .. } if started => Phase::Joint,
-            // Reference code: in the second half, features and codebooks take turns.
-            Self::Alternating { .. } if started && step % 2 == 1 => Phase::Codebooks,
-            _ => Phase::Features,
+            Self::Joint { .. } if started => &[Phase::Joint],
+            // Reference code: in the second half, steps for the features and steps for the codebooks take turns.
+            Self::Alternating { .. } if started => &[Phase::Features, Phase::Codebooks],
+            _ => &[Phase::Features],
         }
     }
 }
@@ -61,17 +61,15 @@ impl RateSchedule {
 mod tests {
     use super::*;
 
-    fn phases(schedule: Schedule) -> Vec<Phase> {
-        (0..4).flat_map(|epoch| (0..2).map(move |step| schedule.phase(epoch, 4, step))).collect()
-    }
-
     #[test]
     fn schedules_train_what_they_say() {
         use Phase::{Codebooks as C, Features as F, Joint as J};
-        assert_eq!(phases(Schedule::TwoStep), [F; 8]);
-        assert_eq!(phases(Schedule::Joint { features_first: 0.0 }), [J; 8]);
-        assert_eq!(phases(Schedule::Joint { features_first: 0.25 }), [F, F, J, J, J, J, J, J]);
-        assert_eq!(phases(Schedule::Alternating { features_first: 0.5 }), [F, F, F, F, F, C, F, C]);
+        let phases = |schedule: Schedule| [0, 1, 2, 3].map(|epoch| schedule.phases(epoch, 4));
+        assert_eq!(phases(Schedule::TwoStep), [[F]; 4]);
+        assert_eq!(phases(Schedule::Joint { features_first: 0.0 }), [[J]; 4]);
+        assert_eq!(phases(Schedule::Joint { features_first: 0.25 }), [[F], [J], [J], [J]]);
+        let alternating: [&[Phase]; 4] = [&[F], &[F], &[F, C], &[F, C]];
+        assert_eq!(phases(Schedule::Alternating { features_first: 0.5 }), alternating);
     }
 
     #[test]

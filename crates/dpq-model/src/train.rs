@@ -10,7 +10,7 @@ use dpq_codebook::{Codebooks, ResidualKMeans};
 use rayon::prelude::*;
 
 use crate::checkpoint::State;
-use crate::config::{Start, TrainConfig};
+use crate::config::{RateSchedule, Start, TrainConfig};
 use crate::embeddings;
 use crate::loss::{adaptive_margin, classification};
 use crate::model::{Header, Model};
@@ -44,8 +44,9 @@ pub type OnEpoch<'a> = dyn FnMut(&EpochReport) -> Result<(), BoxError> + 'a;
 
 /// Trains a network and its codebooks, and writes `model.safetensors` into the folder `out`.
 ///
-/// After each epoch, once `on_epoch` has heard of it, `out` gets a checkpoint. With `resume` a run goes on from there, and ends with the same bytes as one
-/// that was never interrupted; without a checkpoint it starts afresh. Setting `stop` ends the run before its next step.
+/// After each epoch, once `on_epoch` has heard of it, `out` gets a checkpoint. With `resume` a run goes on from there, and
+/// ends with the same bytes as one that was never interrupted; without a checkpoint it starts afresh. Setting `stop` ends
+/// the run before its next step.
 ///
 /// # Errors
 /// [`Error::Invalid`] if configuration or data cannot be used, [`Error::Diverged`] if a loss is no longer finite,
@@ -103,50 +104,52 @@ pub fn train(
             let images = data.read(rows, &|row| Some(mix(config.seed, &[epoch, row])))?;
             let x = header.input(&images, false)?;
             let labels = data.labels_of(rows)?;
-            let phase = config.schedule.phase(epoch, config.epochs, step);
-
-            // The terms of the loss: name, weight, value.
-            let mut terms: Vec<(&'static str, f64, Tensor)> = Vec::new();
-            let features = if phase == Phase::Codebooks {
-                crate::network::forward(&config.network, &state.network.tensors(), &x)?.features
-            } else {
-                let heads = state.network.forward_train(&x, mix(config.seed, &[epoch, step]))?;
-                let margin = adaptive_margin(&heads.features, &labels, &embeddings, weights.margins)?;
-                terms.push(("margin", weights.margin, margin));
-                let classification = classification(&heads.logits, &labels, multi_label)?;
-                terms.push(("classification", weights.classification, classification));
-                heads.features
-            };
-            if phase != Phase::Features {
-                let codebook = &state.codebook["codebook"];
-                let quantized = quantize(&features, codebook, quantizer.assignment, quantizer.softness)?;
-                let tau = weights.quantization;
-                terms.push(("soft_distortion", tau, soft_distortion(&features, &quantized)?));
-                terms.push(("hard_distortion", tau * weights.hard, hard_distortion(&features, &quantized)?));
-                terms.push(("joint_center", tau * weights.joint_center, joint_center(&quantized)?));
-            }
-
-            let mut total = Tensor::zeros((), features.dtype(), &device)?;
-            for (loss, weight, value) in &terms {
-                let number = f64::from(value.to_scalar::<f32>()?);
-                if !number.is_finite() {
-                    return Err(Error::Diverged { epoch, step, loss, value: number });
+            let factor = |schedule: RateSchedule| schedule.factor(epoch * n_steps + step, total_steps);
+            for &phase in config.schedule.phases(epoch, config.epochs) {
+                // The terms of the loss: name, weight, value.
+                let mut terms: Vec<(&'static str, f64, Tensor)> = Vec::new();
+                let features = if phase == Phase::Codebooks {
+                    crate::network::forward(&config.network, &state.network.tensors(), &x)?.features
+                } else {
+                    let heads = state.network.forward_train(&x, mix(config.seed, &[epoch, step]))?;
+                    let margin = adaptive_margin(&heads.features, &labels, &embeddings, weights.margins)?;
+                    terms.push(("margin", weights.margin, margin));
+                    let classification = classification(&heads.logits, &labels, multi_label)?;
+                    terms.push(("classification", weights.classification, classification));
+                    heads.features
+                };
+                if phase != Phase::Features {
+                    let codebook = &state.codebook["codebook"];
+                    let quantized = quantize(&features, codebook, quantizer.assignment, quantizer.softness)?;
+                    let tau = weights.quantization;
+                    terms.push(("soft_distortion", tau, soft_distortion(&features, &quantized)?));
+                    terms.push((
+                        "hard_distortion",
+                        tau * weights.hard,
+                        hard_distortion(&features, &quantized)?,
+                    ));
+                    terms.push(("joint_center", tau * weights.joint_center, joint_center(&quantized)?));
+                    epoch_features.extend(features.flatten_all()?.to_vec1::<f32>()?);
                 }
-                tally.add(loss, number);
-                total = (total + (value * *weight)?)?;
-            }
-            let gradients = total.backward()?;
-            let global_step = epoch * n_steps + step;
-            if phase != Phase::Codebooks {
-                let factor = config.network_optimizer.rate_schedule.factor(global_step, total_steps);
-                state.network_optimizer.step(&state.network.variables, &gradients, factor)?;
-            }
-            if phase != Phase::Features {
-                let factor = config.codebook_optimizer.rate_schedule.factor(global_step, total_steps);
-                state.codebook_optimizer.step(&state.codebook, &gradients, factor)?;
-            }
-            if !state.codebook.is_empty() {
-                epoch_features.extend(features.flatten_all()?.to_vec1::<f32>()?);
+
+                let mut total = Tensor::zeros((), features.dtype(), &device)?;
+                for (loss, weight, value) in &terms {
+                    let number = f64::from(value.to_scalar::<f32>()?);
+                    if !number.is_finite() {
+                        return Err(Error::Diverged { epoch, step, loss, value: number });
+                    }
+                    tally.add(loss, number);
+                    total = (total + (value * *weight)?)?;
+                }
+                let gradients = total.backward()?;
+                if phase != Phase::Codebooks {
+                    let factor = factor(config.network_optimizer.rate_schedule);
+                    state.network_optimizer.step(&state.network.variables, &gradients, factor)?;
+                }
+                if phase != Phase::Features {
+                    let factor = factor(config.codebook_optimizer.rate_schedule);
+                    state.codebook_optimizer.step(&state.codebook, &gradients, factor)?;
+                }
             }
         }
 
