@@ -1,7 +1,7 @@
 //! What a quick run on Fashion-MNIST must show.
 //!
-//! The floors lie below what the quick preset has been seen to reach by more than seeds and processors differ, and far
-//! above what an untrained network or raw pixels give.
+//! The floors lie .008 below the worst of four seeds of the quick preset, which reached .793 to .806 at 8 bits, .797 to .809
+//! unquantised, and an accuracy of .865 to .871: seeds differ by that much, and so may processors.
 
 use anyhow::{Result, ensure};
 
@@ -9,16 +9,17 @@ use super::dpq::Usage;
 use super::results::Results;
 
 /// mAP@all at 8, 16, 24 and 32 bits and of unquantised features, at least.
-const FLOORS: [f64; 5] = [0.70, 0.70, 0.70, 0.70, 0.70];
+const FLOORS: [f64; 5] = [0.785, 0.787, 0.788, 0.788, 0.788];
 
 /// Accuracy of the classifier on the gallery, at least.
-const ACCURACY: f64 = 0.80;
+const ACCURACY: f64 = 0.855;
 
-/// mAP@all of raw pixels at 8, 16, 24 and 32 bits and unquantised, measured with an independent implementation.
-const PIXELS: [f64; 5] = [0.478, 0.472, 0.471, 0.473, 0.475];
+/// mAP@all of raw pixels at 8, 16, 24 and 32 bits and unquantised, as measured. An independent implementation
+/// reaches .478, .472, .471, .473 and .475 on another split.
+const PIXELS: [f64; 5] = [0.4786, 0.4741, 0.4740, 0.4739, 0.4775];
 
 /// How far ours may be from [`PIXELS`].
-const PIXELS_TOLERANCE: f64 = 0.01;
+const PIXELS_TOLERANCE: f64 = 0.004;
 
 /// How much mAP the codes may lose against the features that they were made from, by length.
 const LOSS: [f64; 4] = [0.006, 0.002, 0.002, 0.002];
