@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor, Var};
-use dpq_file::Container;
+use candle_core::{Device, Var};
+use dpq_file::{Container, Dtype};
 
 use crate::Error;
 use crate::config::TrainConfig;
@@ -88,13 +88,35 @@ impl State {
         for name in file.names() {
             let section = file.section(name)?;
             if name == "codebook" {
-                let tensor = Tensor::from_vec(section.to_f32()?, section.shape, &Device::Cpu)?;
-                state.codebook.insert(name.to_owned(), Var::from_tensor(&tensor)?);
+                let quantizer = &header.train.quantizer;
+                let shape = [quantizer.levels, quantizer.codewords, header.train.network.dim];
+                state.set_codebook(&header.train, section.expect(Dtype::F32, &shape)?.to_f32()?)?;
             } else if let Some((optimizer, which, variable)) = state.buffer_of(name) {
                 optimizer.buffers.entry(variable).or_default()[which] = section.to_f32()?;
             }
         }
+        let started = header.train.schedule.first_codebook_epoch(header.train.epochs);
+        let needs_codebook =
+            started.is_some_and(|first| state.epoch > first) || state.epoch == header.train.epochs;
+        if state.epoch > header.train.epochs
+            || state.codebook.is_empty() == needs_codebook
+            || !state.buffers_fit()
+        {
+            return Err(content("the checkpoint does not hold what its epoch needs, train without --resume"));
+        }
         Ok(state)
+    }
+
+    /// Whether each buffer belongs to a variable and is as long.
+    fn buffers_fit(&self) -> bool {
+        let fit = |optimizer: &Optimizer, variables: &BTreeMap<String, Var>| {
+            optimizer.buffers.iter().all(|(name, buffers)| {
+                variables
+                    .get(name)
+                    .is_some_and(|var| buffers.iter().all(|buffer| buffer.len() == var.elem_count()))
+            })
+        };
+        fit(&self.network_optimizer, &self.network.variables) && fit(&self.codebook_optimizer, &self.codebook)
     }
 
     /// The optimiser, buffer and variable that a section of [`buffers`] belongs to.

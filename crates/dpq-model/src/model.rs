@@ -54,6 +54,8 @@ impl Model {
     /// [`Error::File`] or [`Error::Content`] say what is wrong with the file.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = Container::open(path)?;
+        // Every byte is read anyway, and a weight that changed would give wrong features without a word.
+        file.verify()?;
         let content = |reason: String| Error::Content { path: path.to_owned(), reason };
         let format = file.metadata("format")?;
         if format != "dpq-model" {

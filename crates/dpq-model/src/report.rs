@@ -14,8 +14,10 @@ pub struct EpochReport {
     pub epoch: usize,
     /// Means over the epoch's steps, by name, unweighted.
     pub losses: BTreeMap<String, f64>,
-    /// Training images a second of wall clock, without what follows the last step.
+    /// Training images a second of wall clock, over the epoch's steps.
     pub images_per_second: f64,
+    /// Wall-clock seconds of the epoch, with the fitting of codebooks where that belongs to it.
+    pub seconds: f64,
     /// The network's rate in the last step.
     pub rate: f64,
     /// mean ‖x − x̂ˡ‖² / mean ‖x‖² at each code length, over this epoch's features; empty while there are no codebooks.

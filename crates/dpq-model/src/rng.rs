@@ -9,6 +9,7 @@ pub(crate) enum Stream {
     Weights = 16,
     Dropout = 17,
     Shuffle = 18,
+    Codebooks = 20,
 }
 
 /// The generator of a stream.

@@ -48,7 +48,7 @@ impl RateSchedule {
                 let n_warmup = warmup * n_steps as f64;
                 let step = step as f64;
                 if step < n_warmup {
-                    (step + 1.0) / n_warmup.max(1.0)
+                    ((step + 1.0) / n_warmup).min(1.0)
                 } else {
                     0.5 * (1.0 + (PI * (step - n_warmup) / (n_steps as f64 - n_warmup)).cos())
                 }
@@ -80,5 +80,9 @@ mod tests {
         let cosine = RateSchedule::WarmupCosine { warmup: 0.2 };
         assert_eq!([0, 1, 2, 6].map(|step| cosine.factor(step, 10)), [0.5, 1.0, 1.0, 0.5]);
         assert!(cosine.factor(9, 10) < 0.04);
+        // One and a half steps up: the second step is above the line and must not be above the rate.
+        let uneven = RateSchedule::WarmupCosine { warmup: 0.15 };
+        assert!((0..10).all(|step| uneven.factor(step, 10) <= 1.0));
+        assert_eq!(uneven.factor(1, 10), 1.0);
     }
 }

@@ -153,7 +153,7 @@ pub fn train(
             }
         }
 
-        let seconds = start.elapsed().as_secs_f64();
+        let images_per_second = data.n_items as f64 / start.elapsed().as_secs_f64();
         state.epoch = epoch + 1;
         if state.codebook.is_empty() && state.epoch == config.epochs {
             // Two-step training: codebooks of the features as they are in the end.
@@ -164,7 +164,8 @@ pub fn train(
         let mut report = EpochReport {
             epoch,
             losses: tally.means(),
-            images_per_second: data.n_items as f64 / seconds,
+            images_per_second,
+            seconds: 0.0,
             rate: config.network_optimizer.rate * factor,
             relative_distortion: Vec::new(),
             usage: Vec::new(),
@@ -172,6 +173,7 @@ pub fn train(
         if !state.codebook.is_empty() {
             report.add_codebooks(&codebooks(&header, &state)?, &epoch_features)?;
         }
+        report.seconds = start.elapsed().as_secs_f64();
         // The report first: a run that ends between the two repeats the epoch rather than lose its line.
         on_epoch(&report).map_err(Error::Callback)?;
         state.save(&header, &fingerprint, &checkpoint)?;
@@ -290,7 +292,7 @@ fn header(config: &TrainConfig, data: &TrainSet<'_>) -> Result<Header, Error> {
 
 /// Codebooks as the authors' code starts them, f32 [L, K, D]: normal numbers of deviation 0.01.
 fn random_codebooks(config: &TrainConfig) -> Vec<f32> {
-    let mut rng = rng(mix(config.seed, &[usize::MAX]), Stream::Weights);
+    let mut rng = rng(config.seed, Stream::Codebooks);
     let n = config.quantizer.levels * config.quantizer.codewords * config.network.dim;
     (0..n).map(|_| (0.01 * normal(&mut rng)) as f32).collect()
 }

@@ -1,11 +1,13 @@
 //! Training: a seed decides the bytes, a resumed run ends where an unbroken one does, and what goes wrong is named.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dpq_codebook::Assignment;
+use dpq_file::{Container, Section};
 use dpq_model::config::{NetworkConfig, QuantizerConfig, Schedule, Start};
 use dpq_model::{EpochReport, Error, Model, TrainConfig, TrainSet, train};
 use tempfile::TempDir;
@@ -349,4 +351,79 @@ fn mirror_averaging_makes_mirror_images_equal() {
     image(3, None, &mut pixels);
     let mirrored: Vec<u8> = pixels.chunks(8).flat_map(|row| row.iter().rev().copied()).collect();
     assert_eq!(model.forward(&pixels).unwrap(), model.forward(&mirrored).unwrap());
+}
+
+/// The network's tensors in a model file, by name.
+fn network(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let file = Container::open(path).unwrap();
+    let names = file.names().filter(|&name| name != "codebook");
+    names.map(|name| (name.to_owned(), file.section(name).unwrap().bytes.to_vec())).collect()
+}
+
+#[test]
+fn quantization_losses_reach_the_network_in_the_joint_schedule_alone() {
+    let [two_step, alternating, joint] = SCHEDULES.map(|schedule| {
+        let dir = TempDir::new().unwrap();
+        let whole = Run { resume: false, embeddings: None, stop_after: None, on_epoch: &mut |_| {} };
+        run(&config(schedule), dir.path(), whole).unwrap();
+        network(&dir.path().join("model.safetensors"))
+    });
+    assert!(!two_step.is_empty() && two_step == alternating);
+    assert!(two_step != joint);
+}
+
+#[test]
+fn damaged_models_and_checkpoints_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let config = config(Schedule::Alternating { features_first: 0.0 });
+    let go = || {
+        let resumed = Run { resume: true, embeddings: None, stop_after: None, on_epoch: &mut |_| {} };
+        run(&config, dir.path(), resumed)
+    };
+    go().unwrap();
+    let path = dir.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(Model::open(&path).unwrap_err().to_string().contains("is damaged"));
+
+    // Checksums that fit contents that do not.
+    let path = dir.path().join("checkpoint.safetensors");
+    let whole = fs::read(&path).unwrap();
+    let rewrite = |keep: &dyn Fn(&str) -> bool, epoch: &str, cut: usize| {
+        let file = Container::from_bytes(whole.clone()).unwrap();
+        let keys = ["format", "config", "data", "network_optimizer", "codebook_optimizer"];
+        let mut metadata: BTreeMap<String, String> =
+            keys.iter().map(|&key| (key.to_owned(), file.metadata(key).unwrap().to_owned())).collect();
+        metadata.insert("epoch".to_owned(), epoch.to_owned());
+        let shapes: Vec<_> = file
+            .names()
+            .filter(|name| keep(name))
+            .map(|name| {
+                let section = file.section(name).unwrap();
+                let cut = if name.starts_with("network_optimizer.first.embed.bias") { cut } else { 0 };
+                let mut shape = section.shape.to_vec();
+                shape[0] -= cut;
+                (name, section.dtype, shape, &section.bytes[..section.bytes.len() - 4 * cut])
+            })
+            .collect();
+        let sections: Vec<_> = shapes
+            .iter()
+            .map(|(name, dtype, shape, bytes)| (*name, Section { dtype: *dtype, shape, bytes }))
+            .collect();
+        dpq_file::write(&path, &metadata, &sections).unwrap();
+        go().map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(rewrite(&|_| true, "2", 0), Ok(()));
+    for (result, what) in [
+        (rewrite(&|name| name != "codebook", "2", 0), "without codebooks"),
+        (rewrite(&|_| true, "3", 0), "beyond the last epoch"),
+        (rewrite(&|_| true, "2", 1), "with a short buffer"),
+    ] {
+        let error = result.expect_err(what);
+        assert!(
+            error.contains("does not hold what its epoch needs, train without --resume"),
+            "{what}: {error}"
+        );
+    }
 }
