@@ -1,6 +1,7 @@
 //! The text of list files: one image and its classes a line.
 
 use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
 
 /// Reads the text of a list: for each image its path and the words for its classes, in the order of the lines.
 ///
@@ -16,7 +17,9 @@ pub fn parse_list(text: &str) -> Result<Vec<(&str, Vec<&str>)>, String> {
     for (line, text) in (1..).zip(text.lines()) {
         let mut words = text.split_whitespace();
         let Some(path) = words.next().filter(|word| !word.starts_with('#')) else { continue };
-        if let Some(first) = line_of.insert(path, line) {
+        // `./a.png` and `a.png` are one image.
+        let same: PathBuf = Path::new(path).components().filter(|part| *part != Component::CurDir).collect();
+        if let Some(first) = line_of.insert(same, line) {
             return Err(format!(
                 "line {line}: `{path}` is on line {first} too, expected each image once with all its classes"
             ));
@@ -53,6 +56,7 @@ mod tests {
         let error = |text| parse_list(text).unwrap_err();
         assert!(error("# nothing\n").contains("no image in this list"));
         assert!(error("a 1\n\nb 2\na 3").starts_with("line 4: `a` is on line 1 too"));
+        assert!(error("a/b 1\n./a//b 2").starts_with("line 2: `./a//b` is on line 1 too"));
         assert!(error("a 1\nb").starts_with("line 2: `b` has no class, the lines above have,"));
         assert!(error("a\nb 1").starts_with("line 2: `b` has a class, the lines above have none,"));
     }

@@ -25,11 +25,13 @@ fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         return Err(not_a_file());
     }
-    let (temporary, file) = Temporary::beside(path)?;
+    let (mut temporary, file) = Temporary::beside(path)?;
     let mut out = BufWriter::new(file);
     fill(&mut out)?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    fs::rename(&temporary.0, path)?;
+    fs::rename(&temporary.path, path)?;
+    // The name is free again, and may soon be another writer's.
+    temporary.renamed = true;
     sync_folder(path)
 }
 
@@ -49,7 +51,10 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 /// Removes the temporary file when writing failed; after the renaming there is nothing left to remove.
-struct Temporary(PathBuf);
+struct Temporary {
+    path: PathBuf,
+    renamed: bool,
+}
 
 impl Temporary {
     /// Creates a file beside `path`, under a name that nobody uses.
@@ -61,7 +66,7 @@ impl Temporary {
             match OpenOptions::new().write(true).create_new(true).open(&temporary) {
                 // Left by a process that was killed: in containers, process numbers come again.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                created => return created.map(|file| (Self(temporary), file)),
+                created => return created.map(|file| (Self { path: temporary, renamed: false }, file)),
             }
         }
     }
@@ -69,6 +74,8 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        if !self.renamed {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }

@@ -135,11 +135,6 @@ impl Container {
         self.sections.keys().map(String::as_str)
     }
 
-    /// The size of the file, in bytes.
-    pub fn size(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Reads every byte and compares it with what was written.
     ///
     /// # Errors

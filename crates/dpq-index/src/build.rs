@@ -98,7 +98,7 @@ fn write<R: Row>(
         let norms = Norms::new(&own, gram.1.as_chunks().0, codebooks.n_codewords());
         for n in layout.cross_lengths() {
             let terms = codes().map(|code| norms.cross(n, |level| code[level]));
-            let quantizer = Quantizer::new(terms.clone());
+            let quantizer = Quantizer::new(terms.clone())?;
             filled.insert(cross_name(n), (Dtype::U8, terms.map(|term| quantizer.byte(term)).collect()));
             quantizers.push(quantizer);
         }

@@ -46,11 +46,15 @@ pub(crate) fn gram(codebooks: &Codebooks) -> Result<Vec<f32>, Error> {
     if gram.iter().chain(&own_norms(codebooks)).all(|x| x.is_finite()) {
         return Ok(gram);
     }
-    Err(Error::Build {
+    Err(overflow())
+}
+
+fn overflow() -> Error {
+    Error::Build {
         reason: "inner products between these codewords overflow f32, so the Euclidean metric cannot be used: scale \
                  the features down and train the codebooks again"
             .to_owned(),
-    })
+    }
 }
 
 /// Squared norms of reconstructions, from the products above.
@@ -107,14 +111,18 @@ pub(crate) struct Quantizer {
 
 impl Quantizer {
     /// Spreads the bytes over the range of `values`; without values `min` and `step` are 0.
-    pub(crate) fn new(values: impl Iterator<Item = f64>) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Build`] when the range overflows f32.
+    pub(crate) fn new(values: impl Iterator<Item = f64>) -> Result<Self, Error> {
         let range = values.fold(None, |range: Option<(f64, f64)>, x| {
             Some(range.map_or((x, x), |(low, high)| (low.min(x), high.max(x))))
         });
-        let Some((low, high)) = range else { return Self { min: 0.0, step: 0.0 } };
+        let Some((low, high)) = range else { return Ok(Self { min: 0.0, step: 0.0 }) };
         let min = low as f32;
         let min = if f64::from(min) > low { min.next_down() } else { min };
-        Self { min, step: ((high - f64::from(min)) / 255.0) as f32 }
+        let step = ((high - f64::from(min)) / 255.0) as f32;
+        if min.is_finite() && step.is_finite() { Ok(Self { min, step }) } else { Err(overflow()) }
     }
 
     /// Returns the largest byte b with `min` + b·`step` ≤ `value`.

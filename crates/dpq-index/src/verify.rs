@@ -136,7 +136,7 @@ impl Index {
                 view.positions()
                     .map(|(first, position)| norms.cross(n, |level| view.code(first, position, level)))
             };
-            let quantizer = Quantizer::new(terms());
+            let quantizer = Quantizer::new(terms())?;
             if quantizer != claimed {
                 let reason = format!("is scaled by {claimed:?}, which is {quantizer:?}");
                 return Err(self.section_error(&cross_name(n), reason));

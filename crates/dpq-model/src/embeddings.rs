@@ -1,10 +1,6 @@
 //! Label embeddings for data sets without word vectors.
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
-/// The stream of the seed that label embeddings are drawn from.
-const STREAM: u64 = 19;
+use crate::rng::{Stream, rng, uniform};
 
 /// Draws a unit vector for each class, near-orthogonal to the others.
 ///
@@ -19,11 +15,10 @@ const STREAM: u64 = 19;
 /// If `dim` is 0.
 pub(crate) fn label_embeddings(n_classes: usize, dim: usize, seed: u64) -> Vec<f32> {
     assert!(dim > 0, "an embedding has at least one dimension");
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(STREAM);
+    let mut rng = rng(seed, Stream::Embeddings);
     let mut rows: Vec<Vec<f64>> = Vec::with_capacity(n_classes);
     for class in 0..n_classes {
-        let mut row: Vec<f64> = (0..dim).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let mut row: Vec<f64> = (0..dim).map(|_| 2.0 * uniform(&mut rng) - 1.0).collect();
         let block = &rows[class - class % dim..];
         // The second pass removes what rounding left over in the first.
         for other in block.iter().chain(block) {

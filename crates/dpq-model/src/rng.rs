@@ -9,6 +9,7 @@ pub(crate) enum Stream {
     Weights = 16,
     Dropout = 17,
     Shuffle = 18,
+    Embeddings = 19,
     Codebooks = 20,
 }
 

@@ -122,8 +122,3 @@ pub(crate) fn model_shape(model: &Model) -> ImageShape {
 pub(crate) fn read_image(path: &std::path::Path, shape: ImageShape) -> Result<Vec<u8>> {
     dpq_data::read_image(path, shape).with_context(|| format!("cannot use {}", path.display()))
 }
-
-/// `1x28x28`: channels, height, width.
-pub(crate) fn describe(shape: ImageShape) -> String {
-    format!("{}x{}x{}", shape.channels, shape.height, shape.width)
-}

@@ -49,6 +49,9 @@ pub(crate) struct Args {
     out_dir: PathBuf,
 }
 
+/// Beside `codes.npy`, and written after it.
+const ORIGIN: &str = "codes.json";
+
 /// What `codes.json` beside `codes.npy` says, so that codes cannot meet codebooks that did not make them.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CodesOrigin {
@@ -100,7 +103,7 @@ impl Args {
             features.columns,
             codebooks.dim()
         );
-        output::create_dir(&self.out_dir)?;
+        self.prepare_out_dir(&[])?;
         let start = Instant::now();
         let codes = codebooks.encode(&features.values)?;
         self.finish(start, codebooks, &features.values, &codes, None)
@@ -125,10 +128,10 @@ impl Args {
             dataset.shape() == shape,
             "the images of {} are {}, the model was trained on {}",
             dataset.name(),
-            data::describe(dataset.shape()),
-            data::describe(shape)
+            dataset.shape(),
+            shape
         );
-        output::create_dir(&self.out_dir)?;
+        self.prepare_out_dir(&["labels.npy", "names.txt"])?;
         let start = Instant::now();
         let bar = output::progress(rows.len(), "encoding");
         let codebooks = model.codebooks();
@@ -155,8 +158,27 @@ impl Args {
             write_names(&self.out_dir.join("names.txt"), &dataset, &rows)?;
         }
         // The classes of a folder of the user's are not those that the model knows.
-        let accuracy = if self.data.is_some() { accuracy(&dataset, &rows, &predicted) } else { None };
+        let accuracy = if self.data.is_some() && dataset.n_classes() == model.n_classes() {
+            accuracy(&dataset, &rows, &predicted)
+        } else {
+            None
+        };
         self.finish(start, codebooks, &features, &codes, accuracy)
+    }
+
+    /// Makes the folder. Where an earlier encoding is there, its origin goes first, so that codes never meet the fingerprint
+    /// of other codebooks, and `stale` files after it.
+    fn prepare_out_dir(&self, stale: &[&str]) -> Result<()> {
+        output::create_dir(&self.out_dir)?;
+        // Without an origin the folder is not dpq's, and nothing in it is touched.
+        if self.out_dir.join(ORIGIN).exists() {
+            for path in
+                [ORIGIN].iter().chain(stale).map(|file| self.out_dir.join(file)).filter(|path| path.exists())
+            {
+                std::fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
     fn finish(
@@ -172,7 +194,7 @@ impl Args {
         let path = self.out_dir.join("codes.npy");
         npy::write(&path, &[items, n_levels], codes)?;
         let origin = serde_json::to_vec(&CodesOrigin { fingerprint: codebooks.fingerprint() })?;
-        dpq_file::write_atomic(&path.with_extension("json"), |out| out.write_all(&origin))?;
+        dpq_file::write_atomic(&self.out_dir.join(ORIGIN), |out| out.write_all(&origin))?;
         Ok(Encoded {
             items,
             dim: codebooks.dim(),
@@ -236,8 +258,9 @@ fn accuracy(dataset: &Dataset, rows: &[u32], predicted: &[u32]) -> Option<f64> {
 fn write_names(path: &Path, dataset: &Dataset, rows: &[u32]) -> Result<()> {
     let mut names = String::new();
     for &row in rows {
-        let name = dataset.path(row as usize).context("images of a folder have paths")?;
-        writeln!(names, "{}", name.display())?;
+        let name = dataset.path(row as usize).context("images of a folder have paths")?.display().to_string();
+        ensure!(!name.contains(['\n', '\r']), "the name {name:?} has a line break, rename the file");
+        writeln!(names, "{name}")?;
     }
     dpq_file::write_atomic(path, |out| out.write_all(names.as_bytes()))?;
     Ok(())

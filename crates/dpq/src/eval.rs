@@ -118,7 +118,7 @@ const CUTOFFS: [usize; 7] = [1, 10, 100, 500, 1000, 5000, 10_000];
 /// Recall levels of the curve: 0, 1/100, …, 1.
 const RECALL_STEPS: usize = 100;
 
-/// Queries whose rankings are in memory at a time.
+/// Queries whose results are kept until they are added in order; a ranking is gone when its query is done.
 const BATCH: usize = 64;
 
 impl Args {

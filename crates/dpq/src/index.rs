@@ -133,7 +133,10 @@ impl BuildArgs {
     /// Refuses codes that other codebooks made, where `codes.json` beside them tells.
     fn check_origin(&self, codebooks: &Codebooks) -> Result<()> {
         let path = self.codes.with_extension("json");
-        let Ok(text) = std::fs::read(&path) else { return Ok(()) };
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            text => text.with_context(|| format!("cannot read {}", path.display()))?,
+        };
         let origin: CodesOrigin =
             serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))?;
         ensure!(
@@ -160,7 +163,7 @@ fn info(path: &std::path::Path) -> Result<Info> {
         metric: index.metric().to_string(),
         bytes,
         bytes_per_item: bytes as f64 / index.len().max(1) as f64,
-        fingerprint: index.fingerprint().to_owned(),
+        fingerprint: index.fingerprint(),
         seconds: None,
         peak_memory_bytes: None,
     })

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, Cursor, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use npyz::npz::NpzWriter;
 use npyz::{DType, NpyHeader, Order, WriteOptions, WriterBuilder};
 
@@ -54,6 +54,7 @@ pub(crate) fn read_matrix<T: Element>(path: &Path) -> Result<Matrix<T>> {
     let [rows, columns] = shape[..] else {
         bail!("{}: array has {} dimension(s), expected 2: [rows, columns]", path.display(), shape.len());
     };
+    ensure!(columns > 0, "{}: array has rows of 0 values, expected at least 1", path.display());
     Ok(Matrix { rows, columns, values })
 }
 
@@ -75,8 +76,10 @@ fn read<T: Element>(path: &Path) -> Result<(Vec<usize>, Vec<T>)> {
 }
 
 fn parse<T: Element>(mut bytes: &[u8]) -> Result<(Vec<usize>, Vec<T>)> {
-    ensure!(bytes.starts_with(b"\x93NUMPY"), "not a NumPy .npy file, write it with numpy.save");
-    let header = NpyHeader::from_reader(&mut bytes).context("damaged .npy header")?;
+    check_header_size(bytes)?;
+    // The parser's own message would repeat the header, whatever it holds.
+    let header = NpyHeader::from_reader(&mut bytes)
+        .map_err(|_| anyhow!("damaged .npy header, write the array again with numpy.save"))?;
     let found = header.dtype().descr();
     ensure!(
         header.dtype() == dtype::<T>(),
@@ -102,6 +105,25 @@ fn parse<T: Element>(mut bytes: &[u8]) -> Result<(Vec<usize>, Vec<T>)> {
     );
     Ok((shape, bytes.chunks_exact(T::SIZE).map(T::from_le).collect()))
 }
+
+/// Refuses what is no .npy file, and a header that reaches beyond the file or is longer than any that names one array.
+fn check_header_size(bytes: &[u8]) -> Result<()> {
+    let (begin, length) = match bytes {
+        [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, a, b, ..] => {
+            (10, usize::from(u16::from_le_bytes([*a, *b])))
+        }
+        [0x93, b'N', b'U', b'M', b'P', b'Y', 2 | 3, _, a, b, c, d, ..] => {
+            (12, u32::from_le_bytes([*a, *b, *c, *d]) as usize)
+        }
+        _ => bail!("not a NumPy .npy file, write it with numpy.save"),
+    };
+    let fits = length <= HEADER && bytes.len() - begin >= length;
+    ensure!(fits, "damaged .npy header of {length} bytes, write the array again with numpy.save");
+    Ok(())
+}
+
+/// Bytes of the longest header that is read; NumPy's for such arrays are 118 bytes long.
+const HEADER: usize = 4096;
 
 /// Writes `values` as an array of `shape`, atomically.
 pub(crate) fn write<T: Element>(path: &Path, shape: &[usize], values: &[T]) -> Result<()> {
@@ -171,6 +193,13 @@ mod tests {
         let error = |bytes: &[u8]| format!("{:#}", parse::<f32>(bytes).unwrap_err());
         assert!(error(b"PK\x03\x04").contains("not a NumPy .npy file"));
         assert!(error(&bytes(&[2], &[1u64, 2])).contains("expected float32"));
+        let claims = |length: u32| [&b"\x93NUMPY\x02\x00"[..], &length.to_le_bytes(), b"{"].concat();
+        for length in [2, 4097, u32::MAX] {
+            assert!(error(&claims(length)).contains(&format!("damaged .npy header of {length} bytes")));
+        }
+        let nested = "(".repeat(4000);
+        let header = [&b"\x93NUMPY\x02\x00"[..], &4000u32.to_le_bytes(), nested.as_bytes()].concat();
+        assert_eq!(error(&header), "damaged .npy header, write the array again with numpy.save");
         let good = bytes(&[2, 2], &[1.0f32, 2.0, 3.0, 4.0]);
         for end in 0..good.len() {
             assert!(parse::<f32>(&good[..end]).is_err(), "cut at {end}");

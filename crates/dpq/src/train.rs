@@ -1,16 +1,15 @@
 //! `dpq train`: a data set in, a model out.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::{fs, io};
 
 use anyhow::{Context, Result, anyhow};
 use dpq_data::{Augment, Dataset, Split};
 use dpq_model::config::AugmentConfig;
 use dpq_model::{BoxError, EpochReport, TrainConfig, TrainSet};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::output;
 
@@ -68,14 +67,11 @@ impl Args {
         };
         let dataset = Dataset::open(data)?;
         output::create_dir(out)?;
-        let start = Instant::now();
         let bar = output::progress(config.epochs, "epochs");
         let mut log = EpochLog::open(&out.join("epochs.jsonl"), self.resume)?;
-        let mut n_images = 0;
         let rows = dataset.split(Split::Train);
         let shape = dataset.shape();
         let mut on_epoch = |report: &EpochReport| {
-            n_images += rows.len();
             bar.set_position(report.epoch as u64 + 1);
             if bar.is_hidden() {
                 eprintln!("{}", describe(report, config.epochs));
@@ -101,13 +97,13 @@ impl Args {
         )?;
         bar.finish_and_clear();
 
-        let seconds = output::seconds(start);
+        let seconds = log.seconds()?;
         let trained = Trained {
             model: out.join("model.safetensors"),
             fingerprint: model.codebooks().fingerprint(),
             epochs: config.epochs,
             seconds,
-            images_per_second: n_images as f64 / seconds,
+            images_per_second: (rows.len() * config.epochs) as f64 / seconds,
             config: &config,
             peak_memory_bytes: output::peak_memory_bytes(),
         };
@@ -187,6 +183,9 @@ impl EpochLog {
     fn open(path: &Path, resume: bool) -> Result<Self> {
         let lines = match fs::read_to_string(path) {
             Ok(text) if resume => text.lines().map(str::to_owned).collect(),
+            Err(error) if resume && error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
             _ => Vec::new(),
         };
         Ok(Self { path: path.to_owned(), lines })
@@ -200,4 +199,20 @@ impl EpochLog {
         dpq_file::write_atomic(&self.path, |out| out.write_all(text.as_bytes()))?;
         Ok(())
     }
+
+    /// Seconds that all epochs took, those before an interruption included.
+    fn seconds(&self) -> Result<f64> {
+        let seconds = |line: &String| {
+            let Seconds { seconds } = serde_json::from_str(line)
+                .with_context(|| format!("{} is damaged, train without --resume", self.path.display()))?;
+            Ok(seconds)
+        };
+        self.lines.iter().map(seconds).sum()
+    }
+}
+
+/// The part of a line of `epochs.jsonl` that is read again.
+#[derive(Deserialize)]
+struct Seconds {
+    seconds: f64,
 }

@@ -85,7 +85,10 @@ pub(crate) fn run(settings: &Settings, build: fn() -> Result<PathBuf>) -> Result
     let results = Results::from_json(&json)?;
     for (file, text) in FILES.iter().zip(render(&json)?) {
         let path = folder.join(file);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        let partial = folder.join(format!("{file}.partial"));
+        fs::write(&partial, text)
+            .and_then(|()| fs::rename(&partial, &path))
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     println!("{}", report::summary(&results));
     for file in FILES {

@@ -5,32 +5,46 @@ use proptest::prelude::*;
 
 use crate::{codebooks, numbers, threads};
 
-/// The definition: at each level the codeword that fits the residual of f32 best in f64, the least of equals.
-fn naive(codebooks: &Codebooks, x: &[f32]) -> Vec<u8> {
-    let mut residual = x.to_vec();
-    let level = |level| {
-        let fit = |k: usize| {
-            let pairs =
-                || residual.iter().zip(codebooks.codeword(level, k)).map(|(&r, &c)| (r as f64, c as f64));
-            let norm = pairs().map(|(_, c)| c * c).sum::<f64>().sqrt();
-            match codebooks.assignment() {
-                Assignment::Euclidean => -pairs().map(|(r, c)| (r - c) * (r - c)).sum::<f64>(),
-                Assignment::Cosine if norm > 0.0 => pairs().map(|(r, c)| r * c).sum::<f64>() / norm,
-                Assignment::Cosine => 0.0,
-            }
-        };
-        let best = (1..codebooks.n_codewords()).fold(0, |best, k| if fit(k) > fit(best) { k } else { best });
-        residual.iter_mut().zip(codebooks.codeword(level, best)).for_each(|(r, c)| *r -= c);
-        best as u8
-    };
-    (0..codebooks.n_levels()).map(level).collect()
-}
-
-fn assert_naive(codebooks: &Codebooks, features: &[f32]) {
+/// Asks of each byte that its codeword fits the residual of f32 best in f64, up to what f64 itself rounds, and that no
+/// earlier codeword is equal to it.
+fn assert_definition(codebooks: &Codebooks, features: &[f32]) {
+    let (dim, n_levels) = (codebooks.dim(), codebooks.n_levels());
     let codes = codebooks.encode(features).unwrap();
-    assert_eq!(codes.len(), features.len() / codebooks.dim() * codebooks.n_levels());
-    for (x, code) in features.chunks_exact(codebooks.dim()).zip(codes.chunks_exact(codebooks.n_levels())) {
-        assert_eq!(code, naive(codebooks, x), "{} {x:?}", codebooks.assignment());
+    assert_eq!(codes.len(), features.len() / dim * n_levels);
+    let norm = |x: &[f32]| x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    for (x, code) in features.chunks_exact(dim).zip(codes.chunks_exact(n_levels)) {
+        let mut residual = x.to_vec();
+        for (level, &byte) in code.iter().enumerate() {
+            // How well a codeword fits, and how large the terms of that sum are.
+            let fit = |k: usize| {
+                let c = codebooks.codeword(level, k);
+                let pairs = || residual.iter().zip(c).map(|(&r, &c)| (f64::from(r), f64::from(c)));
+                match codebooks.assignment() {
+                    Assignment::Euclidean => -pairs().map(|(r, c)| (r - c) * (r - c)).sum::<f64>(),
+                    Assignment::Cosine if norm(c) > 0.0 => pairs().map(|(r, c)| r * c).sum::<f64>() / norm(c),
+                    Assignment::Cosine => 0.0,
+                }
+            };
+            let chosen = usize::from(byte);
+            let best = (0..codebooks.n_codewords()).map(fit).fold(f64::NEG_INFINITY, f64::max);
+            let scale = match codebooks.assignment() {
+                Assignment::Euclidean => -best,
+                Assignment::Cosine => norm(&residual),
+            };
+            let rounding = 4.0 * (dim + 4) as f64 * f64::EPSILON * scale;
+            let gap = best - fit(chosen);
+            assert!(
+                gap <= rounding,
+                "level {level} chose {byte}, worse by {gap:e}, {} {x:?}",
+                codebooks.assignment()
+            );
+            let codeword = codebooks.codeword(level, chosen);
+            assert!(
+                (0..chosen).all(|k| codebooks.codeword(level, k) != codeword),
+                "level {level}: not the least"
+            );
+            residual.iter_mut().zip(codeword).for_each(|(r, c)| *r -= c);
+        }
     }
 }
 
@@ -46,7 +60,7 @@ proptest! {
         levels in 1usize..6, codewords in 1usize..40, dim in 1usize..40, n in 0usize..300,
         seed in 0u64..1000, assignment in assignments(),
     ) {
-        assert_naive(&codebooks(levels, codewords, dim, assignment), &numbers(n * dim, seed));
+        assert_definition(&codebooks(levels, codewords, dim, assignment), &numbers(n * dim, seed));
     }
 
     #[test]
@@ -62,9 +76,9 @@ proptest! {
         values.extend_from_within(..);
         values.extend(crowd(20, seed + 1).iter().map(|x| x * 1e-7));
         let codebooks = Codebooks::new(values, 2, 20, dim, assignment).unwrap();
-        assert_naive(&codebooks, &crowd(30, seed + 2));
+        assert_definition(&codebooks, &crowd(30, seed + 2));
         // Codewords themselves leave a residual of zero.
-        assert_naive(&codebooks, codebooks.level(0));
+        assert_definition(&codebooks, codebooks.level(0));
     }
 
     #[test]
@@ -134,11 +148,11 @@ fn sizes_that_f32_cannot_multiply_are_encoded_all_the_same() {
         for assignment in [Assignment::Euclidean, Assignment::Cosine] {
             let scaled = |n, seed| numbers(n, seed).iter().map(|x| x * size).collect::<Vec<f32>>();
             let codebooks = Codebooks::new(scaled(2 * 9 * 5, 1), 2, 9, 5, assignment).unwrap();
-            assert_naive(&codebooks, &scaled(50 * 5, 2));
+            assert_definition(&codebooks, &scaled(50 * 5, 2));
             // The cosine knows no size; a distance of such different sizes is beyond f64 as well, but must end.
             let others = numbers(50 * 5, 3);
             match assignment {
-                Assignment::Cosine => assert_naive(&codebooks, &others),
+                Assignment::Cosine => assert_definition(&codebooks, &others),
                 Assignment::Euclidean => assert_eq!(codebooks.encode(&others).unwrap().len(), 50 * 2),
             }
         }
@@ -151,7 +165,7 @@ fn sizes_that_f32_cannot_multiply_are_encoded_all_the_same() {
 #[test]
 fn the_longest_codes_there_are() {
     let codebooks = codebooks(255, 256, 2, Assignment::Euclidean);
-    assert_naive(&codebooks, &numbers(3 * 2, 1));
+    assert_definition(&codebooks, &numbers(3 * 2, 1));
 }
 
 #[test]

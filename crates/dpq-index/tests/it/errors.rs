@@ -158,3 +158,22 @@ fn metric() {
         assert_eq!(metric.to_string().parse::<Metric>().unwrap(), metric);
     }
 }
+
+/// Each product is within f32, but three vectors that cancel each other have products that add up beyond it.
+#[test]
+fn norms_that_overflow_are_refused_before_a_file_is_written() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("x.dpq");
+    let (a, b) = (1.7e19, 1.7e19 * 0.75f32.sqrt());
+    let build = |scale: f32| {
+        let values = [0.0, 0.0, a, 0.0, -a / 2.0, b, -a / 2.0, -b].map(|x| x * scale).to_vec();
+        let codebooks =
+            dpq_codebook::Codebooks::new(values, 4, 1, 2, dpq_codebook::Assignment::Euclidean).unwrap();
+        dpq_index::build(&path, &codebooks, dpq_index::Metric::Euclidean, &[0; 4], None)
+    };
+    let error = build(1.0).unwrap_err().to_string();
+    assert!(error.contains("overflow f32"), "{error}");
+    assert!(!path.exists());
+    build(0.5).unwrap();
+    dpq_index::Index::open(&path).unwrap().verify().unwrap();
+}
