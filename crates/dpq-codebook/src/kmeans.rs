@@ -55,6 +55,10 @@ impl ResidualKMeans {
     ) -> Result<Codebooks, Error> {
         CodeLength::from_levels(self.n_levels)?;
         check_n_codewords(self.n_codewords)?;
+        if self.n_iterations == 0 {
+            let expected = "at least 1".to_owned();
+            return Err(Error::Range { what: "number of iterations", found: 0, expected });
+        }
         if dim == 0 {
             return Err(Error::Range { what: "dimension", found: 0, expected: "at least 1".to_owned() });
         }

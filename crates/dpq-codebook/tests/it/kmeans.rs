@@ -98,6 +98,10 @@ fn what_cannot_be_fitted_is_refused() {
         train(ResidualKMeans { n_levels: 0, ..CONFIG }, &[0.0; 64], 2),
         Err(Error::Range { .. })
     ));
+    assert!(matches!(
+        train(ResidualKMeans { n_iterations: 0, ..CONFIG }, &[0.0; 64], 2),
+        Err(Error::Range { .. })
+    ));
     let many = ResidualKMeans { n_codewords: 257, ..CONFIG };
     assert!(matches!(train(many, &[0.0; 600], 2), Err(Error::Range { .. })));
 }
