@@ -1,6 +1,8 @@
 //! Training, top to bottom.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -66,7 +68,12 @@ pub fn train(
     let fingerprint = data.fingerprint();
     let mut state = match resume && checkpoint.exists() {
         true => State::open(&header, &fingerprint, &checkpoint)?,
-        false => State::new(&header)?,
+        false => {
+            // A model of an earlier run must not be taken for this one's while this one is under way.
+            remove_if_there(&out.join(MODEL))?;
+            remove_if_there(&checkpoint)?;
+            State::new(&header)?
+        }
     };
 
     let device = Device::Cpu;
@@ -181,8 +188,20 @@ pub fn train(
 
     let codebooks = codebooks(&header, &state)?;
     let model = Model { tensors: state.network.tensors(), codebooks, header };
-    model.save(&out.join("model.safetensors"))?;
+    model.save(&out.join(MODEL))?;
     Ok(model)
+}
+
+/// The file that a run ends with.
+const MODEL: &str = "model.safetensors";
+
+fn remove_if_there(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(dpq_file::Error::Io { action: "replace", path: path.to_owned(), source }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 impl TrainSet<'_> {
@@ -223,10 +242,11 @@ impl TrainSet<'_> {
         }
         let fits = config.quantizer.start == Start::ResidualKmeans;
         if fits && self.n_items < config.quantizer.codewords {
-            return Err(Error::Codebooks(dpq_codebook::Error::TooFewFeatures {
-                n_features: self.n_items,
-                n_codewords: config.quantizer.codewords,
-            }));
+            let reason = format!(
+                "found {}, expected at most the {} training images",
+                config.quantizer.codewords, self.n_items
+            );
+            return Err(Error::invalid("quantizer.codewords", reason));
         }
         Ok(())
     }

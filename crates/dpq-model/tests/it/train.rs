@@ -240,7 +240,9 @@ fn configurations_and_data_that_cannot_be_used_are_refused() {
     assert!(error(&random).contains("two-step training fits codebooks"));
     let mut many = good.clone();
     many.quantizer.codewords = 256;
-    assert!(error(&many).contains("200 features cannot fit 256 codewords"));
+    assert!(
+        error(&many).contains("quantizer.codewords: found 256, expected at most the 200 training images")
+    );
     // Random codebooks need no features to start from.
     let random = TrainConfig { schedule: Schedule::Joint { features_first: 0.0 }, ..random };
     let mut random_many = random;
