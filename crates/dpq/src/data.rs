@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Subcommand;
 use dpq_data::{Dataset, ImageShape, Split};
 use dpq_model::Model;
@@ -116,9 +116,4 @@ fn mean_image(dataset: &Dataset, rows: &[u32]) -> Result<Vec<f64>> {
 pub(crate) fn model_shape(model: &Model) -> ImageShape {
     let [channels, height, width] = model.image_shape();
     ImageShape { channels, height, width }
-}
-
-/// Reads one image file in the shape that a model takes.
-pub(crate) fn read_image(path: &std::path::Path, shape: ImageShape) -> Result<Vec<u8>> {
-    dpq_data::read_image(path, shape).with_context(|| format!("cannot use {}", path.display()))
 }

@@ -95,7 +95,7 @@ impl Args {
     }
 
     fn encode_features(&self, codebooks: &Codebooks, path: &Path) -> Result<Encoded> {
-        let features = npy::read_matrix::<f32>(path)?;
+        let features = npy::read_features(path)?;
         ensure!(
             features.columns == codebooks.dim(),
             "{} has features of {} dimensions, the codebooks have {}",

@@ -123,7 +123,13 @@ const BATCH: usize = 64;
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
-        let queries = npy::read_matrix::<f32>(&self.queries)?;
+        let queries = npy::read_features(&self.queries)?;
+        if let Some(out) = &self.out {
+            let inputs = [&self.index, &self.gallery_features, &self.gallery_ids, &self.query_ids];
+            let inputs =
+                inputs.into_iter().flatten().chain([&self.queries, &self.query_labels, &self.gallery_labels]);
+            output::check_out(out, &inputs.map(PathBuf::as_path).collect::<Vec<_>>())?;
+        }
         let judge = Judge::read(&self, queries.rows)?;
         let (mut by_bits, mut features, mut seconds) = (BTreeMap::new(), None, [Duration::ZERO; 2]);
         if let Some(path) = &self.index {
@@ -144,7 +150,7 @@ impl Args {
                 by_bits.insert(bits, judge.evaluate(&queries, &search, &mut seconds)?);
             }
         } else if let Some(path) = &self.gallery_features {
-            let gallery = npy::read_matrix::<f32>(path)?;
+            let gallery = npy::read_features(path)?;
             check_dim(&queries, gallery.columns, &self.queries)?;
             ensure!(
                 gallery.rows == judge.gallery.len(),

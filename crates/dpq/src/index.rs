@@ -95,7 +95,7 @@ impl Command {
             Self::Verify(args) => {
                 let start = Instant::now();
                 let index = Index::open(&args.index)?;
-                index.verify().with_context(|| format!("{} is damaged", args.index.display()))?;
+                index.verify()?;
                 let verified = Verified { items: index.len(), seconds: output::seconds(start) };
                 let text = format!("{}: every byte is right, {} items", args.index.display(), verified.items);
                 output::print(json, &verified, &text)
@@ -107,6 +107,11 @@ impl Command {
 impl BuildArgs {
     fn run(self, json: bool) -> Result<()> {
         let start = Instant::now();
+        let inputs = [Some(&self.codes), Some(&self.codebook), self.ids.as_ref()];
+        output::check_out(
+            &self.out,
+            &inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>(),
+        )?;
         let codebooks = Codebooks::open(&self.codebook)?;
         let codes = npy::read_matrix::<u8>(&self.codes)?;
         ensure!(

@@ -58,6 +58,20 @@ pub(crate) fn read_matrix<T: Element>(path: &Path) -> Result<Matrix<T>> {
     Ok(Matrix { rows, columns, values })
 }
 
+/// Reads features, finite f32 [rows, columns].
+pub(crate) fn read_features(path: &Path) -> Result<Matrix<f32>> {
+    let features = read_matrix::<f32>(path)?;
+    if let Some(at) = features.values.iter().position(|x| !x.is_finite()) {
+        let (row, column) = (at / features.columns, at % features.columns);
+        bail!(
+            "{}: row {row}, column {column} is {}, expected finite numbers",
+            path.display(),
+            features.values[at]
+        );
+    }
+    Ok(features)
+}
+
 /// Reads a one-dimensional array.
 pub(crate) fn read_vector<T: Element>(path: &Path) -> Result<Vec<T>> {
     let (shape, values) = read(path)?;

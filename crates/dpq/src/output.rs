@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -16,6 +16,20 @@ pub(crate) fn print(json: bool, result: &impl Serialize, text: &str) -> Result<(
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("cannot write to stdout"),
     }
+}
+
+/// A line for people on stderr; a reader that has gone away must not end the work.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Refuses to write over what is read.
+pub(crate) fn check_out(out: &Path, inputs: &[&Path]) -> Result<()> {
+    // A file that does not exist is no input.
+    let Ok(out) = out.canonicalize() else { return Ok(()) };
+    let same = inputs.iter().find(|input| input.canonicalize().is_ok_and(|input| input == out));
+    ensure!(same.is_none(), "{} is read by this command, give --out another name", out.display());
+    Ok(())
 }
 
 /// A bar over `n` steps; hidden where stderr is no terminal.

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, group = "query", value_name = "IMAGE", requires = "model")]
     image: Option<PathBuf>,
     /// The model that made the codes
-    #[arg(long, value_name = "SAFETENSORS", requires = "image")]
+    #[arg(long, value_name = "SAFETENSORS", requires = "image", conflicts_with = "queries")]
     model: Option<PathBuf>,
     /// Code length to search at, a multiple of 8 [default: the longest]
     #[arg(long)]
@@ -76,6 +76,11 @@ struct JsonHit {
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
+        if let Some(out) = &self.out {
+            let inputs = [Some(&self.index), self.queries.as_ref(), self.image.as_ref(), self.model.as_ref()];
+            let inputs = inputs.into_iter().chain([self.allow.as_ref(), self.names.as_ref()]).flatten();
+            output::check_out(out, &inputs.map(PathBuf::as_path).collect::<Vec<_>>())?;
+        }
         let index = Index::open(&self.index)?;
         let length = self.bits.map_or(Ok(index.max_length()), CodeLength::from_bits)?;
         let queries = self.queries(&index)?;
@@ -135,7 +140,7 @@ impl Args {
         let dim = index.codebooks().dim();
         match (&self.queries, &self.image, &self.model) {
             (Some(path), ..) => {
-                let queries = npy::read_matrix::<f32>(path)?;
+                let queries = npy::read_features(path)?;
                 ensure!(
                     queries.columns == dim,
                     "{} has queries of {} dimensions, the index has {dim}",
@@ -152,7 +157,7 @@ impl Args {
                     model.codebooks().fingerprint(),
                     index.fingerprint()
                 );
-                let pixels = data::read_image(image, data::model_shape(&model))?;
+                let pixels = dpq_data::read_image(image, data::model_shape(&model))?;
                 Ok(vec![model.forward(&pixels)?.features])
             }
             _ => bail!("give --queries, or --image with --model"),

@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// Where to train
     #[arg(long, default_value = "cpu", value_parser = ["cpu"])]
     device: String,
-    /// Go on from the checkpoint in the run folder
+    /// Go on from the checkpoint in the run folder; without one, start at the first epoch
     #[arg(long)]
     resume: bool,
     /// Print the configuration as TOML and stop
@@ -67,6 +67,9 @@ impl Args {
         };
         let dataset = Dataset::open(data)?;
         output::create_dir(out)?;
+        if self.resume && !out.join("checkpoint.safetensors").exists() {
+            output::note(&format!("no checkpoint in {}, training from the first epoch", out.display()));
+        }
         let bar = output::progress(config.epochs, "epochs");
         let mut log = EpochLog::open(&out.join("epochs.jsonl"), self.resume)?;
         let rows = dataset.split(Split::Train);
@@ -74,7 +77,7 @@ impl Args {
         let mut on_epoch = |report: &EpochReport| {
             bar.set_position(report.epoch as u64 + 1);
             if bar.is_hidden() {
-                eprintln!("{}", describe(report, config.epochs));
+                output::note(&describe(report, config.epochs));
             } else {
                 bar.println(describe(report, config.epochs));
             }
