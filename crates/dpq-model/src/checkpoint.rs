@@ -19,6 +19,8 @@ pub(crate) struct State {
     /// Epochs that are done.
     pub(crate) epoch: usize,
     pub(crate) network: Network,
+    /// Where all of it is.
+    pub(crate) device: Device,
     /// The codebooks as one variable `codebook`, f32 `[L, K, D]`; empty before they start.
     pub(crate) codebook: BTreeMap<String, Var>,
     pub(crate) network_optimizer: Optimizer,
@@ -27,11 +29,13 @@ pub(crate) struct State {
 
 impl State {
     /// The state before the first epoch.
-    pub(crate) fn new(header: &Header) -> Result<Self, Error> {
+    pub(crate) fn new(header: &Header, device: &Device) -> Result<Self, Error> {
         let config = &header.train;
+        let (shape, n_classes) = (header.image_shape, header.n_classes);
         Ok(Self {
             epoch: 0,
-            network: Network::new(&config.network, header.image_shape, header.n_classes, config.seed)?,
+            network: Network::new(&config.network, shape, n_classes, config.seed, device)?,
+            device: device.clone(),
             codebook: BTreeMap::new(),
             network_optimizer: Optimizer::new(config.network_optimizer),
             codebook_optimizer: Optimizer::new(config.codebook_optimizer),
@@ -41,7 +45,7 @@ impl State {
     /// Sets or replaces the codebooks, f32 [L, K, D].
     pub(crate) fn set_codebook(&mut self, config: &TrainConfig, values: Vec<f32>) -> Result<(), Error> {
         let shape = (config.quantizer.levels, config.quantizer.codewords, config.network.dim);
-        self.codebook.insert("codebook".to_owned(), Var::from_vec(values, shape, &Device::Cpu)?);
+        self.codebook.insert("codebook".to_owned(), Var::from_vec(values, shape, &self.device)?);
         Ok(())
     }
 
@@ -51,8 +55,8 @@ impl State {
         for (name, var) in &self.codebook {
             all.push((name.clone(), var.dims().to_vec(), var.as_detached_tensor().flatten_all()?.to_vec1()?));
         }
-        all.extend(buffers("network_optimizer", &self.network_optimizer));
-        all.extend(buffers("codebook_optimizer", &self.codebook_optimizer));
+        all.extend(buffers("network_optimizer", &self.network_optimizer)?);
+        all.extend(buffers("codebook_optimizer", &self.codebook_optimizer)?);
         let metadata = [
             ("format", "dpq-checkpoint".to_owned()),
             ("config", header.to_json()),
@@ -65,7 +69,7 @@ impl State {
     }
 
     /// Reads the state of a run of the same configuration on the same data.
-    pub(crate) fn open(header: &Header, data: &str, path: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(header: &Header, data: &str, path: &Path, device: &Device) -> Result<Self, Error> {
         let file = Container::open(path)?;
         file.verify()?;
         let content = |reason: &str| Error::Content { path: path.to_owned(), reason: reason.to_owned() };
@@ -80,9 +84,9 @@ impl State {
         let number = |key: &str| -> Result<usize, Error> {
             file.metadata(key)?.parse().map_err(|_| content("the checkpoint's counters are no numbers"))
         };
-        let mut state = Self::new(header)?;
+        let mut state = Self::new(header, device)?;
         state.epoch = number("epoch")?;
-        state.network.set(&header.read_tensors(&file, "network.")?)?;
+        state.network.set(&header.read_tensors(&file, "network.", device)?)?;
         state.network_optimizer.n_steps = number("network_optimizer")?;
         state.codebook_optimizer.n_steps = number("codebook_optimizer")?;
         for name in file.names() {
@@ -134,11 +138,12 @@ impl State {
 }
 
 /// An optimiser's buffers: `<prefix>.first.<variable>` and `<prefix>.second.<variable>`.
-fn buffers(prefix: &str, optimizer: &Optimizer) -> Vec<Array> {
-    let buffers = optimizer.buffers.iter().flat_map(|(variable, [first, second])| {
+fn buffers(prefix: &str, optimizer: &Optimizer) -> Result<Vec<Array>, Error> {
+    let all = optimizer.all_buffers()?;
+    let buffers = all.iter().flat_map(|(variable, [first, second])| {
         [("first", first), ("second", second)].map(|(which, values)| {
             (format!("{prefix}.{which}.{variable}"), vec![values.len()], values.clone())
         })
     });
-    buffers.collect()
+    Ok(buffers.collect())
 }

@@ -2,7 +2,8 @@
 //!
 //! [`train`] makes a [`Model`] from images and labels: a network that maps an image to a feature, and codebooks that
 //! approximate features step by step. This crate knows nothing of searching or evaluating, and nothing of where images
-//! come from: [`TrainSet`] asks the caller for them.
+//! come from: [`TrainSet`] asks the caller for them. It runs on the CPU and, with the feature `cuda`, on
+//! NVIDIA GPUs.
 //!
 //! Everything random is a function of the seed, so two runs with one seed, the same data and the same machine give the
 //! same bytes, at one thread and at two.
@@ -20,6 +21,7 @@
 
 mod checkpoint;
 pub mod config;
+mod device;
 mod embeddings;
 mod error;
 pub mod loss;
@@ -34,6 +36,7 @@ mod schedule;
 mod train;
 
 pub use config::TrainConfig;
+pub use device::Device;
 pub use error::{BoxError, Error};
 pub use model::{Model, Output};
 pub use report::{CodewordUsage, EpochReport};

@@ -18,6 +18,7 @@ pub struct Model {
     pub(crate) header: Header,
     pub(crate) tensors: Tensors,
     pub(crate) codebooks: Codebooks,
+    pub(crate) device: Device,
 }
 
 /// What a file's metadata says under `config`.
@@ -47,8 +48,11 @@ const VERSION: &str = "1";
 /// Images that a thread passes through the network at a time: their activations fit the cache.
 const CHUNK: usize = 32;
 
+/// Images that a GPU is given at a time.
+const CUDA_CHUNK: usize = 512;
+
 impl Model {
-    /// Opens a model file.
+    /// Opens a model file, to be run on the CPU; see [`Model::on`].
     ///
     /// # Errors
     /// [`Error::File`] or [`Error::Content`] say what is wrong with the file.
@@ -70,7 +74,7 @@ impl Model {
         let header: Header = serde_json::from_str(file.metadata("config")?)
             .map_err(|error| content(format!("the configuration cannot be read ({error})")))?;
         header.check().map_err(|error| content(error.to_string()))?;
-        let tensors = header.read_tensors(&file, "")?;
+        let tensors = header.read_tensors(&file, "", &Device::Cpu)?;
         let codebooks = Codebooks::from_container(&file)?;
         let quantizer = &header.train.quantizer;
         let found = [codebooks.n_levels(), codebooks.n_codewords(), codebooks.dim()];
@@ -85,7 +89,19 @@ impl Model {
         if file.metadata("fingerprint")? != codebooks.fingerprint() {
             return Err(content("codebooks of another fingerprint than the file says".to_owned()));
         }
-        Ok(Self { header, tensors, codebooks })
+        Ok(Self { header, tensors, codebooks, device: Device::Cpu })
+    }
+
+    /// The same model on another device.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] says why the device cannot be used.
+    pub fn on(mut self, device: crate::Device) -> Result<Self, Error> {
+        self.device = device.open()?;
+        for tensor in self.tensors.values_mut() {
+            *tensor = tensor.to_device(&self.device)?;
+        }
+        Ok(self)
     }
 
     /// Writes a model file.
@@ -127,12 +143,12 @@ impl Model {
     }
 
     /// Runs images u8 `[n, C, H, W]` through the network. An image gives the same bytes at any number of threads and
-    /// whatever images come with it.
+    /// whatever images come with it; another device rounds in another way.
     ///
     /// # Errors
     /// [`Error::Invalid`] unless `images` is whole images.
     pub fn forward(&self, images: &[u8]) -> Result<Output, Error> {
-        self.header.forward(&self.tensors, images)
+        self.header.forward(&self.tensors, images, &self.device)
     }
 }
 
@@ -162,19 +178,21 @@ impl Header {
     }
 
     /// Runs images through the network that `tensors` hold, with mirror images averaged in if the configuration says so.
-    pub(crate) fn forward(&self, tensors: &Tensors, images: &[u8]) -> Result<Output, Error> {
+    pub(crate) fn forward(&self, tensors: &Tensors, images: &[u8], device: &Device) -> Result<Output, Error> {
         let len: usize = self.image_shape.iter().product();
         if !images.len().is_multiple_of(len) {
             let [c, h, w] = self.image_shape;
             let reason = format!("found {} bytes, expected images of {c}x{h}x{w} bytes", images.len());
             return Err(Error::invalid("images", reason));
         }
+        let chunk = if device.is_cpu() { CHUNK } else { CUDA_CHUNK };
         let pass = |images: &[u8]| -> candle_core::Result<Output> {
             let n = images.len() / len;
             // Matrix products of another size may round in another way, so every chunk is a full one.
             let mut images = images.to_vec();
-            images.resize(CHUNK * len, 0);
-            let run = |mirror| network::forward(&self.train.network, tensors, &self.input(&images, mirror)?);
+            images.resize(chunk * len, 0);
+            let input = |mirror| self.input(&images, mirror, device);
+            let run = |mirror| network::forward(&self.train.network, tensors, &input(mirror)?);
             let mut heads = run(false)?;
             if self.train.mirror_average {
                 let mirrored = run(true)?;
@@ -184,14 +202,17 @@ impl Header {
             let values = |tensor: Tensor| tensor.narrow(0, 0, n)?.flatten_all()?.to_vec1();
             Ok(Output { features: values(heads.features)?, logits: values(heads.logits)? })
         };
-        let chunks = images.par_chunks(CHUNK * len).map(pass).collect::<candle_core::Result<Vec<_>>>()?;
+        let chunks: candle_core::Result<Vec<_>> = match device.is_cpu() {
+            true => images.par_chunks(chunk * len).map(pass).collect(),
+            false => images.chunks(chunk * len).map(pass).collect(),
+        };
         let (features, logits): (Vec<_>, Vec<_>) =
-            chunks.into_iter().map(|chunk| (chunk.features, chunk.logits)).unzip();
+            chunks?.into_iter().map(|chunk| (chunk.features, chunk.logits)).unzip();
         Ok(Output { features: features.concat(), logits: logits.concat() })
     }
 
     /// Pixels as the network takes them: f32 `[n, C, H, W]` of mean 0 and deviation 1 over the training images.
-    pub(crate) fn input(&self, images: &[u8], mirror: bool) -> candle_core::Result<Tensor> {
+    pub(crate) fn input(&self, images: &[u8], mirror: bool, device: &Device) -> candle_core::Result<Tensor> {
         let [channels, height, width] = self.image_shape;
         let moments = self.mean.iter().zip(&self.deviation);
         let tables: Vec<[f32; 256]> = moments
@@ -211,7 +232,7 @@ impl Header {
         Tensor::from_vec(
             values,
             (images.len() / (channels * height * width), channels, height, width),
-            &Device::Cpu,
+            device,
         )
     }
 
@@ -220,7 +241,12 @@ impl Header {
     }
 
     /// Reads the network's tensors, each in the shape that the configuration gives it.
-    pub(crate) fn read_tensors(&self, file: &Container, prefix: &str) -> Result<Tensors, Error> {
+    pub(crate) fn read_tensors(
+        &self,
+        file: &Container,
+        prefix: &str,
+        device: &Device,
+    ) -> Result<Tensors, Error> {
         let mut tensors = Tensors::new();
         for (name, shape) in network::shapes(&self.train.network, self.image_shape, self.n_classes) {
             let section = file.section(&format!("{prefix}{name}"))?;
@@ -232,7 +258,7 @@ impl Header {
                 let reason = format!("`{name}` holds {value}, expected finite numbers");
                 return Err(Error::Content { path: file.path().to_owned(), reason });
             }
-            tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
+            tensors.insert(name, Tensor::from_vec(values, shape, device)?);
         }
         Ok(tensors)
     }

@@ -72,6 +72,7 @@ impl Network {
         shape: [usize; 3],
         n_classes: usize,
         seed: u64,
+        device: &Device,
     ) -> Result<Self> {
         let mut network =
             Self { config: config.clone(), variables: BTreeMap::new(), running: Tensors::new() };
@@ -89,6 +90,7 @@ impl Network {
                 Some("gamma" | "var") => constant(1.0)?,
                 _ => constant(0.0)?,
             };
+            let tensor = tensor.to_device(device)?;
             if name.ends_with(".mean") || name.ends_with(".var") {
                 network.running.insert(name, tensor);
             } else {
@@ -116,7 +118,7 @@ impl Network {
         }
         let hidden = self.linear(&x.flatten_from(1)?, "backbone.hidden", true)?;
         let hidden = if self.config.dropout > 0.0 {
-            (&hidden * dropout_mask(hidden.dims2()?, self.config.dropout, seed)?)?
+            (&hidden * dropout_mask(hidden.dims2()?, self.config.dropout, seed)?.to_device(x.device())?)?
         } else {
             hidden
         };

@@ -5,6 +5,8 @@ use std::sync::Mutex;
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Var, bail};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, cuda_backend::cudarc::driver::CudaSlice};
 use rayon::prelude::*;
 
 use crate::config::{Method, OptimizerConfig};
@@ -16,11 +18,38 @@ pub(crate) struct Optimizer {
     pub(crate) n_steps: usize,
     /// Two buffers a variable, by its name: velocity and nothing (SGD), or mean gradient and mean squared gradient (AdamW).
     pub(crate) buffers: BTreeMap<String, [Vec<f32>; 2]>,
+    /// Buffers of variables on a GPU, which move there with the first update.
+    #[cfg(feature = "cuda")]
+    on_cuda: BTreeMap<String, [CudaSlice<f32>; 2]>,
 }
 
 impl Optimizer {
     pub(crate) fn new(config: OptimizerConfig) -> Self {
-        Self { config, n_steps: 0, buffers: BTreeMap::new() }
+        Self {
+            config,
+            n_steps: 0,
+            buffers: BTreeMap::new(),
+            #[cfg(feature = "cuda")]
+            on_cuda: BTreeMap::new(),
+        }
+    }
+
+    /// All buffers, wherever they are.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn all_buffers(&self) -> Result<BTreeMap<String, [Vec<f32>; 2]>> {
+        use candle_core::cuda_backend::WrapErr;
+        let mut all = self.buffers.clone();
+        for (name, [first, second]) in &self.on_cuda {
+            let host = |buffer: &CudaSlice<f32>| buffer.stream().clone_dtoh(buffer).w();
+            all.insert(name.clone(), [host(first)?, host(second)?]);
+        }
+        Ok(all)
+    }
+
+    /// All buffers.
+    #[cfg(not(feature = "cuda"))]
+    pub(crate) fn all_buffers(&self) -> Result<&BTreeMap<String, [Vec<f32>; 2]>> {
+        Ok(&self.buffers)
     }
 
     /// Updates every variable that has a gradient, at `factor` times the configured rate.
@@ -34,17 +63,38 @@ impl Optimizer {
         for (name, var) in variables {
             let Some(gradient) = gradients.get(var) else { continue };
             let rate = self.config.rate * factor * self.group(name);
-            let buffers = self
-                .buffers
-                .entry(name.clone())
-                .or_insert_with(|| [vec![0.0; var.elem_count()], vec![0.0; var.elem_count()]]);
             // Weights decay; biases and the parameters of normalisation do not.
             let decay = if name.ends_with("weight") { self.config.weight_decay } else { 0.0 };
             let keep = (1.0 - rate * decay) as f32;
             let rule = Rule::new(self.config.method, self.n_steps, rate, keep);
-            var.inplace_op2(&gradient.contiguous()?, &Update { rule, buffers: Mutex::new(buffers) })?;
+            let gradient = gradient.contiguous()?;
+            #[cfg(feature = "cuda")]
+            if var.device().is_cuda() {
+                let buffers = self.buffers_on_cuda(name, var)?;
+                var.inplace_op2(&gradient, &CudaUpdate { rule, buffers: Mutex::new(buffers) })?;
+                continue;
+            }
+            let buffers = self
+                .buffers
+                .entry(name.clone())
+                .or_insert_with(|| [vec![0.0; var.elem_count()], vec![0.0; var.elem_count()]]);
+            var.inplace_op2(&gradient, &Update { rule, buffers: Mutex::new(buffers) })?;
         }
         Ok(())
+    }
+
+    /// The buffers of a variable on a GPU: those of a checkpoint, or zeros.
+    #[cfg(feature = "cuda")]
+    fn buffers_on_cuda(&mut self, name: &str, var: &Var) -> Result<&mut [CudaSlice<f32>; 2]> {
+        if !self.on_cuda.contains_key(name) {
+            let device = var.device().as_cuda_device()?;
+            let new = match self.buffers.remove(name) {
+                Some([first, second]) => [device.clone_htod(&first)?, device.clone_htod(&second)?],
+                None => [device.alloc_zeros(var.elem_count())?, device.alloc_zeros(var.elem_count())?],
+            };
+            self.on_cuda.insert(name.to_owned(), new);
+        }
+        Ok(self.on_cuda.get_mut(name).expect("it is there now"))
     }
 
     /// The factor on the rate of a variable.
@@ -60,7 +110,7 @@ impl Optimizer {
 
 /// An update rule with the numbers of one step.
 #[derive(Clone, Copy)]
-enum Rule {
+pub(crate) enum Rule {
     Sgd { momentum: f32, rate: f32, keep: f32 },
     AdamW { betas: [f32; 2], rate: f32, root: f32, epsilon: f32, keep: f32 },
 }
@@ -140,6 +190,35 @@ impl InplaceOp2 for Update<'_> {
             .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
             .for_each(|((w, g), (first, second))| self.rule.apply(w, g, first, second));
         Ok(())
+    }
+}
+
+/// [`Update`] on a GPU.
+#[cfg(feature = "cuda")]
+struct CudaUpdate<'a> {
+    rule: Rule,
+    buffers: Mutex<&'a mut [CudaSlice<f32>; 2]>,
+}
+
+#[cfg(feature = "cuda")]
+impl InplaceOp2 for CudaUpdate<'_> {
+    fn name(&self) -> &'static str {
+        "update"
+    }
+
+    fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<()> {
+        bail!("an operation for CUDA")
+    }
+
+    fn cuda_fwd(
+        &self,
+        w: &mut CudaStorage,
+        w_layout: &Layout,
+        g: &CudaStorage,
+        g_layout: &Layout,
+    ) -> Result<()> {
+        let mut buffers = self.buffers.lock().expect("no update panicked");
+        crate::ops::cuda::update(self.rule, w, w_layout, (g, g_layout), &mut buffers)
     }
 }
 

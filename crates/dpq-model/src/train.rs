@@ -46,16 +46,17 @@ pub type OnEpoch<'a> = dyn FnMut(&EpochReport) -> Result<(), BoxError> + 'a;
 
 /// Trains a network and its codebooks, and writes `model.safetensors` into the folder `out`.
 ///
-/// After each epoch, once `on_epoch` has heard of it, `out` gets a checkpoint. With `resume` a run goes on from there, and
+/// A checkpoint of one device goes on at another. After each epoch, once `on_epoch` has heard of it, `out` gets a checkpoint. With `resume` a run goes on from there, and
 /// ends with the same bytes as one that was never interrupted; without a checkpoint it starts afresh. Setting `stop` ends
 /// the run before its next step.
 ///
 /// # Errors
-/// [`Error::Invalid`] if configuration or data cannot be used, [`Error::Diverged`] if a loss is no longer finite,
+/// [`Error::Invalid`] if configuration, data or device cannot be used, [`Error::Diverged`] if a loss is no longer finite,
 /// [`Error::Interrupted`] if `stop` was set, and what reading images or writing files gives.
 pub fn train(
     config: &TrainConfig,
     data: &TrainSet<'_>,
+    device: crate::Device,
     out: &Path,
     resume: bool,
     stop: &AtomicBool,
@@ -63,20 +64,20 @@ pub fn train(
 ) -> Result<Model, Error> {
     config.check()?;
     data.check(config)?;
+    let device = device.open()?;
     let checkpoint = out.join("checkpoint.safetensors");
     let header = header(config, data)?;
     let fingerprint = data.fingerprint();
     let mut state = match resume && checkpoint.exists() {
-        true => State::open(&header, &fingerprint, &checkpoint)?,
+        true => State::open(&header, &fingerprint, &checkpoint, &device)?,
         false => {
             // A model of an earlier run must not be taken for this one's while this one is under way.
             remove_if_there(&out.join(MODEL))?;
             remove_if_there(&checkpoint)?;
-            State::new(&header)?
+            State::new(&header, &device)?
         }
     };
 
-    let device = Device::Cpu;
     let embeddings = match data.embeddings {
         Some(embeddings) => embeddings.to_vec(),
         None => embeddings::label_embeddings(data.n_classes, config.network.dim, config.seed),
@@ -109,8 +110,8 @@ pub fn train(
             }
             let rows = &order[step * data.n_items / n_steps..(step + 1) * data.n_items / n_steps];
             let images = data.read(rows, &|row| Some(mix(config.seed, &[epoch, row])))?;
-            let x = header.input(&images, false)?;
-            let labels = data.labels_of(rows)?;
+            let x = header.input(&images, false, &device)?;
+            let labels = data.labels_of(rows, &device)?;
             let factor = |schedule: RateSchedule| schedule.factor(epoch * n_steps + step, total_steps);
             for &phase in config.schedule.phases(epoch, config.epochs) {
                 // The terms of the loss: name, weight, value.
@@ -187,7 +188,7 @@ pub fn train(
     }
 
     let codebooks = codebooks(&header, &state)?;
-    let model = Model { tensors: state.network.tensors(), codebooks, header };
+    let model = Model { tensors: state.network.tensors(), codebooks, header, device };
     model.save(&out.join(MODEL))?;
     Ok(model)
 }
@@ -269,11 +270,11 @@ impl TrainSet<'_> {
     }
 
     /// The labels of `rows`, f32 `[n, C]`.
-    fn labels_of(&self, rows: &[usize]) -> candle_core::Result<Tensor> {
+    fn labels_of(&self, rows: &[usize], device: &Device) -> candle_core::Result<Tensor> {
         let c = self.n_classes;
         let labels: Vec<f32> =
             rows.iter().flat_map(|row| &self.labels[row * c..][..c]).map(|&label| f32::from(label)).collect();
-        Tensor::from_vec(labels, (rows.len(), c), &Device::Cpu)
+        Tensor::from_vec(labels, (rows.len(), c), device)
     }
 
     /// Rows read at a time where all are read.
@@ -333,7 +334,7 @@ fn features(header: &Header, state: &State, data: &TrainSet<'_>) -> Result<Vec<f
     let tensors = state.network.tensors();
     let mut features = Vec::new();
     for rows in data.pieces() {
-        features.extend(header.forward(&tensors, &data.read(&rows, &|_| None)?)?.features);
+        features.extend(header.forward(&tensors, &data.read(&rows, &|_| None)?, &state.device)?.features);
     }
     Ok(features)
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use dpq_codebook::{Codebooks, LevelUsage, usage};
 use dpq_data::{Dataset, Split};
-use dpq_model::Model;
+use dpq_model::{Device, Model};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Features, float32 [N, D]
     #[arg(long, group = "input", value_name = "NPY")]
     features: Option<PathBuf>,
+    /// Where the network runs: cpu, or cuda:N in a program built with --features cuda
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Device,
     /// Folder for the results
     #[arg(long, value_name = "DIR")]
     out_dir: PathBuf,
@@ -87,7 +90,7 @@ impl Args {
         let encoded = if let (Some(codebook), Some(features)) = (&self.codebook, &self.features) {
             self.encode_features(&Codebooks::open(codebook)?, features)?
         } else if let Some(model) = &self.model {
-            self.encode_images(&Model::open(model)?)?
+            self.encode_images(&Model::open(model)?.on(self.device)?)?
         } else {
             bail!("--codebook encodes --features, --model encodes --data or --images")
         };

@@ -8,7 +8,7 @@ use std::{fs, io};
 use anyhow::{Context, Result, anyhow};
 use dpq_data::{Augment, Dataset, Split};
 use dpq_model::config::AugmentConfig;
-use dpq_model::{BoxError, EpochReport, TrainConfig, TrainSet};
+use dpq_model::{BoxError, Device, EpochReport, TrainConfig, TrainSet};
 use serde::{Deserialize, Serialize};
 
 use crate::output;
@@ -37,9 +37,9 @@ pub(crate) struct Args {
     /// Decides everything random; the same seed gives the same bytes [default: the configuration's]
     #[arg(long)]
     seed: Option<u64>,
-    /// Where to train
-    #[arg(long, default_value = "cpu", value_parser = ["cpu"])]
-    device: String,
+    /// Where to train: cpu, or cuda:N in a program built with --features cuda
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Device,
     /// Go on from the checkpoint in the run folder; without one, start at the first epoch
     #[arg(long)]
     resume: bool,
@@ -93,6 +93,7 @@ impl Args {
                 image_shape: [shape.channels, shape.height, shape.width],
                 image: &train_image(&dataset, rows, augment(&config)),
             },
+            self.device,
             out,
             self.resume,
             &AtomicBool::new(false),

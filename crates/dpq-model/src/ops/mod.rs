@@ -1,7 +1,7 @@
 //! The layers of the networks as fused operations on f32 tensors: convolution, max pooling, batch normalisation,
 //! linear. On the CPU each is one custom operation with its own gradient: candle's pooling has a wrong one, and its
-//! convolution spends five times as long going backward as forward. Elsewhere (CUDA) the same functions are made of
-//! candle's tensor operations.
+//! convolution spends five times as long going backward as forward. On CUDA (feature `cuda`) they are kernels of our own
+//! too; anywhere else they are made of candle's tensor operations.
 //!
 //! Results are the same bytes at every thread count: work is cut into pieces that depend on the shapes alone, and
 //! partial sums are added in a fixed order. Work runs in rayon's current pool.
@@ -19,6 +19,8 @@ use patches::Geometry;
 use pool::{MaxPool, Windows};
 
 mod conv;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod gemm;
 mod layout;
 mod linear;
@@ -45,6 +47,10 @@ pub fn conv2d(
     let geometry = check_conv(x, weight, bias, stride, padding)?;
     if x.device().is_cpu() {
         return conv_on_cpu(x, weight, bias, geometry, None, relu);
+    }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return conv_on_cuda(x, weight, bias, geometry, (1, 1), relu);
     }
     activate(portable::conv2d(x, weight, bias, stride, padding)?, relu)
 }
@@ -73,6 +79,10 @@ pub fn conv2d_pool(
         let windows = Windows { channels: geometry.n_out, height, width, kernel, stride };
         return conv_on_cpu(x, weight, bias, geometry, Some(windows), relu);
     }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return conv_on_cuda(x, weight, bias, geometry, pool, relu);
+    }
     let y = portable::conv2d(x, weight, bias, stride, padding)?;
     activate(portable::max_pool2d(&y, pool.0, pool.1)?, relu)
 }
@@ -89,9 +99,13 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let (_, channels, height, width) = x.dims4()?;
     check_f32(&[x])?;
     check_pool([height, width], (kernel, stride))?;
+    let windows = Windows { channels, height, width, kernel, stride };
     if x.device().is_cpu() {
-        let windows = Windows { channels, height, width, kernel, stride };
         return x.contiguous()?.apply_op1(MaxPool { windows, taps: OnceLock::new() });
+    }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return x.contiguous()?.apply_op1(cuda::MaxPool { windows, taps: OnceLock::new() });
     }
     portable::max_pool2d(x, kernel, stride)
 }
@@ -121,6 +135,14 @@ pub fn batch_norm(
         let tensor = |values: &[f32]| Tensor::new(values, x.device());
         return Ok((y, tensor(&moments.mean)?, tensor(&moments.variance)?));
     }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let moments = Arc::new(OnceLock::new());
+        let op = cuda::BatchNorm { eps, relu, moments: moments.clone() };
+        let y = x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)?;
+        let (mean, variance) = cuda::BatchNorm::mean_and_variance(&moments, gamma)?;
+        return Ok((y, mean, variance));
+    }
     let (y, mean, variance) = portable::batch_norm(x, gamma, beta, eps)?;
     Ok((activate(y, relu)?, mean, variance))
 }
@@ -128,7 +150,7 @@ pub fn batch_norm(
 /// `x · scale + shift` by channel, then a ReLU if `relu` is set: batch normalisation at inference, with
 /// scale = gamma / √(variance + eps) and shift = beta − mean · scale.
 ///
-/// Shapes: x `[b, c, h, w]` or `[b, c]`; scale, shift `[c]`. On the CPU it has no gradient, and `backward` says so.
+/// Shapes: x `[b, c, h, w]` or `[b, c]`; scale, shift `[c]`. It has no gradient, and `backward` says so.
 ///
 /// # Errors
 /// Shapes that do not fit, or a type other than f32.
@@ -136,6 +158,11 @@ pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Re
     check_channels(x, scale, shift)?;
     if x.device().is_cpu() {
         return x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, ScaleShift { relu });
+    }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let op = cuda::ScaleShift { relu };
+        return x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, op);
     }
     activate(portable::scale_shift(x, scale, shift)?, relu)
 }
@@ -157,6 +184,11 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) ->
         let bias = bias_or_zeros(bias, n_out, x.device())?;
         return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, Linear { relu });
     }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let bias = bias_or_zeros(bias, n_out, x.device())?;
+        return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, cuda::Linear { relu });
+    }
     activate(portable::linear(x, weight, bias)?, relu)
 }
 
@@ -170,6 +202,25 @@ fn conv_on_cpu(
 ) -> Result<Tensor> {
     let bias = bias_or_zeros(bias, geometry.n_out, x.device())?;
     let op = Conv { geometry, pool, relu, taps: OnceLock::new() };
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, op)
+}
+
+#[cfg(feature = "cuda")]
+fn conv_on_cuda(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    geometry: Geometry,
+    (kernel, stride): (usize, usize),
+    relu: bool,
+) -> Result<Tensor> {
+    let [height, width] = geometry.out;
+    let windows = Windows { channels: geometry.n_out, height, width, kernel, stride };
+    let has_bias = bias.is_some();
+    // Without a bias something of its type stands in for it; it is not read and gets no gradient.
+    let bias =
+        bias.map_or_else(|| Ok(weight.detach().flatten_all()?.narrow(0, 0, 1)?), Tensor::contiguous)?;
+    let op = cuda::Conv { geometry, windows, relu, has_bias, taps: OnceLock::new() };
     x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, op)
 }
 

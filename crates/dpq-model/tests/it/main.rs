@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod golden;
 mod loss;
 mod ops;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dpq_codebook::Assignment;
 use dpq_file::{Container, Section};
 use dpq_model::config::{NetworkConfig, QuantizerConfig, Schedule, Start};
-use dpq_model::{EpochReport, Error, Model, TrainConfig, TrainSet, train};
+use dpq_model::{Device, EpochReport, Error, Model, TrainConfig, TrainSet, train};
 use tempfile::TempDir;
 
 const N: usize = 200;
@@ -45,15 +45,19 @@ fn image(row: usize, seed: Option<u64>, out: &mut [u8]) {
     }
 }
 
-struct Run<'a> {
-    resume: bool,
-    embeddings: Option<&'a [f32]>,
+pub(crate) struct Run<'a> {
+    pub(crate) resume: bool,
+    pub(crate) embeddings: Option<&'a [f32]>,
     /// Sets `stop` after this many epochs.
-    stop_after: Option<usize>,
-    on_epoch: &'a mut dyn FnMut(&EpochReport),
+    pub(crate) stop_after: Option<usize>,
+    pub(crate) on_epoch: &'a mut dyn FnMut(&EpochReport),
 }
 
-fn run(config: &TrainConfig, out: &Path, run: Run<'_>) -> Result<Model, Error> {
+fn run(config: &TrainConfig, out: &Path, how: Run<'_>) -> Result<Model, Error> {
+    run_on(Device::Cpu, config, out, how)
+}
+
+pub(crate) fn run_on(device: Device, config: &TrainConfig, out: &Path, run: Run<'_>) -> Result<Model, Error> {
     let labels: Vec<u8> =
         (0..N).flat_map(|row| if row.is_multiple_of(2) { [1, 0] } else { [0, 1] }).collect();
     let data = TrainSet {
@@ -69,7 +73,7 @@ fn run(config: &TrainConfig, out: &Path, run: Run<'_>) -> Result<Model, Error> {
     };
     let stop = AtomicBool::new(false);
     let mut epochs = 0;
-    train(config, &data, out, run.resume, &stop, &mut |report| {
+    train(config, &data, device, out, run.resume, &stop, &mut |report| {
         epochs += 1;
         stop.store(run.stop_after == Some(epochs), Ordering::Relaxed);
         (run.on_epoch)(report);

@@ -1,0 +1,280 @@
+//! Convolution, fused with bias, max pooling and ReLU, and max pooling alone.
+//!
+//! A group of images at a time is unrolled into patches [K, images · positions] and multiplied with the weights
+//! [co, K] in one matrix product.
+
+use std::sync::OnceLock;
+
+use candle_core::cuda_backend::CudaDevice;
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, CudaViewMut};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
+
+use super::super::patches::Geometry;
+use super::super::pool::Windows;
+use super::{Matrix, gemm, grid, ints, launch, room, storage, tensor, tensor_values, threads, values};
+
+/// Elements of patches that are in memory at a time: half a gigabyte.
+const PATCHES: usize = 1 << 27;
+
+/// (x, weight, bias), as the operation on the CPU.
+pub(crate) struct Conv {
+    pub(crate) geometry: Geometry,
+    pub(crate) windows: Windows,
+    pub(crate) relu: bool,
+    pub(crate) has_bias: bool,
+    /// Which taps won in pooling.
+    pub(crate) taps: OnceLock<CudaSlice<u8>>,
+}
+
+/// Pooling as kernels take it: of images that lie channel by channel, or image by image.
+fn pooling(windows: &Windows, batch: usize, channels_first: bool, relu: bool) -> Result<[i32; 11]> {
+    let &Windows { channels, height, width, kernel, stride } = windows;
+    let plane = height * width;
+    let [image, channel] = if channels_first { [plane, batch * plane] } else { [channels * plane, plane] };
+    ints([batch * channels * plane])?;
+    ints([
+        batch,
+        channels,
+        height,
+        width,
+        image,
+        channel,
+        kernel,
+        stride,
+        windows.out_height(),
+        windows.out_width(),
+        relu.into(),
+    ])
+}
+
+impl Conv {
+    fn n_positions(&self) -> usize {
+        self.geometry.n_positions()
+    }
+
+    /// Images in a group.
+    fn group(&self) -> usize {
+        (PATCHES / (self.geometry.patch_len() * self.n_positions()).max(1)).max(1)
+    }
+
+    fn sizes(&self, batch: usize) -> Result<[i32; 10]> {
+        let Geometry { image: [c, h, w], kernel: [kh, kw], stride, padding, out: [oh, ow], .. } =
+            self.geometry;
+        ints([batch * c * h * w, batch * oh * ow])?;
+        ints([batch, c, h, w, kh, kw, stride, padding, oh, ow])
+    }
+
+    fn unfold(
+        &self,
+        device: &CudaDevice,
+        x: &CudaView<f32>,
+        batch: usize,
+        patches: &mut CudaSlice<f32>,
+    ) -> Result<()> {
+        let columns = batch * self.n_positions();
+        let config = grid(columns.div_ceil(256), self.geometry.image[0], 256);
+        launch!(device, "unfold", config, patches, x, &self.sizes(batch)?);
+        Ok(())
+    }
+
+    fn forward(
+        &self,
+        device: &CudaDevice,
+        [x, weight, bias]: [&CudaView<f32>; 3],
+        batch: usize,
+    ) -> Result<CudaSlice<f32>> {
+        let (k, co, positions) = (self.geometry.patch_len(), self.geometry.n_out, self.n_positions());
+        let (image_len, out_len) = (self.geometry.image_len(), self.windows.out_len());
+        let group = self.group().min(batch);
+        let mut y = room(device, batch * out_len)?;
+        let n_taps = if self.windows.kernel > 1 { batch * out_len } else { 1 };
+        let mut taps = device.alloc_zeros::<u8>(n_taps)?;
+        let mut patches = room(device, k * group * positions)?;
+        let mut product = room(device, co * group * positions)?;
+        for first in (0..batch).step_by(group) {
+            let n = group.min(batch - first);
+            self.unfold(device, &x.slice(first * image_len..(first + n) * image_len), n, &mut patches)?;
+            gemm(
+                device,
+                Matrix::new(weight, co, k),
+                Matrix::new(&patches.as_view(), k, n * positions),
+                &mut product.as_view_mut(),
+                false,
+            )?;
+            let out = first * out_len..(first + n) * out_len;
+            let mut taps = taps.slice_mut(if self.windows.kernel > 1 { out.clone() } else { 0..1 });
+            launch!(
+                device,
+                "pool",
+                threads(n * out_len),
+                &mut y.slice_mut(out),
+                &mut taps,
+                &product,
+                bias,
+                &i32::from(self.has_bias),
+                &pooling(&self.windows, n, true, self.relu)?,
+            );
+        }
+        // `forward` runs once for each `Conv`.
+        let _ = self.taps.set(taps);
+        Ok(y)
+    }
+
+    /// Gradients of x (empty if it is not asked for), weight and bias.
+    fn backward(
+        &self,
+        device: &CudaDevice,
+        [x, weight, y, grad]: [&CudaView<f32>; 4],
+        batch: usize,
+        with_x: bool,
+    ) -> Result<[CudaSlice<f32>; 3]> {
+        let (k, co, positions) = (self.geometry.patch_len(), self.geometry.n_out, self.n_positions());
+        let (image_len, out_len) = (self.geometry.image_len(), self.windows.out_len());
+        let group = self.group().min(batch);
+        let taps = self.taps.get().expect("the forward pass ran before the backward pass");
+        let mut grad_x = room(device, if with_x { batch * image_len } else { 1 })?;
+        let mut grad_weight = room(device, co * k)?;
+        let mut grad_bias = room(device, co)?;
+        let mut patches = room(device, k * group * positions)?;
+        let mut product = room(device, co * group * positions)?;
+        for first in (0..batch).step_by(group) {
+            let n = group.min(batch - first);
+            let out = first * out_len..(first + n) * out_len;
+            launch!(
+                device,
+                "pool_backward",
+                threads(n * co * positions),
+                &mut product,
+                &grad.slice(out.clone()),
+                &y.slice(out.clone()),
+                &taps.slice(if self.windows.kernel > 1 { out } else { 0..1 }),
+                &pooling(&self.windows, n, true, self.relu)?,
+            );
+            self.unfold(device, &x.slice(first * image_len..(first + n) * image_len), n, &mut patches)?;
+            gemm(
+                device,
+                Matrix::new(&product.as_view(), co, n * positions),
+                Matrix::new(&patches.as_view(), k, n * positions).transposed(),
+                &mut grad_weight.as_view_mut(),
+                first > 0,
+            )?;
+            if self.has_bias {
+                let (columns, add) = (ints([n * positions])?[0], i32::from(first > 0));
+                launch!(device, "row_sums", grid(co, 1, 256), &mut grad_bias, &product, &columns, &add);
+            }
+            if with_x {
+                gemm(
+                    device,
+                    Matrix::new(weight, co, k).transposed(),
+                    Matrix::new(&product.as_view(), co, n * positions),
+                    &mut patches.as_view_mut(),
+                    false,
+                )?;
+                let mut grad_x: CudaViewMut<f32> =
+                    grad_x.slice_mut(first * image_len..(first + n) * image_len);
+                launch!(device, "fold", threads(n * image_len), &mut grad_x, &patches, &self.sizes(n)?);
+            }
+        }
+        Ok([grad_x, grad_weight, grad_bias])
+    }
+}
+
+impl CustomOp3 for Conv {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        bail!("an operation for CUDA")
+    }
+
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (device, batch) = (&x.device, x_layout.dims()[0]);
+        let (x, weight) = (values(x, x_layout)?, values(weight, weight_layout)?);
+        let y = self.forward(device, [&x, &weight, &values(bias, bias_layout)?], batch)?;
+        let windows = &self.windows;
+        let shape = (batch, windows.channels, windows.out_height(), windows.out_width());
+        Ok((storage(device, y), shape.into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (device, grad) = (x.device().as_cuda_device()?, grad.contiguous()?);
+        let (x_storage, x_layout) = x.storage_and_layout();
+        let (weight_storage, weight_layout) = weight.storage_and_layout();
+        let (y_storage, y_layout) = y.storage_and_layout();
+        let (grad_storage, grad_layout) = grad.storage_and_layout();
+        let inputs = [
+            &tensor_values(&x_storage, x_layout)?,
+            &tensor_values(&weight_storage, weight_layout)?,
+            &tensor_values(&y_storage, y_layout)?,
+            &tensor_values(&grad_storage, grad_layout)?,
+        ];
+        let [grad_x, grad_weight, grad_bias] = self.backward(device, inputs, x.dim(0)?, x.track_op())?;
+        let wanted = |of: &Tensor, values| of.track_op().then(|| tensor(device, values, of.shape()));
+        Ok((wanted(x, grad_x), wanted(weight, grad_weight), wanted(bias, grad_bias)))
+    }
+}
+
+/// Max pooling of a tensor `[b, c, h, w]`.
+pub(crate) struct MaxPool {
+    pub(crate) windows: Windows,
+    pub(crate) taps: OnceLock<CudaSlice<u8>>,
+}
+
+impl CustomOp1 for MaxPool {
+    fn name(&self) -> &'static str {
+        "max_pool2d"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("an operation for CUDA")
+    }
+
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (device, windows, batch) = (&x.device, &self.windows, layout.dims()[0]);
+        let n = batch * windows.out_len();
+        let (mut y, mut taps) = (room(device, n)?, device.alloc_zeros::<u8>(n)?);
+        let x = values(x, layout)?;
+        let sizes = pooling(windows, batch, false, false)?;
+        launch!(device, "pool", threads(n), &mut y, &mut taps, &x, &x, &0i32, &sizes);
+        // `cuda_fwd` runs once for each `MaxPool`.
+        let _ = self.taps.set(taps);
+        let shape = (batch, windows.channels, windows.out_height(), windows.out_width());
+        Ok((storage(device, y), shape.into()))
+    }
+
+    fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let (device, grad) = (x.device().as_cuda_device()?, grad.contiguous()?);
+        let taps = self.taps.get().expect("the forward pass ran before the backward pass");
+        let (y_storage, y_layout) = y.storage_and_layout();
+        let (grad_storage, grad_layout) = grad.storage_and_layout();
+        let (y, grads) = (tensor_values(&y_storage, y_layout)?, tensor_values(&grad_storage, grad_layout)?);
+        let mut grad_x = room(device, x.elem_count())?;
+        let sizes = pooling(&self.windows, x.dim(0)?, false, false)?;
+        launch!(device, "pool_backward", threads(x.elem_count()), &mut grad_x, &grads, &y, taps, &sizes);
+        Ok(Some(tensor(device, grad_x, x.shape())))
+    }
+}

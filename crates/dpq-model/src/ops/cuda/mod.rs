@@ -1,0 +1,151 @@
+//! The operations on CUDA: our own kernels, compiled by NVRTC when they are first needed, and cuBLAS.
+//!
+//! Everything runs in the one stream of the device, so results need no further ordering. Matrix products are full f32.
+
+use std::sync::OnceLock;
+
+use candle_core::cuda_backend::cudarc::cublas::sys::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
+use candle_core::cuda_backend::cudarc::cublas::{Gemm, GemmConfig};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaSlice, CudaView, CudaViewMut, LaunchConfig,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::compile_ptx;
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaStorage, Layout, Result, Shape, Storage, Tensor, bail};
+
+pub(crate) use conv::{Conv, MaxPool};
+pub(crate) use linear::Linear;
+pub(crate) use norm::{BatchNorm, ScaleShift};
+pub(crate) use update::update;
+
+mod conv;
+mod linear;
+mod norm;
+mod update;
+
+/// Threads in a block.
+const BLOCK: u32 = 256;
+
+/// One of the kernels in `kernels.cu`.
+fn kernel(device: &CudaDevice, name: &str) -> Result<CudaFunction> {
+    static PTX: OnceLock<std::result::Result<String, String>> = OnceLock::new();
+    let compile = || compile_ptx(include_str!("kernels.cu")).map(|ptx| ptx.to_src());
+    match PTX.get_or_init(|| compile().map_err(|error| format!("{error:?}"))) {
+        Ok(ptx) => Ok(device.get_or_load_custom_func(name, "dpq", ptx)?.into_cuda_function()),
+        Err(error) => bail!("the CUDA kernels cannot be compiled: {error}"),
+    }
+}
+
+/// Launches a kernel in the device's stream.
+macro_rules! launch {
+    ($device:expr, $name:literal, $config:expr, $($argument:expr),* $(,)?) => {{
+        use candle_core::cuda_backend::WrapErr;
+        use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
+        let (stream, function) = ($device.cuda_stream(), super::kernel($device, $name)?);
+        // SAFETY: the arguments are those that kernels.cu declares, and the arrays have the lengths it names there.
+        #[expect(unsafe_code)]
+        let launched = unsafe { stream.launch_builder(&function)$(.arg($argument))*.launch($config) };
+        launched.w()?;
+    }};
+}
+use launch;
+
+/// A thread for each of `n` things.
+fn threads(n: usize) -> LaunchConfig {
+    grid(n.div_ceil(BLOCK as usize), 1, BLOCK)
+}
+
+fn grid(x: usize, y: usize, block: u32) -> LaunchConfig {
+    LaunchConfig { grid_dim: (x as u32, y as u32, 1), block_dim: (block, 1, 1), shared_mem_bytes: 0 }
+}
+
+/// Sizes as kernels take them, where every index fits an `int`.
+fn ints<const N: usize>(sizes: [usize; N]) -> Result<[i32; N]> {
+    if sizes.iter().any(|&size| size > i32::MAX as usize) {
+        bail!("a tensor of more than {} elements is too large for the CUDA kernels", i32::MAX);
+    }
+    Ok(sizes.map(|size| size as i32))
+}
+
+/// Room for `n` elements, which a kernel fills.
+fn room(device: &CudaDevice, n: usize) -> Result<CudaSlice<f32>> {
+    // SAFETY: whoever asks for it has every element written before it is read.
+    #[expect(unsafe_code)]
+    unsafe {
+        device.alloc::<f32>(n)
+    }
+}
+
+/// The values of a contiguous f32 tensor.
+fn values<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, f32>> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(storage.as_cuda_slice::<f32>()?.slice(start..end)),
+        None => bail!("expected a contiguous tensor, found strides {:?}", layout.stride()),
+    }
+}
+
+/// [`values`] of a tensor's storage.
+fn tensor_values<'a>(storage: &'a Storage, layout: &Layout) -> Result<CudaView<'a, f32>> {
+    match storage {
+        Storage::Cuda(storage) => values(storage, layout),
+        _ => bail!("expected a tensor on a CUDA device"),
+    }
+}
+
+fn storage(device: &CudaDevice, values: CudaSlice<f32>) -> CudaStorage {
+    CudaStorage::wrap_cuda_slice(values, device.clone())
+}
+
+/// A tensor outside the graph of gradients.
+fn tensor(device: &CudaDevice, values: CudaSlice<f32>, shape: impl Into<Shape>) -> Tensor {
+    Tensor::from_storage(Storage::Cuda(storage(device, values)), shape, BackpropOp::none(), false)
+}
+
+/// A row-major matrix, or its transpose.
+struct Matrix<'a> {
+    values: &'a CudaView<'a, f32>,
+    shape: [usize; 2],
+    transposed: bool,
+}
+
+impl<'a> Matrix<'a> {
+    fn new(values: &'a CudaView<'a, f32>, n_rows: usize, n_columns: usize) -> Self {
+        assert!(values.len() >= n_rows * n_columns, "a matrix larger than its array");
+        Self { values, shape: [n_rows, n_columns], transposed: false }
+    }
+
+    fn transposed(self) -> Self {
+        Self { transposed: true, ..self }
+    }
+
+    fn dims(&self) -> [usize; 2] {
+        let [m, n] = self.shape;
+        if self.transposed { [n, m] } else { [m, n] }
+    }
+}
+
+/// Writes the product a · b into `out`, row-major, or adds it to what is there.
+fn gemm(device: &CudaDevice, a: Matrix, b: Matrix, out: &mut CudaViewMut<f32>, add: bool) -> Result<()> {
+    let ([m, k], [k_b, n]) = (a.dims(), b.dims());
+    assert!(k == k_b && out.len() >= m * n, "matrix shapes do not fit");
+    let operation = |matrix: &Matrix| if matrix.transposed { CUBLAS_OP_T } else { CUBLAS_OP_N };
+    let [m, n, k, lda, ldb] = ints([m, n, k, a.shape[1], b.shape[1]])?;
+    // cuBLAS thinks in columns: there, the row-major product is bᵀ · aᵀ.
+    let config = GemmConfig {
+        transa: operation(&b),
+        transb: operation(&a),
+        m: n,
+        n: m,
+        k,
+        alpha: 1.0,
+        lda: ldb,
+        ldb: lda,
+        beta: if add { 1.0 } else { 0.0 },
+        ldc: n,
+    };
+    // SAFETY: the arrays are as long as the shapes say, which the assertions check.
+    #[expect(unsafe_code)]
+    let product = unsafe { device.cublas_handle().gemm(config, b.values, a.values, out) };
+    product.w()
+}
