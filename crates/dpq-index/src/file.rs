@@ -10,7 +10,7 @@ use dpq_codebook::{CodeLength, Codebooks, LookupTable};
 use dpq_file::{Container, Dtype, Section};
 
 use crate::Error;
-use crate::layout::{FORMAT, Kind, Layout, Metric, VERSION, plane_name};
+use crate::layout::{FORMAT, Kind, Layout, Metric, VERSION, cross_name, plane_name};
 use crate::norms::{Norms, Quantizer, own_norms};
 
 /// An index: codes sorted and memory-mapped, searched exactly at any length.
@@ -20,6 +20,8 @@ pub struct Index {
     pub(crate) container: Container,
     pub(crate) layout: Layout,
     pub(crate) codebooks: Codebooks,
+    /// Where each row starts, and the last one ends.
+    rows: Vec<usize>,
     /// Squared norms of the codewords, `[L, K]`; empty unless the metric is Euclidean.
     own_norms: Vec<f32>,
     /// One for each length with a cross section.
@@ -152,7 +154,8 @@ impl Index {
             })
             .collect::<Result<_, Error>>()?;
         let own_norms = if metric == Metric::Euclidean { own_norms(&codebooks) } else { Vec::new() };
-        Ok(Self { container, layout, codebooks, own_norms, cross })
+        let rows = rows(&layout, Integers::new(container.section("cells")?));
+        Ok(Self { container, layout, codebooks, rows, own_norms, cross })
     }
 
     /// Returns access to the sections.
@@ -161,11 +164,18 @@ impl Index {
         let layout = self.layout;
         View {
             layout,
+            rows: &self.rows,
             cells: Integers::new(section("cells")),
             planes: (1..layout.n_levels).map(|level| section(&plane_name(level)).bytes).collect(),
             starts: layout.has_starts().then(|| Integers::new(section("starts"))),
             ids: Integers::new(section("ids")),
             id_min: Integers::new(section("id_min")),
+            sample: section("sample").bytes,
+            cross: layout
+                .cross_lengths()
+                .zip(&self.cross)
+                .map(|(n, &quantizer)| (section(&cross_name(n)).bytes, quantizer))
+                .collect(),
             norms: (layout.metric == Metric::Euclidean).then(|| {
                 let (gram, _) = section("gram").bytes.as_chunks();
                 Norms::new(&self.own_norms, gram, layout.n_codewords)
@@ -215,25 +225,44 @@ fn section_error(container: &Container, section: &str, reason: String) -> Error 
 /// The sections of an index, and access to them that stays inside whatever the bytes say.
 pub(crate) struct View<'a> {
     pub(crate) layout: Layout,
+    rows: &'a [usize],
     pub(crate) cells: Integers<'a>,
     /// Levels 1, 2, ….
     pub(crate) planes: Vec<&'a [u8]>,
     pub(crate) starts: Option<Integers<'a>>,
     pub(crate) ids: Integers<'a>,
     pub(crate) id_min: Integers<'a>,
+    /// The codes at some positions, row by row.
+    pub(crate) sample: &'a [u8],
+    /// For each length of 3 levels or more: the cross terms and what they stand for. Euclidean only.
+    pub(crate) cross: Vec<(&'a [u8], Quantizer)>,
     pub(crate) norms: Option<Norms<'a>>,
 }
 
 impl View<'_> {
-    /// Yields the first byte and the positions of each row, ascending and disjoint.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = (u8, Range<usize>)> {
-        let n_cells = self.layout.n_cells() / 256;
-        (0..=255).zip(self.ranges(n_cells))
+    /// Returns the positions of the codes that begin with `first`.
+    pub(crate) fn row(&self, first: u8) -> Range<usize> {
+        self.rows[usize::from(first)]..self.rows[usize::from(first) + 1]
     }
 
-    /// Yields the first two bytes and the positions of each cell, ascending and disjoint, for two levels or more.
-    pub(crate) fn cells(&self) -> impl Iterator<Item = ([u8; 2], Range<usize>)> {
-        (0..=u16::MAX).map(u16::to_be_bytes).zip(self.ranges(1))
+    /// Returns the first byte of the code at `position`, and the positions of its row.
+    pub(crate) fn row_of(&self, position: usize) -> (u8, Range<usize>) {
+        let first = (self.rows.partition_point(|&start| start <= position) - 1).min(255) as u8;
+        (first, self.row(first))
+    }
+
+    /// Yields the first byte and the positions of each row, ascending and disjoint.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (u8, Range<usize>)> {
+        (0..=255).map(|first| (first, self.row(first)))
+    }
+
+    /// Returns the positions of the codes that begin with `first` and `second`, for two levels or more, without what lies
+    /// before `from`: with the end of the last cell for `from`, the cells of a damaged directory are disjoint too.
+    pub(crate) fn cell(&self, first: u8, second: u8, from: usize) -> Range<usize> {
+        let (cell, row) = (usize::from(first) << 8 | usize::from(second), self.row(first));
+        let inside = |entry: usize| self.cells.get(entry).min(row.end as u64) as usize;
+        let start = inside(cell).max(from);
+        start..inside(cell + 1).max(start)
     }
 
     /// Yields all positions with the first byte of their codes.
@@ -246,31 +275,35 @@ impl View<'_> {
         if level == 0 { first } else { self.planes[level - 1][position] }
     }
 
-    /// Yields the positions of every `n_cells` cells.
-    fn ranges(&self, n_cells: usize) -> impl Iterator<Item = Range<usize>> {
-        let n_positions = self.layout.n_positions();
-        let mut start = 0;
-        (n_cells..=self.layout.n_cells()).step_by(n_cells).map(move |cell| {
-            // Never going back makes the ranges of a damaged directory disjoint too: no position comes twice.
-            let end = self.cells.get(cell).min(n_positions as u64) as usize;
-            let range = start..end.max(start);
-            start = range.end;
-            range
-        })
-    }
-
-    /// Returns a function from positions to the items there; called with ascending, disjoint ranges it returns such ranges.
+    /// Returns a function from disjoint ranges of positions to the items there.
     pub(crate) fn items(&self) -> impl FnMut(Range<usize>) -> Range<usize> {
-        let mut last = 0;
+        // In a damaged file items may belong to many positions. There are never more than these.
+        let mut n_left = self.layout.n_items as u64;
         move |positions| match &self.starts {
             None => positions,
             Some(starts) => {
-                let start = starts.get(positions.start).clamp(last, self.layout.n_items as u64);
-                last = starts.get(positions.end).clamp(start, self.layout.n_items as u64);
-                start as usize..last as usize
+                let start = starts.get(positions.start).min(self.layout.n_items as u64);
+                let end =
+                    starts.get(positions.end).clamp(start, self.layout.n_items as u64).min(start + n_left);
+                n_left -= end - start;
+                start as usize..end as usize
             }
         }
     }
+}
+
+/// Returns where each row starts and the last one ends, ascending whatever the directory says.
+fn rows(layout: &Layout, cells: Integers) -> Vec<usize> {
+    let mut last = 0;
+    let starts = (0..=layout.n_cells()).step_by(layout.n_cells() / 256);
+    let mut rows: Vec<usize> = starts
+        .map(|cell| {
+            last = cells.get(cell).clamp(last, layout.n_positions() as u64);
+            last as usize
+        })
+        .collect();
+    rows[0] = 0;
+    rows
 }
 
 /// A section of whole numbers, four or eight bytes each.

@@ -8,12 +8,29 @@ use crate::{Error, Index};
 /// A set of items of one index, one bit each, made by [`Index::allow`] or [`Index::deny`].
 pub struct Filter {
     words: Vec<u64>,
+    /// The items that pass, ascending, unless there are many.
+    few: Option<Vec<Place>>,
     n_allowed: usize,
     /// Number of items and checksum of `ids`: the bits mean the same items exactly where these agree.
     index: (usize, String),
 }
 
+/// Where an item and its code are.
+pub(crate) struct Place {
+    pub(crate) first: u8,
+    pub(crate) position: usize,
+    pub(crate) item: usize,
+}
+
+/// The most items that are listed.
+const FEW: usize = 1 << 16;
+
 impl Filter {
+    /// Returns the items that pass, unless they are many.
+    pub(crate) fn few(&self) -> Option<&[Place]> {
+        self.few.as_deref()
+    }
+
     /// Returns the number of items that pass.
     pub fn len(&self) -> usize {
         self.n_allowed
@@ -22,6 +39,11 @@ impl Filter {
     /// Tells whether no item passes.
     pub fn is_empty(&self) -> bool {
         self.n_allowed == 0
+    }
+
+    /// Tells whether an item passes.
+    pub(crate) fn has(&self, item: usize) -> bool {
+        self.words[item / 64] >> (item % 64) & 1 == 1
     }
 
     /// Yields the longest runs of items in `items` that pass.
@@ -66,15 +88,26 @@ impl Index {
     }
 
     fn filter(&self, passes: impl Fn(u64) -> bool) -> Filter {
+        let view = self.view();
         let mut words = vec![0; self.len().div_ceil(64)];
         let mut n_allowed = 0;
-        for (item, id) in self.view().ids.iter().enumerate() {
+        for (item, id) in view.ids.iter().enumerate() {
             if passes(id) {
                 words[item / 64] |= 1 << (item % 64);
                 n_allowed += 1;
             }
         }
-        Filter { words, n_allowed, index: self.identity() }
+        let mut filter = Filter { words, few: None, n_allowed, index: self.identity() };
+        if n_allowed <= FEW {
+            let mut places = Vec::with_capacity(n_allowed);
+            let mut items = view.items();
+            for (first, position) in view.positions() {
+                let runs = filter.runs(items(position..position + 1));
+                places.extend(runs.flatten().map(|item| Place { first, position, item }));
+            }
+            filter.few = Some(places);
+        }
+        filter
     }
 
     fn identity(&self) -> (usize, String) {

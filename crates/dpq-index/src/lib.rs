@@ -27,12 +27,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod bound;
 mod build;
 mod error;
 mod file;
 mod filter;
+mod kernel;
 mod layout;
 mod norms;
+mod prune;
 mod score;
 mod search;
 mod sort;
@@ -43,6 +46,7 @@ pub use build::build;
 pub use error::Error;
 pub use file::Index;
 pub use filter::Filter;
+pub use kernel::Kernel;
 pub use layout::Metric;
 pub use search::SearchOptions;
 pub use topk::Hit;

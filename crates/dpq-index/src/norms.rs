@@ -87,6 +87,19 @@ impl<'a> Norms<'a> {
         (2..n_levels).fold(0.0, |sum, level| sum + self.products(1, level, &code))
     }
 
+    /// Returns the squared norms of the codewords of a level, `[K]`.
+    pub(crate) fn own(&self, level: usize) -> &'a [f32] {
+        &self.own[level * self.n_codewords..][..self.n_codewords]
+    }
+
+    /// Returns the inner products of codeword `first` of level 0 and all codewords of `level`, `[K]`, little-endian; none
+    /// if there is no such codeword, which exists in damaged files only.
+    pub(crate) fn with_first(&self, first: u8, level: usize) -> &'a [[u8; 4]] {
+        let row = level * (level - 1) / 2 * self.n_codewords + usize::from(first);
+        let known = usize::from(first) < self.n_codewords;
+        if known { &self.gram[row * self.n_codewords..][..self.n_codewords] } else { &[] }
+    }
+
     /// Returns Σ_{first≤i<level} ⟨c_i, c_level⟩.
     #[inline]
     fn products(&self, first: usize, level: usize, code: &impl Fn(usize) -> u8) -> f64 {

@@ -33,6 +33,20 @@ impl<'a> Scorer<'a> {
         self.tables.len()
     }
 
+    /// Returns the tables of all levels, NaN beyond the codewords.
+    pub(crate) fn tables(&self) -> &[[f32; 256]] {
+        &self.tables
+    }
+
+    /// Returns a scorer of the same query at fewer levels.
+    pub(crate) fn shortened(&self, n_levels: usize) -> Self {
+        Self { tables: self.tables[..n_levels].to_vec(), norms: self.norms }
+    }
+
+    pub(crate) fn norms(&self) -> Option<Norms<'a>> {
+        self.norms
+    }
+
     /// Returns the score of a code given level by level.
     pub(crate) fn code(&self, code: impl Fn(usize) -> u8) -> f32 {
         let entry = |level: usize| self.tables[level][usize::from(code(level))];

@@ -1,18 +1,14 @@
 //! Search: one function for the top k, everything above a score, and the whole ranking, with or without a filter.
 
-use std::ops::Range;
-
 use dpq_codebook::{CodeLength, LookupTable};
 use rayon::prelude::*;
 
-use crate::file::View;
 use crate::filter::Filter;
+use crate::kernel::Kernel;
+use crate::prune::Query;
 use crate::score::Scorer;
-use crate::topk::{Candidates, Hit};
+use crate::topk::Hit;
 use crate::{Error, Index};
-
-/// How many codes are scored at a time: the scores stay in the innermost cache.
-const BLOCK: usize = 1024;
 
 /// What a search returns: at most k items, at a code length, optionally only those above a score or in a filter.
 #[derive(Clone, Copy)]
@@ -21,12 +17,13 @@ pub struct SearchOptions<'a> {
     length: CodeLength,
     min_score: Option<f32>,
     filter: Option<&'a Filter>,
+    kernel: Option<Kernel>,
 }
 
 impl<'a> SearchOptions<'a> {
     /// Asks for the best `k` items at `length`. A `k` of the number of items or more gives the whole ranking.
     pub fn new(k: usize, length: CodeLength) -> Self {
-        Self { k, length, min_score: None, filter: None }
+        Self { k, length, min_score: None, filter: None, kernel: None }
     }
 
     /// Leaves out items whose score is below `min_score`; −0.0 equals 0.0.
@@ -39,6 +36,12 @@ impl<'a> SearchOptions<'a> {
     #[must_use]
     pub fn filter(self, filter: &'a Filter) -> Self {
         Self { filter: Some(filter), ..self }
+    }
+
+    /// Scans codes with `kernel` instead of the fastest that this CPU can run; the hits are the same.
+    #[must_use]
+    pub fn kernel(self, kernel: Kernel) -> Self {
+        Self { kernel: Some(kernel), ..self }
     }
 }
 
@@ -56,10 +59,15 @@ impl Index {
     pub fn search(&self, table: &LookupTable, options: &SearchOptions) -> Result<Vec<Hit>, Error> {
         self.check(table, options)?;
         let view = self.view();
-        let scorer = Scorer::new(table, options.length.levels(), view.norms);
-        let mut candidates = Candidates::new(options.k, options.min_score);
-        scan(&view, &scorer, options.filter, &mut candidates);
-        Ok(candidates.into_hits(&view))
+        let kernel = options.kernel.unwrap_or_else(Kernel::best);
+        let query = Query {
+            scorer: &Scorer::new(table, options.length.levels(), view.norms),
+            view: &view,
+            kernel,
+            filter: options.filter,
+        };
+        let min_score = options.min_score.unwrap_or(f32::NEG_INFINITY);
+        Ok(query.best(options.k, min_score).into_hits(&view))
     }
 
     /// Searches for many queries at once, on the threads of the current rayon pool. Returns what single searches return.
@@ -96,41 +104,5 @@ impl Index {
             return options.filter.map_or(Ok(()), |filter| self.check_filter(filter));
         };
         Err(Error::Search { reason })
-    }
-}
-
-/// Offers the items of every code whose score is still wanted, in file order.
-fn scan(view: &View, scorer: &Scorer, filter: Option<&Filter>, candidates: &mut Candidates) {
-    let mut items = view.items();
-    let mut offer = |candidates: &mut Candidates, score: f32, positions: Range<usize>| {
-        if candidates.wants(score) {
-            match filter {
-                None => candidates.offer(score, items(positions)),
-                Some(filter) => filter.runs(items(positions)).for_each(|run| candidates.offer(score, run)),
-            }
-        }
-    };
-    match scorer.n_levels() {
-        // The directory alone gives the items of each code of one or two bytes.
-        1 => view.rows().for_each(|(first, row)| offer(candidates, scorer.code(|_| first), row)),
-        2 if view.layout.n_positions() >= view.layout.n_cells() => {
-            view.cells().for_each(|(code, cell)| offer(candidates, scorer.code(|level| code[level]), cell));
-        }
-        _ => {
-            let mut scores = [0.0; BLOCK];
-            for (first, row) in view.rows() {
-                for start in row.clone().step_by(BLOCK) {
-                    let positions = start..row.end.min(start + BLOCK);
-                    let scores = &mut scores[..positions.len()];
-                    scorer.block(first, &view.planes, positions.clone(), scores);
-                    // Counting all is faster than stopping at the first, and mostly there is none.
-                    if scores.iter().filter(|&&score| candidates.wants(score)).count() > 0 {
-                        for (position, &score) in positions.zip(&*scores) {
-                            offer(candidates, score, position..position + 1);
-                        }
-                    }
-                }
-            }
-        }
     }
 }

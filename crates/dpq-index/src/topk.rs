@@ -36,12 +36,16 @@ impl Run {
         self.start as usize..self.end() as usize
     }
 
-    /// Orders runs by descending score when sorted by it; −0.0 and 0.0 share a key.
     fn key(&self) -> u32 {
-        let bits = (self.score + 0.0).to_bits();
-        // The bits of negative floats grow as they sink, and so do the inverted bits of the others, which come first.
-        if bits >> 31 == 1 { bits } else { !bits & (u32::MAX >> 1) }
+        order_key(self.score)
     }
+}
+
+/// Orders by descending score when sorted by it; −0.0 and 0.0 share a key.
+pub(crate) fn order_key(score: f32) -> u32 {
+    let bits = (score + 0.0).to_bits();
+    // The bits of negative floats grow as they sink, and so do the inverted bits of the others, which come first.
+    if bits >> 31 == 1 { bits } else { !bits & (u32::MAX >> 1) }
 }
 
 /// Collects the best `k` items, and those that tie with the last of them.
@@ -49,15 +53,24 @@ pub(crate) struct Candidates {
     k: usize,
     threshold: f32,
     runs: Vec<Run>,
-    /// The number of runs at which those below the best `k` are dropped.
+    n_items: usize,
+    /// The number of runs at which those below the best `k` items are dropped.
     limit: usize,
 }
 
+/// Fewer runs than this are not worth looking through.
+const FEW_RUNS: usize = 64;
+
 impl Candidates {
     /// Starts to collect at most `k` items whose score is at least `min_score`.
-    pub(crate) fn new(k: usize, min_score: Option<f32>) -> Self {
-        let threshold = min_score.unwrap_or(f32::NEG_INFINITY);
-        Self { k, threshold, runs: Vec::new(), limit: k.saturating_mul(2).max(64) }
+    pub(crate) fn new(k: usize, min_score: f32) -> Self {
+        Self { k, threshold: min_score, runs: Vec::new(), n_items: 0, limit: FEW_RUNS }
+    }
+
+    /// Returns the least score that an item must have to be among the best, as far as is known.
+    #[inline]
+    pub(crate) fn threshold(&self) -> f32 {
+        self.threshold
     }
 
     /// Tells whether an item of this score may still be among the best; never for NaN.
@@ -66,12 +79,23 @@ impl Candidates {
         score >= self.threshold
     }
 
+    /// Tells whether `k` items were found.
+    pub(crate) fn is_full(&self) -> bool {
+        self.n_items >= self.k
+    }
+
+    /// Yields the items found and their scores, in no order.
+    pub(crate) fn found(&self) -> impl Iterator<Item = (f32, Range<usize>)> {
+        self.runs.iter().map(|run| (run.score, run.items()))
+    }
+
     /// Takes items that share a score. Ranges come in any order, but no item comes twice.
     #[inline]
     pub(crate) fn offer(&mut self, score: f32, mut items: Range<usize>) {
         if !self.wants(score) || items.is_empty() {
             return;
         }
+        self.n_items += items.len();
         if let Some(last) = self.runs.last_mut()
             && last.end() == items.start as u64
             && last.score.to_bits() == score.to_bits()
@@ -90,22 +114,20 @@ impl Candidates {
         }
     }
 
-    /// Raises the threshold to the score of the `k`-th best run and drops the runs below it.
-    fn cut(&mut self) {
-        if self.runs.len() > self.k {
-            // Each run holds an item at least, so the best k runs hold the best k items. Ties with the last of them stay.
-            let (_, last, _) = self.runs.select_nth_unstable_by_key(self.k - 1, Run::key);
-            let threshold = last.score;
-            self.threshold = threshold;
+    /// Raises the threshold to the score of the `k`-th best item and drops the runs below it.
+    pub(crate) fn cut(&mut self) {
+        if self.is_full() {
+            self.threshold = kth_score(&mut self.runs, self.k);
+            let threshold = self.threshold;
             self.runs.retain(|run| run.score >= threshold);
+            self.n_items = self.runs.iter().map(|run| run.len as usize).sum();
         }
-        self.limit = self.limit.max(2 * self.runs.len());
+        self.limit = FEW_RUNS.max(2 * self.runs.len());
     }
 
     /// Returns the best `k` items in order.
     pub(crate) fn into_hits(self, view: &View) -> Vec<Hit> {
-        let runs = sorted(self.runs);
-        let n_items = runs.iter().map(|run| run.len as usize).sum::<usize>();
+        let (runs, n_items) = (sorted(self.runs), self.n_items);
         let n_groups = groups(&runs).count();
         if self.k >= n_items
             && n_items / 8 >= n_groups.max(view.layout.n_items / 32)
@@ -132,6 +154,24 @@ impl Candidates {
         }
         hits
     }
+}
+
+/// Returns the score of the `k`-th best item of runs that hold as many; reorders them.
+fn kth_score(runs: &mut [Run], mut k: usize) -> f32 {
+    let (mut start, mut end) = (0, runs.len());
+    // The k-th best item lies in `runs[start..end]`, where it is the k-th best.
+    while end - start > 1 {
+        let middle = (end - start) / 2;
+        let (better, _, _) = runs[start..end].select_nth_unstable_by_key(middle, Run::key);
+        let n_better: usize = better.iter().map(|run| run.len as usize).sum();
+        if n_better >= k {
+            end = start + middle;
+        } else {
+            k -= n_better;
+            start += middle;
+        }
+    }
+    runs[start].score
 }
 
 /// Yields the sorted runs that share a score, whatever the sign of a zero.

@@ -19,7 +19,8 @@ impl Index {
             self.verify_ascending("starts", starts, self.len(), |a, b| a < b)?;
         }
         if let Some(plane) = view.planes.first() {
-            for ([first, second], cell) in view.cells() {
+            for [first, second] in (0..=u16::MAX).map(u16::to_be_bytes) {
+                let cell = view.cell(first, second, 0);
                 if let Some(found) = plane[cell].iter().find(|&&byte| byte != second) {
                     let reason = format!("has {found} in the cell of {first} and {second}");
                     return Err(self.section_error(&plane_name(1), reason));

@@ -1,7 +1,7 @@
 //! Search equals its definition: ids, order and score bits.
 
 use dpq_codebook::{CodeLength, LookupTable};
-use dpq_index::{Hit, Metric, SearchOptions};
+use dpq_index::{Hit, Kernel, Metric, SearchOptions};
 use proptest::prelude::*;
 
 use crate::gallery::{Gallery, Random, Recipe, bits};
@@ -47,8 +47,10 @@ fn search(gallery: &Gallery, index: &dpq_index::Index, table: &LookupTable, rand
         let length = CodeLength::from_levels(levels).unwrap();
         let all = gallery.ranking(table, levels, |_| true);
         let check = |options: SearchOptions, expected: &[Hit]| {
-            let found = index.search(table, &options).unwrap();
-            assert_eq!(bits(&found), bits(expected));
+            for kernel in Kernel::available() {
+                let found = index.search(table, &options.kernel(kernel)).unwrap();
+                assert_eq!(bits(&found), bits(expected), "{kernel}");
+            }
         };
         // A k in the middle often cuts a tie.
         for k in [1, 1 + random.below(all.len().max(1)), all.len().max(1), all.len() + 1, usize::MAX] {
@@ -112,9 +114,13 @@ fn large_galleries_equal_the_definition() {
             for levels in 1..=n_levels {
                 let all = gallery.ranking(&table, levels, |_| true);
                 let length = CodeLength::from_levels(levels).unwrap();
-                for k in [1, 1000, 69_999, 70_000] {
-                    let found = index.search(&table, &SearchOptions::new(k, length)).unwrap();
-                    assert!(bits(&found) == bits(&all[..k]), "{metric}, {levels} levels, k = {k}");
+                for k in [1, 10, 1000, 20_000, 69_999, 70_000] {
+                    for kernel in Kernel::available() {
+                        let options = SearchOptions::new(k, length).kernel(kernel);
+                        let found = index.search(&table, &options).unwrap();
+                        let what = format!("{metric}, {levels} levels, k = {k}, {kernel}");
+                        assert!(bits(&found) == bits(&all[..k]), "{what}");
+                    }
                 }
             }
         }

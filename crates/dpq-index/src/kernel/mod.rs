@@ -1,0 +1,166 @@
+//! The byte filter, the one loop that reads most of what a search reads, for each instruction set.
+//!
+//! A kernel is given columns, a plane of bytes and a table of 256 bytes each, and finds the positions where the sum of
+//! one table entry a column is within a limit. All kernels find the same, so the choice changes nothing but time.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod scalar;
+
+use std::fmt::{Display, Formatter};
+use std::ops::Range;
+use std::str::FromStr;
+
+use crate::Error;
+
+/// How many codes a kernel filters at a time.
+pub(crate) const BLOCK: usize = 1024;
+
+/// The offsets of the codes in a block that pass.
+pub(crate) type Survivors = [u16; BLOCK];
+
+/// Bytes of codes and what each byte value counts.
+#[derive(Clone, Copy)]
+pub(crate) struct Column<'a> {
+    pub(crate) plane: &'a [u8],
+    pub(crate) table: &'a [u8; 256],
+}
+
+/// A routine that scans codes, of those that this CPU can run. All find the same hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel(Kind);
+
+// Private, so that a value in hand means that the CPU has the instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+}
+
+impl Kernel {
+    /// Returns the kernels that this CPU can run, the fastest first; the last is `scalar`, which runs everywhere.
+    pub fn available() -> impl Iterator<Item = Self> {
+        let kinds = [
+            #[cfg(target_arch = "x86_64")]
+            is_x86_feature_detected!("avx2").then_some(Kind::Avx2),
+            Some(Kind::Scalar),
+        ];
+        kinds.into_iter().flatten().map(Self)
+    }
+
+    /// Returns the fastest kernel.
+    pub(crate) fn best() -> Self {
+        Self::available().next().unwrap_or(Self(Kind::Scalar))
+    }
+
+    /// Returns what a code byte costs, relative to finding the codes of a cell in the directory.
+    pub(crate) fn cost(self) -> f32 {
+        match self.0 {
+            Kind::Scalar => 0.02,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => 0.008,
+        }
+    }
+
+    /// Finds the codes at `positions`, at most [`BLOCK`] of them, where the sum over all columns, saturating at 255, is at
+    /// most `limit`. Returns how many there are, and puts their offsets in front of `survivors`, ascending.
+    ///
+    /// # Panics
+    /// If a plane ends before the last position, or there are more than [`BLOCK`].
+    pub(crate) fn survivors(
+        self,
+        columns: &[Column],
+        positions: Range<usize>,
+        limit: u8,
+        survivors: &mut Survivors,
+    ) -> usize {
+        assert!(positions.len() <= BLOCK && columns.iter().all(|column| positions.end <= column.plane.len()));
+        match self.0 {
+            Kind::Scalar => scalar::survivors(columns, positions, limit, survivors),
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "the call is safe only where the CPU has the instructions")]
+            // SAFETY: this kind is made only where AVX2 was found, and the line above checked the positions.
+            Kind::Avx2 => unsafe { avx2::survivors(columns, positions, limit, survivors) },
+        }
+    }
+}
+
+impl Display for Kernel {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+        })
+    }
+}
+
+impl FromStr for Kernel {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::available().find(|kernel| kernel.to_string() == name).ok_or_else(|| {
+            let available: Vec<String> = Self::available().map(|kernel| kernel.to_string()).collect();
+            let reason = format!("there is no kernel {name:?} here, this CPU has {}", available.join(", "));
+            Error::Search { reason }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn naive(columns: &[Column], positions: Range<usize>, limit: u8) -> Vec<u16> {
+        let sum = |position: usize| {
+            columns
+                .iter()
+                .map(|column| u32::from(column.table[usize::from(column.plane[position])]))
+                .sum::<u32>()
+        };
+        let start = positions.start;
+        positions.filter(|&at| sum(at).min(255) <= limit.into()).map(|at| (at - start) as u16).collect()
+    }
+
+    #[test]
+    fn every_kernel_finds_what_the_definition_finds() {
+        let mut state = 1u64;
+        let mut byte = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        for n_columns in 0..10 {
+            let planes: Vec<Vec<u8>> = (0..n_columns).map(|_| (0..1500).map(|_| byte()).collect()).collect();
+            // The more columns, the smaller the entries: sums near the limit, and some that saturate.
+            let tables: Vec<[u8; 256]> = (0..n_columns)
+                .map(|level| std::array::from_fn(|_| if byte() < 4 { 255 } else { byte() / (1 + level) }))
+                .collect();
+            let columns: Vec<Column> =
+                planes.iter().zip(&tables).map(|(plane, table)| Column { plane, table }).collect();
+            for positions in [0..0, 3..4, 0..31, 7..40, 5..69, 100..1124, 477..1500, 1499..1500, 1437..1500] {
+                for limit in [0, 60, 130, 250, 254, 255] {
+                    let expected = naive(&columns, positions.clone(), limit);
+                    for kernel in Kernel::available() {
+                        let mut survivors = [0; BLOCK];
+                        let n = kernel.survivors(&columns, positions.clone(), limit, &mut survivors);
+                        assert_eq!(
+                            survivors[..n],
+                            expected,
+                            "{kernel}, {n_columns} columns, {positions:?}, {limit}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_have_names() {
+        for kernel in Kernel::available() {
+            assert_eq!(kernel.to_string().parse::<Kernel>().unwrap(), kernel);
+        }
+        let error = "abacus".parse::<Kernel>().unwrap_err().to_string();
+        assert!(error.contains("\"abacus\"") && error.contains("scalar"), "{error}");
+    }
+}
