@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use dpq_codebook::CodeLength;
-use dpq_index::{Filter, Hit, Index, SearchOptions};
+use dpq_index::{Filter, Hit, Index, Kernel, SearchOptions};
 use dpq_model::Model;
 use serde::Serialize;
 
@@ -43,9 +43,9 @@ pub(crate) struct Args {
     /// Names of the items, line i for id i, to print beside ids
     #[arg(long, value_name = "TXT")]
     names: Option<PathBuf>,
-    /// The routine that scans codes
-    #[arg(long, default_value = "scalar", value_parser = ["scalar"])]
-    kernel: String,
+    /// The routine that scans codes: scalar, avx2 [default: the fastest that this CPU runs]
+    #[arg(long)]
+    kernel: Option<Kernel>,
     /// Times each query is timed, for the figures of --json
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
@@ -55,9 +55,9 @@ pub(crate) struct Args {
 }
 
 #[derive(Serialize)]
-struct Searched<'a> {
+struct Searched {
     threads: usize,
-    kernel: &'a str,
+    kernel: String,
     queries: usize,
     k: usize,
     bits: usize,
@@ -87,7 +87,8 @@ impl Args {
         let names = self.names.as_deref().map(read_names).transpose()?;
         let allow = self.allow.as_deref().map(npy::read_vector::<u64>).transpose()?;
         let filter: Option<Filter> = allow.map(|ids| index.allow(&ids));
-        let mut options = SearchOptions::new(self.k, length);
+        let kernel = self.kernel.unwrap_or_else(Kernel::best);
+        let mut options = SearchOptions::new(self.k, length).kernel(kernel);
         if let Some(filter) = &filter {
             options = options.filter(filter);
         }
@@ -119,7 +120,7 @@ impl Args {
         let quantile = |q: f64| times.get(((times.len() as f64 - 1.0) * q).round() as usize).copied();
         let searched = Searched {
             threads: rayon::current_num_threads(),
-            kernel: &self.kernel,
+            kernel: kernel.to_string(),
             queries: queries.len(),
             k: self.k,
             bits: length.bits(),

@@ -50,7 +50,7 @@ impl Kernel {
     }
 
     /// Returns the fastest kernel.
-    pub(crate) fn best() -> Self {
+    pub fn best() -> Self {
         Self::available().next().unwrap_or(Self(Kind::Scalar))
     }
 
