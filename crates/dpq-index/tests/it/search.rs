@@ -128,6 +128,37 @@ fn large_galleries_equal_the_definition() {
 }
 
 #[test]
+fn filters_of_large_galleries_equal_the_definition() {
+    // Three of four items pass, too many to list; in the second gallery positions are codes that several items share.
+    for (metric, n_items) in [(Metric::InnerProduct, 30_000), (Metric::Euclidean, 120_000)] {
+        let recipe = Recipe {
+            seed: 15,
+            metric,
+            n_levels: 4,
+            n_codewords: 256,
+            n_items,
+            n_distinct: 30_000,
+            id_limit: None,
+        };
+        let gallery = recipe.gallery();
+        let index = gallery.index();
+        let denied: Vec<u64> = (0..n_items as u64).filter(|id| id % 4 == 0).collect();
+        let filter = index.deny(&denied);
+        let mut random = Random(16);
+        for table in tables(&gallery, &mut random) {
+            let all = gallery.ranking(&table, 4, |hit| hit.id % 4 != 0);
+            for k in [1, 10, 300, 3000] {
+                for kernel in Kernel::available() {
+                    let options = SearchOptions::new(k, index.max_length()).filter(&filter).kernel(kernel);
+                    let found = index.search(&table, &options).unwrap();
+                    assert!(bits(&found) == bits(&all[..k]), "{metric}, k = {k}, {kernel}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn long_ties_give_the_least_ids() {
     // 9,000 items share three codes, so that ids come through many blocks of `id_min`.
     for n_distinct in [3, 9000] {
