@@ -52,7 +52,7 @@ struct ReproduceArgs {
     /// A small training that takes minutes: `--preset quick --seeds 1`
     #[arg(long, conflicts_with_all = ["preset", "seeds", "write_docs"])]
     quick: bool,
-    /// Where to train
+    /// Where the network runs, in training and in encoding
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: String,
     /// Copy the report to docs/results.md, docs/results.json and docs/precision-recall.svg

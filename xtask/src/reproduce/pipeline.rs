@@ -60,7 +60,8 @@ pub(crate) fn train_and_evaluate(
     let model = train.file("model.safetensors");
     let fingerprint = &train.result.fingerprint;
     let encode = |split: &str| -> Result<Stage<Encoded>> {
-        let command = format!("encode --model {model} --data {data} --split {split} --out-dir OUT");
+        let command =
+            format!("encode --model {model} --data {data} --split {split} --device {device} --out-dir OUT");
         runner.run(&dir.join(split), &[&train.key], &command)
     };
     let (gallery, query) = (encode("gallery")?, encode("query")?);
