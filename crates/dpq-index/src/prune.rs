@@ -26,6 +26,9 @@ pub(crate) struct Query<'a> {
 /// An estimate takes a threshold above which about so many sampled codes lie.
 const SAMPLED: f64 = 16.0;
 
+/// What scoring a sampled code costs, relative to one of a block.
+const SCATTERED: f64 = 4.0;
+
 /// With fewer positions than this an estimate costs more than it saves.
 const FEW_POSITIONS: usize = 4096;
 
@@ -71,12 +74,15 @@ impl Query<'_> {
         if k >= n_matches || n_positions < FEW_POSITIONS {
             return f32::NEG_INFINITY;
         }
-        let n_wanted = k as f64 / n_matches as f64 * n_positions as f64;
-        let n_sampled = self.view.sample.len() / layout.n_levels;
-        if n_wanted * n_sampled as f64 >= SAMPLED / 4.0 * n_positions as f64 {
-            self.estimate_from_sample(n_wanted / n_positions as f64)
+        let share = k as f64 / n_matches as f64;
+        let n_sampled = (self.view.sample.len() / layout.n_levels) as f64;
+        let n_in_cells = (share * n_positions as f64 * SAMPLED).max(FEW_POSITIONS as f64);
+        // With fewer than a quarter of `SAMPLED` above it, an estimate from the sample is chance.
+        let sample_tells = share * n_sampled >= SAMPLED / 4.0;
+        if sample_tells && n_sampled.min(SAMPLED / share) * SCATTERED < n_in_cells {
+            self.estimate_from_sample(share)
         } else {
-            self.estimate_from_cells(k, (n_wanted * SAMPLED) as usize)
+            self.estimate_from_cells(k, n_in_cells as usize)
         }
     }
 
@@ -100,7 +106,7 @@ impl Query<'_> {
         let scorer = self.scorer.shortened(2);
         // No matter which items pass: a cell is good or not.
         let by_cell = Query { scorer: &scorer, filter: None, ..*self };
-        let mut cells = Pass::new(&by_cell, Candidates::new(n_wanted.max(FEW_POSITIONS), f32::NEG_INFINITY));
+        let mut cells = Pass::new(&by_cell, Candidates::new(n_wanted, f32::NEG_INFINITY));
         cells.in_positions = true;
         cells.visit_rows();
         let mut pass = Pass::new(self, Candidates::new(k, f32::NEG_INFINITY));
