@@ -4,6 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::ImageShape;
+use crate::split::below;
 
 /// The stream of random numbers that augmentation uses (docs/architecture.md).
 const STREAM: u64 = 2;
@@ -75,10 +76,6 @@ fn shift(values: &mut [u8], step: usize, by: isize) {
 fn span(centre: usize, side: usize, size: usize) -> std::ops::Range<usize> {
     let begin = centre.saturating_sub(side / 2);
     begin..(centre + side - side / 2).min(size).max(begin)
-}
-
-fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
-    ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Images and their classes, from whatever they are stored in.
 
-use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::list::parse_list;
-use crate::manifest::{DataFile, IdxPart, Images, Manifest, read_file};
-use crate::split::Splits;
-use crate::{Error, ImageShape, Split, parse_idx, read_image};
+use crate::cifar;
+use crate::collage::Collages;
+use crate::labels::Labels;
+use crate::manifest::{DataFile, IdxPart, Images, Manifest};
+use crate::split::{Protocol, Splits};
+use crate::{Error, ImageShape, Split, parse_cifar, parse_idx, read_image};
 
 /// Images, the classes of each, and splits. Rows count from 0 and are the images' ids.
 #[derive(Debug)]
@@ -16,23 +16,22 @@ pub struct Dataset {
     shape: ImageShape,
     class_names: Vec<String>,
     pixels: Pixels,
-    /// The classes of row i are `labels[label_starts[i]..label_starts[i + 1]]`.
-    labels: Vec<u32>,
-    label_starts: Vec<usize>,
+    labels: Labels,
     splits: Option<Splits>,
 }
 
 #[derive(Debug)]
-enum Pixels {
+pub(crate) enum Pixels {
     Memory(Vec<u8>),
     Files(Vec<PathBuf>),
+    Collages(Box<Collages>),
 }
 
 impl Dataset {
     /// Opens a data set folder by its `dataset.toml` and checks its files against the checksums there.
     ///
-    /// The format is described in `datasets/README.md`. Splits are the files under `[splits]`, or else what `[protocol]`
-    /// draws.
+    /// The format is described in `datasets/README.md`. Splits are those of the images, where these come with splits; or
+    /// the files under `[splits]`; or else what `[protocol]` draws.
     ///
     /// # Errors
     /// [`Error::File`] names a file that is damaged, [`Error::Split`] says why the splits cannot be.
@@ -40,104 +39,60 @@ impl Dataset {
         let path = dir.join("dataset.toml");
         let manifest = Manifest::read(&path)?;
         let shape = manifest.shape.check(&path)?;
-        let mut dataset = match &manifest.images {
-            Images::Idx { parts } => Self::from_idx(dir, shape, parts, manifest.classes)?,
-            Images::Folder { path: images } => {
-                Self::from_folder(&dir.join(images), shape)?.with_classes(manifest.classes, &path)?
+        let classes = manifest.classes;
+        let (mut dataset, own_splits) = match &manifest.images {
+            Images::Idx { parts } => (Self::from_idx(dir, shape, parts, classes)?, None),
+            Images::Cifar { archive, members, label_bytes } => {
+                (Self::from_cifar(dir, shape, archive, members, label_bytes.get().into(), classes)?, None)
             }
-            Images::List { path: list } => {
-                Self::from_list(&dir.join(list), shape)?.with_classes(manifest.classes, &path)?
+            Images::Folder { path: images } => {
+                (Self::from_folder(&dir.join(images), shape)?.with_classes(classes, &path)?, None)
+            }
+            Images::List { path: list, root, labels } => {
+                let list = dir.join(list);
+                let root = root.as_ref().map(|root| dir.join(root));
+                let root = root.as_deref().or(list.parent()).unwrap_or(dir);
+                (Self::read_list(&list, root, shape, *labels)?.with_classes(classes, &path)?, None)
+            }
+            Images::Lists(lists) => {
+                let (dataset, splits) = Self::read_lists(dir, lists, shape, manifest.train_in_gallery)?;
+                (dataset.with_classes(classes, &path)?, Some(splits))
+            }
+            Images::Collage { source, train, query, gallery, seed } => {
+                let (dataset, splits) =
+                    Self::from_collages(dir, shape, source, [*train, *query, *gallery], *seed)?;
+                (dataset, Some(splits))
             }
         };
         dataset.name = manifest.name;
-        let [query, train] = match (&manifest.splits, &manifest.protocol) {
-            (Some(files), _) => [files.query.read_rows(dir)?, files.train.read_rows(dir)?],
-            (None, Some(protocol)) => protocol.draw(&dataset.only_labels(&path)?, &dataset.class_names)?,
-            (None, None) => {
+        let [query, train] = match (own_splits, &manifest.splits, &manifest.protocol) {
+            (Some(splits), None, None) => splits,
+            (None, Some(files), _) => [files.query.read_rows(dir)?, files.train.read_rows(dir)?],
+            (None, None, Some(protocol)) => {
+                if let Protocol::PerClass { .. } = protocol {
+                    dataset.check_single_labels(&path)?;
+                }
+                protocol.draw(&dataset.labels, &dataset.class_names)?
+            }
+            (Some(_), ..) => {
+                let reason = "splits twice, these images come with theirs: remove [splits] and [protocol]";
+                return Err(Error::file(path, reason));
+            }
+            (None, None, None) => {
                 return Err(Error::file(
                     path,
-                    "no splits, add [splits] with files or [protocol] with numbers a class",
+                    "no splits, add [splits] with files or [protocol] with numbers of images",
                 ));
             }
         };
-        let classes_of = |row| dataset.labels(row as usize).to_vec();
-        dataset.splits = Some(Splits::new(query, train, dataset.len(), &classes_of, &dataset.class_names)?);
+        dataset.splits = Some(Splits::new(
+            query,
+            train,
+            manifest.train_in_gallery,
+            &dataset.labels,
+            &dataset.class_names,
+        )?);
         Ok(dataset)
-    }
-
-    /// Finds the PNG and JPEG images of a folder, in the order of their names.
-    ///
-    /// Sub-folders are classes. Without any, the folder's own images are taken, and they have no class. Hidden files and
-    /// files that are not named `.png`, `.jpg` or `.jpeg` are skipped.
-    ///
-    /// # Errors
-    /// [`Error::File`] if there is no image, images lie beside sub-folders, or a class has folders inside; [`Error::Io`] if
-    /// the folder cannot be read.
-    pub fn from_folder(dir: &Path, shape: ImageShape) -> Result<Self, Error> {
-        let shape = shape.check(dir)?;
-        let (folders, own) = folders_and_images(dir)?;
-        if folders.is_empty() {
-            if own.is_empty() {
-                return Err(Error::file(dir, "no PNG or JPEG image in this folder"));
-            }
-            let label_starts = vec![0; own.len() + 1];
-            return Ok(Self::new(dir, shape, vec![], Pixels::Files(own), vec![], label_starts));
-        }
-        if let Some(stray) = own.first() {
-            return Err(Error::file(
-                stray,
-                "an image beside sub-folders, expected every image in the folder of its class",
-            ));
-        }
-        let (mut paths, mut labels, mut names) = (vec![], vec![], vec![]);
-        for (class, folder) in (0..).zip(&folders) {
-            let (inner, images) = folders_and_images(folder)?;
-            if let Some(inner) = inner.first() {
-                return Err(Error::file(
-                    inner,
-                    "a folder inside the folder of a class, expected images only",
-                ));
-            }
-            if images.is_empty() {
-                return Err(Error::file(folder, "no PNG or JPEG image in the folder of this class"));
-            }
-            labels.extend(images.iter().map(|_| class));
-            paths.extend(images);
-            names.push(folder.file_name().unwrap_or_default().to_string_lossy().into_owned());
-        }
-        let label_starts = (0..=labels.len()).collect();
-        Ok(Self::new(dir, shape, names, Pixels::Files(paths), labels, label_starts))
-    }
-
-    /// Reads a list of images: lines of a path, relative to the list's folder, and its classes, separated by white space.
-    ///
-    /// Empty lines and lines that begin with `#` are skipped. Classes are whatever words occur: numbers first, by value,
-    /// then names. (`classes` in `dataset.toml` fixes them, and then a class may be a name or an index.)
-    ///
-    /// # Errors
-    /// [`Error::File`] if there is no image, an image occurs twice, or only some have classes.
-    pub fn from_list(list: &Path, shape: ImageShape) -> Result<Self, Error> {
-        let shape = shape.check(list)?;
-        let text = String::from_utf8(read_file(list, "correct the path or make the list")?)
-            .map_err(|_| Error::file(list, "not UTF-8 text, expected lines of a path and its classes"))?;
-        let items = parse_list(&text).map_err(|reason| Error::file(list, reason))?;
-        let mut names: Vec<&str> = items.iter().flat_map(|(_, classes)| classes).copied().collect();
-        let order = |name: &str| (name.parse::<u64>().unwrap_or(u64::MAX), name.to_owned());
-        names.sort_by_cached_key(|name| order(name));
-        names.dedup();
-        let classes: HashMap<&str, u32> = names.iter().copied().zip(0..).collect();
-        let folder = list.parent().unwrap_or(Path::new(""));
-        let (mut labels, mut label_starts) = (vec![], vec![0]);
-        for (_, words) in &items {
-            let mut own: Vec<u32> = words.iter().map(|name| classes[name]).collect();
-            own.sort_unstable();
-            own.dedup();
-            labels.extend(own);
-            label_starts.push(labels.len());
-        }
-        let paths = items.iter().map(|(path, _)| folder.join(path)).collect();
-        let names = names.into_iter().map(str::to_owned).collect();
-        Ok(Self::new(list, shape, names, Pixels::Files(paths), labels, label_starts))
     }
 
     /// Makes `names` the classes, in this order; the classes so far are among these names or are indices into them.
@@ -156,15 +111,7 @@ impl Dataset {
         };
         let new = self.class_names.iter().map(index).collect::<Result<Vec<_>, _>>()?;
         // A name and its index are the same class, so an image may have had it twice.
-        let (mut labels, mut label_starts) = (vec![], vec![0]);
-        for row in 0..self.len() {
-            let mut own: Vec<u32> = self.labels(row).iter().map(|&class| new[class as usize]).collect();
-            own.sort_unstable();
-            own.dedup();
-            labels.extend(own);
-            label_starts.push(labels.len());
-        }
-        (self.class_names, self.labels, self.label_starts) = (names, labels, label_starts);
+        (self.labels, self.class_names) = (self.labels.renumber(&new), names);
         Ok(self)
     }
 
@@ -187,28 +134,69 @@ impl Dataset {
                 );
                 return Err(Error::file(dir.join(&part.labels.file), reason));
             }
-            if let Some(class) = classes.iter().find(|&&class| usize::from(class) >= names.len()) {
-                let reason =
-                    format!("class {class}, dataset.toml names {} classes, counted from 0", names.len());
-                return Err(Error::file(dir.join(&part.labels.file), reason));
-            }
+            check_classes(&classes, &names, dir.join(&part.labels.file))?;
             pixels.extend(images);
             labels.extend(classes.into_iter().map(u32::from));
         }
-        let label_starts = (0..=labels.len()).collect();
-        Ok(Self::new(dir, shape, names, Pixels::Memory(pixels), labels, label_starts))
+        Ok(Self::new(dir, shape, names, Pixels::Memory(pixels), Labels::single(labels)))
     }
 
-    fn new(
+    fn from_cifar(
+        dir: &Path,
+        shape: ImageShape,
+        archive: &DataFile,
+        members: &[String],
+        label_bytes: usize,
+        names: Vec<String>,
+    ) -> Result<Self, Error> {
+        let path = dir.join(&archive.file);
+        if shape != cifar::SHAPE {
+            let reason = format!("images of {shape}, those of CIFAR are {}", cifar::SHAPE);
+            return Err(Error::file(dir.join("dataset.toml"), reason));
+        }
+        let (labels, pixels) = parse_cifar(&archive.read(dir)?, members, label_bytes)
+            .map_err(|reason| Error::file(&path, reason))?;
+        check_classes(&labels, &names, path)?;
+        let labels = Labels::single(labels.into_iter().map(u32::from).collect());
+        Ok(Self::new(dir, shape, names, Pixels::Memory(pixels), labels))
+    }
+
+    /// The collages and the rows of queries and training collages.
+    fn from_collages(
+        dir: &Path,
+        shape: ImageShape,
+        source: &DataFile,
+        counts: [usize; 3],
+        seed: u64,
+    ) -> Result<(Self, [Vec<u32>; 2]), Error> {
+        let manifest = dir.join("dataset.toml");
+        // The sum of its dataset.toml names the source as a whole, since the sums of its files are in there.
+        source.read(dir)?;
+        let path = dir.join(&source.file);
+        if let Images::Collage { .. } = Manifest::read(&path)?.images {
+            return Err(Error::file(path, "collages, expected images of one class each to make collages of"));
+        }
+        let source = Self::open(path.parent().unwrap_or(dir))?;
+        let names = source.class_names.clone();
+        let (collages, labels) =
+            Collages::draw(source, counts, seed).map_err(|reason| Error::file(&path, reason))?;
+        if collages.shape() != shape {
+            let reason = format!("images of {shape}, the collages are {}", collages.shape());
+            return Err(Error::file(manifest, reason));
+        }
+        let [train, query, _] = counts.map(|count| count as u32);
+        let splits = [(train..train + query).collect(), (0..train).collect()];
+        Ok((Self::new(dir, shape, names, Pixels::Collages(Box::new(collages)), labels), splits))
+    }
+
+    pub(crate) fn new(
         path: &Path,
         shape: ImageShape,
         class_names: Vec<String>,
         pixels: Pixels,
-        labels: Vec<u32>,
-        label_starts: Vec<usize>,
+        labels: Labels,
     ) -> Self {
-        let name = path.display().to_string();
-        Self { name, shape, class_names, pixels, labels, label_starts, splits: None }
+        Self { name: path.display().to_string(), shape, class_names, pixels, labels, splits: None }
     }
 
     /// The name in `dataset.toml`, or the path.
@@ -223,7 +211,7 @@ impl Dataset {
 
     /// Images.
     pub fn len(&self) -> usize {
-        self.label_starts.len() - 1
+        self.labels.len()
     }
 
     /// Whether there is no image.
@@ -255,7 +243,7 @@ impl Dataset {
     /// # Panics
     /// If there is no such row.
     pub fn labels(&self, row: usize) -> &[u32] {
-        &self.labels[self.label_starts[row]..self.label_starts[row + 1]]
+        self.labels.of(row)
     }
 
     /// The classes of rows as u8 `[n, C]`, 1 where a row has the class.
@@ -273,7 +261,7 @@ impl Dataset {
     /// The file of a row; none where images are not files.
     pub fn path(&self, row: usize) -> Option<&Path> {
         match &self.pixels {
-            Pixels::Memory(_) => None,
+            Pixels::Memory(_) | Pixels::Collages(_) => None,
             Pixels::Files(paths) => paths.get(row).map(PathBuf::as_path),
         }
     }
@@ -291,41 +279,25 @@ impl Dataset {
                 out.copy_from_slice(&pixels[row * self.shape.len()..][..self.shape.len()])
             }
             Pixels::Files(paths) => out.copy_from_slice(&read_image(&paths[row], self.shape)?),
+            Pixels::Collages(collages) => collages.read(row, out)?,
         }
         Ok(())
     }
 
-    /// The one label of each row, which drawing splits by class needs.
-    fn only_labels(&self, manifest: &Path) -> Result<Vec<u32>, Error> {
-        let only = |row| match *self.labels(row) {
-            [label] => Ok(label),
-            ref labels => {
-                let reason = format!(
-                    "[protocol] needs one class an image, row {row} has {}, give [splits] files instead",
-                    labels.len()
-                );
-                Err(Error::file(manifest, reason))
-            }
-        };
-        (0..self.len()).map(only).collect()
+    /// Refuses images without exactly one class, which drawing splits by class needs.
+    fn check_single_labels(&self, manifest: &Path) -> Result<(), Error> {
+        let Some(row) = (0..self.len()).find(|&row| self.labels(row).len() != 1) else { return Ok(()) };
+        let reason = format!(
+            "numbers of each class need one class an image, row {row} has {}, give `queries` and `train` in all or \
+             [splits] files",
+            self.labels(row).len()
+        );
+        Err(Error::file(manifest, reason))
     }
 }
 
-/// The folders and the images in a folder, each in the order of their names, so that rows do not depend on the disk.
-fn folders_and_images(dir: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
-    let entries = fs::read_dir(dir).map_err(Error::io("read folder", dir))?;
-    let mut paths = entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(Error::io("read folder", dir))?;
-    paths.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
-    paths.sort_unstable();
-    let (folders, mut files): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.is_dir());
-    files.retain(|path| is_image(path));
-    Ok((folders, files))
-}
-
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-    extension.is_some_and(|extension| ["png", "jpg", "jpeg"].contains(&extension.as_str()))
+fn check_classes(classes: &[u8], names: &[String], path: PathBuf) -> Result<(), Error> {
+    let Some(class) = classes.iter().find(|&&class| usize::from(class) >= names.len()) else { return Ok(()) };
+    let reason = format!("class {class}, dataset.toml names {} classes, counted from 0", names.len());
+    Err(Error::file(path, reason))
 }

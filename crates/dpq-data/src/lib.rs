@@ -23,18 +23,24 @@
 //! ```
 
 mod augment;
+mod cifar;
+mod collage;
 mod dataset;
 mod error;
+mod folder;
 mod idx;
 mod image_file;
+mod labels;
 mod list;
 mod manifest;
 mod split;
 
 pub use augment::Augment;
+pub use cifar::parse_cifar;
 pub use dataset::Dataset;
 pub use error::Error;
 pub use idx::parse_idx;
 pub use image_file::{ImageShape, read_image};
 pub use list::parse_list;
-pub use split::{Protocol, Split};
+pub use manifest::{Source, SourceFile, sha256};
+pub use split::Split;

@@ -1,7 +1,137 @@
-//! The text of list files: one image and its classes a line.
+//! List files: one image and its classes a line.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
+
+use crate::dataset::Pixels;
+use crate::labels::Labels;
+use crate::manifest::{ListFiles, read_file};
+use crate::{Dataset, Error, ImageShape, Split};
+
+/// How the words after a path say the classes of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LabelForm {
+    /// The name or the number of each class that the image has.
+    #[default]
+    Classes,
+    /// 1 or 0 for every class there is.
+    MultiHot,
+}
+
+/// A path as the list has it, and the names of its classes.
+type Item = (String, Vec<String>);
+
+impl Dataset {
+    /// Reads a list of images: lines of a path, relative to the list's folder, and its classes, separated by white space.
+    ///
+    /// Empty lines and lines that begin with `#` are skipped. Classes are whatever words occur: numbers first, by value,
+    /// then names. (`classes` in `dataset.toml` fixes them, and then a class may be a name or an index.)
+    ///
+    /// # Errors
+    /// [`Error::File`] if there is no image, an image occurs twice, or only some have classes.
+    pub fn from_list(list: &Path, shape: ImageShape) -> Result<Self, Error> {
+        Self::read_list(list, list.parent().unwrap_or(Path::new("")), shape, LabelForm::Classes)
+    }
+
+    /// Reads a list whose paths are relative to the folder `root`.
+    pub(crate) fn read_list(
+        list: &Path,
+        root: &Path,
+        shape: ImageShape,
+        form: LabelForm,
+    ) -> Result<Self, Error> {
+        let shape = shape.check(list)?;
+        let items = parse_items(list, read_file(list, "correct the path or make the list")?, form)?;
+        Ok(Self::from_items(list, root, shape, items))
+    }
+
+    /// Reads a list for each split: the images, and the rows of queries and training images.
+    ///
+    /// No query is in another list. With `train_in_gallery` all training images are in the gallery's list too, else none.
+    pub(crate) fn read_lists(
+        dir: &Path,
+        lists: &ListFiles,
+        shape: ImageShape,
+        train_in_gallery: bool,
+    ) -> Result<(Self, [Vec<u32>; 2]), Error> {
+        let files =
+            [(Split::Query, &lists.query), (Split::Train, &lists.train), (Split::Gallery, &lists.gallery)];
+        let mut items: Vec<Item> = Vec::new();
+        let mut owners: HashMap<PathBuf, (Split, usize)> = HashMap::new();
+        let mut ends = Vec::new();
+        let mut n_shared = 0;
+        for (split, file) in files {
+            for (path, classes) in parse_items(&dir.join(&file.file), file.read(dir)?, lists.labels)? {
+                let Some(&(other, row)) = owners.get(&same(&path)) else {
+                    owners.insert(same(&path), (split, items.len()));
+                    items.push((path, classes));
+                    continue;
+                };
+                if !(train_in_gallery && (other, split) == (Split::Train, Split::Gallery)) {
+                    return Err(Error::Split(format!(
+                        "`{path}` is in the {other} list and again in the {split} list, expected disjoint lists"
+                    )));
+                }
+                if items[row].1 != classes {
+                    return Err(Error::Split(format!(
+                        "`{path}` has other classes in the {split} list than in the {other} list"
+                    )));
+                }
+                n_shared += 1;
+            }
+            ends.push(items.len());
+        }
+        let (query, train) = (0..ends[0] as u32, ends[0] as u32..ends[1] as u32);
+        if train_in_gallery && n_shared != train.len() {
+            return Err(Error::Split(format!(
+                "the gallery list has {n_shared} of the {} training images, `train_in_gallery` expects all of them",
+                train.len()
+            )));
+        }
+        let root = lists.root.as_ref().map_or(dir.to_owned(), |root| dir.join(root));
+        Ok((Self::from_items(dir, &root, shape, items), [query.collect(), train.collect()]))
+    }
+
+    fn from_items(source: &Path, root: &Path, shape: ImageShape, items: Vec<Item>) -> Self {
+        let mut names: Vec<&String> = items.iter().flat_map(|(_, classes)| classes).collect();
+        names.sort_by_cached_key(|name| (name.parse::<u64>().unwrap_or(u64::MAX), *name));
+        names.dedup();
+        let number: HashMap<&String, u32> = names.iter().copied().zip(0..).collect();
+        let labels = Labels::new(items.iter().map(|(_, own)| own.iter().map(|name| number[name]).collect()));
+        let paths = items.iter().map(|(path, _)| root.join(path)).collect();
+        let names = names.into_iter().cloned().collect();
+        Self::new(source, shape, names, Pixels::Files(paths), labels)
+    }
+}
+
+fn parse_items(list: &Path, bytes: Vec<u8>, form: LabelForm) -> Result<Vec<Item>, Error> {
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::file(list, "not UTF-8 text, expected lines of a path and its classes"))?;
+    let items = parse_list(&text).map_err(|reason| Error::file(list, reason))?;
+    let n_classes = items[0].1.len();
+    let item = |(path, words): (&str, Vec<&str>)| match form {
+        LabelForm::Classes => Ok((path.to_owned(), words.into_iter().map(str::to_owned).collect())),
+        LabelForm::MultiHot => {
+            let is_multi_hot = words.len() == n_classes && words.iter().all(|word| ["0", "1"].contains(word));
+            if !is_multi_hot || !words.contains(&"1") {
+                let reason = format!(
+                    "`{path}` is followed by `{}`, expected {n_classes} words 0 or 1, at least one of them 1",
+                    words.join(" ")
+                );
+                return Err(Error::file(list, reason));
+            }
+            let classes = words.iter().enumerate().filter(|(_, word)| **word == "1");
+            Ok((path.to_owned(), classes.map(|(class, _)| class.to_string()).collect()))
+        }
+    };
+    items.into_iter().map(item).collect()
+}
+
+/// `./a.png` and `a.png` are one image.
+fn same(path: &str) -> PathBuf {
+    Path::new(path).components().filter(|part| *part != Component::CurDir).collect()
+}
 
 /// Reads the text of a list: for each image its path and the words for its classes, in the order of the lines.
 ///
@@ -17,9 +147,7 @@ pub fn parse_list(text: &str) -> Result<Vec<(&str, Vec<&str>)>, String> {
     for (line, text) in (1..).zip(text.lines()) {
         let mut words = text.split_whitespace();
         let Some(path) = words.next().filter(|word| !word.starts_with('#')) else { continue };
-        // `./a.png` and `a.png` are one image.
-        let same: PathBuf = Path::new(path).components().filter(|part| *part != Component::CurDir).collect();
-        if let Some(first) = line_of.insert(same, line) {
+        if let Some(first) = line_of.insert(same(path), line) {
             return Err(format!(
                 "line {line}: `{path}` is on line {first} too, expected each image once with all its classes"
             ));

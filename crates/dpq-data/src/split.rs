@@ -7,11 +7,12 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::Error;
+use crate::labels::Labels;
 
 /// The stream of random numbers that splits use (docs/architecture.md).
 const STREAM: u64 = 1;
 
-/// A part of a data set. No image is in two of them.
+/// A part of a data set. No query is in another part; training images are in the gallery only where a protocol says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// Images that the network learns from.
@@ -43,49 +44,80 @@ impl FromStr for Split {
     }
 }
 
-/// How splits are drawn from a seed: so many queries and training images of each class, the rest is the gallery.
+/// How splits are drawn from a seed: so many queries and training images, the rest is the gallery.
 ///
-/// Source: the paper's protocol for CIFAR-10 (100 queries and 500 training images a class).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+/// Source: the paper's protocols. CIFAR-10 has 100 queries and 500 training images of each class, NUS-WIDE 5,000 and 10,000
+/// in all.
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(try_from = "ProtocolTable")]
+pub(crate) enum Protocol {
+    /// So many of each class; each image has one class.
+    PerClass { queries: usize, train: usize, seed: u64 },
+    /// So many in all.
+    InAll { queries: usize, train: usize, seed: u64 },
+}
+
+/// The keys of `[protocol]`.
+#[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Protocol {
-    /// Queries of each class.
-    pub queries_per_class: usize,
-    /// Training images of each class.
-    pub train_per_class: usize,
-    /// Decides which.
-    pub seed: u64,
+struct ProtocolTable {
+    queries_per_class: Option<usize>,
+    train_per_class: Option<usize>,
+    queries: Option<usize>,
+    train: Option<usize>,
+    seed: u64,
+}
+
+impl TryFrom<ProtocolTable> for Protocol {
+    type Error = &'static str;
+
+    fn try_from(table: ProtocolTable) -> Result<Self, Self::Error> {
+        let ProtocolTable { queries_per_class, train_per_class, queries, train, seed } = table;
+        match (queries_per_class, train_per_class, queries, train) {
+            (Some(queries), Some(train), None, None) => Ok(Self::PerClass { queries, train, seed }),
+            (None, None, Some(queries), Some(train)) => Ok(Self::InAll { queries, train, seed }),
+            _ => Err("expected `queries_per_class` and `train_per_class`, or `queries` and `train`"),
+        }
+    }
 }
 
 impl Protocol {
-    /// Draws the rows of the queries and of the training images, each ascending, from the first label of every row.
+    /// Draws the rows of the queries and of the training images, each ascending.
     ///
     /// # Errors
-    /// [`Error::Split`] if a class does not have that many images.
-    pub fn draw(&self, labels: &[u32], class_names: &[String]) -> Result<[Vec<u32>; 2], Error> {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+    /// [`Error::Split`] if there are not that many images.
+    pub(crate) fn draw(&self, labels: &Labels, class_names: &[String]) -> Result<[Vec<u32>; 2], Error> {
+        let n_rows = labels.len() as u32;
+        let (n_queries, n_train, seed, groups) = match *self {
+            Self::PerClass { queries, train, seed } => {
+                let of = |class| (0..n_rows).filter(|&row| labels.of(row as usize)[0] == class).collect();
+                let groups =
+                    (0..).zip(class_names).map(|(class, name)| (format!("class `{name}`"), of(class)));
+                (queries, train, seed, groups.collect())
+            }
+            Self::InAll { queries, train, seed } => {
+                (queries, train, seed, vec![("the data set".to_owned(), (0..n_rows).collect())])
+            }
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(STREAM);
         let (mut query, mut train) = (Vec::new(), Vec::new());
-        for (class, name) in (0..).zip(class_names) {
-            let mut rows: Vec<u32> =
-                (0..).zip(labels).filter(|&(_, &label)| label == class).map(|(row, _)| row).collect();
-            let wanted = self.queries_per_class + self.train_per_class;
+        let groups: Vec<(String, Vec<u32>)> = groups;
+        for (name, mut rows) in groups {
+            let wanted = n_queries + n_train;
             if rows.len() < wanted {
                 return Err(Error::Split(format!(
-                    "class `{name}` has {} images, the protocol takes {} queries and {} training images of each class, \
+                    "{name} has {} images, the protocol takes {n_queries} queries and {n_train} training images of it, \
                      lower these numbers or add images",
-                    rows.len(),
-                    self.queries_per_class,
-                    self.train_per_class
+                    rows.len()
                 )));
             }
             for i in 0..wanted {
-                let left = rows.len() - i;
-                let chosen = ((u128::from(rng.next_u64()) * left as u128) >> 64) as usize;
+                let chosen = below(&mut rng, rows.len() - i);
                 rows.swap(i, i + chosen);
             }
-            query.extend_from_slice(&rows[..self.queries_per_class]);
-            train.extend_from_slice(&rows[self.queries_per_class..wanted]);
+            query.extend_from_slice(&rows[..n_queries]);
+            train.extend_from_slice(&rows[n_queries..wanted]);
         }
         query.sort_unstable();
         train.sort_unstable();
@@ -93,7 +125,12 @@ impl Protocol {
     }
 }
 
-/// The rows of each split, ascending, disjoint.
+/// A number below `n`.
+pub(crate) fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
+    ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
+}
+
+/// The rows of each split, ascending. No query is in another split, and no training image in the gallery unless asked for.
 #[derive(Debug)]
 pub(crate) struct Splits {
     pub(crate) train: Vec<u32>,
@@ -102,16 +139,18 @@ pub(crate) struct Splits {
 }
 
 impl Splits {
-    /// Makes splits of queries and training images; every other row is the gallery.
+    /// Makes splits of queries and training images; every other row is the gallery, with `train_in_gallery` the training
+    /// images too.
     ///
     /// Refuses rows that do not exist, that occur twice, and classes that no training image has.
     pub(crate) fn new(
         query: Vec<u32>,
         train: Vec<u32>,
-        n_rows: usize,
-        classes_of: &dyn Fn(u32) -> Vec<u32>,
+        train_in_gallery: bool,
+        labels: &Labels,
         class_names: &[String],
     ) -> Result<Self, Error> {
+        let n_rows = labels.len();
         let mut owner: Vec<Option<Split>> = vec![None; n_rows];
         for (split, rows) in [(Split::Query, &query), (Split::Train, &train)] {
             for &row in rows {
@@ -126,15 +165,20 @@ impl Splits {
             }
         }
         let mut learnt = vec![false; class_names.len()];
-        train.iter().flat_map(|&row| classes_of(row)).for_each(|class| learnt[class as usize] = true);
+        train
+            .iter()
+            .flat_map(|&row| labels.of(row as usize))
+            .for_each(|&class| learnt[class as usize] = true);
         if let Some(class) = learnt.iter().position(|&learnt| !learnt) {
             return Err(Error::Split(format!(
                 "class `{}` has no training image, add some or remove the class",
                 class_names[class]
             )));
         }
+        let in_gallery =
+            |owner: Option<Split>| owner.is_none() || train_in_gallery && owner == Some(Split::Train);
         let gallery: Vec<u32> =
-            (0..).zip(&owner).filter(|(_, owner)| owner.is_none()).map(|(row, _)| row).collect();
+            (0..).zip(owner).filter(|&(_, owner)| in_gallery(owner)).map(|(row, _)| row).collect();
         for (split, rows) in [(Split::Query, &query), (Split::Gallery, &gallery)] {
             if rows.is_empty() {
                 return Err(Error::Split(format!("the {split} split is empty")));

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+mod cifar;
+mod collage;
 mod fashion;
 mod folder;
+mod lists;
 mod manifest;

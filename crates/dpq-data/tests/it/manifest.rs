@@ -102,7 +102,10 @@ fn damaged_files_are_refused_by_name() {
     says(&error, "get the file again from its source");
     fs::remove_file(set.dir.path().join("labels")).unwrap();
     fs::write(set.dir.path().join("images"), &set.images).unwrap();
-    says(&Dataset::open(set.dir.path()).unwrap_err().to_string(), "no such file, get it from the source");
+    says(
+        &Dataset::open(set.dir.path()).unwrap_err().to_string(),
+        "no such file, run `dpq data get` on its folder",
+    );
 
     let mut fewer = Set::new();
     fewer.labels = [&[0, 0, 8, 1, 0, 0, 0, 7][..], &[0, 1, 0, 1, 0, 1, 0]].concat();
@@ -150,7 +153,7 @@ fn folders_and_lists_become_data_sets() {
     fs::write(dir.path().join("dataset.toml"), manifest).unwrap();
     says(
         &Dataset::open(dir.path()).unwrap_err().to_string(),
-        "[protocol] needs one class an image, row 0 has 2",
+        "numbers of each class need one class an image, row 0 has 2",
     );
 }
 

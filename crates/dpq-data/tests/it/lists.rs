@@ -1,0 +1,128 @@
+//! Lists in the forms that hashing research passes around: a list a split, multi-hot, training images in the gallery.
+
+use std::fs;
+use std::path::Path;
+
+use dpq_data::{Dataset, Source, Split};
+use image::{GrayImage, Luma};
+use tempfile::TempDir;
+
+const QUERY: &str = "a/0.png 1 0 0\n";
+const TRAIN: &str = "a/1.png 0 1 1\na/2.png 1 0 0\n";
+const GALLERY: &str = "a/3.png 0 0 1\n./a/1.png 0 1 1\na/2.png 1 0 0\n";
+
+/// Opens three lists of images under the folder `pixels`.
+fn open(dir: &Path, [query, train, gallery]: [&str; 3], top: &str) -> Result<Dataset, dpq_data::Error> {
+    let text = format!(
+        "name = \"lists\"\nclasses = [\"sky\", \"water\", \"person\"]\n{top}\n\
+        shape = {{ channels = 1, height = 2, width = 2 }}\n\
+        [images]\nformat = \"lists\"\nroot = \"pixels\"\nlabels = \"multi-hot\"\n\
+        query = {{ file = \"q.txt\" }}\ntrain = {{ file = \"t.txt\" }}\ngallery = {{ file = \"g.txt\" }}\n"
+    );
+    fs::write(dir.join("dataset.toml"), text).unwrap();
+    for (name, list) in [("q.txt", query), ("t.txt", train), ("g.txt", gallery)] {
+        fs::write(dir.join(name), list).unwrap();
+    }
+    Dataset::open(dir)
+}
+
+const SHARED: &str = "train_in_gallery = true";
+
+#[test]
+fn training_images_may_be_in_the_gallery_where_the_manifest_says_so() {
+    let dir = TempDir::new().unwrap();
+    fs::create_dir_all(dir.path().join("pixels/a")).unwrap();
+    for i in 0..4 {
+        GrayImage::from_pixel(2, 2, Luma([i])).save(dir.path().join(format!("pixels/a/{i}.png"))).unwrap();
+    }
+    let dataset = open(dir.path(), [QUERY, TRAIN, GALLERY], SHARED).unwrap();
+    assert_eq!(dataset.class_names(), ["sky", "water", "person"]);
+    let splits = [Split::Query, Split::Train, Split::Gallery].map(|split| dataset.split(split).to_vec());
+    assert_eq!(splits, [vec![0], vec![1, 2], vec![1, 2, 3]]);
+    assert_eq!(dataset.multi_hot(&[0, 1, 3]), [1, 0, 0, 0, 1, 1, 0, 0, 1]);
+    let mut image = vec![0; 4];
+    dataset.read(3, &mut image).unwrap();
+    assert_eq!(image, [3; 4]);
+
+    let disjoint = open(dir.path(), [QUERY, TRAIN, "a/3.png 0 0 1\n"], "").unwrap();
+    assert_eq!(disjoint.split(Split::Gallery), [3]);
+}
+
+#[test]
+fn lists_that_overlap_or_disagree_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let says = |lists, top, text: &str| {
+        let error = open(dir.path(), lists, top).unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+    };
+    says([QUERY, TRAIN, GALLERY], "", "`./a/1.png` is in the train list and again in the gallery list");
+    says(
+        [QUERY, TRAIN, "a/0.png 1 0 0\n"],
+        SHARED,
+        "`a/0.png` is in the query list and again in the gallery",
+    );
+    says([QUERY, QUERY, GALLERY], SHARED, "`a/0.png` is in the query list and again in the train list");
+    says([QUERY, TRAIN, "a/1.png 0 0 1\n"], SHARED, "`a/1.png` has other classes in the gallery list");
+    says([QUERY, TRAIN, "a/1.png 0 1 1\n"], SHARED, "the gallery list has 1 of the 2 training images");
+    says(["a/0.png 0 0 0\n", TRAIN, GALLERY], SHARED, "`a/0.png` is followed by `0 0 0`, expected 3 words");
+    says([QUERY, "a/1.png 0 1 1\na/2.png 1 0\n", GALLERY], SHARED, "expected 3 words 0 or 1");
+    says(["a/0.png 2 0 0\n", TRAIN, GALLERY], SHARED, "is followed by `2 0 0`");
+    let error = open(dir.path(), ["a/0.png 1 0 0 1\n", TRAIN, GALLERY], SHARED).unwrap_err().to_string();
+    assert!(error.contains("class `3`, expected one of the 3 classes"), "{error}");
+}
+
+#[test]
+fn numbers_in_all_draw_from_images_of_several_classes() {
+    let dir = TempDir::new().unwrap();
+    let list: String = (0..40).map(|i| format!("{i}.png {}\n", ["0 1", "1 1", "1 0"][i % 3])).collect();
+    let open = |protocol: &str| {
+        let text = format!(
+            "name = \"one list\"\nshape = {{ channels = 1, height = 2, width = 2 }}\ntrain_in_gallery = true\n\
+            images = {{ format = \"list\", path = \"lists/all.txt\", root = \".\", labels = \"multi-hot\" }}\n\
+            protocol = {{ {protocol}, seed = 1 }}\n"
+        );
+        fs::create_dir_all(dir.path().join("lists")).unwrap();
+        fs::write(dir.path().join("lists/all.txt"), &list).unwrap();
+        fs::write(dir.path().join("dataset.toml"), text).unwrap();
+        Dataset::open(dir.path())
+    };
+    let dataset = open("queries = 5, train = 20").unwrap();
+    assert_eq!(dataset.path(7).unwrap(), dir.path().join("./7.png"));
+    let [query, train, gallery] =
+        [Split::Query, Split::Train, Split::Gallery].map(|split| dataset.split(split));
+    assert_eq!((query.len(), train.len(), gallery.len()), (5, 20, 35));
+    assert!(query.iter().all(|row| !train.contains(row) && !gallery.contains(row)));
+    assert!(train.iter().all(|row| gallery.contains(row)));
+
+    let error = |protocol| open(protocol).unwrap_err().to_string();
+    assert!(error("queries = 30, train = 11").contains("the data set has 40 images"));
+    assert!(error("queries = 5, train_per_class = 1").contains("expected `queries_per_class` and"));
+    assert!(
+        error("queries_per_class = 5, train_per_class = 1").contains("need one class an image, row 1 has 2")
+    );
+}
+
+#[test]
+fn the_data_sets_of_this_repository_say_where_they_come_from() {
+    let datasets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets");
+    let mut n = 0;
+    for entry in fs::read_dir(datasets).unwrap() {
+        let dir = entry.unwrap().path();
+        if !dir.is_dir() {
+            continue;
+        }
+        n += 1;
+        let source = Source::open(&dir).unwrap();
+        for file in source.files {
+            let name = file.path.display();
+            assert!(
+                file.path.exists() || file.url.is_some() || source.instructions.is_some(),
+                "{name} is not here, and nothing says where it is"
+            );
+            if let (true, Some(sum)) = (file.path.exists(), &file.sha256) {
+                assert_eq!(&file.found_sha256().unwrap(), sum, "{name}");
+            }
+        }
+    }
+    assert_eq!(n, 6);
+}
