@@ -64,7 +64,7 @@ impl Command {
 
 impl TrainArgs {
     fn run(self, json: bool) -> Result<()> {
-        output::check_out(&self.out, &[&self.features])?;
+        output::check_out(&self.out, [&self.features])?;
         let features = npy::read_features(&self.features)?;
         let start = Instant::now();
         let bar = output::progress(self.levels, "levels");

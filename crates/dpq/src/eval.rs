@@ -126,9 +126,8 @@ impl Args {
         let queries = npy::read_features(&self.queries)?;
         if let Some(out) = &self.out {
             let inputs = [&self.index, &self.gallery_features, &self.gallery_ids, &self.query_ids];
-            let inputs =
-                inputs.into_iter().flatten().chain([&self.queries, &self.query_labels, &self.gallery_labels]);
-            output::check_out(out, &inputs.map(PathBuf::as_path).collect::<Vec<_>>())?;
+            let given = [&self.queries, &self.query_labels, &self.gallery_labels];
+            output::check_out(out, inputs.into_iter().flatten().chain(given))?;
         }
         let judge = Judge::read(&self, queries.rows)?;
         let (mut by_bits, mut features, mut seconds) = (BTreeMap::new(), None, [Duration::ZERO; 2]);

@@ -107,11 +107,7 @@ impl Command {
 impl BuildArgs {
     fn run(self, json: bool) -> Result<()> {
         let start = Instant::now();
-        let inputs = [Some(&self.codes), Some(&self.codebook), self.ids.as_ref()];
-        output::check_out(
-            &self.out,
-            &inputs.into_iter().flatten().map(PathBuf::as_path).collect::<Vec<_>>(),
-        )?;
+        output::check_out(&self.out, [&self.codes, &self.codebook].into_iter().chain(&self.ids))?;
         let codebooks = Codebooks::open(&self.codebook)?;
         let codes = npy::read_matrix::<u8>(&self.codes)?;
         ensure!(

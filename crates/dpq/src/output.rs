@@ -1,7 +1,7 @@
 //! What commands print: results on stdout, progress on stderr, and what a result always carries.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -24,11 +24,11 @@ pub(crate) fn note(text: &str) {
 }
 
 /// Refuses to write over what is read.
-pub(crate) fn check_out(out: &Path, inputs: &[&Path]) -> Result<()> {
+pub(crate) fn check_out<'a>(out: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
     // A file that does not exist is no input.
     let Ok(out) = out.canonicalize() else { return Ok(()) };
-    let same = inputs.iter().find(|input| input.canonicalize().is_ok_and(|input| input == out));
-    ensure!(same.is_none(), "{} is read by this command, give --out another name", out.display());
+    let same = inputs.into_iter().any(|input| input.canonicalize().is_ok_and(|input| input == out));
+    ensure!(!same, "{} is read by this command, give --out another name", out.display());
     Ok(())
 }
 

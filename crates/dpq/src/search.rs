@@ -77,9 +77,8 @@ struct JsonHit {
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         if let Some(out) = &self.out {
-            let inputs = [Some(&self.index), self.queries.as_ref(), self.image.as_ref(), self.model.as_ref()];
-            let inputs = inputs.into_iter().chain([self.allow.as_ref(), self.names.as_ref()]).flatten();
-            output::check_out(out, &inputs.map(PathBuf::as_path).collect::<Vec<_>>())?;
+            let inputs = [&self.queries, &self.image, &self.model, &self.allow, &self.names];
+            output::check_out(out, inputs.into_iter().flatten().chain([&self.index]))?;
         }
         let index = Index::open(&self.index)?;
         let length = self.bits.map_or(Ok(index.max_length()), CodeLength::from_bits)?;
