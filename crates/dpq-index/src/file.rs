@@ -251,6 +251,13 @@ impl View<'_> {
         (first, self.row(first))
     }
 
+    /// Returns the position of the code of `item`.
+    pub(crate) fn position_of(&self, item: usize) -> usize {
+        self.starts.map_or(item, |starts| {
+            starts.partition_point(|start| start <= item as u64).clamp(1, self.layout.n_positions()) - 1
+        })
+    }
+
     /// Yields the first byte and the positions of each row, ascending and disjoint.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (u8, Range<usize>)> {
         (0..=255).map(|first| (first, self.row(first)))
@@ -327,6 +334,14 @@ impl<'a> Integers<'a> {
         match self {
             Self::U32(values) => u64::from(u32::from_le_bytes(values[i])),
             Self::U64(values) => u64::from_le_bytes(values[i]),
+        }
+    }
+
+    /// Returns how many numbers come before the first that is not `before`, where all that are come first.
+    fn partition_point(&self, before: impl Fn(u64) -> bool) -> usize {
+        match self {
+            Self::U32(values) => values.partition_point(|&value| before(u32::from_le_bytes(value).into())),
+            Self::U64(values) => values.partition_point(|&value| before(u64::from_le_bytes(value))),
         }
     }
 

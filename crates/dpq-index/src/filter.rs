@@ -99,13 +99,11 @@ impl Index {
         }
         let mut filter = Filter { words, few: None, n_allowed, index: self.identity() };
         if n_allowed <= FEW {
-            let mut places = Vec::with_capacity(n_allowed);
-            let mut items = view.items();
-            for (first, position) in view.positions() {
-                let runs = filter.runs(items(position..position + 1));
-                places.extend(runs.flatten().map(|item| Place { first, position, item }));
-            }
-            filter.few = Some(places);
+            let place = |item| {
+                let position = view.position_of(item);
+                Place { first: view.row_of(position).0, position, item }
+            };
+            filter.few = Some(filter.runs(0..self.len()).flatten().map(place).collect());
         }
         filter
     }
