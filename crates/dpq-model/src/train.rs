@@ -46,9 +46,9 @@ pub type OnEpoch<'a> = dyn FnMut(&EpochReport) -> Result<(), BoxError> + 'a;
 
 /// Trains a network and its codebooks, and writes `model.safetensors` into the folder `out`.
 ///
-/// A checkpoint of one device goes on at another. After each epoch, once `on_epoch` has heard of it, `out` gets a checkpoint. With `resume` a run goes on from there, and
-/// ends with the same bytes as one that was never interrupted; without a checkpoint it starts afresh. Setting `stop` ends
-/// the run before its next step.
+/// After each epoch, once `on_epoch` has heard of it, `out` gets a checkpoint. With `resume` a run goes on from there, on
+/// any device, and on the CPU ends with the same bytes as one that was never interrupted; without a checkpoint it starts
+/// afresh. Setting `stop` ends the run before its next step.
 ///
 /// # Errors
 /// [`Error::Invalid`] if configuration, data or device cannot be used, [`Error::Diverged`] if a loss is no longer finite,
