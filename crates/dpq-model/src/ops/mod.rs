@@ -218,8 +218,7 @@ fn conv_on_cuda(
     let windows = Windows { channels: geometry.n_out, height, width, kernel, stride };
     let has_bias = bias.is_some();
     // Without a bias something of its type stands in for it; it is not read and gets no gradient.
-    let bias =
-        bias.map_or_else(|| Ok(weight.detach().flatten_all()?.narrow(0, 0, 1)?), Tensor::contiguous)?;
+    let bias = bias.map_or_else(|| weight.detach().flatten_all()?.narrow(0, 0, 1), Tensor::contiguous)?;
     let op = cuda::Conv { geometry, windows, relu, has_bias, taps: OnceLock::new() };
     x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, op)
 }

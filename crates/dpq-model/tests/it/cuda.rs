@@ -74,7 +74,7 @@ fn check(args: &[Tensor], n_variables: usize, f: impl Fn(&[Tensor]) -> Result<Te
 #[test]
 fn convolutions() {
     // (x, weight, stride, padding, pooling)
-    let cases: [([usize; 4], [usize; 4], usize, usize, (usize, usize)); 8] = [
+    let cases = [
         ([64, 1, 28, 28], [32, 1, 3, 3], 1, 1, (2, 2)),
         ([64, 32, 14, 14], [64, 32, 3, 3], 1, 1, (2, 2)),
         ([64, 64, 7, 7], [128, 64, 3, 3], 1, 1, (2, 2)),
@@ -166,7 +166,7 @@ fn runs_and_models_change_devices() {
                 dim: 12,
                 ..best.network.clone()
             },
-            quantizer: QuantizerConfig { levels: 2, codewords: 8, ..best.quantizer.clone() },
+            quantizer: QuantizerConfig { levels: 2, codewords: 8, ..best.quantizer },
             ..best.clone()
         };
         for devices in [[cpu, cpu], [cpu, cuda], [cuda, cpu], [cuda, cuda]] {

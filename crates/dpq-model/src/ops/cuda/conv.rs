@@ -7,11 +7,13 @@ use std::sync::OnceLock;
 
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, CudaViewMut};
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CudaStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::super::patches::Geometry;
 use super::super::pool::Windows;
-use super::{Matrix, gemm, grid, ints, launch, room, storage, tensor, tensor_values, threads, values};
+use super::{
+    Matrix, gemm, grid, ints, launch, not_on_cpu, room, storage, tensor, tensor_values, threads, values,
+};
 
 /// Elements of patches that are in memory at a time: half a gigabyte.
 const PATCHES: usize = 1 << 27;
@@ -184,17 +186,7 @@ impl CustomOp3 for Conv {
         "conv2d"
     }
 
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("an operation for CUDA")
-    }
+    not_on_cpu!(_a: _a_layout, _b: _b_layout, _c: _c_layout);
 
     fn cuda_fwd(
         &self,
@@ -249,9 +241,7 @@ impl CustomOp1 for MaxPool {
         "max_pool2d"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("an operation for CUDA")
-    }
+    not_on_cpu!(_a: _a_layout);
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (device, windows, batch) = (&x.device, &self.windows, layout.dims()[0]);

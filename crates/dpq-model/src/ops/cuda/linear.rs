@@ -1,8 +1,10 @@
 //! A linear layer with bias and ReLU.
 
-use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CudaStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
-use super::{Matrix, gemm, grid, ints, launch, room, storage, tensor, tensor_values, threads, values};
+use super::{
+    Matrix, gemm, grid, ints, launch, not_on_cpu, room, storage, tensor, tensor_values, threads, values,
+};
 
 /// (x `[b, in]`, weight [out, in], bias [out]) → `[b, out]`.
 pub(crate) struct Linear {
@@ -14,17 +16,7 @@ impl CustomOp3 for Linear {
         "linear"
     }
 
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("an operation for CUDA")
-    }
+    not_on_cpu!(_a: _a_layout, _b: _b_layout, _c: _c_layout);
 
     fn cuda_fwd(
         &self,

@@ -51,6 +51,19 @@ macro_rules! launch {
 }
 use launch;
 
+/// The `cpu_fwd` of an operation of one tensor or of three, which candle asks for: it is never called.
+macro_rules! not_on_cpu {
+    ($($storage:ident: $layout:ident),+) => {
+        fn cpu_fwd(
+            &self,
+            $($storage: &candle_core::CpuStorage, $layout: &Layout),+
+        ) -> Result<(candle_core::CpuStorage, Shape)> {
+            candle_core::bail!("an operation for CUDA")
+        }
+    };
+}
+use not_on_cpu;
+
 /// A thread for each of `n` things.
 fn threads(n: usize) -> LaunchConfig {
     grid(n.div_ceil(BLOCK as usize), 1, BLOCK)

@@ -3,9 +3,9 @@
 use std::sync::{Arc, OnceLock};
 
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
-use candle_core::{CpuStorage, CudaStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CudaStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
-use super::{grid, ints, launch, room, storage, tensor, tensor_values, threads, values};
+use super::{grid, ints, launch, not_on_cpu, room, storage, tensor, tensor_values, threads, values};
 
 /// (x, gamma, beta), x being `[b, c, h, w]` or `[b, c]`.
 pub(crate) struct BatchNorm {
@@ -29,17 +29,7 @@ impl CustomOp3 for BatchNorm {
         "batch_norm"
     }
 
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("an operation for CUDA")
-    }
+    not_on_cpu!(_a: _a_layout, _b: _b_layout, _c: _c_layout);
 
     fn cuda_fwd(
         &self,
@@ -148,17 +138,7 @@ impl CustomOp3 for ScaleShift {
         "scale_shift"
     }
 
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("an operation for CUDA")
-    }
+    not_on_cpu!(_a: _a_layout, _b: _b_layout, _c: _c_layout);
 
     fn cuda_fwd(
         &self,
