@@ -190,6 +190,18 @@ impl Codebooks {
         CodeLength::from_levels(self.n_levels).expect("codebooks have 1 to 255 levels")
     }
 
+    /// Refuses a length above that of the codes.
+    pub(crate) fn check_length(&self, length: CodeLength) -> Result<(), Error> {
+        if length <= self.max_length() {
+            return Ok(());
+        }
+        Err(Error::Range {
+            what: "code length in bits",
+            found: length.bits(),
+            expected: format!("at most {}", self.max_length().bits()),
+        })
+    }
+
     /// The name of exactly these codebooks: the CRC32C of L, K, D as u64 and of all values, as eight hex digits.
     pub fn fingerprint(&self) -> String {
         let mut crc = self.shape().iter().fold(0, |crc, &n| crc32c_append(crc, &(n as u64).to_le_bytes()));

@@ -59,13 +59,7 @@ impl Codebooks {
     /// than these codebooks have.
     pub fn decode(&self, codes: &[u8], length: CodeLength) -> Result<Vec<f32>, Error> {
         let n = self.check_codes(codes)?;
-        if length > self.max_length() {
-            return Err(Error::Range {
-                what: "code length in bits",
-                found: length.bits(),
-                expected: format!("at most {}", self.max_length().bits()),
-            });
-        }
+        self.check_length(length)?;
         let dim = self.dim();
         let mut features = vec![0.0; n * dim];
         features.par_chunks_exact_mut(dim).zip(codes.par_chunks_exact(self.n_levels())).for_each(

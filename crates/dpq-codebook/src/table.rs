@@ -66,6 +66,14 @@ impl Codebooks {
     /// [`Error::Length`] unless the query has D values, [`Error::NotFinite`] if one, or an inner product, is NaN or
     /// infinite.
     pub fn lookup_table(&self, query: &[f32]) -> Result<LookupTable, Error> {
+        self.lookup_table_at(query, self.max_length())
+    }
+
+    /// The first levels of [`lookup_table`](Self::lookup_table), those of a code of `length`, in as much less time.
+    ///
+    /// # Errors
+    /// As [`lookup_table`](Self::lookup_table), and [`Error::Range`] for a length above that of the codes.
+    pub fn lookup_table_at(&self, query: &[f32], length: CodeLength) -> Result<LookupTable, Error> {
         if query.len() != self.dim() {
             return Err(Error::Length {
                 what: "query",
@@ -74,8 +82,10 @@ impl Codebooks {
             });
         }
         check_finite("query", query)?;
-        let mut values = vec![0.0; self.n_levels() * self.n_codewords()];
-        dots(query, self.values(), &mut values);
-        LookupTable::new(values, self.n_levels(), self.n_codewords())
+        self.check_length(length)?;
+        let n_values = length.levels() * self.n_codewords();
+        let mut values = vec![0.0; n_values];
+        dots(query, &self.values()[..n_values * self.dim()], &mut values);
+        LookupTable::new(values, length.levels(), self.n_codewords())
     }
 }

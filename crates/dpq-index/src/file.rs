@@ -84,12 +84,21 @@ impl Index {
         self.codebooks.fingerprint()
     }
 
-    /// Returns the lookup table of a query `[D]`: its inner products with all codewords.
+    /// Returns the lookup table of a query `[D]`: its inner products with all codewords, for searches at any length.
     ///
     /// # Errors
     /// [`Error::Codebook`] if the query has another dimension, or values that are not finite.
     pub fn lookup_table(&self, query: &[f32]) -> Result<LookupTable, Error> {
-        Ok(self.codebooks.lookup_table(query)?)
+        self.lookup_table_at(query, self.max_length())
+    }
+
+    /// Returns the levels of the lookup table that searches up to `length` use, in as much less time.
+    ///
+    /// # Errors
+    /// As [`lookup_table`](Self::lookup_table), and [`Error::Search`] for a length above that of the codes.
+    pub fn lookup_table_at(&self, query: &[f32], length: CodeLength) -> Result<LookupTable, Error> {
+        self.check_length(length)?;
+        Ok(self.codebooks.lookup_table_at(query, length)?)
     }
 
     fn from_container(container: Container) -> Result<Self, Error> {
@@ -345,11 +354,20 @@ impl<'a> Integers<'a> {
         }
     }
 
-    /// Returns the greatest number.
-    pub(crate) fn max(&self) -> Option<u64> {
+    /// Calls `f` with each number of `range` that is at most `bound`.
+    #[inline]
+    pub(crate) fn each_at_most(&self, bound: u64, range: Range<usize>, f: impl FnMut(u64)) {
         match self {
-            Self::U32(values) => values.iter().map(|&value| u32::from_le_bytes(value)).max().map(u64::from),
-            Self::U64(values) => values.iter().map(|&value| u64::from_le_bytes(value)).max(),
+            Self::U32(values) => values[range]
+                .iter()
+                .map(|&value| u64::from(u32::from_le_bytes(value)))
+                .filter(|&id| id <= bound)
+                .for_each(f),
+            Self::U64(values) => values[range]
+                .iter()
+                .map(|&value| u64::from_le_bytes(value))
+                .filter(|&id| id <= bound)
+                .for_each(f),
         }
     }
 

@@ -35,6 +35,7 @@ mod filter;
 mod kernel;
 mod layout;
 mod norms;
+mod order;
 mod prune;
 mod score;
 mod search;

@@ -49,8 +49,8 @@ impl Index {
     /// Returns the best items for the query of `table`, min(k, number that match), in the order score descending, then id
     /// ascending. The result is exact: what it would be if every code were scored and sorted.
     ///
-    /// Shapes: table `[L, K]` as the index's codebooks. Any table of inner products will do, as from
-    /// [`lookup_table`](Self::lookup_table); the score of a code at n levels is `table[0][c_0] + … + table[n−1][c_{n−1}]`, f32,
+    /// Shapes: table `[L, K]` as the index's codebooks; levels beyond the length searched may be missing. Any table of inner
+    /// products will do, as from [`lookup_table`](Self::lookup_table); the score of a code at n levels is `table[0][c_0] + … + table[n−1][c_{n−1}]`, f32,
     /// from left to right, and for the Euclidean metric twice that less ‖x̂‖², in f64, rounded to f32 once.
     ///
     /// # Errors
@@ -82,23 +82,31 @@ impl Index {
         tables.par_iter().map(|table| self.search(table, options)).collect()
     }
 
+    pub(crate) fn check_length(&self, length: CodeLength) -> Result<(), Error> {
+        if length <= self.max_length() {
+            return Ok(());
+        }
+        let reason =
+            format!("the length is {length}, but the codes of this index have {}", self.max_length());
+        Err(Error::Search { reason })
+    }
+
     fn check(&self, table: &LookupTable, options: &SearchOptions) -> Result<(), Error> {
-        let expected = (self.layout.n_levels, self.layout.n_codewords);
-        let found = (table.n_levels(), table.n_codewords());
+        self.check_length(options.length)?;
+        let (n_levels, n_codewords) = (self.layout.n_levels, self.layout.n_codewords);
         let reason = if options.k == 0 {
             "k is 0, expected at least 1".to_owned()
-        } else if options.length > self.max_length() {
-            format!(
-                "the length is {}, but the codes of this index have {}",
-                options.length,
-                self.max_length()
-            )
         } else if options.min_score.is_some_and(f32::is_nan) {
             "the least score is NaN, expected a number".to_owned()
-        } else if found != expected {
+        } else if table.n_codewords() != n_codewords
+            || !(options.length.levels()..=n_levels).contains(&table.n_levels())
+        {
             format!(
-                "the lookup table has {} levels of {} codewords, the index {} of {}: make it with the index's codebooks",
-                found.0, found.1, expected.0, expected.1
+                "the lookup table has {} levels of {} codewords, the index {n_levels} of {n_codewords}, and the search is \
+                 at {}: make it with the index's codebooks, for this length or more",
+                table.n_levels(),
+                table.n_codewords(),
+                options.length
             )
         } else {
             return options.filter.map_or(Ok(()), |filter| self.check_filter(filter));

@@ -68,7 +68,7 @@ fn pass<R: Row>(rows: &mut Vec<R>, scratch: &mut Vec<R>, byte: impl Fn(usize) ->
 }
 
 /// Sorts `items` by one digit of each, stably. `counts` says how often each digit occurs, `scratch` is as long as `items`.
-pub(crate) fn scatter<T: Copy, const DIGITS: usize>(
+fn scatter<T: Copy, const DIGITS: usize>(
     items: &mut Vec<T>,
     scratch: &mut Vec<T>,
     counts: [usize; DIGITS],

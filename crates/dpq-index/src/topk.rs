@@ -3,12 +3,12 @@
 //! What is kept are runs, ranges of items in file order that share one score, so that a short code, whose few scores each
 //! belong to many items, costs a few runs and not many items. Ids are looked at only at the end.
 
-use std::cmp::Reverse;
+use std::cell::Cell;
 use std::ops::Range;
 
 use crate::file::View;
 use crate::layout::ID_BLOCK;
-use crate::sort::scatter;
+use crate::order::Sorter;
 
 /// An item that a search found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,7 +20,7 @@ pub struct Hit {
 }
 
 /// Items `start..start + len` in file order, all of one score.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Run {
     start: u64,
     len: u32,
@@ -52,10 +52,35 @@ pub(crate) fn order_key(score: f32) -> u32 {
 pub(crate) struct Candidates {
     k: usize,
     threshold: f32,
-    runs: Vec<Run>,
     n_items: usize,
     /// The number of runs at which those below the best `k` items are dropped.
     limit: usize,
+    memory: Memory,
+}
+
+/// What the searches of a thread write to, one after the other: memory that has to be asked for each time costs more than
+/// many a search.
+#[derive(Default)]
+struct Memory {
+    runs: Vec<Run>,
+    run_sorter: Sorter<Run>,
+    ids: Vec<u64>,
+    id_sorter: Sorter<u64>,
+}
+
+thread_local! {
+    static MEMORY: Cell<Memory> = Cell::default();
+}
+
+/// More runs than this are not kept for the next search.
+const MANY_RUNS: usize = 1 << 16;
+
+impl Drop for Candidates {
+    fn drop(&mut self) {
+        if self.memory.runs.capacity() <= MANY_RUNS && self.memory.ids.capacity() <= MANY_RUNS {
+            MEMORY.set(std::mem::take(&mut self.memory));
+        }
+    }
 }
 
 /// Fewer runs than this are not worth looking through.
@@ -64,7 +89,9 @@ const FEW_RUNS: usize = 64;
 impl Candidates {
     /// Starts to collect at most `k` items whose score is at least `min_score`.
     pub(crate) fn new(k: usize, min_score: f32) -> Self {
-        Self { k, threshold: min_score, runs: Vec::new(), n_items: 0, limit: FEW_RUNS }
+        let mut memory = MEMORY.take();
+        memory.runs.clear();
+        Self { k, threshold: min_score, n_items: 0, limit: FEW_RUNS, memory }
     }
 
     /// Returns the least score that an item must have to be among the best, as far as is known.
@@ -86,7 +113,7 @@ impl Candidates {
 
     /// Yields the items found and their scores, in no order.
     pub(crate) fn found(&self) -> impl Iterator<Item = (f32, Range<usize>)> {
-        self.runs.iter().map(|run| (run.score, run.items()))
+        self.memory.runs.iter().map(|run| (run.score, run.items()))
     }
 
     /// Takes items that share a score. Ranges come in any order, but no item comes twice.
@@ -96,7 +123,7 @@ impl Candidates {
             return;
         }
         self.n_items += items.len();
-        if let Some(last) = self.runs.last_mut()
+        if let Some(last) = self.memory.runs.last_mut()
             && last.end() == items.start as u64
             && last.score.to_bits() == score.to_bits()
             && let Ok(len) = u32::try_from(last.len as usize + items.len())
@@ -106,10 +133,10 @@ impl Candidates {
         }
         while !items.is_empty() {
             let len = items.len().min(u32::MAX as usize);
-            self.runs.push(Run { start: items.start as u64, len: len as u32, score });
+            self.memory.runs.push(Run { start: items.start as u64, len: len as u32, score });
             items.start += len;
         }
-        if self.runs.len() >= self.limit {
+        if self.memory.runs.len() >= self.limit {
             self.cut();
         }
     }
@@ -117,40 +144,41 @@ impl Candidates {
     /// Raises the threshold to the score of the `k`-th best item and drops the runs below it.
     pub(crate) fn cut(&mut self) {
         if self.is_full() {
-            self.threshold = kth_score(&mut self.runs, self.k);
+            self.threshold = kth_score(&mut self.memory.runs, self.k);
             let threshold = self.threshold;
-            self.runs.retain(|run| run.score >= threshold);
-            self.n_items = self.runs.iter().map(|run| run.len as usize).sum();
+            self.memory.runs.retain(|run| run.score >= threshold);
+            self.n_items = self.memory.runs.iter().map(|run| run.len as usize).sum();
         }
-        self.limit = FEW_RUNS.max(2 * self.runs.len());
+        self.limit = FEW_RUNS.max(2 * self.memory.runs.len());
     }
 
     /// Returns the best `k` items in order.
-    pub(crate) fn into_hits(self, view: &View) -> Vec<Hit> {
-        let (runs, n_items) = (sorted(self.runs), self.n_items);
-        let n_groups = groups(&runs).count();
-        if self.k >= n_items
-            && n_items / 8 >= n_groups.max(view.layout.n_items / 32)
-            && let Some(hits) = by_counting(view, &runs, n_items)
-        {
-            return hits;
-        }
-        let k = self.k.min(n_items);
+    pub(crate) fn into_hits(mut self, view: &View) -> Vec<Hit> {
+        let Memory { runs, run_sorter, ids, id_sorter } = &mut self.memory;
+        run_sorter.sort(runs, |run| run.key().into());
+        let k = self.k.min(self.n_items);
         let mut hits = Vec::with_capacity(k);
-        for group in groups(&runs) {
+        for group in runs.chunk_by(|a, b| a.score == b.score) {
             let wanted = k - hits.len();
             if wanted == 0 {
                 break;
             }
-            if group.iter().map(|run| run.len as usize).sum::<usize>() <= wanted {
-                let start = hits.len();
-                for run in group {
-                    hits.extend(run.items().map(|item| Hit { id: view.ids.get(item), score: run.score }));
-                }
-                hits[start..].sort_unstable_by_key(|hit| hit.id);
-            } else {
-                least_ids(view, group, wanted, &mut hits);
+            if let [Run { len: 1, start, score }] = *group {
+                hits.push(Hit { id: view.ids.get(start as usize), score });
+                continue;
             }
+            if group.iter().any(|run| run.score.to_bits() != group[0].score.to_bits()) {
+                // −0.0 and 0.0: ids do not tell which. This is rare enough for a plain sort.
+                let item =
+                    |run: Run| run.items().map(move |item| Hit { id: view.ids.get(item), score: run.score });
+                let mut zeros: Vec<Hit> = group.iter().copied().flat_map(item).collect();
+                zeros.sort_unstable_by_key(|hit| hit.id);
+                hits.extend_from_slice(&zeros[..wanted.min(zeros.len())]);
+                continue;
+            }
+            least_ids(view, group, wanted, ids);
+            id_sorter.sort(ids, |&id| id);
+            hits.extend(ids.iter().take(wanted).map(|&id| Hit { id, score: group[0].score }));
         }
         hits
     }
@@ -174,102 +202,51 @@ fn kth_score(runs: &mut [Run], mut k: usize) -> f32 {
     runs[start].score
 }
 
-/// Yields the sorted runs that share a score, whatever the sign of a zero.
-fn groups(runs: &[Run]) -> impl Iterator<Item = &[Run]> {
-    runs.chunk_by(|a, b| a.score == b.score)
+/// Puts the `wanted` least ids of some runs into `ids`, in no order, and perhaps a few more; all if there are not so many.
+fn least_ids(view: &View, group: &[Run], wanted: usize, ids: &mut Vec<u64>) {
+    let n_items: usize = group.iter().map(|run| run.len as usize).sum();
+    let mut greatest = u64::MAX;
+    if n_items > 2 * wanted {
+        greatest = likely_bound(view, group, n_items, wanted, ids);
+    }
+    loop {
+        ids.clear();
+        for items in group.iter().flat_map(|run| blocks(run.items())) {
+            if view.id_min.get(items.start / ID_BLOCK) <= greatest {
+                view.ids.each_at_most(greatest, items, |id| ids.push(id));
+            }
+        }
+        if ids.len() >= wanted.min(n_items) || greatest == u64::MAX {
+            return;
+        }
+        greatest = u64::MAX;
+    }
 }
 
-/// Sorts runs by descending score.
-fn sorted(mut runs: Vec<Run>) -> Vec<Run> {
-    if runs.len() < 1024 {
-        runs.sort_unstable_by_key(Run::key);
-        return runs;
+/// Returns an id that probably `wanted` items of the runs, and not many more, do not exceed.
+fn likely_bound(view: &View, group: &[Run], n_items: usize, wanted: usize, ids: &mut Vec<u64>) -> u64 {
+    const SAMPLED: usize = 512;
+    // As many blocks as are wanted, all inside, hold as many ids that do not exceed the greatest of their least ids.
+    let inside = |items: &Range<usize>| items.len() == ID_BLOCK;
+    let least = |items: Range<usize>| view.id_min.get(items.start / ID_BLOCK);
+    ids.clear();
+    ids.extend(group.iter().flat_map(|run| blocks(run.items()).filter(inside).map(least)));
+    if ids.len() >= wanted {
+        return *ids.select_nth_unstable(wanted - 1).1;
     }
-    let mut scratch = runs.clone();
-    for shift in [0, 11, 22] {
-        let digit = |run: Run| (run.key() >> shift) as usize % 2048;
-        let mut counts = [0; 2048];
-        runs.iter().for_each(|&run| counts[digit(run)] += 1);
-        scatter(&mut runs, &mut scratch, counts, digit);
-    }
-    runs
+    ids.clear();
+    let step = n_items.div_ceil(SAMPLED);
+    ids.extend(group.iter().flat_map(Run::items).step_by(step).map(|item| view.ids.get(item)));
+    let expected = wanted as f64 / step as f64;
+    let rank = (expected + 3.0 * expected.sqrt() + 1.0) as usize;
+    if rank < ids.len() { *ids.select_nth_unstable(rank).1 } else { u64::MAX }
 }
 
-/// Returns the whole ranking where few scores share many items, so that sorting each group by id would take long.
-///
-/// Ids are visited in ascending order and put where their group goes on, which takes a table over ids: `None` if they are
-/// not dense enough for that, or −0.0 and 0.0 are in one group.
-fn by_counting(view: &View, runs: &[Run], n_items: usize) -> Option<Vec<Hit>> {
-    const NONE: u32 = u32::MAX;
-    let n_ids = view.ids.max()?.checked_add(1)?;
-    if n_ids > 2 * view.layout.n_items as u64 || n_ids.max(n_items as u64) > u64::from(NONE) {
-        return None;
-    }
-    let mut group_of_id = vec![NONE; n_ids as usize];
-    let mut slots: Vec<u32> = Vec::new();
-    let mut n_before = 0;
-    for group in groups(runs) {
-        if group.iter().any(|run| run.score.to_bits() != group[0].score.to_bits()) {
-            return None;
-        }
-        for item in group.iter().flat_map(Run::items) {
-            group_of_id[view.ids.get(item) as usize] = slots.len() as u32;
-        }
-        slots.push(n_before);
-        n_before += group.iter().map(|run| run.len).sum::<u32>();
-    }
-    let mut ids = vec![NONE; n_items];
-    for (id, &group) in (0..).zip(&group_of_id).filter(|&(_, &group)| group != NONE) {
-        let slot = &mut slots[group as usize];
-        ids[*slot as usize] = id;
-        *slot += 1;
-    }
-    let mut hits = Vec::with_capacity(n_items);
-    for (group, end) in groups(runs).zip(slots) {
-        let ids = ids[hits.len()..end as usize].iter();
-        hits.extend(ids.map(|&id| Hit { id: u64::from(id), score: group[0].score }));
-    }
-    Some(hits)
-}
-
-/// Appends the `wanted` items of least id among runs of equal score, by ascending id.
-///
-/// `id_min` says where they may lie: blocks are read by ascending least id until that exceeds the ids in hand, so a
-/// long range costs little more than the blocks that give a hit.
-fn least_ids(view: &View, group: &[Run], wanted: usize, hits: &mut Vec<Hit>) {
-    let mut pieces: Vec<(u64, Run)> = Vec::new();
-    for run in group {
-        let mut items = run.items();
-        while !items.is_empty() {
-            let block = items.start / ID_BLOCK;
-            let end = items.end.min((block + 1) * ID_BLOCK);
-            let piece = Run { start: items.start as u64, len: (end - items.start) as u32, score: run.score };
-            pieces.push((view.id_min.get(block), piece));
-            items.start = end;
-        }
-    }
-    pieces.sort_unstable_by_key(|&(id_min, piece)| (id_min, Reverse(piece.start)));
-
-    let start = hits.len();
-    let mut worst = u64::MAX;
-    let cut = |hits: &mut Vec<Hit>| -> u64 {
-        let (_, last, _) = hits[start..].select_nth_unstable_by_key(wanted - 1, |hit| hit.id);
-        let worst = last.id;
-        hits.truncate(start + wanted);
-        worst
-    };
-    for (id_min, piece) in pieces {
-        if id_min > worst {
-            break;
-        }
-        let found = piece.items().map(|item| Hit { id: view.ids.get(item), score: piece.score });
-        hits.extend(found.filter(|hit| hit.id <= worst));
-        if hits.len() - start >= 2 * wanted.max(ID_BLOCK) {
-            worst = cut(hits);
-        }
-    }
-    if hits.len() - start > wanted {
-        cut(hits);
-    }
-    hits[start..].sort_unstable_by_key(|hit| hit.id);
+/// Cuts items where blocks of `id_min` end.
+fn blocks(mut items: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    std::iter::from_fn(move || {
+        let start = items.start;
+        items.start = items.end.min((start / ID_BLOCK + 1) * ID_BLOCK);
+        Some(start..items.start).filter(|block| !block.is_empty())
+    })
 }

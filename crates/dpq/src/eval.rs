@@ -144,8 +144,10 @@ impl Args {
             check_dim(&queries, index.codebooks().dim(), &self.queries)?;
             let all = (1..=index.max_length().levels()).map(|levels| 8 * levels).collect();
             for bits in if self.bits.is_empty() { all } else { self.bits.clone() } {
-                let options = SearchOptions::new(index.len(), CodeLength::from_bits(bits)?);
-                let search = |query: &[f32]| Ok(index.search(&index.lookup_table(query)?, &options)?);
+                let length = CodeLength::from_bits(bits)?;
+                let options = SearchOptions::new(index.len(), length);
+                let search =
+                    |query: &[f32]| Ok(index.search(&index.lookup_table_at(query, length)?, &options)?);
                 by_bits.insert(bits, judge.evaluate(&queries, &search, &mut seconds)?);
             }
         } else if let Some(path) = &self.gallery_features {

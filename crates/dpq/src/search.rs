@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use dpq_codebook::CodeLength;
 use dpq_index::{Filter, Hit, Index, Kernel, SearchOptions};
 use dpq_model::Model;
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::{data, npy, output};
@@ -93,7 +94,8 @@ impl Args {
         }
 
         let start = Instant::now();
-        let tables = queries.iter().map(|query| index.lookup_table(query)).collect::<Result<Vec<_>, _>>()?;
+        let table = |query: &Vec<f32>| index.lookup_table_at(query, length);
+        let tables = queries.par_iter().map(table).collect::<Result<Vec<_>, _>>()?;
         let hits = index.search_batch(&tables, &options)?;
         let batch = start.elapsed();
         if let Some(path) = &self.out {
@@ -110,7 +112,7 @@ impl Args {
         for _ in 0..self.repeat {
             for (query, expected) in queries.iter().zip(&hits) {
                 let start = Instant::now();
-                let found = index.search(&index.lookup_table(query)?, &options)?;
+                let found = index.search(&table(query)?, &options)?;
                 times.push(start.elapsed().as_nanos() as u64);
                 ensure!(found == *expected, "a single query and a batch disagree: this is a defect of dpq");
             }

@@ -100,7 +100,10 @@ proptest! {
         let table = codebooks.lookup_table(&query).unwrap();
         let codes = codebooks.encode(&numbers(20 * dim, seed)).unwrap();
         for l in 1..=levels {
-            let decoded = codebooks.decode(&codes, CodeLength::from_levels(l).unwrap()).unwrap();
+            let length = CodeLength::from_levels(l).unwrap();
+            let short = codebooks.lookup_table_at(&query, length).unwrap();
+            prop_assert_eq!(short.values(), &table.values()[..l * 16]);
+            let decoded = codebooks.decode(&codes, length).unwrap();
             for (code, x) in codes.chunks_exact(levels).zip(decoded.chunks_exact(dim)) {
                 let sum: f32 = (0..l).map(|level| table.level(level)[usize::from(code[level])]).sum();
                 let expected: f64 = x.iter().zip(&query).map(|(&x, &q)| f64::from(x) * f64::from(q)).sum();
@@ -225,6 +228,11 @@ fn wrong_arguments_are_refused_by_name() {
         "code length in bits is 24, expected at most 16",
     );
     says(codebooks.lookup_table(&[0.0; 2]).unwrap_err(), "query has 2 values, expected 3");
+    let long = CodeLength::from_bits(64).unwrap();
+    says(
+        codebooks.lookup_table_at(&[0.0; 3], long).unwrap_err(),
+        "code length in bits is 64, expected at most 16",
+    );
     assert!(matches!(codebooks.lookup_table(&[f32::INFINITY; 3]), Err(Error::NotFinite { .. })));
     assert!(matches!(codebooks.lookup_table(&[f32::MAX; 3]), Err(Error::NotFinite { .. })));
     assert!(codebooks.relative_distortion(&[0.0; 3], &[0; 4]).is_err());

@@ -1,0 +1,78 @@
+//! Sorts what a search found: runs by score, and ids that share a score.
+
+/// Fewer items than this are not worth buckets.
+const FEW: usize = 256;
+
+/// Sorts items whose keys are spread about evenly, as scores and ids are: one pass puts them into as many buckets as there
+/// are items, and what is left to sort are a few in each. Keeps its memory between sorts.
+#[derive(Default)]
+pub(crate) struct Sorter<T> {
+    scratch: Vec<T>,
+    ends: Vec<u32>,
+}
+
+impl<T: Copy> Sorter<T> {
+    /// Sorts by ascending `key`; equal keys come in any order.
+    pub(crate) fn sort(&mut self, items: &mut [T], key: impl Fn(&T) -> u64) {
+        if items.len() < FEW || u32::try_from(items.len()).is_err() {
+            return items.sort_unstable_by_key(key);
+        }
+        if items.is_sorted_by_key(&key) {
+            return;
+        }
+        let (least, most) =
+            items.iter().map(&key).fold((u64::MAX, 0), |(least, most), key| (least.min(key), most.max(key)));
+        // One to two buckets an item.
+        let shift = (u64::BITS - (most - least).leading_zeros()).saturating_sub(items.len().ilog2() + 1);
+        let bucket = |item: &T| ((key(item) - least) >> shift) as usize;
+        self.ends.clear();
+        self.ends.resize(((most - least) >> shift) as usize + 1, 0);
+        items.iter().for_each(|item| self.ends[bucket(item)] += 1);
+        let mut start = 0;
+        for end in &mut self.ends {
+            start += *end;
+            *end = start - *end;
+        }
+        self.scratch.clear();
+        self.scratch.extend_from_slice(items);
+        for item in &self.scratch {
+            let slot = &mut self.ends[bucket(item)];
+            items[*slot as usize] = *item;
+            *slot += 1;
+        }
+        let mut start = 0;
+        for &end in &self.ends {
+            let end = end as usize;
+            if end - start > 1 {
+                items[start..end].sort_unstable_by_key(&key);
+            }
+            start = end;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_keys_are_sorted() {
+        let mut state = 1u64;
+        let mut next = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state >> 8
+        };
+        let mut sorter = Sorter::default();
+        for n in [0, 1, FEW - 1, FEW, 1000, 5000] {
+            for range in [1, 2, 1000, u64::from(u32::MAX), 1 << 56] {
+                let mut keys: Vec<u64> = (0..n).map(|_| next() % range).collect();
+                // One key far from the others leaves these to one bucket.
+                keys.extend([u64::MAX].repeat(usize::from(n % 2 == 1)));
+                let mut expected = keys.clone();
+                expected.sort_unstable();
+                sorter.sort(&mut keys, |&key| key);
+                assert!(keys == expected, "{n} keys below {range}");
+            }
+        }
+    }
+}
