@@ -10,7 +10,6 @@
 
 use crate::norms::{Norms, Quantizer};
 use crate::score::Scorer;
-use crate::topk::order_key;
 
 /// The sum that the filter lets pass where the slack is that of the tables.
 const STEPS: f64 = 250.0;
@@ -74,13 +73,6 @@ impl<'a> Bound<'a> {
             room,
             bytes_slack: 0.0,
         }
-    }
-
-    /// Returns the first bytes by descending base. Without norms that is the order of the rows' bounds.
-    pub(crate) fn rows(&self) -> [u8; 256] {
-        let mut rows = std::array::from_fn(|row| row as u8);
-        rows.sort_unstable_by_key(|&row| (order_key(self.bases[usize::from(row)]), row));
-        rows
     }
 
     /// Turns to the codes that begin with `first`.

@@ -12,7 +12,7 @@ use crate::file::View;
 use crate::filter::Filter;
 use crate::kernel::{BLOCK, Column, Kernel};
 use crate::score::Scorer;
-use crate::topk::Candidates;
+use crate::topk::{Candidates, order_key};
 
 /// One query at one length.
 #[derive(Clone, Copy)]
@@ -23,11 +23,17 @@ pub(crate) struct Query<'a> {
     pub(crate) filter: Option<&'a Filter>,
 }
 
-/// An estimate takes a threshold above which about so many sampled codes lie.
-const SAMPLED: f64 = 16.0;
+/// An estimate from the sample needs about so many sampled codes above it, else it is chance.
+const SAMPLED: f64 = 10.0;
 
-/// What scoring a sampled code costs, relative to one of a block.
-const SCATTERED: f64 = 4.0;
+/// What an item above the threshold that is not among the best costs, relative to scoring a sampled code.
+const SURPLUS: f64 = 10.0;
+
+/// An estimate from cells looks at so many times more codes than are asked for.
+const IN_CELLS: f64 = 6.0;
+
+/// And at no fewer.
+const LEAST_IN_CELLS: f64 = 256.0;
 
 /// With fewer positions than this an estimate costs more than it saves.
 const FEW_POSITIONS: usize = 4096;
@@ -49,16 +55,25 @@ impl Query<'_> {
             }
             return candidates;
         }
+        let rows = self.rows();
         if self.scorer.n_levels() == 1 {
             let mut pass = Pass::new(self, Candidates::new(k, min_score));
-            self.view.rows().for_each(|(first, row)| pass.offer(self.scorer.code(|_| first), row));
+            let mut least = f32::INFINITY;
+            for first in rows {
+                let score = self.scorer.code(|_| first);
+                if pass.candidates.is_full() && score < least {
+                    break;
+                }
+                pass.offer(score, self.view.row(first));
+                least = score;
+            }
             return pass.candidates;
         }
-        let estimate = if self.scorer.n_levels() == 2 { f32::NEG_INFINITY } else { self.estimate(k) };
+        let estimate = if self.scorer.n_levels() == 2 { f32::NEG_INFINITY } else { self.estimate(k, &rows) };
         let mut threshold = min_score.max(estimate);
         loop {
             let mut pass = Pass::new(self, Candidates::new(k, threshold));
-            pass.visit_rows();
+            pass.visit_rows(&rows);
             if pass.candidates.is_full() || threshold == min_score {
                 return pass.candidates;
             }
@@ -66,8 +81,17 @@ impl Query<'_> {
         }
     }
 
+    /// Returns the first bytes by descending score of the first level: about the order of the best that each row has.
+    fn rows(&self) -> [u8; 256] {
+        let scorer = self.scorer.shortened(1);
+        let mut keys: [u64; 256] =
+            std::array::from_fn(|row| u64::from(order_key(scorer.code(|_| row as u8))) << 8 | row as u64);
+        keys.sort_unstable();
+        keys.map(|key| key as u8)
+    }
+
     /// Returns a score that about the best `k` items reach, or a little more.
-    fn estimate(&self, k: usize) -> f32 {
+    fn estimate(&self, k: usize, rows: &[u8; 256]) -> f32 {
         let layout = &self.view.layout;
         let n_matches = self.filter.map_or(layout.n_items, Filter::len);
         let n_positions = layout.n_positions();
@@ -76,39 +100,46 @@ impl Query<'_> {
         }
         let share = k as f64 / n_matches as f64;
         let n_sampled = (self.view.sample.len() / layout.n_levels) as f64;
-        let n_in_cells = (share * n_positions as f64 * SAMPLED).max(FEW_POSITIONS as f64);
-        // With fewer than a quarter of `SAMPLED` above it, an estimate from the sample is chance.
-        let sample_tells = share * n_sampled >= SAMPLED / 4.0;
-        if sample_tells && n_sampled.min(SAMPLED / share) * SCATTERED < n_in_cells {
-            self.estimate_from_sample(share)
+        if share * n_sampled >= SAMPLED {
+            // The surplus is about 3k/√(share·n) with n of the sampled codes, and this n makes the sum of costs least.
+            let n = (1.5 * SURPLUS * k as f64 / share.sqrt()).powf(2.0 / 3.0).max(SAMPLED / share);
+            self.estimate_from_sample(share, (n_sampled / n) as usize)
         } else {
-            self.estimate_from_cells(k, n_in_cells as usize)
+            let n_in_cells = (share * n_positions as f64 * IN_CELLS).max(LEAST_IN_CELLS);
+            self.estimate_from_cells(k, n_in_cells as usize, rows)
         }
     }
 
-    /// Returns a score that a `share` of the sampled codes reaches, and some more for chance.
-    fn estimate_from_sample(&self, share: f64) -> f32 {
+    /// Returns a score that a `share` of every `step`-th sampled code reaches, and some more for chance.
+    fn estimate_from_sample(&self, share: f64, step: usize) -> f32 {
         let n_levels = self.view.layout.n_levels;
-        let n_sampled = self.view.sample.len() / n_levels;
-        let step = ((share * n_sampled as f64 / SAMPLED) as usize).max(1);
-        let expected = share * n_sampled.div_ceil(step) as f64;
+        let step = step.max(1);
+        let n = (self.view.sample.len() / n_levels).div_ceil(step);
+        let expected = share * n as f64;
         let rank = expected + 3.0 * expected.sqrt() + 2.0;
         let mut candidates = Candidates::new(rank as usize, f32::NEG_INFINITY);
-        for (i, code) in self.view.sample.chunks_exact(n_levels).step_by(step).enumerate() {
-            candidates.offer(self.scorer.code(|level| code[level]), i..i + 1);
+        let (mut scores, mut wanted) = ([0.0; BLOCK], [0; BLOCK]);
+        for start in (0..n).step_by(BLOCK) {
+            let scores = &mut scores[..BLOCK.min(n - start)];
+            self.scorer.every(step, &self.view.sample[start * step * n_levels..], n_levels, scores);
+            let n_wanted = candidates.wanted(scores, &mut wanted);
+            for &i in &wanted[..n_wanted] {
+                let i = usize::from(i);
+                candidates.offer(scores[i], start + i..start + i + 1);
+            }
         }
         candidates.cut();
         candidates.threshold()
     }
 
     /// Returns the score of the `k`-th best item in the best cells, which hold `n_wanted` positions or more.
-    fn estimate_from_cells(&self, k: usize, n_wanted: usize) -> f32 {
+    fn estimate_from_cells(&self, k: usize, n_wanted: usize, rows: &[u8; 256]) -> f32 {
         let scorer = self.scorer.shortened(2);
         // No matter which items pass: a cell is good or not.
         let by_cell = Query { scorer: &scorer, filter: None, ..*self };
         let mut cells = Pass::new(&by_cell, Candidates::new(n_wanted, f32::NEG_INFINITY));
         cells.in_positions = true;
-        cells.visit_rows();
+        cells.visit_rows(rows);
         let mut pass = Pass::new(self, Candidates::new(k, f32::NEG_INFINITY));
         for (_, mut positions) in cells.candidates.found() {
             // A run of equal scores may go on in the next row.
@@ -152,13 +183,13 @@ impl<'a> Pass<'a, ()> {
 }
 
 impl<I: FnMut(Range<usize>) -> Range<usize>> Pass<'_, I> {
-    fn visit_rows(&mut self) {
+    fn visit_rows(&mut self, rows: &[u8; 256]) {
         let Query { view, scorer, .. } = *self.query;
         let cross = scorer.n_levels().checked_sub(3).and_then(|n| view.cross.get(n)).copied();
         let mut bound = Bound::new(scorer, cross.map(|(_, quantizer)| quantizer));
         let mut planes = view.planes[..scorer.n_levels() - 1].to_vec();
         planes.extend(cross.map(|(plane, _)| plane));
-        for first in bound.rows() {
+        for &first in rows {
             let row = view.row(first);
             if row.is_empty() {
                 continue;
@@ -220,13 +251,21 @@ impl<I: FnMut(Range<usize>) -> Range<usize>> Pass<'_, I> {
                 self.score(first, block);
                 continue;
             }
-            for i in 0..n_found {
-                let position = start + usize::from(self.survivors[i]);
-                // Where positions are items, looking at the filter costs less than a score.
-                if filter.is_none_or(|filter| view.starts.is_some() || filter.has(position)) {
-                    let score = scorer.code(|level| view.code(first, position, level));
-                    self.offer(score, position..position + 1);
+            let mut survivors = &mut self.survivors[..n_found];
+            // Where positions are items, looking at the filter costs less than a score.
+            if let Some(filter) = filter.filter(|_| view.starts.is_none()) {
+                let mut n_passing = 0;
+                for i in 0..n_found {
+                    survivors[n_passing] = survivors[i];
+                    n_passing += usize::from(filter.has(start + usize::from(survivors[i])));
                 }
+                survivors = &mut survivors[..n_passing];
+            }
+            let scores = &mut self.scores[..survivors.len()];
+            scorer.some(first, &view.planes, block, survivors, scores);
+            for i in 0..scores.len() {
+                let position = start + usize::from(self.survivors[i]);
+                self.offer(self.scores[i], position..position + 1);
             }
         }
     }
@@ -238,11 +277,10 @@ impl<I: FnMut(Range<usize>) -> Range<usize>> Pass<'_, I> {
             let block = start..positions.end.min(start + BLOCK);
             let scores = &mut self.scores[..block.len()];
             scorer.block(first, &view.planes, block.clone(), scores);
-            // Counting all is faster than stopping at the first, and mostly there is none.
-            if scores.iter().filter(|&&score| self.candidates.wants(score)).count() > 0 {
-                for (i, position) in block.enumerate() {
-                    self.offer(self.scores[i], position..position + 1);
-                }
+            let n_wanted = self.candidates.wanted(scores, &mut self.survivors);
+            for i in 0..n_wanted {
+                let i = usize::from(self.survivors[i]);
+                self.offer(self.scores[i], start + i..start + i + 1);
             }
         }
     }

@@ -56,19 +56,63 @@ impl<'a> Scorer<'a> {
     /// Writes the scores of the codes at `positions`, all of which begin with `first`; `planes` are levels 1, 2, ….
     pub(crate) fn block(&self, first: u8, planes: &[&[u8]], positions: Range<usize>, scores: &mut [f32]) {
         scores.fill(self.tables[0][usize::from(first)]);
+        let code =
+            |i: usize, level: usize| if level == 0 { first } else { planes[level - 1][positions.start + i] };
+        self.add_levels(planes, positions.clone(), |i| i, code, scores);
+    }
+
+    /// Writes the scores of the codes at some offsets from the first of `positions`, otherwise as [`block`](Self::block).
+    pub(crate) fn some(
+        &self,
+        first: u8,
+        planes: &[&[u8]],
+        positions: Range<usize>,
+        offsets: &[u16],
+        scores: &mut [f32],
+    ) {
+        scores.fill(self.tables[0][usize::from(first)]);
+        let offset = |i: usize| usize::from(offsets[i]);
+        let code =
+            |i, level: usize| if level == 0 { first } else { planes[level - 1][positions.start + offset(i)] };
+        self.add_levels(planes, positions.clone(), offset, code, scores);
+    }
+
+    /// Writes the scores of every `step`-th code of `codes`, row-major with `stride` levels.
+    pub(crate) fn every(&self, step: usize, codes: &[u8], stride: usize, scores: &mut [f32]) {
+        let offset = |i: usize| i * step * stride;
+        scores
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, score)| *score = self.tables[0][usize::from(codes[offset(i)])]);
+        // A plane in this order is every `stride`-th byte.
+        let planes: Vec<&[u8]> = (1..self.n_levels()).map(|level| &codes[level..]).collect();
+        let readable = 0..codes.len() - (self.n_levels() - 1);
+        self.add_levels(&planes, readable, offset, |i, level| codes[offset(i) + level], scores);
+    }
+
+    /// Adds the levels from 1 on to scores that hold level 0, and finishes them. Score i belongs to the code at `offset(i)` in
+    /// `range` of the planes, which is `code(i, level)`.
+    #[inline(always)]
+    fn add_levels(
+        &self,
+        planes: &[&[u8]],
+        range: Range<usize>,
+        offset: impl Fn(usize) -> usize,
+        code: impl Fn(usize, usize) -> u8,
+        scores: &mut [f32],
+    ) {
         let planes = &planes[..self.n_levels() - 1];
         for (tables, planes) in self.tables[1..].chunks(4).zip(planes.chunks(4)) {
             match planes.len() {
-                1 => add_levels::<1>(tables, planes, positions.clone(), scores),
-                2 => add_levels::<2>(tables, planes, positions.clone(), scores),
-                3 => add_levels::<3>(tables, planes, positions.clone(), scores),
-                _ => add_levels::<4>(tables, planes, positions.clone(), scores),
+                1 => add_levels::<1>(tables, planes, range.clone(), &offset, scores),
+                2 => add_levels::<2>(tables, planes, range.clone(), &offset, scores),
+                3 => add_levels::<3>(tables, planes, range.clone(), &offset, scores),
+                _ => add_levels::<4>(tables, planes, range.clone(), &offset, scores),
             }
         }
         if self.norms.is_some() {
-            for (score, position) in scores.iter_mut().zip(positions) {
-                *score =
-                    self.finish(*score, |level| if level == 0 { first } else { planes[level - 1][position] });
+            for (i, score) in scores.iter_mut().enumerate() {
+                *score = self.finish(*score, |level| code(i, level));
             }
         }
     }
@@ -84,19 +128,20 @@ impl<'a> Scorer<'a> {
 }
 
 /// Adds the entries of N levels to each score, in the order of the levels.
+#[inline(always)]
 fn add_levels<const N: usize>(
     tables: &[[f32; 256]],
     planes: &[&[u8]],
-    positions: Range<usize>,
+    range: Range<usize>,
+    offset: impl Fn(usize) -> usize,
     scores: &mut [f32],
 ) {
-    // Slices of one length, known before the loop, keep bounds checks out of it.
     let tables: [&[f32; 256]; N] = std::array::from_fn(|level| &tables[level]);
-    let planes: [&[u8]; N] = std::array::from_fn(|level| &planes[level][positions.clone()][..scores.len()]);
+    let planes: [&[u8]; N] = std::array::from_fn(|level| &planes[level][range.clone()]);
     for (i, score) in scores.iter_mut().enumerate() {
         let mut sum = *score;
         for level in 0..N {
-            sum += tables[level][usize::from(planes[level][i])];
+            sum += tables[level][usize::from(planes[level][offset(i)])];
         }
         *score = sum;
     }

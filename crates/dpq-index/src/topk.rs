@@ -106,6 +106,20 @@ impl Candidates {
         score >= self.threshold
     }
 
+    /// Puts the offsets of scores that may still be among the best in front of `offsets`, and returns how many there are.
+    pub(crate) fn wanted(&self, scores: &[f32], offsets: &mut [u16]) -> usize {
+        // Counting is fast, and mostly there is none.
+        if scores.iter().filter(|&&score| self.wants(score)).count() == 0 {
+            return 0;
+        }
+        let mut n = 0;
+        for (i, &score) in scores.iter().enumerate() {
+            offsets[n] = i as u16;
+            n += usize::from(self.wants(score));
+        }
+        n
+    }
+
     /// Tells whether `k` items were found.
     pub(crate) fn is_full(&self) -> bool {
         self.n_items >= self.k
