@@ -112,7 +112,7 @@ impl<'a> Bound<'a> {
             for ((bytes, column), greatest) in self.bytes.iter_mut().zip(&self.columns).zip(&self.greatest) {
                 for (byte, entry) in bytes.iter_mut().zip(column) {
                     // The minimum turns the NaN of a byte that is no codeword into 255.
-                    *byte = ((greatest - entry) * scale).min(255.0) as u8;
+                    *byte = ((greatest - entry) * scale).min(255.0) as i32 as u8;
                 }
             }
             self.bytes_slack = slack;

@@ -198,6 +198,9 @@ impl<I: FnMut(Range<usize>) -> Range<usize>> Pass<'_, I> {
             let slack = bound.slack(self.candidates.threshold());
             if slack >= 0.0 {
                 self.visit_row(first, row, &mut bound, &planes, slack);
+            } else if slack < 0.0 && scorer.norms().is_none() {
+                // Bounds descend with the first level's score.
+                break;
             }
         }
     }
