@@ -111,8 +111,8 @@ impl<'a> Bound<'a> {
             }
             for ((bytes, column), greatest) in self.bytes.iter_mut().zip(&self.columns).zip(&self.greatest) {
                 for (byte, entry) in bytes.iter_mut().zip(column) {
-                    // The minimum turns the NaN of a byte that is no codeword into 255.
-                    *byte = ((greatest - entry) * scale).min(255.0) as i32 as u8;
+                    // The minimum turns the NaN of a byte that is no codeword into more than any limit.
+                    *byte = rounded_down(((greatest - entry) * scale).min(255.0));
                 }
             }
             self.bytes_slack = slack;
@@ -124,6 +124,12 @@ impl<'a> Bound<'a> {
     pub(crate) fn bytes(&self) -> &[[u8; 256]] {
         &self.bytes
     }
+}
+
+/// Returns a whole number that is at most `value`, from 0 to 255, and more than `value` − 2, in few vector instructions.
+fn rounded_down(value: f32) -> u8 {
+    // Above 2²³ the spacing of f32 is 1, so that adding it rounds, and leaves the whole number in the lowest bits.
+    ((value - 0.5).max(0.0) + (1u32 << 23) as f32).to_bits() as u8
 }
 
 /// Returns the largest magnitude; NaN does not count.
@@ -141,4 +147,18 @@ fn greatest(table: &[f32; 256]) -> f32 {
         }
     }
     most.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rounded_down;
+
+    #[test]
+    fn rounding_never_exceeds_the_value() {
+        for i in 0..=255 * 64 {
+            let value = i as f32 / 64.0;
+            let found = f32::from(rounded_down(value));
+            assert!(found <= value && found > value - 2.0, "{value} gives {found}");
+        }
+    }
 }

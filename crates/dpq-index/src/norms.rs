@@ -74,6 +74,18 @@ impl<'a> Norms<'a> {
     /// Returns ‖x̂‖² of a code at `n_levels` levels: Σ_l (‖c_l‖² + 2 Σ_{i<l} ⟨c_i, c_l⟩) in f64, i and l ascending.
     #[inline]
     pub(crate) fn squared(&self, n_levels: usize, code: impl Fn(usize) -> u8) -> f64 {
+        // With a known number of levels the loops unroll.
+        match n_levels {
+            1 => self.squared_at(1, code),
+            2 => self.squared_at(2, code),
+            3 => self.squared_at(3, code),
+            4 => self.squared_at(4, code),
+            _ => self.squared_at(n_levels, code),
+        }
+    }
+
+    #[inline(always)]
+    fn squared_at(&self, n_levels: usize, code: impl Fn(usize) -> u8) -> f64 {
         let mut norm = 0.0;
         for level in 0..n_levels {
             let own = self.own.get(level * self.n_codewords + usize::from(code(level)));
@@ -101,7 +113,7 @@ impl<'a> Norms<'a> {
     }
 
     /// Returns Σ_{first≤i<level} ⟨c_i, c_level⟩.
-    #[inline]
+    #[inline(always)]
     fn products(&self, first: usize, level: usize, code: &impl Fn(usize) -> u8) -> f64 {
         let k = self.n_codewords;
         let mut sum = 0.0;

@@ -26,7 +26,7 @@ pub(crate) struct Query<'a> {
 /// An estimate from the sample needs about so many sampled codes above it, else it is chance.
 const SAMPLED: f64 = 10.0;
 
-/// What an item above the threshold that is not among the best costs, relative to scoring a sampled code.
+/// What an item above the threshold that is not among the best costs, relative to scoring a sampled code without norms.
 const SURPLUS: f64 = 10.0;
 
 /// An estimate from cells looks at so many times more codes than are asked for.
@@ -102,7 +102,8 @@ impl Query<'_> {
         let n_sampled = (self.view.sample.len() / layout.n_levels) as f64;
         if share * n_sampled >= SAMPLED {
             // The surplus is about 3k/√(share·n) with n of the sampled codes, and this n makes the sum of costs least.
-            let n = (1.5 * SURPLUS * k as f64 / share.sqrt()).powf(2.0 / 3.0).max(SAMPLED / share);
+            let surplus = if self.scorer.norms().is_some() { SURPLUS / 8.0 } else { SURPLUS };
+            let n = (1.5 * surplus * k as f64 / share.sqrt()).powf(2.0 / 3.0).max(SAMPLED / share);
             self.estimate_from_sample(share, (n_sampled / n) as usize)
         } else {
             let n_in_cells = (share * n_positions as f64 * IN_CELLS).max(LEAST_IN_CELLS);
