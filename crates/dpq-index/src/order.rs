@@ -12,8 +12,9 @@ pub(crate) struct Sorter<T> {
 }
 
 impl<T: Copy> Sorter<T> {
-    /// Sorts by ascending `key`; equal keys come in any order.
-    pub(crate) fn sort(&mut self, items: &mut [T], key: impl Fn(&T) -> u64) {
+    /// Sorts by ascending `key`; equal keys come in any order. `spread` never descends where `key` ascends, and is what is spread
+    /// about evenly.
+    pub(crate) fn sort(&mut self, items: &mut [T], key: impl Fn(&T) -> u64, spread: impl Fn(&T) -> u64) {
         if items.len() < FEW || u32::try_from(items.len()).is_err() {
             return items.sort_unstable_by_key(key);
         }
@@ -21,10 +22,10 @@ impl<T: Copy> Sorter<T> {
             return;
         }
         let (least, most) =
-            items.iter().map(&key).fold((u64::MAX, 0), |(least, most), key| (least.min(key), most.max(key)));
+            items.iter().map(&spread).fold((u64::MAX, 0), |(least, most), at| (least.min(at), most.max(at)));
         // One to two buckets an item.
         let shift = (u64::BITS - (most - least).leading_zeros()).saturating_sub(items.len().ilog2() + 1);
-        let bucket = |item: &T| ((key(item) - least) >> shift) as usize;
+        let bucket = |item: &T| ((spread(item) - least) >> shift) as usize;
         self.ends.clear();
         self.ends.resize(((most - least) >> shift) as usize + 1, 0);
         items.iter().for_each(|item| self.ends[bucket(item)] += 1);
@@ -70,8 +71,11 @@ mod tests {
                 keys.extend([u64::MAX].repeat(usize::from(n % 2 == 1)));
                 let mut expected = keys.clone();
                 expected.sort_unstable();
-                sorter.sort(&mut keys, |&key| key);
+                sorter.sort(&mut keys, |&key| key, |&key| key);
                 assert!(keys == expected, "{n} keys below {range}");
+                sorter.sort(&mut keys, |&key| !key, |&key| !key >> 40);
+                expected.reverse();
+                assert!(keys == expected, "{n} keys below {range}, descending");
             }
         }
     }

@@ -169,7 +169,7 @@ impl Candidates {
     /// Returns the best `k` items in order.
     pub(crate) fn into_hits(mut self, view: &View) -> Vec<Hit> {
         let Memory { runs, run_sorter, ids, id_sorter } = &mut self.memory;
-        run_sorter.sort(runs, |run| run.key().into());
+        sort_runs(runs, run_sorter);
         let k = self.k.min(self.n_items);
         let mut hits = Vec::with_capacity(k);
         for group in runs.chunk_by(|a, b| a.score == b.score) {
@@ -191,7 +191,7 @@ impl Candidates {
                 continue;
             }
             least_ids(view, group, wanted, ids);
-            id_sorter.sort(ids, |&id| id);
+            id_sorter.sort(ids, |&id| id, |&id| id);
             hits.extend(ids.iter().take(wanted).map(|&id| Hit { id, score: group[0].score }));
         }
         hits
@@ -216,13 +216,29 @@ fn kth_score(runs: &mut [Run], mut k: usize) -> f32 {
     runs[start].score
 }
 
+/// Sorts runs by descending score.
+fn sort_runs(runs: &mut [Run], sorter: &mut Sorter<Run>) {
+    let key = |run: &Run| u64::from(run.key());
+    let (least, most) = runs.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(least, most), run| {
+        (least.min(run.score), most.max(run.score))
+    });
+    // Scores are spread more evenly than their keys, which are those of a logarithm.
+    let (most, scale) = (f64::from(most), f64::from(u32::MAX) / (f64::from(most) - f64::from(least)));
+    if scale.is_normal() {
+        sorter.sort(runs, key, |run| ((most - f64::from(run.score)) * scale) as u64);
+    } else {
+        sorter.sort(runs, key, key);
+    }
+}
+
 /// Puts the `wanted` least ids of some runs into `ids`, in no order, and perhaps a few more; all if there are not so many.
 fn least_ids(view: &View, group: &[Run], wanted: usize, ids: &mut Vec<u64>) {
     let n_items: usize = group.iter().map(|run| run.len as usize).sum();
-    let mut greatest = u64::MAX;
-    if n_items > 2 * wanted {
-        greatest = likely_bound(view, group, n_items, wanted, ids);
+    if n_items <= 2 * wanted {
+        ids.clear();
+        return group.iter().for_each(|run| view.ids.each_at_most(u64::MAX, run.items(), |id| ids.push(id)));
     }
+    let mut greatest = likely_bound(view, group, n_items, wanted, ids);
     loop {
         ids.clear();
         for items in group.iter().flat_map(|run| blocks(run.items())) {
@@ -230,7 +246,7 @@ fn least_ids(view: &View, group: &[Run], wanted: usize, ids: &mut Vec<u64>) {
                 view.ids.each_at_most(greatest, items, |id| ids.push(id));
             }
         }
-        if ids.len() >= wanted.min(n_items) || greatest == u64::MAX {
+        if ids.len() >= wanted || greatest == u64::MAX {
             return;
         }
         greatest = u64::MAX;
