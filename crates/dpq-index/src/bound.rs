@@ -8,6 +8,7 @@
 //! at most the *slack*, base + Σ greatest − threshold + room for rounding. Lacks are counted in whole 250ths of the
 //! slack, rounded down, so nothing that belongs is dropped.
 
+use crate::kernel::Column;
 use crate::norms::{Norms, Quantizer};
 use crate::score::Scorer;
 
@@ -27,14 +28,23 @@ pub(crate) struct Bound<'a> {
     base: f64,
     cross_base: f64,
     room: f64,
+    /// The bytes that the columns are looked up by.
+    planes: Vec<&'a [u8]>,
     bytes: Vec<[u8; 256]>,
     /// The slack that `bytes` were made for; 0 when they are of no use.
     bytes_slack: f64,
 }
 
 impl<'a> Bound<'a> {
-    /// Prepares bounds of `scorer`'s scores; `cross` belongs to the cross plane at its length, if there is one.
-    pub(crate) fn new(scorer: &Scorer<'a>, cross: Option<Quantizer>) -> Self {
+    /// Prepares bounds of `scorer`'s scores from the planes of levels 1, 2, …, and the cross plane at its length, if there is one.
+    pub(crate) fn new(
+        scorer: &Scorer<'a>,
+        planes: &[&'a [u8]],
+        cross: Option<(&'a [u8], Quantizer)>,
+    ) -> Self {
+        let mut planes = planes[..scorer.n_levels() - 1].to_vec();
+        planes.extend(cross.map(|(plane, _)| plane));
+        let cross = cross.map(|(_, quantizer)| quantizer);
         let norms = scorer.norms();
         let mut tables = scorer.tables().to_vec();
         let mut magnitude: f64 = tables.iter().map(|table| f64::from(largest(table))).sum();
@@ -66,6 +76,7 @@ impl<'a> Bound<'a> {
             bases: tables[0],
             columns: fixed.clone(),
             greatest: fixed.iter().map(greatest).collect(),
+            planes,
             bytes: vec![[0; 256]; fixed.len()],
             fixed,
             base: f64::NAN,
@@ -120,9 +131,14 @@ impl<'a> Bound<'a> {
         Some((STEPS * slack / self.bytes_slack) as u8 + 1)
     }
 
-    /// Returns the byte tables of the columns, from level 1 on.
-    pub(crate) fn bytes(&self) -> &[[u8; 256]] {
-        &self.bytes
+    /// Returns the columns with their byte tables, from level 1 on.
+    pub(crate) fn columns(&self) -> Vec<Column<'_>> {
+        self.planes.iter().zip(&self.bytes).map(|(plane, table)| Column { plane, table }).collect()
+    }
+
+    /// Returns the byte table of level 1.
+    pub(crate) fn second(&self) -> &[u8; 256] {
+        &self.bytes[0]
     }
 }
 

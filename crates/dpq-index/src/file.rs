@@ -291,20 +291,16 @@ impl View<'_> {
         if level == 0 { first } else { self.planes[level - 1][position] }
     }
 
-    /// Returns a function from disjoint ranges of positions to the items there.
-    pub(crate) fn items(&self) -> impl FnMut(Range<usize>) -> Range<usize> {
-        // In a damaged file items may belong to many positions. There are never more than these.
-        let mut n_left = self.layout.n_items as u64;
-        move |positions| match &self.starts {
-            None => positions,
-            Some(starts) => {
-                let start = starts.get(positions.start).min(self.layout.n_items as u64);
-                let end =
-                    starts.get(positions.end).clamp(start, self.layout.n_items as u64).min(start + n_left);
-                n_left -= end - start;
-                start as usize..end as usize
-            }
-        }
+    /// Returns the items at `positions`, at most `n_left`, from which their number is taken: positions come once each, but in
+    /// a damaged file items may belong to many of them.
+    #[inline]
+    pub(crate) fn items(&self, positions: Range<usize>, n_left: &mut usize) -> Range<usize> {
+        let Some(starts) = &self.starts else { return positions };
+        let n_items = self.layout.n_items as u64;
+        let start = starts.get(positions.start).min(n_items) as usize;
+        let end = (starts.get(positions.end).min(n_items) as usize).clamp(start, start + *n_left);
+        *n_left -= end - start;
+        start..end
     }
 }
 

@@ -81,6 +81,12 @@ impl Query<'_> {
         }
     }
 
+    /// Prepares bounds of the scores.
+    fn bound(&self) -> Bound<'_> {
+        let cross = self.scorer.n_levels().checked_sub(3).and_then(|n| self.view.cross.get(n)).copied();
+        Bound::new(self.scorer, &self.view.planes, cross)
+    }
+
     /// Returns the first bytes by descending score of the first level: about the order of the best that each row has.
     fn rows(&self) -> [u8; 256] {
         let scorer = self.scorer.shortened(1);
@@ -157,56 +163,56 @@ impl Query<'_> {
 }
 
 /// A visit of all rows, which collects candidates.
-struct Pass<'a, I> {
+struct Pass<'a> {
     query: &'a Query<'a>,
     candidates: Candidates,
-    items: I,
+    /// Items that were not offered yet.
+    n_left: usize,
     /// Candidates are positions instead of items.
     in_positions: bool,
     scores: [f32; BLOCK],
     survivors: [u16; BLOCK],
 }
 
-impl<'a> Pass<'a, ()> {
-    fn new(
-        query: &'a Query<'a>,
-        candidates: Candidates,
-    ) -> Pass<'a, impl FnMut(Range<usize>) -> Range<usize> + 'a> {
-        Pass {
+impl<'a> Pass<'a> {
+    fn new(query: &'a Query<'a>, candidates: Candidates) -> Self {
+        Self {
             query,
             candidates,
-            items: query.view.items(),
+            n_left: query.view.layout.n_items,
             in_positions: false,
             scores: [0.0; BLOCK],
             survivors: [0; BLOCK],
         }
     }
-}
 
-impl<I: FnMut(Range<usize>) -> Range<usize>> Pass<'_, I> {
+    /// Visits rows in the order of [`Query::rows`].
     fn visit_rows(&mut self, rows: &[u8; 256]) {
-        let Query { view, scorer, .. } = *self.query;
-        let cross = scorer.n_levels().checked_sub(3).and_then(|n| view.cross.get(n)).copied();
-        let mut bound = Bound::new(scorer, cross.map(|(_, quantizer)| quantizer));
-        let mut planes = view.planes[..scorer.n_levels() - 1].to_vec();
-        planes.extend(cross.map(|(plane, _)| plane));
+        let mut bound = self.query.bound();
         for &first in rows {
-            let row = view.row(first);
-            if row.is_empty() {
-                continue;
-            }
-            bound.enter(first);
-            let slack = bound.slack(self.candidates.threshold());
-            if slack >= 0.0 {
-                self.visit_row(first, row, &mut bound, &planes, slack);
-            } else if slack < 0.0 && scorer.norms().is_none() {
-                // Bounds descend with the first level's score.
+            // Without norms, bounds descend with the first level's score.
+            if !self.visit_row(first, &mut bound) && self.query.scorer.norms().is_none() {
                 break;
             }
         }
     }
 
-    fn visit_row(&mut self, first: u8, row: Range<usize>, bound: &mut Bound, planes: &[&[u8]], slack: f64) {
+    /// Offers the codes that begin with `first` and may be among the best; tells whether there may be any.
+    fn visit_row(&mut self, first: u8, bound: &mut Bound) -> bool {
+        let row = self.query.view.row(first);
+        if row.is_empty() {
+            return true;
+        }
+        bound.enter(first);
+        let slack = bound.slack(self.candidates.threshold());
+        if slack >= 0.0 {
+            self.search_row(first, row, bound, slack);
+        }
+        // NaN is the bound of a byte that is no codeword, which a damaged file may have.
+        slack >= 0.0 || slack.is_nan()
+    }
+
+    fn search_row(&mut self, first: u8, row: Range<usize>, bound: &mut Bound, slack: f64) {
         let Query { view, scorer, kernel, .. } = *self.query;
         let limit = bound.limit(slack);
         if scorer.n_levels() == 2 {
@@ -214,7 +220,7 @@ impl<I: FnMut(Range<usize>) -> Range<usize>> Pass<'_, I> {
                 return self.score(first, row);
             }
             let qualifies =
-                limit.map_or([1; 256], |limit| bound.bytes()[0].map(|byte| u8::from(byte <= limit)));
+                limit.map_or([1; 256], |limit| bound.second().map(|byte| u8::from(byte <= limit)));
             let mut last = row.start;
             return each_set(&qualifies, |second| {
                 let cell = view.cell(first, second, last);
@@ -225,8 +231,7 @@ impl<I: FnMut(Range<usize>) -> Range<usize>> Pass<'_, I> {
             });
         }
         let Some(limit) = limit else { return self.score(first, row) };
-        let columns: Vec<Column> =
-            planes.iter().zip(bound.bytes()).map(|(plane, table)| Column { plane, table }).collect();
+        let columns = bound.columns();
         let qualifies = columns[0].table.map(|byte| u8::from(byte <= limit));
         let n_cells = qualifies.iter().map(|&byte| u32::from(byte)).sum::<u32>() as f32;
         // In units of the time that finding a cell takes.
@@ -297,7 +302,7 @@ impl<I: FnMut(Range<usize>) -> Range<usize>> Pass<'_, I> {
         if self.in_positions {
             return self.candidates.offer(score, positions);
         }
-        let items = (self.items)(positions);
+        let items = self.query.view.items(positions, &mut self.n_left);
         match self.query.filter {
             None => self.candidates.offer(score, items),
             Some(filter) => filter.runs(items).for_each(|run| self.candidates.offer(score, run)),
