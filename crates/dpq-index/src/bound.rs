@@ -136,9 +136,9 @@ impl<'a> Bound<'a> {
         self.planes.iter().zip(&self.bytes).map(|(plane, table)| Column { plane, table }).collect()
     }
 
-    /// Returns the byte table of level 1.
-    pub(crate) fn second(&self) -> &[u8; 256] {
-        &self.bytes[0]
+    /// Returns 1 for every second byte that a code within `limit` may have, 0 for the others.
+    pub(crate) fn qualifying(&self, limit: u8) -> [u8; 256] {
+        self.bytes[0].map(|byte| u8::from(byte <= limit))
     }
 }
 

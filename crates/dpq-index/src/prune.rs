@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use crate::bound::Bound;
 use crate::file::View;
-use crate::filter::Filter;
+use crate::filter::{Filter, Place};
 use crate::kernel::{BLOCK, Column, Kernel};
 use crate::score::Scorer;
 use crate::topk::{Candidates, order_key};
@@ -41,13 +41,67 @@ const FEW_POSITIONS: usize = 4096;
 /// Listed items up to this many are scored rather than searched for.
 const FEW_ALLOWED: usize = 8192;
 
-impl Query<'_> {
+/// Rows of all queries are visited by turns where planes are longer than this, in bytes, so that caches do not hold them, and
+/// more than this share of them is read.
+const LONG: usize = 1 << 21;
+const MUCH: f64 = 0.1;
+
+impl<'a> Query<'a> {
+    /// Returns what [`best`](Self::best) returns for each of some queries of one index and length; each row is read once for
+    /// all of them. `None` where that is not the faster way, which the first query tells for all.
+    pub(crate) fn best_of_all(queries: &'a [Query<'a>], k: usize, min_score: f32) -> Option<Vec<Candidates>> {
+        let (first, levels) = (queries.first()?, queries.first()?.scorer.n_levels());
+        let is_long = first.view.layout.n_positions() * (levels - 1) > LONG;
+        if queries.len() == 1 || levels < 3 || !is_long || first.listed(k).is_some() {
+            return None;
+        }
+        let threshold = |query: &Query| min_score.max(query.estimate(k, &query.rows()));
+        if first.share_read(threshold(first)) < MUCH {
+            return None;
+        }
+        let visit = |query: &'a Query<'a>| {
+            let threshold = threshold(query);
+            (threshold, query.bound(), Pass::new(query, Candidates::new(k, threshold)))
+        };
+        let mut visits: Vec<_> = queries.iter().map(visit).collect();
+        for row in 0..=255 {
+            for (_, bound, pass) in &mut visits {
+                pass.visit_row(row, bound);
+            }
+        }
+        let complete = |(threshold, _, pass): (f32, _, Pass)| {
+            let is_complete = pass.candidates.is_full() || threshold == min_score;
+            if is_complete { pass.candidates } else { pass.query.best(k, min_score) }
+        };
+        Some(visits.into_iter().map(complete).collect())
+    }
+
+    /// Returns about the share of the codes that must be read to find those that reach `threshold`.
+    fn share_read(&self, threshold: f32) -> f64 {
+        let mut bound = self.bound();
+        let mut n_read = 0.0;
+        for (first, row) in self.view.rows() {
+            bound.enter(first);
+            let slack = bound.slack(threshold);
+            if slack >= 0.0 {
+                let cells = bound
+                    .limit(slack)
+                    .map_or(256, |limit| bound.qualifying(limit).iter().map(|&byte| u32::from(byte)).sum());
+                n_read += row.len() as f64 * f64::from(cells) / 256.0;
+            }
+        }
+        n_read / self.view.layout.n_positions() as f64
+    }
+
+    /// Returns the items that pass the filter, if scoring each of them is faster than a search.
+    fn listed(&self, k: usize) -> Option<&[Place]> {
+        let few = |filter: &&Filter| filter.len() <= FEW_ALLOWED || filter.len() / 16 <= k;
+        self.filter.filter(few)?.few()
+    }
+
     /// Returns the best `k` items whose score is at least `min_score`, and those that tie with the last of them.
     pub(crate) fn best(&self, k: usize, min_score: f32) -> Candidates {
-        if let Some(filter) = self.filter
-            && (filter.len() <= FEW_ALLOWED || filter.len() / 16 <= k)
-            && let Some(places) = filter.few()
-        {
+        if let Some(places) = self.listed(k) {
             let mut candidates = Candidates::new(k, min_score);
             for place in places {
                 let score = self.scorer.code(|level| self.view.code(place.first, place.position, level));
@@ -219,8 +273,7 @@ impl<'a> Pass<'a> {
             if row.len() < 256 {
                 return self.score(first, row);
             }
-            let qualifies =
-                limit.map_or([1; 256], |limit| bound.second().map(|byte| u8::from(byte <= limit)));
+            let qualifies = limit.map_or([1; 256], |limit| bound.qualifying(limit));
             let mut last = row.start;
             return each_set(&qualifies, |second| {
                 let cell = view.cell(first, second, last);
@@ -231,8 +284,7 @@ impl<'a> Pass<'a> {
             });
         }
         let Some(limit) = limit else { return self.score(first, row) };
-        let columns = bound.columns();
-        let qualifies = columns[0].table.map(|byte| u8::from(byte <= limit));
+        let (columns, qualifies) = (bound.columns(), bound.qualifying(limit));
         let n_cells = qualifies.iter().map(|&byte| u32::from(byte)).sum::<u32>() as f32;
         // In units of the time that finding a cell takes.
         let by_byte = row.len() as f32 * kernel.cost();

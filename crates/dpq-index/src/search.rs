@@ -3,6 +3,7 @@
 use dpq_codebook::{CodeLength, LookupTable};
 use rayon::prelude::*;
 
+use crate::file::View;
 use crate::filter::Filter;
 use crate::kernel::Kernel;
 use crate::prune::Query;
@@ -45,6 +46,17 @@ impl<'a> SearchOptions<'a> {
     }
 }
 
+impl SearchOptions<'_> {
+    fn query<'a>(&'a self, scorer: &'a Scorer<'a>, view: &'a View<'a>) -> Query<'a> {
+        let kernel = self.kernel.unwrap_or_else(Kernel::best);
+        Query { scorer, view, kernel, filter: self.filter }
+    }
+
+    fn least(&self) -> f32 {
+        self.min_score.unwrap_or(f32::NEG_INFINITY)
+    }
+}
+
 impl Index {
     /// Returns the best items for the query of `table`, min(k, number that match), in the order score descending, then id
     /// ascending. The result is exact: what it would be if every code were scored and sorted.
@@ -59,18 +71,12 @@ impl Index {
     pub fn search(&self, table: &LookupTable, options: &SearchOptions) -> Result<Vec<Hit>, Error> {
         self.check(table, options)?;
         let view = self.view();
-        let kernel = options.kernel.unwrap_or_else(Kernel::best);
-        let query = Query {
-            scorer: &Scorer::new(table, options.length.levels(), view.norms),
-            view: &view,
-            kernel,
-            filter: options.filter,
-        };
-        let min_score = options.min_score.unwrap_or(f32::NEG_INFINITY);
-        Ok(query.best(options.k, min_score).into_hits(&view))
+        let scorer = Scorer::new(table, options.length.levels(), view.norms);
+        Ok(options.query(&scorer, &view).best(options.k, options.least()).into_hits(&view))
     }
 
-    /// Searches for many queries at once, on the threads of the current rayon pool. Returns what single searches return.
+    /// Searches for many queries at once, on the threads of the current rayon pool. Returns what single searches return,
+    /// sooner where each of them would read a tenth of a large index or more: then several share what they read.
     ///
     /// # Errors
     /// As [`search`](Self::search).
@@ -79,7 +85,23 @@ impl Index {
         tables: &[LookupTable],
         options: &SearchOptions,
     ) -> Result<Vec<Vec<Hit>>, Error> {
-        tables.par_iter().map(|table| self.search(table, options)).collect()
+        const SHARING: usize = 16;
+        tables.iter().try_for_each(|table| self.check(table, options))?;
+        let n_sharing = (tables.len() / rayon::current_num_threads()).clamp(1, SHARING);
+        let search = |tables: &[LookupTable]| -> Vec<Vec<Hit>> {
+            let view = self.view();
+            let scorer = |table| Scorer::new(table, options.length.levels(), view.norms);
+            let scorers: Vec<Scorer> = tables.iter().map(scorer).collect();
+            let queries: Vec<Query> = scorers.iter().map(|scorer| options.query(scorer, &view)).collect();
+            match Query::best_of_all(&queries, options.k, options.least()) {
+                Some(found) => found.into_iter().map(|found| found.into_hits(&view)).collect(),
+                None => queries
+                    .iter()
+                    .map(|query| query.best(options.k, options.least()).into_hits(&view))
+                    .collect(),
+            }
+        };
+        Ok(tables.par_chunks(n_sharing).map(search).collect::<Vec<_>>().into_iter().flatten().collect())
     }
 
     pub(crate) fn check_length(&self, length: CodeLength) -> Result<(), Error> {

@@ -205,6 +205,39 @@ fn a_batch_gives_what_single_searches_give() {
 }
 
 #[test]
+fn a_batch_that_reads_most_codes_gives_what_single_searches_give() {
+    // Only planes longer than the caches are read for several queries at once.
+    for metric in [Metric::InnerProduct, Metric::Euclidean] {
+        let recipe = Recipe {
+            seed: 21,
+            metric,
+            n_levels: 4,
+            n_codewords: 256,
+            n_items: 800_000,
+            n_distinct: 800_000,
+            id_limit: None,
+        };
+        let gallery = recipe.gallery();
+        let index = gallery.index();
+        let mut random = Random(22);
+        let tables: Vec<LookupTable> = (0..6).map(|_| gallery.table(|| random.fine())).collect();
+        let some = index.deny(&(0..800_000).step_by(3).collect::<Vec<_>>());
+        for k in [20_000, 800_000] {
+            let options = SearchOptions::new(k, index.max_length());
+            for options in [options, options.min_score(0.5), options.filter(&some)] {
+                let batch = index.search_batch(&tables, &options).unwrap();
+                for (table, hits) in tables.iter().zip(batch) {
+                    assert!(
+                        bits(&hits) == bits(&index.search(table, &options).unwrap()),
+                        "{metric}, k = {k}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn scores_are_what_the_metric_says() {
     for metric in [Metric::InnerProduct, Metric::Euclidean] {
         let recipe = Recipe {
