@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// Names of the items, line i for id i, to print beside ids
     #[arg(long, value_name = "TXT")]
     names: Option<PathBuf>,
-    /// The routine that scans codes: scalar, avx2 [default: the fastest that this CPU runs]
+    /// The routine that scans codes: scalar, avx2, avx512vbmi [default: the fastest that this CPU runs]
     #[arg(long)]
     kernel: Option<Kernel>,
     /// Times each query is timed, for the figures of --json

@@ -8,11 +8,8 @@ use super::{Column, Survivors};
 /// Codes at a time.
 const LANES: usize = 32;
 
-/// # Safety
-/// All positions lie inside every plane, and there are at most as many as `survivors` has room for.
-#[expect(unsafe_code, reason = "loads from memory that the caller has checked")]
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn survivors(
+pub(super) fn survivors(
     columns: &[Column],
     positions: Range<usize>,
     limit: u8,
@@ -31,9 +28,7 @@ pub(super) unsafe fn survivors(
             found &= (1 << n_left) - 1;
         }
         while found != 0 {
-            let offset = start - positions.start + found.trailing_zeros() as usize;
-            // SAFETY: each position is found once, and the caller has room for all of them.
-            unsafe { *survivors.get_unchecked_mut(n_found) = offset as u16 };
+            survivors[n_found] = (start - positions.start) as u16 + found.trailing_zeros() as u16;
             n_found += 1;
             found &= found - 1;
         }
@@ -62,23 +57,24 @@ fn load(plane: &[u8], start: usize) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn look_up(table: &[u8; 256], bytes: __m256i) -> __m256i {
-    let low = _mm256_and_si256(bytes, _mm256_set1_epi8(0x0f));
-    // A choice looks at the highest bit of each byte; what shifts in from the byte below does not reach it.
+    // A shuffle gives zero where the highest bit is set, which makes that choice for free.
+    let flipped = _mm256_xor_si256(bytes, _mm256_set1_epi8(i8::MIN));
+    let one = |i| _mm256_or_si256(shuffle(table, i, bytes), shuffle(table, i + 8, flipped));
+    // A blend looks at the highest bit of each byte; what shifts in from the byte below does not reach it.
     let (bit_4, bit_5) = (_mm256_slli_epi16::<3>(bytes), _mm256_slli_epi16::<2>(bytes));
     let bit_6 = _mm256_slli_epi16::<1>(bytes);
-    let two = |i| _mm256_blendv_epi8(shuffle(table, i, low), shuffle(table, i + 1, low), bit_4);
+    let two = |i| _mm256_blendv_epi8(one(i), one(i + 1), bit_4);
     let four = |i| _mm256_blendv_epi8(two(i), two(i + 2), bit_5);
-    let eight = |i| _mm256_blendv_epi8(four(i), four(i + 4), bit_6);
-    _mm256_blendv_epi8(eight(0), eight(8), bytes)
+    _mm256_blendv_epi8(four(0), four(4), bit_6)
 }
 
-/// Returns the entries 16·`i` + `low` of a table.
+/// Returns the entries 16·`i` + the low four bits of each byte, zero where its highest bit is set.
 #[expect(unsafe_code, reason = "vector loads take pointers")]
 #[inline]
 #[target_feature(enable = "avx2")]
-fn shuffle(table: &[u8; 256], i: usize, low: __m256i) -> __m256i {
+fn shuffle(table: &[u8; 256], i: usize, bytes: __m256i) -> __m256i {
     let sixteen = &table[i * 16..][..16];
     // SAFETY: `sixteen` has 16 bytes.
     let sixteen = unsafe { _mm_loadu_si128(sixteen.as_ptr().cast()) };
-    _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(sixteen), low)
+    _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(sixteen), bytes)
 }

@@ -5,6 +5,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod scalar;
 
 use std::fmt::{Display, Formatter};
@@ -36,12 +38,19 @@ enum Kind {
     Scalar,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vbmi,
 }
 
 impl Kernel {
     /// Returns the kernels that this CPU can run, the fastest first; the last is `scalar`, which runs everywhere.
     pub fn available() -> impl Iterator<Item = Self> {
         let kinds = [
+            #[cfg(target_arch = "x86_64")]
+            (is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vbmi"))
+            .then_some(Kind::Avx512Vbmi),
             #[cfg(target_arch = "x86_64")]
             is_x86_feature_detected!("avx2").then_some(Kind::Avx2),
             Some(Kind::Scalar),
@@ -60,6 +69,8 @@ impl Kernel {
             Kind::Scalar => 0.02,
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => 0.008,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vbmi => 0.0033,
         }
     }
 
@@ -80,8 +91,12 @@ impl Kernel {
             Kind::Scalar => scalar::survivors(columns, positions, limit, survivors),
             #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "the call is safe only where the CPU has the instructions")]
-            // SAFETY: this kind is made only where AVX2 was found, and the line above checked the positions.
+            // SAFETY: this kind is made only where AVX2 was found.
             Kind::Avx2 => unsafe { avx2::survivors(columns, positions, limit, survivors) },
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "the call is safe only where the CPU has the instructions")]
+            // SAFETY: this kind is made only where these parts of AVX-512 were found.
+            Kind::Avx512Vbmi => unsafe { avx512::survivors(columns, positions, limit, survivors) },
         }
     }
 }
@@ -92,6 +107,8 @@ impl Display for Kernel {
             Kind::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512Vbmi => "avx512vbmi",
         })
     }
 }

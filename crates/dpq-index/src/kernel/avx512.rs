@@ -1,0 +1,97 @@
+//! The byte filter with AVX-512 VBMI: 64 codes at a time, tables looked up by permutations of 128 bytes.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::{Column, Survivors};
+
+/// Codes at a time.
+const LANES: usize = 64;
+
+#[target_feature(enable = "avx512vbmi")]
+pub(super) fn survivors(
+    columns: &[Column],
+    positions: Range<usize>,
+    limit: u8,
+    survivors: &mut Survivors,
+) -> usize {
+    match columns.len() {
+        0 => scan::<0>(columns, positions, limit, survivors),
+        1 => scan::<1>(columns, positions, limit, survivors),
+        2 => scan::<2>(columns, positions, limit, survivors),
+        3 => scan::<3>(columns, positions, limit, survivors),
+        _ => scan::<4>(columns, positions, limit, survivors),
+    }
+}
+
+/// Keeps the tables of the first N columns in registers, four of the 32 each, and reads others again for each 64 codes.
+#[target_feature(enable = "avx512vbmi")]
+fn scan<const N: usize>(
+    columns: &[Column],
+    positions: Range<usize>,
+    limit: u8,
+    survivors: &mut Survivors,
+) -> usize {
+    let (kept, others) = columns.split_at(N);
+    // Slices of one length, known before the loop, keep bounds checks out of it.
+    let mut planes = [&[][..]; N];
+    let mut tables = [[_mm512_setzero_si512(); 4]; N];
+    for ((plane, table), column) in planes.iter_mut().zip(&mut tables).zip(kept) {
+        *plane = &column.plane[positions.start..][..positions.len()];
+        *table = quarters(column.table);
+    }
+    let limit = _mm512_set1_epi8(limit.cast_signed());
+    let mut n_found = 0;
+    for start in (0..positions.len()).step_by(LANES) {
+        let mut sums = _mm512_setzero_si512();
+        for (plane, table) in planes.iter().zip(&tables) {
+            sums = _mm512_adds_epu8(sums, look_up(table, load(&plane[start..])));
+        }
+        for column in others {
+            let plane = &column.plane[positions.clone()];
+            sums = _mm512_adds_epu8(sums, look_up(&quarters(column.table), load(&plane[start..])));
+        }
+        let mut found = _mm512_mask_cmple_epu8_mask(first(positions.len() - start), sums, limit);
+        while found != 0 {
+            survivors[n_found] = start as u16 + found.trailing_zeros() as u16;
+            n_found += 1;
+            found &= found - 1;
+        }
+    }
+    n_found
+}
+
+/// Returns a mask of the first `n` lanes.
+#[inline]
+fn first(n: usize) -> __mmask64 {
+    !u64::MAX.unbounded_shl(n.min(LANES) as u32)
+}
+
+/// Loads the first 64 bytes, or those that there are with zeros behind them.
+#[expect(unsafe_code, reason = "vector loads take pointers")]
+#[inline]
+#[target_feature(enable = "avx512vbmi")]
+fn load(bytes: &[u8]) -> __m512i {
+    // SAFETY: the mask leaves out what is not in `bytes`.
+    unsafe { _mm512_maskz_loadu_epi8(first(bytes.len()), bytes.as_ptr().cast()) }
+}
+
+/// Loads a table.
+#[inline]
+#[target_feature(enable = "avx512vbmi")]
+fn quarters(table: &[u8; 256]) -> [__m512i; 4] {
+    let mut quarters = [_mm512_setzero_si512(); 4];
+    for (quarter, bytes) in quarters.iter_mut().zip(table.as_chunks::<LANES>().0) {
+        *quarter = load(bytes);
+    }
+    quarters
+}
+
+/// Returns the table entries of 64 bytes: a permutation for those below 128, one for the others, and the choice.
+#[inline]
+#[target_feature(enable = "avx512vbmi")]
+fn look_up(table: &[__m512i; 4], bytes: __m512i) -> __m512i {
+    let low = _mm512_permutex2var_epi8(table[0], bytes, table[1]);
+    let high = _mm512_permutex2var_epi8(table[2], bytes, table[3]);
+    _mm512_mask_blend_epi8(_mm512_movepi8_mask(bytes), low, high)
+}
