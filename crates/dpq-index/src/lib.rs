@@ -27,6 +27,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod block;
 mod bound;
 mod build;
 mod error;
@@ -43,6 +44,7 @@ mod sort;
 mod topk;
 mod verify;
 
+pub use block::{Codes, score_block};
 pub use build::build;
 pub use error::Error;
 pub use file::Index;

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use crate::block::rows;
 use crate::bound::Bound;
 use crate::file::View;
 use crate::filter::{Filter, Place};
@@ -182,7 +183,8 @@ impl<'a> Query<'a> {
         let (mut scores, mut wanted) = ([0.0; BLOCK], [0; BLOCK]);
         for start in (0..n).step_by(BLOCK) {
             let scores = &mut scores[..BLOCK.min(n - start)];
-            self.scorer.every(step, &self.view.sample[start * step * n_levels..], n_levels, scores);
+            let planes = rows(&self.view.sample[start * step * n_levels..], self.scorer.n_levels());
+            self.scorer.strided(&planes, step * n_levels, scores);
             let n_wanted = candidates.wanted(scores, &mut wanted);
             for &i in &wanted[..n_wanted] {
                 let i = usize::from(i);

@@ -77,17 +77,14 @@ impl<'a> Scorer<'a> {
         self.add_levels(planes, positions.clone(), offset, code, scores);
     }
 
-    /// Writes the scores of every `step`-th code of `codes`, row-major with `stride` levels.
-    pub(crate) fn every(&self, step: usize, codes: &[u8], stride: usize, scores: &mut [f32]) {
-        let offset = |i: usize| i * step * stride;
-        scores
-            .iter_mut()
-            .enumerate()
-            .for_each(|(i, score)| *score = self.tables[0][usize::from(codes[offset(i)])]);
-        // A plane in this order is every `stride`-th byte.
-        let planes: Vec<&[u8]> = (1..self.n_levels()).map(|level| &codes[level..]).collect();
-        let readable = 0..codes.len() - (self.n_levels() - 1);
-        self.add_levels(&planes, readable, offset, |i, level| codes[offset(i) + level], scores);
+    /// Writes the scores of codes of which every `stride`-th byte of each of `planes`, levels 0, 1, …, is one.
+    pub(crate) fn strided(&self, planes: &[&[u8]], stride: usize, scores: &mut [f32]) {
+        let Some(last) = scores.len().checked_sub(1) else { return };
+        for (i, score) in scores.iter_mut().enumerate() {
+            *score = self.tables[0][usize::from(planes[0][i * stride])];
+        }
+        let code = |i: usize, level: usize| planes[level][i * stride];
+        self.add_levels(&planes[1..], 0..last * stride + 1, |i| i * stride, code, scores);
     }
 
     /// Adds the levels from 1 on to scores that hold level 0, and finishes them. Score i belongs to the code at `offset(i)` in

@@ -1,7 +1,7 @@
 //! Search equals its definition: ids, order and score bits.
 
 use dpq_codebook::{CodeLength, LookupTable};
-use dpq_index::{Hit, Kernel, Metric, SearchOptions};
+use dpq_index::{Codes, Hit, Kernel, Metric, SearchOptions, score_block};
 use proptest::prelude::*;
 
 use crate::gallery::{Gallery, Random, Recipe, bits};
@@ -235,6 +235,58 @@ fn a_batch_that_reads_most_codes_gives_what_single_searches_give() {
             }
         }
     }
+}
+
+#[test]
+fn blocks_have_the_scores_of_searches() {
+    for n_levels in [1, 2, 4, 7] {
+        let recipe = Recipe {
+            seed: 31,
+            metric: Metric::InnerProduct,
+            n_levels,
+            n_codewords: 40,
+            n_items: 333,
+            n_distinct: 300,
+            id_limit: None,
+        };
+        let gallery = recipe.gallery();
+        let mut random = Random(5);
+        let table = gallery.table(|| random.fine());
+        let planes: Vec<Vec<u8>> = (0..n_levels)
+            .map(|level| gallery.codes.iter().skip(level).step_by(n_levels).copied().collect())
+            .collect();
+        let planes: Vec<&[u8]> = planes.iter().map(Vec::as_slice).collect();
+        for levels in 1..=n_levels {
+            let length = CodeLength::from_levels(levels).unwrap();
+            for codes in [Codes::Rows(&gallery.codes), Codes::Planes(&planes)] {
+                let mut scores = vec![0.0; 333];
+                score_block(&table, codes, length, &mut scores).unwrap();
+                for hit in gallery.index().search(&table, &SearchOptions::new(333, length)).unwrap() {
+                    assert_eq!(scores[hit.id as usize].to_bits(), hit.score.to_bits());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_of_the_wrong_shape_are_refused() {
+    let table = LookupTable::new(vec![1.0; 6], 2, 3).unwrap();
+    let says = |codes: Codes, levels: usize, expected: &str| {
+        let length = CodeLength::from_levels(levels).unwrap();
+        let error = score_block(&table, codes, length, &mut [0.0; 2]).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    says(Codes::Rows(&[0; 3]), 2, "3 bytes of codes, expected 2 rows of 2");
+    says(Codes::Rows(&[0; 4]), 3, "the length is 24 bits, but the lookup table has 2 levels");
+    says(
+        Codes::Rows(&[0, 0, 0, 3]),
+        2,
+        "code 1 has a byte that is no codeword, the lookup table has 3 codewords",
+    );
+    says(Codes::Planes(&[&[0, 0]]), 2, "planes of [2] codes, expected 2 of 2");
+    says(Codes::Planes(&[&[0, 0], &[0]]), 2, "planes of [2, 1] codes, expected 2 of 2");
+    score_block(&table, Codes::Rows(&[]), CodeLength::from_levels(2).unwrap(), &mut []).unwrap();
 }
 
 #[test]
