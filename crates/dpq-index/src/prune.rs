@@ -201,7 +201,7 @@ impl<'a> Query<'a> {
         // No matter which items pass: a cell is good or not.
         let by_cell = Query { scorer: &scorer, filter: None, ..*self };
         let mut cells = Pass::new(&by_cell, Candidates::new(n_wanted, f32::NEG_INFINITY));
-        cells.in_positions = true;
+        cells.is_direct = true;
         cells.visit_rows(rows);
         let mut pass = Pass::new(self, Candidates::new(k, f32::NEG_INFINITY));
         for (_, mut positions) in cells.candidates.found() {
@@ -224,8 +224,8 @@ struct Pass<'a> {
     candidates: Candidates,
     /// Items that were not offered yet.
     n_left: usize,
-    /// Candidates are positions instead of items.
-    in_positions: bool,
+    /// Positions are offered as they are: because they are items and all pass, or because positions are asked for.
+    is_direct: bool,
     scores: [f32; BLOCK],
     survivors: [u16; BLOCK],
 }
@@ -236,7 +236,7 @@ impl<'a> Pass<'a> {
             query,
             candidates,
             n_left: query.view.layout.n_items,
-            in_positions: false,
+            is_direct: query.view.starts.is_none() && query.filter.is_none(),
             scores: [0.0; BLOCK],
             survivors: [0; BLOCK],
         }
@@ -350,12 +350,14 @@ impl<'a> Pass<'a> {
 
     #[inline]
     fn offer(&mut self, score: f32, positions: Range<usize>) {
-        if !self.candidates.wants(score) {
-            return;
+        if self.is_direct {
+            self.candidates.offer(score, positions);
+        } else if self.candidates.wants(score) {
+            self.offer_items(score, positions);
         }
-        if self.in_positions {
-            return self.candidates.offer(score, positions);
-        }
+    }
+
+    fn offer_items(&mut self, score: f32, positions: Range<usize>) {
         let items = self.query.view.items(positions, &mut self.n_left);
         match self.query.filter {
             None => self.candidates.offer(score, items),

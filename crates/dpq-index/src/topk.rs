@@ -145,17 +145,18 @@ impl Candidates {
             last.len = len;
             return;
         }
-        while !items.is_empty() {
-            let len = items.len().min(u32::MAX as usize);
-            self.memory.runs.push(Run { start: items.start as u64, len: len as u32, score });
-            items.start += len;
+        while items.len() > u32::MAX as usize {
+            self.memory.runs.push(Run { start: items.start as u64, len: u32::MAX, score });
+            items.start += u32::MAX as usize;
         }
+        self.memory.runs.push(Run { start: items.start as u64, len: items.len() as u32, score });
         if self.memory.runs.len() >= self.limit {
             self.cut();
         }
     }
 
     /// Raises the threshold to the score of the `k`-th best item and drops the runs below it.
+    #[cold]
     pub(crate) fn cut(&mut self) {
         if self.is_full() {
             self.threshold = kth_score(&mut self.memory.runs, self.k);
