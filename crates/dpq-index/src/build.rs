@@ -77,8 +77,10 @@ fn write<R: Row>(
 
     // From here on only one row for each position matters.
     let rows = if layout.has_starts() {
-        filled.insert("starts".to_owned(), integers(firsts().chain([n_items]).map(|item| item as u64)));
-        firsts().map(|item| rows[item]).collect()
+        let firsts: Vec<R> = firsts().map(R::new).collect();
+        let starts = firsts.iter().map(|first| first.get()).chain([n_items]).map(|item| item as u64);
+        filled.insert("starts".to_owned(), integers(starts));
+        firsts.iter().map(|first| rows[first.get()]).collect()
     } else {
         rows
     };
