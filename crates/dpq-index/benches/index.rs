@@ -1,65 +1,130 @@
-//! Search of a million codes of four levels at each length, every kernel, the answer checked against the scalar one.
+//! This crate alone: the lookup table, building, and search at every length, k and shape, one query at a time with every
+//! kernel and in batches. `DPQ_BENCH_ITEMS` sets the number of items, a million unless it says otherwise.
+
+mod data;
+#[path = "../tests/it/naive.rs"]
+#[allow(clippy::unwrap_used, reason = "the definition is shared with the tests")]
+mod naive;
 
 use std::hint::black_box;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use dpq_codebook::{Assignment, CodeLength, Codebooks};
-use dpq_index::{Index, Kernel, Metric, SearchOptions, build};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use data::{Data, LEVELS, SHAPES, Shape};
+use dpq_codebook::{CodeLength, Codebooks, LookupTable};
+use dpq_index::{Hit, Index, Kernel, Metric, SearchOptions, build};
 
-const N_ITEMS: usize = 1_000_000;
-const N_LEVELS: usize = 4;
-const DIM: usize = 300;
-
-fn numbers() -> impl FnMut() -> u64 {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state >> 40
-    }
-}
+/// Levels of an index, and the lengths searched in it: the shorter ones are not burdened with what 64 bits need.
+const INDEXES: [(usize, &[usize]); 2] = [(4, &[8, 16, 24, 32]), (LEVELS, &[64])];
+const KS: [usize; 3] = [10, 1000, 5000];
+/// Queries in a batch; single searches take them in turn.
+const BATCH: usize = 32;
+/// Queries whose answers are compared with the definition.
+const CHECKED: usize = 2;
 
 fn bench(c: &mut Criterion) {
-    let mut next = numbers();
-    // Each level has half the scale of the one before, as residuals have.
-    let values = (0..N_LEVELS * 256 * DIM)
-        .map(|i| (next() as f32 / (1 << 23) as f32 - 1.0) / (1 << (i / (256 * DIM))) as f32)
-        .collect();
-    let codebooks = Codebooks::new(values, N_LEVELS, 256, DIM, Assignment::Euclidean).expect("codebooks");
-    let codes: Vec<u8> = (0..N_ITEMS * N_LEVELS).map(|_| next() as u8).collect();
-    let dir = tempfile::tempdir().expect("a folder");
-    let path = dir.path().join("uniform.dpq");
-    build(&path, &codebooks, Metric::InnerProduct, &codes, None).expect("an index");
-    let index = Index::open(&path).expect("an index");
-    let queries: Vec<Vec<f32>> =
-        (0..50).map(|_| (0..DIM).map(|_| next() as f32 / (1 << 23) as f32 - 1.0).collect()).collect();
-
-    let mut group = c.benchmark_group("search/1M/uniform");
-    group.sample_size(20);
-    for levels in 1..=N_LEVELS {
-        let length = CodeLength::from_levels(levels).expect("a length");
-        for k in [10, 1000, 5000] {
-            let mut answer = Vec::new();
-            for kernel in Kernel::available().collect::<Vec<_>>().into_iter().rev() {
-                let options = SearchOptions::new(k, length).kernel(kernel);
-                let search = |query: &[f32]| {
-                    index.search(&index.lookup_table(query).expect("a query"), &options).expect("hits")
-                };
-                let hits: Vec<_> = queries.iter().map(|query| search(query)).collect();
-                if answer.is_empty() {
-                    answer = hits;
-                } else {
-                    assert!(answer == hits, "{kernel} gives other hits than scalar");
-                }
-                let mut queries = queries.iter().cycle();
-                group.bench_function(format!("{length}/k={k}/{kernel}"), |b| {
-                    b.iter(|| search(black_box(queries.next().expect("queries go round"))));
-                });
+    let n_items =
+        std::env::var("DPQ_BENCH_ITEMS").map_or(1_000_000, |n| n.parse().expect("a number of items"));
+    let mut group = c.benchmark_group(n_items.to_string());
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(500));
+    for shape in SHAPES {
+        let data = Data::load(shape, n_items).expect("data is read, or made and written");
+        for (n_levels, lengths) in INDEXES {
+            for metric in [Metric::InnerProduct, Metric::Euclidean] {
+                bench_index(&mut group, shape, &data, metric, n_levels, lengths);
             }
         }
     }
     group.finish();
+}
+
+fn bench_index(
+    group: &mut BenchmarkGroup<WallTime>,
+    shape: Shape,
+    data: &Data,
+    metric: Metric,
+    n_levels: usize,
+    lengths: &[usize],
+) {
+    let folder = tempfile::tempdir_in(data::folder()).expect("a folder");
+    let path: PathBuf = folder.path().join("index.dpq");
+    let (codebooks, codes) = (data.codebooks(n_levels), data.codes(n_levels));
+    let make = || build(&path, &codebooks, metric, &codes, None).expect("codes of these codebooks");
+    group.throughput(Throughput::Elements((codes.len() / n_levels) as u64));
+    make();
+    group.bench_function(format!("{shape}/{metric}/build/{n_levels}-levels"), |b| b.iter(make));
+    group.throughput(Throughput::Elements(1));
+
+    let index = Index::open(&path).expect("the file that was built");
+    let table = |query: &&[f32]| index.lookup_table(query).expect("a query of the codebooks' dimension");
+    let queries: Vec<&[f32]> = data.queries().take(BATCH).collect();
+    let mut queries_in_turn = queries.iter().cycle();
+    let mut next = || queries_in_turn.next().expect("they go round");
+    group.bench_function(format!("{shape}/{metric}/lookup-table/{n_levels}-levels"), |b| {
+        b.iter(|| table(black_box(next())));
+    });
+    for &bits in lengths {
+        let length = CodeLength::from_bits(bits).expect("whole bytes");
+        for query in &queries[..CHECKED] {
+            check(&index, &codebooks, &codes, &table(query), length);
+        }
+        for k in KS {
+            let name = format!("{shape}/{metric}/{bits}-bits/{k}");
+            for kernel in Kernel::available() {
+                let options = SearchOptions::new(k, length).kernel(kernel);
+                group.bench_function(format!("{name}/{kernel}"), |b| {
+                    b.iter(|| index.search(&table(black_box(next())), &options).expect("a search"));
+                });
+            }
+            let options = SearchOptions::new(k, length);
+            group.throughput(Throughput::Elements(BATCH as u64));
+            group.bench_function(format!("{name}/batch"), |b| {
+                b.iter(|| {
+                    let tables: Vec<LookupTable> = black_box(&queries).iter().map(table).collect();
+                    index.search_batch(&tables, &options).expect("a search")
+                });
+            });
+            group.throughput(Throughput::Elements(1));
+        }
+    }
+}
+
+/// Compares all that every kernel and a batch find with the definition.
+///
+/// For the Euclidean metric, whose definition takes seconds a million items, it is the scores of what was found.
+fn check(index: &Index, codebooks: &Codebooks, codes: &[u8], table: &LookupTable, length: CodeLength) {
+    let n_levels = codebooks.n_levels();
+    let most = KS[KS.len() - 1];
+    let search =
+        |k, kernel| index.search(table, &SearchOptions::new(k, length).kernel(kernel)).expect("a search");
+    let score = |code: &[u8]| naive::score(codebooks, index.metric(), table, code, length.levels());
+    let expected: Vec<Hit> = if index.metric() == Metric::InnerProduct {
+        let ids: Vec<u64> = (0..index.len() as u64).collect();
+        let mut ranking = naive::ranking(score, codes, n_levels, &ids, |_| true);
+        ranking.truncate(most);
+        ranking
+    } else {
+        let hits = search(most, Kernel::best());
+        let scores = hits.iter().map(|hit| score(&codes[hit.id as usize * n_levels..][..n_levels]));
+        assert!(scores.eq(hits.iter().map(|hit| hit.score)), "a score is not that of its code");
+        hits
+    };
+    for k in KS {
+        let expected = &expected[..k.min(expected.len())];
+        for kernel in Kernel::available() {
+            assert!(search(k, kernel) == expected, "{kernel} finds others than the definition at {length}");
+        }
+        let batch = index.search_batch(&[table.clone(), table.clone()], &SearchOptions::new(k, length));
+        assert!(
+            batch.expect("a search").iter().all(|hits| hits == expected),
+            "a batch differs from a search"
+        );
+    }
 }
 
 criterion_group!(benches, bench);
