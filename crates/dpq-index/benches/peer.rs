@@ -1,0 +1,136 @@
+//! This crate's side of a comparison: commands come on stdin, one a line, each answered by a line of JSON on stdout.
+//!
+//! - `files SHAPE N`: makes the data unless it is there; the paths of codebooks, codes and queries
+//! - `build SHAPE N LEVELS METRIC`: builds an index of them and opens it; the time and memory that both took
+//! - `query KERNEL BITS K I`: searches for query I; nanoseconds, ids and scores
+//! - `batch KERNEL BITS K N`: searches for the first N queries, [`BATCH`] at a time; nanoseconds
+//! - `resident`: the bytes in memory of this process, mapped files included
+//!
+//! Searches include the lookup table. The clock is CLOCK_MONOTONIC, which `Instant` reads on Linux; batches run on as many
+//! threads as RAYON_NUM_THREADS says.
+
+mod data;
+
+use std::error::Error;
+use std::str::FromStr;
+use std::time::Instant;
+use std::{fs, io};
+
+use data::{Data, Shape};
+use dpq_codebook::{CodeLength, LookupTable};
+use dpq_index::{Index, Kernel, Metric, SearchOptions, build};
+use tempfile::TempDir;
+
+/// Queries that are searched for together.
+const BATCH: usize = 32;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+struct Opened {
+    index: Index,
+    queries: Vec<Vec<f32>>,
+    /// Holds the file of the index, and is removed with this.
+    _folder: TempDir,
+}
+
+fn main() -> Result<()> {
+    let mut opened = None;
+    for line in io::stdin().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let answer = match (&words[..], &opened) {
+            (["files", shape, n_items], _) => files(parse(shape)?, parse(n_items)?)?,
+            (["build", shape, n_items, n_levels, metric], _) => {
+                let (index, answer) =
+                    build_and_open(parse(shape)?, parse(n_items)?, parse(n_levels)?, parse(metric)?)?;
+                opened = Some(index);
+                answer
+            }
+            (["query", options @ .., query], Some(opened)) => {
+                opened.query(&parse_options(options)?, parse(query)?)?
+            }
+            (["batch", options @ .., n_queries], Some(opened)) => {
+                opened.batch(&parse_options(options)?, parse(n_queries)?)?
+            }
+            (["resident"], _) => memory("VmRSS:")?.to_string(),
+            _ => return Err(format!("`{line}` is no command, or needs an index").into()),
+        };
+        println!("{answer}");
+    }
+    Ok(())
+}
+
+fn files(shape: Shape, n_items: usize) -> Result<String> {
+    Data::load(shape, n_items)?;
+    Ok(format!("{:?}", data::files(shape, n_items)))
+}
+
+fn build_and_open(shape: Shape, n_items: usize, n_levels: usize, metric: Metric) -> Result<(Opened, String)> {
+    let data = Data::load(shape, n_items)?;
+    let (codebooks, codes) = (data.codebooks(n_levels), data.codes(n_levels));
+    let queries = data.queries().map(<[f32]>::to_vec).collect();
+    drop(data);
+    let folder = tempfile::tempdir_in(data::folder())?;
+    let path = folder.path().join("index.dpq");
+
+    // Makes the memory of now the peak.
+    fs::write("/proc/self/clear_refs", "5")?;
+    let (memory_before, start) = (memory("VmRSS:")?, Instant::now());
+    build(&path, &codebooks, metric, &codes, None)?;
+    let (build_ns, build_bytes) =
+        (start.elapsed().as_nanos(), memory("VmHWM:")?.saturating_sub(memory_before));
+    drop(codes);
+
+    let (memory_before, start) = (memory("VmRSS:")?, Instant::now());
+    let index = Index::open(&path)?;
+    let (open_ns, open_bytes) = (start.elapsed().as_nanos(), memory("VmRSS:")?.saturating_sub(memory_before));
+    let (file_bytes, distinct) = (fs::metadata(&path)?.len(), index.n_distinct());
+    let kernels: Vec<String> = Kernel::available().map(|kernel| kernel.to_string()).collect();
+    let answer = format!(
+        r#"{{"build_ns": {build_ns}, "build_bytes": {build_bytes}, "open_ns": {open_ns}, "open_bytes": {open_bytes}, "#
+    ) + &format!(
+        r#""file_bytes": {file_bytes}, "distinct": {distinct}, "kernels": {kernels:?}}}"#
+    );
+    Ok((Opened { index, queries, _folder: folder }, answer))
+}
+
+impl Opened {
+    fn query(&self, options: &SearchOptions, query: usize) -> Result<String> {
+        let query = self.queries.get(query).ok_or("there is no such query")?;
+        let start = Instant::now();
+        let hits = self.index.search(&self.index.lookup_table(query)?, options)?;
+        let ns = start.elapsed().as_nanos();
+        let ids: Vec<u64> = hits.iter().map(|hit| hit.id).collect();
+        let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
+        Ok(format!(r#"{{"ns": {ns}, "ids": {ids:?}, "scores": {scores:?}}}"#))
+    }
+
+    fn batch(&self, options: &SearchOptions, n_queries: usize) -> Result<String> {
+        let queries = self.queries.get(..n_queries).ok_or("there are fewer queries")?;
+        let start = Instant::now();
+        for queries in queries.chunks(BATCH) {
+            let table = |query: &Vec<f32>| self.index.lookup_table(query);
+            let tables: Vec<LookupTable> =
+                queries.iter().map(table).collect::<std::result::Result<_, _>>()?;
+            self.index.search_batch(&tables, options)?;
+        }
+        Ok(start.elapsed().as_nanos().to_string())
+    }
+}
+
+fn parse<T: FromStr<Err: ToString>>(word: &str) -> Result<T> {
+    word.parse().map_err(|error: T::Err| format!("`{word}`: {}", error.to_string()).into())
+}
+
+fn parse_options(words: &[&str]) -> Result<SearchOptions<'static>> {
+    let &[kernel, bits, k] = words else { return Err("expected KERNEL BITS K and one number more".into()) };
+    let length = CodeLength::from_bits(parse(bits)?)?;
+    Ok(SearchOptions::new(parse(k)?, length).kernel(parse(kernel)?))
+}
+
+/// Bytes, from the line of the process's status that begins with `name`.
+fn memory(name: &str) -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let kib = status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
+    Ok(1024 * parse::<u64>(kib.ok_or("the system does not tell its memory")?)?)
+}
