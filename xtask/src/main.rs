@@ -3,9 +3,11 @@
 //! One clap declaration, here; one file a command. Tasks run cargo and the `dpq` command as processes and read what
 //! they print; nothing here links the libraries, so that a task compiles in seconds.
 
+mod bench;
 mod ci;
 mod process;
 mod reproduce;
+mod table;
 mod tidy;
 
 use std::process::ExitCode;
@@ -36,6 +38,11 @@ enum Command {
     /// Each stage is kept under `target/reproduce/` and skipped when nothing that it depends on has changed; an
     /// interrupted run goes on where it stopped.
     ReproducePaper(ReproduceArgs),
+    /// Measure dpq-index: criterion's benches, or a comparison
+    ///
+    /// Codes, codebooks and queries are made once and kept under `target/bench-data/`. Criterion prints its numbers and keeps
+    /// those of the run before. A comparison writes docs/benchmarks.md; it wants a machine that does nothing else.
+    Bench(BenchArgs),
 }
 
 #[derive(clap::Args)]
@@ -60,6 +67,19 @@ struct ReproduceArgs {
     write_docs: bool,
 }
 
+#[derive(clap::Args)]
+struct BenchArgs {
+    /// Items of an index, or several numbers with commas between them
+    #[arg(long, default_value = "1000000", value_name = "N", value_delimiter = ',')]
+    items: Vec<u32>,
+    /// Compare with this library, on the same codes; Linux, needs python3 and once the network
+    #[arg(long, value_name = "LIBRARY")]
+    against: Option<bench::Library>,
+    /// Queries of a comparison that are timed one by one
+    #[arg(long, default_value_t = 30, value_name = "N", requires = "against", value_parser = clap::value_parser!(u16).range(1..=900))]
+    queries: u16,
+}
+
 impl ReproduceArgs {
     fn run(self) -> Result<()> {
         let write_docs = self.write_docs;
@@ -81,6 +101,10 @@ fn run(cli: Cli) -> Result<()> {
         Command::Ci { step } => ci::run(step.as_deref()),
         Command::Tidy => tidy::run(),
         Command::ReproducePaper(args) => args.run(),
+        Command::Bench(BenchArgs { items, against: None, .. }) => bench::criterion(&items),
+        Command::Bench(BenchArgs { items, against: Some(bench::Library::Faiss), queries }) => {
+            bench::faiss(&items, queries)
+        }
     }
 }
 

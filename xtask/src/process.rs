@@ -60,15 +60,38 @@ pub(crate) fn tested_dpq() -> Result<PathBuf> {
 }
 
 fn dpq_of(args: &[&str]) -> Result<PathBuf> {
+    executable(args, "bin", "dpq")
+}
+
+/// Builds a benchmark of `package` and returns the path of the executable.
+pub(crate) fn build_bench(package: &str, name: &str) -> Result<PathBuf> {
+    executable(&["build", "--package", package, "--bench", name], "bench", name)
+}
+
+/// Has cargo build and returns the path of the executable of this kind and name.
+fn executable(args: &[&str], kind: &str, name: &str) -> Result<PathBuf> {
     let flags = ["--release", "--locked", "--message-format=json-render-diagnostics"];
     let messages = output(cargo(args).args(flags))?;
     let executable = messages.lines().find_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
-        let is_dpq = message["target"]["name"] == "dpq" && message["target"]["kind"][0] == "bin";
-        let is_test = message["profile"]["test"] == true;
-        (is_dpq && !is_test).then(|| message["executable"].as_str().map(PathBuf::from))?
+        let is_named = message["target"]["name"] == name && message["target"]["kind"][0] == kind;
+        // A binary is built a second time with its tests inside; of a benchmark there is only that kind.
+        let is_right = message["profile"]["test"] == (kind == "bench");
+        (is_named && is_right).then(|| message["executable"].as_str().map(PathBuf::from))?
     });
-    executable.context("cargo built dpq but named no executable")
+    executable.with_context(|| format!("cargo built {name} but named no executable"))
+}
+
+/// The commit of the repository, `-dirty` if a file under `paths` is not as committed.
+pub(crate) fn commit(paths: &[&str]) -> String {
+    let git = |args: &[&str]| output(Command::new("git").args(args));
+    let status = git(&[&["status", "--porcelain", "--"], paths].concat());
+    match (git(&["rev-parse", "HEAD"]), status) {
+        (Ok(commit), Ok(changes)) if changes.is_empty() => commit.trim().to_owned(),
+        (Ok(commit), _) => format!("{}-dirty", commit.trim()),
+        // A copy of the sources without their history.
+        _ => "unknown".to_owned(),
+    }
 }
 
 #[cfg(test)]

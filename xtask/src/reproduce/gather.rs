@@ -34,7 +34,7 @@ pub(crate) fn gather(settings: &Settings, runs: &[SeedRun], baseline: &Baseline)
         dataset: settings.dataset.clone(),
         preset: settings.preset.clone(),
         seeds: runs.len(),
-        commit: commit(),
+        commit: process::commit(&["Cargo.toml", "Cargo.lock", "crates", "datasets", "xtask"]),
         machine: machine(),
         device: settings.device.clone(),
         config: first.train.result.config.clone(),
@@ -195,19 +195,6 @@ fn mean_sd(values: &[f64]) -> MeanSd {
     let mean = values.iter().sum::<f64>() / n;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     [mean, if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 }]
-}
-
-/// The commit of the repository, `-dirty` if a file that decides the numbers is not as committed.
-fn commit() -> String {
-    let git = |args: &[&str]| process::output(std::process::Command::new("git").args(args));
-    let paths = ["Cargo.toml", "Cargo.lock", "crates", "datasets", "xtask"];
-    let status = git(&[&["status", "--porcelain", "--"], &paths[..]].concat());
-    match (git(&["rev-parse", "HEAD"]), status) {
-        (Ok(commit), Ok(changes)) if changes.is_empty() => commit.trim().to_owned(),
-        (Ok(commit), _) => format!("{}-dirty", commit.trim()),
-        // A copy of the sources without their history.
-        _ => "unknown".to_owned(),
-    }
 }
 
 fn machine() -> Machine {

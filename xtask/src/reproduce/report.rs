@@ -1,8 +1,7 @@
 //! `results.md`: the numbers of `results.json` in words and tables.
 
-use std::fmt::{self, Display};
-
 use super::results::{ByBits, MeanSd, Results};
+use crate::table::{Table, line};
 
 /// The main table, for the terminal.
 pub(crate) fn summary(results: &Results) -> String {
@@ -210,46 +209,9 @@ fn lengths(results: &Results) -> impl Iterator<Item = String> + use<'_> {
     results.map_all.keys().map(|bits| format!("{bits} bits"))
 }
 
-fn line(name: &str, cells: impl IntoIterator<Item = String>) -> Vec<String> {
-    [name.to_owned()].into_iter().chain(cells).collect()
-}
-
 fn signed(x: f64) -> String {
     // Minus zero is no loss.
     if x.abs() < 0.00005 { "0.0000".to_owned() } else { format!("{x:+.4}").replace('-', "−") }
-}
-
-/// A Markdown table whose columns line up in a terminal as well. Rows may be shorter than the header.
-struct Table {
-    header: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cell = |row: &[String], column: usize| row.get(column).cloned().unwrap_or_default();
-        let all = || [&self.header].into_iter().chain(&self.rows);
-        let width = |column| all().map(|row| cell(row, column).chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
-        let write_row = |f: &mut fmt::Formatter<'_>, row: &[String]| {
-            for (column, &width) in widths.iter().enumerate() {
-                let text = cell(row, column);
-                if column == 0 { write!(f, "| {text:<width$} ")? } else { write!(f, "| {text:>width$} ")? }
-            }
-            f.write_str("|")
-        };
-        write_row(f, &self.header)?;
-        f.write_str("\n")?;
-        for (column, &width) in widths.iter().enumerate() {
-            if column == 0 { write!(f, "|-{:-<width$}-", "")? } else { write!(f, "|-{:-<width$}:", "")? }
-        }
-        f.write_str("|")?;
-        for row in &self.rows {
-            f.write_str("\n")?;
-            write_row(f, row)?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -271,6 +271,8 @@ def main():
         "machine": machine(),
         "faiss": f"{faiss.__version__} ({' '.join(faiss.get_compile_options().split())})",
         "python": platform.python_version(),
+        "dim": DIM,
+        "codewords": CODEWORDS,
         "queries": int(n_queries),
         "batch": BATCH,
         "searches": [],

@@ -1,0 +1,282 @@
+//! `docs/benchmarks.md`: the numbers of a comparison in words and tables.
+
+use super::results::{Results, Search};
+use crate::table::{Table, line};
+
+/// The whole report of what `command` measured.
+pub(crate) fn markdown(results: &Results, command: &str, commit: &str, compiler: &str) -> String {
+    let mut sections = vec![
+        "# dpq-index and faiss".to_owned(),
+        format!(
+            "Written by `{command}`, which measures and checks every number here. Searches: one thread, D = {}, K = {} \
+             codewords a level, L = 4 levels, lookup table included, median of {} queries.",
+            results.dim, results.codewords, results.queries
+        ),
+        "## How many times faster".to_owned(),
+        "A cell is the time of the fastest exact scan of the same codes in faiss over that of dpq-index, which is in \
+         parentheses."
+            .to_owned(),
+    ];
+    for (items, metric) in unique(results.searches.iter().map(|search| (search.items, &search.metric))) {
+        sections.push(format!("### {} items, {}", count(items), metric_name(metric)));
+        let rows = results.searches.iter().filter(|search| search.items == items && search.metric == *metric);
+        let cells = rows.map(|search| (search_name(search), search.k, faiss(search), ours(results, search)));
+        sections.push(by_k(cells).to_string());
+    }
+    sections.extend([
+        "## Batches".to_owned(),
+        format!(
+            "{} queries in one call of both, inner product, one thread, µs a query; faiss is `IndexPQ`.",
+            results.batch
+        ),
+    ]);
+    for items in unique(results.batches.iter().map(|batch| batch.items)) {
+        sections.push(format!("### {} items", count(items)));
+        let rows = results.batches.iter().filter(|batch| batch.items == items);
+        let cells = rows.map(|batch| {
+            (format!("{}, {} bits", batch.shape, batch.bits), batch.k, batch.faiss_ns, batch.ours_ns)
+        });
+        sections.push(by_k(cells).to_string());
+    }
+    sections.extend([
+        "## Whole rankings".to_owned(),
+        format!(
+            "All {} items of shape clustered in order, for {} queries, inner product.",
+            count(results.ranking_items as u64),
+            count(results.ranking_queries as u64)
+        ),
+        rankings(results).to_string(),
+        "## Files, memory, building".to_owned(),
+        "One file answers at all four lengths. faiss has an index a length, 1 + 2 + 3 + 4 bytes an item, and four more \
+         in each for Euclidean distance. Building is sorting with row numbers as ids, writing and syncing the file, one \
+         thread; its memory is the peak beyond the codes given. Opening takes the file from the page cache. Memory is what \
+         the process holds more than before, pages of the mapped file included, once open and after all searches of this page."
+            .to_owned(),
+        files(results).to_string(),
+        "## FastScan".to_owned(),
+        "Faster scans in faiss take 16 codewords a sub-vector, so they cannot search these codes. `IndexPQFastScan`, with \
+         32 bits too, encodes the vectors that the codes stand for once more. Recall is the share of its answer whose exact \
+         score is at least that of the k-th best; that of the exact scans is 1."
+            .to_owned(),
+        fast_scans(results).to_string(),
+        "## Every search".to_owned(),
+        "µs a query. The last column is the ratio of the scalar kernel's time to the fastest one's.".to_owned(),
+    ]);
+    for (items, metric) in unique(results.searches.iter().map(|search| (search.items, &search.metric))) {
+        sections.push(format!("### {} items, {}, µs", count(items), metric_name(metric)));
+        sections.push(searches(results, items, metric).to_string());
+    }
+    sections.extend(["## How".to_owned(), how(results, commit, compiler)]);
+    sections.join("\n\n") + "\n"
+}
+
+/// Ratios and times, a column each k, of (row, k, nanoseconds of faiss, nanoseconds of ours).
+fn by_k(cells: impl Iterator<Item = (String, usize, u64, u64)>) -> Table {
+    let cells: Vec<_> = cells.collect();
+    let ks = unique(cells.iter().map(|cell| cell.1));
+    let row = |name: &String| {
+        let of_row = cells.iter().filter(|cell| cell.0 == *name);
+        line(
+            name,
+            of_row.map(|&(_, _, faiss, ours)| format!("{} ({} µs)", ratio(faiss, ours), microseconds(ours))),
+        )
+    };
+    Table {
+        header: line("", ks.iter().map(|k| format!("k = {k}"))),
+        rows: unique(cells.iter().map(|cell| &cell.0)).into_iter().map(row).collect(),
+    }
+}
+
+fn searches(results: &Results, items: u64, metric: &str) -> Table {
+    let of_table =
+        || results.searches.iter().filter(|search| search.items == items && search.metric == metric);
+    let theirs = unique(of_table().flat_map(|search| search.ns.keys()).filter(|side| is_faiss(side)));
+    let sides: Vec<&String> = theirs.into_iter().chain(&results.kernels).collect();
+    let rows = of_table().map(|search| {
+        let mut row = line(&search_name(search), [search.k.to_string()]);
+        row.extend(sides.iter().map(|&side| microseconds(search.ns[side])));
+        row.push(ratio(search.ns[results.kernels.last().expect("there is a kernel")], ours(results, search)));
+        row
+    });
+    let mut header = line("", ["k".to_owned()]);
+    header.extend(
+        sides.iter().map(|side| if is_faiss(side) { side.to_string() } else { format!("dpq, {side}") }),
+    );
+    header.push("scalar/best".to_owned());
+    Table { header, rows: rows.collect() }
+}
+
+fn rankings(results: &Results) -> Table {
+    let row = |name: &str, ns: fn(&super::results::Ranking) -> u64| {
+        let seconds = |ns: u64| format!("{:.1} s", ns as f64 * results.ranking_queries as f64 / 1e9);
+        line(name, results.rankings.iter().map(|ranking| seconds(ns(ranking))))
+    };
+    Table {
+        header: line("", results.rankings.iter().map(|ranking| format!("{} bits", ranking.bits))),
+        rows: vec![
+            row("faiss `IndexPQ`", |ranking| ranking.faiss_ns),
+            row("dpq-index", |ranking| ranking.ours_ns),
+            line("ratio", results.rankings.iter().map(|ranking| ratio(ranking.faiss_ns, ranking.ours_ns))),
+        ],
+    }
+}
+
+fn files(results: &Results) -> Table {
+    let header = [
+        "distinct codes",
+        "bytes an item",
+        "build",
+        "build, bytes an item",
+        "open",
+        "memory, open",
+        "memory, searched",
+    ];
+    let rows = results.files.iter().map(|file| {
+        let an_item = |bytes: u64| format!("{:.1}", bytes as f64 / file.items as f64);
+        let mebibytes = |bytes: u64| format!("{:.0} MiB", bytes as f64 / 1048576.0);
+        line(
+            &format!("{} {}, {}", count(file.items), file.shape, metric_name(&file.metric)),
+            [
+                count(file.distinct),
+                an_item(file.file_bytes),
+                format!("{:.2} s", file.build_ns as f64 / 1e9),
+                an_item(file.build_bytes),
+                format!("{} µs", microseconds(file.open_ns)),
+                mebibytes(file.open_bytes),
+                mebibytes(file.resident_bytes),
+            ],
+        )
+    });
+    Table { header: line("", header.map(str::to_owned)), rows: rows.collect() }
+}
+
+fn fast_scans(results: &Results) -> Table {
+    let rows = results.fast_scans.iter().map(|scan| {
+        let is_same = |search: &&Search| {
+            let of_search = (search.items, &search.shape, search.k, search.bits, search.metric.as_str());
+            of_search == (scan.items, &scan.shape, scan.k, 32, "ip")
+        };
+        let ours = results.searches.iter().find(is_same).map(|search| ours(results, search));
+        let exact = ours.map_or([String::new(), String::new()], |ns| [microseconds(ns), ratio(scan.ns, ns)]);
+        let mut row = line(&format!("{} {}", count(scan.items), scan.shape), [scan.k.to_string()]);
+        row.extend([microseconds(scan.ns), format!("{:.3}", scan.recall)].into_iter().chain(exact));
+        row
+    });
+    let header = ["k", "FastScan, µs", "recall", "dpq-index, µs", "ratio"];
+    Table { header: line("", header.map(str::to_owned)), rows: rows.collect() }
+}
+
+fn how(results: &Results, commit: &str, compiler: &str) -> String {
+    let machine = &results.machine;
+    [
+        format!("- Date: {}; commit: `{commit}`", results.date),
+        format!(
+            "- Machine: {}, {} cores, {:.0} GiB, {}; of the instruction sets that matter: {}",
+            machine.cpu,
+            machine.cores,
+            machine.memory_bytes as f64 / 1073741824.0,
+            machine.kernel,
+            machine.instructions.join(", ")
+        ),
+        format!("- {compiler}; faiss-cpu {}; Python {}", results.faiss, results.python),
+        format!(
+            "- Both sides ran on core {} with one thread each and were timed by CLOCK_MONOTONIC, by turns for each query: a scan of faiss, \
+             a search of dpq-index, the other scan of faiss, dpq-index with the scalar kernel. So dpq-index never finds its \
+             file in the caches where its last search left it. Batches are medians of three rounds, by turns as well.",
+            machine.core
+        ),
+        "- faiss is given our codes and codebooks. `IndexPQ` has d = L·D and M = L, the codebooks as centroids and the query \
+         repeated L times; `IndexResidualQuantizer` adds codewords, `ST_LUT_nonorm` for inner products and `ST_norm_float` for \
+         Euclidean distances, where `IndexPQ` has no way to the same scores."
+            .to_owned(),
+        "- Each answer to a single query that was timed was checked: scores equal rank by rank to 1e-5, relative to the score (for Euclidean distances, \
+         to the larger of score and the query's squared norm), and the same ids outside groups of equal scores. Among \
+         equal scores dpq-index returns the least ids; faiss promises no order."
+            .to_owned(),
+        "- Shapes (`crates/dpq-index/benches/data`): clustered is encodings of a mixture of 100 Gaussians with decaying spectrum by \
+         codebooks of residual k-means; collapsed is the same with every item near the mean of its class, as \
+         training leaves features; uniform is uniform codes and codebooks of one scale, which no training gives and \
+         nothing can prune well."
+            .to_owned(),
+    ]
+    .join("\n")
+}
+
+/// The time of the fastest scan of faiss.
+fn faiss(search: &Search) -> u64 {
+    let times = search.ns.iter().filter(|(side, _)| is_faiss(side)).map(|(_, &ns)| ns);
+    times.min().expect("faiss searched too")
+}
+
+/// Our time with the fastest kernel.
+fn ours(results: &Results, search: &Search) -> u64 {
+    search.ns[&results.kernels[0]]
+}
+
+fn is_faiss(side: &str) -> bool {
+    side.starts_with("Index")
+}
+
+fn search_name(search: &Search) -> String {
+    format!("{}, {} bits", search.shape, search.bits)
+}
+
+fn metric_name(metric: &str) -> &str {
+    match metric {
+        "ip" => "inner product",
+        "l2" => "Euclidean",
+        other => other,
+    }
+}
+
+fn ratio(theirs: u64, ours: u64) -> String {
+    let ratio = theirs as f64 / ours as f64;
+    if ratio < 9.95 { format!("{ratio:.1}×") } else { format!("{ratio:.0}×") }
+}
+
+fn microseconds(ns: u64) -> String {
+    let us = ns as f64 / 1e3;
+    if us < 99.5 { format!("{us:.1}") } else { count(us.round() as u64) }
+}
+
+/// A whole number, its thousands marked.
+fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev();
+    groups.map(|group| String::from_utf8_lossy(group)).collect::<Vec<_>>().join(",")
+}
+
+/// What comes first of equal values, in order.
+fn unique<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    values.fold(Vec::new(), |mut unique, value| {
+        if !unique.contains(&value) {
+            unique.push(value);
+        }
+        unique
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect_file;
+
+    use super::*;
+
+    #[test]
+    fn report() {
+        let results: Results = serde_json::from_str(include_str!("test_data/results.json")).unwrap();
+        let report =
+            markdown(&results, "cargo xtask bench --against faiss", "0123456789abcdef", "rustc 1.95.0");
+        expect_file!["test_data/report.txt"].assert_eq(&report);
+    }
+
+    #[test]
+    fn numbers_are_rounded_to_what_they_are_worth() {
+        assert_eq!([999, 1000, 1_234_567].map(count), ["999", "1,000", "1,234,567"]);
+        assert_eq!([1_240, 99_480, 99_500, 33_123_456].map(microseconds), ["1.2", "99.5", "100", "33,123"]);
+        assert_eq!(
+            [(9_940, 1_000), (9_960, 1_000), (1, 2)].map(|(a, b)| ratio(a, b)),
+            ["9.9×", "10×", "0.5×"]
+        );
+    }
+}
