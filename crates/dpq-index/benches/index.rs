@@ -61,15 +61,15 @@ fn bench_index(
     group.throughput(Throughput::Elements(1));
 
     let index = Index::open(&path).expect("the file that was built");
-    let table = |query: &&[f32]| index.lookup_table(query).expect("a query of the codebooks' dimension");
     let queries: Vec<&[f32]> = data.queries().take(BATCH).collect();
     let mut queries_in_turn = queries.iter().cycle();
     let mut next = || queries_in_turn.next().expect("they go round");
-    group.bench_function(format!("{shape}/{metric}/lookup-table/{n_levels}-levels"), |b| {
-        b.iter(|| table(black_box(next())));
-    });
     for &bits in lengths {
         let length = CodeLength::from_bits(bits).expect("whole bytes");
+        let table = |query: &&[f32]| index.lookup_table_at(query, length).expect("a query of this dimension");
+        group.bench_function(format!("{shape}/{metric}/{bits}-bits/lookup-table"), |b| {
+            b.iter(|| table(black_box(next())));
+        });
         for query in &queries[..CHECKED] {
             check(&index, &codebooks, &codes, &table(query), length);
         }

@@ -25,6 +25,7 @@ use tempfile::TempDir;
 const BATCH: usize = 32;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
+type Options = (CodeLength, SearchOptions<'static>);
 
 struct Opened {
     index: Index,
@@ -95,21 +96,21 @@ fn build_and_open(shape: Shape, n_items: usize, n_levels: usize, metric: Metric)
 }
 
 impl Opened {
-    fn query(&self, options: &SearchOptions, query: usize) -> Result<String> {
+    fn query(&self, (length, options): &Options, query: usize) -> Result<String> {
         let query = self.queries.get(query).ok_or("there is no such query")?;
         let start = Instant::now();
-        let hits = self.index.search(&self.index.lookup_table(query)?, options)?;
+        let hits = self.index.search(&self.index.lookup_table_at(query, *length)?, options)?;
         let ns = start.elapsed().as_nanos();
         let ids: Vec<u64> = hits.iter().map(|hit| hit.id).collect();
         let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
         Ok(format!(r#"{{"ns": {ns}, "ids": {ids:?}, "scores": {scores:?}}}"#))
     }
 
-    fn batch(&self, options: &SearchOptions, n_queries: usize) -> Result<String> {
+    fn batch(&self, (length, options): &Options, n_queries: usize) -> Result<String> {
         let queries = self.queries.get(..n_queries).ok_or("there are fewer queries")?;
         let start = Instant::now();
         for queries in queries.chunks(BATCH) {
-            let table = |query: &Vec<f32>| self.index.lookup_table(query);
+            let table = |query: &Vec<f32>| self.index.lookup_table_at(query, *length);
             let tables: Vec<LookupTable> =
                 queries.iter().map(table).collect::<std::result::Result<_, _>>()?;
             self.index.search_batch(&tables, options)?;
@@ -122,10 +123,10 @@ fn parse<T: FromStr<Err: ToString>>(word: &str) -> Result<T> {
     word.parse().map_err(|error: T::Err| format!("`{word}`: {}", error.to_string()).into())
 }
 
-fn parse_options(words: &[&str]) -> Result<SearchOptions<'static>> {
+fn parse_options(words: &[&str]) -> Result<Options> {
     let &[kernel, bits, k] = words else { return Err("expected KERNEL BITS K and one number more".into()) };
     let length = CodeLength::from_bits(parse(bits)?)?;
-    Ok(SearchOptions::new(parse(k)?, length).kernel(parse(kernel)?))
+    Ok((length, SearchOptions::new(parse(k)?, length).kernel(parse(kernel)?)))
 }
 
 /// Bytes, from the line of the process's status that begins with `name`.
