@@ -8,20 +8,26 @@ pub(crate) fn markdown(results: &Results, command: &str, commit: &str, compiler:
     let mut sections = vec![
         "# dpq-index and faiss".to_owned(),
         format!(
-            "Written by `{command}`, which measures and checks every number here. Searches: one thread, D = {}, K = {} \
-             codewords a level, L = 4 levels, lookup table included, median of {} queries.",
+            "Written by `{command}`, and every number is what that run measured. Searches: one thread, D = {} dimensions, \
+             K = {} codewords a level, L = 4 levels, lookup table included, median of {} queries.",
             results.dim, results.codewords, results.queries
         ),
         "## How many times faster".to_owned(),
         "A cell is the time of the fastest exact scan of the same codes in faiss over that of dpq-index, which is in \
-         parentheses."
+         parentheses. By turns, every search of dpq-index comes after a scan of faiss has gone through the caches; in a row, \
+         each side answers all queries alone."
             .to_owned(),
     ];
     for (items, metric) in unique(results.searches.iter().map(|search| (search.items, &search.metric))) {
-        sections.push(format!("### {} items, {}", count(items), metric_name(metric)));
-        let rows = results.searches.iter().filter(|search| search.items == items && search.metric == *metric);
-        let cells = rows.map(|search| (search_name(search), search.k, faiss(search), ours(results, search)));
-        sections.push(by_k(cells).to_string());
+        let rows =
+            || results.searches.iter().filter(|search| search.items == items && search.metric == *metric);
+        let name = |search: &Search| (search_name(search), search.k);
+        let by_turns = rows().map(|search| (name(search), (faiss(search), ours(results, search))));
+        let in_a_row =
+            rows().map(|search| (name(search), (search.in_a_row.faiss_ns, search.in_a_row.ours_ns)));
+        let title = format!("### {} items, {}", count(items), metric_name(metric));
+        sections.extend([format!("{title}, by turns"), by_k(by_turns).to_string()]);
+        sections.extend([format!("{title}, in a row"), by_k(in_a_row).to_string()]);
     }
     sections.extend([
         "## Batches".to_owned(),
@@ -34,7 +40,7 @@ pub(crate) fn markdown(results: &Results, command: &str, commit: &str, compiler:
         sections.push(format!("### {} items", count(items)));
         let rows = results.batches.iter().filter(|batch| batch.items == items);
         let cells = rows.map(|batch| {
-            (format!("{}, {} bits", batch.shape, batch.bits), batch.k, batch.faiss_ns, batch.ours_ns)
+            ((format!("{}, {} bits", batch.shape, batch.bits), batch.k), (batch.faiss_ns, batch.ours_ns))
         });
         sections.push(by_k(cells).to_string());
     }
@@ -60,7 +66,7 @@ pub(crate) fn markdown(results: &Results, command: &str, commit: &str, compiler:
             .to_owned(),
         fast_scans(results).to_string(),
         "## Every search".to_owned(),
-        "µs a query. The last column is the ratio of the scalar kernel's time to the fastest one's.".to_owned(),
+        "By turns, µs a query. The last column is the ratio of the scalar kernel's time to the fastest one's.".to_owned(),
     ]);
     for (items, metric) in unique(results.searches.iter().map(|search| (search.items, &search.metric))) {
         sections.push(format!("### {} items, {}, µs", count(items), metric_name(metric)));
@@ -70,32 +76,33 @@ pub(crate) fn markdown(results: &Results, command: &str, commit: &str, compiler:
     sections.join("\n\n") + "\n"
 }
 
-/// Ratios and times, a column each k, of (row, k, nanoseconds of faiss, nanoseconds of ours).
-fn by_k(cells: impl Iterator<Item = (String, usize, u64, u64)>) -> Table {
+/// Ratios and times, a row each name and a column each k, of (nanoseconds of faiss, nanoseconds of ours).
+fn by_k(cells: impl Iterator<Item = ((String, usize), (u64, u64))>) -> Table {
     let cells: Vec<_> = cells.collect();
-    let ks = unique(cells.iter().map(|cell| cell.1));
+    let ks = unique(cells.iter().map(|((_, k), _)| k));
+    let cell = |(faiss, ours)| format!("{} ({} µs)", ratio(faiss, ours), microseconds(ours));
     let row = |name: &String| {
-        let of_row = cells.iter().filter(|cell| cell.0 == *name);
-        line(
-            name,
-            of_row.map(|&(_, _, faiss, ours)| format!("{} ({} µs)", ratio(faiss, ours), microseconds(ours))),
-        )
+        line(name, cells.iter().filter(|((row, _), _)| row == name).map(|&(_, times)| cell(times)))
     };
     Table {
         header: line("", ks.iter().map(|k| format!("k = {k}"))),
-        rows: unique(cells.iter().map(|cell| &cell.0)).into_iter().map(row).collect(),
+        rows: unique(cells.iter().map(|((name, _), _)| name)).into_iter().map(row).collect(),
     }
 }
 
 fn searches(results: &Results, items: u64, metric: &str) -> Table {
     let of_table =
         || results.searches.iter().filter(|search| search.items == items && search.metric == metric);
-    let theirs = unique(of_table().flat_map(|search| search.ns.keys()).filter(|side| is_faiss(side)));
+    let theirs =
+        unique(of_table().flat_map(|search| search.by_turns_ns.keys()).filter(|side| is_faiss(side)));
     let sides: Vec<&String> = theirs.into_iter().chain(&results.kernels).collect();
     let rows = of_table().map(|search| {
         let mut row = line(&search_name(search), [search.k.to_string()]);
-        row.extend(sides.iter().map(|&side| microseconds(search.ns[side])));
-        row.push(ratio(search.ns[results.kernels.last().expect("there is a kernel")], ours(results, search)));
+        row.extend(sides.iter().map(|&side| microseconds(search.by_turns_ns[side])));
+        row.push(ratio(
+            search.by_turns_ns[results.kernels.last().expect("there is a kernel")],
+            ours(results, search),
+        ));
         row
     });
     let mut header = line("", ["k".to_owned()]);
@@ -181,15 +188,15 @@ fn how(results: &Results, commit: &str, compiler: &str) -> String {
         format!("- {compiler}; faiss-cpu {}; Python {}", results.faiss, results.python),
         format!(
             "- Both sides ran on core {} with one thread each and were timed by CLOCK_MONOTONIC, by turns for each query: a scan of faiss, \
-             a search of dpq-index, the other scan of faiss, dpq-index with the scalar kernel. So dpq-index never finds its \
-             file in the caches where its last search left it. Batches are medians of three rounds, by turns as well.",
+             a search of dpq-index, the other scan of faiss, dpq-index with the scalar kernel. Batches are medians of three \
+             rounds that alternate.",
             machine.core
         ),
         "- faiss is given our codes and codebooks. `IndexPQ` has d = L·D and M = L, the codebooks as centroids and the query \
          repeated L times; `IndexResidualQuantizer` adds codewords, `ST_LUT_nonorm` for inner products and `ST_norm_float` for \
          Euclidean distances, where `IndexPQ` has no way to the same scores."
             .to_owned(),
-        "- Each answer to a single query that was timed was checked: scores equal rank by rank to 1e-5, relative to the score (for Euclidean distances, \
+        "- Each answer by turns was checked: scores equal rank by rank to 1e-5, relative to the score (for Euclidean distances, \
          to the larger of score and the query's squared norm), and the same ids outside groups of equal scores. Among \
          equal scores dpq-index returns the least ids; faiss promises no order."
             .to_owned(),
@@ -204,13 +211,13 @@ fn how(results: &Results, commit: &str, compiler: &str) -> String {
 
 /// The time of the fastest scan of faiss.
 fn faiss(search: &Search) -> u64 {
-    let times = search.ns.iter().filter(|(side, _)| is_faiss(side)).map(|(_, &ns)| ns);
+    let times = search.by_turns_ns.iter().filter(|(side, _)| is_faiss(side)).map(|(_, &ns)| ns);
     times.min().expect("faiss searched too")
 }
 
 /// Our time with the fastest kernel.
 fn ours(results: &Results, search: &Search) -> u64 {
-    search.ns[&results.kernels[0]]
+    search.by_turns_ns[&results.kernels[0]]
 }
 
 fn is_faiss(side: &str) -> bool {

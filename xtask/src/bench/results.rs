@@ -48,8 +48,16 @@ pub(crate) struct Search {
     pub(crate) metric: String,
     pub(crate) bits: u32,
     pub(crate) k: usize,
-    /// Medians by kernel of ours or index of faiss.
-    pub(crate) ns: BTreeMap<String, u64>,
+    /// Medians by kernel of ours or index of faiss, when the sides search by turns.
+    pub(crate) by_turns_ns: BTreeMap<String, u64>,
+    pub(crate) in_a_row: InARow,
+}
+
+/// Medians of each side alone, the fastest of its kernels or indexes.
+#[derive(Deserialize)]
+pub(crate) struct InARow {
+    pub(crate) faiss_ns: u64,
+    pub(crate) ours_ns: u64,
 }
 
 /// Batches, inner product; nanoseconds a query.
