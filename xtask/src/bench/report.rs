@@ -55,7 +55,7 @@ pub(crate) fn markdown(results: &Results, command: &str, commit: &str, compiler:
         "## Files, memory, building".to_owned(),
         "One file answers at all four lengths. faiss has an index a length, 1 + 2 + 3 + 4 bytes an item, and four more \
          in each for Euclidean distance. Building is sorting with row numbers as ids, writing and syncing the file, one \
-         thread; its memory is the peak beyond the codes given. Opening takes the file from the page cache. Memory is what \
+         thread; its memory is the peak beyond the codes given. Opening, the median of nine times, takes the file from the page cache. Memory is what \
          the process holds more than before, pages of the mapped file included, once open and after all searches of this page."
             .to_owned(),
         files(results).to_string(),

@@ -4,7 +4,7 @@ Usage: compare.py PEER QUERIES ITEMS...    `cargo xtask bench --against faiss` b
 
 faiss is given our codes and codebooks, so that its scores are ours: `IndexPQ` sees L sub-vectors, each the whole query,
 and `IndexResidualQuantizer` adds codewords as we do, with the norm of each approximation stored for Euclidean distances.
-Every answer that is timed is checked against the other side's.
+Every answer by turns is checked against the other side's.
 """
 
 import itertools
@@ -15,12 +15,8 @@ import subprocess
 import sys
 import time
 
-CORE = max(os.sched_getaffinity(0))
-os.sched_setaffinity(0, {CORE})
-os.environ |= {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
-
-import faiss  # noqa: E402  it reads the number of threads when it is loaded
-import numpy as np  # noqa: E402
+import faiss
+import numpy as np
 
 SHAPES = ("collapsed", "clustered", "uniform")
 DIM, CODEWORDS, LEVELS, LEVELS_OF_FILES = 300, 256, 4, 8
@@ -260,7 +256,7 @@ def measure_rankings(path, report):
             )
 
 
-def machine():
+def machine(core):
     info = dict(line.split(":", 1) for line in open("/proc/cpuinfo") if ":" in line)
     info = {name.strip(): value.strip() for name, value in info.items()}
     wanted = ("avx2", "fma", "avx512f", "avx512bw", "avx512vbmi", "asimd", "sve")
@@ -268,7 +264,7 @@ def machine():
     return {
         "cpu": info.get("model name", platform.machine()),
         "cores": os.cpu_count(),
-        "core": CORE,
+        "core": core,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "instructions": [flag for flag in wanted if flag in flags],
         "kernel": f"{platform.system()} {platform.release()}",
@@ -281,9 +277,19 @@ def progress(what):
 
 def main():
     path, n_queries, *items = sys.argv[1:]
+    items = [int(n_items) for n_items in items]
+    with Peer(path) as peer:
+        for n_items, shape in [*itertools.product(items, SHAPES), (RANKING_ITEMS, "clustered")]:
+            progress(f"data: {n_items} {shape}")
+            peer.ask("files", shape, n_items)
+    # From here on both sides have one core and one thread.
+    core = max(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    os.environ["RAYON_NUM_THREADS"] = "1"
+    faiss.omp_set_num_threads(1)
     report = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "machine": machine(),
+        "machine": machine(core),
         "faiss": f"{faiss.__version__} ({' '.join(faiss.get_compile_options().split())})",
         "python": platform.python_version(),
         "dim": DIM,
@@ -298,7 +304,7 @@ def main():
         "ranking_items": RANKING_ITEMS,
         "ranking_queries": RANKING_QUERIES,
     }
-    for n_items in map(int, items):
+    for n_items in items:
         measure(path, n_items, int(n_queries), report)
     measure_rankings(path, report)
     json.dump(report, sys.stdout, indent=1)
