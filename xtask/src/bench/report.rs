@@ -55,8 +55,9 @@ pub(crate) fn markdown(results: &Results, command: &str, commit: &str, compiler:
         "## Files, memory, building".to_owned(),
         "One file answers at all four lengths. faiss has an index a length, 1 + 2 + 3 + 4 bytes an item, and four more \
          in each for Euclidean distance. Building is sorting with row numbers as ids, writing and syncing the file, one \
-         thread; its memory is the peak beyond the codes given. Opening, the median of nine times, takes the file from the page cache. Memory is what \
-         the process holds more than before, pages of the mapped file included, once open and after all searches of this page."
+         thread; its memory is the peak beyond the codes given. Opening, the median of nine times, takes the file \
+         from the page cache. Memory is what the process holds more than before, pages of the mapped file included, once open \
+         and after all searches of this page."
             .to_owned(),
         files(results).to_string(),
         "## FastScan".to_owned(),
@@ -187,9 +188,9 @@ fn how(results: &Results, commit: &str, compiler: &str) -> String {
         ),
         format!("- {compiler}; faiss-cpu {}; Python {}", results.faiss, results.python),
         format!(
-            "- Both sides ran on core {} with one thread each and were timed by CLOCK_MONOTONIC, by turns for each query: a scan of faiss, \
-             a search of dpq-index, the other scan of faiss, dpq-index with the scalar kernel. Batches are medians of three \
-             rounds that alternate.",
+            "- Both sides ran on core {} with one thread each and were timed by CLOCK_MONOTONIC. By turns, each query is a scan of \
+             faiss and a search of dpq-index, again and again until both scans of faiss and all kernels of dpq-index have had \
+             their turn. Batches are medians of three rounds that alternate.",
             machine.core
         ),
         "- faiss is given our codes and codebooks. `IndexPQ` has d = L·D and M = L, the codebooks as centroids and the query \
