@@ -40,8 +40,8 @@ enum Command {
     ReproducePaper(ReproduceArgs),
     /// Measure dpq-index: criterion's benches, or a comparison
     ///
-    /// Codes, codebooks and queries are made once and kept under `target/bench-data/`. Criterion prints its numbers and keeps
-    /// those of the run before. A comparison writes docs/benchmarks.md; it wants a machine that does nothing else.
+    /// Codes, codebooks and queries are made once and kept under `target/bench-data/`. Criterion prints its numbers
+    /// and keeps those of the run before. A comparison writes docs/benchmarks.md; it wants a machine at rest.
     Bench(BenchArgs),
 }
 
@@ -76,7 +76,8 @@ struct BenchArgs {
     #[arg(long, value_name = "LIBRARY")]
     against: Option<bench::Library>,
     /// Queries of a comparison that are timed one by one
-    #[arg(long, default_value_t = 30, value_name = "N", requires = "against", value_parser = clap::value_parser!(u16).range(1..=900))]
+    #[arg(long, default_value_t = 30, value_name = "N", requires = "against")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=900))]
     queries: u16,
 }
 

@@ -1,5 +1,5 @@
-//! This crate alone: the lookup table, building, and search at every length, k and shape, one query at a time with every
-//! kernel and in batches. `DPQ_BENCH_ITEMS` sets the number of items, a million unless it says otherwise.
+//! This crate alone: the lookup table, building, and search at every length, k and shape, one query at a time with
+//! every kernel and in batches. `DPQ_BENCH_ITEMS` sets the number of items, a million unless it says otherwise.
 
 mod data;
 #[path = "../tests/it/naive.rs"]

@@ -3,15 +3,17 @@
 //! - `files SHAPE N`: makes the data unless it is there; the paths of codebooks, codes and queries
 //! - `build SHAPE N LEVELS METRIC`: builds an index of them and opens it; the time and memory that both took
 //! - `query KERNEL BITS K I`: searches for query I; nanoseconds, ids and scores
+//! - `row KERNEL BITS K N`: searches for the first N queries, one after the other; nanoseconds of each
 //! - `batch KERNEL BITS K N`: searches for the first N queries, [`BATCH`] at a time; nanoseconds
 //! - `resident`: the bytes in memory of this process, mapped files included
 //!
-//! Searches include the lookup table. The clock is CLOCK_MONOTONIC, which `Instant` reads on Linux; batches run on as many
-//! threads as RAYON_NUM_THREADS says.
+//! Searches include the lookup table. The clock is CLOCK_MONOTONIC, which `Instant` reads on Linux; batches run on
+//! as many threads as RAYON_NUM_THREADS says.
 
 mod data;
 
 use std::error::Error;
+use std::hint::black_box;
 use std::str::FromStr;
 use std::time::Instant;
 use std::{fs, io};
@@ -51,6 +53,9 @@ fn main() -> Result<()> {
             }
             (["query", options @ .., query], Some(opened)) => {
                 opened.query(&parse_options(options)?, parse(query)?)?
+            }
+            (["row", options @ .., n_queries], Some(opened)) => {
+                opened.row(&parse_options(options)?, parse(n_queries)?)?
             }
             (["batch", options @ .., n_queries], Some(opened)) => {
                 opened.batch(&parse_options(options)?, parse(n_queries)?)?
@@ -116,6 +121,17 @@ impl Opened {
         let ids: Vec<u64> = hits.iter().map(|hit| hit.id).collect();
         let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
         Ok(format!(r#"{{"ns": {ns}, "ids": {ids:?}, "scores": {scores:?}}}"#))
+    }
+
+    fn row(&self, (length, options): &Options, n_queries: usize) -> Result<String> {
+        let mut times = Vec::with_capacity(n_queries);
+        for query in self.queries.get(..n_queries).ok_or("there are fewer queries")? {
+            let start = Instant::now();
+            let hits = self.index.search(&self.index.lookup_table_at(query, *length)?, options)?;
+            times.push(start.elapsed().as_nanos());
+            black_box(hits);
+        }
+        Ok(format!("{times:?}"))
     }
 
     fn batch(&self, (length, options): &Options, n_queries: usize) -> Result<String> {

@@ -8,14 +8,14 @@ pub(crate) fn markdown(results: &Results, command: &str, commit: &str, compiler:
     let mut sections = vec![
         "# dpq-index and faiss".to_owned(),
         format!(
-            "Written by `{command}`, and every number is what that run measured. Searches: one thread, D = {} dimensions, \
-             K = {} codewords a level, L = 4 levels, lookup table included, median of {} queries.",
+            "Written by `{command}`, and every number is what that run measured. Searches: one thread, D = {} \
+             dimensions, K = {} codewords a level, L = 4 levels, lookup table included, median of {} queries.",
             results.dim, results.codewords, results.queries
         ),
         "## How many times faster".to_owned(),
-        "A cell is the time of the fastest exact scan of the same codes in faiss over that of dpq-index, which is in \
-         parentheses. By turns, every search of dpq-index comes after a scan of faiss has gone through the caches; in a row, \
-         each side answers all queries alone."
+        "A cell is the time of the fastest exact scan of the same codes in faiss over that of dpq-index, which is \
+         in parentheses. By turns, every search of dpq-index comes after a scan of faiss has gone through the \
+         caches; in a row, each side answers all queries alone."
             .to_owned(),
     ];
     for (items, metric) in unique(results.searches.iter().map(|search| (search.items, &search.metric))) {
@@ -53,21 +53,21 @@ pub(crate) fn markdown(results: &Results, command: &str, commit: &str, compiler:
         ),
         rankings(results).to_string(),
         "## Files, memory, building".to_owned(),
-        "One file answers at all four lengths. faiss has an index a length, 1 + 2 + 3 + 4 bytes an item, and four more \
-         in each for Euclidean distance. Building is sorting with row numbers as ids, writing and syncing the file, one \
-         thread; its memory is the peak beyond the codes given. Opening, the median of nine times, takes the file \
-         from the page cache. Memory is what the process holds more than before, pages of the mapped file included, once open \
-         and after all searches of this page."
+        "One file answers at all four lengths. faiss has an index a length, 1 + 2 + 3 + 4 bytes an item, and four \
+         more in each for Euclidean distance. Building is sorting with row numbers as ids, writing and syncing the \
+         file, one thread; its memory is the peak beyond the codes given. Opening, the median of nine times, takes \
+         the file from the page cache. Memory is what the process holds more than before, pages of the mapped file \
+         included, once open and after all searches of this page."
             .to_owned(),
         files(results).to_string(),
         "## FastScan".to_owned(),
-        "Faster scans in faiss take 16 codewords a sub-vector, so they cannot search these codes. `IndexPQFastScan`, with \
-         32 bits too, encodes the vectors that the codes stand for once more. Recall is the share of its answer whose exact \
-         score is at least that of the k-th best; that of the exact scans is 1."
+        "Faster scans in faiss take 16 codewords a sub-vector, so they cannot search these codes. \
+         `IndexPQFastScan`, with 32 bits too, encodes the vectors that the codes stand for once more. Recall is the \
+         share of its answer whose exact score is at least that of the k-th best; that of the exact scans is 1."
             .to_owned(),
         fast_scans(results).to_string(),
         "## Every search".to_owned(),
-        "By turns, µs a query. The last column is the ratio of the scalar kernel's time to the fastest one's.".to_owned(),
+        "By turns, µs a query. The last column is the time of the scalar kernel over that of the fastest.".to_owned(),
     ]);
     for (items, metric) in unique(results.searches.iter().map(|search| (search.items, &search.metric))) {
         sections.push(format!("### {} items, {}, µs", count(items), metric_name(metric)));
@@ -188,23 +188,23 @@ fn how(results: &Results, commit: &str, compiler: &str) -> String {
         ),
         format!("- {compiler}; faiss-cpu {}; Python {}", results.faiss, results.python),
         format!(
-            "- Both sides ran on core {} with one thread each and were timed by CLOCK_MONOTONIC. By turns, each query is a scan of \
-             faiss and a search of dpq-index, again and again until both scans of faiss and all kernels of dpq-index have had \
-             their turn. Batches are medians of three rounds that alternate.",
+            "- Both sides ran on core {} with one thread each and were timed by CLOCK_MONOTONIC. By turns, each \
+             query is a scan of faiss and a search of dpq-index, again and again until both scans of faiss and all \
+             kernels of dpq-index have had their turn. Batches are medians of three rounds that alternate.",
             machine.core
         ),
-        "- faiss is given our codes and codebooks. `IndexPQ` has d = L·D and M = L, the codebooks as centroids and the query \
-         repeated L times; `IndexResidualQuantizer` adds codewords, `ST_LUT_nonorm` for inner products and `ST_norm_float` for \
-         Euclidean distances, where `IndexPQ` has no way to the same scores."
+        "- faiss is given our codes and codebooks. `IndexPQ` has d = L·D and M = L, the codebooks as centroids and \
+         the query repeated L times; `IndexResidualQuantizer` adds codewords, `ST_LUT_nonorm` for inner products \
+         and `ST_norm_float` for Euclidean distances, where `IndexPQ` has no way to the same scores."
             .to_owned(),
-        "- Each answer by turns was checked: scores equal rank by rank to 1e-5, relative to the score (for Euclidean distances, \
-         to the larger of score and the query's squared norm), and the same ids outside groups of equal scores. Among \
-         equal scores dpq-index returns the least ids; faiss promises no order."
+        "- Each answer by turns was checked: scores equal rank by rank to 1e-5, relative to the score (for \
+         Euclidean distances, to the larger of score and the query's squared norm), and the same ids outside groups \
+         of equal scores. Among equal scores dpq-index returns the least ids; faiss promises no order."
             .to_owned(),
-        "- Shapes (`crates/dpq-index/benches/data`): clustered is encodings of a mixture of 100 Gaussians with decaying spectrum by \
-         codebooks of residual k-means; collapsed is the same with every item near the mean of its class, as \
-         training leaves features; uniform is uniform codes and codebooks of one scale, which no training gives and \
-         nothing can prune well."
+        "- Shapes (`crates/dpq-index/benches/data`): clustered is encodings of a mixture of 100 Gaussians with \
+         decaying spectrum by codebooks of residual k-means; collapsed is the same with every item near the mean of \
+         its class, as training leaves features; uniform is uniform codes and codebooks of one scale, which no \
+         training gives and nothing can prune well."
             .to_owned(),
     ]
     .join("\n")
