@@ -31,6 +31,7 @@ mod block;
 mod bound;
 mod build;
 mod error;
+mod estimate;
 mod file;
 mod filter;
 mod kernel;
