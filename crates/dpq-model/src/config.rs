@@ -66,6 +66,8 @@ pub struct NetworkConfig {
     pub pools: usize,
     /// Where a stage pools.
     pub order: StageOrder,
+    /// Whether all below the heads learns.
+    pub backbone: Backbone,
     /// Units of the hidden layer.
     pub hidden: usize,
     /// The share of hidden units that each training image does without. In [0, 1).
@@ -82,6 +84,17 @@ pub enum StageOrder {
     ConvPoolNormRelu,
     /// Convolution, normalisation, ReLU, pooling: the usual one.
     ConvNormReluPool,
+}
+
+/// Whether all below the heads learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backbone {
+    /// It learns with the heads.
+    Trained,
+    /// It stays as it was drawn, and the heads learn from random features; normalisation still follows the images. In
+    /// place of E of the paper's Table 2, whose frozen backbone is pretrained: there is no pretrained one here.
+    FrozenRandom,
 }
 
 /// The quantization blocks.
@@ -113,7 +126,8 @@ pub enum Start {
     ResidualKmeans,
 }
 
-/// The weights of L = margin · L_S + λ · L_C + τ · (L_soft + μ · L_hard + ν · L_match).
+/// The weights of L = margin · L_S + λ · L_C + τ · (soft · L_soft + μ · L_hard + ν · L_match). A weight of 0 leaves its term
+/// out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossConfig {
@@ -125,6 +139,8 @@ pub struct LossConfig {
     pub classification: f64,
     /// τ, weight of the quantization losses.
     pub quantization: f64,
+    /// Weight of the soft distortion among them; 1 in the paper.
+    pub soft: f64,
     /// μ, weight of the hard distortion among them.
     pub hard: f64,
     /// ν, weight of the joint centre among them.
@@ -214,7 +230,11 @@ impl TrainConfig {
             Schedule::Joint { features_first } | Schedule::Alternating { features_first } => features_first,
             Schedule::TwoStep => 0.0,
         };
-        let weights = [loss.margin, loss.classification, loss.quantization, loss.hard, loss.joint_center];
+        let quantization = [loss.soft, loss.hard, loss.joint_center].map(|weight| weight * loss.quantization);
+        let weights =
+            [loss.margin, loss.classification, loss.quantization, loss.soft, loss.hard, loss.joint_center];
+        let teaches = loss.margin > 0.0 || loss.classification > 0.0;
+        let quantizes = self.schedule == Schedule::TwoStep || quantization.iter().any(|&weight| weight > 0.0);
         let one_start = self.schedule != Schedule::TwoStep || quantizer.start == Start::ResidualKmeans;
         let checks = [
             (self.epochs >= 1, "epochs", "expected at least 1"),
@@ -232,6 +252,12 @@ impl TrainConfig {
             (quantizer.kmeans_iterations >= 1, "quantizer.kmeans_iterations", "expected at least 1"),
             (one_start, "quantizer.start", "two-step training fits codebooks by `residual-kmeans`"),
             (weights.iter().all(|&w| at_least_0(w)), "loss", "expected finite weights of at least 0"),
+            (
+                teaches,
+                "loss",
+                "expected `margin` or `classification` above 0, without them no label is learnt",
+            ),
+            (quantizes, "loss", "expected a quantization loss above 0, without any no codeword is learnt"),
             (
                 (0.0..=1.0).contains(&self.augment.cutout_probability),
                 "augment.cutout_probability",
@@ -319,12 +345,20 @@ mod tests {
     #[test]
     fn impossible_values_are_named() {
         type Case = (fn(&mut TrainConfig), &'static str);
-        let cases: [Case; 6] = [
+        let cases: [Case; 8] = [
             (|c| c.epochs = 0, "epochs: "),
             (|c| c.network.channels.clear(), "network.channels: "),
             (|c| c.quantizer.codewords = 257, "quantizer.codewords: "),
             (|c| c.quantizer.start = Start::Random, "quantizer.start: "),
-            (|c| c.loss.margin = f64::NAN, "loss: "),
+            (|c| c.loss.soft = f64::NAN, "loss: expected finite weights"),
+            (|c| (c.loss.margin, c.loss.classification) = (0.0, 0.0), "loss: expected `margin` or `classif"),
+            (
+                |c| {
+                    c.schedule = Schedule::Joint { features_first: 0.0 };
+                    c.loss.quantization = 0.0;
+                },
+                "loss: expected a quantization loss",
+            ),
             (|c| c.network_optimizer.rate = -1.0, "network_optimizer: "),
         ];
         for (change, prefix) in cases {

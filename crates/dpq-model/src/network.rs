@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Result, Tensor, Var};
 
-use crate::config::{NetworkConfig, StageOrder};
+use crate::config::{Backbone, NetworkConfig, StageOrder};
 use crate::ops;
 use crate::rng::{Stream, mix, normal, rng, uniform};
 
@@ -117,6 +117,11 @@ impl Network {
             }
         }
         let hidden = self.linear(&x.flatten_from(1)?, "backbone.hidden", true)?;
+        // What has no gradient is not updated.
+        let hidden = match self.config.backbone {
+            Backbone::Trained => hidden,
+            Backbone::FrozenRandom => hidden.detach(),
+        };
         let hidden = if self.config.dropout > 0.0 {
             (&hidden * dropout_mask(hidden.dims2()?, self.config.dropout, seed)?.to_device(x.device())?)?
         } else {

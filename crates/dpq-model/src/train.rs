@@ -130,7 +130,11 @@ pub fn train(
                     let codebook = &state.codebook["codebook"];
                     let quantized = quantize(&features, codebook, quantizer.assignment, quantizer.softness)?;
                     let tau = weights.quantization;
-                    terms.push(("soft_distortion", tau, soft_distortion(&features, &quantized)?));
+                    terms.push((
+                        "soft_distortion",
+                        tau * weights.soft,
+                        soft_distortion(&features, &quantized)?,
+                    ));
                     terms.push((
                         "hard_distortion",
                         tau * weights.hard,
@@ -147,7 +151,10 @@ pub fn train(
                         return Err(Error::Diverged { epoch, step, loss, value: number });
                     }
                     tally.add(loss, number);
-                    total = (total + (value * *weight)?)?;
+                    // Not 0 times it: a variable without a gradient stays as it is, one whose gradient is 0 decays.
+                    if *weight > 0.0 {
+                        total = (total + (value * *weight)?)?;
+                    }
                 }
                 let gradients = total.backward()?;
                 if phase != Phase::Codebooks {

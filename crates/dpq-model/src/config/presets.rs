@@ -6,7 +6,7 @@
 use dpq_codebook::Assignment;
 
 use super::{
-    AugmentConfig, LossConfig, Margins, Method, NetworkConfig, OptimizerConfig, QuantizerConfig,
+    AugmentConfig, Backbone, LossConfig, Margins, Method, NetworkConfig, OptimizerConfig, QuantizerConfig,
     RateSchedule, Schedule, StageOrder, Start, TrainConfig,
 };
 use crate::Error;
@@ -48,6 +48,7 @@ impl TrainConfig {
                 channels: vec![32, 64, 128],
                 pools: 3,
                 order: StageOrder::ConvPoolNormRelu,
+                backbone: Backbone::Trained,
                 hidden: 512,
                 dropout: 0.5,
                 // As long as the paper's word vectors.
@@ -146,6 +147,7 @@ fn released_flags() -> LossConfig {
         margins: Margins::Negatives,
         classification: 0.1,
         quantization: 1.0 / 300.0,
+        soft: 1.0,
         hard: 1.0,
         joint_center: 0.1,
     }

@@ -7,5 +7,6 @@ mod cuda;
 mod golden;
 mod loss;
 mod ops;
+mod options;
 mod quantize;
 mod train;

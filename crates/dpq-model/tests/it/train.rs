@@ -16,7 +16,7 @@ const N: usize = 200;
 const SHAPE: [usize; 3] = [1, 8, 8];
 
 /// A small network and few codewords; two epochs.
-fn config(schedule: Schedule) -> TrainConfig {
+pub(crate) fn config(schedule: Schedule) -> TrainConfig {
     let best = TrainConfig::best();
     TrainConfig {
         epochs: 2,
@@ -53,7 +53,7 @@ pub(crate) struct Run<'a> {
     pub(crate) on_epoch: &'a mut dyn FnMut(&EpochReport),
 }
 
-fn run(config: &TrainConfig, out: &Path, how: Run<'_>) -> Result<Model, Error> {
+pub(crate) fn run(config: &TrainConfig, out: &Path, how: Run<'_>) -> Result<Model, Error> {
     run_on(Device::Cpu, config, out, how)
 }
 
@@ -360,7 +360,7 @@ fn mirror_averaging_makes_mirror_images_equal() {
 }
 
 /// The network's tensors in a model file, by name.
-fn network(path: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn network(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let file = Container::open(path).unwrap();
     let names = file.names().filter(|&name| name != "codebook");
     names.map(|name| (name.to_owned(), file.section(name).unwrap().bytes.to_vec())).collect()
