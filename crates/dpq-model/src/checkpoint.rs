@@ -49,6 +49,18 @@ impl State {
         Ok(())
     }
 
+    /// The first parameter, by name, with a value that is not finite, and that value.
+    pub(crate) fn first_not_finite(&self) -> Result<Option<(String, f32)>, Error> {
+        let codebook = self.codebook.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor()));
+        for (name, tensor) in self.network.tensors().into_iter().chain(codebook) {
+            let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+            if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
+                return Ok(Some((name, value)));
+            }
+        }
+        Ok(None)
+    }
+
     /// Writes the state. `data` names the labels learnt from; the header does the rest.
     pub(crate) fn save(&self, header: &Header, data: &str, path: &Path) -> Result<(), Error> {
         let mut all = arrays(&self.network.tensors(), "network.")?;

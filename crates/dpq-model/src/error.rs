@@ -42,19 +42,24 @@ pub enum Error {
     /// The codebooks cannot be fitted or used.
     #[error(transparent)]
     Codebooks(#[from] dpq_codebook::Error),
-    /// Training ran away.
+    /// Training ran away. The last checkpoint, if there is one, is from before that.
     #[error(
-        "loss `{loss}` is {value} in epoch {epoch}, step {step}, expected a finite number, lower the learning rate"
+        "{what} is {value} in epoch {epoch}, step {step}, expected finite numbers, lower the learning rate ({} says \
+         more)",
+        dump.display()
     )]
     Diverged {
         /// The epoch, from 0.
         epoch: usize,
         /// The step of the epoch, from 0.
         step: usize,
-        /// The first loss that is not finite.
-        loss: &'static str,
+        /// The first loss that is not finite; the first parameter, if all losses are.
+        what: String,
         /// Its value.
         value: f64,
+        /// A JSON file with the losses of the step, the first parameter that is not finite and the path of the last
+        /// checkpoint.
+        dump: PathBuf,
     },
     /// The caller asked to stop. The last checkpoint is whole.
     #[error("training was interrupted in epoch {epoch}, resume it from its checkpoint")]

@@ -22,6 +22,7 @@
 mod checkpoint;
 pub mod config;
 mod device;
+mod diverged;
 mod embeddings;
 mod error;
 pub mod loss;

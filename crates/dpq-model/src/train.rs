@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use crate::checkpoint::State;
 use crate::config::{RateSchedule, Start, TrainConfig};
+use crate::diverged::{DUMP, diverged};
 use crate::embeddings;
 use crate::loss::{adaptive_margin, classification};
 use crate::model::{Header, Model};
@@ -51,7 +52,7 @@ pub type OnEpoch<'a> = dyn FnMut(&EpochReport) -> Result<(), BoxError> + 'a;
 /// afresh. Setting `stop` ends the run before its next step.
 ///
 /// # Errors
-/// [`Error::Invalid`] if configuration, data or device cannot be used, [`Error::Diverged`] if a loss is no longer finite,
+/// [`Error::Invalid`] if configuration, data or device cannot be used, [`Error::Diverged`] if a loss or a parameter is no longer finite,
 /// [`Error::Interrupted`] if `stop` was set, and what reading images or writing files gives.
 pub fn train(
     config: &TrainConfig,
@@ -68,6 +69,7 @@ pub fn train(
     let checkpoint = out.join("checkpoint.safetensors");
     let header = header(config, data)?;
     let fingerprint = data.fingerprint();
+    remove_if_there(&out.join(DUMP))?;
     let mut state = match resume && checkpoint.exists() {
         true => State::open(&header, &fingerprint, &checkpoint, &device)?,
         false => {
@@ -102,6 +104,7 @@ pub fn train(
         }
 
         let mut tally = Tally::default();
+        let mut losses = BTreeMap::new();
         let mut epoch_features = Vec::new();
         let order = permutation(data.n_items, &mut rng(mix(config.seed, &[epoch]), Stream::Shuffle));
         for step in 0..n_steps {
@@ -147,14 +150,15 @@ pub fn train(
                 let mut total = Tensor::zeros((), features.dtype(), &device)?;
                 for (loss, weight, value) in &terms {
                     let number = f64::from(value.to_scalar::<f32>()?);
-                    if !number.is_finite() {
-                        return Err(Error::Diverged { epoch, step, loss, value: number });
-                    }
+                    losses.insert(*loss, number);
                     tally.add(loss, number);
                     // Not 0 times it: a variable without a gradient stays as it is, one whose gradient is 0 decays.
                     if *weight > 0.0 {
                         total = (total + (value * *weight)?)?;
                     }
+                }
+                if losses.values().any(|loss| !loss.is_finite()) {
+                    return Err(diverged(&state, (epoch, step), &losses, &checkpoint));
                 }
                 let gradients = total.backward()?;
                 if phase != Phase::Codebooks {
@@ -166,6 +170,10 @@ pub fn train(
                     state.codebook_optimizer.step(&state.codebook, &gradients, factor)?;
                 }
             }
+        }
+
+        if state.first_not_finite()?.is_some() {
+            return Err(diverged(&state, (epoch, n_steps - 1), &losses, &checkpoint));
         }
 
         let images_per_second = data.n_items as f64 / start.elapsed().as_secs_f64();

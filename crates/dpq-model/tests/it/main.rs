@@ -4,6 +4,7 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
+mod diverged;
 mod golden;
 mod loss;
 mod ops;
