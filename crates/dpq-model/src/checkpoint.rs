@@ -9,7 +9,7 @@ use candle_core::{Device, Var};
 use dpq_file::{Container, Dtype};
 
 use crate::Error;
-use crate::config::TrainConfig;
+use crate::codebook::{self, Variables};
 use crate::model::{Array, Header, arrays, write};
 use crate::network::Network;
 use crate::optim::Optimizer;
@@ -21,8 +21,8 @@ pub(crate) struct State {
     pub(crate) network: Network,
     /// Where all of it is.
     pub(crate) device: Device,
-    /// The codebooks as one variable `codebook`, f32 `[L, K, D]`; empty before they start.
-    pub(crate) codebook: BTreeMap<String, Var>,
+    /// The codebooks; empty before they start.
+    pub(crate) codebook: Variables,
     pub(crate) network_optimizer: Optimizer,
     pub(crate) codebook_optimizer: Optimizer,
 }
@@ -40,13 +40,6 @@ impl State {
             network_optimizer: Optimizer::new(config.network_optimizer),
             codebook_optimizer: Optimizer::new(config.codebook_optimizer),
         })
-    }
-
-    /// Sets or replaces the codebooks, f32 [L, K, D].
-    pub(crate) fn set_codebook(&mut self, config: &TrainConfig, values: Vec<f32>) -> Result<(), Error> {
-        let shape = (config.quantizer.levels, config.quantizer.codewords, config.network.dim);
-        self.codebook.insert("codebook".to_owned(), Var::from_vec(values, shape, &self.device)?);
-        Ok(())
     }
 
     /// The first parameter, by name, with a value that is not finite, and that value.
@@ -101,12 +94,12 @@ impl State {
         state.network.set(&header.read_tensors(&file, "network.", device)?)?;
         state.network_optimizer.n_steps = number("network_optimizer")?;
         state.codebook_optimizer.n_steps = number("codebook_optimizer")?;
+        let shapes = codebook::shapes(&header.train);
         for name in file.names() {
             let section = file.section(name)?;
-            if name == "codebook" {
-                let quantizer = &header.train.quantizer;
-                let shape = [quantizer.levels, quantizer.codewords, header.train.network.dim];
-                state.set_codebook(&header.train, section.expect(Dtype::F32, &shape)?.to_f32()?)?;
+            if let Some(shape) = shapes.get(name) {
+                let values = section.expect(Dtype::F32, shape)?.to_f32()?;
+                state.codebook.insert(name.to_owned(), Var::from_vec(values, &shape[..], device)?);
             } else if let Some((optimizer, which, variable)) = state.buffer_of(name) {
                 optimizer.buffers.entry(variable).or_default()[which] = section.to_f32()?;
             }
@@ -115,7 +108,7 @@ impl State {
         let needs_codebook =
             started.is_some_and(|first| state.epoch > first) || state.epoch == header.train.epochs;
         if state.epoch > header.train.epochs
-            || state.codebook.is_empty() == needs_codebook
+            || state.codebook.len() != if needs_codebook { shapes.len() } else { 0 }
             || !state.buffers_fit()
         {
             return Err(content("the checkpoint does not hold what its epoch needs, train without --resume"));

@@ -105,6 +105,8 @@ pub struct QuantizerConfig {
     pub levels: usize,
     /// Codewords a level, K, at most 256.
     pub codewords: usize,
+    /// Whether levels have codewords of their own.
+    pub codebooks: Sharing,
     /// How a level chooses its codeword.
     #[serde(with = "assignment")]
     pub assignment: Assignment,
@@ -114,6 +116,19 @@ pub struct QuantizerConfig {
     pub start: Start,
     /// Rounds of residual k-means, at most.
     pub kmeans_iterations: usize,
+    /// Whether codewords that no image of an epoch had move to where features are; after all epochs but the last. Residual
+    /// k-means does so by itself.
+    pub revive: bool,
+}
+
+/// Whether levels have codewords of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sharing {
+    /// K for each level (Deep Progressive Quantization).
+    Separate,
+    /// K for all levels, times a learnt scale for each level, that of the first being 1 (Deep Recurrent Quantization).
+    Shared,
 }
 
 /// Where codebooks start.
@@ -236,6 +251,7 @@ impl TrainConfig {
         let teaches = loss.margin > 0.0 || loss.classification > 0.0;
         let quantizes = self.schedule == Schedule::TwoStep || quantization.iter().any(|&weight| weight > 0.0);
         let one_start = self.schedule != Schedule::TwoStep || quantizer.start == Start::ResidualKmeans;
+        let one_fit = self.schedule != Schedule::TwoStep || quantizer.codebooks == Sharing::Separate;
         let checks = [
             (self.epochs >= 1, "epochs", "expected at least 1"),
             (self.batch_size >= 2, "batch_size", "expected at least 2, batch normalisation needs company"),
@@ -251,6 +267,11 @@ impl TrainConfig {
             (above_0(quantizer.softness), "quantizer.softness", "expected a finite number above 0"),
             (quantizer.kmeans_iterations >= 1, "quantizer.kmeans_iterations", "expected at least 1"),
             (one_start, "quantizer.start", "two-step training fits codebooks by `residual-kmeans`"),
+            (
+                one_fit,
+                "quantizer.codebooks",
+                "two-step training fits `separate` ones, shared ones are learnt",
+            ),
             (weights.iter().all(|&w| at_least_0(w)), "loss", "expected finite weights of at least 0"),
             (
                 teaches,
@@ -345,11 +366,12 @@ mod tests {
     #[test]
     fn impossible_values_are_named() {
         type Case = (fn(&mut TrainConfig), &'static str);
-        let cases: [Case; 8] = [
+        let cases: [Case; 9] = [
             (|c| c.epochs = 0, "epochs: "),
             (|c| c.network.channels.clear(), "network.channels: "),
             (|c| c.quantizer.codewords = 257, "quantizer.codewords: "),
             (|c| c.quantizer.start = Start::Random, "quantizer.start: "),
+            (|c| c.quantizer.codebooks = Sharing::Shared, "quantizer.codebooks: "),
             (|c| c.loss.soft = f64::NAN, "loss: expected finite weights"),
             (|c| (c.loss.margin, c.loss.classification) = (0.0, 0.0), "loss: expected `margin` or `classif"),
             (

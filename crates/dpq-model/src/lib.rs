@@ -20,6 +20,7 @@
 //! ```
 
 mod checkpoint;
+mod codebook;
 pub mod config;
 mod device;
 mod diverged;

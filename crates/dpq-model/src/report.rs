@@ -24,6 +24,8 @@ pub struct EpochReport {
     pub relative_distortion: Vec<f64>,
     /// The use of each level's codewords; empty while there are no codebooks.
     pub usage: Vec<CodewordUsage>,
+    /// Dead codewords that moved after this epoch, of all levels.
+    pub revived: usize,
 }
 
 /// How a level's codewords are used.
@@ -38,12 +40,16 @@ pub struct CodewordUsage {
 }
 
 impl EpochReport {
-    /// Adds what codebooks make of features `[n, D]`.
-    pub(crate) fn add_codebooks(&mut self, codebooks: &Codebooks, features: &[f32]) -> Result<(), Error> {
-        let codes = codebooks.encode(features)?;
-        self.relative_distortion = codebooks.relative_distortion(features, &codes)?;
+    /// Adds what codebooks make of features `[n, D]`, whose codes are `codes`.
+    pub(crate) fn add_codebooks(
+        &mut self,
+        codebooks: &Codebooks,
+        features: &[f32],
+        codes: &[u8],
+    ) -> Result<(), Error> {
+        self.relative_distortion = codebooks.relative_distortion(features, codes)?;
         let (n_levels, n_codewords) = (codebooks.n_levels(), codebooks.n_codewords());
-        self.usage = usage(&codes, n_levels, n_codewords)?
+        self.usage = usage(codes, n_levels, n_codewords)?
             .into_iter()
             .map(|level| CodewordUsage {
                 used: level.used,

@@ -11,6 +11,7 @@ pub(crate) enum Stream {
     Shuffle = 18,
     Embeddings = 19,
     Codebooks = 20,
+    Revival = 21,
 }
 
 /// The generator of a stream.

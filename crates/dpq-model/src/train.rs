@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use dpq_codebook::{Codebooks, ResidualKMeans};
 use rayon::prelude::*;
 
 use crate::checkpoint::State;
+use crate::codebook;
 use crate::config::{RateSchedule, Start, TrainConfig};
 use crate::diverged::{DUMP, diverged};
 use crate::embeddings;
@@ -19,7 +19,7 @@ use crate::loss::{adaptive_margin, classification};
 use crate::model::{Header, Model};
 use crate::quantize::{hard_distortion, joint_center, quantize, soft_distortion};
 use crate::report::{EpochReport, Tally};
-use crate::rng::{Stream, mix, normal, permutation, rng};
+use crate::rng::{Stream, mix, permutation, rng};
 use crate::schedule::Phase;
 use crate::{BoxError, Error};
 
@@ -96,11 +96,10 @@ pub fn train(
         if config.schedule.first_codebook_epoch(config.epochs).is_some_and(|first| epoch >= first)
             && state.codebook.is_empty()
         {
-            let values = match quantizer.start {
-                Start::Random => random_codebooks(config),
-                Start::ResidualKmeans => fit_codebooks(config, &features(&header, &state, data)?)?,
+            state.codebook = match quantizer.start {
+                Start::Random => codebook::random(config, &device)?,
+                Start::ResidualKmeans => codebook::fit(config, &features(&header, &state, data)?, &device)?,
             };
-            state.set_codebook(config, values)?;
         }
 
         let mut tally = Tally::default();
@@ -130,8 +129,8 @@ pub fn train(
                     heads.features
                 };
                 if phase != Phase::Features {
-                    let codebook = &state.codebook["codebook"];
-                    let quantized = quantize(&features, codebook, quantizer.assignment, quantizer.softness)?;
+                    let codebook = codebook::expanded(&state.codebook)?;
+                    let quantized = quantize(&features, &codebook, quantizer.assignment, quantizer.softness)?;
                     let tau = weights.quantization;
                     terms.push((
                         "soft_distortion",
@@ -181,7 +180,7 @@ pub fn train(
         if state.codebook.is_empty() && state.epoch == config.epochs {
             // Two-step training: codebooks of the features as they are in the end.
             epoch_features = features(&header, &state, data)?;
-            state.set_codebook(config, fit_codebooks(config, &epoch_features)?)?;
+            state.codebook = codebook::fit(config, &epoch_features, &device)?;
         }
         let factor = config.network_optimizer.rate_schedule.factor(state.epoch * n_steps - 1, total_steps);
         let mut report = EpochReport {
@@ -192,9 +191,18 @@ pub fn train(
             rate: config.network_optimizer.rate * factor,
             relative_distortion: Vec::new(),
             usage: Vec::new(),
+            revived: 0,
         };
         if !state.codebook.is_empty() {
-            report.add_codebooks(&codebooks(&header, &state)?, &epoch_features)?;
+            let codebooks = codebook::codebooks(config, &state.codebook)?;
+            let codes = codebooks.encode(&epoch_features)?;
+            report.add_codebooks(&codebooks, &epoch_features, &codes)?;
+            // No step follows the last epoch, and a codeword is the model's only once it has learnt.
+            if quantizer.revive && state.epoch < config.epochs {
+                let variables = &state.codebook;
+                report.revived =
+                    codebook::revive(config, epoch, variables, &codebooks, &epoch_features, &codes)?;
+            }
         }
         report.seconds = start.elapsed().as_secs_f64();
         // The report first: a run that ends between the two repeats the epoch rather than lose its line.
@@ -202,7 +210,7 @@ pub fn train(
         state.save(&header, &fingerprint, &checkpoint)?;
     }
 
-    let codebooks = codebooks(&header, &state)?;
+    let codebooks = codebook::codebooks(config, &state.codebook)?;
     let model = Model { tensors: state.network.tensors(), codebooks, header, device };
     model.save(&out.join(MODEL))?;
     Ok(model)
@@ -326,24 +334,6 @@ fn header(config: &TrainConfig, data: &TrainSet<'_>) -> Result<Header, Error> {
     })
 }
 
-/// Codebooks as the authors' code starts them, f32 [L, K, D]: normal numbers of deviation 0.01.
-fn random_codebooks(config: &TrainConfig) -> Vec<f32> {
-    let mut rng = rng(config.seed, Stream::Codebooks);
-    let n = config.quantizer.levels * config.quantizer.codewords * config.network.dim;
-    (0..n).map(|_| (0.01 * normal(&mut rng)) as f32).collect()
-}
-
-/// Codebooks of features, f32 [L, K, D], by residual k-means.
-fn fit_codebooks(config: &TrainConfig, features: &[f32]) -> Result<Vec<f32>, Error> {
-    let kmeans = ResidualKMeans {
-        n_levels: config.quantizer.levels,
-        n_codewords: config.quantizer.codewords,
-        n_iterations: config.quantizer.kmeans_iterations,
-        seed: config.seed,
-    };
-    Ok(kmeans.train(features, config.network.dim, &mut |_, _| {})?.values().to_vec())
-}
-
 /// The features of all training images, not augmented, as the network is now.
 fn features(header: &Header, state: &State, data: &TrainSet<'_>) -> Result<Vec<f32>, Error> {
     let tensors = state.network.tensors();
@@ -352,12 +342,4 @@ fn features(header: &Header, state: &State, data: &TrainSet<'_>) -> Result<Vec<f
         features.extend(header.forward(&tensors, &data.read(&rows, &|_| None)?, &state.device)?.features);
     }
     Ok(features)
-}
-
-/// The codebooks as they are now.
-fn codebooks(header: &Header, state: &State) -> Result<Codebooks, Error> {
-    let quantizer = &header.train.quantizer;
-    let values = state.codebook["codebook"].as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
-    let dim = header.train.network.dim;
-    Ok(Codebooks::new(values, quantizer.levels, quantizer.codewords, dim, quantizer.assignment)?)
 }

@@ -7,7 +7,7 @@ use dpq_codebook::Assignment;
 
 use super::{
     AugmentConfig, Backbone, LossConfig, Margins, Method, NetworkConfig, OptimizerConfig, QuantizerConfig,
-    RateSchedule, Schedule, StageOrder, Start, TrainConfig,
+    RateSchedule, Schedule, Sharing, StageOrder, Start, TrainConfig,
 };
 use crate::Error;
 
@@ -58,10 +58,12 @@ impl TrainConfig {
                 // 32 bits; K = 256 as in the paper.
                 levels: 4,
                 codewords: 256,
+                codebooks: Sharing::Separate,
                 assignment: Assignment::Euclidean,
                 softness: 1.0,
                 start: Start::ResidualKmeans,
                 kmeans_iterations: 25,
+                revive: false,
             },
             // λ = 1 instead of the authors' 0.1; the quantization losses have no part in two-step training.
             loss: LossConfig { classification: 1.0, ..released_flags() },

@@ -1,7 +1,9 @@
 //! What options of the configuration change, and what they leave alone.
 
-use dpq_model::TrainConfig;
-use dpq_model::config::{Backbone, Schedule, Start};
+use std::fs;
+
+use dpq_model::config::{Backbone, Schedule, Sharing, Start};
+use dpq_model::{EpochReport, TrainConfig};
 use tempfile::TempDir;
 
 use crate::train::{Run, config, network, run};
@@ -57,4 +59,59 @@ fn without_soft_assignment_only_chosen_codewords_learn() {
     };
     assert_eq!(n_still(1.0), 0);
     assert!((1..16).contains(&n_still(0.0)));
+}
+
+#[test]
+fn shared_codewords_differ_by_a_scale_that_is_learnt() {
+    for start in [Start::Random, Start::ResidualKmeans] {
+        let mut config = config(Schedule::Joint { features_first: 0.0 });
+        config.quantizer.codebooks = Sharing::Shared;
+        config.quantizer.start = start;
+        let scale = |epochs| {
+            let (_dir, model) = trained(&TrainConfig { epochs, ..config.clone() });
+            let (first, second) = (model.codebooks().level(0), model.codebooks().level(1));
+            let scale = second[0] / first[0];
+            assert!(
+                first.iter().zip(second).all(|(a, b)| (a * scale - b).abs() <= 1e-5 * b.abs()),
+                "{scale}"
+            );
+            scale
+        };
+        assert!((scale(1) - scale(2)).abs() > 1e-4, "{start:?}");
+    }
+}
+
+#[test]
+fn shared_and_revived_codebooks_survive_an_interruption() {
+    for codebooks in [Sharing::Shared, Sharing::Separate] {
+        let mut config = config(Schedule::Joint { features_first: 0.0 });
+        config.epochs = 3;
+        (config.quantizer.codebooks, config.quantizer.codewords) = (codebooks, 128);
+        config.quantizer.start = Start::Random;
+        let mut train = |revive, interruptions: &[Option<usize>]| {
+            config.quantizer.revive = revive;
+            let dir = TempDir::new().unwrap();
+            let mut reports = Vec::new();
+            for &stop_after in interruptions {
+                let on_epoch =
+                    &mut |report: &EpochReport| reports.push((report.revived, report.usage.clone()));
+                let how = Run { resume: true, embeddings: None, stop_after, on_epoch };
+                assert_eq!(run(&config, dir.path(), how).is_err(), stop_after.is_some());
+            }
+            (reports, fs::read(dir.path().join("model.safetensors")).unwrap())
+        };
+        let (reports, bytes) = train(true, &[None]);
+        for (i, (revived, usage)) in reports.iter().enumerate() {
+            let dead: usize = usage.iter().map(|level| level.dead).sum();
+            match codebooks {
+                _ if i == 2 => assert_eq!(*revived, 0, "the last epoch leaves codewords as they have learnt"),
+                Sharing::Separate => assert_eq!(*revived, dead),
+                Sharing::Shared => assert!(*revived <= dead),
+            }
+        }
+        assert!(reports[0].0 > 0, "{codebooks:?}");
+        assert!(train(true, &[Some(1), Some(1), None]) == (reports, bytes.clone()), "{codebooks:?}");
+        let (reports, other) = train(false, &[None]);
+        assert!(reports.iter().all(|report| report.0 == 0) && other != bytes, "{codebooks:?}");
+    }
 }

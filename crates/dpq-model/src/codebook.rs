@@ -1,0 +1,228 @@
+//! Codebooks in training: where they start, the tensor that they are, and what becomes of dead codewords.
+//!
+//! They are the variables `codebook`, f32 `[L, K, D]`, or with shared codewords `codebook` `[1, K, D]` and `scales`
+//! `[L − 1]`: level l has the codewords times the scale of l, and that of level 0 is 1.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor, Var};
+use dpq_codebook::{CodeLength, Codebooks, ResidualKMeans};
+
+use crate::Error;
+use crate::config::{Sharing, TrainConfig};
+use crate::rng::{Stream, mix, normal, permutation, rng};
+
+/// Variables by name.
+pub(crate) type Variables = BTreeMap<String, Var>;
+
+/// The names and shapes of the variables.
+pub(crate) fn shapes(config: &TrainConfig) -> BTreeMap<&'static str, Vec<usize>> {
+    let (levels, codewords, dim) = (config.quantizer.levels, config.quantizer.codewords, config.network.dim);
+    match config.quantizer.codebooks {
+        Sharing::Shared if levels > 1 => {
+            [("codebook", vec![1, codewords, dim]), ("scales", vec![levels - 1])].into()
+        }
+        _ => [("codebook", vec![levels, codewords, dim])].into(),
+    }
+}
+
+/// Codebooks as the authors' code starts them: normal numbers of deviation 0.01. Scales are 1.
+pub(crate) fn random(config: &TrainConfig, device: &Device) -> Result<Variables, Error> {
+    let mut rng = rng(config.seed, Stream::Codebooks);
+    let n = shapes(config)["codebook"].iter().product();
+    let codebook = (0..n).map(|_| (0.01 * normal(&mut rng)) as f32).collect();
+    variables(config, codebook, vec![1.0; config.quantizer.levels - 1], device)
+}
+
+/// Codebooks of features by residual k-means, those of the first level where levels share them.
+pub(crate) fn fit(config: &TrainConfig, features: &[f32], device: &Device) -> Result<Variables, Error> {
+    let kmeans = ResidualKMeans {
+        n_levels: shapes(config)["codebook"][0],
+        n_codewords: config.quantizer.codewords,
+        n_iterations: config.quantizer.kmeans_iterations,
+        seed: config.seed,
+    };
+    let codebook = kmeans.train(features, config.network.dim, &mut |_, _| {})?.values().to_vec();
+    let scales = match config.quantizer.codebooks {
+        Sharing::Separate => Vec::new(),
+        Sharing::Shared => fit_scales(config, &codebook, features)?,
+    };
+    variables(config, codebook, scales, device)
+}
+
+/// The scales of shared codewords: a level's is the length of the residuals that enter it, compared with that of the
+/// features (roots of mean squares).
+fn fit_scales(config: &TrainConfig, codewords: &[f32], features: &[f32]) -> Result<Vec<f32>, Error> {
+    let quantizer = &config.quantizer;
+    let (mut residuals, mut share, mut scales) = (features.to_vec(), 1.0, Vec::new());
+    for _ in 1..quantizer.levels {
+        let scale = f64::sqrt(share) as f32;
+        let codewords = codewords.iter().map(|x| x * scale).collect();
+        let level =
+            Codebooks::new(codewords, 1, quantizer.codewords, config.network.dim, quantizer.assignment)?;
+        let codes = level.encode(&residuals)?;
+        share *= level.relative_distortion(&residuals, &codes)?[0];
+        let decoded = level.decode(&codes, CodeLength::from_levels(1)?)?;
+        residuals.iter_mut().zip(decoded).for_each(|(r, c)| *r -= c);
+        scales.push(share.sqrt() as f32);
+    }
+    Ok(scales)
+}
+
+fn variables(
+    config: &TrainConfig,
+    codebook: Vec<f32>,
+    scales: Vec<f32>,
+    device: &Device,
+) -> Result<Variables, Error> {
+    let mut values = BTreeMap::from([("codebook", codebook), ("scales", scales)]);
+    let variable = |(name, shape): (&str, Vec<usize>)| {
+        let values = values.remove(name).expect("both are there");
+        Ok((name.to_owned(), Var::from_vec(values, shape, device)?))
+    };
+    shapes(config).into_iter().map(variable).collect()
+}
+
+/// The codewords of all levels, f32 `[L, K, D]`, with gradients.
+pub(crate) fn expanded(variables: &Variables) -> candle_core::Result<Tensor> {
+    let codebook = variables["codebook"].as_tensor();
+    let Some(scales) = variables.get("scales") else { return Ok(codebook.clone()) };
+    let first = Tensor::ones(1, scales.dtype(), scales.device())?;
+    codebook.broadcast_mul(&Tensor::cat(&[&first, scales.as_tensor()], 0)?.reshape(((), 1, 1))?)
+}
+
+/// The codebooks as they are now.
+pub(crate) fn codebooks(config: &TrainConfig, variables: &Variables) -> Result<Codebooks, Error> {
+    let quantizer = &config.quantizer;
+    let values = expanded(variables)?.flatten_all()?.to_vec1::<f32>()?;
+    let dim = config.network.dim;
+    Ok(Codebooks::new(values, quantizer.levels, quantizer.codewords, dim, quantizer.assignment)?)
+}
+
+/// Moves codewords that no item has to where items are, and returns how many: each to the residual that enters its level
+/// of an item drawn at random, a shared one to the item's feature.
+///
+/// Source: SoundStream (Zeghidour et al. 2021), which replaces rarely used codewords with inputs of a batch. What the
+/// optimiser remembers of the codeword stays: it fades within a few steps.
+/// Shapes: features `[n, D]` and their codes `[n, L]` by `codebooks`.
+pub(crate) fn revive(
+    config: &TrainConfig,
+    epoch: usize,
+    variables: &Variables,
+    codebooks: &Codebooks,
+    features: &[f32],
+    codes: &[u8],
+) -> Result<usize, Error> {
+    let (n_levels, n_codewords, dim) = (codebooks.n_levels(), codebooks.n_codewords(), codebooks.dim());
+    let variable = &variables["codebook"];
+    let mut values = variable.as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
+    let n_own = variable.dim(0)?;
+    let mut n_revived = 0;
+    for level in 0..n_own {
+        let mut used = [false; 256];
+        let step = if n_own == n_levels { n_levels } else { 1 };
+        codes.iter().skip(level).step_by(step).for_each(|&code| used[usize::from(code)] = true);
+        let dead = (0..n_codewords).filter(|&codeword| !used[codeword]);
+        let mut rng = rng(mix(config.seed, &[epoch, level]), Stream::Revival);
+        for (codeword, row) in dead.zip(permutation(features.len() / dim, &mut rng)) {
+            let new = &mut values[(level * n_codewords + codeword) * dim..][..dim];
+            new.copy_from_slice(&features[row * dim..][..dim]);
+            for (level, &code) in codes[row * n_levels..][..level].iter().enumerate() {
+                new.iter_mut().zip(codebooks.codeword(level, code.into())).for_each(|(r, c)| *r -= c);
+            }
+            n_revived += 1;
+        }
+    }
+    if n_revived > 0 {
+        variable.set(&Tensor::from_vec(values, variable.shape(), variable.device())?)?;
+    }
+    Ok(n_revived)
+}
+
+#[cfg(test)]
+mod tests {
+    use dpq_codebook::Assignment;
+
+    use super::*;
+    use crate::config::Schedule;
+
+    /// Three levels of two codewords in the plane.
+    fn config(codebooks: Sharing) -> TrainConfig {
+        let mut config =
+            TrainConfig { schedule: Schedule::Joint { features_first: 0.0 }, ..TrainConfig::best() };
+        config.network.dim = 2;
+        config.quantizer.levels = 3;
+        config.quantizer.codewords = 2;
+        config.quantizer.codebooks = codebooks;
+        config
+    }
+
+    #[test]
+    fn shared_codewords_are_scaled_and_both_learn() {
+        let config = config(Sharing::Shared);
+        let words = vec![1.0, 2.0, 3.0, 4.0];
+        let variables = variables(&config, words, vec![0.5, -1.0], &Device::Cpu).unwrap();
+        let codebooks = codebooks(&config, &variables).unwrap();
+        assert_eq!(codebooks.values(), [1.0, 2.0, 3.0, 4.0, 0.5, 1.0, 1.5, 2.0, -1.0, -2.0, -3.0, -4.0]);
+        assert_eq!(codebooks.assignment(), Assignment::Euclidean);
+        // Of the sum of all: the scales' sum for each word's value, and the words' sum for each scale.
+        let gradients = expanded(&variables).unwrap().sum_all().unwrap().backward().unwrap();
+        let gradient = |name: &str| {
+            gradients.get(&variables[name]).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(gradient("codebook"), [0.5; 4]);
+        assert_eq!(gradient("scales"), [10.0; 2]);
+    }
+
+    #[test]
+    fn scales_follow_the_residuals() {
+        // Codewords (3, 0) and (0, 3), residuals of length 1 along the same axis, half of them backwards.
+        let features = [4.0, 0.0, 2.0, 0.0, 0.0, 4.0, 0.0, 2.0];
+        let config = config(Sharing::Shared);
+        let variables = fit(&config, &features, &Device::Cpu).unwrap();
+        let scales = variables["scales"].to_vec1::<f32>().unwrap();
+        // The features' mean square is (16 + 4) / 2.
+        assert!((scales[0] - (1.0f32 / 10.0).sqrt()).abs() < 1e-6, "{scales:?}");
+        // At that scale codewords are 3 / √10 long. They leave 1 − 3 / √10 of a residual forwards; for one backwards the
+        // codeword of the other axis is nearer, and leaves the square 1 + 0.9.
+        let share = ((1.0 - 0.9f32.sqrt()).powi(2) + 1.9) / 20.0;
+        assert!((scales[1] - share.sqrt()).abs() < 1e-6, "{scales:?}");
+    }
+
+    #[test]
+    fn dead_codewords_go_where_residuals_are() {
+        let features = [1.0, 1.0, 1.25, 1.0];
+        let separate = config(Sharing::Separate);
+        let far = [100.0f32, 100.0];
+        let words = [[1.0, 1.0], far, [0.25, 0.0], [0.0, 0.0], far, [0.0, 0.0]].concat();
+        let before = variables(&separate, words, Vec::new(), &Device::Cpu).unwrap();
+        let books = codebooks(&separate, &before).unwrap();
+        let codes = books.encode(&features).unwrap();
+        assert_eq!(codes, [0, 1, 1, 0, 0, 1]);
+        let revive = |epoch| revive(&separate, epoch, &before, &books, &features, &codes).unwrap();
+        let values = || codebooks(&separate, &before).unwrap().values().to_vec();
+        assert_eq!(revive(0), 2);
+        let after = values();
+        assert!(features.chunks(2).any(|x| x == &after[2..4]), "{after:?}");
+        assert_eq!(after[8..10], [0.0, 0.0], "both residuals that enter the last level are 0");
+        assert!(
+            after[..2] == books.values()[..2]
+                && after[4..8] == books.values()[4..8]
+                && after[10..] == [0.0; 2]
+        );
+        // The seed, the epoch and the level decide which items.
+        revive(0);
+        assert_eq!(values(), after);
+        assert!((1..20).any(|epoch| (revive(epoch), values() != after).1));
+
+        // One of the shared codewords is in use at the last level only, so none is dead.
+        let shared = config(Sharing::Shared);
+        let words = variables(&shared, [[1.0, 1.0], far].concat(), vec![0.0, 0.0], &Device::Cpu).unwrap();
+        let books = codebooks(&shared, &words).unwrap();
+        let dead = |codes: &[u8]| super::revive(&shared, 0, &words, &books, &features, codes).unwrap();
+        assert_eq!(dead(&[0, 0, 1, 0, 0, 0]), 0);
+        assert_eq!(dead(&[0; 6]), 1);
+        let revived = codebooks(&shared, &words).unwrap();
+        assert!(features.chunks(2).any(|x| x == revived.codeword(0, 1)));
+    }
+}
