@@ -26,12 +26,14 @@ pub(crate) fn shapes(config: &TrainConfig) -> BTreeMap<&'static str, Vec<usize>>
     }
 }
 
-/// Codebooks as the authors' code starts them: normal numbers of deviation 0.01. Scales are 1.
+/// Codebooks as the authors' code starts them, and scales as their code for Deep Recurrent Quantization does: normal numbers
+/// of deviation 0.01.
 pub(crate) fn random(config: &TrainConfig, device: &Device) -> Result<Variables, Error> {
     let mut rng = rng(config.seed, Stream::Codebooks);
-    let n = shapes(config)["codebook"].iter().product();
-    let codebook = (0..n).map(|_| (0.01 * normal(&mut rng)) as f32).collect();
-    variables(config, codebook, vec![1.0; config.quantizer.levels - 1], device)
+    let mut draw = |n: usize| (0..n).map(|_| (0.01 * normal(&mut rng)) as f32).collect::<Vec<_>>();
+    let codebook = draw(shapes(config)["codebook"].iter().product());
+    let scales = draw(config.quantizer.levels - 1);
+    variables(config, codebook, scales, device)
 }
 
 /// Codebooks of features by residual k-means, those of the first level where levels share them.
