@@ -43,4 +43,4 @@ pub use idx::parse_idx;
 pub use image_file::{ImageShape, read_image};
 pub use list::parse_list;
 pub use manifest::{Source, SourceFile, sha256};
-pub use split::Split;
+pub use split::{Split, hold_out};

@@ -9,8 +9,9 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::Error;
 use crate::labels::Labels;
 
-/// The stream of random numbers that splits use (docs/architecture.md).
+/// The streams of random numbers that splits and [`hold_out`] use (docs/architecture.md).
 const STREAM: u64 = 1;
+const HOLD_OUT_STREAM: u64 = 5;
 
 /// A part of a data set. No query is in another part; training images are in the gallery only where a protocol says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,16 +113,40 @@ impl Protocol {
                     rows.len()
                 )));
             }
-            for i in 0..wanted {
-                let chosen = below(&mut rng, rows.len() - i);
-                rows.swap(i, i + chosen);
-            }
+            draw_first(&mut rng, &mut rows, wanted);
             query.extend_from_slice(&rows[..n_queries]);
             train.extend_from_slice(&rows[n_queries..wanted]);
         }
         query.sort_unstable();
         train.sort_unstable();
         Ok([query, train])
+    }
+}
+
+/// Draws `n` of `rows`, such as training images to validate with, and returns the others and those, each ascending.
+///
+/// # Errors
+/// [`Error::Split`] unless some are left.
+pub fn hold_out(rows: &[u32], n: usize, seed: u64) -> Result<[Vec<u32>; 2], Error> {
+    if n > 0 && n >= rows.len() {
+        let reason = format!("cannot hold out {n} of {} training images, expected fewer", rows.len());
+        return Err(Error::Split(reason));
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(HOLD_OUT_STREAM);
+    let mut rows = rows.to_vec();
+    draw_first(&mut rng, &mut rows, n);
+    let mut rest = rows.split_off(n);
+    rest.sort_unstable();
+    rows.sort_unstable();
+    Ok([rest, rows])
+}
+
+/// Moves `n` rows, drawn at random, to the front.
+fn draw_first(rng: &mut ChaCha8Rng, rows: &mut [u32], n: usize) {
+    for i in 0..n {
+        let chosen = below(rng, rows.len() - i);
+        rows.swap(i, i + chosen);
     }
 }
 
@@ -189,5 +214,26 @@ impl Splits {
             rows
         };
         Ok(Self { train: ascending(train), query: ascending(query), gallery })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_out_is_drawn_by_the_seed_and_gone_from_the_rest() {
+        let rows: Vec<u32> = (0..100).map(|row| 3 * row).collect();
+        let [rest, held] = hold_out(&rows, 20, 1).unwrap();
+        assert_eq!((rest.len(), held.len()), (80, 20));
+        assert!(rest.is_sorted() && held.is_sorted());
+        let mut all = [rest.clone(), held.clone()].concat();
+        all.sort_unstable();
+        assert_eq!(all, rows);
+        assert_eq!(hold_out(&rows, 20, 1).unwrap(), [rest, held.clone()]);
+        assert_ne!(hold_out(&rows, 20, 2).unwrap()[1], held);
+        assert_eq!(hold_out(&rows, 0, 1).unwrap(), [rows.clone(), vec![]]);
+        let error = hold_out(&rows, 100, 1).unwrap_err().to_string();
+        assert!(error.ends_with("cannot hold out 100 of 100 training images, expected fewer"), "{error}");
     }
 }

@@ -34,6 +34,8 @@ pub struct TrainConfig {
     pub codebook_optimizer: OptimizerConfig,
     /// How training images are varied. The caller does it, see [`crate::TrainSet`].
     pub augment: AugmentConfig,
+    /// Which training images are held out. The caller does it, too.
+    pub validation: ValidationConfig,
 }
 
 /// Which losses reach what, and when.
@@ -234,6 +236,17 @@ pub struct AugmentConfig {
     pub cutout_probability: f32,
 }
 
+/// Training images that nothing learns from, to be ranked while training goes on. What comes of it decides nothing: the last
+/// epoch is the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationConfig {
+    /// How many, drawn as the seed decides; 0 for none.
+    pub images: usize,
+    /// Epochs from one ranking to the next. The last epoch has one in any case.
+    pub every: usize,
+}
+
 impl TrainConfig {
     /// Refuses what cannot be trained.
     pub(crate) fn check(&self) -> Result<(), Error> {
@@ -284,6 +297,12 @@ impl TrainConfig {
                 "augment.cutout_probability",
                 "expected a share in [0, 1]",
             ),
+            (
+                self.validation.images != 1,
+                "validation.images",
+                "expected 0 or at least 2, to rank each other",
+            ),
+            (self.validation.every >= 1, "validation.every", "expected at least 1"),
         ];
         for (holds, what, reason) in checks {
             if !holds {
@@ -366,7 +385,7 @@ mod tests {
     #[test]
     fn impossible_values_are_named() {
         type Case = (fn(&mut TrainConfig), &'static str);
-        let cases: [Case; 9] = [
+        let cases: [Case; 11] = [
             (|c| c.epochs = 0, "epochs: "),
             (|c| c.network.channels.clear(), "network.channels: "),
             (|c| c.quantizer.codewords = 257, "quantizer.codewords: "),
@@ -382,6 +401,8 @@ mod tests {
                 "loss: expected a quantization loss",
             ),
             (|c| c.network_optimizer.rate = -1.0, "network_optimizer: "),
+            (|c| c.validation.images = 1, "validation.images: "),
+            (|c| c.validation.every = 0, "validation.every: "),
         ];
         for (change, prefix) in cases {
             let mut config = TrainConfig::best();

@@ -40,6 +40,6 @@ mod train;
 pub use config::TrainConfig;
 pub use device::Device;
 pub use error::{BoxError, Error};
-pub use model::{Model, Output};
+pub use model::{Model, Output, Snapshot};
 pub use report::{CodewordUsage, EpochReport};
 pub use train::{OnEpoch, ReadImage, TrainSet, train};

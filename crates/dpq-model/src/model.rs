@@ -21,6 +21,14 @@ pub struct Model {
     pub(crate) device: Device,
 }
 
+/// A network between two epochs of its training.
+pub struct Snapshot<'a> {
+    pub(crate) header: &'a Header,
+    pub(crate) tensors: Tensors,
+    pub(crate) codebooks: Option<&'a Codebooks>,
+    pub(crate) device: &'a Device,
+}
+
 /// What a file's metadata says under `config`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -149,6 +157,21 @@ impl Model {
     /// [`Error::Invalid`] unless `images` is whole images.
     pub fn forward(&self, images: &[u8]) -> Result<Output, Error> {
         self.header.forward(&self.tensors, images, &self.device)
+    }
+}
+
+impl Snapshot<'_> {
+    /// The codebooks; none before they start.
+    pub fn codebooks(&self) -> Option<&Codebooks> {
+        self.codebooks
+    }
+
+    /// Runs images through the network as it is now; see [`Model::forward`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] unless `images` is whole images.
+    pub fn forward(&self, images: &[u8]) -> Result<Output, Error> {
+        self.header.forward(&self.tensors, images, self.device)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::config::{RateSchedule, Start, TrainConfig};
 use crate::diverged::{DUMP, diverged};
 use crate::embeddings;
 use crate::loss::{adaptive_margin, classification};
-use crate::model::{Header, Model};
+use crate::model::{Header, Model, Snapshot};
 use crate::quantize::{hard_distortion, joint_center, quantize, soft_distortion};
 use crate::report::{EpochReport, Tally};
 use crate::rng::{Stream, mix, permutation, rng};
@@ -42,8 +42,8 @@ pub struct TrainSet<'a> {
 /// Reads the image of a row, augmented as a seed decides if there is one.
 pub type ReadImage<'a> = dyn Fn(usize, Option<u64>, &mut [u8]) -> Result<(), BoxError> + Sync + 'a;
 
-/// Hears of every epoch when it is done.
-pub type OnEpoch<'a> = dyn FnMut(&EpochReport) -> Result<(), BoxError> + 'a;
+/// Hears of every epoch when it is done, and gets the network as it is then.
+pub type OnEpoch<'a> = dyn FnMut(&EpochReport, &Snapshot<'_>) -> Result<(), BoxError> + 'a;
 
 /// Trains a network and its codebooks, and writes `model.safetensors` into the folder `out`.
 ///
@@ -193,20 +193,24 @@ pub fn train(
             usage: Vec::new(),
             revived: 0,
         };
+        let mut codebooks = None;
         if !state.codebook.is_empty() {
-            let codebooks = codebook::codebooks(config, &state.codebook)?;
+            let codebooks = codebooks.insert(codebook::codebooks(config, &state.codebook)?);
             let codes = codebooks.encode(&epoch_features)?;
-            report.add_codebooks(&codebooks, &epoch_features, &codes)?;
+            report.add_codebooks(codebooks, &epoch_features, &codes)?;
             // No step follows the last epoch, and a codeword is the model's only once it has learnt.
             if quantizer.revive && state.epoch < config.epochs {
                 let variables = &state.codebook;
                 report.revived =
-                    codebook::revive(config, epoch, variables, &codebooks, &epoch_features, &codes)?;
+                    codebook::revive(config, epoch, variables, codebooks, &epoch_features, &codes)?;
             }
         }
         report.seconds = start.elapsed().as_secs_f64();
         // The report first: a run that ends between the two repeats the epoch rather than lose its line.
-        on_epoch(&report).map_err(Error::Callback)?;
+        let codebooks = codebooks.as_ref();
+        let snapshot =
+            Snapshot { header: &header, tensors: state.network.tensors(), codebooks, device: &device };
+        on_epoch(&report, &snapshot).map_err(Error::Callback)?;
         state.save(&header, &fingerprint, &checkpoint)?;
     }
 

@@ -161,7 +161,7 @@ impl Args {
                 self.gallery_labels.display(),
                 judge.gallery.len()
             );
-            let search = |query: &[f32]| Ok(rank(&gallery, query, &judge.ids));
+            let search = |query: &[f32]| Ok(rank(&gallery.values, query, &judge.ids));
             features = Some(judge.evaluate(&queries, &search, &mut seconds)?);
         }
 
@@ -291,8 +291,8 @@ impl Judge {
     }
 }
 
-/// The whole gallery by inner product with the unquantised features, in the total order.
-fn rank(gallery: &Matrix<f32>, query: &[f32], ids: &[u64]) -> Vec<Hit> {
+/// The whole gallery, features [N, D], by inner product, in the total order.
+pub(crate) fn rank(gallery: &[f32], query: &[f32], ids: &[u64]) -> Vec<Hit> {
     let dot = |x: &[f32]| {
         // Sixteen partial sums, so that the loop becomes vector instructions.
         let mut sums = [0.0f32; 16];
@@ -302,12 +302,8 @@ fn rank(gallery: &Matrix<f32>, query: &[f32], ids: &[u64]) -> Vec<Hit> {
         }
         a_tail.iter().zip(b_tail).map(|(a, b)| a * b).chain(sums).sum::<f32>()
     };
-    let mut hits: Vec<Hit> = gallery
-        .values
-        .chunks_exact(gallery.columns)
-        .zip(ids)
-        .map(|(x, &id)| Hit { id, score: dot(x) + 0.0 })
-        .collect();
+    let mut hits: Vec<Hit> =
+        gallery.chunks_exact(query.len()).zip(ids).map(|(x, &id)| Hit { id, score: dot(x) + 0.0 }).collect();
     hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
     hits
 }

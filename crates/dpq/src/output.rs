@@ -41,6 +41,15 @@ pub(crate) fn progress(n: usize, what: &'static str) -> ProgressBar {
         .with_message(what)
 }
 
+/// The same with lines above it that a message changes; it stays when it is done.
+pub(crate) fn live(n: usize, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg}\n{wide_bar} {pos}/{len} {prefix} eta {eta}")
+        .expect("the template is fixed");
+    ProgressBar::with_draw_target(Some(n as u64), ProgressDrawTarget::stderr())
+        .with_style(style)
+        .with_prefix(what)
+}
+
 /// The most memory this process has held, in bytes, where the system tells (Linux).
 pub(crate) fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

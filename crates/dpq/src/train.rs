@@ -1,22 +1,32 @@
 //! `dpq train`: a data set in, a model out.
+//!
+//! - `epoch`: an epoch as it is kept and shown
+//! - `tensorboard`: the same numbers as event files
+//! - `validation`: retrieval among held-out training images
 
-use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+mod epoch;
+mod tensorboard;
+mod validation;
+
+use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::{fs, io};
 
 use anyhow::{Context, Result, anyhow};
-use dpq_data::{Augment, Dataset, Split};
+use dpq_data::{Augment, Dataset, Split, hold_out};
 use dpq_model::config::AugmentConfig;
-use dpq_model::{BoxError, Device, EpochReport, TrainConfig, TrainSet};
-use serde::{Deserialize, Serialize};
+use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig, TrainSet};
+use serde::Serialize;
 
 use crate::output;
+use epoch::{Epoch, EpochLog};
+use tensorboard::EventFile;
+use validation::HeldOut;
 
 /// Train a network and its codebooks
 ///
-/// Writes model.safetensors, epochs.jsonl (one line an epoch) and a checkpoint into the run folder; `--resume` goes on
-/// from the checkpoint and ends with the same bytes as a run that was never interrupted.
+/// Writes model.safetensors, epochs.jsonl (one line an epoch), TensorBoard's event files and a checkpoint into the run
+/// folder; `--resume` goes on from the checkpoint and ends with the same bytes as a run that was never interrupted.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  dpq train --data datasets/fashion-mnist --out runs/a --preset best --seed 1"
@@ -70,28 +80,51 @@ impl Args {
         if self.resume && !out.join("checkpoint.safetensors").exists() {
             output::note(&format!("no checkpoint in {}, training from the first epoch", out.display()));
         }
-        let bar = output::progress(config.epochs, "epochs");
+        let [rows, held_out] = hold_out(dataset.split(Split::Train), config.validation.images, config.seed)?;
+        let held_out = match held_out[..] {
+            [] => None,
+            _ => Some(HeldOut::read(&dataset, &held_out)?),
+        };
+        let bar = output::live(config.epochs, "epochs");
         let mut log = EpochLog::open(&out.join("epochs.jsonl"), self.resume)?;
-        let rows = dataset.split(Split::Train);
+        let mut events = None;
         let shape = dataset.shape();
-        let mut on_epoch = |report: &EpochReport| {
-            bar.set_position(report.epoch as u64 + 1);
+        let mut on_epoch = |report: &EpochReport, network: &Snapshot<'_>| -> Result<(), BoxError> {
+            let done = report.epoch + 1;
+            let due = done.is_multiple_of(config.validation.every) || done == config.epochs;
+            let epoch = Epoch {
+                report,
+                validation: held_out
+                    .iter()
+                    .filter(|_| due)
+                    .map(|images| images.rank(network))
+                    .next()
+                    .transpose()?,
+                peak_memory_bytes: output::peak_memory_bytes(),
+            };
             if bar.is_hidden() {
-                output::note(&describe(report, config.epochs));
+                output::note(&epoch.line(config.epochs));
             } else {
-                bar.println(describe(report, config.epochs));
+                bar.set_message(epoch.block(config.epochs));
+                bar.set_position(done as u64);
             }
-            log.push(report).map_err(Into::into)
+            // Only now: a run that is refused leaves the files of an earlier one alone.
+            let events = match events.as_mut() {
+                Some(events) => events,
+                None => events.insert(EventFile::create(out, self.resume)?),
+            };
+            events.push(done, &epoch.scalars())?;
+            Ok(log.push(&epoch)?)
         };
         let model = dpq_model::train(
             &config,
             &TrainSet {
                 n_items: rows.len(),
-                labels: &dataset.multi_hot(rows),
+                labels: &dataset.multi_hot(&rows),
                 n_classes: dataset.n_classes(),
                 embeddings: None,
                 image_shape: [shape.channels, shape.height, shape.width],
-                image: &train_image(&dataset, rows, augment(&config)),
+                image: &train_image(&dataset, &rows, augment(&config)),
             },
             self.device,
             out,
@@ -99,7 +132,7 @@ impl Args {
             &AtomicBool::new(false),
             &mut on_epoch,
         )?;
-        bar.finish_and_clear();
+        bar.finish();
 
         let seconds = log.seconds()?;
         let trained = Trained {
@@ -148,20 +181,6 @@ fn augment(config: &TrainConfig) -> Augment {
     Augment { padding, mirror, cutout, cutout_probability }
 }
 
-/// One line for people.
-fn describe(report: &EpochReport, epochs: usize) -> String {
-    let mut line = format!("epoch {:>3} of {epochs}", report.epoch + 1);
-    for (name, loss) in &report.losses {
-        write!(line, "  {name} {loss:.4}").expect("writing to a string");
-    }
-    if let Some(distortion) = report.relative_distortion.last() {
-        let dead: usize = report.usage.iter().map(|level| level.dead).sum();
-        write!(line, "  distortion {distortion:.4}  dead {dead}").expect("writing to a string");
-    }
-    write!(line, "  {:.0} images/s", report.images_per_second).expect("writing to a string");
-    line
-}
-
 fn train_image<'a>(
     dataset: &'a Dataset,
     rows: &'a [u32],
@@ -174,49 +193,4 @@ fn train_image<'a>(
         }
         Ok(())
     }
-}
-
-/// `epochs.jsonl`: one JSON line an epoch, each written as soon as its epoch ends.
-struct EpochLog {
-    path: PathBuf,
-    lines: Vec<String>,
-}
-
-impl EpochLog {
-    /// Starts a log, or goes on with the lines that are there.
-    fn open(path: &Path, resume: bool) -> Result<Self> {
-        let lines = match fs::read_to_string(path) {
-            Ok(text) if resume => text.lines().map(str::to_owned).collect(),
-            Err(error) if resume && error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-            _ => Vec::new(),
-        };
-        Ok(Self { path: path.to_owned(), lines })
-    }
-
-    /// Adds an epoch. Lines of epochs that an interrupted run lost and repeats give way to the new ones.
-    fn push(&mut self, report: &EpochReport) -> Result<()> {
-        self.lines.truncate(report.epoch);
-        self.lines.push(serde_json::to_string(report)?);
-        let text = self.lines.join("\n") + "\n";
-        dpq_file::write_atomic(&self.path, |out| out.write_all(text.as_bytes()))?;
-        Ok(())
-    }
-
-    /// Seconds that all epochs took, those before an interruption included.
-    fn seconds(&self) -> Result<f64> {
-        let seconds = |line: &String| {
-            let Seconds { seconds } = serde_json::from_str(line)
-                .with_context(|| format!("{} is damaged, train without --resume", self.path.display()))?;
-            Ok(seconds)
-        };
-        self.lines.iter().map(seconds).sum()
-    }
-}
-
-/// The part of a line of `epochs.jsonl` that is read again.
-#[derive(Deserialize)]
-struct Seconds {
-    seconds: f64,
 }

@@ -166,6 +166,64 @@ fn a_network_is_trained_and_finds_an_image_by_its_file() {
 }
 
 #[test]
+fn held_out_images_are_ranked_and_change_no_weight() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    let config = String::from_utf8(dpq(dir, "train --print-config --preset paper").stdout).unwrap();
+    let config = config.replace("epochs = 32", "epochs = 4").replace("codewords = 256", "codewords = 4");
+    let train = |out: &str, images: &str, every: &str| {
+        let config = config.replace("images = 0", images).replace("every = 1", every);
+        fs::write(dir.join("c.toml"), config).unwrap();
+        json(dir, &format!("train --data set --out {out} --config c.toml"));
+        let lines = fs::read_to_string(dir.join(out).join("epochs.jsonl")).unwrap();
+        let epochs: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let file = dpq_file::Container::open(&dir.join(out).join("model.safetensors")).unwrap();
+        let weights = |name| (String::from(name), file.section(name).unwrap().bytes.to_vec());
+        let events = fs::read_dir(dir.join(out)).unwrap().filter(|entry| {
+            entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("events.out.tfevents.")
+        });
+        assert_eq!(events.count(), 1);
+        (epochs, file.names().map(weights).collect::<Vec<_>>())
+    };
+    let (epochs, weights) = train("often", "images = 12", "every = 1");
+    let (seldom, other_weights) = train("seldom", "images = 12", "every = 3");
+    assert!(weights == other_weights);
+    assert!(train("never", "images = 0", "every = 1").1 != weights, "fewer images to learn from");
+    let with = |epochs: &[Value]| {
+        epochs.iter().map(|epoch| epoch["validation"]["images"].as_u64()).collect::<Vec<_>>()
+    };
+    assert_eq!(with(&epochs), [Some(12); 4]);
+    assert_eq!(with(&seldom), [None, None, Some(12), Some(12)]);
+
+    // The same images as a gallery of their own, through the files and the index.
+    let set = dpq_data::Dataset::open(&dir.join("set")).unwrap();
+    let [_, held_out] = dpq_data::hold_out(set.split(dpq_data::Split::Train), 12, 1).unwrap();
+    for row in held_out {
+        let path = set.path(row as usize).unwrap();
+        let class = dir.join("held").join(path.parent().unwrap().file_name().unwrap());
+        fs::create_dir_all(&class).unwrap();
+        fs::copy(path, class.join(path.file_name().unwrap())).unwrap();
+    }
+    json(dir, "encode --model often/model.safetensors --images held --out-dir h");
+    json(dir, "index build --codes h/codes.npy --codebook often/model.safetensors --out h.dpq");
+    let each_other = "--queries h/features.npy --query-labels h/labels.npy --gallery-labels h/labels.npy \
+        --query-ids h/ids.npy";
+    let by_bits = json(dir, &format!("eval --index h.dpq {each_other}"));
+    let features = json(dir, &format!("eval --gallery-features h/features.npy {each_other}"));
+    let found = &epochs[3]["validation"];
+    assert_eq!(found["map_rule"], by_bits["map_rule"]["text"]);
+    let close = |found: &Value, expected: &Value| {
+        let (found, expected) = (found.as_f64().unwrap(), expected.as_f64().unwrap());
+        assert!((found - expected).abs() < 1e-9, "{found} {expected}");
+    };
+    for bits in ["8", "16", "24", "32"] {
+        close(&found["map_by_bits"][bits], &by_bits["by_bits"][bits]["map"]);
+    }
+    close(&found["map_features"], &features["features"]["map"]);
+}
+
+#[test]
 fn hits_are_written_as_numpy_arrays_and_filters_hold() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();

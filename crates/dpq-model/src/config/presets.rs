@@ -7,7 +7,7 @@ use dpq_codebook::Assignment;
 
 use super::{
     AugmentConfig, Backbone, LossConfig, Margins, Method, NetworkConfig, OptimizerConfig, QuantizerConfig,
-    RateSchedule, Schedule, Sharing, StageOrder, Start, TrainConfig,
+    RateSchedule, Schedule, Sharing, StageOrder, Start, TrainConfig, ValidationConfig,
 };
 use crate::Error;
 
@@ -77,6 +77,7 @@ impl TrainConfig {
             },
             codebook_optimizer: adam(1e-3),
             augment: AugmentConfig { padding: 2, mirror: true, cutout: 8, cutout_probability: 0.5 },
+            validation: ValidationConfig { images: 0, every: 1 },
         }
     }
 

@@ -73,7 +73,7 @@ pub(crate) fn run_on(device: Device, config: &TrainConfig, out: &Path, run: Run<
     };
     let stop = AtomicBool::new(false);
     let mut epochs = 0;
-    train(config, &data, device, out, run.resume, &stop, &mut |report| {
+    train(config, &data, device, out, run.resume, &stop, &mut |report, _| {
         epochs += 1;
         stop.store(run.stop_after == Some(epochs), Ordering::Relaxed);
         (run.on_epoch)(report);

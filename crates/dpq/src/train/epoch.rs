@@ -1,0 +1,235 @@
+//! An epoch as it is kept and shown: a line of `epochs.jsonl`, numbers for TensorBoard, text for people.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use anyhow::{Context, Result};
+use dpq_model::{CodewordUsage, EpochReport};
+use serde::{Deserialize, Serialize};
+
+use super::validation::Validation;
+
+/// An epoch that is done.
+#[derive(Serialize)]
+pub(super) struct Epoch<'a> {
+    #[serde(flatten)]
+    pub(super) report: &'a EpochReport,
+    /// Where the epoch ended with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) validation: Option<Validation>,
+    /// The most memory that the process has held so far.
+    pub(super) peak_memory_bytes: Option<u64>,
+}
+
+impl Epoch<'_> {
+    /// Numbers by name, as TensorBoard groups them.
+    pub(super) fn scalars(&self) -> Vec<(String, f64)> {
+        let report = self.report;
+        let mut scalars = vec![
+            ("rate".to_owned(), report.rate),
+            ("images_per_second".to_owned(), report.images_per_second),
+            ("revived".to_owned(), report.revived as f64),
+        ];
+        scalars.extend(report.losses.iter().map(|(name, &loss)| (format!("loss/{name}"), loss)));
+        for (level, usage) in report.usage.iter().enumerate() {
+            let bits = 8 * (level + 1);
+            scalars.push((format!("distortion/{bits}_bits"), report.relative_distortion[level]));
+            scalars.push((format!("perplexity/{bits}_bits"), usage.perplexity));
+            scalars.push((format!("dead/{bits}_bits"), usage.dead as f64));
+        }
+        if let Some(validation) = &self.validation {
+            let by_bits = validation.map_by_bits.iter();
+            scalars.extend(by_bits.map(|(bits, &map)| (format!("validation_map/{bits}_bits"), map)));
+            scalars.push(("validation_map/features".to_owned(), validation.map_features));
+        }
+        scalars
+    }
+
+    /// One line. Where there is a number for each code length, they stand between slashes.
+    pub(super) fn line(&self, n_epochs: usize) -> String {
+        let report = self.report;
+        let mut line = format!("epoch {:>3} of {n_epochs}", report.epoch + 1);
+        let mut add = |text: String| write!(line, "  {text}").expect("writing to a string");
+        report.losses.iter().for_each(|(name, loss)| add(format!("{name} {loss:.4}")));
+        for (name, values) in self.by_length() {
+            add(format!("{name} {}", values.join("/")));
+        }
+        if let Some(validation) = &self.validation {
+            add(format!("unquantised {:.4}", validation.map_features));
+        }
+        add(format!("{:.0} images/s", report.images_per_second));
+        line
+    }
+
+    /// Several lines, with a table by code length.
+    pub(super) fn block(&self, n_epochs: usize) -> String {
+        let report = self.report;
+        let mut block = format!(
+            "epoch {} of {n_epochs}   rate {:.1e}   {:.0} images/s   {:.0} s an epoch\n",
+            report.epoch + 1,
+            report.rate,
+            report.images_per_second,
+            report.seconds
+        );
+        let losses: Vec<_> = report.losses.iter().map(|(name, loss)| format!("{name} {loss:.4}")).collect();
+        block += &losses.join("   ");
+        let rows = self.by_length();
+        if !rows.is_empty() {
+            let bits = (1..=report.usage.len()).map(|level| format!("{} bits", 8 * level)).collect();
+            for (name, values) in [("", bits)].into_iter().chain(rows) {
+                write!(block, "\n{name:<14}").expect("writing to a string");
+                values.iter().for_each(|value| write!(block, " {value:>8}").expect("writing to a string"));
+            }
+        }
+        if let Some(validation) = &self.validation {
+            write!(block, "\nvalidation mAP of unquantised features {:.4}", validation.map_features)
+                .expect("writing to a string");
+        }
+        block
+    }
+
+    /// What there is a number of for each code length.
+    fn by_length(&self) -> Vec<(&'static str, Vec<String>)> {
+        let report = self.report;
+        if report.usage.is_empty() {
+            return Vec::new();
+        }
+        let usage = |text: fn(&CodewordUsage) -> String| report.usage.iter().map(text).collect();
+        let mut rows = vec![
+            ("distortion", report.relative_distortion.iter().map(|x| format!("{x:.4}")).collect()),
+            ("perplexity", usage(|level| format!("{:.0}", level.perplexity))),
+            ("dead", usage(|level| level.dead.to_string())),
+        ];
+        if let Some(validation) = &self.validation {
+            let map = validation.map_by_bits.values().map(|map| format!("{map:.4}")).collect();
+            rows.push(("validation mAP", map));
+        }
+        rows
+    }
+}
+
+/// `epochs.jsonl`: one JSON line an epoch, each written as soon as its epoch ends.
+pub(super) struct EpochLog {
+    path: PathBuf,
+    lines: Vec<String>,
+}
+
+impl EpochLog {
+    /// Starts a log, or goes on with the lines that are there.
+    pub(super) fn open(path: &Path, resume: bool) -> Result<Self> {
+        let lines = match fs::read_to_string(path) {
+            Ok(text) if resume => text.lines().map(str::to_owned).collect(),
+            Err(error) if resume && error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+            _ => Vec::new(),
+        };
+        Ok(Self { path: path.to_owned(), lines })
+    }
+
+    /// Adds an epoch. Lines of epochs that an interrupted run lost and repeats give way to the new ones.
+    pub(super) fn push(&mut self, epoch: &Epoch<'_>) -> Result<()> {
+        self.lines.truncate(epoch.report.epoch);
+        self.lines.push(serde_json::to_string(epoch)?);
+        let text = self.lines.join("\n") + "\n";
+        dpq_file::write_atomic(&self.path, |out| out.write_all(text.as_bytes()))?;
+        Ok(())
+    }
+
+    /// Seconds that all epochs took, those before an interruption included.
+    pub(super) fn seconds(&self) -> Result<f64> {
+        let seconds = |line: &String| {
+            let Seconds { seconds } = serde_json::from_str(line)
+                .with_context(|| format!("{} is damaged, train without --resume", self.path.display()))?;
+            Ok(seconds)
+        };
+        self.lines.iter().map(seconds).sum()
+    }
+}
+
+/// The part of a line of `epochs.jsonl` that is read again.
+#[derive(Deserialize)]
+struct Seconds {
+    seconds: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use expect_test::expect;
+
+    use super::*;
+
+    fn report(levels: usize) -> EpochReport {
+        EpochReport {
+            epoch: 11,
+            losses: BTreeMap::from([("classification".to_owned(), 0.3784), ("margin".to_owned(), 0.04211)]),
+            images_per_second: 1043.4,
+            seconds: 4.8,
+            rate: 9.76e-4,
+            relative_distortion: (1..=levels).map(|level| 0.1 / level as f64).collect(),
+            usage: vec![CodewordUsage { used: 253, perplexity: 201.4, dead: 3 }; levels],
+            revived: 0,
+        }
+    }
+
+    #[test]
+    fn an_epoch_is_a_line_or_a_block() {
+        let validation = |by_bits: &[(usize, f64)]| {
+            let map_by_bits = by_bits.iter().copied().collect();
+            Some(Validation { map_rule: String::new(), images: 500, map_by_bits, map_features: 0.8512 })
+        };
+        let (none, two) = (report(0), report(2));
+        let epochs = [
+            Epoch { report: &none, validation: None, peak_memory_bytes: None },
+            Epoch { report: &none, validation: validation(&[]), peak_memory_bytes: None },
+            Epoch {
+                report: &two,
+                validation: validation(&[(8, 0.8123), (16, 0.85)]),
+                peak_memory_bytes: None,
+            },
+        ];
+        let lines = epochs.each_ref().map(|epoch| epoch.line(96)).join("\n");
+        expect![[r#"
+            epoch  12 of 96  classification 0.3784  margin 0.0421  1043 images/s
+            epoch  12 of 96  classification 0.3784  margin 0.0421  unquantised 0.8512  1043 images/s
+            epoch  12 of 96  classification 0.3784  margin 0.0421  distortion 0.1000/0.0500  perplexity 201/201  dead 3/3  validation mAP 0.8123/0.8500  unquantised 0.8512  1043 images/s"#]].assert_eq(&lines);
+        let blocks = epochs.each_ref().map(|epoch| epoch.block(96)).join("\n\n");
+        expect![[r#"
+            epoch 12 of 96   rate 9.8e-4   1043 images/s   5 s an epoch
+            classification 0.3784   margin 0.0421
+
+            epoch 12 of 96   rate 9.8e-4   1043 images/s   5 s an epoch
+            classification 0.3784   margin 0.0421
+            validation mAP of unquantised features 0.8512
+
+            epoch 12 of 96   rate 9.8e-4   1043 images/s   5 s an epoch
+            classification 0.3784   margin 0.0421
+                             8 bits  16 bits
+            distortion       0.1000   0.0500
+            perplexity          201      201
+            dead                  3        3
+            validation mAP   0.8123   0.8500
+            validation mAP of unquantised features 0.8512"#]]
+        .assert_eq(&blocks);
+        let scalars = epochs[2].scalars().into_iter().map(|(name, value)| format!("{name} {value}"));
+        expect![[r#"
+            rate 0.000976
+            images_per_second 1043.4
+            revived 0
+            loss/classification 0.3784
+            loss/margin 0.04211
+            distortion/8_bits 0.1
+            perplexity/8_bits 201.4
+            dead/8_bits 3
+            distortion/16_bits 0.05
+            perplexity/16_bits 201.4
+            dead/16_bits 3
+            validation_map/8_bits 0.8123
+            validation_map/16_bits 0.85
+            validation_map/features 0.8512"#]]
+        .assert_eq(&scalars.collect::<Vec<_>>().join("\n"));
+    }
+}

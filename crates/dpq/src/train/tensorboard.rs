@@ -1,0 +1,242 @@
+//! TensorBoard's event files, as far as numbers over epochs need them.
+//!
+//! A file is a sequence of records (TFRecord): the length of the data, its checksum, the data, their checksum. The data are
+//! protocol buffers: `Event { wall_time = 1, step = 2, file_version = 3, summary = 5 }`, `Summary { value = 1 }`,
+//! `Value { tag = 1, simple_value = 2 }`.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+
+/// How the names of event files begin. What follows is when the file was begun, so that names ascend as TensorBoard expects.
+const PREFIX: &str = "events.out.tfevents.";
+
+/// An event file that grows.
+pub(super) struct EventFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl EventFile {
+    /// Begins a file in the folder of a run. Files of an earlier run are removed unless this one goes on from it.
+    pub(super) fn create(dir: &Path, resume: bool) -> Result<Self> {
+        if !resume {
+            for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+                let path = entry?.path();
+                if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX)) {
+                    fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
+                }
+            }
+        }
+        let seconds = wall_time();
+        let path = dir.join(format!("{PREFIX}{seconds:.6}.dpq"));
+        let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        let mut events = Self { path, file };
+        let mut event = double(1, seconds);
+        event.extend(bytes(3, b"brain.Event:2"));
+        events.write(&event)?;
+        Ok(events)
+    }
+
+    /// Adds numbers by name at a step.
+    pub(super) fn push(&mut self, step: usize, scalars: &[(String, f64)]) -> Result<()> {
+        let values = scalars.iter().flat_map(|(tag, value)| {
+            let mut message = bytes(1, tag.as_bytes());
+            message.extend(float(2, *value as f32));
+            bytes(1, &message)
+        });
+        let mut event = double(1, wall_time());
+        event.extend(key(2, VARINT));
+        event.extend(varint(step as u64));
+        event.extend(bytes(5, &values.collect::<Vec<_>>()));
+        self.write(&event)
+    }
+
+    /// Writes a record at once, so that a reader does not meet half of one.
+    fn write(&mut self, data: &[u8]) -> Result<()> {
+        let length = (data.len() as u64).to_le_bytes();
+        let mut record = length.to_vec();
+        record.extend(masked_crc(&length).to_le_bytes());
+        record.extend(data);
+        record.extend(masked_crc(data).to_le_bytes());
+        self.file.write_all(&record).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+/// Seconds since 1970.
+fn wall_time() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// A checksum as records have it: turned and moved, lest data that hold checksums meet their own.
+fn masked_crc(bytes: &[u8]) -> u32 {
+    dpq_file::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+const VARINT: u8 = 0;
+const DOUBLE: u8 = 1;
+const BYTES: u8 = 2;
+const FLOAT: u8 = 5;
+
+/// What stands before a field's value: its number, below 16, and how the value is written.
+fn key(field: u8, kind: u8) -> [u8; 1] {
+    [field << 3 | kind]
+}
+
+/// Seven bits a byte, the lowest first.
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+    out
+}
+
+fn double(field: u8, value: f64) -> Vec<u8> {
+    [&key(field, DOUBLE)[..], &value.to_le_bytes()].concat()
+}
+
+fn float(field: u8, value: f32) -> Vec<u8> {
+    [&key(field, FLOAT)[..], &value.to_le_bytes()].concat()
+}
+
+fn bytes(field: u8, value: &[u8]) -> Vec<u8> {
+    [&key(field, BYTES)[..], &varint(value.len() as u64), value].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A field's value, as any reader of protocol buffers sees it.
+    #[derive(Debug, PartialEq)]
+    enum Field {
+        Int(u64),
+        Fixed64([u8; 8]),
+        Bytes(Vec<u8>),
+        Fixed32([u8; 4]),
+    }
+
+    fn take(input: &mut &[u8], n: usize) -> Vec<u8> {
+        let (head, rest) = input.split_at(n);
+        *input = rest;
+        head.to_vec()
+    }
+
+    fn read_varint(input: &mut &[u8]) -> u64 {
+        let mut value = 0;
+        for place in 0.. {
+            let byte = take(input, 1)[0];
+            value += u64::from(byte % 128) * 128u64.pow(place);
+            if byte < 128 {
+                break;
+            }
+        }
+        value
+    }
+
+    fn message(mut input: &[u8]) -> Vec<(u64, Field)> {
+        let mut fields = Vec::new();
+        while !input.is_empty() {
+            let key = read_varint(&mut input);
+            let value = match key % 8 {
+                0 => Field::Int(read_varint(&mut input)),
+                1 => Field::Fixed64(take(&mut input, 8).try_into().unwrap()),
+                2 => {
+                    let n = read_varint(&mut input);
+                    Field::Bytes(take(&mut input, n as usize))
+                }
+                5 => Field::Fixed32(take(&mut input, 4).try_into().unwrap()),
+                kind => panic!("no field is written as {kind}"),
+            };
+            fields.push((key / 8, value));
+        }
+        fields
+    }
+
+    /// CRC32C bit by bit, and the mask from its definition.
+    fn slow_masked_crc(bytes: &[u8]) -> u32 {
+        let mut crc = !0u32;
+        for &byte in bytes {
+            crc ^= u32::from(byte);
+            for _ in 0..8 {
+                crc = if crc % 2 == 1 { (crc / 2) ^ 0x82f6_3b78 } else { crc / 2 };
+            }
+        }
+        let crc = !crc;
+        (crc / 0x8000 + crc % 0x8000 * 0x2_0000).wrapping_add(0xa282_ead8)
+    }
+
+    fn records(mut input: &[u8]) -> Vec<Vec<u8>> {
+        let mut records = Vec::new();
+        while !input.is_empty() {
+            let length = take(&mut input, 8);
+            assert_eq!(take(&mut input, 4), slow_masked_crc(&length).to_le_bytes());
+            let data = take(&mut input, u64::from_le_bytes(length.try_into().unwrap()) as usize);
+            assert_eq!(take(&mut input, 4), slow_masked_crc(&data).to_le_bytes());
+            records.push(data);
+        }
+        records
+    }
+
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        let mut paths: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    }
+
+    #[test]
+    fn another_reader_finds_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = wall_time();
+        let mut events = EventFile::create(dir.path(), false).unwrap();
+        events.push(0, &[("loss/margin".to_owned(), 0.5)]).unwrap();
+        let long = "a".repeat(200);
+        events.push(300, &[(long.clone(), -1e-3), ("b".to_owned(), f64::from(f32::MAX))]).unwrap();
+
+        let [path] = &files(dir.path())[..] else { panic!("one file") };
+        let records = records(&fs::read(path).unwrap());
+        assert_eq!(records.len(), 3);
+        let mut found = Vec::new();
+        for (i, record) in records.iter().enumerate() {
+            let fields = message(record);
+            let (1, Field::Fixed64(time)) = &fields[0] else { panic!("{fields:?}") };
+            assert!((before..before + 60.0).contains(&f64::from_le_bytes(*time)));
+            if i == 0 {
+                assert_eq!(fields[1..], [(3, Field::Bytes(b"brain.Event:2".to_vec()))]);
+                continue;
+            }
+            let [(2, Field::Int(step)), (5, Field::Bytes(summary))] = &fields[1..] else {
+                panic!("{fields:?}")
+            };
+            for (field, value) in message(summary) {
+                let (1, Field::Bytes(value)) = (field, value) else { panic!("a summary has values") };
+                let value = message(&value);
+                let [(1, Field::Bytes(tag)), (2, Field::Fixed32(number))] = &value[..] else {
+                    panic!("{value:?}")
+                };
+                let tag = String::from_utf8(tag.clone()).unwrap();
+                found.push((*step, tag, f32::from_le_bytes(*number)));
+            }
+        }
+        let expected =
+            [(0, "loss/margin".to_owned(), 0.5), (300, long, -1e-3), (300, "b".to_owned(), f32::MAX)];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_run_that_goes_on_adds_a_file_and_a_new_one_removes_the_old() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("model.safetensors"), "").unwrap();
+        EventFile::create(dir.path(), false).unwrap();
+        EventFile::create(dir.path(), true).unwrap();
+        assert_eq!(files(dir.path()).len(), 3);
+        EventFile::create(dir.path(), false).unwrap();
+        assert_eq!(files(dir.path()).len(), 2);
+    }
+}
