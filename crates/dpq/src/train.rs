@@ -87,25 +87,21 @@ impl Args {
         };
         let bar = output::live(config.epochs, "epochs");
         let mut log = EpochLog::open(&out.join("epochs.jsonl"), self.resume)?;
-        let mut events = None;
+        let (mut events, mut latest) = (None, None);
         let shape = dataset.shape();
         let mut on_epoch = |report: &EpochReport, network: &Snapshot<'_>| -> Result<(), BoxError> {
             let done = report.epoch + 1;
             let due = done.is_multiple_of(config.validation.every) || done == config.epochs;
-            let epoch = Epoch {
-                report,
-                validation: held_out
-                    .iter()
-                    .filter(|_| due)
-                    .map(|images| images.rank(network))
-                    .next()
-                    .transpose()?,
-                peak_memory_bytes: output::peak_memory_bytes(),
+            let validation = match &held_out {
+                Some(images) if due => Some(images.rank(network)?),
+                _ => None,
             };
+            latest = validation.clone().or(latest.take());
+            let epoch = Epoch { report, validation, peak_memory_bytes: output::peak_memory_bytes() };
             if bar.is_hidden() {
                 output::note(&epoch.line(config.epochs));
             } else {
-                bar.set_message(epoch.block(config.epochs));
+                bar.set_message(epoch.block(config.epochs, latest.as_ref()));
                 bar.set_position(done as u64);
             }
             // Only now: a run that is refused leaves the files of an earlier one alone.

@@ -52,7 +52,7 @@ impl Epoch<'_> {
         let mut line = format!("epoch {:>3} of {n_epochs}", report.epoch + 1);
         let mut add = |text: String| write!(line, "  {text}").expect("writing to a string");
         report.losses.iter().for_each(|(name, loss)| add(format!("{name} {loss:.4}")));
-        for (name, values) in self.by_length() {
+        for (name, values) in self.by_length(self.validation.as_ref()) {
             add(format!("{name} {}", values.join("/")));
         }
         if let Some(validation) = &self.validation {
@@ -62,8 +62,8 @@ impl Epoch<'_> {
         line
     }
 
-    /// Several lines, with a table by code length.
-    pub(super) fn block(&self, n_epochs: usize) -> String {
+    /// Several lines, with a table by code length. `latest` is the latest validation, of this epoch or an earlier one.
+    pub(super) fn block(&self, n_epochs: usize, latest: Option<&Validation>) -> String {
         let report = self.report;
         let mut block = format!(
             "epoch {} of {n_epochs}   rate {:.1e}   {:.0} images/s   {:.0} s an epoch\n",
@@ -74,7 +74,7 @@ impl Epoch<'_> {
         );
         let losses: Vec<_> = report.losses.iter().map(|(name, loss)| format!("{name} {loss:.4}")).collect();
         block += &losses.join("   ");
-        let rows = self.by_length();
+        let rows = self.by_length(latest);
         if !rows.is_empty() {
             let bits = (1..=report.usage.len()).map(|level| format!("{} bits", 8 * level)).collect();
             for (name, values) in [("", bits)].into_iter().chain(rows) {
@@ -82,7 +82,7 @@ impl Epoch<'_> {
                 values.iter().for_each(|value| write!(block, " {value:>8}").expect("writing to a string"));
             }
         }
-        if let Some(validation) = &self.validation {
+        if let Some(validation) = latest {
             write!(block, "\nvalidation mAP of unquantised features {:.4}", validation.map_features)
                 .expect("writing to a string");
         }
@@ -90,7 +90,7 @@ impl Epoch<'_> {
     }
 
     /// What there is a number of for each code length.
-    fn by_length(&self) -> Vec<(&'static str, Vec<String>)> {
+    fn by_length(&self, validation: Option<&Validation>) -> Vec<(&'static str, Vec<String>)> {
         let report = self.report;
         if report.usage.is_empty() {
             return Vec::new();
@@ -101,7 +101,7 @@ impl Epoch<'_> {
             ("perplexity", usage(|level| format!("{:.0}", level.perplexity))),
             ("dead", usage(|level| level.dead.to_string())),
         ];
-        if let Some(validation) = &self.validation {
+        if let Some(validation) = validation {
             let map = validation.map_by_bits.values().map(|map| format!("{map:.4}")).collect();
             rows.push(("validation mAP", map));
         }
@@ -196,7 +196,7 @@ mod tests {
             epoch  12 of 96  classification 0.3784  margin 0.0421  1043 images/s
             epoch  12 of 96  classification 0.3784  margin 0.0421  unquantised 0.8512  1043 images/s
             epoch  12 of 96  classification 0.3784  margin 0.0421  distortion 0.1000/0.0500  perplexity 201/201  dead 3/3  validation mAP 0.8123/0.8500  unquantised 0.8512  1043 images/s"#]].assert_eq(&lines);
-        let blocks = epochs.each_ref().map(|epoch| epoch.block(96)).join("\n\n");
+        let blocks = epochs.each_ref().map(|epoch| epoch.block(96, epoch.validation.as_ref())).join("\n\n");
         expect![[r#"
             epoch 12 of 96   rate 9.8e-4   1043 images/s   5 s an epoch
             classification 0.3784   margin 0.0421
