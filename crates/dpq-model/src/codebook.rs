@@ -26,8 +26,8 @@ pub(crate) fn shapes(config: &TrainConfig) -> BTreeMap<&'static str, Vec<usize>>
     }
 }
 
-/// Codebooks as the authors' code starts them, and scales as their code for Deep Recurrent Quantization does: normal numbers
-/// of deviation 0.01.
+/// Codebooks as the authors' code starts them, and scales as their code for Deep Recurrent Quantization does: normal
+/// numbers of deviation 0.01.
 pub(crate) fn random(config: &TrainConfig, device: &Device) -> Result<Variables, Error> {
     let mut rng = rng(config.seed, Stream::Codebooks);
     let mut draw = |n: usize| (0..n).map(|_| (0.01 * normal(&mut rng)) as f32).collect::<Vec<_>>();
@@ -101,8 +101,8 @@ pub(crate) fn codebooks(config: &TrainConfig, variables: &Variables) -> Result<C
     Ok(Codebooks::new(values, quantizer.levels, quantizer.codewords, dim, quantizer.assignment)?)
 }
 
-/// Moves codewords that no item has to where items are, and returns how many: each to the residual that enters its level
-/// of an item drawn at random, a shared one to the item's feature.
+/// Moves codewords that no item has to where items are, and returns how many: each to the residual that enters its
+/// level of an item drawn at random, a shared one to the item's feature.
 ///
 /// Source: SoundStream (Zeghidour et al. 2021), which replaces rarely used codewords with inputs of a batch. What the
 /// optimiser remembers of the codeword stays: it fades within a few steps.
@@ -185,8 +185,8 @@ mod tests {
         let scales = variables["scales"].to_vec1::<f32>().unwrap();
         // The features' mean square is (16 + 4) / 2.
         assert!((scales[0] - (1.0f32 / 10.0).sqrt()).abs() < 1e-6, "{scales:?}");
-        // At that scale codewords are 3 / √10 long. They leave 1 − 3 / √10 of a residual forwards; for one backwards the
-        // codeword of the other axis is nearer, and leaves the square 1 + 0.9.
+        // At that scale codewords are 3 / √10 long. They leave 1 − 3 / √10 of a residual forwards; for one backwards
+        // the codeword of the other axis is nearer, and leaves the square 1 + 0.9.
         let share = ((1.0 - 0.9f32.sqrt()).powi(2) + 1.9) / 20.0;
         assert!((scales[1] - share.sqrt()).abs() < 1e-6, "{scales:?}");
     }

@@ -118,8 +118,8 @@ pub struct QuantizerConfig {
     pub start: Start,
     /// Rounds of residual k-means, at most.
     pub kmeans_iterations: usize,
-    /// Whether codewords that no image of an epoch had move to where features are; after all epochs but the last. Residual
-    /// k-means does so by itself.
+    /// Whether codewords that no image of an epoch had move to where features are; after all epochs but the last.
+    /// Residual k-means does so by itself.
     pub revive: bool,
 }
 
@@ -143,8 +143,8 @@ pub enum Start {
     ResidualKmeans,
 }
 
-/// The weights of L = margin · L_S + λ · L_C + τ · (soft · L_soft + μ · L_hard + ν · L_match). A weight of 0 leaves its term
-/// out.
+/// The weights of L = margin · L_S + λ · L_C + τ · (soft · L_soft + μ · L_hard + ν · L_match). A weight of 0 leaves
+/// its term out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossConfig {
@@ -236,8 +236,8 @@ pub struct AugmentConfig {
     pub cutout_probability: f32,
 }
 
-/// Training images that nothing learns from, to be ranked while training goes on. What comes of it decides nothing: the last
-/// epoch is the model.
+/// Training images that nothing learns from, to be ranked while training goes on. What comes of it decides nothing:
+/// the last epoch is the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationConfig {

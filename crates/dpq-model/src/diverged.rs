@@ -11,8 +11,8 @@ use crate::checkpoint::State;
 /// The file, beside the checkpoint.
 pub(crate) const DUMP: &str = "diverged.json";
 
-/// Writes down where a run stands, and returns the error that says so: [`Error::Diverged`], or what kept it from writing.
-/// `losses` are those of the last step, by name.
+/// Writes down where a run stands, and returns the error that says so: [`Error::Diverged`], or what kept it from
+/// writing. `losses` are those of the last step, by name.
 pub(crate) fn diverged(
     state: &State,
     (epoch, step): (usize, usize),

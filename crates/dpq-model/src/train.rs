@@ -52,8 +52,8 @@ pub type OnEpoch<'a> = dyn FnMut(&EpochReport, &Snapshot<'_>) -> Result<(), BoxE
 /// afresh. Setting `stop` ends the run before its next step.
 ///
 /// # Errors
-/// [`Error::Invalid`] if configuration, data or device cannot be used, [`Error::Diverged`] if a loss or a parameter is no longer finite,
-/// [`Error::Interrupted`] if `stop` was set, and what reading images or writing files gives.
+/// [`Error::Invalid`] if configuration, data or device cannot be used, [`Error::Diverged`] if a loss or a parameter
+/// is no longer finite, [`Error::Interrupted`] if `stop` was set, and what reading images or writing files gives.
 pub fn train(
     config: &TrainConfig,
     data: &TrainSet<'_>,
@@ -171,11 +171,10 @@ pub fn train(
             }
         }
 
+        let images_per_second = data.n_items as f64 / start.elapsed().as_secs_f64();
         if state.first_not_finite()?.is_some() {
             return Err(diverged(&state, (epoch, n_steps - 1), &losses, &checkpoint));
         }
-
-        let images_per_second = data.n_items as f64 / start.elapsed().as_secs_f64();
         state.epoch = epoch + 1;
         if state.codebook.is_empty() && state.epoch == config.epochs {
             // Two-step training: codebooks of the features as they are in the end.

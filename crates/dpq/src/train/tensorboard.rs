@@ -1,8 +1,8 @@
 //! TensorBoard's event files, as far as numbers over epochs need them.
 //!
-//! A file is a sequence of records (TFRecord): the length of the data, its checksum, the data, their checksum. The data are
-//! protocol buffers: `Event { wall_time = 1, step = 2, file_version = 3, summary = 5 }`, `Summary { value = 1 }`,
-//! `Value { tag = 1, simple_value = 2 }`.
+//! A file is a sequence of records (TFRecord): the length of the data, its checksum, the data, their checksum. The
+//! data are protocol buffers: `Event { wall_time = 1, step = 2, file_version = 3, summary = 5 }`,
+//! `Summary { value = 1 }`, `Value { tag = 1, simple_value = 2 }`.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,7 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-/// How the names of event files begin. What follows is when the file was begun, so that names ascend as TensorBoard expects.
+/// How the names of event files begin. What follows is when the file was begun, so that names ascend as TensorBoard
+/// expects.
 const PREFIX: &str = "events.out.tfevents.";
 
 /// An event file that grows.
