@@ -6,8 +6,8 @@ use crate::cifar;
 use crate::collage::Collages;
 use crate::labels::Labels;
 use crate::manifest::{DataFile, IdxPart, Images, Manifest};
-use crate::split::{Protocol, Splits};
-use crate::{Error, ImageShape, Split, parse_cifar, parse_idx, read_image};
+use crate::split::Splits;
+use crate::{Error, ImageShape, Protocol, Split, parse_cifar, parse_idx, read_image};
 
 /// Images, the classes of each, and splits. Rows count from 0 and are the images' ids.
 #[derive(Debug)]
@@ -37,8 +37,26 @@ impl Dataset {
     /// [`Error::File`] names a file that is damaged, [`Error::Split`] says why the splits cannot be.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let path = dir.join("dataset.toml");
+        Self::from_manifest(dir, &path, Manifest::read(&path)?)
+    }
+
+    /// Opens a data set folder whose splits are nowhere yet, and draws them as `protocol` says instead of `[protocol]`.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::open`], and [`Error::File`] if the splits are there.
+    pub fn open_drawn(dir: &Path, protocol: Protocol) -> Result<Self, Error> {
+        let path = dir.join("dataset.toml");
         let manifest = Manifest::read(&path)?;
-        let shape = manifest.shape.check(&path)?;
+        if manifest.splits.is_some() || matches!(manifest.images, Images::Lists(_) | Images::Collage { .. }) {
+            let reason = "names its splits already, expected a data set whose splits are still to be drawn";
+            return Err(Error::file(path, reason));
+        }
+        Self::from_manifest(dir, &path, Manifest { protocol: Some(protocol), ..manifest })
+    }
+
+    /// Opens the data set that the file `path` in the folder `dir` describes.
+    fn from_manifest(dir: &Path, path: &Path, manifest: Manifest) -> Result<Self, Error> {
+        let shape = manifest.shape.check(path)?;
         let classes = manifest.classes;
         let (mut dataset, own_splits) = match &manifest.images {
             Images::Idx { parts } => (Self::from_idx(dir, shape, parts, classes)?, None),
@@ -46,17 +64,17 @@ impl Dataset {
                 (Self::from_cifar(dir, shape, archive, members, label_bytes.get().into(), classes)?, None)
             }
             Images::Folder { path: images } => {
-                (Self::from_folder(&dir.join(images), shape)?.with_classes(classes, &path)?, None)
+                (Self::from_folder(&dir.join(images), shape)?.with_classes(classes, path)?, None)
             }
             Images::List { path: list, root, labels } => {
                 let list = dir.join(list);
                 let root = root.as_ref().map(|root| dir.join(root));
                 let root = root.as_deref().or(list.parent()).unwrap_or(dir);
-                (Self::read_list(&list, root, shape, *labels)?.with_classes(classes, &path)?, None)
+                (Self::read_list(&list, root, shape, *labels)?.with_classes(classes, path)?, None)
             }
             Images::Lists(lists) => {
                 let (dataset, splits) = Self::read_lists(dir, lists, shape, manifest.train_in_gallery)?;
-                (dataset.with_classes(classes, &path)?, Some(splits))
+                (dataset.with_classes(classes, path)?, Some(splits))
             }
             Images::Collage { source, train, query, gallery, seed } => {
                 let (dataset, splits) =
@@ -69,8 +87,8 @@ impl Dataset {
             (Some(splits), None, None) => splits,
             (None, Some(files), _) => [files.query.read_rows(dir)?, files.train.read_rows(dir)?],
             (None, None, Some(protocol)) => {
-                if let Protocol::PerClass { .. } = protocol {
-                    dataset.check_single_labels(&path)?;
+                if protocol.per_class {
+                    dataset.check_single_labels(path)?;
                 }
                 protocol.draw(&dataset.labels, &dataset.class_names)?
             }
@@ -170,13 +188,13 @@ impl Dataset {
         seed: u64,
     ) -> Result<(Self, [Vec<u32>; 2]), Error> {
         let manifest = dir.join("dataset.toml");
-        // The sum of its dataset.toml names the source as a whole, since the sums of its files are in there.
-        source.read(dir)?;
         let path = dir.join(&source.file);
-        if let Images::Collage { .. } = Manifest::read(&path)?.images {
+        // The sum of its dataset.toml names the source as a whole, since the sums of its files are in there.
+        let source = Manifest::parse(&path, source.read(dir)?)?;
+        if let Images::Collage { .. } = source.images {
             return Err(Error::file(path, "collages, expected images of one class each to make collages of"));
         }
-        let source = Self::open(path.parent().unwrap_or(dir))?;
+        let source = Self::from_manifest(path.parent().unwrap_or(dir), &path, source)?;
         let names = source.class_names.clone();
         let (collages, labels) =
             Collages::draw(source, counts, seed).map_err(|reason| Error::file(&path, reason))?;

@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use image::imageops::FilterType;
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbaImage};
 
 use crate::Error;
 
@@ -58,16 +59,26 @@ pub fn read_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, Error> {
     let image =
         decode(BufReader::new(file)).map_err(|source| Error::Image { path: path.to_owned(), source })?;
     let (width, height) = (shape.width as u32, shape.height as u32);
-    let image = if (image.width(), image.height()) == (width, height) {
-        image
-    } else {
-        image.resize_exact(width, height, FilterType::CatmullRom)
-    };
+    let image =
+        if (image.width(), image.height()) == (width, height) { image } else { resize(image, width, height) };
     if shape.channels == 1 {
         return Ok(image.into_luma8().into_raw());
     }
     let pixels = image.into_rgb8().into_raw();
     Ok((0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect())
+}
+
+fn resize(image: DynamicImage, width: u32, height: u32) -> DynamicImage {
+    let image = image.into_rgba8();
+    let from = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x4)
+        .expect("an image has four bytes a pixel");
+    let mut to = Image::new(width, height, PixelType::U8x4);
+    // Transparency is dropped, so it does not weigh the colours either.
+    let filter = ResizeAlg::Convolution(FilterType::CatmullRom);
+    let options = ResizeOptions::new().resize_alg(filter).use_alpha(false);
+    Resizer::new().resize(&from, &mut to, &options).expect("both images are of one kind");
+    let resized = RgbaImage::from_raw(width, height, to.into_vec());
+    resized.expect("four bytes a pixel were made").into()
 }
 
 fn decode(file: BufReader<File>) -> image::ImageResult<DynamicImage> {
@@ -78,8 +89,9 @@ fn decode(file: BufReader<File>) -> image::ImageResult<DynamicImage> {
     limits.max_image_height = Some(1 << 15);
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder()?;
-    // The limits given to a decoder do not cover the pixels that it writes.
-    limits.reserve(decoder.total_bytes())?;
+    // The limits given to a decoder do not cover the pixels that it writes, nor the four bytes a pixel of resizing.
+    let (width, height) = decoder.dimensions();
+    limits.reserve(decoder.total_bytes().max(4 * u64::from(width) * u64::from(height)))?;
     let orientation = decoder.orientation()?;
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);

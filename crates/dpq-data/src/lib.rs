@@ -33,7 +33,9 @@ mod image_file;
 mod labels;
 mod list;
 mod manifest;
+mod source;
 mod split;
+mod word_vectors;
 
 pub use augment::Augment;
 pub use cifar::parse_cifar;
@@ -42,5 +44,6 @@ pub use error::Error;
 pub use idx::parse_idx;
 pub use image_file::{ImageShape, read_image};
 pub use list::parse_list;
-pub use manifest::{Source, SourceFile, sha256};
-pub use split::{Split, hold_out};
+pub use source::{Source, SourceFile, sha256};
+pub use split::{Protocol, Split, hold_out};
+pub use word_vectors::parse_word_vectors;

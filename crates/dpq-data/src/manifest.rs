@@ -1,29 +1,25 @@
 //! `dataset.toml`: what a data set is, where it comes from, and which part of it is used for what.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
 use crate::list::LabelForm;
-use crate::split::Protocol;
-use crate::{Error, ImageShape};
+use crate::{Error, ImageShape, Protocol, SourceFile};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Manifest {
     pub(crate) name: String,
-    /// Where the data comes from and under which licence; for people, not for this program.
-    #[expect(dead_code, reason = "the file states it, nothing depends on it")]
-    source: Option<String>,
-    #[expect(dead_code, reason = "the file states it, nothing depends on it")]
-    licence: Option<String>,
+    /// Where the data comes from and under which licence; for people.
+    pub(crate) source: Option<String>,
+    pub(crate) licence: Option<String>,
     /// A sentence that says how to get what cannot be downloaded.
-    instructions: Option<String>,
+    pub(crate) instructions: Option<String>,
     /// Names of the classes; what the folder or list has when they are not given.
     #[serde(default)]
     pub(crate) classes: Vec<String>,
@@ -90,84 +86,21 @@ pub(crate) struct SplitFiles {
 #[serde(deny_unknown_fields)]
 pub(crate) struct DataFile {
     pub(crate) file: PathBuf,
-    /// SHA-256 of the file, in hexadecimal digits. Without it the file is not checked.
+    /// Checksums of the file, in hexadecimal digits. Without any the file is not checked.
     sha256: Option<String>,
+    md5: Option<String>,
     /// Where to download the file from.
     url: Option<String>,
 }
 
-/// What a data set folder needs, and where it comes from.
-pub struct Source {
-    /// The files that `dataset.toml` names. Images of folders and lists are not among them.
-    pub files: Vec<SourceFile>,
-    /// A sentence that says how to get what cannot be downloaded.
-    pub instructions: Option<String>,
-}
-
-/// A file of a data set.
-pub struct SourceFile {
-    /// Where it is, or will be.
-    pub path: PathBuf,
-    /// Where it can be downloaded from.
-    pub url: Option<String>,
-    /// The SHA-256 that `dataset.toml` states, in hexadecimal digits.
-    pub sha256: Option<String>,
-}
-
-impl Source {
-    /// Reads the `dataset.toml` in the folder `dir`.
-    ///
-    /// # Errors
-    /// [`Error::File`] if that cannot be read.
-    pub fn open(dir: &Path) -> Result<Self, Error> {
-        let manifest = Manifest::read(&dir.join("dataset.toml"))?;
-        let images = match &manifest.images {
-            Images::Idx { parts } => parts.iter().flat_map(|part| [&part.images, &part.labels]).collect(),
-            Images::Cifar { archive, .. } => vec![archive],
-            Images::Folder { .. } | Images::List { .. } => vec![],
-            Images::Lists(ListFiles { train, query, gallery, .. }) => vec![train, query, gallery],
-            Images::Collage { source, .. } => vec![source],
-        };
-        let splits = manifest.splits.iter().flat_map(|splits| [&splits.query, &splits.train]);
-        let files = images.into_iter().chain(splits).map(|file| SourceFile {
-            path: dir.join(&file.file),
-            url: file.url.clone(),
-            sha256: file.sha256.clone(),
-        });
-        Ok(Self { files: files.collect(), instructions: manifest.instructions.clone() })
-    }
-}
-
-impl SourceFile {
-    /// The SHA-256 of the file as it is now, in hexadecimal digits.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if it cannot be read.
-    pub fn found_sha256(&self) -> Result<String, Error> {
-        let mut file = File::open(&self.path).map_err(Error::io("open", &self.path))?;
-        let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
-        loop {
-            match file.read(&mut buffer).map_err(Error::io("read", &self.path))? {
-                0 => return Ok(hex(&hash.finalize())),
-                n => hash.update(&buffer[..n]),
-            }
-        }
-    }
-}
-
-/// The SHA-256 of bytes, in hexadecimal digits.
-pub fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl Manifest {
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
-        let bytes =
-            read_file(path, "expected a folder with a file dataset.toml that describes the data set")?;
+        let what_to_do = "expected a folder with a file dataset.toml that describes the data set";
+        Self::parse(path, read_file(path, what_to_do)?)
+    }
+
+    /// Reads the bytes of the file `path`.
+    pub(crate) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, Error> {
         let text = String::from_utf8(bytes).map_err(|_| Error::file(path, "not UTF-8 text"))?;
         let manifest: Self =
             toml::from_str(&text).map_err(|error| Error::file(path, one_line(&error, &text)))?;
@@ -183,24 +116,23 @@ impl Manifest {
 }
 
 impl DataFile {
+    /// The file of the data set in the folder `dir`.
+    pub(crate) fn of(&self, dir: &Path) -> SourceFile {
+        SourceFile {
+            path: dir.join(&self.file),
+            url: self.url.clone(),
+            sha256: self.sha256.clone(),
+            md5: self.md5.clone(),
+        }
+    }
+
     /// Reads the file and checks that it is the one that the manifest means.
     pub(crate) fn read(&self, dir: &Path) -> Result<Vec<u8>, Error> {
-        let path = dir.join(&self.file);
-        let bytes = read_file(
-            &path,
-            "run `dpq data get` on its folder or get it from the source that dataset.toml names",
-        )?;
-        let Some(expected) = &self.sha256 else { return Ok(bytes) };
-        let found = sha256(&bytes);
-        if found.eq_ignore_ascii_case(expected) {
-            return Ok(bytes);
-        }
-        Err(Error::file(
-            path,
-            format!(
-                "its sha256 is {found}, dataset.toml says {expected}, get the file again from its source"
-            ),
-        ))
+        let file = self.of(dir);
+        let what_to_do = "run `dpq data get` on its folder or get it from the source that dataset.toml names";
+        let bytes = read_file(&file.path, what_to_do)?;
+        file.check(&bytes)?;
+        Ok(bytes)
     }
 
     /// Reads row numbers, one a line.

@@ -49,13 +49,17 @@ impl FromStr for Split {
 ///
 /// Source: the paper's protocols. CIFAR-10 has 100 queries and 500 training images of each class, NUS-WIDE 5,000 and 10,000
 /// in all.
-#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "ProtocolTable")]
-pub(crate) enum Protocol {
-    /// So many of each class; each image has one class.
-    PerClass { queries: usize, train: usize, seed: u64 },
-    /// So many in all.
-    InAll { queries: usize, train: usize, seed: u64 },
+pub struct Protocol {
+    /// Queries.
+    pub queries: usize,
+    /// Training images.
+    pub train: usize,
+    /// Whether these are numbers of each class, which needs images of one class each, or in all.
+    pub per_class: bool,
+    /// Decides which images they are.
+    pub seed: u64,
 }
 
 /// The keys of `[protocol]`.
@@ -74,11 +78,12 @@ impl TryFrom<ProtocolTable> for Protocol {
 
     fn try_from(table: ProtocolTable) -> Result<Self, Self::Error> {
         let ProtocolTable { queries_per_class, train_per_class, queries, train, seed } = table;
-        match (queries_per_class, train_per_class, queries, train) {
-            (Some(queries), Some(train), None, None) => Ok(Self::PerClass { queries, train, seed }),
-            (None, None, Some(queries), Some(train)) => Ok(Self::InAll { queries, train, seed }),
-            _ => Err("expected `queries_per_class` and `train_per_class`, or `queries` and `train`"),
-        }
+        let (queries, train, per_class) = match (queries_per_class, train_per_class, queries, train) {
+            (Some(queries), Some(train), None, None) => (queries, train, true),
+            (None, None, Some(queries), Some(train)) => (queries, train, false),
+            _ => return Err("expected `queries_per_class` and `train_per_class`, or `queries` and `train`"),
+        };
+        Ok(Self { queries, train, per_class, seed })
     }
 }
 
@@ -89,33 +94,29 @@ impl Protocol {
     /// [`Error::Split`] if there are not that many images.
     pub(crate) fn draw(&self, labels: &Labels, class_names: &[String]) -> Result<[Vec<u32>; 2], Error> {
         let n_rows = labels.len() as u32;
-        let (n_queries, n_train, seed, groups) = match *self {
-            Self::PerClass { queries, train, seed } => {
-                let of = |class| (0..n_rows).filter(|&row| labels.of(row as usize)[0] == class).collect();
-                let groups =
-                    (0..).zip(class_names).map(|(class, name)| (format!("class `{name}`"), of(class)));
-                (queries, train, seed, groups.collect())
-            }
-            Self::InAll { queries, train, seed } => {
-                (queries, train, seed, vec![("the data set".to_owned(), (0..n_rows).collect())])
-            }
+        let groups: Vec<(String, Vec<u32>)> = if self.per_class {
+            let of = |class| (0..n_rows).filter(|&row| labels.of(row as usize)[0] == class).collect();
+            (0..).zip(class_names).map(|(class, name)| (format!("class `{name}`"), of(class))).collect()
+        } else {
+            vec![("the data set".to_owned(), (0..n_rows).collect())]
         };
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(STREAM);
         let (mut query, mut train) = (Vec::new(), Vec::new());
-        let groups: Vec<(String, Vec<u32>)> = groups;
         for (name, mut rows) in groups {
-            let wanted = n_queries + n_train;
+            let wanted = self.queries.saturating_add(self.train);
             if rows.len() < wanted {
                 return Err(Error::Split(format!(
-                    "{name} has {} images, the protocol takes {n_queries} queries and {n_train} training images of it, \
+                    "{name} has {} images, the protocol takes {} queries and {} training images of it, \
                      lower these numbers or add images",
-                    rows.len()
+                    rows.len(),
+                    self.queries,
+                    self.train
                 )));
             }
             draw_first(&mut rng, &mut rows, wanted);
-            query.extend_from_slice(&rows[..n_queries]);
-            train.extend_from_slice(&rows[n_queries..wanted]);
+            query.extend_from_slice(&rows[..self.queries]);
+            train.extend_from_slice(&rows[self.queries..wanted]);
         }
         query.sort_unstable();
         train.sort_unstable();

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use dpq_data::{Dataset, Error, ImageShape, read_image};
 use image::codecs::jpeg::JpegEncoder;
-use image::{GrayImage, ImageEncoder, Luma, Rgb, RgbImage};
+use image::imageops::FilterType;
+use image::{DynamicImage, GrayImage, ImageEncoder, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use tempfile::TempDir;
 
 const GRAY: ImageShape = ImageShape { channels: 1, height: 4, width: 6 };
@@ -104,6 +105,31 @@ fn images_are_converted_and_resized() {
     assert!(odd.contains("images of 2x4x4, expected 1 or 3 channels"), "{odd}");
 }
 
+/// `image` resizes in its own way: within rounding, both filters are one. It is told to drop transparency first.
+#[test]
+fn resizing_is_that_of_a_catmull_rom_filter() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.png");
+    let photo = RgbaImage::from_fn(50, 38, |x, y| {
+        let wave = |a: u32, b: u32| (128.0 + 120.0 * ((x * a + y * b) as f32 / 9.0).sin()) as u8;
+        Rgba([wave(1, 2), wave(3, 1), wave(2, 5), if x < y { 0 } else { 200 }])
+    });
+    photo.save(&path).unwrap();
+    let photo = DynamicImage::from(photo).into_rgb8();
+    for (width, height) in [(23, 17), (50, 12), (71, 90)] {
+        let expected = image::imageops::resize(&photo, width, height, FilterType::CatmullRom);
+        let shape = ImageShape { channels: 3, height: height as usize, width: width as usize };
+        let pixels = read_image(&path, shape).unwrap();
+        let n = (width * height) as usize;
+        for (i, pixel) in expected.pixels().enumerate() {
+            for channel in 0..3 {
+                let found = pixels[channel * n + i];
+                assert!(found.abs_diff(pixel[channel]) <= 1, "{shape}, pixel {i}: {found}, {pixel:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_orientation_that_a_camera_noted_is_applied() {
     let dir = TempDir::new().unwrap();
@@ -129,8 +155,8 @@ fn an_image_of_a_few_bytes_cannot_ask_for_gigabytes() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("bomb.png");
     gray(&path, 1);
-    // One beyond the longest side, one of sides that are fine but pixels that are too many.
-    for (width, height) in [(1_000_000u32, 4u32), (30_000, 30_000)] {
+    // One beyond the longest side, two of sides that are fine but pixels that are too many, the last when they are resized.
+    for (width, height) in [(1_000_000u32, 4u32), (30_000, 30_000), (12_000, 12_000)] {
         let mut bytes = fs::read(&path).unwrap();
         bytes[16..20].copy_from_slice(&width.to_be_bytes());
         bytes[20..24].copy_from_slice(&height.to_be_bytes());

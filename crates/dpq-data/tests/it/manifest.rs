@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use dpq_data::{Dataset, Split};
+use dpq_data::{Dataset, Protocol, Source, Split};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -73,6 +73,30 @@ fn splits_are_drawn_or_read() {
     assert_eq!(read.split(Split::Query), [0, 3]);
     assert_eq!(read.split(Split::Train), [1, 2]);
     assert_eq!(read.split(Split::Gallery), [4, 5, 6, 7]);
+}
+
+#[test]
+fn splits_are_drawn_as_asked_where_none_are_written_down() {
+    let protocol = Protocol { queries: 3, train: 4, per_class: false, seed: 5 };
+    let set = Set::new();
+    let drawn = Dataset::open_drawn(set.write(), protocol).unwrap();
+    let sizes = [Split::Query, Split::Train, Split::Gallery].map(|split| drawn.split(split).len());
+    assert_eq!(sizes, [3, 4, 1]);
+    assert_eq!(
+        Source::open(set.dir.path()).unwrap().protocol,
+        Some(Protocol { queries: 1, train: 2, per_class: true, seed: 1 })
+    );
+    let without = Set { rest: String::new(), ..Set::new() };
+    assert_eq!(
+        Dataset::open_drawn(without.write(), protocol).unwrap().split(Split::Query),
+        drawn.split(Split::Query)
+    );
+    assert_eq!(Source::open(without.dir.path()).unwrap().protocol, None);
+
+    let written = Dataset::open_drawn(Set::splits("3\n0\n", "1\n2\n").write(), protocol);
+    says(&written.unwrap_err().to_string(), "names its splits already");
+    let huge = Protocol { queries: usize::MAX, ..protocol };
+    says(&Dataset::open_drawn(set.dir.path(), huge).unwrap_err().to_string(), "lower these numbers");
 }
 
 #[test]
