@@ -19,6 +19,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod ahead;
 mod checkpoint;
 mod codebook;
 pub mod config;
@@ -37,6 +38,7 @@ mod rng;
 mod schedule;
 mod train;
 
+pub use ahead::read_ahead;
 pub use config::TrainConfig;
 pub use device::Device;
 pub use error::{BoxError, Error};

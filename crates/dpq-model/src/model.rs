@@ -18,6 +18,7 @@ pub struct Model {
     pub(crate) header: Header,
     pub(crate) tensors: Tensors,
     pub(crate) codebooks: Codebooks,
+    pub(crate) embeddings: Option<String>,
     pub(crate) device: Device,
 }
 
@@ -97,7 +98,8 @@ impl Model {
         if file.metadata("fingerprint")? != codebooks.fingerprint() {
             return Err(content("codebooks of another fingerprint than the file says".to_owned()));
         }
-        Ok(Self { header, tensors, codebooks, device: Device::Cpu })
+        let embeddings = file.metadata("embeddings").ok().map(str::to_owned);
+        Ok(Self { header, tensors, codebooks, embeddings, device: Device::Cpu })
     }
 
     /// The same model on another device.
@@ -120,13 +122,14 @@ impl Model {
         let mut arrays = arrays(&self.tensors, "")?;
         let shape = [self.codebooks.n_levels(), self.codebooks.n_codewords(), self.codebooks.dim()];
         arrays.push(("codebook".to_owned(), shape.to_vec(), self.codebooks.values().to_vec()));
-        let metadata = [
+        let mut metadata = vec![
             ("format", "dpq-model".to_owned()),
             ("version", VERSION.to_owned()),
             ("assignment", self.codebooks.assignment().to_string()),
             ("fingerprint", self.codebooks.fingerprint()),
             ("config", self.header.to_json()),
         ];
+        metadata.extend(self.embeddings.iter().map(|embeddings| ("embeddings", embeddings.clone())));
         write(path, &metadata, &arrays)
     }
 
@@ -138,6 +141,12 @@ impl Model {
     /// The codebooks.
     pub fn codebooks(&self) -> &Codebooks {
         &self.codebooks
+    }
+
+    /// The label embeddings it was trained with: `seeded`, or `given` and the CRC32C of their values. None for a model that
+    /// does not say.
+    pub fn embeddings(&self) -> Option<&str> {
+        self.embeddings.as_deref()
     }
 
     /// The shape of an image, `[C, H, W]`.

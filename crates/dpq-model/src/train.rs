@@ -21,7 +21,7 @@ use crate::quantize::{hard_distortion, joint_center, quantize, soft_distortion};
 use crate::report::{EpochReport, Tally};
 use crate::rng::{Stream, mix, permutation, rng};
 use crate::schedule::Phase;
-use crate::{BoxError, Error};
+use crate::{BoxError, Error, read_ahead};
 
 /// Images and labels to learn from. The caller reads and augments images; this crate says which and with which seed.
 pub struct TrainSet<'a> {
@@ -106,12 +106,15 @@ pub fn train(
         let mut losses = BTreeMap::new();
         let mut epoch_features = Vec::new();
         let order = permutation(data.n_items, &mut rng(mix(config.seed, &[epoch]), Stream::Shuffle));
-        for step in 0..n_steps {
+        let read = |step| {
+            let rows = &order[step * data.n_items / n_steps..(step + 1) * data.n_items / n_steps];
+            let images = data.read(rows, &|row| Some(mix(config.seed, &[epoch, row])))?;
+            Ok((step, rows, images))
+        };
+        read_ahead(0..n_steps, read, |(step, rows, images)| {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted { epoch });
             }
-            let rows = &order[step * data.n_items / n_steps..(step + 1) * data.n_items / n_steps];
-            let images = data.read(rows, &|row| Some(mix(config.seed, &[epoch, row])))?;
             let x = header.input(&images, false, &device)?;
             let labels = data.labels_of(rows, &device)?;
             let factor = |schedule: RateSchedule| schedule.factor(epoch * n_steps + step, total_steps);
@@ -169,7 +172,8 @@ pub fn train(
                     state.codebook_optimizer.step(&state.codebook, &gradients, factor)?;
                 }
             }
-        }
+            Ok(())
+        })?;
 
         let images_per_second = data.n_items as f64 / start.elapsed().as_secs_f64();
         if state.first_not_finite()?.is_some() {
@@ -214,9 +218,14 @@ pub fn train(
     }
 
     let codebooks = codebook::codebooks(config, &state.codebook)?;
-    let model = Model { tensors: state.network.tensors(), codebooks, header, device };
+    let embeddings = Some(data.describe_embeddings());
+    let model = Model { tensors: state.network.tensors(), codebooks, header, embeddings, device };
     model.save(&out.join(MODEL))?;
     Ok(model)
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
 /// The file that a run ends with.
@@ -280,9 +289,17 @@ impl TrainSet<'_> {
 
     /// Names labels and embeddings, so that no run goes on from the checkpoint of other ones.
     fn fingerprint(&self) -> String {
-        let vectors = self.embeddings.unwrap_or_default().iter().flat_map(|x| x.to_le_bytes());
-        let crc = dpq_file::crc32c_append(dpq_file::crc32c(self.labels), &vectors.collect::<Vec<u8>>());
+        let vectors = bytes(self.embeddings.unwrap_or_default());
+        let crc = dpq_file::crc32c_append(dpq_file::crc32c(self.labels), &vectors);
         format!("{} images, {crc:08x}", self.n_items)
+    }
+
+    /// What the model's file says of the label embeddings.
+    fn describe_embeddings(&self) -> String {
+        match self.embeddings {
+            Some(vectors) => format!("given, crc32c {:08x}", dpq_file::crc32c(&bytes(vectors))),
+            None => "seeded".to_owned(),
+        }
     }
 
     /// Reads the images of `rows`, in parallel.
@@ -341,8 +358,10 @@ fn header(config: &TrainConfig, data: &TrainSet<'_>) -> Result<Header, Error> {
 fn features(header: &Header, state: &State, data: &TrainSet<'_>) -> Result<Vec<f32>, Error> {
     let tensors = state.network.tensors();
     let mut features = Vec::new();
-    for rows in data.pieces() {
-        features.extend(header.forward(&tensors, &data.read(&rows, &|_| None)?, &state.device)?.features);
-    }
+    let read = |rows: Vec<usize>| data.read(&rows, &|_| None);
+    read_ahead(data.pieces(), read, |images| {
+        features.extend(header.forward(&tensors, &images, &state.device)?.features);
+        Ok(())
+    })?;
     Ok(features)
 }

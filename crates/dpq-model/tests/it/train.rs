@@ -200,6 +200,7 @@ fn given_label_embeddings_are_what_features_learn() {
         run(&config, dir.path(), Run { resume: true, embeddings, stop_after: None, on_epoch })
     };
     let model = go(Some(&axes)).unwrap();
+    assert!(model.embeddings().is_some_and(|embeddings| embeddings.starts_with("given, crc32c ")));
     let mut images = vec![0; 20 * 64];
     images.chunks_exact_mut(64).enumerate().for_each(|(row, out)| image(row, None, out));
     for (row, x) in model.forward(&images).unwrap().features.chunks_exact(12).enumerate() {
