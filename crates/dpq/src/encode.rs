@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Features, float32 [N, D]
     #[arg(long, group = "input", value_name = "NPY")]
     features: Option<PathBuf>,
+    /// Stop at the first image that cannot be read; without this, such images are named and left out
+    #[arg(long, conflicts_with = "features")]
+    strict: bool,
     /// Where the network runs: cpu, or cuda:N in a program built with --features cuda
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: Device,
@@ -64,6 +67,8 @@ pub(crate) struct CodesOrigin {
 #[derive(Serialize)]
 struct Encoded {
     items: usize,
+    /// Images that could not be read.
+    left_out: usize,
     dim: usize,
     levels: usize,
     seconds: f64,
@@ -81,9 +86,6 @@ struct Usage {
     perplexity: f64,
     distinct: usize,
 }
-
-/// Images in a forward pass at a time; bounds the memory that reading ahead takes.
-const BATCH: usize = 512;
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
@@ -109,7 +111,7 @@ impl Args {
         self.prepare_out_dir(&[])?;
         let start = Instant::now();
         let codes = codebooks.encode(&features.values)?;
-        self.finish(start, codebooks, &features.values, &codes, None)
+        self.finish(start, codebooks, &features.values, &codes)
     }
 
     fn encode_images(&self, model: &Model) -> Result<Encoded> {
@@ -141,16 +143,24 @@ impl Args {
         let mut features = Vec::with_capacity(rows.len() * codebooks.dim());
         let mut codes = Vec::with_capacity(rows.len() * codebooks.n_levels());
         let mut predicted = Vec::with_capacity(rows.len());
-        for batch in rows.chunks(BATCH) {
-            let output = model.forward(&data::read_images(&dataset, batch)?)?;
+        let mut kept = Vec::with_capacity(rows.len());
+        data::for_each_batch(&dataset, &rows, self.strict, |batch| {
+            let output = model.forward(&batch.pixels)?;
             codes.extend(codebooks.encode(&output.features)?);
             features.extend_from_slice(&output.features);
             predicted.extend(output.logits.chunks_exact(model.n_classes()).map(argmax));
-            bar.inc(batch.len() as u64);
-        }
+            kept.extend(batch.rows);
+            bar.set_position(kept.len() as u64);
+            Ok(())
+        })?;
         bar.finish_and_clear();
+        ensure!(!kept.is_empty(), "none of the {} images of {} can be read", rows.len(), dataset.name());
+        let left_out = rows.len() - kept.len();
+        let rows = kept;
 
-        let ids: Vec<u64> = rows.iter().map(|&row| row.into()).collect();
+        // Line i of names.txt is id i, so images that were left out leave no gap there.
+        let id = |(at, &row): (usize, &u32)| if self.images.is_some() { at as u64 } else { row.into() };
+        let ids: Vec<u64> = rows.iter().enumerate().map(id).collect();
         npy::write(&self.out_dir.join("features.npy"), &[rows.len(), codebooks.dim()], &features)?;
         npy::write(&self.out_dir.join("ids.npy"), &[ids.len()], &ids)?;
         if dataset.n_classes() > 0 {
@@ -166,7 +176,8 @@ impl Args {
         } else {
             None
         };
-        self.finish(start, codebooks, &features, &codes, accuracy)
+        let encoded = self.finish(start, codebooks, &features, &codes)?;
+        Ok(Encoded { left_out, accuracy, ..encoded })
     }
 
     /// Makes the folder. Where an earlier encoding is there, its origin goes first, so that codes never meet the fingerprint
@@ -190,7 +201,6 @@ impl Args {
         codebooks: &Codebooks,
         features: &[f32],
         codes: &[u8],
-        accuracy: Option<f64>,
     ) -> Result<Encoded> {
         let seconds = output::seconds(start);
         let (n_levels, items) = (codebooks.n_levels(), features.len() / codebooks.dim());
@@ -200,11 +210,12 @@ impl Args {
         dpq_file::write_atomic(&self.out_dir.join(ORIGIN), |out| out.write_all(&origin))?;
         Ok(Encoded {
             items,
+            left_out: 0,
             dim: codebooks.dim(),
             levels: n_levels,
             seconds,
             items_per_second: items as f64 / seconds,
-            accuracy,
+            accuracy: None,
             relative_distortion: codebooks.relative_distortion(features, codes)?,
             usage: usage(codes, n_levels, codebooks.n_codewords())?.into_iter().map(Usage::from).collect(),
             fingerprint: codebooks.fingerprint(),
@@ -227,6 +238,10 @@ impl Encoded {
             dir.display(),
             self.items_per_second
         );
+        if self.left_out > 0 {
+            writeln!(text, "left out {} images that cannot be read", self.left_out)
+                .expect("writing to a string");
+        }
         if let Some(accuracy) = self.accuracy {
             writeln!(text, "classified {:.2} % of them right", 100.0 * accuracy)
                 .expect("writing to a string");

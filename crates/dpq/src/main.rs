@@ -5,6 +5,7 @@
 
 mod codebook;
 mod data;
+mod embeddings;
 mod encode;
 mod eval;
 mod index;

@@ -50,6 +50,13 @@ pub(crate) fn live(n: usize, what: &'static str) -> ProgressBar {
         .with_prefix(what)
 }
 
+/// A count of bytes that is not known beforehand; hidden where stderr is no terminal.
+pub(crate) fn progress_bytes(what: &'static str) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{msg:>12} {bytes} {bytes_per_sec}").expect("the template is fixed");
+    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style).with_message(what)
+}
+
 /// The most memory this process has held, in bytes, where the system tells (Linux).
 pub(crate) fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -8,8 +8,9 @@ mod epoch;
 mod tensorboard;
 mod validation;
 
+use std::fmt::Write as _;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow};
@@ -18,7 +19,7 @@ use dpq_model::config::AugmentConfig;
 use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig, TrainSet};
 use serde::Serialize;
 
-use crate::output;
+use crate::{data, embeddings, output};
 use epoch::{Epoch, EpochLog};
 use tensorboard::EventFile;
 use validation::HeldOut;
@@ -44,6 +45,13 @@ pub(crate) struct Args {
     /// A configuration of your own (`--print-config` shows one)
     #[arg(long, value_name = "TOML", conflicts_with = "preset")]
     config: Option<PathBuf>,
+    /// Vectors of the classes, as many numbers long as the network's `dim`: a .npy file, float32 [C, dim], or word vectors as
+    /// text (GloVe, word2vec), where class names are looked up [default: orthogonal ones, from the seed]
+    #[arg(long, value_name = "FILE")]
+    embeddings: Option<PathBuf>,
+    /// Stop at the first image that cannot be read; without this, such images are named and left out
+    #[arg(long)]
+    strict: bool,
     /// Decides everything random; the same seed gives the same bytes [default: the configuration's]
     #[arg(long)]
     seed: Option<u64>,
@@ -65,6 +73,12 @@ struct Trained<'a> {
     epochs: usize,
     seconds: f64,
     images_per_second: f64,
+    images: usize,
+    /// Training images that could not be read.
+    left_out: usize,
+    /// As in the model's file: `seeded`, or `given` and a checksum.
+    embeddings: Option<&'a str>,
+    embeddings_file: Option<&'a Path>,
     config: &'a TrainConfig,
     peak_memory_bytes: Option<u64>,
 }
@@ -76,11 +90,15 @@ impl Args {
             return output::print(json, &config, &toml::to_string(&config)?);
         };
         let dataset = Dataset::open(data)?;
+        let embeddings = self.embeddings.as_deref();
+        let vectors =
+            embeddings.map(|path| embeddings::read(path, &dataset, config.network.dim)).transpose()?;
+        let readable = self.readable(&dataset)?;
         output::create_dir(out)?;
         if self.resume && !out.join("checkpoint.safetensors").exists() {
             output::note(&format!("no checkpoint in {}, training from the first epoch", out.display()));
         }
-        let [rows, held_out] = hold_out(dataset.split(Split::Train), config.validation.images, config.seed)?;
+        let [rows, held_out] = hold_out(&readable, config.validation.images, config.seed)?;
         let held_out = match held_out[..] {
             [] => None,
             _ => Some(HeldOut::read(&dataset, &held_out)?),
@@ -118,7 +136,7 @@ impl Args {
                 n_items: rows.len(),
                 labels: &dataset.multi_hot(&rows),
                 n_classes: dataset.n_classes(),
-                embeddings: None,
+                embeddings: vectors.as_deref(),
                 image_shape: [shape.channels, shape.height, shape.width],
                 image: &train_image(&dataset, &rows, augment(&config)),
             },
@@ -137,20 +155,39 @@ impl Args {
             epochs: config.epochs,
             seconds,
             images_per_second: (rows.len() * config.epochs) as f64 / seconds,
+            images: rows.len(),
+            left_out: dataset.split(Split::Train).len() - readable.len(),
+            embeddings: model.embeddings(),
+            embeddings_file: embeddings,
             config: &config,
             peak_memory_bytes: output::peak_memory_bytes(),
         };
-        let text = format!(
-            "wrote {} (fingerprint {}) after {} epochs in {seconds:.0} s",
+        let mut text = format!(
+            "wrote {} (fingerprint {}) after {} epochs of {} images in {seconds:.0} s, label embeddings: {}",
             trained.model.display(),
             trained.fingerprint,
-            trained.epochs
+            trained.epochs,
+            trained.images,
+            trained.embeddings.unwrap_or("not stated")
         );
+        if trained.left_out > 0 {
+            write!(text, "\nleft out {} images that cannot be read", trained.left_out)?;
+        }
         output::print(json, &trained, &text)
     }
 }
 
 impl Args {
+    /// The training images that can be read. All are read before the first epoch, which would end at one that cannot.
+    fn readable(&self, dataset: &Dataset) -> Result<Vec<u32>> {
+        let mut rows = Vec::new();
+        data::for_each_batch(dataset, dataset.split(Split::Train), self.strict, |batch| {
+            rows.extend(batch.rows);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
     fn config(&self) -> Result<TrainConfig> {
         let mut config = match &self.config {
             None => TrainConfig::preset(&self.preset)?,

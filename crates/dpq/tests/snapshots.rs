@@ -42,6 +42,9 @@ fn help() {
         "search",
         "eval",
         "data",
+        "data get",
+        "data verify",
+        "data split",
         "data export",
     ];
     for command in commands {
@@ -123,6 +126,12 @@ fn errors() {
         expect![[r#"
             error: text, line 1: key with no value, expected `=`
         "#]],
+    );
+    fails(
+        "data get .",
+        expect![[r#"
+        error: ./dataset.toml: no such file, expected a folder with a file dataset.toml that describes the data set
+    "#]],
     );
     fails(
         "data export --data . --split train --out-dir out",

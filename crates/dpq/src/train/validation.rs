@@ -36,7 +36,7 @@ impl HeldOut {
     /// Reads the images of `rows`.
     pub(super) fn read(dataset: &Dataset, rows: &[u32]) -> Result<Self> {
         let labels = Labels::from_multi_hot(&dataset.multi_hot(rows), dataset.n_classes())?;
-        Ok(Self { images: data::read_images(dataset, rows)?, labels })
+        Ok(Self { images: data::read_images(dataset, rows, true)?.pixels, labels })
     }
 
     /// Ranks by the network as it is now: queries by their features, the gallery by its codes at each length.

@@ -1,22 +1,15 @@
-//! `dpq data`, and what the commands share about images.
+//! `dpq data export`: pixels as features.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::Subcommand;
-use dpq_data::{Dataset, ImageShape, Split};
-use dpq_model::Model;
+use dpq_data::{Dataset, Split};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::for_each_batch;
 use crate::{npy, output};
-
-/// Work with data sets
-#[derive(Subcommand)]
-pub(crate) enum Command {
-    Export(ExportArgs),
-}
 
 /// Write the pixels of a split as features
 ///
@@ -26,7 +19,7 @@ pub(crate) enum Command {
 #[command(
     after_help = "Example:\n  dpq data export --data datasets/fashion-mnist --split gallery --out-dir pixels/gallery"
 )]
-pub(crate) struct ExportArgs {
+pub(crate) struct Args {
     /// A data set folder
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -45,15 +38,8 @@ struct Exported {
     seconds: f64,
 }
 
-impl Command {
+impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
-        let Self::Export(args) = self;
-        args.run(json)
-    }
-}
-
-impl ExportArgs {
-    fn run(self, json: bool) -> Result<()> {
         let start = Instant::now();
         let dataset = Dataset::open(&self.data)?;
         let rows = dataset.split(self.split);
@@ -61,9 +47,10 @@ impl ExportArgs {
         let mean = mean_image(&dataset, dataset.split(Split::Train))?;
 
         let mut features = Vec::with_capacity(rows.len() * dim);
-        for batch in rows.chunks(BATCH) {
-            features.extend(read_images(&dataset, batch)?.into_iter().map(f32::from));
-        }
+        for_each_batch(&dataset, rows, true, |batch| {
+            features.extend(batch.pixels.into_iter().map(f32::from));
+            Ok(())
+        })?;
         features.par_chunks_exact_mut(dim).for_each(|x| {
             x.iter_mut().zip(&mean).for_each(|(x, mean)| *x = (f64::from(*x) - mean) as f32);
             let norm = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
@@ -88,32 +75,13 @@ impl ExportArgs {
     }
 }
 
-/// Images read in parallel at a time.
-const BATCH: usize = 1024;
-
-/// Reads images in parallel: u8 [n, C, H, W].
-pub(crate) fn read_images(dataset: &Dataset, rows: &[u32]) -> Result<Vec<u8>> {
-    let len = dataset.shape().len();
-    let mut images = vec![0; rows.len() * len];
-    images
-        .par_chunks_exact_mut(len)
-        .zip(rows)
-        .try_for_each(|(image, &row)| dataset.read(row as usize, image))?;
-    Ok(images)
-}
-
 fn mean_image(dataset: &Dataset, rows: &[u32]) -> Result<Vec<f64>> {
     let mut sum = vec![0u64; dataset.shape().len()];
-    for batch in rows.chunks(BATCH) {
-        for image in read_images(dataset, batch)?.chunks_exact(sum.len()) {
+    for_each_batch(dataset, rows, true, |batch| {
+        for image in batch.pixels.chunks_exact(sum.len()) {
             sum.iter_mut().zip(image).for_each(|(sum, &pixel)| *sum += u64::from(pixel));
         }
-    }
+        Ok(())
+    })?;
     Ok(sum.into_iter().map(|sum| sum as f64 / rows.len() as f64).collect())
-}
-
-/// The shape of the images that a model takes.
-pub(crate) fn model_shape(model: &Model) -> ImageShape {
-    let [channels, height, width] = model.image_shape();
-    ImageShape { channels, height, width }
 }

@@ -1,0 +1,107 @@
+//! `dpq data split`: draws the splits and writes them down.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use dpq_data::{Dataset, Protocol, Source, Split, sha256};
+use serde::Serialize;
+
+use crate::output;
+
+/// Draw the splits of a data set and write them as files
+///
+/// Writes query.txt, train.txt and gallery.txt, a row number a line, into the folder splits/ of the data set, and prints
+/// the lines for dataset.toml that make them the splits. Numbers and seed are those of `[protocol]` unless they are given.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  dpq data split datasets/pets --queries 100 --train 500 --per-class --seed 1"
+)]
+pub(crate) struct Args {
+    /// A data set folder whose dataset.toml names no splits
+    dir: PathBuf,
+    /// Queries
+    #[arg(long, value_name = "N", requires = "train")]
+    queries: Option<usize>,
+    /// Training images
+    #[arg(long, value_name = "N", requires = "queries")]
+    train: Option<usize>,
+    /// The numbers are of each class, not in all
+    #[arg(long, requires = "queries")]
+    per_class: bool,
+    /// Decides which images they are [default: that of dataset.toml, or 1]
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Drawn {
+    name: String,
+    seed: u64,
+    files: Vec<DrawnFile>,
+}
+
+#[derive(Serialize)]
+struct DrawnFile {
+    split: String,
+    path: PathBuf,
+    rows: usize,
+    sha256: String,
+}
+
+impl Args {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        let source = Source::open(&self.dir)?;
+        let mut protocol = match (self.queries, self.train) {
+            (Some(queries), Some(train)) => {
+                let seed = source.protocol.map_or(1, |protocol| protocol.seed);
+                Protocol { queries, train, per_class: self.per_class, seed }
+            }
+            _ => source.protocol.with_context(|| {
+                format!("the dataset.toml of {} has no [protocol], give --queries and --train", source.name)
+            })?,
+        };
+        protocol.seed = self.seed.unwrap_or(protocol.seed);
+        let dataset = Dataset::open_drawn(&self.dir, protocol)?;
+
+        let folder = self.dir.join("splits");
+        let path = |split: &Split| folder.join(format!("{split}.txt"));
+        let splits = [Split::Query, Split::Train, Split::Gallery];
+        if let Some(path) = splits.iter().map(path).find(|path| path.exists()) {
+            bail!("{} is there and is not written over, move it away first", path.display());
+        }
+        output::create_dir(&folder)?;
+        let mut files = Vec::new();
+        for split in splits {
+            let rows = dataset.split(split);
+            let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+            dpq_file::write_atomic(&path(&split), |out| out.write_all(text.as_bytes()))?;
+            let sum = sha256(text.as_bytes());
+            files.push(DrawnFile {
+                split: split.to_string(),
+                path: path(&split),
+                rows: rows.len(),
+                sha256: sum,
+            });
+        }
+        let drawn = Drawn { name: source.name, seed: protocol.seed, files };
+        output::print(json, &drawn, &drawn.text())
+    }
+}
+
+impl Drawn {
+    fn text(&self) -> String {
+        let mut text = "[splits]\n".to_owned();
+        for DrawnFile { split, path, rows, sha256 } in &self.files {
+            // The gallery is every other row, so dataset.toml does not name it.
+            let begin = if split == "gallery" { "# " } else { "" };
+            let name = path.file_name().unwrap_or_default().display();
+            writeln!(
+                text,
+                "{begin}{split} = {{ file = \"splits/{name}\", sha256 = \"{sha256}\" }} # {rows} rows"
+            )
+            .expect("writing to a string");
+        }
+        text
+    }
+}

@@ -1,0 +1,38 @@
+//! Vectors of classes from a file.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use dpq_data::{Dataset, parse_word_vectors};
+
+use crate::npy;
+
+/// Reads a vector for each class of the data set, f32 [C, dim]: the rows of a .npy file, or word vectors as text.
+pub(crate) fn read(path: &Path, dataset: &Dataset, dim: usize) -> Result<Vec<f32>> {
+    let names = dataset.class_names();
+    let (found, values) = if path.extension().is_some_and(|extension| extension == "npy") {
+        let vectors = npy::read_features(path)?;
+        ensure!(
+            vectors.rows == names.len(),
+            "{} has {} rows, expected one for each of the {} classes of {}",
+            path.display(),
+            vectors.rows,
+            names.len(),
+            dataset.name()
+        );
+        (vectors.columns, vectors.values)
+    } else {
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let vectors = parse_word_vectors(BufReader::new(file), names)
+            .map_err(|reason| anyhow!("{}: {reason}", path.display()))?;
+        (vectors.first().map_or(0, Vec::len), vectors.concat())
+    };
+    ensure!(
+        found == dim,
+        "{} has vectors of {found} numbers, features have {dim}, take others or set `dim` under [network]",
+        path.display()
+    );
+    Ok(values)
+}

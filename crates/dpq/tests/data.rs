@@ -1,0 +1,411 @@
+//! Data sets through the command: downloads, checks, splits, and images that cannot be read.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use common::{dpq, error, images, json};
+use dpq_data::sha256;
+use tempfile::TempDir;
+
+/// Serves one file, and notes where the ranges that were asked for begin.
+struct Server {
+    url: String,
+    begins: Arc<Mutex<Vec<Option<usize>>>>,
+}
+
+impl Server {
+    /// A server whose first answer breaks off after `cut` bytes, and which understands ranges or does not.
+    fn start(file: Vec<u8>, cut: usize, ranges: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/a.bin", listener.local_addr().unwrap());
+        let begins = Arc::new(Mutex::new(vec![]));
+        let noted = begins.clone();
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let connection = connection.unwrap();
+                let asked = range(&connection);
+                let first = noted.lock().unwrap().is_empty();
+                noted.lock().unwrap().push(asked);
+                let begin = asked.filter(|_| ranges).unwrap_or(0);
+                answer(connection, &file, begin, if first { cut } else { file.len() });
+            }
+        });
+        Self { url, begins }
+    }
+
+    fn begins(&self) -> Vec<Option<usize>> {
+        self.begins.lock().unwrap().clone()
+    }
+}
+
+/// Reads the head of a request: the first byte that it asks for.
+fn range(connection: &TcpStream) -> Option<usize> {
+    let lines = BufReader::new(connection).lines().map(Result::unwrap).take_while(|line| !line.is_empty());
+    let head: Vec<String> = lines.map(|line| line.to_lowercase()).collect();
+    let range = head.iter().find_map(|line| line.strip_prefix("range: bytes="))?;
+    Some(range.strip_suffix('-').unwrap().parse().unwrap())
+}
+
+fn answer(mut connection: TcpStream, file: &[u8], begin: usize, end: usize) {
+    let (rest, n) = (file.len() - begin, file.len());
+    let head = match begin {
+        0 => format!("HTTP/1.1 200 OK\r\nContent-Length: {n}\r\n"),
+        _ => format!(
+            "HTTP/1.1 206 Partial Content\r\nContent-Length: {rest}\r\nContent-Range: bytes {begin}-{}/{n}\r\n",
+            n - 1
+        ),
+    };
+    connection.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
+    connection.write_all(&file[begin..end]).unwrap();
+}
+
+/// A data set of one file `a.bin`, which is no image: only downloading looks at it.
+fn remote(dir: &Path, url: &str, sum: &str) {
+    let text = format!(
+        "name = \"remote\"\nsource = \"a server\"\nlicence = \"CC0\"\nclasses = [\"a\"]\n\
+        shape = {{ channels = 3, height = 32, width = 32 }}\n\
+        [images]\nformat = \"cifar\"\nmembers = []\nlabel_bytes = 1\n\
+        archive = {{ file = \"a.bin\", url = \"{url}\"{sum} }}\n"
+    );
+    fs::create_dir_all(dir.join("set")).unwrap();
+    fs::write(dir.join("set/dataset.toml"), text).unwrap();
+}
+
+fn file() -> Vec<u8> {
+    (0..100_000u32).map(|i| (i * i / 7) as u8).collect()
+}
+
+#[test]
+fn a_download_that_was_cut_off_is_gone_on_with() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    let server = Server::start(file(), 40_000, true);
+    remote(dir, &server.url, &format!(", sha256 = \"{}\"", sha256(&file())));
+
+    let output = dpq(dir, "data get set");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{stderr}");
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!(lines[..2], ["remote, source: a server", "licence: CC0"]);
+    assert!(lines[2].starts_with(&format!("downloading {} (sha256 ", server.url)), "{stderr}");
+    assert!(lines[3].starts_with("error: cannot download") && lines.len() == 4, "{stderr}");
+    assert!(lines[3].ends_with("run this again to go on where it ended"), "{stderr}");
+    assert!(!dir.join("set/a.bin").exists(), "nothing half written under the name");
+    assert_eq!(fs::read(dir.join("set/a.bin.partial")).unwrap(), file()[..40_000]);
+
+    let got = json(dir, "data get set");
+    assert_eq!(server.begins(), [None, Some(40_000)]);
+    assert_eq!(got["files"][0]["downloaded"], true);
+    assert_eq!(fs::read(dir.join("set/a.bin")).unwrap(), file());
+    assert!(!dir.join("set/a.bin.partial").exists());
+
+    let again = json(dir, "data get set");
+    assert_eq!((&again["files"][0]["downloaded"], server.begins().len()), (&false.into(), 2));
+    fs::write(dir.join("set/a.bin"), "damaged").unwrap();
+    assert!(error(dir, "data get set", 1).contains("move it away first: set/a.bin: its sha256 is"));
+    assert_eq!(fs::read(dir.join("set/a.bin")).unwrap(), b"damaged", "what is there is the user's");
+}
+
+#[test]
+fn a_server_without_ranges_is_asked_from_the_start() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    let server = Server::start(file(), 40_000, false);
+    remote(dir, &server.url, ", md5 = \"900150983cd24fb0d6963f7d28e17f72\"");
+    assert_eq!(dpq(dir, "data get set").status.code(), Some(1));
+    let output = dpq(dir, "data get set");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(server.begins(), [None, Some(40_000), None], "{stderr}");
+    assert!(stderr.contains("starting again") && stderr.contains("its md5 is"), "{stderr}");
+    assert!(stderr.contains("is not what dataset.toml means and was removed"), "{stderr}");
+    assert!(!dir.join("set/a.bin.partial").exists() && !dir.join("set/a.bin").exists());
+}
+
+#[test]
+fn downloads_that_cannot_be_are_one_sentence() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    fs::write(dir.join("here.bin"), file()).unwrap();
+    let url = format!("file://{}/here.bin", dir.display());
+    let last = |command: &mut Command| {
+        let output = command.current_dir(dir).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap().lines().last().unwrap().to_owned()
+    };
+    let get = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dpq"));
+        command.args(["data", "get", "set"]);
+        command
+    };
+    remote(dir, &url, "");
+    let missing = last(get().env("PATH", ""));
+    assert!(missing.contains("curl is not there to download") && missing.contains("install it"), "{missing}");
+    let got = json(dir, "data get set");
+    assert_eq!(
+        (&got["files"][0]["checked"], &got["files"][0]["sha256"]),
+        (&false.into(), &sha256(&file()).into())
+    );
+
+    fs::remove_file(dir.join("set/a.bin")).unwrap();
+    remote(dir, &url.replace("here", "nowhere"), "");
+    assert!(last(&mut get()).contains("nowhere.bin: curl: (37)"), "{}", last(&mut get()));
+    let manifest = fs::read_to_string(dir.join("set/dataset.toml")).unwrap();
+    fs::write(dir.join("set/dataset.toml"), manifest.replace("\"a.bin\"", "\"../a.bin\"")).unwrap();
+    assert!(last(&mut get()).contains("is outside of the data set's folder"));
+    fs::write(dir.join("set/dataset.toml"), manifest.replace(", url", ", sha256")).unwrap();
+    assert!(last(&mut get()).contains("a.bin is not there and dataset.toml has no url"));
+    let instructions = format!("instructions = \"ask\"\n{}", manifest.replace(", url", ", sha256"));
+    fs::write(dir.join("set/dataset.toml"), instructions).unwrap();
+    assert_eq!(last(&mut get()), "error: remote cannot be downloaded: ask");
+}
+
+#[test]
+fn the_data_inside_the_repository_is_verified() {
+    let datasets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets");
+    for (name, files, images, gallery) in
+        [("fashion-mnist", 6, 70_000, 64_000), ("fashion-collage", 1, 26_000, 20_000)]
+    {
+        let found = json(&datasets, &format!("data verify {name}"));
+        let number = |key: &str| found[key].as_u64().unwrap();
+        assert_eq!((number("files"), number("files_without_checksum")), (files, 0));
+        assert_eq!((number("images"), number("classes")), (images, 10));
+        assert_eq!((number("train"), number("query"), number("gallery")), (5000, 1000, gallery));
+        assert_eq!(number("equal_across_splits"), 0);
+        let got = json(&datasets, &format!("data get {name}"));
+        assert!(got["files"].as_array().unwrap().iter().all(|file| file["downloaded"] == false));
+    }
+}
+
+#[test]
+fn verify_counts_equal_images_and_names_those_that_cannot_be_read() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    let found = json(dir, "data verify set");
+    assert_eq!((&found["images"], &found["equal_across_splits"]), (&60.into(), &0.into()));
+    // Twenty equal images of a class: two queries, eight to learn, ten in the gallery.
+    for i in 1..20 {
+        fs::copy(dir.join("set/images/end/00.png"), dir.join(format!("set/images/end/{i:02}.png"))).unwrap();
+    }
+    assert_eq!(json(dir, "data verify set")["equal_across_splits"], 18);
+
+    fs::write(dir.join("set/images/top/03.png"), "no image").unwrap();
+    fs::write(dir.join("set/images/top/05.png"), "").unwrap();
+    let output = dpq(dir, "data verify set");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!((output.status.code(), lines.len()), (Some(1), 3), "{stderr}");
+    assert!(
+        lines[0].starts_with("unreadable: set/images/top/03.png is no image that can be read: "),
+        "{stderr}"
+    );
+    assert!(lines[1].starts_with("unreadable: set/images/top/05.png is"), "{stderr}");
+    assert_eq!(lines[2], "error: 2 of 60 images cannot be read, get them again");
+}
+
+#[test]
+fn shipped_images_that_are_in_two_splits_are_an_error() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    let [mut pixels, labels] = [
+        vec![0, 0, 8, 3, 0, 0, 0, 6, 0, 0, 0, 1, 0, 0, 0, 1],
+        vec![0, 0, 8, 1, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0],
+    ];
+    pixels.extend([10, 11, 12, 13, 14, 15]);
+    let write = |pixels: &[u8]| {
+        let text = format!(
+            "name = \"s\"\nclasses = [\"a\"]\nshape = {{ channels = 1, height = 1, width = 1 }}\n\
+            [images]\nformat = \"idx\"\n[[images.parts]]\nimages = {{ file = \"i\", sha256 = \"{}\" }}\n\
+            labels = {{ file = \"l\", sha256 = \"{}\" }}\n[protocol]\nqueries = 2\ntrain = 2\nseed = 1\n",
+            sha256(pixels),
+            sha256(&labels)
+        );
+        fs::write(dir.join("dataset.toml"), text).unwrap();
+        fs::write(dir.join("i"), pixels).unwrap();
+        fs::write(dir.join("l"), &labels).unwrap();
+    };
+    write(&pixels);
+    assert_eq!(json(dir, "data verify .")["equal_across_splits"], 0);
+    pixels[16..].fill(10);
+    write(&pixels);
+    assert!(error(dir, "data verify .", 1).contains("4 images look exactly like one in another split"));
+}
+
+#[test]
+fn splits_are_written_once_and_are_the_splits_from_then_on() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    let before = json(dir, "data export --data set --split query --out-dir before");
+    let text = String::from_utf8(dpq(dir, "data split set").stdout).unwrap();
+    assert!(text.starts_with("[splits]\nquery = { file = \"splits/query.txt\", sha256 = \""), "{text}");
+    let rows = |split: &str| -> Vec<u32> {
+        let text = fs::read_to_string(dir.join(format!("set/splits/{split}.txt"))).unwrap();
+        text.lines().map(|line| line.parse().unwrap()).collect()
+    };
+    let mut all = [rows("query"), rows("train"), rows("gallery")];
+    assert_eq!(all.each_ref().map(Vec::len), [6, 24, 30]);
+    let queries = all[0].clone();
+    let mut union = all.iter_mut().flat_map(|rows| rows.drain(..)).collect::<Vec<_>>();
+    union.sort_unstable();
+    assert!(union.into_iter().eq(0..60), "every row is in exactly one");
+
+    assert!(error(dir, "data split set", 1).contains("query.txt is there and is not written over"));
+    let manifest = fs::read_to_string(dir.join("set/dataset.toml")).unwrap();
+    fs::write(dir.join("set/dataset.toml"), manifest.clone() + &text).unwrap();
+    assert!(error(dir, "data split set", 1).contains("names its splits already"));
+    let after = json(dir, "data export --data set --split query --out-dir after");
+    assert_eq!(before["items"], after["items"]);
+    let bytes = |run: &str| fs::read(dir.join(run).join("ids.npy")).unwrap();
+    assert_eq!(bytes("before"), bytes("after"), "the same seed draws the same");
+
+    fs::write(dir.join("set/dataset.toml"), manifest).unwrap();
+    fs::remove_dir_all(dir.join("set/splits")).unwrap();
+    let drawn = json(dir, "data split set --queries 4 --train 9 --seed 7");
+    assert_eq!((&drawn["seed"], &drawn["files"][2]["rows"]), (&7.into(), &47.into()));
+    assert_ne!(rows("query"), queries);
+    let bytes = fs::read(dir.join("set/splits/train.txt")).unwrap();
+    assert_eq!(drawn["files"][1]["sha256"], sha256(&bytes));
+}
+
+#[test]
+fn images_that_cannot_be_read_are_left_out_and_rows_stay_together() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    let config = String::from_utf8(dpq(dir, "train --print-config --preset quick").stdout).unwrap();
+    let config = config.replace("epochs = 12", "epochs = 2").replace("codewords = 256", "codewords = 8");
+    fs::write(dir.join("c.toml"), config).unwrap();
+    let whole = json(dir, "train --data set --out run --config c.toml");
+    assert_eq!(
+        (&whole["images"], &whole["left_out"], &whole["embeddings"]),
+        (&24.into(), &0.into(), &"seeded".into())
+    );
+    let encode = "encode --model run/model.safetensors";
+    json(dir, &format!("{encode} --images set/images --out-dir all"));
+    json(dir, &format!("{encode} --data set --split train --out-dir train"));
+
+    // Half of a PNG, no PNG, and nothing.
+    let png = fs::read(dir.join("set/images/end/00.png")).unwrap();
+    fs::write(dir.join("set/images/end/00.png"), &png[..png.len() / 2]).unwrap();
+    fs::write(dir.join("set/images/middle/19.png"), "no image").unwrap();
+    fs::write(dir.join("set/images/top/07.png"), "").unwrap();
+    let folder = json(dir, &format!("{encode} --images set/images --out-dir some"));
+    assert_eq!((&folder["items"], &folder["left_out"]), (&57.into(), &3.into()));
+    let lines = |run: &str| -> Vec<String> {
+        let text = fs::read_to_string(dir.join(run).join("names.txt")).unwrap();
+        text.lines().map(str::to_owned).collect()
+    };
+    let bytes = |path: &str| fs::read(dir.join(path)).unwrap()[128..].to_vec();
+    // Rows of bytes of an array, without those in `out`.
+    let without = |path: &str, n: usize, out: &[usize]| -> Vec<u8> {
+        let values = bytes(path);
+        let rows = values.chunks(values.len() / n).enumerate();
+        rows.filter(|(row, _)| !out.contains(row)).flat_map(|(_, bytes)| bytes.to_vec()).collect()
+    };
+    let out = [0, 39, 47];
+    let names = lines("all");
+    let kept: Vec<_> = (0..60).filter(|row| !out.contains(row)).map(|row| names[row].clone()).collect();
+    assert_eq!(lines("some"), kept, "names.txt tells which");
+    for array in ["codes", "features", "labels"] {
+        let expected = without(&format!("all/{array}.npy"), 60, &out);
+        assert!(bytes(&format!("some/{array}.npy")) == expected, "{array}");
+    }
+    let positions: Vec<u8> = (0..57u64).flat_map(u64::to_le_bytes).collect();
+    assert_eq!(bytes("some/ids.npy"), positions, "line i of names.txt is id i");
+
+    let ids = bytes("train/ids.npy");
+    let ids: Vec<u64> = ids.chunks(8).map(|id| u64::from_le_bytes(id.try_into().unwrap())).collect();
+    let out: Vec<usize> = (0..24).filter(|&i| out.contains(&(ids[i] as usize))).collect();
+    assert!(!out.is_empty(), "the seed puts one of the three into the training split");
+    let split = json(dir, &format!("{encode} --data set --split train --out-dir some-train"));
+    assert_eq!(split["left_out"], out.len());
+    for array in ["codes", "features", "labels", "ids"] {
+        let expected = without(&format!("train/{array}.npy"), 24, &out);
+        assert!(bytes(&format!("some-train/{array}.npy")) == expected, "{array}");
+    }
+    let trained = json(dir, "train --data set --out other --config c.toml");
+    assert_eq!((&trained["images"], &trained["left_out"]), (&(24 - out.len()).into(), &out.len().into()));
+
+    for command in [
+        &format!("{encode} --images set/images --out-dir strict --strict"),
+        &format!("{encode} --data set --split train --out-dir strict --strict"),
+        "train --data set --out strict --config c.toml --strict",
+    ] {
+        let error = error(dir, command, 1);
+        assert!(error.contains(".png is no image that can be read: "), "{command}: {error}");
+    }
+    fs::create_dir(dir.join("bad")).unwrap();
+    fs::write(dir.join("bad/1.png"), "no image").unwrap();
+    let none = dpq(dir, &format!("{encode} --images bad --out-dir none"));
+    assert_eq!(none.status.code(), Some(1));
+    assert!(String::from_utf8(none.stderr).unwrap().ends_with("none of the 1 images of bad can be read\n"));
+}
+
+#[test]
+fn label_embeddings_come_from_a_file() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    let config = String::from_utf8(dpq(dir, "train --print-config --preset quick").stdout).unwrap();
+    let config = config
+        .replace("epochs = 12", "epochs = 2")
+        .replace("codewords = 256", "codewords = 8")
+        .replace("dim = 300", "dim = 3");
+    fs::write(dir.join("c.toml"), config).unwrap();
+    let train = "train --data set --config c.toml --out";
+    // Classes in the order of their names: end, middle, top.
+    fs::write(dir.join("words.txt"), "Top 0 0 1\nof 0 0 0\nend 1 0 0\nmiddle 0 1 0.5\ntop 0 0 2\n").unwrap();
+    let words = json(dir, &format!("{train} words --embeddings words.txt"));
+    let mut npy =
+        b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, 'shape': (3, 3), }".to_vec();
+    npy.resize(127, b' ');
+    npy.push(b'\n');
+    npy.extend([1.0f32, 0.0, 0.0, 0.0, 1.0, 0.5, 0.0, 0.0, 2.0].iter().flat_map(|x| x.to_le_bytes()));
+    fs::write(dir.join("vectors.npy"), &npy).unwrap();
+    let array = json(dir, &format!("{train} array --embeddings vectors.npy"));
+    let seeded = json(dir, &format!("{train} seeded"));
+
+    assert!(words["embeddings"].as_str().unwrap().starts_with("given, crc32c "));
+    assert_eq!(
+        (&words["embeddings"], &words["embeddings_file"]),
+        (&array["embeddings"], &"words.txt".into())
+    );
+    assert_eq!(seeded["embeddings"], "seeded");
+    let model = |run: &str| fs::read(dir.join(run).join("model.safetensors")).unwrap();
+    assert!(model("words") == model("array"), "the same vectors from either file");
+    assert_ne!(words["fingerprint"], seeded["fingerprint"]);
+    let says = |run: &str| {
+        let model = dpq_model::Model::open(&dir.join(run).join("model.safetensors")).unwrap();
+        model.embeddings().unwrap().to_owned()
+    };
+    assert_eq!([says("words"), says("seeded")], [words["embeddings"].as_str().unwrap(), "seeded"]);
+
+    let says = |file: &str, text: &str| {
+        let error = error(dir, &format!("{train} x --embeddings {file}"), 1);
+        assert!(error.contains(text), "{error}");
+    };
+    fs::write(dir.join("few.txt"), "end 1 0 0\n").unwrap();
+    says("few.txt", "few.txt: no vector for `middle`, `top`, rename these classes");
+    fs::write(dir.join("short.txt"), "end 1 0\nmiddle 0 1\ntop 1 1\n").unwrap();
+    says("short.txt", "vectors of 2 numbers, features have 3, take others or set `dim`");
+    fs::write(dir.join("zero.txt"), "end 1 0 0\nmiddle 0 0 0\ntop 1 1 1\n").unwrap();
+    says("zero.txt", "that of class 1 is 0");
+    fs::copy(dir.join("vectors.npy"), dir.join("v.bin")).unwrap();
+    says("v.bin", "no vector for `end`, `middle`, `top`");
+    let wide = String::from_utf8_lossy(&npy[6..128]).replace("(3, 3)", "(1, 9)");
+    fs::write(
+        dir.join("wide.npy"),
+        [&npy[..6], &[1, 0, 0x76, 0], &wide.as_bytes()[4..], &npy[128..]].concat(),
+    )
+    .unwrap();
+    says("wide.npy", "has 1 rows, expected one for each of the 3 classes of bands");
+}
