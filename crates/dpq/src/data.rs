@@ -56,7 +56,7 @@ pub(crate) fn for_each_batch(
 /// Images read at a time.
 const BATCH: usize = 512;
 
-/// Reads images in parallel.
+/// Reads images in parallel, in the order of `rows`; unreadable ones as [`for_each_batch`] does.
 pub(crate) fn read_images(dataset: &Dataset, rows: &[u32], strict: bool) -> Result<Batch> {
     let len = dataset.shape().len();
     let mut pixels = vec![0; rows.len() * len];
