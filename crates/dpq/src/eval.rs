@@ -1,6 +1,8 @@
 //! `dpq eval`: rankings of a gallery against labels, under a stated rule.
 
-use std::collections::{BTreeMap, HashMap};
+mod rows;
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use serde::Serialize;
 
 use crate::npy::{self, Matrix};
 use crate::output;
+use rows::Rows;
 
 /// Evaluate the ranking of a gallery: mean average precision at each code length
 ///
@@ -189,7 +192,7 @@ struct Judge {
     /// The id of each row of the gallery.
     ids: Vec<u64>,
     /// The row of each id.
-    rows: HashMap<u64, u32>,
+    rows: Rows,
     query_ids: Option<Vec<u64>>,
     rules: Vec<MapRule>,
 }
@@ -224,8 +227,7 @@ impl Judge {
             args.gallery_labels.display(),
             gallery.len()
         );
-        let rows: HashMap<u64, u32> = ids.iter().copied().zip(0..).collect();
-        ensure!(rows.len() == ids.len(), "the gallery's ids are not unique");
+        let rows = Rows::new(&ids).context("the gallery's ids are not unique")?;
         let query_ids = args.query_ids.as_deref().map(npy::read_vector::<u64>).transpose()?;
         if let Some(query_ids) = &query_ids {
             ensure!(query_ids.len() == n_queries, "{} query ids for {n_queries} queries", query_ids.len());
@@ -283,7 +285,7 @@ impl Judge {
         let items = hits
             .iter()
             .map(|hit| {
-                Ok((hit.id, hit.score, relevant[*self.rows.get(&hit.id).with_context(unknown)? as usize]))
+                Ok((hit.id, hit.score, relevant[self.rows.get(hit.id).with_context(unknown)? as usize]))
             })
             .collect::<Result<Vec<_>>>()?;
         let query_id = self.query_ids.as_ref().map(|ids| ids[q]);
