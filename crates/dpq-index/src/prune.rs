@@ -26,8 +26,8 @@ pub(crate) struct Query<'a> {
 /// Listed items up to this many are scored rather than searched for.
 const FEW_ALLOWED: usize = 8192;
 
-/// Rows of all queries are visited by turns where planes are longer than this, in bytes, so that caches do not hold them, and
-/// more than this share of them is read.
+/// Rows of all queries are visited by turns where planes are longer than this, in bytes, so that caches do not hold them,
+/// and more than this share of them is read.
 const LONG: usize = 1 << 21;
 const MUCH: f64 = 0.1;
 
@@ -41,14 +41,15 @@ impl<'a> Query<'a> {
             return None;
         }
         let threshold = |query: &Query| min_score.max(query.estimate(k, &query.rows()));
-        if first.share_read(threshold(first)) < MUCH {
+        let threshold_of_first = threshold(first);
+        if first.share_read(threshold_of_first) < MUCH {
             return None;
         }
-        let visit = |query: &'a Query<'a>| {
-            let threshold = threshold(query);
+        let thresholds = std::iter::once(threshold_of_first).chain(queries[1..].iter().map(threshold));
+        let visit = |(query, threshold): (&'a Query<'a>, f32)| {
             (threshold, query.bound(), Pass::new(query, Candidates::new(k, threshold)))
         };
-        let mut visits: Vec<_> = queries.iter().map(visit).collect();
+        let mut visits: Vec<_> = queries.iter().zip(thresholds).map(visit).collect();
         for row in 0..=255 {
             for (_, bound, pass) in &mut visits {
                 pass.visit_row(row, bound);
@@ -56,7 +57,7 @@ impl<'a> Query<'a> {
         }
         let complete = |(threshold, _, pass): (f32, _, Pass)| {
             let is_complete = pass.candidates.is_full() || threshold == min_score;
-            if is_complete { pass.candidates } else { pass.query.best(k, min_score) }
+            if is_complete { pass.candidates } else { pass.query.all_rows(k, min_score, &pass.query.rows()) }
         };
         Some(visits.into_iter().map(complete).collect())
     }
@@ -109,15 +110,19 @@ impl<'a> Query<'a> {
             return pass.candidates;
         }
         let estimate = if self.scorer.n_levels() == 2 { f32::NEG_INFINITY } else { self.estimate(k, &rows) };
-        let mut threshold = min_score.max(estimate);
-        loop {
-            let mut pass = Pass::new(self, Candidates::new(k, threshold));
-            pass.visit_rows(&rows);
-            if pass.candidates.is_full() || threshold == min_score {
-                return pass.candidates;
-            }
-            threshold = min_score;
+        let threshold = min_score.max(estimate);
+        let candidates = self.all_rows(k, threshold, &rows);
+        if candidates.is_full() || threshold == min_score {
+            return candidates;
         }
+        self.all_rows(k, min_score, &rows)
+    }
+
+    /// Returns the best `k` items whose score is at least `threshold` from a visit of all rows.
+    fn all_rows(&self, k: usize, threshold: f32, rows: &[u8; 256]) -> Candidates {
+        let mut pass = Pass::new(self, Candidates::new(k, threshold));
+        pass.visit_rows(rows);
+        pass.candidates
     }
 
     /// Prepares bounds of the scores.
