@@ -62,8 +62,9 @@ impl Index {
     /// ascending. The result is exact: what it would be if every code were scored and sorted.
     ///
     /// Shapes: table `[L, K]` as the index's codebooks; levels beyond the length searched may be missing. Any table of inner
-    /// products will do, as from [`lookup_table`](Self::lookup_table); the score of a code at n levels is `table[0][c_0] + … + table[n−1][c_{n−1}]`, f32,
-    /// from left to right, and for the Euclidean metric twice that less ‖x̂‖², in f64, rounded to f32 once.
+    /// products will do, as from [`lookup_table`](Self::lookup_table); the score of a code at n levels is
+    /// `table[0][c_0] + … + table[n−1][c_{n−1}]`, f32, from left to right, and for the Euclidean metric twice that less
+    /// ‖x̂‖², in f64, rounded to f32 once.
     ///
     /// # Errors
     /// [`Error::Search`] for k = 0, a length above that of the codes, a `min_score` that is NaN, a table of another shape, or
