@@ -57,24 +57,14 @@ pub(crate) fn sorted_rows<R: Row>(
     Ok(rows)
 }
 
-/// Sorts `rows` by one byte of each, stably.
+/// Sorts `rows` by one byte of each, stably. `scratch` is as long as `rows`.
 fn pass<R: Row>(rows: &mut Vec<R>, scratch: &mut Vec<R>, byte: impl Fn(usize) -> u8) {
     let mut counts = [0; 256];
     // The counts do not depend on the order, and this order reads memory from front to back.
     for row in 0..rows.len() {
         counts[usize::from(byte(row))] += 1;
     }
-    scatter(rows, scratch, counts, |row| usize::from(byte(row.get())));
-}
-
-/// Sorts `items` by one digit of each, stably. `counts` says how often each digit occurs, `scratch` is as long as `items`.
-fn scatter<T: Copy, const DIGITS: usize>(
-    items: &mut Vec<T>,
-    scratch: &mut Vec<T>,
-    counts: [usize; DIGITS],
-    digit: impl Fn(T) -> usize,
-) {
-    if counts.contains(&items.len()) {
+    if counts.contains(&rows.len()) {
         return;
     }
     let mut next = 0;
@@ -82,12 +72,12 @@ fn scatter<T: Copy, const DIGITS: usize>(
         next += count;
         next - count
     });
-    for &item in items.iter() {
-        let slot = &mut slots[digit(item)];
-        scratch[*slot] = item;
+    for &row in rows.iter() {
+        let slot = &mut slots[usize::from(byte(row.get()))];
+        scratch[*slot] = row;
         *slot += 1;
     }
-    std::mem::swap(items, scratch);
+    std::mem::swap(rows, scratch);
 }
 
 #[cfg(test)]
