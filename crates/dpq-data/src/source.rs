@@ -75,6 +75,11 @@ impl Source {
 }
 
 impl SourceFile {
+    /// Tells whether there is a checksum to compare the file with.
+    pub fn has_checksum(&self) -> bool {
+        self.sha256.is_some() || self.md5.is_some()
+    }
+
     /// Compares `bytes`, the contents of the file, with its checksums.
     ///
     /// # Errors

@@ -86,7 +86,7 @@ fn get(dir: &Path, file: &SourceFile) -> Result<GotFile> {
         path: path.clone(),
         downloaded,
         sha256: sha256(bytes),
-        checked: file.sha256.is_some() || file.md5.is_some(),
+        checked: file.has_checksum(),
     };
     if path.exists() {
         let bytes = read(path)?;

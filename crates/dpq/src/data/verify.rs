@@ -63,13 +63,12 @@ impl Args {
             !source.shipped || equal == 0,
             "{equal} images look exactly like one in another split, expected none in a set that comes with its files"
         );
-        let with_checksum = |file: &&dpq_data::SourceFile| file.sha256.is_some() || file.md5.is_some();
         let [train, query, gallery] =
             [Split::Train, Split::Query, Split::Gallery].map(|split| dataset.split(split).len());
         let verified = Verified {
             name: source.name,
             files: source.files.len(),
-            files_without_checksum: source.files.len() - source.files.iter().filter(with_checksum).count(),
+            files_without_checksum: source.files.iter().filter(|file| !file.has_checksum()).count(),
             classes: dataset.n_classes(),
             images: rows.len(),
             train,
