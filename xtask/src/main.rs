@@ -38,6 +38,8 @@ enum Command {
     /// Each stage is kept under `target/reproduce/` and skipped when nothing that it depends on has changed; an
     /// interrupted run goes on where it stopped.
     ReproducePaper(ReproduceArgs),
+    /// Write docs/results.md and the reports in docs/results again from the numbers and figures that runs left there
+    RenderDocs,
     /// Measure dpq-index: criterion's benches, or a comparison
     ///
     /// Codes, codebooks and queries are made once and kept under `target/bench-data/`. Criterion prints its numbers
@@ -62,7 +64,7 @@ struct ReproduceArgs {
     /// Where the network runs, in training and in encoding
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: String,
-    /// Copy the report to docs/results.md, docs/results.json and docs/precision-recall.svg
+    /// Copy the report to docs/results/<dataset>-<preset> and write docs/results.md
     #[arg(long)]
     write_docs: bool,
 }
@@ -102,6 +104,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Ci { step } => ci::run(step.as_deref()),
         Command::Tidy => tidy::run(),
         Command::ReproducePaper(args) => args.run(),
+        Command::RenderDocs => reproduce::render_docs(),
         Command::Bench(BenchArgs { items, against: None, .. }) => bench::criterion(&items),
         Command::Bench(BenchArgs { items, against: Some(bench::Library::Faiss), queries }) => {
             bench::faiss(&items, queries)

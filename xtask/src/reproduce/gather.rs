@@ -50,6 +50,7 @@ pub(crate) fn gather(settings: &Settings, runs: &[SeedRun], baseline: &Baseline)
             best: over.mean(&|run| run.scores.at(bits).map_max),
         }),
         precision_at: over.at_ranks(&|metrics| &metrics.precision_at),
+        feature_precision_at: Some(over.at_feature_ranks(&|metrics| &metrics.precision_at)),
         recall_at: over.at_ranks(&|metrics| &metrics.recall_at),
         precision_recall: precision_recall(&over, baseline)?,
         accuracy: over.spread_if(&|run| run.gallery.result.accuracy),
@@ -61,6 +62,7 @@ pub(crate) fn gather(settings: &Settings, runs: &[SeedRun], baseline: &Baseline)
             map_at_5000: by_bits(|bits| baseline.scores.at(bits).map_at[&CUTOFF]),
             feature_map_all: baseline.scores.features.map,
             feature_map_at_5000: baseline.scores.features.map_at[&CUTOFF],
+            feature_precision_at: Some(baseline.scores.features.precision_at.clone()),
             distortion: baseline.codes.result.relative_distortion.clone(),
         },
         seconds: Seconds {
@@ -106,6 +108,11 @@ impl Over<'_> {
             let ranks = value(self.0[0].scores.at(bits)).keys();
             ranks.map(|rank| (*rank, self.mean(&|run| value(run.scores.at(bits))[rank]))).collect()
         })
+    }
+
+    fn at_feature_ranks(&self, value: &dyn Fn(&Metrics) -> &ByRank<f64>) -> ByRank<f64> {
+        let ranks = value(&self.0[0].scores.features).keys();
+        ranks.map(|rank| (*rank, self.mean(&|run| value(&run.scores.features)[rank]))).collect()
     }
 
     /// The mean of the curves at each level of recall.

@@ -4,11 +4,17 @@
 //! - `stage`: a run of `dpq` that is skipped when nothing it depends on has changed
 //! - `pipeline`: the stages of a training and of the raw-pixel baseline
 //! - `results`, `gather`: the numbers, as `results.json` keeps them, and how they come from stages
-//! - `report`, `plot`: Markdown and SVG, from `results.json` and nothing else
+//! - `report`, `document`, `csv`: words and tables, as Markdown, as one page of HTML, as CSV
+//! - `plot`, `figures`: SVG
+//! - `docs`: reports on disk and their copies in `docs`
 //! - `check`: what a quick run must show
 
 mod check;
+mod csv;
+mod docs;
+mod document;
 mod dpq;
+mod figures;
 mod gather;
 mod pipeline;
 mod plot;
@@ -24,6 +30,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 pub(crate) use check::check_quick;
+pub(crate) use docs::check_docs;
 pub(crate) use results::Results;
 use stage::Runner;
 
@@ -44,15 +51,16 @@ impl Settings {
     }
 
     fn folder(&self) -> PathBuf {
-        Path::new(FOLDER).join(format!("{}-{}", self.dataset, self.preset))
+        Path::new(FOLDER).join(self.name())
+    }
+
+    fn name(&self) -> String {
+        format!("{}-{}", self.dataset, self.preset)
     }
 }
 
 /// Where stages and reports are.
 const FOLDER: &str = "target/reproduce";
-
-/// The files of a report, as [`render`] gives them.
-const FILES: [&str; 3] = ["results.json", "results.md", "precision-recall.svg"];
 
 /// Runs the stages that have to run, with the executable that `build` builds, and writes the report.
 pub(crate) fn run(settings: &Settings, build: fn() -> Result<PathBuf>) -> Result<Results> {
@@ -67,12 +75,7 @@ pub(crate) fn run(settings: &Settings, build: fn() -> Result<PathBuf>) -> Result
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let _lock = lock()?;
     // A run that fails leaves no table, an old one least of all.
-    for file in FILES {
-        fs::remove_file(folder.join(file)).or_else(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
-    }
+    docs::remove_report(&folder)?;
 
     let runner = Runner::new(build()?, &dataset)?;
     let runs = (1..=settings.seeds)
@@ -82,59 +85,20 @@ pub(crate) fn run(settings: &Settings, build: fn() -> Result<PathBuf>) -> Result
     let results = gather::gather(settings, &runs, &baseline)?;
 
     let json = results.to_json()?;
-    let results = Results::from_json(&json)?;
-    for (file, text) in FILES.iter().zip(render(&json)?) {
-        let path = folder.join(file);
-        let partial = folder.join(format!("{file}.partial"));
-        fs::write(&partial, text)
-            .and_then(|()| fs::rename(&partial, &path))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    println!("{}", report::summary(&results));
-    for file in FILES {
-        println!("{}", folder.join(file).display());
-    }
+    let files = docs::write_report(&folder, &json, &[])?;
+    println!("{}", report::summary(&Results::from_json(&json)?));
+    files.iter().for_each(|file| println!("{}", file.display()));
     Ok(results)
-}
-
-/// The contents of [`FILES`], from the first of them.
-fn render(json: &str) -> Result<[String; 3]> {
-    let results = Results::from_json(json)?;
-    Ok([json.to_owned(), report::markdown(&results), plot::precision_recall(&results)?])
 }
 
 /// Copies the report of a run to `docs`.
 pub(crate) fn write_docs(settings: &Settings) -> Result<()> {
-    for file in FILES {
-        let (from, to) = (settings.folder().join(file), Path::new("docs").join(file));
-        fs::copy(&from, &to).with_context(|| format!("cannot write {}", to.display()))?;
-        println!("{}", to.display());
-    }
-    Ok(())
+    docs::write_docs(Path::new("docs"), &settings.name(), &settings.folder())
 }
 
-/// Says where the report in `docs` is not what its JSON file renders to. No report is right, too.
-pub(crate) fn check_docs(docs: &Path) -> Result<Vec<String>> {
-    let path = docs.join(FILES[0]);
-    let Ok(json) = fs::read_to_string(&path) else {
-        let orphans = FILES[1..].iter().map(|file| docs.join(file)).filter(|file| file.exists());
-        return Ok(orphans.map(|file| format!("{}: without {}", file.display(), path.display())).collect());
-    };
-    let rendered = render(&json).with_context(|| path.display().to_string())?;
-    let differs =
-        |file: &&&str, text: &String| fs::read_to_string(docs.join(file)).ok().as_ref() != Some(text);
-    Ok(FILES
-        .iter()
-        .zip(&rendered)
-        .filter(|(file, text)| differs(file, text))
-        .map(|(file, _)| {
-            format!(
-                "{}: is not what {} renders to; it is written by `cargo xtask reproduce-paper --write-docs`",
-                docs.join(file).display(),
-                path.display()
-            )
-        })
-        .collect())
+/// Makes the reports in `docs` again, without a run.
+pub(crate) fn render_docs() -> Result<()> {
+    docs::render_docs(Path::new("docs"))
 }
 
 /// Waits for other runs: two of them would write to the same folders.

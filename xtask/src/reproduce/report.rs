@@ -1,5 +1,8 @@
-//! `results.md`: the numbers of `results.json` in words and tables.
+//! The report: the numbers of `results.json` in words and tables, and the figures.
 
+use super::docs::{QUERIES, TSNE};
+use super::document::Block;
+use super::dpq::Searched;
 use super::results::{ByBits, MeanSd, Results};
 use crate::table::{Table, line};
 
@@ -8,56 +11,103 @@ pub(crate) fn summary(results: &Results) -> String {
     format!("{}\n{}\n", title(results), main_table(results))
 }
 
-/// The whole report.
-pub(crate) fn markdown(results: &Results) -> String {
-    let items = &results.items;
-    let sections = [
-        format!("# {}", title(results)),
-        "Written by `cargo xtask reproduce-paper`: every number is read from what `dpq` measured. The paper's own \
-         numbers are of other data sets and say nothing beside these."
-            .to_owned(),
-        format!(
-            "One training gives all code lengths. {} training images, {} queries, {} images in the gallery. Rule: {}.{}",
-            items.train,
-            items.query,
-            items.gallery,
-            results.map_rule.get("text").and_then(|text| text.as_str()).unwrap_or("none stated"),
-            if results.seeds > 1 { " A number after ± is the standard deviation over the seeds." } else { "" }
+/// What a page of all reports says of one.
+pub(crate) fn overview(results: &Results) -> String {
+    format!("{}\n\n{}", protocol(results), main_table(results))
+}
+
+/// The whole report. Figures that need more than `results` are there if `has` says so of their file.
+pub(crate) fn blocks(results: &Results, has: impl Fn(&str) -> bool) -> Vec<Block> {
+    let text = |text: &str| Block::Text(text.to_owned());
+    let table = |table: Table, caption: &str| Block::Table(table, caption.to_owned());
+    let figure = |file: &'static str, caption: &str| Block::Figure(file, caption.to_owned());
+    let drawn = |file: &'static str, caption: &str| has(file).then(|| figure(file, caption));
+    let mut blocks = vec![
+        text(
+            "Written by `cargo xtask reproduce-paper`: every number is read from what `dpq` measured. The paper's own \
+             numbers are of other data sets and say nothing beside these.",
         ),
-        main_table(results).to_string(),
-        "Unquantised is the inner product with the features before quantization: the ceiling of the codes. Raw pixels \
-         are centred by the training mean and scaled to unit length, and coded by residual k-means without a network."
-            .to_owned(),
-        "![Precision by recall](precision-recall.svg)".to_owned(),
-        "## Rankings".to_owned(),
-        "Items with equal scores have no order. mAP@all is the expectation over all orders; beside it the extremes and \
-         the order by id. Precision and recall are expectations as well."
-            .to_owned(),
-        rankings(results).to_string(),
-        "## Codes of the gallery".to_owned(),
-        codes(results).to_string(),
-        "Distortion is the mean squared error of the reconstruction over the mean squared norm of the feature."
-            .to_owned(),
-        "## Times and memory".to_owned(),
-        times(results).to_string(),
-        search_table(results),
-        "## Each training".to_owned(),
-        each_seed(results).to_string(),
-        "## How".to_owned(),
-        how(results),
+        Block::Text(protocol(results)),
+        table(
+            main_table(results),
+            "Unquantised is the inner product with the features before quantization: the ceiling of the codes. Raw \
+             pixels are centred by the training mean and scaled to unit length, and coded by residual k-means without \
+             a network.",
+        ),
+        figure(
+            "map.svg",
+            "mAP@all by code length, with the standard deviation over seeds where there are several.",
+        ),
+        Block::Heading("Rankings"),
+        figure("precision-recall.svg", "Precision by recall, means over queries."),
+        figure("precision-at.svg", "Precision within the first R items, means over queries."),
+        text(
+            "Items with equal scores have no order. mAP@all is the expectation over all orders; beside it the extremes \
+             and the order by id. Precision and recall are expectations as well.",
+        ),
+        table(rankings(results), ""),
     ];
-    sections.join("\n\n") + "\n"
+    let sheet = drawn(
+        QUERIES,
+        "Queries and their ten nearest items at each code length, seed 1: the first query of each class, then those \
+         whose lengths differ most in how many of the ten are relevant. A green bar marks a relevant item.",
+    );
+    blocks.extend(sheet.into_iter().flat_map(|sheet| [Block::Heading("Queries"), sheet]));
+    blocks.extend([
+        Block::Heading("Codes of the gallery"),
+        figure(
+            "distortion.svg",
+            "Mean squared error of the reconstruction over the mean squared norm of the feature.",
+        ),
+        figure(
+            "usage.svg",
+            "Codewords of each level that any item of the gallery has, and the perplexity of their use.",
+        ),
+        table(codes(results), ""),
+    ]);
+    blocks.extend(drawn(
+        TSNE,
+        "t-SNE (perplexity 50, started from the two principal components of the features) of gallery items, seed 1: \
+         features and their reconstructions at each code length. Neighbours are near each other; distances between \
+         groups mean little.",
+    ));
+    blocks.extend([
+        Block::Heading("Times and memory"),
+        table(times(results), ""),
+        search_table(results),
+        Block::Heading("Each training"),
+        table(each_seed(results), ""),
+        Block::Heading("How"),
+        how(results),
+        text("The configuration of seed 1:"),
+        Block::Code(serde_json::to_string_pretty(&results.config).unwrap_or_default()),
+    ]);
+    blocks
 }
 
-fn title(results: &Results) -> String {
-    format!("Results on {}, preset {}, {}", results.dataset, results.preset, seeds(results))
+fn protocol(results: &Results) -> String {
+    let items = &results.items;
+    format!(
+        "One training gives all code lengths. {} training images, {} queries, {} images in the gallery. Rule: {}.{}",
+        items.train,
+        items.query,
+        items.gallery,
+        results.map_rule.get("text").and_then(|text| text.as_str()).unwrap_or("none stated"),
+        if results.seeds > 1 { " A number after ± is the standard deviation over the seeds." } else { "" }
+    )
 }
 
-fn seeds(results: &Results) -> String {
-    match results.seeds {
+pub(crate) fn title(results: &Results) -> String {
+    format!("Results on {}", name(results))
+}
+
+/// What was trained, and how often.
+pub(crate) fn name(results: &Results) -> String {
+    let seeds = match results.seeds {
         1 => "seed 1".to_owned(),
         n => format!("seeds 1 to {n}"),
-    }
+    };
+    format!("{}, preset {}, {seeds}", results.dataset, results.preset)
 }
 
 fn main_table(results: &Results) -> Table {
@@ -154,24 +204,26 @@ fn times(results: &Results) -> Table {
 }
 
 /// Latencies differ by length; threads, kernel and k do not.
-fn search_table(results: &Results) -> String {
-    let Some(first) = results.search.values().next() else { return String::new() };
+fn search_table(results: &Results) -> Block {
     let microseconds = |ns: u64| format!("{:.0} µs", ns as f64 / 1e3);
+    let row = |name: &str, ns: fn(&Searched) -> u64| {
+        line(name, results.search.values().map(|searched| microseconds(ns(searched))))
+    };
     let table = Table {
         header: line("", lengths(results)),
         rows: vec![
-            line("one query, median", results.search.values().map(|s| microseconds(s.ns_per_query_median))),
-            line(
-                "one query, 99th percentile",
-                results.search.values().map(|s| microseconds(s.ns_per_query_p99)),
-            ),
-            line("in a batch, a query", results.search.values().map(|s| microseconds(s.batch_ns_per_query))),
+            row("one query, median", |searched| searched.ns_per_query_median),
+            row("one query, 99th percentile", |searched| searched.ns_per_query_p99),
+            row("in a batch, a query", |searched| searched.batch_ns_per_query),
         ],
     };
-    format!(
-        "The {} nearest of {} items, lookup table included, threads: {}, kernel: {}:\n\n{table}",
-        first.k, results.items.gallery, first.threads, first.kernel
-    )
+    let how = results.search.values().next().map_or(String::new(), |first| {
+        format!(
+            "The {} nearest of {} items, lookup table included, threads: {}, kernel: {}.",
+            first.k, results.items.gallery, first.threads, first.kernel
+        )
+    });
+    Block::Table(table, how)
 }
 
 fn each_seed(results: &Results) -> Table {
@@ -187,22 +239,19 @@ fn each_seed(results: &Results) -> Table {
     Table { header, rows: rows.collect() }
 }
 
-fn how(results: &Results) -> String {
+fn how(results: &Results) -> Block {
     let machine = &results.machine;
     let accuracy = |value: &Option<MeanSd>| value.map_or("none".to_owned(), |[mean, _]| format!("{mean:.4}"));
-    let config = serde_json::to_string_pretty(&results.config).unwrap_or_default();
-    [
-        format!("- Commit: `{}`", results.commit),
-        format!("- Machine: {}, {} cores, {}", machine.cpu, machine.cores, machine.system),
-        format!("- Trained on: {}", results.device),
+    Block::List(vec![
+        format!("Commit: `{}`", results.commit),
+        format!("Machine: {}, {} cores, {}", machine.cpu, machine.cores, machine.system),
+        format!("Trained on: {}", results.device),
         format!(
-            "- Accuracy of the classifier: {} on the gallery, {} on the queries",
+            "Accuracy of the classifier: {} on the gallery, {} on the queries",
             accuracy(&results.accuracy),
             accuracy(&results.query_accuracy)
         ),
-        format!("- Configuration of seed 1:\n\n```json\n{config}\n```"),
-    ]
-    .join("\n")
+    ])
 }
 
 fn lengths(results: &Results) -> impl Iterator<Item = String> + use<'_> {
@@ -218,12 +267,16 @@ fn signed(x: f64) -> String {
 mod tests {
     use expect_test::{expect, expect_file};
 
+    use super::super::document::markdown;
     use super::super::test_data;
     use super::*;
 
     #[test]
     fn report() {
-        expect_file!["test_data/one-seed.txt"].assert_eq(&markdown(&test_data::results(1)));
+        expect_file!["test_data/one-seed.txt"].assert_eq(&{
+            let results = test_data::results(1);
+            markdown(&title(&results), &blocks(&results, |_| true))
+        });
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(crate) struct Results {
     /// mAP@all of the worst and the best order of tied items, and of the order by id.
     pub(crate) ties: ByBits<Ties>,
     pub(crate) precision_at: ByBits<ByRank<f64>>,
+    /// Of the features before quantization; early files have none.
+    pub(crate) feature_precision_at: Option<ByRank<f64>>,
     pub(crate) recall_at: ByBits<ByRank<f64>>,
     pub(crate) precision_recall: PrecisionRecall,
     /// Of the classifier, on the gallery.
@@ -108,6 +110,8 @@ pub(crate) struct BaselineResults {
     pub(crate) map_at_5000: ByBits<f64>,
     pub(crate) feature_map_all: f64,
     pub(crate) feature_map_at_5000: f64,
+    /// Early files have none.
+    pub(crate) feature_precision_at: Option<ByRank<f64>>,
     pub(crate) distortion: Vec<f64>,
 }
 
