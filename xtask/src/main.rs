@@ -92,6 +92,7 @@ impl ReproduceArgs {
             seeds: if self.quick { quick.seeds } else { self.seeds },
             dataset: self.dataset,
             device: self.device,
+            tsne_items: if self.quick { quick.tsne_items } else { 5000 },
         };
         reproduce::run(&settings, process::build_dpq)?;
         if write_docs { reproduce::write_docs(&settings) } else { Ok(()) }

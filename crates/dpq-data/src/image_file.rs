@@ -7,7 +7,8 @@ use std::path::Path;
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbaImage};
+use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader, Limits, RgbaImage};
 
 use crate::Error;
 
@@ -66,6 +67,26 @@ pub fn read_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, Error> {
     }
     let pixels = image.into_rgb8().into_raw();
     Ok((0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect())
+}
+
+/// A PNG file of an image, u8 `[C, H, W]`.
+///
+/// # Panics
+/// If `pixels` does not have the length of `shape`, or `shape` has other than 1 or 3 channels.
+pub fn encode_png(shape: ImageShape, pixels: &[u8]) -> Vec<u8> {
+    assert_eq!(pixels.len(), shape.len(), "the shape is that of the pixels");
+    let colour = match shape.channels {
+        1 => ExtendedColorType::L8,
+        3 => ExtendedColorType::Rgb8,
+        n => panic!("{n} channels, expected 1 or 3"),
+    };
+    let plane = shape.height * shape.width;
+    let bytes: Vec<u8> = (0..plane).flat_map(|at| pixels.iter().skip(at).step_by(plane).copied()).collect();
+    let mut file = Vec::new();
+    PngEncoder::new_with_quality(&mut file, CompressionType::Best, PngFilter::Adaptive)
+        .write_image(&bytes, shape.width as u32, shape.height as u32, colour)
+        .expect("writing to memory");
+    file
 }
 
 fn resize(image: DynamicImage, width: u32, height: u32) -> DynamicImage {

@@ -42,7 +42,7 @@ pub use cifar::parse_cifar;
 pub use dataset::Dataset;
 pub use error::Error;
 pub use idx::parse_idx;
-pub use image_file::{ImageShape, read_image};
+pub use image_file::{ImageShape, encode_png, read_image};
 pub use list::parse_list;
 pub use source::{Source, SourceFile, sha256};
 pub use split::{Protocol, Split, hold_out};

@@ -2,6 +2,7 @@
 
 mod export;
 mod get;
+mod images;
 mod split;
 mod verify;
 
@@ -20,6 +21,7 @@ pub(crate) enum Command {
     Verify(verify::Args),
     Split(split::Args),
     Export(export::Args),
+    Images(images::Args),
 }
 
 impl Command {
@@ -29,6 +31,7 @@ impl Command {
             Self::Verify(args) => args.run(json),
             Self::Split(args) => args.run(json),
             Self::Export(args) => args.run(json),
+            Self::Images(args) => args.run(json),
         }
     }
 }

@@ -11,6 +11,7 @@ use dpq_model::{Device, Model};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::npy::Matrix;
 use crate::{data, npy, output};
 
 /// Encode images or features into codes
@@ -60,8 +61,38 @@ const ORIGIN: &str = "codes.json";
 
 /// What `codes.json` beside `codes.npy` says, so that codes cannot meet codebooks that did not make them.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct CodesOrigin {
-    pub(crate) fingerprint: String,
+struct CodesOrigin {
+    fingerprint: String,
+}
+
+/// Reads codes [N, L] and refuses those that `codebooks`, of the file `codebook`, did not make, as far as `codes.json`
+/// beside them tells.
+pub(crate) fn read_codes(path: &Path, codebooks: &Codebooks, codebook: &Path) -> Result<Matrix<u8>> {
+    let codes = npy::read_matrix::<u8>(path)?;
+    ensure!(
+        codes.columns == codebooks.n_levels(),
+        "{} has codes of {} levels but {} has {} levels, give the codebook that made these codes",
+        path.display(),
+        codes.columns,
+        codebook.display(),
+        codebooks.n_levels()
+    );
+    let origin = path.with_extension("json");
+    let text = match std::fs::read(&origin) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(codes),
+        text => text.with_context(|| format!("cannot read {}", origin.display()))?,
+    };
+    let origin: CodesOrigin =
+        serde_json::from_slice(&text).with_context(|| format!("cannot read {}", origin.display()))?;
+    ensure!(
+        origin.fingerprint == codebooks.fingerprint(),
+        "{} was made by codebooks {}, {} has {}, give the codebook that made these codes",
+        path.display(),
+        origin.fingerprint,
+        codebook.display(),
+        codebooks.fingerprint()
+    );
+    Ok(codes)
 }
 
 #[derive(Serialize)]

@@ -5,6 +5,7 @@
 
 mod codebook;
 mod data;
+mod decode;
 mod embeddings;
 mod encode;
 mod eval;
@@ -44,6 +45,7 @@ struct Global {
 enum Command {
     Train(train::Args),
     Encode(encode::Args),
+    Decode(decode::Args),
     #[command(subcommand)]
     Codebook(codebook::Command),
     #[command(subcommand)]
@@ -59,6 +61,7 @@ impl Command {
         match self {
             Self::Train(args) => args.run(json),
             Self::Encode(args) => args.run(json),
+            Self::Decode(args) => args.run(json),
             Self::Codebook(command) => command.run(json),
             Self::Index(command) => command.run(json),
             Self::Search(args) => args.run(json),

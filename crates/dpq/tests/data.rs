@@ -409,3 +409,21 @@ fn label_embeddings_come_from_a_file() {
     .unwrap();
     says("wide.npy", "has 1 rows, expected one for each of the 3 classes of bands");
 }
+
+#[test]
+fn images_are_written_under_their_ids() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    let written = json(dir, "data images --data set --ids 0,45 --out-dir found");
+    assert_eq!(written["items"], 2);
+    assert_eq!(written["classes"], serde_json::json!(["end", "middle", "top"]));
+    for (id, file) in [("0", "end/00.png"), ("45", "top/05.png")] {
+        let open = |path: std::path::PathBuf| image::open(path).unwrap().into_luma8();
+        let (found, source) =
+            (open(dir.join(format!("found/{id}.png"))), open(dir.join("set/images").join(file)));
+        assert!(found == source, "{id}");
+    }
+    let error = error(dir, "data images --data set --ids 60 --out-dir found", 1);
+    assert!(error.contains("bands has the ids 0 to 59, not 60"), "{error}");
+}

@@ -64,6 +64,46 @@ fn images_become_hits_and_a_report() {
 }
 
 #[test]
+fn codes_are_decoded_to_what_search_scores() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    gallery(dir);
+    let decode = |words: &str| {
+        json(dir, &format!("decode --codes gallery/codes.npy --codebook cb.safetensors --out x.npy {words}"))
+    };
+    assert_eq!(decode("")["bits"], 24);
+    let decoded = decode("--bits 16");
+    assert_eq!((&decoded["items"], &decoded["dim"], &decoded["bits"]), (&30.into(), &81.into(), &16.into()));
+
+    let floats = |file: &str| -> Vec<f32> {
+        let bytes = fs::read(dir.join(file)).unwrap();
+        bytes[128..].chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect()
+    };
+    let (queries, decoded) = (floats("query/features.npy"), floats("x.npy"));
+    let ids = fs::read(dir.join("gallery/ids.npy")).unwrap()[128..].to_vec();
+    let rows: Vec<u64> = ids.chunks_exact(8).map(|id| u64::from_le_bytes(id.try_into().unwrap())).collect();
+    let found = json(dir, "search g.dpq --queries query/features.npy --bits 16 -k 30");
+    for (query, hits) in queries.chunks(81).zip(found["hits"].as_array().unwrap()) {
+        let hits = hits.as_array().unwrap();
+        assert_eq!(hits.len(), 30);
+        for hit in hits {
+            let row = rows.iter().position(|id| hit["id"] == *id).unwrap();
+            let score: f32 = query.iter().zip(&decoded[row * 81..]).map(|(a, b)| a * b).sum();
+            assert!((f64::from(score) - hit["score"].as_f64().unwrap()).abs() < 1e-5, "{score}: {hit}");
+        }
+    }
+
+    json(
+        dir,
+        "codebook train --features query/features.npy --levels 3 --codewords 4 --out other.safetensors",
+    );
+    let other = "decode --codes gallery/codes.npy --codebook other.safetensors --out y.npy";
+    assert!(error(dir, other, 1).contains("give the codebook that made these codes"));
+    let longer = "decode --codes gallery/codes.npy --codebook cb.safetensors --bits 32 --out y.npy";
+    assert!(error(dir, longer, 1).contains("code length in bits is 32, expected at most 24"));
+}
+
+#[test]
 fn a_network_is_trained_and_finds_an_image_by_its_file() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();

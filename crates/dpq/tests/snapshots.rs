@@ -33,6 +33,7 @@ fn help() {
         "",
         "train",
         "encode",
+        "decode",
         "codebook",
         "codebook train",
         "index",
@@ -46,6 +47,7 @@ fn help() {
         "data verify",
         "data split",
         "data export",
+        "data images",
     ];
     for command in commands {
         let (code, stdout, stderr) = dpq(&format!("{command} --help"));
@@ -108,6 +110,12 @@ fn errors() {
         expect![[r#"
             error: empty: the file is empty, make it again or restore it from a copy
         "#]],
+    );
+    fails(
+        "decode --codes text --codebook pointer --out x.npy",
+        expect![[r#"
+        error: pointer: this is a Git LFS pointer, not the file it points to, run `git lfs pull`
+    "#]],
     );
     fails(
         "codebook train --features text --out cb.safetensors",

@@ -67,6 +67,26 @@ pub(crate) struct Searched {
     pub(crate) ns_per_query_median: u64,
     pub(crate) ns_per_query_p99: u64,
     pub(crate) batch_ns_per_query: u64,
+    /// By query, nearest first. Not in a report.
+    #[serde(skip_serializing, default)]
+    pub(crate) hits: Vec<Vec<Hit>>,
+}
+
+#[derive(Deserialize, Clone)]
+pub(crate) struct Hit {
+    pub(crate) id: u64,
+}
+
+/// Of `dpq decode`.
+#[derive(Deserialize)]
+pub(crate) struct Decoded {
+    pub(crate) dim: usize,
+}
+
+/// Of `dpq data images`.
+#[derive(Deserialize)]
+pub(crate) struct Images {
+    pub(crate) classes: Vec<String>,
 }
 
 /// Of `dpq eval`.

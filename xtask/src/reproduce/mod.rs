@@ -5,7 +5,8 @@
 //! - `pipeline`: the stages of a training and of the raw-pixel baseline
 //! - `results`, `gather`: the numbers, as `results.json` keeps them, and how they come from stages
 //! - `report`, `document`, `csv`: words and tables, as Markdown, as one page of HTML, as CSV
-//! - `plot`, `figures`: SVG
+//! - `plot`, `figures`: SVG of the numbers
+//! - `sheet`, `tsne`, `embed`, `npy`: SVG of what stages left: hits, codes, features
 //! - `docs`: reports on disk and their copies in `docs`
 //! - `check`: what a quick run must show
 
@@ -14,15 +15,19 @@ mod csv;
 mod docs;
 mod document;
 mod dpq;
+mod embed;
 mod figures;
 mod gather;
+mod npy;
 mod pipeline;
 mod plot;
 mod report;
 mod results;
+mod sheet;
 mod stage;
 #[cfg(test)]
 mod test_data;
+mod tsne;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -31,6 +36,7 @@ use anyhow::{Context, Result, ensure};
 
 pub(crate) use check::check_quick;
 pub(crate) use docs::check_docs;
+use pipeline::SeedRun;
 pub(crate) use results::Results;
 use stage::Runner;
 
@@ -41,13 +47,21 @@ pub(crate) struct Settings {
     pub(crate) preset: String,
     pub(crate) seeds: u16,
     pub(crate) device: String,
+    /// Items of the gallery that t-SNE shows, at most.
+    pub(crate) tsne_items: usize,
 }
 
 impl Settings {
     /// A training that takes minutes, for `ci`.
     pub(crate) fn quick() -> Self {
         let text = |text: &str| text.to_owned();
-        Self { dataset: text("fashion-mnist"), preset: text("quick"), seeds: 1, device: text("cpu") }
+        Self {
+            dataset: text("fashion-mnist"),
+            preset: text("quick"),
+            seeds: 1,
+            device: text("cpu"),
+            tsne_items: 500,
+        }
     }
 
     fn folder(&self) -> PathBuf {
@@ -85,10 +99,19 @@ pub(crate) fn run(settings: &Settings, build: fn() -> Result<PathBuf>) -> Result
     let results = gather::gather(settings, &runs, &baseline)?;
 
     let json = results.to_json()?;
-    let files = docs::write_report(&folder, &json, &[])?;
+    let figures = pictures(&runner, settings, &runs[0])?;
+    let files = docs::write_report(&folder, &json, &figures)?;
     println!("{}", report::summary(&Results::from_json(&json)?));
     files.iter().for_each(|file| println!("{}", file.display()));
     Ok(results)
+}
+
+/// The figures that need more than numbers, of the first training.
+fn pictures(runner: &Runner, settings: &Settings, run: &SeedRun) -> Result<Vec<(&'static str, String)>> {
+    let dir = settings.folder().join("seed-1");
+    let (sheet, classes) = sheet::sheet(runner, &dir, run, &settings.dataset)?;
+    let tsne = tsne::tsne(runner, &dir, run, settings.tsne_items, &classes)?;
+    Ok(vec![(docs::TSNE, tsne), (docs::QUERIES, sheet)])
 }
 
 /// Copies the report of a run to `docs`.

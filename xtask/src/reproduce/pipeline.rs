@@ -14,6 +14,9 @@ pub(crate) const BITS: [u32; 4] = [8, 16, 24, 32];
 /// The cut-off of mAP that the paper uses on large sets.
 pub(crate) const CUTOFF: u32 = 5000;
 
+/// Hits of the searches that are timed and shown.
+pub(crate) const HITS: usize = 10;
+
 /// The stages of one training.
 pub(crate) struct SeedRun {
     pub(crate) seed: u16,
@@ -69,8 +72,7 @@ pub(crate) fn train_and_evaluate(
 
     let (index, queries) = (scores.index.file("gallery.dpq"), query.file("features.npy"));
     let search = |bits: &u32| -> Result<Stage<Searched>> {
-        let command =
-            format!("search {index} --queries {queries} --bits {bits} -k 10 --threads 1 --out OUT/hits.npz");
+        let command = format!("search {index} --queries {queries} --bits {bits} -k {HITS} --threads 1");
         runner.run(&dir.join(format!("search-{bits}")), &[&scores.index.key, &query.key], &command)
     };
     let search = BITS.iter().map(search).collect::<Result<Vec<_>>>()?;

@@ -68,8 +68,8 @@ pub(crate) fn blocks(results: &Results, has: impl Fn(&str) -> bool) -> Vec<Block
     blocks.extend(drawn(
         TSNE,
         "t-SNE (perplexity 50, started from the two principal components of the features) of gallery items, seed 1: \
-         features and their reconstructions at each code length. Neighbours are near each other; distances between \
-         groups mean little.",
+         features and their reconstructions at each code length. The colour is the class or, where items have several \
+         labels, their number. Neighbours are near each other; distances between groups mean little.",
     ));
     blocks.extend([
         Block::Heading("Times and memory"),

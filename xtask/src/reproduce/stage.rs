@@ -89,6 +89,27 @@ impl Runner {
         self.stage(dir, upstream, args, true)
     }
 
+    /// Does `work`, or finds in the folder `dir` that it has been done: for what xtask computes itself from the files of
+    /// the stages `upstream`. `code` is what else decides the result.
+    pub(crate) fn compute<T: Serialize + DeserializeOwned>(
+        &self,
+        dir: &Path,
+        upstream: &[&str],
+        code: &str,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<Stage<T>> {
+        let key = self.key(upstream, code);
+        let execute = || {
+            let start = Instant::now();
+            let result = serde_json::to_value(work()?)?;
+            let partial = dir.with_extension("partial");
+            remove(&partial)?;
+            fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
+            finish(&partial, dir, key.clone(), start.elapsed().as_secs_f64(), result)
+        };
+        self.found_or(dir, &key, execute)
+    }
+
     fn stage<T: DeserializeOwned>(
         &self,
         dir: &Path,
@@ -97,14 +118,23 @@ impl Runner {
         resumable: bool,
     ) -> Result<Stage<T>> {
         let key = self.key(upstream, args);
-        let (record, note) = match finished(dir, &key) {
+        self.found_or(dir, &key, || self.execute(dir, &key, args, resumable))
+    }
+
+    fn found_or<T: DeserializeOwned>(
+        &self,
+        dir: &Path,
+        key: &str,
+        execute: impl FnOnce() -> Result<Record>,
+    ) -> Result<Stage<T>> {
+        let (record, note) = match finished(dir, key) {
             Some(record) => (record, ", unchanged"),
-            None => (self.execute(dir, &key, args, resumable)?, ""),
+            None => (execute()?, ""),
         };
         eprintln!("    {:<58} {:>7.1} s{note}", dir.display(), record.wall_seconds);
         let result = serde_json::from_value(record.result)
-            .with_context(|| format!("dpq {args} printed JSON of an unknown form"))?;
-        Ok(Stage { key, result, wall_seconds: record.wall_seconds, dir: dir.to_owned() })
+            .with_context(|| format!("{} holds JSON of an unknown form", dir.display()))?;
+        Ok(Stage { key: key.to_owned(), result, wall_seconds: record.wall_seconds, dir: dir.to_owned() })
     }
 
     fn key(&self, upstream: &[&str], args: &str) -> String {
@@ -142,12 +172,17 @@ impl Runner {
             serde_json::from_str(&printed).with_context(|| format!("dpq {args} printed no JSON object"))?;
 
         fs::remove_file(&key_file)?;
-        let record = Record { key: key.to_owned(), wall_seconds, files: list(&partial)?, result };
-        fs::write(partial.join(RECORD), serde_json::to_string(&record)?)?;
-        remove(dir)?;
-        fs::rename(&partial, dir).with_context(|| format!("cannot rename {}", partial.display()))?;
-        Ok(record)
+        finish(&partial, dir, key.to_owned(), wall_seconds, result)
     }
+}
+
+/// Notes the result of a stage and gives its folder its name.
+fn finish(partial: &Path, dir: &Path, key: String, wall_seconds: f64, result: Value) -> Result<Record> {
+    let record = Record { key, wall_seconds, files: list(partial)?, result };
+    fs::write(partial.join(RECORD), serde_json::to_string(&record)?)?;
+    remove(dir)?;
+    fs::rename(partial, dir).with_context(|| format!("cannot rename {}", partial.display()))?;
+    Ok(record)
 }
 
 /// The record of a stage whose key is `key` and whose files are all there.
@@ -353,6 +388,21 @@ echo '{"word": "'$1'"}'
     }
 
     #[test]
+    fn what_is_computed_here_is_kept_as_well() {
+        let bench = Bench::new();
+        let compute = |upstream: &str, code: &str, result: Result<u32>| {
+            let runner = Runner::new(bench.path("dpq"), &bench.path("data")).unwrap();
+            runner.compute(&bench.path("stage"), &[upstream], code, || result).map(|stage| stage.result)
+        };
+        assert_eq!(compute("a", "code", Ok(1)).unwrap(), 1);
+        assert_eq!(compute("a", "code", Ok(2)).unwrap(), 1, "it is there");
+        assert_eq!(compute("b", "code", Ok(3)).unwrap(), 3);
+        assert_eq!(compute("b", "other code", Ok(4)).unwrap(), 4);
+        compute("b", "code", Err(anyhow::anyhow!("no"))).unwrap_err();
+        assert_eq!(compute("b", "other code", Ok(5)).unwrap(), 4, "a failure leaves what was there");
+    }
+
+    #[test]
     fn output_of_another_form_is_an_error() {
         let bench = Bench::new();
         bench.install("", "echo nothing");
@@ -360,6 +410,6 @@ echo '{"word": "'$1'"}'
         assert!(error.ends_with("x OUT printed no JSON object"), "{error}");
         bench.install("", "echo '{\"other\": 1}'");
         let error = bench.run(false, &[], "x").map(|stage| stage.result).unwrap_err().to_string();
-        assert!(error.ends_with("x OUT printed JSON of an unknown form"), "{error}");
+        assert!(error.ends_with("holds JSON of an unknown form"), "{error}");
     }
 }
