@@ -64,6 +64,10 @@ struct ReproduceArgs {
     /// Where the network runs, in training and in encoding
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: String,
+    /// Beside `paper`, the rows of Table 2, one model for each length, and shared codebooks; beside `best`, the preset
+    /// without each of its ingredients: for each row as many trainings as seeds
+    #[arg(long)]
+    ablations: bool,
     /// Copy the report to docs/results/<dataset>-<preset> and write docs/results.md
     #[arg(long)]
     write_docs: bool,
@@ -93,6 +97,7 @@ impl ReproduceArgs {
             dataset: self.dataset,
             device: self.device,
             tsne_items: if self.quick { quick.tsne_items } else { 5000 },
+            ablations: self.ablations,
         };
         reproduce::run(&settings, process::build_dpq)?;
         if write_docs { reproduce::write_docs(&settings) } else { Ok(()) }

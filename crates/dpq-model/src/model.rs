@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::network::{self, Tensors};
-use crate::{Error, TrainConfig};
+use crate::{Error, TrainConfig, embeddings};
 
 /// A trained network and codebooks.
 #[derive(Debug)]
@@ -114,6 +114,14 @@ impl Model {
         Ok(self)
     }
 
+    /// The same model with [`TrainConfig::mirror_average`] as given. Its codebooks stay, which were fitted to features of
+    /// the other kind.
+    #[must_use]
+    pub fn with_mirror_average(mut self, average: bool) -> Self {
+        self.header.train.mirror_average = average;
+        self
+    }
+
     /// Writes a model file.
     ///
     /// # Errors
@@ -166,6 +174,41 @@ impl Model {
     /// [`Error::Invalid`] unless `images` is whole images.
     pub fn forward(&self, images: &[u8]) -> Result<Output, Error> {
         self.header.forward(&self.tensors, images, &self.device)
+    }
+
+    /// Another feature of the same network, f32 `[n, D]`: softmax(logits / `temperature`) as weights of unit vectors, one a
+    /// class, that the seed of the training draws; orthogonal while n_classes ≤ D.
+    ///
+    /// It is the classifier in a form that can be indexed: it tells classes apart, nothing within a class, and nothing of
+    /// classes that were not trained. For images of several labels it is no posterior.
+    /// Shapes: logits `[n, C]`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] unless `logits` is whole rows and `temperature` a finite number above 0.
+    pub fn posterior_features(&self, logits: &[f32], temperature: f32) -> Result<Vec<f32>, Error> {
+        let (n_classes, train) = (self.header.n_classes, &self.header.train);
+        if !(temperature > 0.0 && temperature.is_finite()) {
+            return Err(Error::invalid(
+                "temperature",
+                format!("found {temperature}, expected a finite number above 0"),
+            ));
+        }
+        if !logits.len().is_multiple_of(n_classes) {
+            let reason = format!("found {} values, expected rows of {n_classes}", logits.len());
+            return Err(Error::invalid("logits", reason));
+        }
+        let vectors = embeddings::label_embeddings(n_classes, train.network.dim, train.seed);
+        let feature = |row: &[f32]| {
+            let largest = row.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+            let weights: Vec<f32> = row.iter().map(|x| ((x - largest) / temperature).exp()).collect();
+            let total: f32 = weights.iter().sum();
+            let mut feature = vec![0.0; train.network.dim];
+            for (weight, vector) in weights.iter().zip(vectors.chunks_exact(train.network.dim)) {
+                feature.iter_mut().zip(vector).for_each(|(x, v)| *x += weight / total * v);
+            }
+            feature
+        };
+        Ok(logits.chunks_exact(n_classes).flat_map(feature).collect())
     }
 }
 

@@ -17,7 +17,8 @@ use crate::{data, npy, output};
 /// Encode images or features into codes
 ///
 /// With a model: a split of a data set, or a folder of images, becomes codes.npy, features.npy, ids.npy, labels.npy
-/// (where there are labels) and names.txt (for a folder). With codebooks alone: features become codes.npy.
+/// (where there are labels) and names.txt (for a folder). With codebooks alone: features become codes.npy. With
+/// `--feature posterior` there are no codes: fit codebooks to the features and encode them as any others.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("encoder").required(true),
@@ -45,6 +46,15 @@ pub(crate) struct Args {
     /// Features, float32 [N, D]
     #[arg(long, group = "input", value_name = "NPY")]
     features: Option<PathBuf>,
+    /// The feature of an image
+    #[arg(long, value_enum, default_value_t = Feature::Head, requires = "model", value_name = "FEATURE")]
+    feature: Feature,
+    /// What logits are divided by before the softmax of `--feature posterior`
+    #[arg(long, default_value_t = 1.0, requires = "feature", value_name = "T")]
+    temperature: f32,
+    /// Whether features are means over an image and its mirror image [default: as the model's configuration says]
+    #[arg(long, requires = "model", value_name = "BOOL")]
+    mirror_average: Option<bool>,
     /// Stop at the first image that cannot be read; without this, such images are named and left out
     #[arg(long, conflicts_with = "features")]
     strict: bool,
@@ -54,6 +64,15 @@ pub(crate) struct Args {
     /// Folder for the results
     #[arg(long, value_name = "DIR")]
     out_dir: PathBuf,
+}
+
+/// What stands for an image.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq)]
+enum Feature {
+    /// The paper's: what the network's head of features puts out
+    Head,
+    /// The classifier's probabilities as weights of fixed orthogonal vectors; blind within a class and to new classes
+    Posterior,
 }
 
 /// Beside `codes.npy`, and written after it.
@@ -107,7 +126,8 @@ struct Encoded {
     accuracy: Option<f64>,
     relative_distortion: Vec<f64>,
     usage: Vec<Usage>,
-    fingerprint: String,
+    /// Of the codebooks; none where there are no codes.
+    fingerprint: Option<String>,
     peak_memory_bytes: Option<u64>,
 }
 
@@ -123,11 +143,19 @@ impl Args {
         let encoded = if let (Some(codebook), Some(features)) = (&self.codebook, &self.features) {
             self.encode_features(&Codebooks::open(codebook)?, features)?
         } else if let Some(model) = &self.model {
-            self.encode_images(&Model::open(model)?.on(self.device)?)?
+            self.encode_images(&self.open(model)?)?
         } else {
             bail!("--codebook encodes --features, --model encodes --data or --images")
         };
         output::print(json, &encoded, &encoded.text(&self.out_dir))
+    }
+
+    fn open(&self, path: &Path) -> Result<Model> {
+        let model = Model::open(path)?.on(self.device)?;
+        Ok(match self.mirror_average {
+            Some(average) => model.with_mirror_average(average),
+            None => model,
+        })
     }
 
     fn encode_features(&self, codebooks: &Codebooks, path: &Path) -> Result<Encoded> {
@@ -167,7 +195,8 @@ impl Args {
             dataset.shape(),
             shape
         );
-        self.prepare_out_dir(&["labels.npy", "names.txt"])?;
+        let has_codes = self.feature == Feature::Head;
+        self.prepare_out_dir(&["labels.npy", "names.txt", "codes.npy"])?;
         let start = Instant::now();
         let bar = output::progress(rows.len(), "encoding");
         let codebooks = model.codebooks();
@@ -177,8 +206,12 @@ impl Args {
         let mut kept = Vec::with_capacity(rows.len());
         data::for_each_batch(&dataset, &rows, self.strict, |batch| {
             let output = model.forward(&batch.pixels)?;
-            codes.extend(codebooks.encode(&output.features)?);
-            features.extend_from_slice(&output.features);
+            if has_codes {
+                codes.extend(codebooks.encode(&output.features)?);
+                features.extend_from_slice(&output.features);
+            } else {
+                features.extend(model.posterior_features(&output.logits, self.temperature)?);
+            }
             predicted.extend(output.logits.chunks_exact(model.n_classes()).map(argmax));
             kept.extend(batch.rows);
             bar.set_position(kept.len() as u64);
@@ -207,7 +240,11 @@ impl Args {
         } else {
             None
         };
-        let encoded = self.finish(start, codebooks, &features, &codes)?;
+        let encoded = if has_codes {
+            self.finish(start, codebooks, &features, &codes)?
+        } else {
+            Encoded::without_codes(output::seconds(start), rows.len(), codebooks.dim())
+        };
         Ok(Encoded { left_out, accuracy, ..encoded })
     }
 
@@ -240,17 +277,11 @@ impl Args {
         let origin = serde_json::to_vec(&CodesOrigin { fingerprint: codebooks.fingerprint() })?;
         dpq_file::write_atomic(&self.out_dir.join(ORIGIN), |out| out.write_all(&origin))?;
         Ok(Encoded {
-            items,
-            left_out: 0,
-            dim: codebooks.dim(),
             levels: n_levels,
-            seconds,
-            items_per_second: items as f64 / seconds,
-            accuracy: None,
             relative_distortion: codebooks.relative_distortion(features, codes)?,
             usage: usage(codes, n_levels, codebooks.n_codewords())?.into_iter().map(Usage::from).collect(),
-            fingerprint: codebooks.fingerprint(),
-            peak_memory_bytes: output::peak_memory_bytes(),
+            fingerprint: Some(codebooks.fingerprint()),
+            ..Encoded::without_codes(seconds, items, codebooks.dim())
         })
     }
 }
@@ -262,6 +293,22 @@ impl From<LevelUsage> for Usage {
 }
 
 impl Encoded {
+    fn without_codes(seconds: f64, items: usize, dim: usize) -> Self {
+        Self {
+            items,
+            left_out: 0,
+            dim,
+            levels: 0,
+            seconds,
+            items_per_second: items as f64 / seconds,
+            accuracy: None,
+            relative_distortion: Vec::new(),
+            usage: Vec::new(),
+            fingerprint: None,
+            peak_memory_bytes: output::peak_memory_bytes(),
+        }
+    }
+
     fn text(&self, dir: &Path) -> String {
         let mut text = format!(
             "encoded {} items into {} ({:.0} a second)\n",

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow};
 use dpq_data::{Augment, Dataset, Split, hold_out};
 use dpq_model::config::AugmentConfig;
 use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig, TrainSet};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{data, embeddings, output};
 use epoch::{Epoch, EpochLog};
@@ -45,6 +45,9 @@ pub(crate) struct Args {
     /// A configuration of your own (`--print-config` shows one)
     #[arg(long, value_name = "TOML", conflicts_with = "preset")]
     config: Option<PathBuf>,
+    /// Change the configuration by a line of TOML, as `quantizer.levels=2` or `schedule="two-step"`
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Vectors of the classes, as many numbers long as the network's `dim`: a .npy file, float32 [C, dim], or word vectors as
     /// text (GloVe, word2vec), where class names are looked up [default: orthogonal ones, from the seed]
     #[arg(long, value_name = "FILE")]
@@ -201,11 +204,38 @@ impl Args {
                 })?
             }
         };
+        if !self.set.is_empty() {
+            config = changed(&config, &self.set)?;
+        }
         if let Some(seed) = self.seed {
             config.seed = seed;
         }
         Ok(config)
     }
+}
+
+/// The configuration with each line of TOML in place of what it says there.
+fn changed(config: &TrainConfig, lines: &[String]) -> Result<TrainConfig> {
+    fn merge(into: &mut toml::Table, from: toml::Table) {
+        for (key, value) in from {
+            match (into.get_mut(&key), value) {
+                (Some(toml::Value::Table(into)), toml::Value::Table(from)) => merge(into, from),
+                (_, value) => _ = into.insert(key, value),
+            }
+        }
+    }
+    let mut table = toml::Table::try_from(config)?;
+    for line in lines {
+        let refused = |error: toml::de::Error| {
+            anyhow!(
+                "--set {line}: {}, expected a line of TOML that `--print-config` could print",
+                error.message()
+            )
+        };
+        merge(&mut table, line.parse().map_err(refused)?);
+        TrainConfig::deserialize(table.clone()).map_err(refused)?;
+    }
+    Ok(table.try_into()?)
 }
 
 /// What the configuration asks of the reader of images.

@@ -139,6 +139,29 @@ fn a_network_is_trained_and_finds_an_image_by_its_file() {
     );
     assert!(String::from_utf8(text.stdout).unwrap().contains("set/images/end/"));
 
+    // The posterior is a feature as any other, of a split as of one file.
+    let posterior = |input: &str, out: &str| {
+        json(dir, &format!("encode {model} {input} --feature posterior --temperature 0.5 --out-dir {out}"))
+    };
+    let gallery = posterior("--data set --split gallery", "posterior");
+    assert_eq!((&gallery["accuracy"], &gallery["fingerprint"]), (&1.0.into(), &Value::Null));
+    assert!(!dir.join("posterior/codes.npy").exists());
+    posterior("--images set/images/end", "queries");
+    json(
+        dir,
+        "codebook train --features posterior/features.npy --levels 2 --codewords 4 --out p.safetensors",
+    );
+    json(dir, "encode --codebook p.safetensors --features posterior/features.npy --out-dir posterior");
+    json(
+        dir,
+        "index build --codes posterior/codes.npy --codebook p.safetensors --ids posterior/ids.npy --out p.dpq",
+    );
+    let found = json(dir, "search p.dpq --queries queries/features.npy -k 5");
+    let hits = found["hits"].as_array().unwrap().iter().flat_map(|hits| hits.as_array().unwrap());
+    assert!(hits.map(|hit| hit["id"].as_u64().unwrap()).all(|id| id < 20), "{found}");
+    posterior("--data set --split gallery", "posterior");
+    assert!(!dir.join("posterior/codes.npy").exists(), "codes of other features");
+
     // A process of its own for each number of threads, since candle keeps threads of its own.
     for threads in ["1", "2"] {
         let train =
@@ -157,6 +180,25 @@ fn a_network_is_trained_and_finds_an_image_by_its_file() {
     json(dir, "train --data set --out other --config c.toml --seed 4");
     let error = error(dir, "search f.dpq --model other/model.safetensors --image set/images/end/00.png", 1);
     assert!(error.contains("give the model that made its codes"), "{error}");
+}
+
+#[test]
+fn a_configuration_is_changed_by_lines() {
+    let dir = TempDir::new().unwrap();
+    let print = "train --print-config --preset paper";
+    let before = json(dir.path(), print);
+    let changed = json(
+        dir.path(),
+        &format!("{print} --set quantizer.levels=2 --set schedule=\"two-step\" --set loss.soft=0.0 --seed 7"),
+    );
+    let mut expected = before;
+    expected["quantizer"]["levels"] = 2.into();
+    expected["schedule"] = "two-step".into();
+    expected["loss"]["soft"] = 0.0.into();
+    expected["seed"] = 7.into();
+    assert_eq!(changed, expected);
+    let error = error(dir.path(), &format!("{print} --set quantizer.level=2"), 1);
+    assert!(error.contains("--set quantizer.level=2: unknown field `level`"), "{error}");
 }
 
 #[test]

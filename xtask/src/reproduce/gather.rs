@@ -7,11 +7,12 @@ use anyhow::{Result, ensure};
 
 use super::Settings;
 use super::dpq::{Curve, Metrics, Usage};
-use super::pipeline::{BITS, Baseline, CUTOFF, Scores, SeedRun};
+use super::pipeline::{BITS, Baseline, CUTOFF, Scores, SeedRun, VariantRun};
 use super::results::{
     BaselineResults, ByBits, ByRank, Items, Machine, MeanSd, NamedCurve, PeakMemory, PrecisionRecall,
-    Results, Seconds, SeedResults, Ties,
+    Results, Seconds, SeedResults, Ties, VariantResults,
 };
+use super::variants::{Change, Variant};
 use crate::process;
 
 /// The results of one or more trainings, all with the same settings.
@@ -83,7 +84,37 @@ pub(crate) fn gather(settings: &Settings, runs: &[SeedRun], baseline: &Baseline)
             evaluate: runs.iter().filter_map(|run| run.scores.codes.result.peak_memory_bytes).max(),
         },
         per_seed: runs.iter().map(SeedRun::results).collect(),
+        variants: Vec::new(),
     })
+}
+
+/// The results of a variant, from its runs with each seed.
+pub(crate) fn variant(variant: &Variant, runs: &[VariantRun]) -> VariantResults {
+    let spread = |value: &dyn Fn(&VariantRun) -> f64| mean_sd(&runs.iter().map(value).collect::<Vec<_>>());
+    let spread_if = |value: &dyn Fn(&VariantRun) -> Option<f64>| {
+        Some(mean_sd(&runs.iter().map(value).collect::<Option<Vec<_>>>()?))
+    };
+    let lengths = || runs[0].scores.codes.result.by_bits.keys().copied();
+    VariantResults {
+        name: variant.name.to_owned(),
+        change: match variant.change {
+            Change::Train(lines) => {
+                lines.iter().map(|line| format!("--set {line}")).collect::<Vec<_>>().join(" ")
+            }
+            Change::Encode(options) => options.to_owned(),
+        },
+        map_all: lengths().map(|bits| (bits, spread(&|run| run.scores.at(bits).map))).collect(),
+        map_at_5000: lengths()
+            .map(|bits| (bits, spread(&|run| run.scores.at(bits).map_at[&CUTOFF])))
+            .collect(),
+        feature_map_all: spread(&|run| run.scores.features.map),
+        accuracy: spread_if(&|run| run.accuracy),
+        train_seconds: spread_if(&|run| Some(run.train.as_ref()?.result.seconds)),
+        per_seed: runs
+            .iter()
+            .map(|run| lengths().map(|bits| (bits, run.scores.at(bits).map)).collect())
+            .collect(),
+    }
 }
 
 /// Statistics over trainings.

@@ -3,8 +3,10 @@
 //! - `dpq`: what the command `dpq` prints
 //! - `stage`: a run of `dpq` that is skipped when nothing it depends on has changed
 //! - `pipeline`: the stages of a training and of the raw-pixel baseline
+//! - `variants`: what is trained or encoded beside it, to see what each part is worth
 //! - `results`, `gather`: the numbers, as `results.json` keeps them, and how they come from stages
 //! - `report`, `document`, `csv`: words and tables, as Markdown, as one page of HTML, as CSV
+//! - `tables`: the paper's tables, and what each variant is worth
 //! - `plot`, `figures`: SVG of the numbers
 //! - `sheet`, `tsne`, `embed`, `npy`: SVG of what stages left: hits, codes, features
 //! - `docs`: reports on disk and their copies in `docs`
@@ -25,9 +27,11 @@ mod report;
 mod results;
 mod sheet;
 mod stage;
+mod tables;
 #[cfg(test)]
 mod test_data;
 mod tsne;
+mod variants;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -49,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) device: String,
     /// Items of the gallery that t-SNE shows, at most.
     pub(crate) tsne_items: usize,
+    /// Whether the variants that need trainings of their own are part of it.
+    pub(crate) ablations: bool,
 }
 
 impl Settings {
@@ -61,6 +67,7 @@ impl Settings {
             seeds: 1,
             device: text("cpu"),
             tsne_items: 500,
+            ablations: false,
         }
     }
 
@@ -96,7 +103,13 @@ pub(crate) fn run(settings: &Settings, build: fn() -> Result<PathBuf>) -> Result
         .map(|seed| pipeline::train_and_evaluate(&runner, settings, &folder, seed))
         .collect::<Result<Vec<_>>>()?;
     let baseline = pipeline::raw_pixels(&runner, settings)?;
-    let results = gather::gather(settings, &runs, &baseline)?;
+    let mut variant_runs = Vec::new();
+    for variant in variants::variants(&settings.preset, settings.ablations) {
+        let run = |run| pipeline::variant(&runner, settings, &folder.join("variants"), run, variant);
+        variant_runs.push((variant, runs.iter().map(run).collect::<Result<Vec<_>>>()?));
+    }
+    let mut results = gather::gather(settings, &runs, &baseline)?;
+    results.variants = variant_runs.iter().map(|(variant, runs)| gather::variant(variant, runs)).collect();
 
     let json = results.to_json()?;
     let figures = pictures(&runner, settings, &runs[0])?;

@@ -1,4 +1,4 @@
-//! The stages of one training, and those of the baseline without a network.
+//! The stages of one training, those of its variants, and those of the baseline without a network.
 
 use std::path::Path;
 
@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::dpq::{Built, Encoded, Evaluation, Exported, Fitted, Metrics, Searched, Trained};
 use super::stage::{Runner, Stage};
+use super::variants::{Change, Variant};
 use super::{FOLDER, Settings};
 
 /// The lengths that the paper reports.
@@ -35,6 +36,14 @@ pub(crate) struct Baseline {
     pub(crate) scores: Scores,
 }
 
+/// The stages of one training, or of other features of one, as far as they say what a change of the preset is worth.
+pub(crate) struct VariantRun {
+    /// None where nothing was trained.
+    pub(crate) train: Option<Stage<Trained>>,
+    pub(crate) accuracy: Option<f64>,
+    pub(crate) scores: Scores,
+}
+
 /// What follows when there are codes.
 pub(crate) struct Scores {
     pub(crate) index: Stage<Built>,
@@ -52,23 +61,8 @@ pub(crate) fn train_and_evaluate(
     seed: u16,
 ) -> Result<SeedRun> {
     let dir = folder.join(format!("seed-{seed}"));
-    let data = format!("datasets/{}", settings.dataset);
-    let Settings { preset, device, .. } = settings;
-    let train: Stage<Trained> = runner.run_resumable(
-        &dir.join("train"),
-        &[],
-        &format!("train --data {data} --out OUT --preset {preset} --seed {seed} --device {device}"),
-    )?;
-
-    let model = train.file("model.safetensors");
-    let fingerprint = &train.result.fingerprint;
-    let encode = |split: &str| -> Result<Stage<Encoded>> {
-        let command =
-            format!("encode --model {model} --data {data} --split {split} --device {device} --out-dir OUT");
-        runner.run(&dir.join(split), &[&train.key], &command)
-    };
-    let (gallery, query) = (encode("gallery")?, encode("query")?);
-    let scores = index_and_evaluate(runner, &dir, (&model, fingerprint), &gallery, &gallery, &query)?;
+    let train = train(runner, settings, &dir, seed, &[])?;
+    let (gallery, query, scores) = encode_and_evaluate(runner, settings, &dir, &train)?;
 
     let (index, queries) = (scores.index.file("gallery.dpq"), query.file("features.npy"));
     let search = |bits: &u32| -> Result<Stage<Searched>> {
@@ -77,6 +71,75 @@ pub(crate) fn train_and_evaluate(
     };
     let search = BITS.iter().map(search).collect::<Result<Vec<_>>>()?;
     Ok(SeedRun { seed, train, gallery, query, search, scores })
+}
+
+/// Trains or encodes a variant of the training `run`, indexes and evaluates.
+pub(crate) fn variant(
+    runner: &Runner,
+    settings: &Settings,
+    folder: &Path,
+    run: &SeedRun,
+    variant: &Variant,
+) -> Result<VariantRun> {
+    let dir = folder.join(variant.slug).join(format!("seed-{}", run.seed));
+    match variant.change {
+        Change::Train(lines) => {
+            let train = train(runner, settings, &dir, run.seed, lines)?;
+            let (gallery, _, scores) = encode_and_evaluate(runner, settings, &dir, &train)?;
+            Ok(VariantRun { train: Some(train), accuracy: gallery.result.accuracy, scores })
+        }
+        Change::Encode(options) => {
+            let encode = |split| -> Result<Stage<Exported>> {
+                runner.run(
+                    &dir.join(split),
+                    &[&run.train.key],
+                    &format!("{} {options}", encode_split(settings, &run.train, split)),
+                )
+            };
+            let (train, query, gallery) = (encode("train")?, encode("query")?, encode("gallery")?);
+            let (_, scores) = fit_and_evaluate(runner, &dir, run.seed, [&train, &query, &gallery])?;
+            Ok(VariantRun { train: None, accuracy: None, scores })
+        }
+    }
+}
+
+fn train(
+    runner: &Runner,
+    settings: &Settings,
+    dir: &Path,
+    seed: u16,
+    changes: &[&str],
+) -> Result<Stage<Trained>> {
+    let Settings { dataset, preset, device, .. } = settings;
+    let changes: String = changes.iter().map(|line| format!(" --set {line}")).collect();
+    let command = format!(
+        "train --data datasets/{dataset} --out OUT --preset {preset}{changes} --seed {seed} --device {device}"
+    );
+    runner.run_resumable(&dir.join("train"), &[], &command)
+}
+
+fn encode_split(settings: &Settings, train: &Stage<Trained>, split: &str) -> String {
+    let Settings { dataset, device, .. } = settings;
+    let model = train.file("model.safetensors");
+    format!(
+        "encode --model {model} --data datasets/{dataset} --split {split} --device {device} --out-dir OUT"
+    )
+}
+
+/// Gallery, queries and what they give.
+fn encode_and_evaluate(
+    runner: &Runner,
+    settings: &Settings,
+    dir: &Path,
+    train: &Stage<Trained>,
+) -> Result<(Stage<Encoded>, Stage<Encoded>, Scores)> {
+    let encode = |split: &str| -> Result<Stage<Encoded>> {
+        runner.run(&dir.join(split), &[&train.key], &encode_split(settings, train, split))
+    };
+    let (gallery, query) = (encode("gallery")?, encode("query")?);
+    let (model, fingerprint) = (train.file("model.safetensors"), &train.result.fingerprint);
+    let scores = index_and_evaluate(runner, dir, (&model, fingerprint), &gallery, &gallery, &query)?;
+    Ok((gallery, query, scores))
 }
 
 /// Does the same with centred, normalised pixels: codes by residual k-means, no network. All presets share it.
@@ -89,12 +152,23 @@ pub(crate) fn raw_pixels(runner: &Runner, settings: &Settings) -> Result<Baselin
     };
     let (train, query, gallery) = (export("train")?, export("query")?, export("gallery")?);
 
+    let (codes, scores) = fit_and_evaluate(runner, &dir, 1, [&train, &query, &gallery])?;
+    Ok(Baseline { train, codes, scores })
+}
+
+/// Codebooks by residual k-means on the features of the first of `splits`: training images, queries, gallery.
+fn fit_and_evaluate(
+    runner: &Runner,
+    dir: &Path,
+    seed: u16,
+    [train, query, gallery]: [&Stage<Exported>; 3],
+) -> Result<(Stage<Encoded>, Scores)> {
     let (features, levels) = (train.file("features.npy"), BITS.len());
     let fitted: Stage<Fitted> = runner.run(
         &dir.join("codebook"),
         &[&train.key],
         &format!(
-            "codebook train --features {features} --levels {levels} --seed 1 --out OUT/codebook.safetensors"
+            "codebook train --features {features} --levels {levels} --seed {seed} --out OUT/codebook.safetensors"
         ),
     )?;
 
@@ -105,8 +179,8 @@ pub(crate) fn raw_pixels(runner: &Runner, settings: &Settings) -> Result<Baselin
         &format!("encode --codebook {codebook} --features {features} --out-dir OUT"),
     )?;
     let scores =
-        index_and_evaluate(runner, &dir, (&codebook, &fitted.result.fingerprint), &codes, &gallery, &query)?;
-    Ok(Baseline { train, codes, scores })
+        index_and_evaluate(runner, dir, (&codebook, &fitted.result.fingerprint), &codes, gallery, query)?;
+    Ok((codes, scores))
 }
 
 /// Builds the index of `codes` and evaluates it, and evaluates the features of `gallery` that the codes were made from.
@@ -142,14 +216,15 @@ fn index_and_evaluate<G, Q>(
     let evaluate = |name: &str, upstream: &str, ranked: &str| -> Result<Stage<Evaluation>> {
         runner.run(&dir.join(name), &[upstream, &gallery.key, &query.key], &format!("eval {ranked} {judged}"))
     };
-    let bits = BITS.map(|bits| bits.to_string()).join(",");
+    let lengths = &BITS[..codes.result.relative_distortion.len().min(BITS.len())];
+    let bits = lengths.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let index_file = index.file("gallery.dpq");
-    let codes = evaluate("evaluate", &index.key, &format!("--index {index_file} --bits {bits}"))?;
+    let evaluated = evaluate("evaluate", &index.key, &format!("--index {index_file} --bits {bits}"))?;
     let features = evaluate("evaluate-features", "", &format!("--gallery-features {features}"))?;
 
     let lacks = |metrics: &Metrics| !metrics.map_at.contains_key(&CUTOFF);
-    let bits_lack = BITS.iter().any(|bits| codes.result.by_bits.get(bits).is_none_or(lacks));
+    let bits_lack = lengths.iter().any(|bits| evaluated.result.by_bits.get(bits).is_none_or(lacks));
     let metrics = features.result.features.filter(|metrics| !lacks(metrics) && !bits_lack);
     let metrics = metrics.with_context(|| format!("dpq eval left out a code length or mAP@{CUTOFF}"))?;
-    Ok(Scores { index, codes, features: metrics, features_wall_seconds: features.wall_seconds })
+    Ok(Scores { index, codes: evaluated, features: metrics, features_wall_seconds: features.wall_seconds })
 }

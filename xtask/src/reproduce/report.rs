@@ -4,6 +4,7 @@ use super::docs::{QUERIES, TSNE};
 use super::document::Block;
 use super::dpq::Searched;
 use super::results::{ByBits, MeanSd, Results};
+use super::tables;
 use crate::table::{Table, line};
 
 /// The main table, for the terminal.
@@ -38,6 +39,9 @@ pub(crate) fn blocks(results: &Results, has: impl Fn(&str) -> bool) -> Vec<Block
             "map.svg",
             "mAP@all by code length, with the standard deviation over seeds where there are several.",
         ),
+    ];
+    blocks.extend(tables::blocks(results));
+    blocks.extend([
         Block::Heading("Rankings"),
         figure("precision-recall.svg", "Precision by recall, means over queries."),
         figure("precision-at.svg", "Precision within the first R items, means over queries."),
@@ -46,7 +50,7 @@ pub(crate) fn blocks(results: &Results, has: impl Fn(&str) -> bool) -> Vec<Block
              and the order by id. Precision and recall are expectations as well.",
         ),
         table(rankings(results), ""),
-    ];
+    ]);
     let sheet = drawn(
         QUERIES,
         "Queries and their ten nearest items at each code length, seed 1: the first query of each class, then those \
@@ -254,11 +258,11 @@ fn how(results: &Results) -> Block {
     ])
 }
 
-fn lengths(results: &Results) -> impl Iterator<Item = String> + use<'_> {
+pub(crate) fn lengths(results: &Results) -> impl Iterator<Item = String> + use<'_> {
     results.map_all.keys().map(|bits| format!("{bits} bits"))
 }
 
-fn signed(x: f64) -> String {
+pub(crate) fn signed(x: f64) -> String {
     // Minus zero is no loss.
     if x.abs() < 0.00005 { "0.0000".to_owned() } else { format!("{x:+.4}").replace('-', "−") }
 }

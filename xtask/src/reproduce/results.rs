@@ -67,6 +67,27 @@ pub(crate) struct Results {
     /// The most that any command of the kind has held.
     pub(crate) peak_memory_bytes: PeakMemory,
     pub(crate) per_seed: Vec<SeedResults>,
+    /// Early files have none.
+    #[serde(default)]
+    pub(crate) variants: Vec<VariantResults>,
+}
+
+/// The preset with one change, over the same seeds.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct VariantResults {
+    pub(crate) name: String,
+    /// Options of `dpq train` or `dpq encode`.
+    pub(crate) change: String,
+    /// By as many lengths as it has levels.
+    pub(crate) map_all: ByBits<MeanSd>,
+    pub(crate) map_at_5000: ByBits<MeanSd>,
+    pub(crate) feature_map_all: MeanSd,
+    /// Of the classifier, on the gallery.
+    pub(crate) accuracy: Option<MeanSd>,
+    /// Of a training; none where nothing was trained.
+    pub(crate) train_seconds: Option<MeanSd>,
+    /// mAP@all of each seed.
+    pub(crate) per_seed: Vec<ByBits<f64>>,
 }
 
 #[derive(Serialize, Deserialize)]

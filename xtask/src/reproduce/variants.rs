@@ -1,0 +1,96 @@
+//! What else is trained or encoded to see what each part of a preset is worth.
+
+/// A preset with one change.
+pub(crate) struct Variant {
+    /// Of the row in the report.
+    pub(crate) name: &'static str,
+    /// Of the folder of its stages.
+    pub(crate) slug: &'static str,
+    pub(crate) change: Change,
+}
+
+pub(crate) enum Change {
+    /// Lines of `dpq train --set`: a training of its own.
+    Train(&'static [&'static str]),
+    /// Options of `dpq encode`: other features of the preset's own trainings, with codebooks fitted to them.
+    Encode(&'static str),
+}
+use Change::{Encode, Train};
+
+/// Removals of Table 2, in the order of the paper.
+const TABLE_2: [Variant; 5] = [
+    Variant {
+        name: "E: frozen random backbone",
+        slug: "frozen-random",
+        change: Train(&["network.backbone=\"frozen-random\""]),
+    },
+    Variant { name: "without L_C", slug: "no-classification", change: Train(&["loss.classification=0.0"]) },
+    Variant { name: "without L_S", slug: "no-margin", change: Train(&["loss.margin=0.0"]) },
+    Variant { name: "Two-Step", slug: "two-step", change: Train(&["schedule=\"two-step\""]) },
+    Variant { name: "No-Soft", slug: "no-soft", change: Train(&["loss.soft=0.0", "loss.joint_center=0.0"]) },
+];
+
+/// One training for each length, where the preset has one for all four. That of four levels is the preset itself.
+const ONE_LENGTH: [Variant; 3] = [
+    Variant { name: "1 level", slug: "1-level", change: Train(&["quantizer.levels=1"]) },
+    Variant { name: "2 levels", slug: "2-levels", change: Train(&["quantizer.levels=2"]) },
+    Variant { name: "3 levels", slug: "3-levels", change: Train(&["quantizer.levels=3"]) },
+];
+
+/// What `best` would be without each of its ingredients.
+const INGREDIENTS: [Variant; 4] = [
+    Variant {
+        name: "no cutout",
+        slug: "no-cutout",
+        change: Train(&["augment.cutout=0", "augment.cutout_probability=0.0"]),
+    },
+    Variant { name: "32 epochs", slug: "32-epochs", change: Train(&["epochs=32"]) },
+    Variant { name: "λ = 0.1", slug: "lambda-01", change: Train(&["loss.classification=0.1"]) },
+    Variant { name: "batches of 256", slug: "batch-256", change: Train(&["batch_size=256"]) },
+];
+
+/// Other features of the trainings of `best`, which cost no training.
+const FEATURES: [Variant; 2] = [
+    Variant {
+        name: "no mirror averaging",
+        slug: "no-mirror-average",
+        change: Encode("--mirror-average false"),
+    },
+    Variant { name: POSTERIOR, slug: "posterior", change: Encode("--feature posterior") },
+];
+
+/// The row that needs a caveat.
+pub(crate) const POSTERIOR: &str = "class posterior as the feature";
+
+/// The variants of a preset: those that need trainings only if `ablations`.
+pub(crate) fn variants(preset: &str, ablations: bool) -> Vec<&'static Variant> {
+    match (preset, ablations) {
+        ("paper", true) => TABLE_2.iter().chain(&ONE_LENGTH).collect(),
+        ("best", true) => FEATURES.iter().chain(&INGREDIENTS).collect(),
+        ("best", false) => FEATURES.iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn variants_have_folders_of_their_own_and_words_without_spaces() {
+        for preset in ["paper", "best"] {
+            let variants = variants(preset, true);
+            let slugs: BTreeSet<&str> = variants.iter().map(|variant| variant.slug).collect();
+            assert_eq!(slugs.len(), variants.len());
+            for variant in variants {
+                if let Train(lines) = variant.change {
+                    assert!(lines.iter().all(|line| line.contains('=') && !line.contains(' ')), "{lines:?}");
+                }
+            }
+        }
+        assert!(variants("best", false).iter().all(|variant| matches!(variant.change, Encode(_))));
+        assert!(variants("quick", true).is_empty());
+    }
+}
