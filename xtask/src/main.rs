@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod process;
+mod python;
 mod reproduce;
 mod table;
 mod tidy;
@@ -45,6 +46,8 @@ enum Command {
     /// Codes, codebooks and queries are made once and kept under `target/bench-data/`. Criterion prints its numbers
     /// and keeps those of the run before. A comparison writes docs/benchmarks.md; it wants a machine at rest.
     Bench(BenchArgs),
+    /// The wheel of the Python module: built into `target/wheels/`, installed and tested; needs python3, once the network
+    Python,
 }
 
 #[derive(clap::Args)]
@@ -109,6 +112,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Ci { step } => ci::run(step.as_deref()),
         Command::Tidy => tidy::run(),
+        Command::Python => python::run(),
         Command::ReproducePaper(args) => args.run(),
         Command::RenderDocs => reproduce::render_docs(),
         Command::Bench(BenchArgs { items, against: None, .. }) => bench::criterion(&items),

@@ -1,7 +1,7 @@
-//! Running cargo, git and `dpq`.
+//! Running cargo, git, Python and `dpq`.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -44,6 +44,17 @@ fn describe(command: &Command) -> String {
     let program = program.file_name().unwrap_or(command.get_program());
     let words = [program].into_iter().chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// Makes a virtual environment of Python's in `folder` unless it is there, with what the file `requirements` lists; returns its
+/// Python.
+pub(crate) fn python(folder: &str, requirements: &str) -> Result<String> {
+    let python = format!("{folder}/bin/python");
+    if !Path::new(&python).exists() {
+        run(Command::new("python3").args(["-m", "venv", folder]))?;
+    }
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--requirement", requirements]))?;
+    Ok(python)
 }
 
 /// Builds the `dpq` command and returns the path of the executable.

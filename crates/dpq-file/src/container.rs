@@ -99,6 +99,11 @@ impl Container {
         Ok(Self { path, bytes, metadata, sections, data })
     }
 
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The file's path, or words that say that it has none.
     pub fn path(&self) -> &Path {
         &self.path
@@ -179,11 +184,38 @@ pub fn write(
     metadata: &BTreeMap<String, String>,
     sections: &[(&str, Section<'_>)],
 ) -> Result<(), Error> {
+    let (header, sections) = parts(metadata, sections)?;
+    write_atomic(path, |out| {
+        out.write_all(&header)?;
+        sections.iter().try_for_each(|section| out.write_all(section))
+    })
+}
+
+/// Returns the bytes of the file that [`write()`] writes.
+///
+/// # Errors
+/// [`Error::Shape`] as for [`write()`].
+///
+/// # Panics
+/// As [`write()`].
+pub fn to_bytes(
+    metadata: &BTreeMap<String, String>,
+    sections: &[(&str, Section<'_>)],
+) -> Result<Vec<u8>, Error> {
+    let (header, sections) = parts(metadata, sections)?;
+    Ok([&[header.as_slice()], sections.as_slice()].concat().concat())
+}
+
+/// The header of a file, its checksums included, and the bytes of its sections in their order.
+fn parts<'a>(
+    metadata: &BTreeMap<String, String>,
+    sections: &[(&str, Section<'a>)],
+) -> Result<(Vec<u8>, Vec<&'a [u8]>), Error> {
     assert!(
         !metadata.keys().any(is_checksum),
         "metadata keys `{HEADER_CRC}` and `{CRC}*` are kept for checksums"
     );
-    let sorted: BTreeMap<&str, Section<'_>> = sections.iter().copied().collect();
+    let sorted: BTreeMap<&str, Section<'a>> = sections.iter().copied().collect();
     assert_eq!(sorted.len(), sections.len(), "sections have names of their own");
     assert!(!sorted.contains_key("__metadata__"), "the format keeps `__metadata__` for itself");
 
@@ -200,10 +232,7 @@ pub fn write(
         layout.insert(name.to_owned(), (section.dtype, section.shape.to_vec(), section.bytes.len()));
     }
     metadata.insert(HEADER_CRC.to_owned(), checksum(&header::encode(&metadata, &layout)));
-    write_atomic(path, |out| {
-        out.write_all(&header::encode(&metadata, &layout))?;
-        sorted.values().try_for_each(|section| out.write_all(section.bytes))
-    })
+    Ok((header::encode(&metadata, &layout), sorted.values().map(|section| section.bytes).collect()))
 }
 
 /// The prefix of metadata keys that hold the checksums of sections.

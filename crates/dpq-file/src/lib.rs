@@ -27,7 +27,7 @@ mod header;
 mod section;
 
 pub use atomic::write_atomic;
-pub use container::{Container, write};
+pub use container::{Container, to_bytes, write};
 pub use error::Error;
 pub use safetensors::Dtype;
 pub use section::Section;

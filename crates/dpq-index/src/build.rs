@@ -6,10 +6,10 @@ use std::path::Path;
 use dpq_codebook::Codebooks;
 use dpq_file::{Dtype, Section};
 
-use crate::Error;
-use crate::layout::{ID_BLOCK, Layout, Metric, cross_name, plane_name};
+use crate::layout::{ID_BLOCK, Kind, Layout, Metric, cross_name, plane_name};
 use crate::norms::{Norms, Quantizer, gram, own_norms};
 use crate::sort::{Row, sorted_rows};
+use crate::{Error, Index};
 
 /// Builds an index from codes and writes it to `path`, whole or not at all.
 ///
@@ -27,6 +27,53 @@ pub fn build(
     codes: &[u8],
     ids: Option<&[u64]>,
 ) -> Result<(), Error> {
+    let parts = parts(codebooks, metric, codes, ids)?;
+    Ok(dpq_file::write(path, &parts.metadata, &parts.sections())?)
+}
+
+impl Index {
+    /// Builds an index from codes, as [`build`] does, and keeps it in memory: as much as the file, and while it is made
+    /// twice that.
+    ///
+    /// # Errors
+    /// As [`build`], without those of writing.
+    pub fn from_codes(
+        codebooks: &Codebooks,
+        metric: Metric,
+        codes: &[u8],
+        ids: Option<&[u64]>,
+    ) -> Result<Self, Error> {
+        let parts = parts(codebooks, metric, codes, ids)?;
+        Self::from_bytes(dpq_file::to_bytes(&parts.metadata, &parts.sections())?)
+    }
+
+    /// Writes the index to `path`, whole or not at all: the bytes that it was opened from.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        Ok(dpq_file::write_atomic(path, |out| out.write_all(self.container.bytes()))?)
+    }
+}
+
+/// What an index file is made of.
+struct Parts {
+    metadata: BTreeMap<String, String>,
+    /// Name, type, shape and bytes of each section.
+    sections: Vec<(String, Dtype, Vec<usize>, Vec<u8>)>,
+}
+
+impl Parts {
+    fn sections(&self) -> Vec<(&str, Section<'_>)> {
+        let sections = self.sections.iter();
+        sections
+            .map(|(name, dtype, shape, bytes)| (name.as_str(), Section { dtype: *dtype, shape, bytes }))
+            .collect()
+    }
+}
+
+/// Checks the arguments of [`build`] and makes the parts of the file.
+fn parts(codebooks: &Codebooks, metric: Metric, codes: &[u8], ids: Option<&[u64]>) -> Result<Parts, Error> {
     let (n_levels, n_codewords) = (codebooks.n_levels(), codebooks.n_codewords());
     let n_items = codes.len() / n_levels;
     let error = |reason: String| Err(Error::Build { reason });
@@ -49,21 +96,20 @@ pub fn build(
         return error(format!("there are {} ids for {n_items} codes, expected one each", ids.len()));
     }
     if u32::try_from(n_items).is_ok() {
-        write(path, codebooks, metric, codes, ids, sorted_rows::<u32>(codes, n_levels, ids)?)
+        fill(codebooks, metric, codes, ids, sorted_rows::<u32>(codes, n_levels, ids)?)
     } else {
-        write(path, codebooks, metric, codes, ids, sorted_rows::<u64>(codes, n_levels, ids)?)
+        fill(codebooks, metric, codes, ids, sorted_rows::<u64>(codes, n_levels, ids)?)
     }
 }
 
-/// Writes the index of `codes`, whose items come in the order of `rows`.
-fn write<R: Row>(
-    path: &Path,
+/// Makes the parts of the index of `codes`, whose items come in the order of `rows`.
+fn fill<R: Row>(
     codebooks: &Codebooks,
     metric: Metric,
     codes: &[u8],
     ids: Option<&[u64]>,
     rows: Vec<R>,
-) -> Result<(), Error> {
+) -> Result<Parts, Error> {
     let (n_items, n_levels) = (rows.len(), codebooks.n_levels());
     let code = |row: R| &codes[row.get() * n_levels..][..n_levels];
     let firsts = || (0..n_items).filter(|&item| item == 0 || code(rows[item]) != code(rows[item - 1]));
@@ -108,15 +154,11 @@ fn write<R: Row>(
     }
 
     let metadata = layout.metadata(&codebooks.fingerprint(), codebooks.assignment(), &quantizers);
-    let layout = layout.sections();
-    let sections: Vec<_> = layout
-        .iter()
-        .map(|(name, _, shape)| {
-            let (dtype, bytes) = &filled[name];
-            (name.as_str(), Section { dtype: *dtype, shape, bytes })
-        })
-        .collect();
-    Ok(dpq_file::write(path, &metadata, &sections)?)
+    let section = |(name, _, shape): (String, Kind, Vec<usize>)| {
+        let (dtype, bytes) = filled.remove(&name).expect("every section of the layout was filled");
+        (name, dtype, shape, bytes)
+    };
+    Ok(Parts { metadata, sections: layout.sections().into_iter().map(section).collect() })
 }
 
 /// Returns the directory of ascending `codes`: the first position of each cell, and the number of positions.

@@ -7,12 +7,11 @@ mod report;
 mod results;
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::process::{build_bench, cargo, commit, output, run};
+use crate::process::{build_bench, cargo, commit, output, python, run};
 use results::Results;
 
 /// What a comparison is with.
@@ -38,7 +37,7 @@ pub(crate) fn criterion(items: &[u32]) -> Result<()> {
 
 /// Compares with faiss and writes the report.
 pub(crate) fn faiss(items: &[u32], queries: u16) -> Result<()> {
-    let python = environment()?;
+    let python = python(ENVIRONMENT, &format!("{FOLDER}/requirements.txt"))?;
     let peer = build_bench("dpq-index", "peer")?;
     let mut script = Command::new(python);
     script.arg(format!("{FOLDER}/compare.py")).arg(peer).arg(queries.to_string());
@@ -56,15 +55,4 @@ pub(crate) fn faiss(items: &[u32], queries: u16) -> Result<()> {
     fs::write(REPORT, report).with_context(|| format!("cannot write {REPORT}"))?;
     println!("{REPORT}");
     Ok(())
-}
-
-/// Makes the virtual environment of the script unless it is there; returns its Python.
-fn environment() -> Result<String> {
-    let python = format!("{ENVIRONMENT}/bin/python");
-    if !Path::new(&python).exists() {
-        run(Command::new("python3").args(["-m", "venv", ENVIRONMENT]))?;
-    }
-    let requirements = format!("{FOLDER}/requirements.txt");
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--requirement", &requirements]))?;
-    Ok(python)
 }

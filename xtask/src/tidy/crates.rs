@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::process::{cargo, output};
 
 /// Each package of the workspace and those of ours that it may depend on, in tests as well.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("dpq-file", &[]),
     ("dpq-codebook", &["dpq-file"]),
     ("dpq-index", &["dpq-codebook", "dpq-file"]),
@@ -16,15 +16,18 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("dpq-data", &[]),
     ("dpq-model", &["dpq-codebook", "dpq-file"]),
     ("dpq", &["dpq-codebook", "dpq-data", "dpq-eval", "dpq-file", "dpq-index", "dpq-model"]),
+    ("dpq-python", &["dpq-codebook", "dpq-eval", "dpq-index", "dpq-model"]),
     ("xtask", &[]),
 ];
 
 /// Dependencies that only some packages may have. A name covers all that begin with it and a hyphen.
-const OWNERS: [(&str, &[&str]); 4] = [
+const OWNERS: [(&str, &[&str]); 6] = [
     ("candle", &["dpq-model"]),
     ("clap", &["dpq", "xtask"]),
     ("anyhow", &["dpq", "xtask"]),
     ("serde_json", &["dpq", "dpq-file", "dpq-model", "xtask"]),
+    ("pyo3", &["dpq-python"]),
+    ("numpy", &["dpq-python"]),
 ];
 
 /// Crates in a library's normal dependency tree, itself included, at most.
@@ -103,6 +106,7 @@ mod tests {
         assert_eq!(check("dpq-codebook", &["dpq-index"]).len(), 1);
         assert_eq!(check("dpq-index", &["dpq-eval", "dpq-data"]).len(), 2);
         assert_eq!(check("xtask", &["dpq-file"]).len(), 1);
+        assert_eq!(check("dpq", &["dpq-python"]).len(), 1);
     }
 
     #[test]
@@ -110,6 +114,8 @@ mod tests {
         assert!(check("dpq-model", &["candle-core", "candle-nn", "serde_json"]).is_empty());
         assert_eq!(check("dpq", &["candle-core", "clap", "clap-verbosity"]).len(), 1);
         assert_eq!(check("dpq-eval", &["anyhow", "clap", "serde_json", "candlelight"]).len(), 3);
+        assert!(check("dpq-python", &["dpq-model", "numpy", "pyo3"]).is_empty());
+        assert_eq!(check("dpq-index", &["numpy", "pyo3-ffi"]).len(), 2);
     }
 
     #[test]

@@ -37,7 +37,18 @@ fn check(file: &str, metric: Metric) {
         assert_eq!(bits(&index.search(&table, &options).unwrap()), bits(&expected[..50]));
     }
     // The format has one way to write an index, so today's builder writes the same file.
-    assert!(gallery.bytes() == std::fs::read(&path).unwrap(), "the bytes of a new {file} differ");
+    let expected = std::fs::read(&path).unwrap();
+    assert!(gallery.bytes() == expected, "the bytes of a new {file} differ");
+    // In memory too.
+    let (dir, codes) = (tempfile::tempdir().unwrap(), &gallery.codes);
+    let copy = dir.path().join("copy.dpq");
+    Index::from_codes(&gallery.codebooks, metric, codes, gallery.ids.as_deref())
+        .unwrap()
+        .save(&copy)
+        .unwrap();
+    assert!(std::fs::read(&copy).unwrap() == expected, "the bytes of {file} made in memory differ");
+    index.save(&copy).unwrap();
+    assert!(std::fs::read(&copy).unwrap() == expected, "the bytes of a copy of {file} differ");
 }
 
 fn n_distinct(gallery: &Gallery) -> usize {

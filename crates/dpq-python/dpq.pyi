@@ -1,0 +1,126 @@
+"""Exact search over nested codes at any code length. The docstrings of the module itself say more: help(dpq.Index)."""
+
+from os import PathLike
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Codebooks", "Index", "Model", "mean_average_precision"]
+
+_Path = str | PathLike[str]
+_Ids = NDArray[np.uint64] | NDArray[np.int64]
+
+class Codebooks:
+    """L codebooks of K codewords of D values; a code is a byte a level, and its first bytes are a code too."""
+
+    def __new__(
+        cls, values: NDArray[np.float32], assignment: Literal["euclidean", "cosine"] = "euclidean"
+    ) -> Codebooks:
+        """Makes codebooks of values, float32 [L, K, D]."""
+    @staticmethod
+    def train(
+        x: NDArray[np.float32], levels: int, seed: int = 1, *, codewords: int = 256, iterations: int = 25
+    ) -> Codebooks:
+        """Fits codebooks to x, float32 [n, D], by residual k-means."""
+    @staticmethod
+    def load(path: _Path) -> Codebooks:
+        """Opens a codebook or a model file."""
+    def save(self, path: _Path) -> None:
+        """Writes a codebook file, whole or not at all."""
+    def encode(self, x: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Encodes x, float32 [n, D], into codes, uint8 [n, L]."""
+    def decode(self, codes: NDArray[np.uint8], bits: int | None = None) -> NDArray[np.float32]:
+        """Decodes codes, uint8 [n, L], at a length of bits (None: the longest) into float32 [n, D]."""
+    def as_array(self) -> NDArray[np.float32]:
+        """Returns all codewords, float32 [L, K, D], as a copy."""
+    @property
+    def n_levels(self) -> int:
+        """Levels, L."""
+    @property
+    def n_codewords(self) -> int:
+        """Codewords a level, K."""
+    @property
+    def dim(self) -> int:
+        """Dimensions of a feature, D."""
+    @property
+    def assignment(self) -> Literal["euclidean", "cosine"]:
+        """How a level chooses its codeword."""
+    @property
+    def fingerprint(self) -> str:
+        """The name of exactly these codebooks, eight hex digits."""
+
+class Index:
+    """An index, searched exactly at any code length."""
+
+    @staticmethod
+    def open(path: _Path) -> Index:
+        """Opens an index file by memory-mapping it."""
+    @staticmethod
+    def from_codes(
+        codes: NDArray[np.uint8], codebooks: Codebooks, ids: _Ids | None = None, metric: Literal["ip", "l2"] = "ip"
+    ) -> Index:
+        """Builds an index in memory from codes, uint8 [n, L]; ids None are row numbers."""
+    def save(self, path: _Path) -> None:
+        """Writes the index to a file, whole or not at all."""
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        bits: int = 16,
+        *,
+        allow: _Ids | None = None,
+        deny: _Ids | None = None,
+        threads: int | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Returns (scores, ids) of the best k items for queries, float32 [n, D]: float32 and int64 [n, k].
+
+        Larger scores are nearer. Where fewer than k items match, a row ends in ids of -1 and the least float32.
+        """
+    def verify(self) -> None:
+        """Reads every byte and checks it."""
+    def __len__(self) -> int: ...
+    @property
+    def dim(self) -> int:
+        """Dimensions of a query, D."""
+    @property
+    def n_levels(self) -> int:
+        """Levels, L."""
+    @property
+    def metric(self) -> Literal["ip", "l2"]:
+        """What the index ranks by."""
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the codebooks."""
+    @property
+    def codebooks(self) -> Codebooks:
+        """The codebooks that made the codes."""
+
+class Model:
+    """A trained network with its codebooks, run on the CPU."""
+
+    @staticmethod
+    def load(path: _Path) -> Model:
+        """Opens a model file."""
+    def encode(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Returns (codes, features) of images, uint8 [n, C, H, W]: uint8 [n, L] and float32 [n, D]."""
+    @property
+    def codebooks(self) -> Codebooks:
+        """The codebooks of the codes."""
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+
+def mean_average_precision(
+    query_labels: NDArray[np.uint8],
+    gallery_labels: NDArray[np.uint8],
+    *,
+    ids: NDArray[np.int64] | None = None,
+    scores: NDArray[np.float32] | None = None,
+    rule: Literal["dpq", "standard"] = "dpq",
+    at: int | None = None,
+) -> float:
+    """Returns the mean average precision under the rule of `dpq eval` of that name; "dpq" averages over ties.
+
+    Labels are multi-hot. Give scores for the whole gallery, ids with scores as Index.search returns them, or ids alone.
+    """

@@ -1,0 +1,68 @@
+//! NumPy arrays in: borrowed as they are, or refused by what they are and what they should be.
+
+use numpy::{Element, PyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray, PyUntypedArray};
+use numpy::{PyUntypedArrayMethods, ndarray};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+/// An array that goes to Python, [rows, columns].
+pub(crate) type Matrix<'py, T> = Bound<'py, PyArray2<T>>;
+
+/// Borrows an array of `T` with as many dimensions as `shape` names, C-contiguous.
+pub(crate) fn borrow<'py, T: Element, D: ndarray::Dimension>(
+    what: &str,
+    array: &Bound<'py, PyAny>,
+    shape: &str,
+) -> PyResult<PyReadonlyArray<'py, T, D>> {
+    let expected = numpy::dtype::<T>(array.py());
+    match array.cast::<PyArray<T, D>>() {
+        Ok(array) if array.is_c_contiguous() && array.is_aligned() => Ok(array.try_readonly()?),
+        _ => {
+            let found = match array.cast::<PyUntypedArray>() {
+                Ok(array) => {
+                    let order = if array.is_c_contiguous() && array.is_aligned() { "" } else { ", strided" };
+                    format!("an array of {} {:?}{order}", array.dtype(), array.shape())
+                }
+                Err(_) => format!("a {}", array.get_type().name()?),
+            };
+            Err(PyValueError::new_err(format!(
+                "{what} is {found}, expected {expected} {shape} in C order (convert it with \
+                 numpy.ascontiguousarray({what}, dtype=numpy.{expected}))"
+            )))
+        }
+    }
+}
+
+/// The values of an array that [`borrow`] gave.
+pub(crate) fn values<'a, T: Element, D: ndarray::Dimension>(array: &'a PyReadonlyArray<'_, T, D>) -> &'a [T] {
+    array.as_slice().expect("a borrowed array is contiguous")
+}
+
+/// Refuses rows of another length than `columns`.
+pub(crate) fn check_columns(what: &str, found: usize, columns: usize, whose: &str) -> PyResult<()> {
+    if found == columns {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!("{what} has rows of {found} values, expected {columns}, {whose}")))
+}
+
+/// Reads ids, uint64 or int64 without negative ones.
+pub(crate) fn ids(what: &str, array: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
+    let Ok(signed) = borrow::<i64, ndarray::Ix1>(what, array, "[n]") else {
+        return Ok(values(&borrow::<u64, ndarray::Ix1>(what, array, "[n]")?).to_vec());
+    };
+    let id = |&id: &i64| {
+        u64::try_from(id)
+            .map_err(|_| PyValueError::new_err(format!("{what} has the id {id}, expected 0 or more")))
+    };
+    values(&signed).iter().map(id).collect()
+}
+
+/// Gives `values` to Python as an array of `shape`.
+pub(crate) fn matrix<T: Element>(
+    py: Python<'_>,
+    values: Vec<T>,
+    shape: [usize; 2],
+) -> PyResult<Matrix<'_, T>> {
+    PyArray1::from_vec(py, values).reshape(shape)
+}

@@ -1,0 +1,147 @@
+//! `dpq.Codebooks`.
+
+use std::path::PathBuf;
+
+use dpq_codebook::{Assignment, CodeLength, ResidualKMeans};
+use numpy::ndarray::{Ix2, Ix3};
+use numpy::{PyArray1, PyArray3, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::array::{Matrix, borrow, check_columns, matrix, values};
+use crate::error::raise;
+use crate::threads::in_pieces;
+
+/// Codebooks of L levels of K codewords of D values: Codebooks(values, assignment="euclidean").
+///
+/// values: float32 [L, K, D], finite, 1 <= K <= 256. assignment: how a level chooses its codeword, "euclidean" (the
+/// nearest) or "cosine" (the one of largest cosine). The first l bytes of a code are the code at l levels, 8 l bits.
+#[pyclass(frozen, module = "dpq")]
+pub(crate) struct Codebooks {
+    pub(crate) inner: dpq_codebook::Codebooks,
+}
+
+/// Rows encoded between two looks for Ctrl-C.
+const ROWS: usize = 1 << 14;
+
+#[pymethods]
+impl Codebooks {
+    #[new]
+    #[pyo3(signature = (values, assignment = "euclidean"))]
+    fn new(values: &Bound<'_, PyAny>, assignment: &str) -> PyResult<Self> {
+        let array = borrow::<f32, Ix3>("values", values, "[L, K, D]")?;
+        let assignment: Assignment = assignment.parse().map_err(PyValueError::new_err)?;
+        let &[levels, codewords, dim] = array.shape() else { unreachable!("the array has three dimensions") };
+        let values = crate::array::values(&array).to_vec();
+        dpq_codebook::Codebooks::new(values, levels, codewords, dim, assignment)
+            .map(Self::from)
+            .map_err(raise)
+    }
+
+    /// Fits codebooks to x by residual k-means: level 0 to x, every further level to what the levels before it leave.
+    ///
+    /// x: float32 [n, D], n >= codewords. iterations: rounds of Lloyd's algorithm a level, at most. The same seed
+    /// gives the same codebooks at any number of threads.
+    #[staticmethod]
+    #[pyo3(signature = (x, levels, seed = 1, *, codewords = 256, iterations = 25))]
+    fn train(
+        x: &Bound<'_, PyAny>,
+        levels: usize,
+        seed: u64,
+        codewords: usize,
+        iterations: usize,
+    ) -> PyResult<Self> {
+        let array = borrow::<f32, Ix2>("x", x, "[n, D]")?;
+        let (features, dim) = (values(&array), array.shape()[1]);
+        let config =
+            ResidualKMeans { n_levels: levels, n_codewords: codewords, n_iterations: iterations, seed };
+        x.py().detach(|| config.train(features, dim, &mut |_, _| {})).map(Self::from).map_err(raise)
+    }
+
+    /// Opens a codebook file, or a model file, which carries its codebooks.
+    #[staticmethod]
+    fn load(path: PathBuf) -> PyResult<Self> {
+        dpq_codebook::Codebooks::open(&path).map(Self::from).map_err(raise)
+    }
+
+    /// Writes a codebook file, whole or not at all.
+    fn save(&self, path: PathBuf) -> PyResult<()> {
+        self.inner.save(&path).map_err(raise)
+    }
+
+    /// Encodes x, float32 [n, D], into codes, uint8 [n, L]: each level takes the codeword that fits best what is
+    /// left.
+    fn encode<'py>(&self, x: &Bound<'py, PyAny>) -> PyResult<Matrix<'py, u8>> {
+        let py = x.py();
+        let array = borrow::<f32, Ix2>("x", x, "[n, D]")?;
+        check_columns("x", array.shape()[1], self.inner.dim(), "the dimension of the codebooks")?;
+        let shape = [array.shape()[0], self.inner.n_levels()];
+        let mut codes = Vec::with_capacity(shape[0] * shape[1]);
+        in_pieces(py, values(&array), ROWS * self.inner.dim(), |rows| {
+            codes.extend(py.detach(|| self.inner.encode(rows)).map_err(raise)?);
+            Ok(())
+        })?;
+        matrix(py, codes, shape)
+    }
+
+    /// Decodes codes, uint8 [n, L], into float32 [n, D]: the sum of the codewords of the first bits / 8 levels.
+    ///
+    /// bits: a multiple of 8, at most 8 L; None for all levels.
+    #[pyo3(signature = (codes, bits = None))]
+    fn decode<'py>(&self, codes: &Bound<'py, PyAny>, bits: Option<usize>) -> PyResult<Matrix<'py, f32>> {
+        let array = borrow::<u8, Ix2>("codes", codes, "[n, L]")?;
+        check_columns("codes", array.shape()[1], self.inner.n_levels(), "the levels of the codebooks")?;
+        let length = bits.map_or(Ok(self.inner.max_length()), CodeLength::from_bits).map_err(raise)?;
+        let bytes = values(&array);
+        let features = codes.py().detach(|| self.inner.decode(bytes, length)).map_err(raise)?;
+        matrix(codes.py(), features, [array.shape()[0], self.inner.dim()])
+    }
+
+    /// All codewords, float32 [L, K, D], as a copy.
+    fn as_array<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray3<f32>>> {
+        let shape = [self.inner.n_levels(), self.inner.n_codewords(), self.inner.dim()];
+        PyArray1::from_slice(py, self.inner.values()).reshape(shape)
+    }
+
+    /// Levels, L, the bytes of a code.
+    #[getter]
+    fn n_levels(&self) -> usize {
+        self.inner.n_levels()
+    }
+
+    /// Codewords a level, K.
+    #[getter]
+    fn n_codewords(&self) -> usize {
+        self.inner.n_codewords()
+    }
+
+    /// Dimensions of a feature, D.
+    #[getter]
+    fn dim(&self) -> usize {
+        self.inner.dim()
+    }
+
+    /// "euclidean" or "cosine".
+    #[getter]
+    fn assignment(&self) -> String {
+        self.inner.assignment().to_string()
+    }
+
+    /// The name of exactly these codebooks, eight hex digits, which codes and indexes carry.
+    #[getter]
+    fn fingerprint(&self) -> String {
+        self.inner.fingerprint()
+    }
+
+    pub(crate) fn __repr__(&self) -> String {
+        let (levels, codewords, dim) = (self.n_levels(), self.n_codewords(), self.dim());
+        let (assignment, fingerprint) = (self.assignment(), self.fingerprint());
+        format!("<dpq.Codebooks [{levels}, {codewords}, {dim}], {assignment}, {fingerprint}>")
+    }
+}
+
+impl From<dpq_codebook::Codebooks> for Codebooks {
+    fn from(inner: dpq_codebook::Codebooks) -> Self {
+        Self { inner }
+    }
+}

@@ -1,0 +1,72 @@
+//! `dpq.Model`.
+
+use std::path::PathBuf;
+
+use numpy::PyUntypedArrayMethods;
+use numpy::ndarray::Ix4;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::array::{Matrix, borrow, matrix, values};
+use crate::codebooks::Codebooks;
+use crate::error::raise;
+use crate::threads::in_pieces;
+
+/// A trained network with its codebooks, run on the CPU: Model.load(path).
+#[pyclass(frozen, module = "dpq")]
+pub(crate) struct Model {
+    inner: dpq_model::Model,
+}
+
+/// Images encoded between two looks for Ctrl-C.
+const IMAGES: usize = 512;
+
+#[pymethods]
+impl Model {
+    /// Opens a model file that `dpq train` made, and checks every byte of it.
+    #[staticmethod]
+    fn load(path: PathBuf) -> PyResult<Self> {
+        Ok(Self { inner: dpq_model::Model::open(&path).map_err(raise)? })
+    }
+
+    /// Encodes images, uint8 [n, C, H, W], and returns (codes, features): uint8 [n, L] and float32 [n, D].
+    ///
+    /// C, H, W are those of image_shape. An image gives the same bytes whatever images come with it.
+    fn encode<'py>(&self, images: &Bound<'py, PyAny>) -> PyResult<(Matrix<'py, u8>, Matrix<'py, f32>)> {
+        let py = images.py();
+        let array = borrow::<u8, Ix4>("images", images, "[n, C, H, W]")?;
+        let shape = self.inner.image_shape();
+        if array.shape()[1..] != shape {
+            let found = &array.shape()[1..];
+            return Err(PyValueError::new_err(format!(
+                "images are {found:?}, the model was trained on {shape:?}, expected that channels, height, width"
+            )));
+        }
+        let codebooks = self.inner.codebooks();
+        let (mut codes, mut features) = (Vec::new(), Vec::new());
+        in_pieces(py, values(&array), IMAGES * shape.iter().product::<usize>(), |images| {
+            let output = py.detach(|| self.inner.forward(images)).map_err(raise)?.features;
+            codes.extend(py.detach(|| codebooks.encode(&output)).map_err(raise)?);
+            features.extend(output);
+            Ok(())
+        })?;
+        let n = array.shape()[0];
+        Ok((matrix(py, codes, [n, codebooks.n_levels()])?, matrix(py, features, [n, codebooks.dim()])?))
+    }
+
+    /// The codebooks of the codes.
+    #[getter]
+    fn codebooks(&self) -> Codebooks {
+        self.inner.codebooks().clone().into()
+    }
+
+    /// Channels, height and width of an image, (C, H, W).
+    #[getter]
+    fn image_shape(&self) -> (usize, usize, usize) {
+        self.inner.image_shape().into()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<dpq.Model of images {:?}, {}>", self.image_shape(), self.codebooks().__repr__())
+    }
+}

@@ -1,0 +1,143 @@
+//! `dpq.mean_average_precision`.
+
+use dpq_eval::{Evaluator, Labels, MapRule, QueryResult, Ranking};
+use numpy::ndarray::Ix2;
+use numpy::{PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use rayon::prelude::*;
+
+use crate::array::{borrow, values};
+use crate::error::raise;
+use crate::threads::in_pieces;
+
+/// Queries evaluated between two looks for Ctrl-C.
+const QUERIES: usize = 64;
+
+/// Computes the mean average precision of rankings under a named rule.
+///
+/// query_labels, gallery_labels: uint8 [q, C] and [n, C], multi-hot (of class numbers, numpy.eye(C,
+/// dtype=numpy.uint8)[c]). An item is relevant to a query when they share a class. Id i is row i of gallery_labels.
+/// Rankings are one of
+///
+/// - scores, float32 [q, n]: a score for every item of the gallery, larger is nearer; equal scores are ties;
+/// - ids, int64 [q, m], and scores, float32 [q, m], as Index.search returns them: the same, already ranked; -1 ends a
+///   row;
+/// - ids alone: ranked as they stand, without ties.
+///
+/// rule: as of `dpq eval`. "dpq", that of the DPQ paper's protocol, divides the sum of precisions by the relevant
+/// items retrieved, counts a query without relevant items as 0, and takes the exact expectation over all orders of
+/// tied items. "standard", TREC's, divides by all relevant items, leaves such queries out, and orders ties by
+/// ascending id. at: the ranks that count, None for all. A ranking that is cut short should end where a tie ends:
+/// under "dpq" give every item (k = len(index)), or at with some ranks to spare.
+#[pyfunction]
+#[pyo3(signature = (query_labels, gallery_labels, *, ids = None, scores = None, rule = "dpq", at = None))]
+pub(crate) fn mean_average_precision(
+    py: Python<'_>,
+    query_labels: &Bound<'_, PyAny>,
+    gallery_labels: &Bound<'_, PyAny>,
+    ids: Option<&Bound<'_, PyAny>>,
+    scores: Option<&Bound<'_, PyAny>>,
+    rule: &str,
+    at: Option<usize>,
+) -> PyResult<f64> {
+    let rule = match rule {
+        "dpq" => MapRule::dpq(),
+        "standard" => MapRule::standard(),
+        _ => return Err(invalid(format!("rule is `{rule}`, expected `dpq` or `standard`"))),
+    };
+    let mut evaluator = Evaluator::new(&[MapRule { cutoff: at, ..rule }], &[], 0).map_err(raise)?;
+    let (queries, gallery) =
+        (labels("query_labels", query_labels)?, labels("gallery_labels", gallery_labels)?);
+    let ids: Option<PyReadonlyArray2<'_, i64>> =
+        ids.map(|array| borrow("ids", array, "[q, m]")).transpose()?;
+    let scores: Option<PyReadonlyArray2<'_, f32>> =
+        scores.map(|array| borrow("scores", array, "[q, m]")).transpose()?;
+    let shapes = [ids.as_ref().map(|ids| ids.shape()), scores.as_ref().map(|scores| scores.shape())];
+    let expected = match (shapes, gallery.len()) {
+        ([None, None], _) => {
+            return Err(invalid("there are neither ids nor scores, expected one or both".to_owned()));
+        }
+        ([None, _], n) => [queries.len(), n],
+        ([Some(ids), _], _) => [queries.len(), ids[1]],
+    };
+    for (what, shape) in ["ids", "scores"].iter().zip(shapes) {
+        if let Some(found) = shape.filter(|&shape| shape != expected) {
+            return Err(invalid(format!(
+                "{what} has the shape {found:?}, expected {expected:?}: a row for each query, and where there are only \
+                 scores, a column for each item of the gallery"
+            )));
+        }
+    }
+
+    let (ids, scores) = (ids.as_ref().map(values), scores.as_ref().map(values));
+    let rankings = Rankings { queries: &queries, gallery: &gallery, ids, scores, columns: expected[1] };
+    let all: Vec<usize> = (0..queries.len()).collect();
+    in_pieces(py, &all, QUERIES, |piece| {
+        let query = |&q: &usize| Ok(evaluator.query(&rankings.ranking(q)?));
+        let results: PyResult<Vec<QueryResult>> = py.detach(|| piece.par_iter().map(query).collect());
+        results?.iter().for_each(|result| evaluator.add(result));
+        Ok(())
+    })?;
+    Ok(evaluator.finish().map_err(raise)?.map[0].1)
+}
+
+/// The rankings of all queries and what decides relevance; ids and scores are [q, columns], one of them may be
+/// missing.
+struct Rankings<'a> {
+    queries: &'a Labels,
+    gallery: &'a Labels,
+    ids: Option<&'a [i64]>,
+    scores: Option<&'a [f32]>,
+    columns: usize,
+}
+
+impl Rankings<'_> {
+    fn ranking(&self, q: usize) -> PyResult<Ranking> {
+        let relevant = self.queries.relevant(q, self.gallery).map_err(raise)?;
+        let n_relevant = relevant.iter().filter(|&&relevant| relevant).count();
+        let row = q * self.columns..(q + 1) * self.columns;
+        let scores = self.scores.map(|scores| &scores[row.clone()]);
+        let ranked: Vec<(u64, f32)> = match (self.ids, scores) {
+            (Some(ids), scores) => {
+                let ids = ids[row].iter().map_while(|&id| u64::try_from(id).ok());
+                // Without scores, the greatest float, then the next one, and so on: no two are equal.
+                let score = |rank| f32::from_bits(f32::MAX.to_bits() - rank as u32);
+                ids.enumerate()
+                    .map(|(rank, id)| (id, scores.map_or_else(|| score(rank), |scores| scores[rank])))
+                    .collect()
+            }
+            (None, scores) => {
+                let scores = scores.into_iter().flatten().map(|score| score + 0.0);
+                let mut ranked: Vec<(u64, f32)> = (0..).zip(scores).collect();
+                ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+                ranked
+            }
+        };
+        let mut seen = vec![false; relevant.len()];
+        let items = ranked.into_iter().map(|(id, score)| {
+            let Some(seen) = usize::try_from(id).ok().and_then(|id| seen.get_mut(id)) else {
+                let n = relevant.len();
+                return Err(invalid(format!(
+                    "ids has the id {id} for query {q}, but gallery_labels has {n} rows"
+                )));
+            };
+            if std::mem::replace(seen, true) {
+                return Err(invalid(format!(
+                    "ids has the id {id} twice for query {q}, expected each item once"
+                )));
+            }
+            Ok((id, score, relevant[id as usize]))
+        });
+        Ranking::new(items.collect::<PyResult<Vec<_>>>()?, n_relevant, None).map_err(raise)
+    }
+}
+
+fn labels(what: &str, array: &Bound<'_, PyAny>) -> PyResult<Labels> {
+    let array = borrow::<u8, Ix2>(what, array, "[n, C]")?;
+    Labels::from_multi_hot(values(&array), array.shape()[1]).map_err(raise)
+}
+
+fn invalid(sentence: String) -> PyErr {
+    PyValueError::new_err(sentence)
+}

@@ -1,0 +1,41 @@
+//! The threads that a call works on, and Ctrl-C between the pieces of its work.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// A pool of `n` threads: starting threads takes longer than many a search, so they wait for the next one.
+pub(crate) fn pool(n: usize) -> PyResult<Arc<ThreadPool>> {
+    static POOLS: Mutex<BTreeMap<usize, Arc<ThreadPool>>> = Mutex::new(BTreeMap::new());
+    if !(1..=MOST).contains(&n) {
+        return Err(PyValueError::new_err(format!(
+            "threads is {n}, expected 1 to {MOST}, or None for all cores"
+        )));
+    }
+    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(pool) = pools.get(&n) {
+        return Ok(pool.clone());
+    }
+    let pool = Arc::new(ThreadPoolBuilder::new().num_threads(n).build().map_err(crate::error::raise)?);
+    pools.insert(n, pool.clone());
+    Ok(pool)
+}
+
+/// Threads of a pool, at most: a number that no machine here has is a mistake.
+const MOST: usize = 1024;
+
+/// Does `work` on one piece of `rows` after the other, and lets Ctrl-C end the call between two of them.
+pub(crate) fn in_pieces<T>(
+    py: Python<'_>,
+    rows: &[T],
+    len: usize,
+    mut work: impl FnMut(&[T]) -> PyResult<()>,
+) -> PyResult<()> {
+    rows.chunks(len).try_for_each(|piece| {
+        py.check_signals()?;
+        work(piece)
+    })
+}

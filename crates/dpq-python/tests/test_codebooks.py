@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+import dpq
+
+
+def test_codes_are_nearest_codewords_of_residuals(data):
+    values = data.codebooks.as_array().astype(np.float64)
+    left = data.x.astype(np.float64)
+    for level, codewords in enumerate(values):
+        best = np.square(left[:, None] - codewords).sum(axis=2).argmin(axis=1)
+        assert np.mean(best == data.codes[:, level]) > 0.999
+        left -= codewords[data.codes[:, level]]
+
+
+def test_decoding_adds_codewords_and_more_bits_are_nearer(data):
+    values = data.codebooks.as_array()
+    expected, errors = np.zeros_like(data.x), []
+    for level in range(3):
+        expected += values[level, data.codes[:, level]]
+        decoded = data.codebooks.decode(data.codes, 8 * (level + 1))
+        assert decoded.dtype == np.float32
+        np.testing.assert_array_equal(decoded, expected)
+        errors.append(np.square(data.x - decoded).sum())
+    assert errors[0] > errors[1] > errors[2]
+    np.testing.assert_array_equal(data.codebooks.decode(data.codes), expected)
+
+
+def test_training_is_decided_by_its_seed(data):
+    train = lambda seed: dpq.Codebooks.train(data.x, 3, seed, codewords=32, iterations=5)
+    assert train(1).fingerprint == data.codebooks.fingerprint != train(2).fingerprint
+
+
+def test_files_and_arrays_hold_the_same_codebooks(data, tmp_path):
+    path = tmp_path / "codebook.safetensors"
+    data.codebooks.save(path)
+    copies = [dpq.Codebooks.load(path), dpq.Codebooks.load(str(path)), dpq.Codebooks(data.codebooks.as_array())]
+    for copy in copies:
+        assert (copy.n_levels, copy.n_codewords, copy.dim, copy.assignment) == (3, 32, 12, "euclidean")
+        assert copy.fingerprint == data.codebooks.fingerprint
+        assert repr(copy) == f"<dpq.Codebooks [3, 32, 12], euclidean, {copy.fingerprint}>"
+    assert dpq.Codebooks(data.codebooks.as_array(), "cosine").assignment == "cosine"
+
+
+def test_codebooks_open_with_plain_safetensors(data, tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    data.codebooks.save(tmp_path / "codebook.safetensors")
+    found = safetensors.load_file(tmp_path / "codebook.safetensors")
+    np.testing.assert_array_equal(found["codebook"], data.codebooks.as_array())
+
+
+def test_no_rows_give_no_rows(data):
+    assert data.codebooks.encode(data.x[:0]).shape == (0, 3)
+    assert data.codebooks.decode(data.codes[:0]).shape == (0, 12)
+
+
+def test_errors_say_what_was_expected(data, tmp_path):
+    codebooks, x = data.codebooks, data.x
+    wrong = [
+        (lambda: codebooks.encode(x.astype(np.float64)), r"x is an array of float64 \[3000, 12\], expected float32"),
+        (lambda: codebooks.encode(x[:, ::2]), "strided"),
+        (lambda: codebooks.encode(np.asfortranarray(x)), r"numpy.ascontiguousarray\(x, dtype=numpy.float32\)"),
+        (lambda: codebooks.encode(x[0]), r"float32 \[12\], expected float32 \[n, D\]"),
+        (lambda: codebooks.encode([[1.0]]), "x is a list, expected float32"),
+        (lambda: codebooks.encode(x[:, :6].copy()), "x has rows of 6 values, expected 12, the dimension of the codebooks"),
+        (lambda: codebooks.encode(np.full((1, 12), np.nan, np.float32)), "features has the value NaN at position 0"),
+        (lambda: codebooks.decode(data.codes, 12), "code length in bits is 12, expected a multiple of 8 from 8"),
+        (lambda: codebooks.decode(data.codes, 32), "code length in bits is 32, expected at most 24"),
+        (lambda: codebooks.decode(data.codes | 32), "less than the number of codewords, 32"),
+        (lambda: dpq.Codebooks.train(x[:10], 3), "10 features cannot fit 256 codewords"),
+        (lambda: dpq.Codebooks.train(x, 0), "number of levels is 0, expected 1 to 255"),
+        (lambda: dpq.Codebooks(codebooks.as_array(), "nearest"), "expected `euclidean` or `cosine`"),
+    ]
+    for call, sentence in wrong:
+        with pytest.raises(ValueError, match=sentence):
+            call()
+    unaligned = np.frombuffer(b"0" + x.tobytes(), np.float32, offset=1).reshape(x.shape)
+    with pytest.raises(ValueError, match="strided"):
+        codebooks.encode(unaligned)
+
+
+def test_what_the_system_refuses_is_an_os_error(data, tmp_path):
+    with pytest.raises(FileNotFoundError, match="cannot open .*missing"):
+        dpq.Codebooks.load(tmp_path / "missing")
+    with pytest.raises(OSError, match="cannot open"):
+        dpq.Codebooks.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="cannot write"):
+        data.codebooks.save(tmp_path / "no" / "folder")
+    (tmp_path / "text").write_text("no codebooks")
+    with pytest.raises(ValueError, match="text: .*safetensors"):
+        dpq.Codebooks.load(tmp_path / "text")

@@ -1,0 +1,118 @@
+"""The module and the `dpq` command, whose path is in DPQ_COMMAND, do the same: a network from images to a report."""
+
+import json
+import os
+import subprocess
+
+import numpy as np
+import pytest
+
+import dpq
+
+COMMAND = os.environ.get("DPQ_COMMAND")
+pytestmark = pytest.mark.skipif(COMMAND is None, reason="DPQ_COMMAND names no dpq command; `cargo xtask python` does")
+
+DATASET = """
+name = "bands"
+classes = ["top", "middle", "end"]
+shape = { channels = 1, height = 9, width = 9 }
+protocol = { queries_per_class = 4, train_per_class = 16, seed = 1 }
+[images]
+format = "idx"
+parts = [{ images = { file = "images" }, labels = { file = "labels" } }]
+"""
+
+
+def run(words, folder, *more):
+    command = [COMMAND, *words.split(), *more, "--json"]
+    return json.loads(subprocess.run(command, cwd=folder, check=True, capture_output=True).stdout)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Images of three classes, a bright band each, a network trained on them, and what the command makes of them."""
+    folder = tmp_path_factory.mktemp("command")
+    random = np.random.default_rng(1)
+    labels = np.arange(120, dtype=np.uint8) % 3
+    images = random.integers(0, 50, size=(120, 1, 9, 9), dtype=np.uint8)
+    images[np.arange(9)[:, None] // 3 == labels[:, None, None, None] + np.zeros((1, 9), int)] += 200
+    (folder / "set").mkdir()
+    head = lambda kind, *sizes: b"".join(n.to_bytes(4, "big") for n in [0x800 + kind, *sizes])
+    (folder / "set/images").write_bytes(head(3, 120, 9, 9) + images.tobytes())
+    (folder / "set/labels").write_bytes(head(1, 120) + labels.tobytes())
+    (folder / "set/dataset.toml").write_text(DATASET)
+    np.save(folder / "images.npy", images)
+
+    config = subprocess.run([COMMAND, "train", "--print-config", "--preset", "quick"], check=True, capture_output=True)
+    config = config.stdout.decode().replace("epochs = 12", "epochs = 20").replace("codewords = 256", "codewords = 8")
+    (folder / "c.toml").write_text(config)
+    run("train --data set --out run --config c.toml", folder)
+    for split in ["train", "query", "gallery"]:
+        run(f"encode --model run/model.safetensors --data set --split {split} --out-dir {split}", folder)
+    build = "index build --codes gallery/codes.npy --codebook run/model.safetensors --ids gallery/ids.npy --out g.dpq"
+    run(build, folder)
+    return folder
+
+
+def test_a_model_encodes_as_the_command_does(folder):
+    model = dpq.Model.load(folder / "run/model.safetensors")
+    assert model.image_shape == (1, 9, 9) and repr(model).startswith("<dpq.Model of images (1, 9, 9), <dpq.Codebooks")
+    images = np.load(folder / "images.npy")
+    for split in ["query", "gallery"]:
+        codes, features = model.encode(images[np.load(folder / split / "ids.npy")])
+        np.testing.assert_array_equal(codes, np.load(folder / split / "codes.npy"))
+        np.testing.assert_array_equal(features, np.load(folder / split / "features.npy"))
+    codes, _ = model.encode(np.concatenate([images] * 5))
+    np.testing.assert_array_equal(codes, np.concatenate([model.encode(images)[0]] * 5))
+    assert [array.shape for array in model.encode(images[:0])] == [(0, 4), (0, 300)]
+    with pytest.raises(ValueError, match=r"images are \[9, 1, 9\], the model was trained on \[1, 9, 9\]"):
+        model.encode(images.reshape(120, 9, 1, 9))
+    with pytest.raises(ValueError, match=r"float32 \[120, 1, 9, 9\], expected uint8 \[n, C, H, W\]"):
+        model.encode(images.astype(np.float32))
+
+
+def test_an_index_is_built_and_searched_as_by_the_command(folder):
+    index = dpq.Index.open(folder / "g.dpq")
+    codes, ids = np.load(folder / "gallery/codes.npy"), np.load(folder / "gallery/ids.npy")
+    codebooks = dpq.Codebooks.load(folder / "run/model.safetensors")
+    dpq.Index.from_codes(codes, codebooks, ids).save(folder / "copy.dpq")
+    assert (folder / "copy.dpq").read_bytes() == (folder / "g.dpq").read_bytes()
+    for bits in (8, 32):
+        run(f"search g.dpq --queries query/features.npy --bits {bits} -k 7 --out hits.npz", folder)
+        hits = np.load(folder / "hits.npz")
+        scores, found = index.search(np.load(folder / "query/features.npy"), 7, bits)
+        np.testing.assert_array_equal(found, hits["ids"])
+        np.testing.assert_array_equal(scores, hits["scores"])
+
+
+def test_codebooks_are_trained_as_by_the_command(folder):
+    run("codebook train --features train/features.npy --levels 2 --codewords 8 --out cb.safetensors", folder)
+    codebooks = dpq.Codebooks.train(np.load(folder / "train/features.npy"), 2, codewords=8)
+    codebooks.save(folder / "copy.safetensors")
+    assert (folder / "copy.safetensors").read_bytes() == (folder / "cb.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("rule", ["dpq", "standard"])
+def test_precision_is_that_of_eval(folder, rule):
+    labels = {split: np.load(folder / split / "labels.npy") for split in ["query", "gallery"]}
+    rng = np.random.default_rng(2)
+    labels["query"] = np.eye(3, dtype=np.uint8)[rng.integers(3, size=len(labels["query"]))]  # wrong ones, so below 1
+    np.save(folder / "labels.npy", labels["query"])
+    report = run(
+        "eval --index g.dpq --queries query/features.npy --query-labels labels.npy --gallery-labels "
+        f"gallery/labels.npy --gallery-ids gallery/ids.npy --bits 8,32 --at 5 --rule {rule}",
+        folder,
+    )
+    index, ids = dpq.Index.open(folder / "g.dpq"), np.load(folder / "gallery/ids.npy")
+    row_of = np.full(120, -1)
+    row_of[ids] = np.arange(len(ids))
+    for bits in (8, 32):
+        scores, found = index.search(np.load(folder / "query/features.npy"), len(index), bits)
+        for at, expected in [
+            (None, report["by_bits"][str(bits)]["map"]),
+            (5, report["by_bits"][str(bits)]["map_at"]["5"]),
+        ]:
+            precision = dpq.mean_average_precision(
+                labels["query"], labels["gallery"], ids=row_of[found], scores=scores, rule=rule, at=at
+            )
+            assert 0 < expected < 1 and precision == expected

@@ -1,0 +1,84 @@
+"""What documents say is what happens: the example runs, the search of docs/formats.md finds what the index finds."""
+
+import ast
+import inspect
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dpq
+
+CRATE = Path(__file__).parents[1]
+ROOT = CRATE.parents[1]
+
+
+def test_the_example_runs(capsys):
+    runpy.run_path(str(CRATE / "examples/quickstart.py"))
+    found = re.findall(r"bits: mAP@all (0\.\d+), distortion (0\.\d+)", capsys.readouterr().out)
+    precisions, distortions = np.array(found, float).T
+    # A random order gives 0.1.
+    assert len(found) == 4 and np.all((precisions > 0.4) & (precisions < 0.6))
+    assert np.all(np.diff(distortions) < 0)
+
+
+def python_blocks(document):
+    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("duplicates", [False, True])
+def test_numpy_finds_what_the_index_finds(index, data, duplicates, tmp_path):
+    [block] = python_blocks("docs/formats.md")
+    assert len(block.splitlines()) <= 25
+    names = {}
+    exec(block, names)
+    if duplicates:  # Then the file has the section `starts`.
+        codes = np.concatenate([data.codes[:50]] * 40)
+        index = dpq.Index.from_codes(codes, data.codebooks, np.arange(2000)[::-1].copy(), index.metric)
+    path = tmp_path / "gallery.dpq"
+    index.save(path)
+    for bits in (8, 16, 24):
+        scores, ids = index.search(data.queries, 100, bits)
+        found_scores, found_ids = names["search"](path, data.queries, 100, bits)
+        np.testing.assert_allclose(found_scores, scores, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(found_ids, ids)
+
+
+def test_an_index_of_one_level_too(data, tmp_path):
+    codebooks = dpq.Codebooks.train(data.x, 1, codewords=32, iterations=5)
+    index = dpq.Index.from_codes(codebooks.encode(data.x), codebooks)
+    index.save(tmp_path / "gallery.dpq")
+    names = {}
+    exec(python_blocks("docs/formats.md")[0], names)
+    _, found = names["search"](tmp_path / "gallery.dpq", data.queries, 100, 8)
+    np.testing.assert_array_equal(found, index.search(data.queries, 100, 8)[1])
+
+
+def test_the_readme_runs(tmp_path, monkeypatch):
+    [block] = python_blocks("README.md")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(block, names)
+    assert names["ids"].shape == (5, 10)
+
+
+def test_the_stubs_name_what_there_is():
+    tree = ast.parse((CRATE / "dpq.pyi").read_text())
+    stubs = {node.name: node for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    public = {name for name in vars(dpq) if not name.startswith("_") and name != "dpq"}
+    assert public == set(stubs)
+    own = lambda item: getattr(dpq, item)
+    for name, stub in stubs.items():
+        functions = [(own(name), stub)]
+        if isinstance(stub, ast.ClassDef):
+            members = {node.name: node for node in stub.body if isinstance(node, ast.FunctionDef)}
+            found = {member for member in vars(own(name)) if not member.startswith("_")}
+            assert found == {member for member in members if not member.startswith("_")}, name
+            functions = [(getattr(own(name), member), members[member]) for member in found]
+        for function, stub in functions:
+            assert function.__doc__, stub.name
+            if callable(function) and not isinstance(function, type):
+                arguments = [argument.arg for argument in stub.args.args + stub.args.kwonlyargs]
+                assert list(inspect.signature(function).parameters) == arguments, stub.name

@@ -1,0 +1,164 @@
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import scores_of_all
+
+import dpq
+
+
+@pytest.mark.parametrize("bits", [8, 16, 24])
+@pytest.mark.parametrize("threads", [None, 1, 2])
+def test_search_is_scoring_and_sorting_everything(index, data, bits, threads):
+    scores, ids = index.search(data.queries, k=50, bits=bits, threads=threads)
+    assert (scores.dtype, ids.dtype, scores.shape, ids.shape) == (np.float32, np.int64, (20, 50), (20, 50))
+    expected = scores_of_all(index, data, bits)
+    np.testing.assert_allclose(scores, -np.sort(-expected)[:, :50], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(scores, np.take_along_axis(expected, ids, axis=1), rtol=1e-5, atol=1e-5)
+    tied = scores[:, :-1] == scores[:, 1:]
+    assert np.all(scores[:, :-1] >= scores[:, 1:])
+    assert np.all(ids[:, :-1][tied] < ids[:, 1:][tied])
+    one = [index.search(query[None], k=50, bits=bits, threads=threads) for query in data.queries]
+    np.testing.assert_array_equal(np.concatenate([scores for scores, _ in one]), scores)
+    np.testing.assert_array_equal(np.concatenate([ids for _, ids in one]), ids)
+
+
+def test_the_length_of_search_is_16_bits_unless_told(index, data):
+    np.testing.assert_array_equal(index.search(data.queries, 10)[1], index.search(data.queries, 10, 16)[1])
+
+
+def test_pieces_of_a_large_batch_come_in_order(index, data):
+    many = np.concatenate([data.queries] * 40)
+    np.testing.assert_array_equal(index.search(many, 3)[1], np.tile(index.search(data.queries, 3)[1], (40, 1)))
+
+
+def test_few_matches_are_padded_as_in_faiss(index, data):
+    scores, ids = index.search(data.queries, k=5, allow=np.array([7, 3, 10**12]))
+    assert np.all(np.sort(ids[:, :2]) == [3, 7]) and np.all(ids[:, 2:] == -1)
+    assert np.all(scores[:, 2:] == np.finfo(np.float32).min) and np.all(scores[:, :2] > np.finfo(np.float32).min)
+    scores, ids = index.search(data.queries, k=2, allow=np.array([], np.uint64))
+    assert np.all(ids == -1) and scores.shape == (20, 2)
+    assert (index.search(data.queries, k=3010)[1] == -1).sum() == 20 * 10
+
+
+def test_filters_are_what_filtering_afterwards_gives(index, data):
+    _, ids = index.search(data.queries, k=3000)
+    even, low = np.arange(0, 3000, 2), np.arange(100, dtype=np.uint64)
+    for given, passes in [
+        ({"allow": even}, ids % 2 == 0),
+        ({"deny": even}, ids % 2 == 1),
+        ({"allow": even, "deny": low}, (ids % 2 == 0) & (ids >= 100)),
+    ]:
+        found = index.search(data.queries, k=20, **given)[1]
+        np.testing.assert_array_equal(found, [row[keep][:20] for row, keep in zip(ids, passes)])
+
+
+def test_ids_are_those_given(data):
+    ids = np.arange(3000)[::-1] * 7
+    index = dpq.Index.from_codes(data.codes, data.codebooks, ids)
+    rows = dpq.Index.from_codes(data.codes, data.codebooks).search(data.queries, 1, 24)[1]
+    scores = scores_of_all(index, data, 24)
+    found = index.search(data.queries, 1, 24)[1]
+    np.testing.assert_allclose(scores.max(axis=1), scores[np.arange(20), 2999 - found[:, 0] // 7], rtol=1e-5)
+    assert found.shape == rows.shape
+    large = np.arange(3000, dtype=np.uint64) + np.uint64(2**64 - 3000)
+    found = dpq.Index.from_codes(data.codes, data.codebooks, large).search(data.queries, 1, 24)[1]
+    np.testing.assert_array_equal(found.view(np.uint64) - np.uint64(2**64 - 3000), rows)
+
+
+def test_files_hold_what_was_built(index, data, tmp_path):
+    path = tmp_path / "gallery.dpq"
+    index.save(path)
+    opened = dpq.Index.open(path)
+    opened.verify()
+    assert (len(opened), opened.dim, opened.n_levels, opened.metric) == (3000, 12, 3, index.metric)
+    assert opened.fingerprint == data.codebooks.fingerprint == opened.codebooks.fingerprint
+    assert repr(opened) == f"<dpq.Index of 3000 items, dim 12, 3 levels, {index.metric}, {opened.fingerprint}>"
+    for a, b in zip(opened.search(data.queries, 9, 24), index.search(data.queries, 9, 24)):
+        np.testing.assert_array_equal(a, b)
+    opened.save(path)
+    dpq.Index.open(path).verify()
+
+
+def test_damage_is_named(index, tmp_path):
+    path = tmp_path / "gallery.dpq"
+    index.save(path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="section `.*` is damaged, make the file again or restore it from a copy"):
+        dpq.Index.open(path).verify()
+
+
+def test_errors_say_what_was_expected(index, data, tmp_path):
+    queries = data.queries
+    wrong = [
+        (lambda: index.search(queries.astype(np.float64), 3), r"queries is an array of float64 \[20, 12\], expected"),
+        (lambda: index.search(queries[:, :5].copy(), 3), "queries has rows of 5 values, expected 12, the dimension"),
+        (lambda: index.search(np.full((2, 12), np.inf, np.float32), 3), "query has the value inf at position 0"),
+        (lambda: index.search(queries, 0), "k is 0, expected at least 1"),
+        (lambda: index.search(queries, 3, 7), "code length in bits is 7, expected a multiple of 8"),
+        (lambda: index.search(queries, 3, 32), "the length is 32 bits, but the codes of this index have 24 bits"),
+        (lambda: index.search(queries, 3, threads=0), "threads is 0, expected 1 to 1024, or None for all cores"),
+        (lambda: index.search(queries, 3, allow=np.array([-1])), "allow has the id -1, expected 0 or more"),
+        (lambda: index.search(queries, 3, deny=np.array([1.0])), r"deny is an array of float64 \[1\], expected uint64"),
+        (lambda: dpq.Index.from_codes(data.codes, data.codebooks, metric="cos"), 'unknown metric "cos", expected "ip"'),
+        (lambda: dpq.Index.from_codes(data.codes, data.codebooks, np.zeros(3000, int)), "id 0 is given to more"),
+        (lambda: dpq.Index.from_codes(data.codes, data.codebooks, np.arange(5)), "there are 5 ids for 3000 codes"),
+        (lambda: dpq.Index.from_codes(data.codes[:, :2].copy(), data.codebooks), "codes has rows of 2 values, expected 3"),
+        (lambda: dpq.Index.from_codes(data.codes | 32, data.codebooks), "but there are 32 codewords"),
+    ]
+    for call, sentence in wrong:
+        with pytest.raises(ValueError, match=sentence):
+            call()
+    with pytest.raises(MemoryError, match="the memory does not hold"):
+        index.search(queries, 2**60)
+    with pytest.raises(FileNotFoundError, match="cannot open .*missing.dpq"):
+        dpq.Index.open(tmp_path / "missing.dpq")
+    data.codebooks.save(tmp_path / "codebook")
+    with pytest.raises(ValueError, match="is a dpq-codebook file, expected a dpq-index file"):
+        dpq.Index.open(tmp_path / "codebook")
+
+
+def test_an_index_of_nothing_and_no_queries(data):
+    empty = dpq.Index.from_codes(data.codes[:0], data.codebooks)
+    assert len(empty) == 0 and np.all(empty.search(data.queries, 2)[1] == -1)
+    assert empty.search(data.queries[:0], 2)[1].shape == (0, 2)
+
+
+def test_other_threads_run_while_a_call_works(index, data):
+    ticks, stop = [], threading.Event()
+
+    def tick():
+        while not stop.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.001)
+
+    # One piece of work: a call that looks for Ctrl-C once, at its start.
+    many = np.concatenate([data.queries] * 13)[:256]
+    thread = threading.Thread(target=tick)
+    thread.start()
+    found, deadline = 0, time.perf_counter() + 20
+    while found < 3 and time.perf_counter() < deadline:  # A busy machine may leave the thread waiting.
+        start = time.perf_counter()
+        index.search(many, k=3000, bits=24, threads=1)
+        end = time.perf_counter()
+        found = sum(start < tick < end for tick in ticks)
+    stop.set()
+    thread.join()
+    assert found >= 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_ends_a_long_search(index, data):
+    many = np.concatenate([data.queries] * 2000)
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    start = time.perf_counter()
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        while time.perf_counter() < start + 60:
+            index.search(many, k=3000, bits=24)
+    assert time.perf_counter() < start + 30

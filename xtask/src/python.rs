@@ -1,0 +1,37 @@
+//! `cargo xtask python`: the wheel of the Python module, built, installed and tested.
+//!
+//! This is no step of `cargo xtask ci`: maturin builds the module's crate alone, for which cargo compiles candle once
+//! more, with other features than the workspace's tests have.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{build_dpq, python, run as run_command};
+
+const CRATE: &str = "crates/dpq-python";
+const ENVIRONMENT: &str = "target/python-venv";
+const WHEELS: &str = "target/wheels";
+
+/// Leaves the wheel in `target/wheels`, and nothing else there.
+pub(crate) fn run() -> Result<()> {
+    let python = python(ENVIRONMENT, &format!("{CRATE}/requirements.txt"))?;
+    if fs::exists(WHEELS)? {
+        fs::remove_dir_all(WHEELS).with_context(|| format!("cannot empty {WHEELS}"))?;
+    }
+    let mut build = Command::new(format!("{ENVIRONMENT}/bin/maturin"));
+    build.args(["build", "--release", "--locked", "--interpreter", &python, "--out", WHEELS]);
+    run_command(build.args(["--manifest-path", &format!("{CRATE}/Cargo.toml")]))?;
+
+    let wheels = fs::read_dir(WHEELS)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<PathBuf>>>()?;
+    ensure!(wheels.len() == 1, "maturin left {} files in {WHEELS}, expected one wheel", wheels.len());
+    let pip = ["-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps"];
+    run_command(Command::new(&python).args(pip).args(&wheels))?;
+    let mut test = Command::new(&python);
+    test.args(["-m", "pytest", "-p", "no:cacheprovider", CRATE]).env("DPQ_COMMAND", build_dpq()?);
+    run_command(&mut test)?;
+    println!("{}", wheels[0].display());
+    Ok(())
+}
