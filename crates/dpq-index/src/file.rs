@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use dpq_codebook::{CodeLength, Codebooks, LookupTable};
 use dpq_file::{Container, Dtype, Section};
@@ -12,6 +13,7 @@ use dpq_file::{Container, Dtype, Section};
 use crate::Error;
 use crate::layout::{FORMAT, Kind, Layout, Metric, VERSION, cross_name, plane_name};
 use crate::norms::{Norms, Quantizer, own_norms};
+use crate::sort::rows_by_id;
 
 /// An index: codes sorted and memory-mapped, searched exactly at any length.
 ///
@@ -26,6 +28,7 @@ pub struct Index {
     own_norms: Vec<f32>,
     /// One for each length with a cross section.
     pub(crate) cross: Vec<Quantizer>,
+    by_id: OnceLock<Vec<u32>>,
 }
 
 impl Index {
@@ -164,7 +167,7 @@ impl Index {
             .collect::<Result<_, Error>>()?;
         let own_norms = if metric == Metric::Euclidean { own_norms(&codebooks) } else { Vec::new() };
         let rows = rows(&layout, Integers::new(container.section("cells")?));
-        Ok(Self { container, layout, codebooks, rows, own_norms, cross })
+        Ok(Self { container, layout, codebooks, rows, own_norms, cross, by_id: OnceLock::new() })
     }
 
     /// Returns access to the sections.
@@ -190,6 +193,14 @@ impl Index {
                 Norms::new(&self.own_norms, gram, layout.n_codewords)
             }),
         }
+    }
+
+    /// Returns all items, fewer than 2³², by ascending id. Made when first asked for, as no search of few items needs it.
+    pub(crate) fn by_id(&self) -> &[u32] {
+        self.by_id.get_or_init(|| {
+            let ids = self.view().ids;
+            rows_by_id(ids.len(), |item| ids.get(item))
+        })
     }
 
     pub(crate) fn section_error(&self, section: &str, reason: String) -> Error {

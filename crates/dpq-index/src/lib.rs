@@ -39,6 +39,7 @@ mod layout;
 mod norms;
 mod order;
 mod prune;
+mod ranking;
 mod score;
 mod search;
 mod sort;

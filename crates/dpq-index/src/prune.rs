@@ -132,7 +132,7 @@ impl<'a> Query<'a> {
     }
 
     /// Returns the first bytes by descending score of the first level: about the order of the best that each row has.
-    fn rows(&self) -> [u8; 256] {
+    pub(crate) fn rows(&self) -> [u8; 256] {
         let scorer = self.scorer.shortened(1);
         let mut keys: [u64; 256] =
             std::array::from_fn(|row| u64::from(order_key(scorer.code(|_| row as u8))) << 8 | row as u64);

@@ -55,6 +55,12 @@ impl SearchOptions<'_> {
     fn least(&self) -> f32 {
         self.min_score.unwrap_or(f32::NEG_INFINITY)
     }
+
+    /// Returns the hits of one query; with all items by ascending id, those of a ranking of them.
+    fn hits(&self, query: &Query, by_id: Option<&[u32]>) -> Vec<Hit> {
+        let ranking = by_id.and_then(|by_id| query.ranking(by_id, self.k));
+        ranking.unwrap_or_else(|| query.best(self.k, self.least()).into_hits(query.view))
+    }
 }
 
 impl Index {
@@ -73,7 +79,7 @@ impl Index {
         self.check(table, options)?;
         let view = self.view();
         let scorer = Scorer::new(table, options.length.levels(), view.norms);
-        Ok(options.query(&scorer, &view).best(options.k, options.least()).into_hits(&view))
+        Ok(options.hits(&options.query(&scorer, &view), self.to_rank(options)))
     }
 
     /// Searches for many queries at once, on the threads of the current rayon pool. Returns what single searches return,
@@ -88,21 +94,26 @@ impl Index {
     ) -> Result<Vec<Vec<Hit>>, Error> {
         const SHARING: usize = 16;
         tables.iter().try_for_each(|table| self.check(table, options))?;
+        let by_id = self.to_rank(options);
         let n_sharing = (tables.len() / rayon::current_num_threads()).clamp(1, SHARING);
         let search = |tables: &[LookupTable]| -> Vec<Vec<Hit>> {
             let view = self.view();
             let scorer = |table| Scorer::new(table, options.length.levels(), view.norms);
             let scorers: Vec<Scorer> = tables.iter().map(scorer).collect();
             let queries: Vec<Query> = scorers.iter().map(|scorer| options.query(scorer, &view)).collect();
-            match Query::best_of_all(&queries, options.k, options.least()) {
+            let shared = || Query::best_of_all(&queries, options.k, options.least());
+            match by_id.is_none().then(shared).flatten() {
                 Some(found) => found.into_iter().map(|found| found.into_hits(&view)).collect(),
-                None => queries
-                    .iter()
-                    .map(|query| query.best(options.k, options.least()).into_hits(&view))
-                    .collect(),
+                None => queries.iter().map(|query| options.hits(query, by_id)).collect(),
             }
         };
         Ok(tables.par_chunks(n_sharing).map(search).collect::<Vec<_>>().into_iter().flatten().collect())
+    }
+
+    /// Returns all items by ascending id if ranking them is faster than looking for the best.
+    fn to_rank(&self, options: &SearchOptions) -> Option<&[u32]> {
+        let are_most = options.k >= self.len() / 4 * 3 && u32::try_from(self.len()).is_ok();
+        (are_most && options.min_score.is_none() && options.filter.is_none()).then(|| self.by_id())
     }
 
     pub(crate) fn check_length(&self, length: CodeLength) -> Result<(), Error> {

@@ -41,20 +41,31 @@ pub(crate) fn sorted_rows<R: Row>(
     ids: Option<&[u64]>,
 ) -> Result<Vec<R>, Error> {
     let n_items = codes.len() / n_levels;
-    let mut rows: Vec<R> = (0..n_items).map(R::new).collect();
+    let mut rows: Vec<R> = match ids.filter(|ids| !ids.is_sorted_by(|a, b| a < b)) {
+        None => (0..n_items).map(R::new).collect(),
+        Some(ids) => {
+            let rows: Vec<R> = rows_by_id(n_items, |row| ids[row]);
+            if let Some(pair) = rows.windows(2).find(|pair| ids[pair[0].get()] == ids[pair[1].get()]) {
+                return Err(Error::DuplicateId { id: ids[pair[0].get()] });
+            }
+            rows
+        }
+    };
     let mut scratch = rows.clone();
-    if let Some(ids) = ids.filter(|ids| !ids.is_sorted_by(|a, b| a < b)) {
-        for byte in 0..8 {
-            pass(&mut rows, &mut scratch, |row| ids[row].to_le_bytes()[byte]);
-        }
-        if let Some(pair) = rows.windows(2).find(|pair| ids[pair[0].get()] == ids[pair[1].get()]) {
-            return Err(Error::DuplicateId { id: ids[pair[0].get()] });
-        }
-    }
     for level in (0..n_levels).rev() {
         pass(&mut rows, &mut scratch, |row| codes[row * n_levels + level]);
     }
     Ok(rows)
+}
+
+/// Returns the row numbers by ascending id.
+pub(crate) fn rows_by_id<R: Row>(n_items: usize, id: impl Fn(usize) -> u64) -> Vec<R> {
+    let mut rows: Vec<R> = (0..n_items).map(R::new).collect();
+    let mut scratch = rows.clone();
+    for byte in 0..8 {
+        pass(&mut rows, &mut scratch, |row| id(row).to_le_bytes()[byte]);
+    }
+    rows
 }
 
 /// Sorts `rows` by one byte of each, stably. `scratch` is as long as `rows`.

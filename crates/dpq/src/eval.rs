@@ -280,16 +280,19 @@ impl Judge {
     fn query(&self, evaluator: &Evaluator, q: usize, hits: &[Hit]) -> Result<QueryResult> {
         let relevant = self.queries.relevant(q, &self.gallery)?;
         let n_relevant = relevant.iter().filter(|&&relevant| relevant).count();
-        let unknown =
-            || "the index has an id that is not among the gallery's ids, give them with --gallery-ids";
-        let items = hits
-            .iter()
-            .map(|hit| {
-                Ok((hit.id, hit.score, relevant[self.rows.get(hit.id).with_context(unknown)? as usize]))
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let mut all_known = true;
+        let items = hits.iter().map(|hit| {
+            let row = self.rows.get(hit.id);
+            all_known &= row.is_some();
+            (hit.id, hit.score, row.is_some_and(|row| relevant[row as usize]))
+        });
         let query_id = self.query_ids.as_ref().map(|ids| ids[q]);
-        Ok(evaluator.query(&Ranking::new(items, n_relevant, query_id)?))
+        let ranking = Ranking::new(items, n_relevant, query_id);
+        ensure!(
+            all_known,
+            "the index has an id that is not among the gallery's ids, give them with --gallery-ids"
+        );
+        Ok(evaluator.query(&ranking?))
     }
 }
 
