@@ -5,6 +5,7 @@
 
 mod bench;
 mod ci;
+mod cuda_check;
 mod process;
 mod python;
 mod reproduce;
@@ -48,6 +49,11 @@ enum Command {
     Bench(BenchArgs),
     /// The wheel of the Python module: built into `target/wheels/`, installed and tested; needs python3, once the network
     Python,
+    /// Build the program for NVIDIA GPUs and try what shows without one
+    ///
+    /// On x86-64 Linux; needs python3 with pip, a C++ compiler and once the network. Everything is kept under
+    /// `target/cuda-check/`. The first run takes about 15 minutes of two cores.
+    CudaCheck,
 }
 
 #[derive(clap::Args)]
@@ -113,6 +119,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Ci { step } => ci::run(step.as_deref()),
         Command::Tidy => tidy::run(),
         Command::Python => python::run(),
+        Command::CudaCheck => cuda_check::run(),
         Command::ReproducePaper(args) => args.run(),
         Command::RenderDocs => reproduce::render_docs(),
         Command::Bench(BenchArgs { items, against: None, .. }) => bench::criterion(&items),

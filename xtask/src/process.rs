@@ -59,7 +59,7 @@ pub(crate) fn python(folder: &str, requirements: &str) -> Result<String> {
 
 /// Builds the `dpq` command and returns the path of the executable.
 pub(crate) fn build_dpq() -> Result<PathBuf> {
-    dpq_of(&["build", "--package=dpq", "--bin=dpq"])
+    built_dpq(cargo(&["build", "--package=dpq", "--bin=dpq"]))
 }
 
 /// The `dpq` executable that the workspace's tests run.
@@ -67,22 +67,23 @@ pub(crate) fn build_dpq() -> Result<PathBuf> {
 /// Dependencies of tests switch on features of shared crates, so that [`build_dpq`] after the tests would compile candle
 /// and its matrix products a second time.
 pub(crate) fn tested_dpq() -> Result<PathBuf> {
-    dpq_of(&["test", "--workspace", "--no-run"])
+    built_dpq(cargo(&["test", "--workspace", "--no-run"]))
 }
 
-fn dpq_of(args: &[&str]) -> Result<PathBuf> {
-    executable(args, "bin", "dpq")
+/// The `dpq` executable that this command of cargo builds.
+pub(crate) fn built_dpq(cargo: Command) -> Result<PathBuf> {
+    executable(cargo, "bin", "dpq")
 }
 
 /// Builds a benchmark of `package` and returns the path of the executable.
 pub(crate) fn build_bench(package: &str, name: &str) -> Result<PathBuf> {
-    executable(&["build", "--package", package, "--bench", name], "bench", name)
+    executable(cargo(&["build", "--package", package, "--bench", name]), "bench", name)
 }
 
 /// Has cargo build and returns the path of the executable of this kind and name.
-fn executable(args: &[&str], kind: &str, name: &str) -> Result<PathBuf> {
+fn executable(mut cargo: Command, kind: &str, name: &str) -> Result<PathBuf> {
     let flags = ["--release", "--locked", "--message-format=json-render-diagnostics"];
-    let messages = output(cargo(args).args(flags))?;
+    let messages = output(cargo.args(flags))?;
     let executable = messages.lines().find_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         let is_named = message["target"]["name"] == name && message["target"]["kind"][0] == kind;

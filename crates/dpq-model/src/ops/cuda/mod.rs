@@ -27,11 +27,16 @@ mod update;
 /// Threads in a block.
 const BLOCK: u32 = 256;
 
-/// One of the kernels in `kernels.cu`.
-fn kernel(device: &CudaDevice, name: &str) -> Result<CudaFunction> {
+/// `kernels.cu` as PTX, or why it cannot be compiled.
+fn ptx() -> &'static std::result::Result<String, String> {
     static PTX: OnceLock<std::result::Result<String, String>> = OnceLock::new();
     let compile = || compile_ptx(include_str!("kernels.cu")).map(|ptx| ptx.to_src());
-    match PTX.get_or_init(|| compile().map_err(|error| format!("{error:?}"))) {
+    PTX.get_or_init(|| compile().map_err(|error| format!("{error:?}")))
+}
+
+/// One of the kernels in `kernels.cu`.
+fn kernel(device: &CudaDevice, name: &str) -> Result<CudaFunction> {
+    match ptx() {
         Ok(ptx) => Ok(device.get_or_load_custom_func(name, "dpq", ptx)?.into_cuda_function()),
         Err(error) => bail!("the CUDA kernels cannot be compiled: {error}"),
     }
@@ -161,4 +166,29 @@ fn gemm(device: &CudaDevice, a: Matrix, b: Matrix, out: &mut CudaViewMut<f32>, a
     #[expect(unsafe_code)]
     let product = unsafe { device.cublas_handle().gemm(config, b.values, a.values, out) };
     product.w()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// NVRTC needs no GPU.
+    #[test]
+    fn every_kernel_that_is_launched_is_compiled() {
+        let ptx = super::ptx().as_ref().unwrap();
+        let compiled: BTreeSet<&str> =
+            ptx.split(".entry ").skip(1).filter_map(|entry| entry.split('(').next()).collect();
+        let sources = [
+            include_str!("conv.rs"),
+            include_str!("linear.rs"),
+            include_str!("norm.rs"),
+            include_str!("update.rs"),
+        ];
+        let launched: BTreeSet<&str> = sources
+            .iter()
+            .flat_map(|source| source.split("launch!(").skip(1))
+            .filter_map(|arguments| arguments.split('"').nth(1))
+            .collect();
+        assert_eq!(compiled, launched);
+    }
 }

@@ -1,0 +1,99 @@
+//! `cargo xtask cuda-check`: the program for NVIDIA GPUs, built and tried on a machine without one.
+//!
+//! - `toolkit`: the compilers, and libraries that find no GPU
+//!
+//! Everything is kept under `target/cuda-check/`, apart from other builds.
+
+mod toolkit;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{built_dpq, output, run as run_command, tested_dpq};
+use toolkit::Toolkit;
+
+const FOLDER: &str = "target/cuda-check";
+const KERNELS: &str = "crates/dpq-model/src/ops/cuda/kernels.cu";
+const DATA: &str = "datasets/fashion-mnist";
+
+/// The same in every command, so that candle is built once for compiling and once for checking.
+const BUILD: [&str; 3] = ["--package=dpq", "--package=dpq-model", "--features=dpq/cuda"];
+
+/// Checks all that shows without a GPU.
+pub(crate) fn run() -> Result<()> {
+    let toolkit = Toolkit::set_up(FOLDER)?;
+
+    eprintln!("==> kernels: nvcc and ptxas have no warning and registers suffice");
+    let mut nvcc = toolkit.nvcc();
+    nvcc.args(["--cubin", "-Werror", "all-warnings", "-Xptxas", "--warn-on-spills,--warning-as-error", "-o"]);
+    run_command(nvcc.arg(format!("{FOLDER}/kernels.cubin")).arg(KERNELS))?;
+
+    eprintln!("==> clippy: no warning with the feature cuda");
+    let clippy =
+        [&["clippy", "--release", "--locked", "--all-targets"], &BUILD[..], &["--", "-D", "warnings"]];
+    run_command(&mut toolkit.cargo(&clippy.concat())?)?;
+
+    eprintln!("==> test: NVRTC compiles the kernels, tests that need a GPU say SKIPPED");
+    let tests = ["--", "--nocapture", "cuda::", "device::"];
+    let test = [&["test", "--release", "--locked", "--tests"], &BUILD[..], &tests];
+    run_command(&mut toolkit.cargo(&test.concat())?)?;
+
+    eprintln!(
+        "==> dpq: starts, says that there is no GPU, trains on the CPU as the program without CUDA does"
+    );
+    let dpq = built_dpq(toolkit.cargo(&[&["test", "--no-run", "--tests"], &BUILD[..]].concat())?)?;
+    let with_cuda = |args: &[&str]| {
+        let mut command = toolkit.load(Command::new(&dpq));
+        command.args(args);
+        command
+    };
+    println!("{}", output(&mut with_cuda(&["--version"]))?.trim());
+    let config = one_epoch(&output(&mut with_cuda(&["train", "--preset", "quick", "--print-config"]))?)?;
+    let out = ["no-gpu", "with-cuda", "without-cuda"].map(|name| format!("{FOLDER}/{name}"));
+    let train = |i: usize| ["train", "--data", DATA, "--config", &config, "--out", &out[i]];
+    for dir in out.iter().filter(|dir| Path::new(dir).exists()) {
+        fs::remove_dir_all(dir)?;
+    }
+    refuses_a_gpu(&mut with_cuda(&[&train(0)[..], &["--device=cuda:0"]].concat()))?;
+    run_command(&mut with_cuda(&train(1)))?;
+    run_command(Command::new(tested_dpq()?).args(train(2)))?;
+    let model =
+        |i: usize| fs::read(format!("{}/model.safetensors", out[i])).context("a training left no model");
+    ensure!(
+        model(1)? == model(2)?,
+        "the feature cuda changes what is trained on the CPU: {} and {}",
+        out[1],
+        out[2]
+    );
+    println!("one epoch on the CPU gives the same model.safetensors with the feature cuda and without it");
+    Ok(())
+}
+
+/// Writes a configuration that is a preset's but for the number of epochs; returns its path.
+fn one_epoch(config: &str) -> Result<String> {
+    let path = format!("{FOLDER}/one-epoch.toml");
+    let line = config
+        .lines()
+        .find(|line| line.starts_with("epochs = "))
+        .context("a configuration without epochs")?;
+    fs::write(&path, config.replacen(line, "epochs = 1", 1))?;
+    Ok(path)
+}
+
+/// Runs a command that has to fail with one line, for want of a GPU.
+fn refuses_a_gpu(command: &mut Command) -> Result<()> {
+    let found = command.output()?;
+    let message = String::from_utf8_lossy(&found.stderr);
+    println!("{}", message.trim());
+    ensure!(
+        found.status.code() == Some(1)
+            && message.starts_with("error: device: cuda:0 cannot be used: ")
+            && message.lines().count() == 1,
+        "expected an error of one line about cuda:0, found the above ({})",
+        found.status
+    );
+    Ok(())
+}

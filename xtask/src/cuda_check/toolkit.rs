@@ -1,0 +1,163 @@
+//! A CUDA toolkit without a GPU or a driver: NVIDIA's compilers from PyPI, and libraries that find no GPU.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::available_parallelism;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::process::{cargo, output, run};
+
+/// The wheels, each with the hash of its file.
+const REQUIREMENTS: &str = "xtask/src/cuda_check/requirements.txt";
+
+/// Real libraries that programs are linked with; they need no driver.
+const LIBRARIES: [(&str, &str); 2] = [("cudart", "libcudart.so.13"), ("nvrtc", "libnvrtc.so.13")];
+
+/// Libraries that come with the driver or are large, the module of cudarc that calls each, and the file that a program loads.
+const STUBS: [(&str, &str, &str); 4] = [
+    ("cuda", "driver", "libcuda.so.1"),
+    ("cublas", "cublas", "libcublas.so.13"),
+    ("cublasLt", "cublaslt", "libcublasLt.so.13"),
+    ("curand", "curand", "libcurand.so.10"),
+];
+
+/// What every function of a stub returns: CUDA_ERROR_NO_DEVICE.
+const NO_DEVICE: u32 = 100;
+
+pub(super) struct Toolkit {
+    /// Absolute, since cargo runs compilers in other folders.
+    folder: PathBuf,
+    home: PathBuf,
+}
+
+impl Toolkit {
+    /// Sets the toolkit up in a folder, downloading what is not there yet.
+    pub(super) fn set_up(folder: &str) -> Result<Self> {
+        ensure!(
+            cfg!(all(target_os = "linux", target_arch = "x86_64")),
+            "cuda-check needs x86-64 Linux: the compilers of {REQUIREMENTS} are for it"
+        );
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {folder}"))?;
+        let folder = Path::new(folder).canonicalize()?;
+        let toolkit = Self { home: folder.join("toolkit/nvidia/cu13"), folder };
+        toolkit.install()?;
+        toolkit.add_libraries()?;
+        Ok(toolkit)
+    }
+
+    fn install(&self) -> Result<()> {
+        let (wheels, requirements) = (self.folder.join("toolkit"), fs::read(REQUIREMENTS)?);
+        // Copied there when all is installed.
+        let installed = wheels.join("requirements.txt");
+        if fs::read(&installed).is_ok_and(|found| found == requirements) {
+            return Ok(());
+        }
+        if wheels.exists() {
+            fs::remove_dir_all(&wheels)?;
+        }
+        let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"];
+        let from_to =
+            ["--requirement".as_ref(), REQUIREMENTS.as_ref(), "--target".as_ref(), wheels.as_os_str()];
+        run(Command::new("python3").args(pip).args(from_to))?;
+        Ok(fs::write(installed, requirements)?)
+    }
+
+    /// Libraries under the names that linkers look for, which wheels lack.
+    fn add_libraries(&self) -> Result<()> {
+        let (lib, stubs) = (self.home.join("lib"), self.stubs());
+        fs::create_dir_all(&stubs)?;
+        // A linker script instead of a link.
+        let named =
+            |dir: &Path, name, file| fs::write(dir.join(format!("lib{name}.so")), format!("INPUT({file})\n"));
+        for (name, file) in LIBRARIES {
+            named(&lib, name, file)?;
+        }
+        let cudarc = source_of("cudarc")?;
+        for (name, module, file) in STUBS {
+            named(&stubs, name, file)?;
+            let bindings = cudarc.join(format!("src/{module}/sys/mod.rs"));
+            let bindings = fs::read_to_string(&bindings)
+                .with_context(|| format!("cannot read {}", bindings.display()))?;
+            let source = stubs.join(format!("{name}.c"));
+            fs::write(&source, stub(&bindings))?;
+            let mut cc = Command::new("cc");
+            cc.args(["-shared", "-w", &format!("-Wl,-soname,{file}"), "-o"])
+                .arg(stubs.join(file))
+                .arg(source);
+            run(&mut cc)?;
+        }
+        Ok(())
+    }
+
+    fn stubs(&self) -> PathBuf {
+        self.home.join("lib/stubs")
+    }
+
+    /// A command of this toolkit, for the GPU that docs/cuda.md has measurements of.
+    pub(super) fn nvcc(&self) -> Command {
+        let mut nvcc = Command::new(self.home.join("bin/nvcc"));
+        nvcc.arg("--gpu-architecture=sm_90");
+        nvcc
+    }
+
+    /// cargo with this toolkit and a target folder of its own.
+    pub(super) fn cargo(&self, args: &[&str]) -> Result<Command> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let path = env::join_paths([self.home.join("bin")].into_iter().chain(env::split_paths(&path)))?;
+        let mut command = self.load(cargo(args));
+        command
+            .env("PATH", path)
+            .env("CUDA_HOME", &self.home)
+            .env("CUDA_COMPUTE_CAP", "90")
+            .env("CARGO_TARGET_DIR", self.folder.join("build"))
+            // Most of the time goes to candle's kernels for quantised weights, which dpq never calls; without optimisation it
+            // is half as long.
+            .env("NVCC_APPEND_FLAGS", "-Xcicc -O0 -Xptxas -O0")
+            .env("CUDAFORGE_THREADS", available_parallelism()?.to_string());
+        Ok(command)
+    }
+
+    /// The command, with the libraries of this toolkit when it starts.
+    pub(super) fn load(&self, mut command: Command) -> Command {
+        let paths = [self.home.join("lib"), self.stubs()].map(|path| path.to_string_lossy().into_owned());
+        command.env("LD_LIBRARY_PATH", paths.join(":"));
+        command
+    }
+}
+
+/// The folder of a dependency's source.
+fn source_of(package: &str) -> Result<PathBuf> {
+    let args = ["metadata", "--locked", "--format-version=1", "--features=dpq/cuda"];
+    let metadata: Value = serde_json::from_str(&output(&mut cargo(&args))?)?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let manifest =
+        packages.filter(|found| found["name"] == package).find_map(|found| found["manifest_path"].as_str());
+    let manifest = manifest.with_context(|| format!("nothing here depends on {package} any more"))?;
+    Ok(Path::new(manifest).with_file_name(""))
+}
+
+/// C with the functions that bindings call, each of which finds no GPU.
+fn stub(bindings: &str) -> String {
+    let lines = bindings.lines().filter_map(|line| line.strip_prefix("pub unsafe fn "));
+    let names: BTreeSet<&str> = lines.filter_map(|line| line.split('(').next()).collect();
+    names.iter().map(|name| format!("int {name}(void) {{ return {NO_DEVICE}; }}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stubs_have_each_function_once() {
+        let bindings = "pub unsafe fn cuInit(Flags: c_uint) -> CUresult {\n    fn cuInit(Flags: c_uint);\n}\n\
+            #[cfg(any(feature = \"cuda-13000\"))]\npub unsafe fn cuCtxCreate_v4(\n    ctx: *mut CUcontext,\n) {}\n\
+            pub unsafe fn cuInit(Flags: c_uint) -> CUresult {}\n";
+        let expected = "int cuCtxCreate_v4(void) { return 100; }\nint cuInit(void) { return 100; }\n";
+        assert_eq!(stub(bindings), expected);
+    }
+}
