@@ -18,7 +18,8 @@ const REQUIREMENTS: &str = "xtask/src/cuda_check/requirements.txt";
 /// Real libraries that programs are linked with; they need no driver.
 const LIBRARIES: [(&str, &str); 2] = [("cudart", "libcudart.so.13"), ("nvrtc", "libnvrtc.so.13")];
 
-/// Libraries that come with the driver or are large, the module of cudarc that calls each, and the file that a program loads.
+/// Libraries that come with the driver or are large, the module of cudarc that calls each, and the file that a program
+/// loads.
 const STUBS: [(&str, &str, &str); 4] = [
     ("cuda", "driver", "libcuda.so.1"),
     ("cublas", "cublas", "libcublas.so.13"),
@@ -115,8 +116,8 @@ impl Toolkit {
             .env("CUDA_HOME", &self.home)
             .env("CUDA_COMPUTE_CAP", "90")
             .env("CARGO_TARGET_DIR", self.folder.join("build"))
-            // Most of the time goes to candle's kernels for quantised weights, which dpq never calls; without optimisation it
-            // is half as long.
+            // Most of the time goes to candle's kernels for quantised weights, which dpq never calls; without
+            // optimisation it is half as long.
             .env("NVCC_APPEND_FLAGS", "-Xcicc -O0 -Xptxas -O0")
             .env("CUDAFORGE_THREADS", available_parallelism()?.to_string());
         Ok(command)
