@@ -77,7 +77,7 @@ struct ReproduceArgs {
     /// without each of its ingredients: for each row as many trainings as seeds
     #[arg(long)]
     ablations: bool,
-    /// Copy the report to docs/results/<dataset>-<preset> and write docs/results.md
+    /// Copy the report to docs/results/DATASET-PRESET and write docs/results.md
     #[arg(long)]
     write_docs: bool,
 }
