@@ -57,6 +57,9 @@ fn table_1(results: &Results) -> Block {
     let column = match results.dataset.as_str() {
         "cifar-10" => 0,
         "nus-wide-21" => 1,
+        "imagenet-100" => {
+            return Block::Text("The paper's row for ImageNet is not known here.".to_owned());
+        }
         other => {
             return Block::Text(format!(
                 "The paper has no row for {other}: its Table 1 is of CIFAR-10, NUS-WIDE and ImageNet."
@@ -129,7 +132,10 @@ fn differences(results: &Results, variants: &[&VariantResults]) -> Table {
 fn differences_caption(results: &Results) -> String {
     match results.seeds {
         1 => "One seed says nothing of noise: trainings of other seeds differ, too.".to_owned(),
-        n => format!("* more than two standard errors of the difference of two means over {n} seeds."),
+        n => format!(
+            "An asterisk marks a difference beyond seed noise: more than two standard errors of the difference of two \
+             means over {n} seeds."
+        ),
     }
 }
 
@@ -230,7 +236,7 @@ mod tests {
             | Two-Step                  | −0.0030 * | −0.0030 * | −0.0030 * | −0.0030 * |   −0.0030 * |
             | No-Soft                   | −0.0040 * | −0.0040 * | −0.0040 * | −0.0040 * |   −0.0040 * |
 
-            * more than two standard errors of the difference of two means over 3 seeds.
+            An asterisk marks a difference beyond seed noise: more than two standard errors of the difference of two means over 3 seeds.
 
             ## One model against one for each length
 
@@ -276,7 +282,7 @@ mod tests {
             | λ = 0.1                        | −0.0040 * | −0.0040 * | −0.0040 * | −0.0040 * |   −0.0040 * |
             | batches of 256                 | −0.0050 * | −0.0050 * | −0.0050 * | −0.0050 * |   −0.0050 * |
 
-            * more than two standard errors of the difference of two means over 3 seeds.
+            An asterisk marks a difference beyond seed noise: more than two standard errors of the difference of two means over 3 seeds.
 
             The class posterior as the feature, x = W·softmax(logits) with W fixed orthogonal unit vectors, is the classifier in a form that can be indexed. It ranks by class and by nothing within a class, says nothing of classes that were not trained, and is no part of the paper's method: it stands beside the feature, not in its place.
         "#]].assert_eq(&markdown("Best", &blocks(&results("best"))));
