@@ -4,7 +4,8 @@ use super::results::{ByBits, ByRank, MeanSd, Results};
 
 const HEADER: &str = "dataset,preset,seed,variant,metric,bits,value,sd\n";
 
-/// The table. `seed` is a number or `mean`; `bits` is `unquantised` for features; `sd` is empty where there is none.
+/// The table. `seed` is a number or `mean`; `bits` is `unquantised` for features; `sd` is empty where there is none;
+/// `variant` is `dpq`, a row of the table of what was changed, or `raw pixels`.
 pub(crate) fn csv(results: &Results) -> String {
     let mut rows = Rows { text: HEADER.to_owned(), start: format!("{},{}", results.dataset, results.preset) };
     let spread = |map: &MeanSd| (map[0], (results.seeds > 1).then_some(map[1]));
@@ -40,6 +41,17 @@ pub(crate) fn csv(results: &Results) -> String {
         rows.by_bits(&name, "dpq", "mAP@all", &seed.map_all, |&map| (map, None));
         rows.row(&name, "dpq", "mAP@all", UNQUANTISED, (seed.feature_map_all, None));
         rows.by_bits(&name, "dpq", "mAP@5000", &seed.map_at_5000, |&map| (map, None));
+    }
+    for variant in &results.variants {
+        rows.by_bits("mean", &variant.name, "mAP@all", &variant.map_all, spread);
+        rows.row("mean", &variant.name, "mAP@all", UNQUANTISED, spread(&variant.feature_map_all));
+        rows.by_bits("mean", &variant.name, "mAP@5000", &variant.map_at_5000, spread);
+        if let Some(accuracy) = &variant.accuracy {
+            rows.row("mean", &variant.name, "accuracy, gallery", "", spread(accuracy));
+        }
+        for (seed, maps) in results.per_seed.iter().zip(&variant.per_seed) {
+            rows.by_bits(&seed.seed.to_string(), &variant.name, "mAP@all", maps, |&map| (map, None));
+        }
     }
     let baseline = &results.baseline;
     rows.by_bits("1", "raw pixels", "mAP@all", &baseline.map_all, |&map| (map, None));
@@ -102,12 +114,24 @@ impl Rows {
 
 #[cfg(test)]
 mod tests {
+    use super::super::results::VariantResults;
     use super::super::test_data;
     use super::*;
 
     #[test]
     fn every_row_has_all_columns() {
-        let text = csv(&test_data::results(3));
+        let mut results = test_data::results(3);
+        results.variants.push(VariantResults {
+            name: "without L_C".to_owned(),
+            change: "--set loss.classification=0.0".to_owned(),
+            map_all: [(8, [0.5, 0.01])].into(),
+            map_at_5000: [(8, [0.6, 0.02])].into(),
+            feature_map_all: [0.7, 0.03],
+            accuracy: None,
+            train_seconds: None,
+            per_seed: [0.49, 0.5, 0.51].map(|map| [(8, map)].into()).into(),
+        });
+        let text = csv(&results);
         let columns = |line: &str| line.replace("\"accuracy, ", "").matches(',').count();
         assert!(text.lines().all(|line| columns(line) == columns(HEADER.trim_end())), "{text}");
         for line in [
@@ -118,6 +142,8 @@ mod tests {
             "fashion-mnist,quick,mean,dpq,perplexity,16,210.000000,",
             "fashion-mnist,quick,mean,dpq,\"accuracy, queries\",,0.910000,0.000000",
             "fashion-mnist,quick,1,raw pixels,mAP@all,24,0.471000,",
+            "fashion-mnist,quick,mean,without L_C,mAP@5000,8,0.600000,0.020000",
+            "fashion-mnist,quick,3,without L_C,mAP@all,8,0.510000,",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing from {text}");
         }

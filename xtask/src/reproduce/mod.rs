@@ -1,7 +1,7 @@
 //! `cargo xtask reproduce-paper`: one command from images to a table.
 //!
 //! - `dpq`: what the command `dpq` prints
-//! - `stage`: a run of `dpq` that is skipped when nothing it depends on has changed
+//! - `stage`, `hash`: a run of `dpq` that is skipped when nothing it depends on has changed
 //! - `pipeline`: the stages of a training and of the raw-pixel baseline
 //! - `variants`: what is trained or encoded beside it, to see what each part is worth
 //! - `results`, `gather`: the numbers, as `results.json` keeps them, and how they come from stages
@@ -20,6 +20,7 @@ mod dpq;
 mod embed;
 mod figures;
 mod gather;
+mod hash;
 mod npy;
 mod pipeline;
 mod plot;

@@ -34,7 +34,7 @@ pub(crate) struct Curve {
 /// Of a chart, in units that a page scales; small, so that text stays readable on a phone.
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 304.0;
-const LEFT: f64 = 54.0;
+const LEFT: f64 = 66.0;
 const RIGHT: f64 = 22.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 50.0;
@@ -162,7 +162,7 @@ impl Chart {
         }
         *body += &format!(
             "<text class=\"mid\" x=\"{}\" y=\"{}\">{}</text>\n\
-             <text class=\"mid\" transform=\"translate(14 {middle})rotate(-90)\">{}</text>\n",
+             <text class=\"mid\" transform=\"translate(16 {middle})rotate(-90)\">{}</text>\n",
             (LEFT + right) / 2.0,
             bottom + 36.0,
             escape(self.x.label),
@@ -257,7 +257,7 @@ mod tests {
         };
         let (x, y) = (Axis::linear("across", 0.0, 1.0), Axis::linear("up", 0.0, 1.0));
         let svg = Chart { title: "<title>".to_owned(), x, y, curves: vec![curve] }.svg();
-        for part in ["across", "up", "a &amp; b", "&lt;title&gt;", "prefers-color-scheme", "M54 12L458 133"] {
+        for part in ["across", "up", "a &amp; b", "&lt;title&gt;", "prefers-color-scheme", "M66 12L458 133"] {
             assert!(svg.contains(part), "{part} is missing from {svg}");
         }
         // A mark at each point, one bar.

@@ -24,10 +24,7 @@ pub(crate) fn blocks(results: &Results, has: impl Fn(&str) -> bool) -> Vec<Block
     let figure = |file: &'static str, caption: &str| Block::Figure(file, caption.to_owned());
     let drawn = |file: &'static str, caption: &str| has(file).then(|| figure(file, caption));
     let mut blocks = vec![
-        text(
-            "Written by `cargo xtask reproduce-paper`: every number is read from what `dpq` measured. The paper's own \
-             numbers are of other data sets and say nothing beside these.",
-        ),
+        text("Written by `cargo xtask reproduce-paper`: every number is read from what `dpq` measured."),
         Block::Text(protocol(results)),
         table(
             main_table(results),

@@ -13,8 +13,8 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
+use super::hash::Hash;
 use crate::process;
 
 /// Runs stages, all with the same executable and data set.
@@ -211,38 +211,6 @@ fn remove(dir: &Path) -> Result<()> {
         fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     }
     Ok(())
-}
-
-/// SHA-256 over a list of byte strings, each preceded by its length so that no two lists are alike.
-#[derive(Default)]
-struct Hash(Sha256);
-
-impl Hash {
-    fn add(&mut self, bytes: &[u8]) {
-        self.0.update((bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
-    }
-
-    fn add_file(&mut self, path: &Path) -> Result<()> {
-        self.add(&fs::read(path).with_context(|| format!("cannot read {}", path.display()))?);
-        Ok(())
-    }
-
-    /// Adds the names and contents of all files below a folder, in the order of their names.
-    fn add_folder(&mut self, dir: &Path) -> Result<()> {
-        let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-        let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-        paths.sort();
-        for path in paths {
-            self.add(path.file_name().unwrap_or_default().as_encoded_bytes());
-            if path.is_dir() { self.add_folder(&path)? } else { self.add_file(&path)? }
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> String {
-        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-    }
 }
 
 #[cfg(test)]
