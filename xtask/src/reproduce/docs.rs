@@ -71,7 +71,7 @@ fn write_files(folder: &Path, files: Files) -> Result<Vec<PathBuf>> {
     files.into_iter().map(write).collect()
 }
 
-/// Removes the files of a report, an old one's as well, and nothing else.
+/// Removes all files of the folder of a report; the folders of stages stay.
 pub(crate) fn remove_report(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let entry = entry?;
