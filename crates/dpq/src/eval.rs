@@ -280,11 +280,12 @@ impl Judge {
     fn query(&self, evaluator: &Evaluator, q: usize, hits: &[Hit]) -> Result<QueryResult> {
         let relevant = self.queries.relevant(q, &self.gallery)?;
         let n_relevant = relevant.iter().filter(|&&relevant| relevant).count();
+        let relevant = self.rows.by_id(relevant);
         let mut all_known = true;
         let items = hits.iter().map(|hit| {
-            let row = self.rows.get(hit.id);
-            all_known &= row.is_some();
-            (hit.id, hit.score, row.is_some_and(|row| relevant[row as usize]))
+            let relevant = relevant.get(hit.id);
+            all_known &= relevant.is_some();
+            (hit.id, hit.score, relevant == Some(true))
         });
         let query_id = self.query_ids.as_ref().map(|ids| ids[q]);
         let ranking = Ranking::new(items, n_relevant, query_id);
