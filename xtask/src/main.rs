@@ -52,7 +52,7 @@ enum Command {
     /// Build the program for NVIDIA GPUs and try what shows without one
     ///
     /// On x86-64 Linux; needs python3 with pip, a C++ compiler and once the network. Everything is kept under
-    /// `target/cuda-check/`. The first run takes about 15 minutes of two cores.
+    /// `target/cuda-check/`.
     CudaCheck,
 }
 

@@ -116,7 +116,7 @@ impl Toolkit {
             .env("CUDA_HOME", &self.home)
             .env("CUDA_COMPUTE_CAP", "90")
             .env("CARGO_TARGET_DIR", self.folder.join("build"))
-            // Most of the time goes to candle's kernels for quantised weights, which dpq never calls; without
+            // Half of the time goes to candle's kernels for quantised weights, which dpq never calls; without
             // optimisation it is half as long.
             .env("NVCC_APPEND_FLAGS", "-Xcicc -O0 -Xptxas -O0")
             .env("CUDAFORGE_THREADS", available_parallelism()?.to_string());
