@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 pub use crate::loss::Margins;
+pub use network::{Backbone, Body, NetworkConfig, StageOrder};
 
+mod network;
 mod presets;
 
 /// Everything that decides a training run, apart from the data. The presets are in [`TrainConfig::PRESETS`].
@@ -55,48 +57,6 @@ pub enum Schedule {
     },
     /// The network first; then the codebooks, by residual k-means on the final features.
     TwoStep,
-}
-
-/// A small convolutional network: stages of 3×3 convolution, batch normalisation and ReLU, some with 2×2 pooling; one
-/// hidden layer with ReLU and dropout; two heads.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NetworkConfig {
-    /// Channels that each stage puts out.
-    pub channels: Vec<usize>,
-    /// How many stages, from the first, halve the image by pooling.
-    pub pools: usize,
-    /// Where a stage pools.
-    pub order: StageOrder,
-    /// Whether all below the heads learns.
-    pub backbone: Backbone,
-    /// Units of the hidden layer.
-    pub hidden: usize,
-    /// The share of hidden units that each training image does without. In [0, 1).
-    pub dropout: f64,
-    /// Dimensions of the feature, D.
-    pub dim: usize,
-}
-
-/// The order of a stage's operations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StageOrder {
-    /// Convolution, pooling, normalisation, ReLU: normalisation has a quarter of the work.
-    ConvPoolNormRelu,
-    /// Convolution, normalisation, ReLU, pooling: the usual one.
-    ConvNormReluPool,
-}
-
-/// Whether all below the heads learns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Backbone {
-    /// It learns with the heads.
-    Trained,
-    /// It stays as it was drawn, and the heads learn from random features; normalisation still follows the images. In
-    /// place of E of the paper's Table 2, whose frozen backbone is pretrained: there is no pretrained one here.
-    FrozenRandom,
 }
 
 /// The quantization blocks.
@@ -269,12 +229,11 @@ impl TrainConfig {
             (self.epochs >= 1, "epochs", "expected at least 1"),
             (self.batch_size >= 2, "batch_size", "expected at least 2, batch normalisation needs company"),
             (share(features_first), "schedule.features_first", "expected a share in [0, 1)"),
-            (!network.channels.is_empty(), "network.channels", "expected at least one stage"),
-            (!network.channels.contains(&0), "network.channels", "expected at least 1 channel a stage"),
-            (network.pools <= network.channels.len(), "network.pools", "expected at most one a stage"),
-            (network.hidden >= 1, "network.hidden", "expected at least 1"),
-            (share(network.dropout), "network.dropout", "expected a share in [0, 1)"),
-            (network.dim >= 1, "network.dim", "expected at least 1"),
+            (
+                !(self.mirror_average && network.body == Body::Features),
+                "mirror_average",
+                "expected false, stored features have no mirror image",
+            ),
             ((1..=255).contains(&quantizer.levels), "quantizer.levels", "expected 1 to 255"),
             ((1..=256).contains(&quantizer.codewords), "quantizer.codewords", "expected 1 to 256"),
             (above_0(quantizer.softness), "quantizer.softness", "expected a finite number above 0"),
@@ -309,6 +268,7 @@ impl TrainConfig {
                 return Err(Error::invalid(what, reason));
             }
         }
+        network.check()?;
         self.network_optimizer.check("network_optimizer")?;
         self.codebook_optimizer.check("codebook_optimizer")
     }
@@ -382,12 +342,17 @@ mod tests {
         assert!(error.starts_with("unknown field `epochz`"), "{error}");
     }
 
+    fn small(channels: Vec<usize>) -> Body {
+        Body::Small { channels, pools: 0, order: StageOrder::ConvNormReluPool, hidden: 8 }
+    }
+
     #[test]
     fn impossible_values_are_named() {
         type Case = (fn(&mut TrainConfig), &'static str);
-        let cases: [Case; 11] = [
+        let cases: [Case; 12] = [
             (|c| c.epochs = 0, "epochs: "),
-            (|c| c.network.channels.clear(), "network.channels: "),
+            (|c| c.network.body = small(vec![]), "network.body.small.channels: "),
+            (|c| c.network.body = Body::Features, "mirror_average: "),
             (|c| c.quantizer.codewords = 257, "quantizer.codewords: "),
             (|c| c.quantizer.start = Start::Random, "quantizer.start: "),
             (|c| c.quantizer.codebooks = Sharing::Shared, "quantizer.codebooks: "),

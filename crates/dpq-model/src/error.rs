@@ -17,9 +17,9 @@ pub enum Error {
         /// What was found, what was expected.
         reason: String,
     },
-    /// An image of the training set could not be had.
-    #[error("training image {row} cannot be read")]
-    Image {
+    /// An input of the training set could not be had.
+    #[error("training item {row} cannot be read")]
+    Input {
         /// The row in the training set.
         row: usize,
         /// The reader's reason.

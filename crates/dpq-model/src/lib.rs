@@ -20,6 +20,7 @@
 //! ```
 
 mod ahead;
+mod body;
 mod checkpoint;
 mod codebook;
 pub mod config;
@@ -27,6 +28,7 @@ mod device;
 mod diverged;
 mod embeddings;
 mod error;
+mod inputs;
 pub mod loss;
 mod model;
 mod network;
@@ -44,4 +46,4 @@ pub use device::Device;
 pub use error::{BoxError, Error};
 pub use model::{Model, Output, Snapshot};
 pub use report::{CodewordUsage, EpochReport};
-pub use train::{OnEpoch, ReadImage, TrainSet, train};
+pub use train::{Inputs, OnEpoch, Read, TrainSet, train};

@@ -6,9 +6,10 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use dpq_codebook::Codebooks;
 use dpq_file::{Container, Dtype, Section};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::body::layers;
+use crate::inputs::Batch;
 use crate::network::{self, Tensors};
 use crate::{Error, TrainConfig, embeddings};
 
@@ -35,14 +36,15 @@ pub struct Snapshot<'a> {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Header {
     pub(crate) train: TrainConfig,
+    /// `[C, H, W]`; of features that something else made, `[D, 1, 1]`.
     pub(crate) image_shape: [usize; 3],
     pub(crate) n_classes: usize,
-    /// Mean and standard deviation of each channel over the training images, pixels from 0 to 1.
+    /// Mean and standard deviation of each channel over the training inputs, pixels from 0 to 1.
     pub(crate) mean: Vec<f32>,
     pub(crate) deviation: Vec<f32>,
 }
 
-/// What images become.
+/// What inputs become.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Output {
     /// Features, f32 `[n, D]`.
@@ -53,12 +55,6 @@ pub struct Output {
 
 /// The version of the file format.
 const VERSION: &str = "1";
-
-/// Images that a thread passes through the network at a time: their activations fit the cache.
-const CHUNK: usize = 32;
-
-/// Images that a GPU is given at a time.
-const CUDA_CHUNK: usize = 512;
 
 impl Model {
     /// Opens a model file, to be run on the CPU; see [`Model::on`].
@@ -157,7 +153,7 @@ impl Model {
         self.embeddings.as_deref()
     }
 
-    /// The shape of an image, `[C, H, W]`.
+    /// The shape of an image, `[C, H, W]`; `[D, 1, 1]` where the input is features of D numbers.
     pub fn image_shape(&self) -> [usize; 3] {
         self.header.image_shape
     }
@@ -173,7 +169,28 @@ impl Model {
     /// # Errors
     /// [`Error::Invalid`] unless `images` is whole images.
     pub fn forward(&self, images: &[u8]) -> Result<Output, Error> {
-        self.header.forward(&self.tensors, images, &self.device)
+        self.header.forward(&self.tensors, &Batch::images(images), &self.device)
+    }
+
+    /// The same for features that something else made, f32 `[n, D]`, if the network was trained on such.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] unless `features` is whole rows of finite numbers.
+    pub fn forward_features(&self, features: &[f32]) -> Result<Output, Error> {
+        self.header.forward(&self.tensors, &Batch::vectors(features), &self.device)
+    }
+
+    /// How many numbers the heads are given, F.
+    pub fn body_dim(&self) -> usize {
+        self.tensors["embed.weight"].dims()[1]
+    }
+
+    /// What the network makes of images below its heads, f32 `[n, F]`: what heads of another model can be trained on.
+    ///
+    /// # Errors
+    /// Those of [`Model::forward`].
+    pub fn body(&self, images: &[u8]) -> Result<Vec<f32>, Error> {
+        self.header.body(&self.tensors, &Batch::images(images), &self.device)
     }
 
     /// Another feature of the same network, f32 `[n, D]`: softmax(logits / `temperature`) as weights of unit vectors, one a
@@ -223,7 +240,15 @@ impl Snapshot<'_> {
     /// # Errors
     /// [`Error::Invalid`] unless `images` is whole images.
     pub fn forward(&self, images: &[u8]) -> Result<Output, Error> {
-        self.header.forward(&self.tensors, images, self.device)
+        self.header.forward(&self.tensors, &Batch::images(images), self.device)
+    }
+
+    /// Runs features that something else made through the network as it is now; see [`Model::forward_features`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] unless `features` is whole rows of finite numbers.
+    pub fn forward_features(&self, features: &[f32]) -> Result<Output, Error> {
+        self.header.forward(&self.tensors, &Batch::vectors(features), self.device)
     }
 }
 
@@ -233,82 +258,17 @@ impl Header {
         self.train.check()?;
         let [channels, height, width] = self.image_shape;
         let finite = |values: &[f32]| values.len() == channels && values.iter().all(|x| x.is_finite());
-        let sizes = [&[channels, height, width, self.n_classes], &self.train.network.channels[..]].concat();
-        let small =
-            sizes.iter().chain([&self.train.network.hidden, &self.train.network.dim]).all(|&n| n <= 1 << 16);
-        let whole =
-            [height, width].iter().all(|side| side.checked_shr(self.train.network.pools as u32) >= Some(1));
+        let sizes = [channels, height, width, self.n_classes];
         if finite(&self.mean)
             && finite(&self.deviation)
             && self.deviation.iter().all(|&x| x > 0.0)
-            && small
-            && whole
-            && channels > 0
-            && self.n_classes > 0
+            && sizes.iter().all(|size| (1..=1 << 16).contains(size))
+            && layers(&self.train.network.body, self.image_shape).is_ok()
         {
             Ok(())
         } else {
             Err(Error::invalid("config", "found shapes or moments that no training writes"))
         }
-    }
-
-    /// Runs images through the network that `tensors` hold, with mirror images averaged in if the configuration says so.
-    pub(crate) fn forward(&self, tensors: &Tensors, images: &[u8], device: &Device) -> Result<Output, Error> {
-        let len: usize = self.image_shape.iter().product();
-        if !images.len().is_multiple_of(len) {
-            let [c, h, w] = self.image_shape;
-            let reason = format!("found {} bytes, expected images of {c}x{h}x{w} bytes", images.len());
-            return Err(Error::invalid("images", reason));
-        }
-        let chunk = if device.is_cpu() { CHUNK } else { CUDA_CHUNK };
-        let pass = |images: &[u8]| -> candle_core::Result<Output> {
-            let n = images.len() / len;
-            // Matrix products of another size may round in another way, so every chunk is a full one.
-            let mut images = images.to_vec();
-            images.resize(chunk * len, 0);
-            let input = |mirror| self.input(&images, mirror, device);
-            let run = |mirror| network::forward(&self.train.network, tensors, &input(mirror)?);
-            let mut heads = run(false)?;
-            if self.train.mirror_average {
-                let mirrored = run(true)?;
-                heads.features = ((heads.features + mirrored.features)? * 0.5)?;
-                heads.logits = ((heads.logits + mirrored.logits)? * 0.5)?;
-            }
-            let values = |tensor: Tensor| tensor.narrow(0, 0, n)?.flatten_all()?.to_vec1();
-            Ok(Output { features: values(heads.features)?, logits: values(heads.logits)? })
-        };
-        let chunks: candle_core::Result<Vec<_>> = match device.is_cpu() {
-            true => images.par_chunks(chunk * len).map(pass).collect(),
-            false => images.chunks(chunk * len).map(pass).collect(),
-        };
-        let (features, logits): (Vec<_>, Vec<_>) =
-            chunks?.into_iter().map(|chunk| (chunk.features, chunk.logits)).unzip();
-        Ok(Output { features: features.concat(), logits: logits.concat() })
-    }
-
-    /// Pixels as the network takes them: f32 `[n, C, H, W]` of mean 0 and deviation 1 over the training images.
-    pub(crate) fn input(&self, images: &[u8], mirror: bool, device: &Device) -> candle_core::Result<Tensor> {
-        let [channels, height, width] = self.image_shape;
-        let moments = self.mean.iter().zip(&self.deviation);
-        let tables: Vec<[f32; 256]> = moments
-            .map(|(mean, deviation)| std::array::from_fn(|pixel| (pixel as f32 / 255.0 - mean) / deviation))
-            .collect();
-        let mut values = Vec::with_capacity(images.len());
-        for (plane, pixels) in images.chunks_exact(height * width).enumerate() {
-            let value = |&pixel: &u8| tables[plane % channels][usize::from(pixel)];
-            for row in pixels.chunks_exact(width) {
-                if mirror {
-                    values.extend(row.iter().rev().map(value))
-                } else {
-                    values.extend(row.iter().map(value))
-                }
-            }
-        }
-        Tensor::from_vec(
-            values,
-            (images.len() / (channels * height * width), channels, height, width),
-            device,
-        )
     }
 
     pub(crate) fn to_json(&self) -> String {
@@ -323,7 +283,8 @@ impl Header {
         device: &Device,
     ) -> Result<Tensors, Error> {
         let mut tensors = Tensors::new();
-        for (name, shape) in network::shapes(&self.train.network, self.image_shape, self.n_classes) {
+        let shapes = network::shapes(&self.train.network, self.image_shape, self.n_classes);
+        for (name, shape) in shapes? {
             let section = file.section(&format!("{prefix}{name}"))?;
             let values = section.expect(Dtype::F32, &shape).and_then(Section::to_f32).map_err(|error| {
                 let reason = format!("`{prefix}{name}`: {error}");

@@ -1,13 +1,15 @@
-//! The network: a small convolutional backbone and two heads.
+//! The network: a body and two heads.
 //!
-//! Names of parameters, as in files: `backbone.conv.<i>.weight`, `backbone.norm.<i>.{gamma,beta,mean,var}`,
-//! `backbone.hidden.{weight,bias}`, `embed.{weight,bias}`, `classifier.{weight,bias}`.
+//! Names of parameters, as in files: `backbone.<layer>.<kind>` (the layers are those of `body`), `embed.{weight,bias}`,
+//! `classifier.{weight,bias}`; kinds are weight, bias, and gamma, beta, mean, var of a batch normalisation.
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 
-use crate::config::{Backbone, NetworkConfig, StageOrder};
+use crate::Error;
+use crate::body::{Layer, layers};
+use crate::config::{Backbone, NetworkConfig};
 use crate::ops;
 use crate::rng::{Stream, mix, normal, rng, uniform};
 
@@ -23,11 +25,12 @@ pub(crate) type Tensors = BTreeMap<String, Tensor>;
 /// A network in training: variables, and the running moments that inference will use.
 pub(crate) struct Network {
     config: NetworkConfig,
+    layers: Vec<Layer>,
     pub(crate) variables: BTreeMap<String, Var>,
     running: Tensors,
 }
 
-/// What a batch of images becomes.
+/// What a batch of inputs becomes.
 pub(crate) struct Heads {
     /// x = tanh(W_s f + w_s), f32 `[n, D]`.
     pub(crate) features: Tensor,
@@ -35,33 +38,22 @@ pub(crate) struct Heads {
     pub(crate) logits: Tensor,
 }
 
-/// The names and shapes of all tensors that a file holds, without the memory for them.
+/// The names and shapes of all tensors that a file holds, without the memory for them. Inputs are `[c, h, w]`.
+///
+/// # Errors
+/// [`Error::Invalid`] if the inputs do not fit.
 pub(crate) fn shapes(
     config: &NetworkConfig,
-    shape: [usize; 3],
+    input: [usize; 3],
     n_classes: usize,
-) -> BTreeMap<String, Vec<usize>> {
-    let mut shapes = BTreeMap::new();
-    let mut channels = shape[0];
-    for (i, &out) in config.channels.iter().enumerate() {
-        shapes.insert(format!("backbone.conv.{i}.weight"), vec![out, channels, 3, 3]);
-        for name in ["gamma", "beta", "mean", "var"] {
-            shapes.insert(format!("backbone.norm.{i}.{name}"), vec![out]);
-        }
-        channels = out;
-    }
-    let side = |side: usize| side >> config.pools;
-    // A product that overflows is no size of any section.
-    let n_flat = channels.saturating_mul(side(shape[1])).saturating_mul(side(shape[2]));
-    for (name, inputs, outputs) in [
-        ("backbone.hidden", n_flat, config.hidden),
-        ("embed", config.hidden, config.dim),
-        ("classifier", config.hidden, n_classes),
-    ] {
-        shapes.insert(format!("{name}.weight"), vec![outputs, inputs]);
+) -> Result<BTreeMap<String, Vec<usize>>, Error> {
+    let (layers, n_body) = layers(&config.body, input)?;
+    let mut shapes: BTreeMap<_, _> = layers.iter().flat_map(Layer::shapes).collect();
+    for (name, outputs) in [("embed", config.dim), ("classifier", n_classes)] {
+        shapes.insert(format!("{name}.weight"), vec![outputs, n_body]);
         shapes.insert(format!("{name}.bias"), vec![outputs]);
     }
-    shapes
+    Ok(shapes)
 }
 
 impl Network {
@@ -69,15 +61,16 @@ impl Network {
     /// and 1 / inputs before a head; biases are 0.
     pub(crate) fn new(
         config: &NetworkConfig,
-        shape: [usize; 3],
+        input: [usize; 3],
         n_classes: usize,
         seed: u64,
         device: &Device,
-    ) -> Result<Self> {
+    ) -> Result<Self, Error> {
+        let (layers, _) = layers(&config.body, input)?;
         let mut network =
-            Self { config: config.clone(), variables: BTreeMap::new(), running: Tensors::new() };
+            Self { config: config.clone(), layers, variables: BTreeMap::new(), running: Tensors::new() };
         let mut rng = rng(seed, Stream::Weights);
-        for (name, shape) in shapes(config, shape, n_classes) {
+        for (name, shape) in shapes(config, input, n_classes)? {
             let constant = |value: f32| Tensor::full(value, &shape[..], &Device::Cpu);
             let tensor = match name.rsplit('.').next() {
                 Some("weight") => {
@@ -100,43 +93,27 @@ impl Network {
         Ok(network)
     }
 
-    /// Runs a batch in training: moments of the batch, and hidden units left out as `seed` decides.
-    pub(crate) fn forward_train(&mut self, x: &Tensor, seed: u64) -> Result<Heads> {
-        let mut x = x.clone();
-        for i in 0..self.config.channels.len() {
-            let get = |name: &str| &self.variables[&format!("backbone.{name}")];
-            let (gamma, beta) = (get(&format!("norm.{i}.gamma")), get(&format!("norm.{i}.beta")));
-            let (pools, order) = (i < self.config.pools, self.config.order);
-            let y = convolve(&x, get(&format!("conv.{i}.weight")), pools, order)?;
-            let (y, mean, var) = ops::batch_norm(&y, gamma, beta, EPSILON, true)?;
-            x = if pools && order == StageOrder::ConvNormReluPool { ops::max_pool2d(&y, 2, 2)? } else { y };
-            for (name, value) in [("mean", mean), ("var", var)] {
-                let running =
-                    self.running.get_mut(&format!("backbone.norm.{i}.{name}")).expect("made by new");
-                *running = ((&*running * (1.0 - MOMENTUM))? + (value.detach() * MOMENTUM)?)?.detach();
-            }
-        }
-        let hidden = self.linear(&x.flatten_from(1)?, "backbone.hidden", true)?;
+    /// Runs a batch in training: moments of the batch, and outputs of the body left out as `seed` decides.
+    pub(crate) fn forward_train(&mut self, x: &Tensor, seed: u64) -> candle_core::Result<Heads> {
+        let mut pass = Pass::Training { variables: &self.variables, running: &mut self.running };
+        let f = pass.body(&self.layers, x)?;
         // What has no gradient is not updated.
-        let hidden = match self.config.backbone {
-            Backbone::Trained => hidden,
-            Backbone::FrozenRandom => hidden.detach(),
+        let f = match self.config.backbone {
+            Backbone::Trained => f,
+            Backbone::FrozenRandom => f.detach(),
         };
-        let hidden = if self.config.dropout > 0.0 {
-            (&hidden * dropout_mask(hidden.dims2()?, self.config.dropout, seed)?.to_device(x.device())?)?
+        let f = if self.config.dropout > 0.0 {
+            (&f * dropout_mask(f.dims2()?, self.config.dropout, seed)?.to_device(x.device())?)?
         } else {
-            hidden
+            f
         };
-        Ok(Heads {
-            features: self.linear(&hidden, "embed", false)?.tanh()?,
-            logits: self.linear(&hidden, "classifier", false)?,
-        })
+        pass.heads(&f)
     }
 
-    fn linear(&self, x: &Tensor, name: &str, relu: bool) -> Result<Tensor> {
-        let (weight, bias) =
-            (&self.variables[&format!("{name}.weight")], &self.variables[&format!("{name}.bias")]);
-        ops::linear(x, weight, Some(bias), relu)
+    /// Runs a batch in inference, without a graph of gradients.
+    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Heads> {
+        let tensors = self.tensors();
+        heads(&tensors, &body(&self.layers, &tensors, x)?)
     }
 
     /// Everything that a file holds, detached from the graph of gradients.
@@ -146,7 +123,7 @@ impl Network {
     }
 
     /// Takes the values of `tensors`, which are named and shaped as those of [`Network::tensors`].
-    pub(crate) fn set(&mut self, tensors: &Tensors) -> Result<()> {
+    pub(crate) fn set(&mut self, tensors: &Tensors) -> candle_core::Result<()> {
         for (name, var) in &self.variables {
             var.set(&tensors[name])?;
         }
@@ -157,47 +134,78 @@ impl Network {
     }
 }
 
-/// Runs a batch in inference: running moments, folded into a scale and a shift; all hidden units.
-pub(crate) fn forward(config: &NetworkConfig, tensors: &Tensors, x: &Tensor) -> Result<Heads> {
-    let mut x = x.clone();
-    for i in 0..config.channels.len() {
-        let norm = |name: &str| &tensors[&format!("backbone.norm.{i}.{name}")];
-        let scale = (norm("gamma") / (norm("var") + EPSILON)?.sqrt()?)?;
-        let shift = (norm("beta") - (norm("mean") * &scale)?)?;
-        let weight = &tensors[&format!("backbone.conv.{i}.weight")];
-        let (pools, pool) = (i < config.pools, (2, 2));
-        x = if pools && config.order == StageOrder::ConvPoolNormRelu {
-            // A negative scale does not commute with the maximum, so it stays behind the pooling.
-            ops::scale_shift(&ops::conv2d_pool(&x, weight, None, 1, 1, pool, false)?, &scale, &shift, true)?
-        } else {
-            let weight = weight.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
-            match pools {
-                true => ops::conv2d_pool(&x, &weight, Some(&shift), 1, 1, pool, true)?,
-                false => ops::conv2d(&x, &weight, Some(&shift), 1, 1, true)?,
-            }
-        };
-    }
-    let linear = |x: &Tensor, name: &str, relu| {
-        ops::linear(x, &tensors[&format!("{name}.weight")], Some(&tensors[&format!("{name}.bias")]), relu)
-    };
-    let hidden = linear(&x.flatten_from(1)?, "backbone.hidden", true)?;
-    Ok(Heads {
-        features: linear(&hidden, "embed", false)?.tanh()?,
-        logits: linear(&hidden, "classifier", false)?,
-    })
+/// What the body makes of a batch in inference, f32 `[n, F]`: running moments, folded into a scale and a shift.
+pub(crate) fn body(layers: &[Layer], tensors: &Tensors, x: &Tensor) -> candle_core::Result<Tensor> {
+    Pass::Inference(tensors).body(layers, x)
 }
 
-/// A stage's convolution, with its pooling where that comes first. Normalisation follows, so there is no bias.
-fn convolve(x: &Tensor, weight: &Tensor, pools: bool, order: StageOrder) -> Result<Tensor> {
-    if pools && order == StageOrder::ConvPoolNormRelu {
-        ops::conv2d_pool(x, weight, None, 1, 1, (2, 2), false)
-    } else {
-        ops::conv2d(x, weight, None, 1, 1, false)
+/// Runs the heads on what the body made.
+pub(crate) fn heads(tensors: &Tensors, f: &Tensor) -> candle_core::Result<Heads> {
+    Pass::Inference(tensors).heads(f)
+}
+
+/// How a batch passes through the network, and where parameters come from.
+pub(crate) enum Pass<'a> {
+    /// With the moments of the batch, which become part of the running ones.
+    Training { variables: &'a BTreeMap<String, Var>, running: &'a mut Tensors },
+    /// With running moments.
+    Inference(&'a Tensors),
+}
+
+impl Pass<'_> {
+    fn body(&mut self, layers: &[Layer], x: &Tensor) -> candle_core::Result<Tensor> {
+        layers.iter().try_fold(x.clone(), |x, layer| layer.forward(&x, self))
+    }
+
+    fn heads(&self, f: &Tensor) -> candle_core::Result<Heads> {
+        Ok(Heads {
+            features: self.linear(f, "embed", false)?.tanh()?,
+            logits: self.linear(f, "classifier", false)?,
+        })
+    }
+
+    /// The parameter of that name.
+    pub(crate) fn get(&self, name: &str) -> &Tensor {
+        match self {
+            Self::Training { variables, .. } => &variables[name],
+            Self::Inference(tensors) => &tensors[name],
+        }
+    }
+
+    /// A linear layer, then a ReLU if `relu` is set.
+    pub(crate) fn linear(&self, x: &Tensor, name: &str, relu: bool) -> candle_core::Result<Tensor> {
+        let [weight, bias] = ["weight", "bias"].map(|kind| self.get(&format!("{name}.{kind}")));
+        ops::linear(x, weight, Some(bias), relu)
+    }
+
+    /// What batch normalisation comes to in inference; none in training.
+    pub(crate) fn scale_and_shift(&self, norm: &str) -> candle_core::Result<Option<[Tensor; 2]>> {
+        if let Self::Training { .. } = self {
+            return Ok(None);
+        }
+        let [gamma, beta, mean, var] =
+            ["gamma", "beta", "mean", "var"].map(|kind| self.get(&format!("{norm}.{kind}")));
+        let scale = (gamma / (var + EPSILON)?.sqrt()?)?;
+        let shift = (beta - (mean * &scale)?)?;
+        Ok(Some([scale, shift]))
+    }
+
+    /// Batch normalisation and ReLU in training.
+    pub(crate) fn normalise(&mut self, x: &Tensor, norm: &str) -> candle_core::Result<Tensor> {
+        let [gamma, beta] = ["gamma", "beta"].map(|kind| self.get(&format!("{norm}.{kind}")));
+        let (y, mean, var) = ops::batch_norm(x, gamma, beta, EPSILON, true)?;
+        if let Self::Training { running, .. } = self {
+            for (name, value) in [("mean", mean), ("var", var)] {
+                let running = running.get_mut(&format!("{norm}.{name}")).expect("made with the network");
+                *running = ((&*running * (1.0 - MOMENTUM))? + (value.detach() * MOMENTUM)?)?.detach();
+            }
+        }
+        Ok(y)
     }
 }
 
 /// 0 with probability `share`, else 1 / (1 − share): what is left keeps its mean.
-fn dropout_mask((n, units): (usize, usize), share: f64, seed: u64) -> Result<Tensor> {
+fn dropout_mask((n, units): (usize, usize), share: f64, seed: u64) -> candle_core::Result<Tensor> {
     let kept = (1.0 / (1.0 - share)) as f32;
     let mut values = Vec::with_capacity(n * units);
     for row in 0..n {

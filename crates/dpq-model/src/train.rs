@@ -1,5 +1,6 @@
 //! Training, top to bottom.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -10,11 +11,13 @@ use std::time::Instant;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
+use crate::body::layers;
 use crate::checkpoint::State;
 use crate::codebook;
-use crate::config::{RateSchedule, Start, TrainConfig};
+use crate::config::{Body, RateSchedule, Start, TrainConfig};
 use crate::diverged::{DUMP, diverged};
 use crate::embeddings;
+use crate::inputs::{Batch, Moments};
 use crate::loss::{adaptive_margin, classification};
 use crate::model::{Header, Model, Snapshot};
 use crate::quantize::{hard_distortion, joint_center, quantize, soft_distortion};
@@ -23,9 +26,9 @@ use crate::rng::{Stream, mix, permutation, rng};
 use crate::schedule::Phase;
 use crate::{BoxError, Error, read_ahead};
 
-/// Images and labels to learn from. The caller reads and augments images; this crate says which and with which seed.
+/// Inputs and labels to learn from. The caller reads and augments; this crate says what and with which seed.
 pub struct TrainSet<'a> {
-    /// Training images.
+    /// Training items.
     pub n_items: usize,
     /// Their classes, multi-hot u8 `[n_items, n_classes]`.
     pub labels: &'a [u8],
@@ -33,14 +36,30 @@ pub struct TrainSet<'a> {
     pub n_classes: usize,
     /// Vectors of the classes, f32 `[n_classes, D]` with the D of the feature; none for random, near-orthogonal ones.
     pub embeddings: Option<&'a [f32]>,
-    /// The shape of an image, `[C, H, W]`.
-    pub image_shape: [usize; 3],
-    /// Writes an image, u8 `[C, H, W]`: row in 0..n_items, and the seed of its augmentation, none for none.
-    pub image: &'a ReadImage<'a>,
+    /// Images or features.
+    pub inputs: Inputs<'a>,
 }
 
-/// Reads the image of a row, augmented as a seed decides if there is one.
-pub type ReadImage<'a> = dyn Fn(usize, Option<u64>, &mut [u8]) -> Result<(), BoxError> + Sync + 'a;
+/// What the network learns from. Each is read by its row in 0..n_items, and by the seed of its augmentation, none for none.
+pub enum Inputs<'a> {
+    /// Images.
+    Images {
+        /// `[C, H, W]`.
+        shape: [usize; 3],
+        /// Writes an image, u8 `[C, H, W]`.
+        read: &'a Read<'a, u8>,
+    },
+    /// Features that something else made, for a network whose body is [`Body::Features`].
+    Features {
+        /// Their length, D.
+        dim: usize,
+        /// Writes a row, f32 `[D]`.
+        read: &'a Read<'a, f32>,
+    },
+}
+
+/// Reads the input of a row, augmented as a seed decides if there is one.
+pub type Read<'a, T> = dyn Fn(usize, Option<u64>, &mut [T]) -> Result<(), BoxError> + Sync + 'a;
 
 /// Hears of every epoch when it is done, and gets the network as it is then.
 pub type OnEpoch<'a> = dyn FnMut(&EpochReport, &Snapshot<'_>) -> Result<(), BoxError> + 'a;
@@ -108,21 +127,21 @@ pub fn train(
         let order = permutation(data.n_items, &mut rng(mix(config.seed, &[epoch]), Stream::Shuffle));
         let read = |step| {
             let rows = &order[step * data.n_items / n_steps..(step + 1) * data.n_items / n_steps];
-            let images = data.read(rows, &|row| Some(mix(config.seed, &[epoch, row])))?;
-            Ok((step, rows, images))
+            let batch = data.read(rows, &|row| Some(mix(config.seed, &[epoch, row])))?;
+            Ok((step, rows, batch))
         };
-        read_ahead(0..n_steps, read, |(step, rows, images)| {
+        read_ahead(0..n_steps, read, |(step, rows, batch)| {
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted { epoch });
             }
-            let x = header.input(&images, false, &device)?;
+            let x = header.input(&batch, false, &device)?;
             let labels = data.labels_of(rows, &device)?;
             let factor = |schedule: RateSchedule| schedule.factor(epoch * n_steps + step, total_steps);
             for &phase in config.schedule.phases(epoch, config.epochs) {
                 // The terms of the loss: name, weight, value.
                 let mut terms: Vec<(&'static str, f64, Tensor)> = Vec::new();
                 let features = if phase == Phase::Codebooks {
-                    crate::network::forward(&config.network, &state.network.tensors(), &x)?.features
+                    state.network.forward(&x)?.features
                 } else {
                     let heads = state.network.forward_train(&x, mix(config.seed, &[epoch, step]))?;
                     let margin = adaptive_margin(&heads.features, &labels, &embeddings, weights.margins)?;
@@ -240,12 +259,22 @@ fn remove_if_there(path: &Path) -> Result<(), Error> {
     }
 }
 
+impl Inputs<'_> {
+    /// `[C, H, W]`, or `[D, 1, 1]`.
+    fn shape(&self) -> [usize; 3] {
+        match *self {
+            Self::Images { shape, .. } => shape,
+            Self::Features { dim, .. } => [dim, 1, 1],
+        }
+    }
+}
+
 impl TrainSet<'_> {
     fn check(&self, config: &TrainConfig) -> Result<(), Error> {
         let expected = self.n_items * self.n_classes;
         if self.n_items < 2 || self.n_classes == 0 {
             let reason =
-                format!("found {} images of {} classes, expected some of each", self.n_items, self.n_classes);
+                format!("found {} items of {} classes, expected some of each", self.n_items, self.n_classes);
             return Err(Error::invalid("training set", reason));
         }
         if self.labels.len() != expected || self.labels.iter().any(|&label| label > 1) {
@@ -254,7 +283,7 @@ impl TrainSet<'_> {
         }
         let unlabelled = self.labels.chunks_exact(self.n_classes).position(|row| !row.contains(&1));
         if let Some(row) = unlabelled {
-            return Err(Error::invalid("labels", format!("image {row} has none, expected at least one")));
+            return Err(Error::invalid("labels", format!("item {row} has none, expected at least one")));
         }
         if let Some(vectors) = self.embeddings {
             let (n, dim) = (self.n_classes, config.network.dim);
@@ -269,17 +298,20 @@ impl TrainSet<'_> {
                 return Err(Error::invalid("label embeddings", reason));
             }
         }
-        if self.image_shape.contains(&0)
-            || self.image_shape[1..].iter().any(|side| side >> config.network.pools == 0)
-        {
-            let reason =
-                format!("found {:?}, too small for {} poolings", self.image_shape, config.network.pools);
-            return Err(Error::invalid("image shape", reason));
+        let shape = self.inputs.shape();
+        let takes_features = config.network.body == Body::Features;
+        if takes_features != matches!(self.inputs, Inputs::Features { .. }) {
+            let reason = "expected `features` for features that something else made, another for images";
+            return Err(Error::invalid("network.body", reason));
         }
+        if shape.contains(&0) {
+            return Err(Error::invalid("input shape", format!("found {shape:?}, expected no 0")));
+        }
+        layers(&config.network.body, shape)?;
         let fits = config.quantizer.start == Start::ResidualKmeans;
         if fits && self.n_items < config.quantizer.codewords {
             let reason = format!(
-                "found {}, expected at most the {} training images",
+                "found {}, expected at most the {} training items",
                 config.quantizer.codewords, self.n_items
             );
             return Err(Error::invalid("quantizer.codewords", reason));
@@ -291,7 +323,7 @@ impl TrainSet<'_> {
     fn fingerprint(&self) -> String {
         let vectors = bytes(self.embeddings.unwrap_or_default());
         let crc = dpq_file::crc32c_append(dpq_file::crc32c(self.labels), &vectors);
-        format!("{} images, {crc:08x}", self.n_items)
+        format!("{} items, {crc:08x}", self.n_items)
     }
 
     /// What the model's file says of the label embeddings.
@@ -302,14 +334,33 @@ impl TrainSet<'_> {
         }
     }
 
-    /// Reads the images of `rows`, in parallel.
-    fn read(&self, rows: &[usize], seed: &(dyn Fn(usize) -> Option<u64> + Sync)) -> Result<Vec<u8>, Error> {
-        let len = self.image_shape.iter().product();
-        let mut images = vec![0; rows.len() * len];
-        images.par_chunks_exact_mut(len).zip(rows).try_for_each(|(image, &row)| {
-            (self.image)(row, seed(row), image).map_err(|source| Error::Image { row, source })
-        })?;
-        Ok(images)
+    /// Reads the inputs of `rows`, in parallel.
+    fn read(
+        &self,
+        rows: &[usize],
+        seed: &(dyn Fn(usize) -> Option<u64> + Sync),
+    ) -> Result<Batch<'static>, Error> {
+        fn all<T: Copy + Default + Send>(
+            rows: &[usize],
+            len: usize,
+            read: impl Fn(usize, &mut [T]) -> Result<(), BoxError> + Sync,
+        ) -> Result<Cow<'static, [T]>, Error> {
+            let mut values = vec![T::default(); rows.len() * len];
+            values
+                .par_chunks_exact_mut(len)
+                .zip(rows)
+                .try_for_each(|(out, &row)| read(row, out).map_err(|source| Error::Input { row, source }))?;
+            Ok(Cow::Owned(values))
+        }
+        let len = self.inputs.shape().iter().product();
+        Ok(match self.inputs {
+            Inputs::Images { read, .. } => {
+                Batch::Images(all(rows, len, |row, out| read(row, seed(row), out))?)
+            }
+            Inputs::Features { read, .. } => {
+                Batch::Vectors(all(rows, len, |row, out| read(row, seed(row), out))?)
+            }
+        })
     }
 
     /// The labels of `rows`, f32 `[n, C]`.
@@ -327,40 +378,24 @@ impl TrainSet<'_> {
     }
 }
 
-/// The header of the model to be: the configuration, and the moments of each channel over the training images.
+/// The header of the model to be: the configuration, and the moments of each channel over the training inputs.
 fn header(config: &TrainConfig, data: &TrainSet<'_>) -> Result<Header, Error> {
-    let [channels, height, width] = data.image_shape;
-    let mut sums = BTreeMap::new();
+    let image_shape = data.inputs.shape();
+    let mut moments = Moments::new(image_shape);
     for rows in data.pieces() {
-        for (plane, pixels) in data.read(&rows, &|_| None)?.chunks_exact(height * width).enumerate() {
-            let (sum, squares) = sums.entry(plane % channels).or_insert((0u64, 0u64));
-            *sum += pixels.iter().map(|&pixel| u64::from(pixel)).sum::<u64>();
-            *squares += pixels.iter().map(|&pixel| u64::from(pixel).pow(2)).sum::<u64>();
-        }
+        moments.add(&data.read(&rows, &|_| None)?)?;
     }
-    let n = (data.n_items * height * width) as f64;
-    let mean = |sum: u64| sum as f64 / n / 255.0;
-    // A channel of one value is left as it is.
-    let deviation = |&(sum, squares): &(u64, u64)| {
-        let variance = squares as f64 / n / 255.0 / 255.0 - mean(sum).powi(2);
-        if variance > 1e-12 { variance.sqrt() as f32 } else { 1.0 }
-    };
-    Ok(Header {
-        train: config.clone(),
-        image_shape: data.image_shape,
-        n_classes: data.n_classes,
-        mean: sums.values().map(|&(sum, _)| mean(sum) as f32).collect(),
-        deviation: sums.values().map(deviation).collect(),
-    })
+    let [mean, deviation] = moments.finish();
+    Ok(Header { train: config.clone(), image_shape, n_classes: data.n_classes, mean, deviation })
 }
 
-/// The features of all training images, not augmented, as the network is now.
+/// The features of all training items, not augmented, as the network is now.
 fn features(header: &Header, state: &State, data: &TrainSet<'_>) -> Result<Vec<f32>, Error> {
     let tensors = state.network.tensors();
     let mut features = Vec::new();
     let read = |rows: Vec<usize>| data.read(&rows, &|_| None);
-    read_ahead(data.pieces(), read, |images| {
-        features.extend(header.forward(&tensors, &images, &state.device)?.features);
+    read_ahead(data.pieces(), read, |batch| {
+        features.extend(header.forward(&tensors, &batch, &state.device)?.features);
         Ok(())
     })?;
     Ok(features)

@@ -6,10 +6,11 @@ mod images;
 mod split;
 mod verify;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Subcommand;
 use dpq_data::{Dataset, ImageShape};
 use dpq_model::Model;
+use dpq_model::config::Body;
 use rayon::prelude::*;
 
 use crate::output;
@@ -56,8 +57,8 @@ pub(crate) fn for_each_batch(
     dpq_model::read_ahead(rows.chunks(BATCH), |rows| read_images(dataset, rows, strict), work)
 }
 
-/// Images read at a time.
-const BATCH: usize = 512;
+/// Items read at a time.
+pub(crate) const BATCH: usize = 512;
 
 /// Reads images in parallel, in the order of `rows`; unreadable ones as [`for_each_batch`] does.
 pub(crate) fn read_images(dataset: &Dataset, rows: &[u32], strict: bool) -> Result<Batch> {
@@ -83,7 +84,18 @@ pub(crate) fn read_images(dataset: &Dataset, rows: &[u32], strict: bool) -> Resu
 }
 
 /// The shape of the images that a model takes.
-pub(crate) fn model_shape(model: &Model) -> ImageShape {
+pub(crate) fn model_shape(model: &Model) -> Result<ImageShape> {
     let [channels, height, width] = model.image_shape();
-    ImageShape { channels, height, width }
+    let body = &model.config().network.body;
+    ensure!(*body != Body::Features, "the model takes {}, give --features", model_inputs(model));
+    Ok(ImageShape { channels, height, width })
+}
+
+/// What a model takes, in words.
+pub(crate) fn model_inputs(model: &Model) -> String {
+    let [channels, height, width] = model.image_shape();
+    match model.config().network.body {
+        Body::Features => format!("features of {channels} numbers"),
+        _ => format!("images of {}", ImageShape { channels, height, width }),
+    }
 }

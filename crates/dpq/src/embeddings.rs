@@ -5,22 +5,20 @@ use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use dpq_data::{Dataset, parse_word_vectors};
+use dpq_data::parse_word_vectors;
 
 use crate::npy;
 
-/// Reads a vector for each class of the data set, f32 [C, dim]: the rows of a .npy file, or word vectors as text.
-pub(crate) fn read(path: &Path, dataset: &Dataset, dim: usize) -> Result<Vec<f32>> {
-    let names = dataset.class_names();
+/// Reads a vector for each class of these names, f32 [C, dim]: the rows of a .npy file, or word vectors as text.
+pub(crate) fn read(path: &Path, names: &[String], dim: usize) -> Result<Vec<f32>> {
     let (found, values) = if path.extension().is_some_and(|extension| extension == "npy") {
         let vectors = npy::read_features(path)?;
         ensure!(
             vectors.rows == names.len(),
-            "{} has {} rows, expected one for each of the {} classes of {}",
+            "{} has {} rows, expected one for each of the {} classes",
             path.display(),
             vectors.rows,
-            names.len(),
-            dataset.name()
+            names.len()
         );
         (vectors.columns, vectors.values)
     } else {

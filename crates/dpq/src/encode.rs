@@ -1,4 +1,8 @@
 //! `dpq encode`: images or features in, codes out.
+//!
+//! - `body`: features below a network's heads, which are written as they come
+
+mod body;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use dpq_codebook::{Codebooks, LevelUsage, usage};
 use dpq_data::{Dataset, Split};
+use dpq_model::config::Body;
 use dpq_model::{Device, Model};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -18,18 +23,20 @@ use crate::{data, npy, output};
 ///
 /// With a model: a split of a data set, or a folder of images, becomes codes.npy, features.npy, ids.npy, labels.npy
 /// (where there are labels) and names.txt (for a folder). With codebooks alone: features become codes.npy. With
-/// `--feature posterior` there are no codes: fit codebooks to the features and encode them as any others.
+/// `--feature posterior` there are no codes: fit codebooks to the features and encode them as any others. With `--body`
+/// images become features.npy below the heads of the network, without codes: what `dpq train --features` takes.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("encoder").required(true),
     group = clap::ArgGroup::new("input").required(true),
     after_help = "Examples:\n  dpq encode --model runs/a/model.safetensors --data datasets/fashion-mnist --split gallery \
         --out-dir runs/a/gallery\n  dpq encode --model model.safetensors --images photos --out-dir photos.codes\n  \
-        dpq encode --codebook cb.safetensors --features x.npy --out-dir codes"
+        dpq encode --codebook cb.safetensors --features x.npy --out-dir codes\n  dpq encode --model model.safetensors \
+        --data datasets/fashion-mnist --split train --body --out-dir bodies"
 )]
 pub(crate) struct Args {
     /// A trained model
-    #[arg(long, group = "encoder", value_name = "SAFETENSORS", conflicts_with = "features")]
+    #[arg(long, group = "encoder", value_name = "SAFETENSORS")]
     model: Option<PathBuf>,
     /// Codebooks (or a model file) to encode features with
     #[arg(long, group = "encoder", value_name = "SAFETENSORS", requires = "features")]
@@ -43,7 +50,7 @@ pub(crate) struct Args {
     /// A folder of PNG and JPEG images, flat or one sub-folder a class
     #[arg(long, group = "input", value_name = "DIR")]
     images: Option<PathBuf>,
-    /// Features, float32 [N, D]
+    /// Features, float32 [N, D]: for codebooks, or for a model that was trained on such
     #[arg(long, group = "input", value_name = "NPY")]
     features: Option<PathBuf>,
     /// The feature of an image
@@ -55,6 +62,10 @@ pub(crate) struct Args {
     /// Whether features are means over an image and its mirror image [default: as the model's configuration says]
     #[arg(long, requires = "model", value_name = "BOOL")]
     mirror_average: Option<bool>,
+    /// Write what the network makes of images below its heads, float32 [N, F], in place of features and codes; a run that was
+    /// cut off goes on where it was
+    #[arg(long, requires = "model", conflicts_with_all = ["features", "feature"])]
+    body: bool,
     /// Stop at the first image that cannot be read; without this, such images are named and left out
     #[arg(long, conflicts_with = "features")]
     strict: bool,
@@ -140,12 +151,15 @@ struct Usage {
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
-        let encoded = if let (Some(codebook), Some(features)) = (&self.codebook, &self.features) {
-            self.encode_features(&Codebooks::open(codebook)?, features)?
-        } else if let Some(model) = &self.model {
-            self.encode_images(&self.open(model)?)?
-        } else {
-            bail!("--codebook encodes --features, --model encodes --data or --images")
+        let model = self.model.as_deref().map(|path| self.open(path)).transpose()?;
+        let encoded = match (&self.codebook, &model, &self.features) {
+            (Some(codebook), _, Some(features)) => {
+                self.encode_features(&Codebooks::open(codebook)?, features)?
+            }
+            (_, Some(model), Some(features)) => self.encode_foreign(model, features)?,
+            (_, Some(model), None) if self.body => return self.encode_bodies(model, json),
+            (_, Some(model), None) => self.encode_images(model)?,
+            _ => bail!("--codebook encodes --features, --model encodes --data, --images or --features"),
         };
         output::print(json, &encoded, &encoded.text(&self.out_dir))
     }
@@ -173,8 +187,35 @@ impl Args {
         self.finish(start, codebooks, &features.values, &codes)
     }
 
-    fn encode_images(&self, model: &Model) -> Result<Encoded> {
-        let shape = data::model_shape(model);
+    /// Encodes features that something else made, with a model that was trained on such.
+    fn encode_foreign(&self, model: &Model, path: &Path) -> Result<Encoded> {
+        let (rows, codebooks) = (npy::Rows::open(path)?, model.codebooks());
+        let dim = rows.columns;
+        ensure!(
+            model.config().network.body == Body::Features && model.image_shape() == [dim, 1, 1],
+            "{} has features of {dim} numbers, the model takes {}",
+            path.display(),
+            data::model_inputs(model)
+        );
+        self.prepare_out_dir(&[])?;
+        let start = Instant::now();
+        let (mut features, mut codes) = (Vec::new(), Vec::new());
+        for first in (0..rows.n).step_by(data::BATCH) {
+            let mut inputs = vec![0.0; data::BATCH.min(rows.n - first) * dim];
+            rows.read(first, &mut inputs).with_context(|| format!("cannot read {}", path.display()))?;
+            let output = model
+                .forward_features(&inputs)
+                .with_context(|| format!("{}, counted from row {first}", path.display()))?;
+            codes.extend(codebooks.encode(&output.features)?);
+            features.extend(output.features);
+        }
+        npy::write(&self.out_dir.join("features.npy"), &[rows.n, codebooks.dim()], &features)?;
+        self.finish(start, codebooks, &features, &codes)
+    }
+
+    /// The images to encode.
+    fn images(&self, model: &Model) -> Result<(Dataset, Vec<u32>)> {
+        let shape = data::model_shape(model)?;
         let (dataset, rows) = match (&self.data, self.split, &self.images) {
             (Some(dir), Some(split), _) => {
                 let dataset = Dataset::open(dir)?;
@@ -195,6 +236,27 @@ impl Args {
             dataset.shape(),
             shape
         );
+        Ok((dataset, rows))
+    }
+
+    /// Writes who the rows are: `ids.npy`, and `labels.npy` and `names.txt` where there are such.
+    fn write_ids(&self, dataset: &Dataset, rows: &[u32]) -> Result<()> {
+        // Line i of names.txt is id i, so images that were left out leave no gap there.
+        let id = |(at, &row): (usize, &u32)| if self.images.is_some() { at as u64 } else { row.into() };
+        let ids: Vec<u64> = rows.iter().enumerate().map(id).collect();
+        npy::write(&self.out_dir.join("ids.npy"), &[ids.len()], &ids)?;
+        if dataset.n_classes() > 0 {
+            let labels = dataset.multi_hot(rows);
+            npy::write(&self.out_dir.join("labels.npy"), &[rows.len(), dataset.n_classes()], &labels)?;
+        }
+        if self.images.is_some() {
+            write_names(&self.out_dir.join("names.txt"), dataset, rows)?;
+        }
+        Ok(())
+    }
+
+    fn encode_images(&self, model: &Model) -> Result<Encoded> {
+        let (dataset, rows) = self.images(model)?;
         let has_codes = self.feature == Feature::Head;
         self.prepare_out_dir(&["labels.npy", "names.txt", "codes.npy"])?;
         let start = Instant::now();
@@ -222,18 +284,8 @@ impl Args {
         let left_out = rows.len() - kept.len();
         let rows = kept;
 
-        // Line i of names.txt is id i, so images that were left out leave no gap there.
-        let id = |(at, &row): (usize, &u32)| if self.images.is_some() { at as u64 } else { row.into() };
-        let ids: Vec<u64> = rows.iter().enumerate().map(id).collect();
         npy::write(&self.out_dir.join("features.npy"), &[rows.len(), codebooks.dim()], &features)?;
-        npy::write(&self.out_dir.join("ids.npy"), &[ids.len()], &ids)?;
-        if dataset.n_classes() > 0 {
-            let labels = dataset.multi_hot(&rows);
-            npy::write(&self.out_dir.join("labels.npy"), &[rows.len(), dataset.n_classes()], &labels)?;
-        }
-        if self.images.is_some() {
-            write_names(&self.out_dir.join("names.txt"), &dataset, &rows)?;
-        }
+        self.write_ids(&dataset, &rows)?;
         // The classes of a folder of the user's are not those that the model knows.
         let accuracy = if self.data.is_some() && dataset.n_classes() == model.n_classes() {
             accuracy(&dataset, &rows, &predicted)

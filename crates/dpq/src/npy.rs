@@ -1,11 +1,12 @@
 //! NumPy files in and out: the arrays that commands hand to each other.
 //!
-//! A file is read whole, its size is checked against its header before anything is allocated for it, and only
-//! little-endian C-order arrays of the expected type and number of dimensions are taken.
+//! A file is read whole (of [`Rows`], a row at a time), its size is checked against its header before anything is allocated
+//! for it, and only little-endian C-order arrays of the expected type and number of dimensions are taken.
 
-use std::fs;
-use std::io::{self, Cursor, Write};
+use std::fs::{self, File};
+use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use npyz::npz::NpzWriter;
@@ -38,6 +39,7 @@ macro_rules! element {
     };
 }
 element!(u8, "uint8", "|u1");
+element!(i64, "int64", "<i8");
 element!(u64, "uint64", "<u8");
 element!(f32, "float32", "<f4");
 
@@ -84,16 +86,87 @@ pub(crate) fn read_vector<T: Element>(path: &Path) -> Result<Vec<T>> {
     Ok(values)
 }
 
+/// A matrix of features, finite or not, that stays in its file: only rows that are asked for are in memory.
+pub(crate) struct Rows {
+    pub(crate) n: usize,
+    pub(crate) columns: usize,
+    /// One seek and one read at a time.
+    file: Mutex<File>,
+    begin: u64,
+}
+
+impl Rows {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let open = || -> io::Result<_> {
+            let file = File::open(path)?;
+            let mut start = Vec::new();
+            (&file).take(HEADER as u64 + 12).read_to_end(&mut start)?;
+            let size = file.metadata()?.len();
+            Ok((file, start, size))
+        };
+        let (file, start, size) = open().with_context(|| format!("cannot read {}", path.display()))?;
+        let (shape, begin) = shape::<f32>(&start, size).with_context(|| path.display().to_string())?;
+        let [n, columns] = shape[..] else {
+            bail!("{}: array has {} dimension(s), expected 2: [rows, columns]", path.display(), shape.len());
+        };
+        ensure!(columns > 0, "{}: array has rows of 0 values, expected at least 1", path.display());
+        Ok(Self { n, columns, file: Mutex::new(file), begin: begin as u64 })
+    }
+
+    /// Reads consecutive rows, from row `first` on, as many as `out` holds.
+    pub(crate) fn read(&self, first: usize, out: &mut [f32]) -> io::Result<()> {
+        let mut bytes = vec![0; size_of_val(out)];
+        let mut file = self.file.lock().expect("no reader panicked");
+        file.seek(SeekFrom::Start(self.begin + (first * self.columns * f32::SIZE) as u64))?;
+        file.read_exact(&mut bytes)?;
+        drop(file);
+        out.iter_mut().zip(bytes.chunks_exact(f32::SIZE)).for_each(|(x, bytes)| *x = f32::from_le(bytes));
+        Ok(())
+    }
+}
+
+/// Reads the labels of training items as multi-hot u8 [N, C]: stored as such, or as class numbers from 0, uint8 or
+/// int64 [N].
+pub(crate) fn read_labels(path: &Path) -> Result<Matrix<u8>> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let labels = || -> Result<Matrix<u8>> {
+        let header = header(&bytes)?.0;
+        let classes: Vec<i64> = match (header.shape().len(), header.dtype() == dtype::<u8>()) {
+            (1, true) => parse::<u8>(&bytes)?.1.into_iter().map(i64::from).collect(),
+            (1, false) => parse::<i64>(&bytes)?.1,
+            (2, _) => {
+                let (shape, values) = parse::<u8>(&bytes)?;
+                return Ok(Matrix { rows: shape[0], columns: shape[1], values });
+            }
+            (n, _) => bail!("array has {n} dimension(s), expected multi-hot [N, C] or class numbers [N]"),
+        };
+        if let Some(class) = classes.iter().find(|&class| !(0..CLASSES).contains(class)) {
+            bail!("found class {class}, expected numbers from 0, below {CLASSES}");
+        }
+        let n_classes = classes.iter().max().map_or(0, |&class| class as usize + 1);
+        let mut values = vec![0; classes.len() * n_classes];
+        classes.iter().enumerate().for_each(|(row, &class)| values[row * n_classes + class as usize] = 1);
+        Ok(Matrix { rows: classes.len(), columns: n_classes, values })
+    };
+    labels().with_context(|| path.display().to_string())
+}
+
+/// The most classes there can be, so that one wrong number does not ask for all memory.
+const CLASSES: i64 = 1 << 16;
+
 fn read<T: Element>(path: &Path) -> Result<(Vec<usize>, Vec<T>)> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     parse(&bytes).with_context(|| path.display().to_string())
 }
 
-fn parse<T: Element>(mut bytes: &[u8]) -> Result<(Vec<usize>, Vec<T>)> {
-    check_header_size(bytes)?;
-    // The parser's own message would repeat the header, whatever it holds.
-    let header = NpyHeader::from_reader(&mut bytes)
-        .map_err(|_| anyhow!("damaged .npy header, write the array again with numpy.save"))?;
+fn parse<T: Element>(bytes: &[u8]) -> Result<(Vec<usize>, Vec<T>)> {
+    let (shape, begin) = shape::<T>(bytes, bytes.len() as u64)?;
+    Ok((shape, bytes[begin..].chunks_exact(T::SIZE).map(T::from_le).collect()))
+}
+
+/// The shape of the array in a file of `size` bytes that begins with `bytes`, and where its values begin.
+fn shape<T: Element>(bytes: &[u8], size: u64) -> Result<(Vec<usize>, usize)> {
+    let (header, begin) = header(bytes)?;
     let found = header.dtype().descr();
     ensure!(
         header.dtype() == dtype::<T>(),
@@ -111,13 +184,23 @@ fn parse<T: Element>(mut bytes: &[u8]) -> Result<(Vec<usize>, Vec<T>)> {
         header.order() == Order::C || shape.len() < 2,
         "array is in Fortran order, expected C order (numpy.ascontiguousarray)"
     );
-    let expected = shape.iter().try_fold(T::SIZE, |product, &n| product.checked_mul(n));
+    let expected = shape.iter().try_fold(T::SIZE as u64, |product, &n| product.checked_mul(n as u64));
     ensure!(
-        expected == Some(bytes.len()),
+        expected == size.checked_sub(begin as u64),
         "array of shape {shape:?} does not match the {} bytes that follow its header, the file is damaged",
-        bytes.len()
+        size - begin as u64
     );
-    Ok((shape, bytes.chunks_exact(T::SIZE).map(T::from_le).collect()))
+    Ok((shape, begin))
+}
+
+/// The header, and where it ends.
+fn header(bytes: &[u8]) -> Result<(NpyHeader, usize)> {
+    check_header_size(bytes)?;
+    let mut rest = bytes;
+    // The parser's own message would repeat the header, whatever it holds.
+    let header = NpyHeader::from_reader(&mut rest)
+        .map_err(|_| anyhow!("damaged .npy header, write the array again with numpy.save"))?;
+    Ok((header, bytes.len() - rest.len()))
 }
 
 /// Refuses what is no .npy file, and a header that reaches beyond the file or is longer than any that names one array.
@@ -163,10 +246,17 @@ pub(crate) fn write_hits(path: &Path, shape: [usize; 2], ids: &[u64], scores: &[
     Ok(())
 }
 
+/// The header of an array of `shape`. It has one length whatever the number of rows.
+pub(crate) fn header_bytes<T: Element>(shape: &[usize]) -> io::Result<Vec<u8>> {
+    let shape: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
+    let mut bytes = Vec::new();
+    WriteOptions::<T>::new().dtype(dtype::<T>()).shape(&shape).writer(&mut bytes).write_header_only()?;
+    Ok(bytes)
+}
+
 fn write_array<T: Element>(out: &mut dyn Write, shape: &[usize], values: &[T]) -> io::Result<()> {
     assert_eq!(shape.iter().product::<usize>(), values.len(), "the shape is that of the values");
-    let shape: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
-    WriteOptions::<T>::new().dtype(dtype::<T>()).shape(&shape).writer(&mut *out).write_header_only()?;
+    out.write_all(&header_bytes::<T>(shape)?)?;
     let mut buffer = Vec::with_capacity(CHUNK * T::SIZE);
     for chunk in values.chunks(CHUNK) {
         buffer.clear();
@@ -200,6 +290,48 @@ mod tests {
         assert_eq!((shape, read), (vec![4, 10_000], values));
         assert_eq!(parse::<u64>(&bytes(&[2], &[1, u64::MAX])).unwrap().1, [1, u64::MAX]);
         assert_eq!(parse::<u8>(&bytes(&[0, 4], &[] as &[u8])).unwrap().0, [0, 4]);
+    }
+
+    #[test]
+    fn a_header_is_as_long_for_any_number_of_rows() {
+        let length = |n| header_bytes::<f32>(&[n, 25_088]).unwrap().len();
+        assert_eq!((length(0), length(u32::MAX as usize)), (128, 128));
+    }
+
+    #[test]
+    fn rows_are_read_from_where_they_lie() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let values: Vec<f32> = (0..30).map(|i| i as f32).collect();
+        write(file.path(), &[10, 3], &values).unwrap();
+        let rows = Rows::open(file.path()).unwrap();
+        assert_eq!((rows.n, rows.columns), (10, 3));
+        for first in [8, 0, 3] {
+            let mut out = [0.0; 6];
+            rows.read(first, &mut out).unwrap();
+            assert_eq!(out, values[first * 3..][..6]);
+        }
+        assert!(rows.read(9, &mut [0.0; 6]).is_err());
+        write(file.path(), &[30], &values).unwrap();
+        assert!(Rows::open(file.path()).is_err());
+    }
+
+    #[test]
+    fn labels_are_multi_hot_or_class_numbers() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let labels = || read_labels(file.path()).map(|labels| (labels.rows, labels.columns, labels.values));
+        let one_hot = || (2, 3, vec![0, 0, 1, 1, 0, 0]);
+        write(file.path(), &[2, 3], &[0u8, 0, 1, 1, 0, 0]).unwrap();
+        assert_eq!(labels().unwrap(), one_hot());
+        write(file.path(), &[2], &[2u8, 0]).unwrap();
+        assert_eq!(labels().unwrap(), one_hot());
+        write(file.path(), &[2], &[2i64, 0]).unwrap();
+        assert_eq!(labels().unwrap(), one_hot());
+        for class in [-1, 1 << 40] {
+            write(file.path(), &[2], &[2i64, class]).unwrap();
+            assert!(format!("{:#}", labels().unwrap_err()).contains(&format!("found class {class}")));
+        }
+        write(file.path(), &[2], &[0.5f32, 1.0]).unwrap();
+        assert!(format!("{:#}", labels().unwrap_err()).contains("expected int64"));
     }
 
     #[test]

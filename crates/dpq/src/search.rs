@@ -159,7 +159,7 @@ impl Args {
                     model.codebooks().fingerprint(),
                     index.fingerprint()
                 );
-                let pixels = dpq_data::read_image(image, data::model_shape(&model))?;
+                let pixels = dpq_data::read_image(image, data::model_shape(&model)?)?;
                 Ok(vec![model.forward(&pixels)?.features])
             }
             _ => bail!("give --queries, or --image with --model"),

@@ -1,10 +1,12 @@
 //! `dpq train`: a data set in, a model out.
 //!
 //! - `epoch`: an epoch as it is kept and shown
+//! - `source`: images or features, and their labels
 //! - `tensorboard`: the same numbers as event files
 //! - `validation`: retrieval among held-out training images
 
 mod epoch;
+mod source;
 mod tensorboard;
 mod validation;
 
@@ -14,13 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow};
-use dpq_data::{Augment, Dataset, Split, hold_out};
-use dpq_model::config::AugmentConfig;
-use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig, TrainSet};
+use dpq_data::{Dataset, hold_out};
+use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::{data, embeddings, output};
+use crate::output;
 use epoch::{Epoch, EpochLog};
+use source::Source;
 use tensorboard::EventFile;
 use validation::HeldOut;
 
@@ -30,12 +32,20 @@ use validation::HeldOut;
 /// folder; `--resume` goes on from the checkpoint and ends with the same bytes as a run that was never interrupted.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  dpq train --data datasets/fashion-mnist --out runs/a --preset best --seed 1"
+    after_help = "Examples:\n  dpq train --data datasets/fashion-mnist --out runs/a --preset best --seed 1\n  \
+        dpq train --features clip.npy --labels classes.npy --out runs/b"
 )]
 pub(crate) struct Args {
     /// A data set folder
-    #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["features", "print_config"])]
     data: Option<PathBuf>,
+    /// Features of any origin in place of images, float32 [N, D]: heads and codebooks are trained on them, and what the
+    /// configuration says of a body, mirror images and augmentation is left out
+    #[arg(long, value_name = "NPY", conflicts_with = "data", requires = "labels")]
+    features: Option<PathBuf>,
+    /// Labels of the features: multi-hot, uint8 [N, C], or class numbers, uint8 or int64 [N]
+    #[arg(long, value_name = "NPY", requires = "features")]
+    labels: Option<PathBuf>,
     /// The run folder
     #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
     out: Option<PathBuf>,
@@ -88,15 +98,16 @@ struct Trained<'a> {
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
-        let config = self.config()?;
-        let (Some(data), Some(out)) = (&self.data, &self.out) else {
-            return output::print(json, &config, &toml::to_string(&config)?);
+        let mut config = self.config()?;
+        let (source, out) = match (&self.data, &self.features, &self.labels, &self.out) {
+            (Some(data), .., Some(out)) => (Source::Images(Dataset::open(data)?), out),
+            (_, Some(features), Some(labels), Some(out)) => (Source::features(features, labels)?, out),
+            _ => return output::print(json, &config, &toml::to_string(&config)?),
         };
-        let dataset = Dataset::open(data)?;
+        source.adapt(&mut config);
         let embeddings = self.embeddings.as_deref();
-        let vectors =
-            embeddings.map(|path| embeddings::read(path, &dataset, config.network.dim)).transpose()?;
-        let readable = self.readable(&dataset)?;
+        let vectors = embeddings.map(|path| source.embeddings(path, config.network.dim)).transpose()?;
+        let readable = source.readable(self.strict)?;
         output::create_dir(out)?;
         if self.resume && !out.join("checkpoint.safetensors").exists() {
             output::note(&format!("no checkpoint in {}, training from the first epoch", out.display()));
@@ -104,17 +115,16 @@ impl Args {
         let [rows, held_out] = hold_out(&readable, config.validation.images, config.seed)?;
         let held_out = match held_out[..] {
             [] => None,
-            _ => Some(HeldOut::read(&dataset, &held_out)?),
+            _ => Some(HeldOut::read(&source, &held_out)?),
         };
         let bar = output::live(config.epochs, "epochs");
         let mut log = EpochLog::open(&out.join("epochs.jsonl"), self.resume)?;
         let (mut events, mut latest) = (None, None);
-        let shape = dataset.shape();
         let mut on_epoch = |report: &EpochReport, network: &Snapshot<'_>| -> Result<(), BoxError> {
             let done = report.epoch + 1;
             let due = done.is_multiple_of(config.validation.every) || done == config.epochs;
             let validation = match &held_out {
-                Some(images) if due => Some(images.rank(network)?),
+                Some(items) if due => Some(items.rank(network)?),
                 _ => None,
             };
             latest = validation.clone().or(latest.take());
@@ -133,22 +143,10 @@ impl Args {
             events.push(done, &epoch.scalars())?;
             Ok(log.push(&epoch)?)
         };
-        let model = dpq_model::train(
-            &config,
-            &TrainSet {
-                n_items: rows.len(),
-                labels: &dataset.multi_hot(&rows),
-                n_classes: dataset.n_classes(),
-                embeddings: vectors.as_deref(),
-                image_shape: [shape.channels, shape.height, shape.width],
-                image: &train_image(&dataset, &rows, augment(&config)),
-            },
-            self.device,
-            out,
-            self.resume,
-            &AtomicBool::new(false),
-            &mut on_epoch,
-        )?;
+        let stop = AtomicBool::new(false);
+        let model = source.with_train_set(&rows, vectors.as_deref(), config.augment, |set| {
+            dpq_model::train(&config, set, self.device, out, self.resume, &stop, &mut on_epoch)
+        })?;
         bar.finish();
 
         let seconds = log.seconds()?;
@@ -159,14 +157,14 @@ impl Args {
             seconds,
             images_per_second: (rows.len() * config.epochs) as f64 / seconds,
             images: rows.len(),
-            left_out: dataset.split(Split::Train).len() - readable.len(),
+            left_out: source.len() - readable.len(),
             embeddings: model.embeddings(),
             embeddings_file: embeddings,
             config: &config,
             peak_memory_bytes: output::peak_memory_bytes(),
         };
         let mut text = format!(
-            "wrote {} (fingerprint {}) after {} epochs of {} images in {seconds:.0} s, label embeddings: {}",
+            "wrote {} (fingerprint {}) after {} epochs of {} items in {seconds:.0} s, label embeddings: {}",
             trained.model.display(),
             trained.fingerprint,
             trained.epochs,
@@ -181,16 +179,6 @@ impl Args {
 }
 
 impl Args {
-    /// The training images that can be read. All are read before the first epoch, which would end at one that cannot.
-    fn readable(&self, dataset: &Dataset) -> Result<Vec<u32>> {
-        let mut rows = Vec::new();
-        data::for_each_batch(dataset, dataset.split(Split::Train), self.strict, |batch| {
-            rows.extend(batch.rows);
-            Ok(())
-        })?;
-        Ok(rows)
-    }
-
     fn config(&self) -> Result<TrainConfig> {
         let mut config = match &self.config {
             None => TrainConfig::preset(&self.preset)?,
@@ -236,24 +224,4 @@ fn changed(config: &TrainConfig, lines: &[String]) -> Result<TrainConfig> {
         TrainConfig::deserialize(table.clone()).map_err(refused)?;
     }
     Ok(table.try_into()?)
-}
-
-/// What the configuration asks of the reader of images.
-fn augment(config: &TrainConfig) -> Augment {
-    let AugmentConfig { padding, mirror, cutout, cutout_probability } = config.augment;
-    Augment { padding, mirror, cutout, cutout_probability }
-}
-
-fn train_image<'a>(
-    dataset: &'a Dataset,
-    rows: &'a [u32],
-    augment: Augment,
-) -> impl Fn(usize, Option<u64>, &mut [u8]) -> Result<(), BoxError> + Sync + 'a {
-    move |row, seed, image| {
-        dataset.read(rows[row] as usize, image)?;
-        if let Some(seed) = seed {
-            augment.apply(dataset.shape(), image, seed);
-        }
-        Ok(())
-    }
 }

@@ -407,7 +407,7 @@ fn label_embeddings_come_from_a_file() {
         [&npy[..6], &[1, 0, 0x76, 0], &wide.as_bytes()[4..], &npy[128..]].concat(),
     )
     .unwrap();
-    says("wide.npy", "has 1 rows, expected one for each of the 3 classes of bands");
+    says("wide.npy", "has 1 rows, expected one for each of the 3 classes");
 }
 
 #[test]

@@ -202,6 +202,61 @@ fn a_configuration_is_changed_by_lines() {
 }
 
 #[test]
+fn heads_are_trained_on_features_of_any_origin() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    let config = String::from_utf8(dpq(dir, "train --print-config --preset quick").stdout).unwrap();
+    let config = config.replace("epochs = 12", "epochs = 30").replace("codewords = 256", "codewords = 8");
+    fs::write(dir.join("c.toml"), config.replace("images = 0", "images = 12")).unwrap();
+    json(dir, "train --data set --out run --config c.toml");
+    for split in ["train", "query", "gallery"] {
+        let body = format!(
+            "encode --model run/model.safetensors --data set --split {split} --body --out-dir {split}"
+        );
+        let written = json(dir, &body);
+        assert_eq!((&written["dim"], &written["left_out"]), (&512.into(), &0.into()));
+    }
+    let trained = json(
+        dir,
+        "train --features train/features.npy --labels train/labels.npy --out heads --config c.toml",
+    );
+    assert_eq!((&trained["config"]["network"]["body"], &trained["images"]), (&"features".into(), &12.into()));
+
+    let model = "--model heads/model.safetensors";
+    let encoded = json(dir, &format!("encode {model} --features gallery/features.npy --out-dir g"));
+    assert_eq!((&encoded["items"], &encoded["fingerprint"]), (&30.into(), &trained["fingerprint"]));
+    json(dir, &format!("encode {model} --features query/features.npy --out-dir q"));
+    json(
+        dir,
+        "index build --codes g/codes.npy --codebook heads/model.safetensors --ids gallery/ids.npy --out g.dpq",
+    );
+    let report = json(
+        dir,
+        "eval --index g.dpq --queries q/features.npy --query-labels query/labels.npy --gallery-labels \
+         gallery/labels.npy --gallery-ids gallery/ids.npy --bits 8,32",
+    );
+    assert!(report["by_bits"]["32"]["map"].as_f64() > Some(0.95), "{report}");
+
+    let says = |command: &str, text: &str| {
+        let error = error(dir, command, 1);
+        assert!(error.contains(text), "{command}: {error}");
+    };
+    says(
+        &format!("encode {model} --images set/images --out-dir x"),
+        "takes features of 512 numbers, give --feat",
+    );
+    says(
+        &format!("encode {model} --features g/features.npy --out-dir x"),
+        "features of 300 numbers, the model takes",
+    );
+    let images = "encode --model run/model.safetensors --features g/features.npy --out-dir x";
+    says(images, "the model takes images of 1x");
+    says("train --features g/features.npy --labels query/labels.npy --out x", "30 rows");
+    assert!(error(dir, "train --features g/features.npy --out x", 2).contains("--labels"));
+}
+
+#[test]
 fn held_out_images_are_ranked_and_change_no_weight() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();

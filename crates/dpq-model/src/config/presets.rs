@@ -6,8 +6,8 @@
 use dpq_codebook::Assignment;
 
 use super::{
-    AugmentConfig, Backbone, LossConfig, Margins, Method, NetworkConfig, OptimizerConfig, QuantizerConfig,
-    RateSchedule, Schedule, Sharing, StageOrder, Start, TrainConfig, ValidationConfig,
+    AugmentConfig, Backbone, Body, LossConfig, Margins, Method, NetworkConfig, OptimizerConfig,
+    QuantizerConfig, RateSchedule, Schedule, Sharing, StageOrder, Start, TrainConfig, ValidationConfig,
 };
 use crate::Error;
 
@@ -45,14 +45,11 @@ impl TrainConfig {
             mirror_average: true,
             schedule: Schedule::TwoStep,
             network: NetworkConfig {
-                channels: vec![32, 64, 128],
-                pools: 3,
-                order: StageOrder::ConvPoolNormRelu,
                 backbone: Backbone::Trained,
-                hidden: 512,
                 dropout: 0.5,
                 // As long as the paper's word vectors.
                 dim: 300,
+                body: small(StageOrder::ConvPoolNormRelu),
             },
             quantizer: QuantizerConfig {
                 // 32 bits; K = 256 as in the paper.
@@ -92,7 +89,7 @@ impl TrainConfig {
             batch_size: 256,
             mirror_average: false,
             schedule: Schedule::Alternating { features_first: 0.5 },
-            network: NetworkConfig { order: StageOrder::ConvNormReluPool, ..Self::best().network },
+            network: NetworkConfig { body: small(StageOrder::ConvNormReluPool), ..Self::best().network },
             quantizer: QuantizerConfig {
                 assignment: Assignment::Cosine,
                 // Softmax of raw cosines.
@@ -142,6 +139,11 @@ impl TrainConfig {
     pub fn quick() -> Self {
         Self { epochs: 12, ..Self::best() }
     }
+}
+
+/// A few seconds an epoch on 28×28 images.
+fn small(order: StageOrder) -> Body {
+    Body::Small { channels: vec![32, 64, 128], pools: 3, order, hidden: 512 }
 }
 
 /// The loss weights of the authors' released flags (λ 0.1, τ 1, μ 1, ν 0.1). Their distortions are means over the feature's

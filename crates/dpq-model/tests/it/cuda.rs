@@ -4,7 +4,7 @@
 //! products in another order.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use dpq_model::config::{NetworkConfig, QuantizerConfig, Schedule};
+use dpq_model::config::{Body, NetworkConfig, QuantizerConfig, Schedule, StageOrder};
 use dpq_model::loss::{Margins, adaptive_margin, classification};
 use dpq_model::ops::{batch_norm, conv2d, conv2d_pool, linear, max_pool2d, scale_shift};
 use dpq_model::{Model, TrainConfig};
@@ -160,9 +160,12 @@ fn runs_and_models_change_devices() {
             batch_size: 32,
             schedule,
             network: NetworkConfig {
-                channels: vec![4, 8],
-                pools: 2,
-                hidden: 16,
+                body: Body::Small {
+                    channels: vec![4, 8],
+                    pools: 2,
+                    order: StageOrder::ConvPoolNormRelu,
+                    hidden: 16,
+                },
                 dim: 12,
                 ..best.network.clone()
             },

@@ -5,6 +5,7 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 mod diverged;
+mod features;
 mod golden;
 mod loss;
 mod ops;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dpq_codebook::Assignment;
 use dpq_file::{Container, Section};
-use dpq_model::config::{NetworkConfig, QuantizerConfig, Schedule, Start};
-use dpq_model::{Device, EpochReport, Error, Model, TrainConfig, TrainSet, train};
+use dpq_model::config::{Body, NetworkConfig, QuantizerConfig, Schedule, StageOrder, Start};
+use dpq_model::{Device, EpochReport, Error, Inputs, Model, TrainConfig, TrainSet, train};
 use tempfile::TempDir;
 
 pub(crate) const N: usize = 200;
@@ -25,9 +25,12 @@ pub(crate) fn config(schedule: Schedule) -> TrainConfig {
         mirror_average: false,
         schedule,
         network: NetworkConfig {
-            channels: vec![4, 8],
-            pools: 2,
-            hidden: 16,
+            body: Body::Small {
+                channels: vec![4, 8],
+                pools: 2,
+                order: StageOrder::ConvPoolNormRelu,
+                hidden: 16,
+            },
             dim: 12,
             ..best.network.clone()
         },
@@ -65,10 +68,12 @@ pub(crate) fn run_on(device: Device, config: &TrainConfig, out: &Path, run: Run<
         labels: &labels,
         n_classes: 2,
         embeddings: run.embeddings,
-        image_shape: SHAPE,
-        image: &|row, seed, out| {
-            image(row, seed, out);
-            Ok(())
+        inputs: Inputs::Images {
+            shape: SHAPE,
+            read: &|row, seed, out| {
+                image(row, seed, out);
+                Ok(())
+            },
         },
     };
     let stop = AtomicBool::new(false);
@@ -230,9 +235,7 @@ fn configurations_and_data_that_cannot_be_used_are_refused() {
     assert!(error(&random).contains("two-step training fits codebooks"));
     let mut many = good.clone();
     many.quantizer.codewords = 256;
-    assert!(
-        error(&many).contains("quantizer.codewords: found 256, expected at most the 200 training images")
-    );
+    assert!(error(&many).contains("quantizer.codewords: found 256, expected at most the 200 training items"));
     // Random codebooks need no features to start from.
     let random = TrainConfig { schedule: Schedule::Joint { features_first: 0.0 }, ..random };
     let mut random_many = random;
@@ -245,8 +248,8 @@ fn configurations_and_data_that_cannot_be_used_are_refused() {
     )
     .unwrap();
     let mut deep = good;
-    deep.network.channels = vec![2; 4];
-    deep.network.pools = 4;
+    deep.network.body =
+        Body::Small { channels: vec![2; 4], pools: 4, order: StageOrder::ConvNormReluPool, hidden: 8 };
     assert!(error(&deep).contains("too small for 4 poolings"));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is written");
 }
@@ -322,7 +325,7 @@ fn a_model_file_that_contradicts_itself_is_refused() {
         assert!(error.contains(expected), "{error}");
     };
     refused("config", "\"hidden\":16", "\"hidden\":65536", "`backbone.hidden.bias`: section has F32 [16]");
-    refused("config", "\"hidden\":16", "\"hidden\":65537", "found shapes or moments that no training writes");
+    refused("config", "\"hidden\":16", "\"hidden\":65537", "network.body.small.hidden: expected 1 to 65536");
     refused("config", "\"deviation\":[0.", "\"deviation\":[-0.", "found shapes or moments");
     refused("config", "\"levels\":2", "\"levels\":3", "codebooks [2, 8, 12] of euclidean assignment");
     refused("assignment", "euclidean", "cosine", "codebooks [2, 8, 12] of cosine assignment");

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use dpq_codebook::CodeLength;
-use dpq_data::Dataset;
 use dpq_eval::{Evaluator, Labels, MapRule, Ranking};
 use dpq_model::Snapshot;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::{data, eval};
+use super::source::{Items, Source};
+use crate::eval;
 
 /// Held-out images. Each searches all others, so that no image that the network learns from is ranked.
 pub(super) struct HeldOut {
-    images: Vec<u8>,
+    items: Items,
     labels: Labels,
 }
 
@@ -33,15 +33,15 @@ fn rule() -> MapRule {
 }
 
 impl HeldOut {
-    /// Reads the images of `rows`.
-    pub(super) fn read(dataset: &Dataset, rows: &[u32]) -> Result<Self> {
-        let labels = Labels::from_multi_hot(&dataset.multi_hot(rows), dataset.n_classes())?;
-        Ok(Self { images: data::read_images(dataset, rows, true)?.pixels, labels })
+    /// Reads the items of `rows`.
+    pub(super) fn read(source: &Source, rows: &[u32]) -> Result<Self> {
+        let labels = Labels::from_multi_hot(&source.multi_hot(rows), source.n_classes())?;
+        Ok(Self { items: source.held_out(rows)?, labels })
     }
 
     /// Ranks by the network as it is now: queries by their features, the gallery by its codes at each length.
     pub(super) fn rank(&self, network: &Snapshot<'_>) -> Result<Validation> {
-        let features = network.forward(&self.images)?.features;
+        let features = self.items.forward(network)?;
         let mut map_by_bits = BTreeMap::new();
         if let Some(codebooks) = network.codebooks() {
             let codes = codebooks.encode(&features)?;

@@ -1,0 +1,194 @@
+//! `dpq encode --body`: what a network makes of images below its heads, for heads of another model to be trained on.
+//!
+//! Rows are appended to a file as they come, and never held together. A run that was cut off goes on after the last of them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use dpq_model::Model;
+use serde::Serialize;
+
+use super::Args;
+use crate::{data, npy, output};
+
+/// Features, behind room for the header of `features.npy`, which they become.
+const FEATURES: &str = "features.part";
+/// The number of each row of the features, u32, written after it.
+const ROWS: &str = "rows.part";
+/// What the rows are of.
+const KEY: &str = "key.part";
+
+/// What `--body` wrote.
+#[derive(Serialize)]
+struct Bodies {
+    items: usize,
+    /// Items that an earlier run had written.
+    resumed: usize,
+    left_out: usize,
+    dim: usize,
+    seconds: f64,
+    items_per_second: f64,
+    peak_memory_bytes: Option<u64>,
+}
+
+impl Args {
+    /// Writes what the network makes of images below its heads.
+    pub(super) fn encode_bodies(&self, model: &Model, json: bool) -> Result<()> {
+        let (dataset, rows) = self.images(model)?;
+        self.prepare_out_dir(&["labels.npy", "names.txt"])?;
+        let start = Instant::now();
+        let numbers: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
+        let path = self.model.as_deref().context("a model was opened")?;
+        let key = format!(
+            "model {:08x}, {} rows {:08x} of {}",
+            dpq_file::crc32c(&fs::read(path)?),
+            rows.len(),
+            dpq_file::crc32c(&numbers),
+            self.data.as_ref().or(self.images.as_ref()).context("images were opened")?.display(),
+        );
+        let mut partial = Partial::open(&self.out_dir, &key, model.body_dim())?;
+        let (resumed, last) = (partial.done.len(), partial.done.last().copied());
+        let rest = last.and_then(|last| rows.iter().position(|&row| row == last)).map_or(0, |at| at + 1);
+        let bar = output::progress(rows.len(), "encoding");
+        data::for_each_batch(&dataset, &rows[rest..], self.strict, |batch| {
+            partial.push(&batch.rows, &model.body(&batch.pixels)?)?;
+            bar.set_position(partial.done.len() as u64);
+            Ok(())
+        })?;
+        bar.finish_and_clear();
+        let kept = partial.done.clone();
+        self.write_ids(&dataset, &kept)?;
+        partial.finish()?;
+        let seconds = output::seconds(start);
+        let bodies = Bodies {
+            items: kept.len(),
+            resumed,
+            left_out: rows.len() - kept.len(),
+            dim: model.body_dim(),
+            seconds,
+            items_per_second: (kept.len() - resumed) as f64 / seconds,
+            peak_memory_bytes: output::peak_memory_bytes(),
+        };
+        output::print(json, &bodies, &bodies.text(&self.out_dir))
+    }
+}
+
+impl Bodies {
+    fn text(&self, dir: &Path) -> String {
+        format!(
+            "wrote features of {} numbers for {} items into {} ({:.0} a second); {} were there, left out {} that cannot be \
+             read",
+            self.dim,
+            self.items,
+            dir.display(),
+            self.items_per_second,
+            self.resumed,
+            self.left_out
+        )
+    }
+}
+
+/// Features on their way to the disk.
+struct Partial {
+    dir: PathBuf,
+    dim: usize,
+    /// The numbers of the rows that are there.
+    done: Vec<u32>,
+    features: File,
+    rows: File,
+}
+
+impl Partial {
+    /// Takes up what an earlier run of the same `key` left in `dir`, or begins anew.
+    fn open(dir: &Path, key: &str, dim: usize) -> Result<Self> {
+        let open = || -> io::Result<Self> {
+            if !fs::read_to_string(dir.join(KEY)).is_ok_and(|found| found == key) {
+                fs::write(dir.join(FEATURES), npy::header_bytes::<f32>(&[0, dim])?)?;
+                fs::write(dir.join(ROWS), [])?;
+                fs::write(dir.join(KEY), key)?;
+            }
+            let append = |name| OpenOptions::new().append(true).open(dir.join(name));
+            let (features, rows) = (append(FEATURES)?, append(ROWS)?);
+            // What a run that was cut off had written of its last batch is left out.
+            let header = npy::header_bytes::<f32>(&[0, dim])?.len() as u64;
+            let n_whole = features.metadata()?.len().saturating_sub(header) / (4 * dim as u64);
+            let numbers = fs::read(dir.join(ROWS))?;
+            let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("pieces of four"));
+            let done: Vec<u32> = numbers.chunks_exact(4).take(n_whole as usize).map(number).collect();
+            features.set_len(header + 4 * (done.len() * dim) as u64)?;
+            rows.set_len(4 * done.len() as u64)?;
+            Ok(Self { dir: dir.to_owned(), dim, done, features, rows })
+        };
+        open().with_context(|| format!("cannot write into {}", dir.display()))
+    }
+
+    /// Appends the features of `rows`, f32 [n, dim].
+    fn push(&mut self, rows: &[u32], features: &[f32]) -> Result<()> {
+        assert_eq!(features.len(), rows.len() * self.dim, "features are of the model's length");
+        let bytes: Vec<u8> = features.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let numbers: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
+        let mut write = || -> io::Result<()> {
+            self.features.write_all(&bytes)?;
+            // A row counts as done once it is on the disk.
+            self.features.sync_data()?;
+            self.rows.write_all(&numbers)
+        };
+        write().with_context(|| format!("cannot write into {}", self.dir.display()))?;
+        self.done.extend_from_slice(rows);
+        Ok(())
+    }
+
+    /// Makes `features.npy` of what is there.
+    fn finish(self) -> Result<()> {
+        ensure!(!self.done.is_empty(), "none of the images can be read");
+        let Self { dir, dim, done, features, rows } = self;
+        drop((features, rows));
+        let finish = || -> io::Result<()> {
+            let mut features = OpenOptions::new().write(true).open(dir.join(FEATURES))?;
+            features.write_all(&npy::header_bytes::<f32>(&[done.len(), dim])?)?;
+            features.sync_all()?;
+            fs::rename(dir.join(FEATURES), dir.join("features.npy"))?;
+            fs::remove_file(dir.join(KEY))?;
+            fs::remove_file(dir.join(ROWS))
+        };
+        finish().with_context(|| format!("cannot write into {}", dir.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_was_cut_off_goes_on_after_its_last_whole_row() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let open = |key| Partial::open(dir.path(), key, 2).unwrap();
+        let mut partial = open("a");
+        partial.push(&[7, 3], &[1.0, 2.0, 3.0, 4.0]).unwrap();
+        partial.push(&[9], &[5.0, 6.0]).unwrap();
+        drop(partial);
+        // Half a row, and half a number.
+        let cut = |name: &str, by: u64| {
+            let file = OpenOptions::new().write(true).open(dir.path().join(name)).unwrap();
+            file.set_len(file.metadata().unwrap().len() - by).unwrap();
+        };
+        cut(FEATURES, 3);
+        assert_eq!(open("a").done, [7, 3]);
+        cut(ROWS, 2);
+        let mut partial = open("a");
+        assert_eq!(partial.done, [7]);
+        partial.push(&[4], &[8.0, 9.0]).unwrap();
+        partial.finish().unwrap();
+        let features = npy::read_features(&dir.path().join("features.npy")).unwrap();
+        assert_eq!((features.rows, features.values), (2, vec![1.0, 2.0, 8.0, 9.0]));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+        open("a").push(&[7], &[1.0, 2.0]).unwrap();
+        assert_eq!(open("a").done, [7]);
+        assert!(open("b").done.is_empty(), "features of something else");
+        assert!(open("b").finish().is_err());
+    }
+}
