@@ -1,5 +1,5 @@
-//! Convolutional networks, forward and in training (forward and backward), made of this crate's operations and of
-//! candle's own. Both sides compute the same: asserted before anything is timed.
+//! Convolutional networks (small ones, and AlexNet's convolutions), forward and in training (forward and backward), made
+//! of this crate's operations and of candle's own. Both sides compute the same: asserted before anything is timed.
 //!
 //! `RAYON_NUM_THREADS=1 cargo bench -p dpq-model --bench conv`
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use candle_core::{Device, Result, Tensor, Var};
 use candle_nn::{BatchNorm, ModuleT};
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use dpq_model::ops::{batch_norm, conv2d, conv2d_pool, linear};
+use dpq_model::ops::{batch_norm, conv2d, conv2d_pool, linear, max_pool2d, response_norm};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -167,5 +167,96 @@ fn networks(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, networks);
+/// AlexNet's convolutions: channels out, channels in, kernel, stride, padding, groups, and whether normalisation and
+/// pooling follow.
+type AlexnetLayer = ([usize; 6], [bool; 2]);
+const ALEXNET: [AlexnetLayer; 5] = [
+    ([96, 3, 11, 4, 0, 1], [true, true]),
+    ([256, 96, 5, 1, 2, 2], [true, true]),
+    ([384, 256, 3, 1, 1, 1], [false, false]),
+    ([384, 384, 3, 1, 1, 2], [false, false]),
+    ([256, 384, 3, 1, 1, 2], [false, true]),
+];
+
+const ALEXNET_BATCH: usize = 16;
+
+fn alexnet_ours(weights: &[[Var; 2]], x: &Tensor) -> Result<Tensor> {
+    let mut x = x.clone();
+    for (&([n_out, n_in, _, stride, padding, groups], [norm, pool]), [weight, bias]) in
+        ALEXNET.iter().zip(weights)
+    {
+        let group = |i: usize| {
+            let (n_in, n_out) = (n_in / groups, n_out / groups);
+            let weight = weight.narrow(0, i * n_out, n_out)?;
+            let (x, bias) = (x.narrow(1, i * n_in, n_in)?, bias.narrow(0, i * n_out, n_out)?);
+            match pool && !norm {
+                true => conv2d_pool(&x, &weight, Some(&bias), stride, padding, (3, 2), true),
+                false => conv2d(&x, &weight, Some(&bias), stride, padding, true),
+            }
+        };
+        x = Tensor::cat(&(0..groups).map(group).collect::<Result<Vec<_>>>()?, 1)?;
+        if norm {
+            x = max_pool2d(&response_norm(&x)?, 3, 2)?;
+        }
+    }
+    Ok(x)
+}
+
+/// The same of candle's operations. Its pooling cannot go backward where windows overlap, so that is made of others.
+fn alexnet_stock(weights: &[[Var; 2]], x: &Tensor) -> Result<Tensor> {
+    let pool = |x: Tensor, dim: usize| -> Result<Tensor> {
+        let n = (x.dim(dim)? - 3) / 2 + 1;
+        let tap = |tap: usize| {
+            let picks: Vec<u32> = (0..n).map(|i| (2 * i + tap) as u32).collect();
+            x.index_select(&Tensor::new(picks, x.device())?, dim)
+        };
+        tap(0)?.maximum(&tap(1)?)?.maximum(&tap(2)?)
+    };
+    let mut x = x.clone();
+    for (&([_, _, _, stride, padding, groups], [norm, pools]), [weight, bias]) in ALEXNET.iter().zip(weights)
+    {
+        x = x.conv2d(weight, padding, stride, 1, groups)?;
+        x = x.broadcast_add(&bias.reshape((1, (), 1, 1))?)?.relu()?;
+        if norm {
+            let squares = x.sqr()?.pad_with_zeros(1, 2, 2)?;
+            let window = |i: usize| squares.narrow(1, i, x.dim(1)?);
+            let sums = (1..5).try_fold(window(0)?, |sum, i| sum + window(i)?)?;
+            x = (x * sums.affine(2e-5, 1.0)?.powf(-0.75)?)?;
+        }
+        if pools {
+            x = pool(pool(x, 2)?, 3)?;
+        }
+    }
+    Ok(x)
+}
+
+fn alexnet(criterion: &mut Criterion) {
+    type Side = fn(&[[Var; 2]], &Tensor) -> Result<Tensor>;
+    let sides: [(&str, Side); 2] = [("ours", alexnet_ours), ("candle", alexnet_stock)];
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    let images = random(&mut rng, &[ALEXNET_BATCH, 3, 227, 227], 120.0);
+    let weights: Vec<[Var; 2]> = ALEXNET
+        .iter()
+        .map(|&([n_out, n_in, kernel, .., groups], _)| {
+            let shape = [n_out, n_in / groups, kernel, kernel];
+            let scale = (6.0 / shape[1..].iter().product::<usize>() as f32).sqrt();
+            [random(&mut rng, &shape, scale), random(&mut rng, &shape[..1], 1.0)]
+                .map(|tensor| Var::from_tensor(&tensor).unwrap())
+        })
+        .collect();
+    assert_equal(&alexnet_ours(&weights, &images).unwrap(), &alexnet_stock(&weights, &images).unwrap());
+    let mut group = criterion.benchmark_group("alexnet-227");
+    group.throughput(Throughput::Elements(ALEXNET_BATCH as u64)).sampling_mode(SamplingMode::Flat);
+    group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
+    for (name, forward) in sides {
+        group.bench_function(BenchmarkId::new("forward", name), |bencher| {
+            bencher.iter(|| forward(&weights, &images).unwrap());
+        });
+        group.bench_function(BenchmarkId::new("train", name), |bencher| {
+            bencher.iter(|| forward(&weights, &images).unwrap().sum_all().unwrap().backward().unwrap());
+        });
+    }
+}
+
+criterion_group!(benches, networks, alexnet);
 criterion_main!(benches);

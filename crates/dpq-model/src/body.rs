@@ -1,30 +1,56 @@
 //! The body of a network as a list of layers: what its parameters are called and shaped, and what a batch passes through.
 
-use candle_core::Tensor;
+use candle_core::{Result as TensorResult, Tensor};
 
 use crate::Error;
-use crate::config::{Body, StageOrder};
+use crate::config::{Alexnet, Body, StageOrder};
 use crate::network::Pass;
 use crate::ops;
 
 /// A layer of a body.
 pub(crate) enum Layer {
-    Stage(Stage),
+    Conv(Conv),
+    Pool(Pool),
+    ResponseNorm,
     /// Inputs are flattened first; a ReLU follows.
     Linear {
         name: String,
+        /// `[out, in]`.
         shape: [usize; 2],
     },
+    /// Of the layer of that number.
+    Dropout(usize),
+    /// What convolutions make of x is added to x, or to what the shortcut makes of it; a ReLU follows.
+    Residual {
+        block: Vec<Conv>,
+        shortcut: Option<Conv>,
+    },
+    /// The mean over all positions.
+    Mean,
 }
 
-/// A 3×3 convolution with batch normalisation, ReLU and maybe 2×2 pooling.
-pub(crate) struct Stage {
-    /// Names of the convolution and of the normalisation.
-    names: [String; 2],
+/// A convolution with a bias or batch normalisation, maybe a ReLU and pooling.
+pub(crate) struct Conv {
+    name: String,
+    /// The name of the normalisation, and whether pooling comes before it; none for a bias.
+    norm: Option<(String, StageOrder)>,
     /// Channels in and out.
     channels: [usize; 2],
-    pools: bool,
-    order: StageOrder,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+    /// Each group of output channels reads a group of input channels.
+    groups: usize,
+    relu: bool,
+    pool: Option<Pool>,
+}
+
+/// Max pooling. A border is zeros: what is pooled went through a ReLU.
+#[derive(Clone, Copy)]
+pub(crate) struct Pool {
+    kernel: usize,
+    stride: usize,
+    padding: usize,
 }
 
 /// The layers of a body over inputs of `[c, h, w]`, and the length of its result.
@@ -32,33 +58,126 @@ pub(crate) struct Stage {
 /// # Errors
 /// [`Error::Invalid`] if the inputs do not fit.
 pub(crate) fn layers(body: &Body, input: [usize; 3]) -> Result<(Vec<Layer>, usize), Error> {
-    let [mut channels, mut height, mut width] = input;
-    let mut layers = Vec::new();
+    let mut builder = Builder { shape: input, layers: Vec::new() };
     match body {
-        Body::Features => Ok((layers, channels)),
-        Body::Small { channels: stages, pools, order, hidden } => {
-            for (i, &out) in stages.iter().enumerate() {
-                let pools = i < *pools;
-                layers.push(Layer::Stage(Stage {
-                    names: [format!("backbone.conv.{i}"), format!("backbone.norm.{i}")],
-                    channels: [channels, out],
-                    pools,
-                    order: *order,
-                }));
-                channels = out;
-                if pools {
-                    (height, width) = (height / 2, width / 2);
+        Body::Features => {}
+        Body::Small { channels, pools, order, hidden } => {
+            for (i, &out) in channels.iter().enumerate() {
+                let norm = Some((format!("backbone.norm.{i}"), *order));
+                let conv = Conv { norm, ..builder.conv(&format!("conv.{i}"), out, 3, 1, 1) };
+                builder.push(Conv { pool: (i < *pools).then_some(POOL_2), ..conv });
+            }
+            builder.linear("hidden", *hidden);
+        }
+        Body::Alexnet { variant, channels, hidden } => builder.alexnet(*variant, channels, *hidden),
+        Body::Vgg16 { channels, hidden } => {
+            for (stage, (&out, n)) in channels.iter().zip([2, 2, 3, 3, 3]).enumerate() {
+                for i in 1..=n {
+                    let conv = builder.conv(&format!("conv{}_{i}", stage + 1), out, 3, 1, 1);
+                    builder.push(Conv { pool: (i == n).then_some(POOL_2), ..conv });
                 }
             }
-            if height == 0 || width == 0 {
-                let reason = format!("found {input:?}, too small for {pools} poolings");
-                return Err(Error::invalid("image shape", reason));
-            }
-            // A product that overflows is no size of any section.
-            let n_flat = channels.saturating_mul(height).saturating_mul(width);
-            layers.push(Layer::Linear { name: "backbone.hidden".to_owned(), shape: [*hidden, n_flat] });
-            Ok((layers, *hidden))
+            builder.linear("fc6", *hidden);
+            builder.layers.push(Layer::Dropout(6));
+            builder.linear("fc7", *hidden);
         }
+        Body::Resnet50 { width } => builder.resnet(*width),
+    }
+    // Without room for a kernel there are no positions.
+    if builder.shape.contains(&0) {
+        return Err(Error::invalid("image shape", format!("found {input:?}, too small for the network")));
+    }
+    Ok((builder.layers, product(builder.shape)))
+}
+
+/// Pooling that halves an image.
+const POOL_2: Pool = Pool { kernel: 2, stride: 2, padding: 0 };
+
+/// A product that overflows is no size of any section.
+fn product(shape: [usize; 3]) -> usize {
+    shape.into_iter().fold(1, usize::saturating_mul)
+}
+
+/// Layers so far, and the shape `[c, h, w]` that they make of an input.
+struct Builder {
+    shape: [usize; 3],
+    layers: Vec<Layer>,
+}
+
+impl Builder {
+    /// A convolution of what there is, with a bias and a ReLU.
+    fn conv(&self, name: &str, out: usize, kernel: usize, stride: usize, padding: usize) -> Conv {
+        let (name, channels) = (format!("backbone.{name}"), [self.shape[0], out]);
+        Conv { name, norm: None, channels, kernel, stride, padding, groups: 1, relu: true, pool: None }
+    }
+
+    fn push(&mut self, conv: Conv) {
+        self.shape = conv.out(self.shape);
+        self.layers.push(Layer::Conv(conv));
+    }
+
+    fn pool(&mut self, kernel: usize, stride: usize, padding: usize) {
+        let pool = Pool { kernel, stride, padding };
+        self.shape = pool.out(self.shape);
+        self.layers.push(Layer::Pool(pool));
+    }
+
+    fn linear(&mut self, name: &str, n_out: usize) {
+        let shape = [n_out, product(self.shape)];
+        // Positions that are not there stay so.
+        let positions = usize::from(!self.shape.contains(&0));
+        self.shape = [n_out, positions, 1];
+        self.layers.push(Layer::Linear { name: format!("backbone.{name}"), shape });
+    }
+
+    fn alexnet(&mut self, variant: Alexnet, &[c1, c2, c3, c4, c5]: &[usize; 5], hidden: usize) {
+        let caffe = variant == Alexnet::Caffe;
+        let groups = if caffe { 2 } else { 1 };
+        self.push(self.conv("conv1", c1, 11, 4, if caffe { 0 } else { 2 }));
+        self.layers.extend(caffe.then_some(Layer::ResponseNorm));
+        self.pool(3, 2, 0);
+        self.push(Conv { groups, ..self.conv("conv2", c2, 5, 1, 2) });
+        self.layers.extend(caffe.then_some(Layer::ResponseNorm));
+        self.pool(3, 2, 0);
+        self.push(self.conv("conv3", c3, 3, 1, 1));
+        self.push(Conv { groups, ..self.conv("conv4", c4, 3, 1, 1) });
+        let pool = Some(Pool { kernel: 3, stride: 2, padding: 0 });
+        self.push(Conv { groups, pool, ..self.conv("conv5", c5, 3, 1, 1) });
+        self.linear("fc6", hidden);
+        self.layers.push(Layer::Dropout(6));
+        self.linear("fc7", hidden);
+    }
+
+    fn resnet(&mut self, width: usize) {
+        let normed = |conv: Conv, norm: String, relu| Conv {
+            norm: Some((format!("backbone.{norm}"), StageOrder::ConvNormReluPool)),
+            relu,
+            ..conv
+        };
+        self.push(normed(self.conv("conv1", width, 7, 2, 3), "bn1".to_owned(), true));
+        self.pool(3, 2, 1);
+        for (stage, n_blocks) in [3, 4, 6, 3].into_iter().enumerate() {
+            for i in 0..n_blocks {
+                let name = format!("layer{}.{i}", stage + 1);
+                let (narrow, wide) = (width << stage, width << (stage + 2));
+                let stride = if i == 0 && stage > 0 { 2 } else { 1 };
+                let shortcut = (i == 0).then(|| {
+                    let conv = self.conv(&format!("{name}.downsample.0"), wide, 1, stride, 0);
+                    normed(conv, format!("{name}.downsample.1"), false)
+                });
+                let sizes = [(narrow, 1, 1), (narrow, 3, stride), (wide, 1, 1)];
+                let block = sizes.into_iter().enumerate().map(|(at, (out, kernel, stride))| {
+                    let (conv, norm) = (format!("{name}.conv{}", at + 1), format!("{name}.bn{}", at + 1));
+                    let conv = normed(self.conv(&conv, out, kernel, stride, kernel / 2), norm, at < 2);
+                    self.shape = conv.out(self.shape);
+                    conv
+                });
+                let block = block.collect();
+                self.layers.push(Layer::Residual { block, shortcut });
+            }
+        }
+        self.layers.push(Layer::Mean);
+        self.shape = [self.shape[0], self.shape[1].min(1), self.shape[2].min(1)];
     }
 }
 
@@ -66,51 +185,136 @@ impl Layer {
     /// The names and shapes of its tensors.
     pub(crate) fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         match self {
-            Self::Stage(Stage { names: [conv, norm], channels: [n_in, n_out], .. }) => {
-                let mut shapes = vec![(format!("{conv}.weight"), vec![*n_out, *n_in, 3, 3])];
-                let norm =
-                    ["gamma", "beta", "mean", "var"].map(|name| (format!("{norm}.{name}"), vec![*n_out]));
-                shapes.extend(norm);
-                shapes
+            Self::Conv(conv) => conv.shapes(),
+            Self::Residual { block, shortcut } => {
+                block.iter().chain(shortcut).flat_map(Conv::shapes).collect()
             }
             Self::Linear { name, shape } => {
                 vec![(format!("{name}.weight"), shape.to_vec()), (format!("{name}.bias"), vec![shape[0]])]
             }
+            Self::Pool(_) | Self::ResponseNorm | Self::Dropout(_) | Self::Mean => Vec::new(),
         }
     }
 
     /// Runs a batch through it.
-    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass) -> candle_core::Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass) -> TensorResult<Tensor> {
         match self {
-            Self::Stage(stage) => stage.forward(x, pass),
+            Self::Conv(conv) => conv.forward(x, pass),
+            Self::Pool(pool) => pool.forward(x),
+            Self::ResponseNorm => ops::response_norm(x),
             Self::Linear { name, .. } => pass.linear(&x.flatten_from(1)?, name, true),
+            Self::Dropout(number) => pass.dropout(x, Some(*number)),
+            Self::Residual { block, shortcut } => {
+                let y = block.iter().try_fold(x.clone(), |x, conv| conv.forward(&x, pass))?;
+                match shortcut {
+                    Some(conv) => (y + conv.forward(x, pass)?)?.relu(),
+                    None => (y + x)?.relu(),
+                }
+            }
+            Self::Mean => x.flatten_from(2)?.mean(2),
         }
     }
 }
 
-impl Stage {
-    fn forward(&self, x: &Tensor, pass: &mut Pass) -> candle_core::Result<Tensor> {
-        let [conv, norm] = &self.names;
-        let weight = pass.get(&format!("{conv}.weight"));
-        let pools_first = self.pools && self.order == StageOrder::ConvPoolNormRelu;
-        if let Some([scale, shift]) = pass.scale_and_shift(norm)? {
-            return if pools_first {
-                // A negative scale does not commute with the maximum, so it stays behind the pooling.
-                let y = ops::conv2d_pool(x, weight, None, 1, 1, (2, 2), false)?;
-                ops::scale_shift(&y, &scale, &shift, true)
-            } else {
-                let weight = weight.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
-                match self.pools {
-                    true => ops::conv2d_pool(x, &weight, Some(&shift), 1, 1, (2, 2), true),
-                    false => ops::conv2d(x, &weight, Some(&shift), 1, 1, true),
-                }
-            };
+impl Pool {
+    fn out(self, [c, h, w]: [usize; 3]) -> [usize; 3] {
+        [
+            c,
+            n_windows(h, self.kernel, self.stride, self.padding),
+            n_windows(w, self.kernel, self.stride, self.padding),
+        ]
+    }
+
+    fn forward(self, x: &Tensor) -> TensorResult<Tensor> {
+        let pad = self.padding;
+        match pad {
+            0 => ops::max_pool2d(x, self.kernel, self.stride),
+            _ => ops::max_pool2d(
+                &x.pad_with_zeros(2, pad, pad)?.pad_with_zeros(3, pad, pad)?,
+                self.kernel,
+                self.stride,
+            ),
         }
-        let y = match pools_first {
-            true => ops::conv2d_pool(x, weight, None, 1, 1, (2, 2), false)?,
-            false => ops::conv2d(x, weight, None, 1, 1, false)?,
-        };
-        let y = pass.normalise(&y, norm)?;
-        if self.pools && !pools_first { ops::max_pool2d(&y, 2, 2) } else { Ok(y) }
     }
 }
+
+/// Windows that fit into a row of `len`; 0 if none does.
+fn n_windows(len: usize, kernel: usize, stride: usize, padding: usize) -> usize {
+    if len == 0 { 0 } else { (len + 2 * padding).checked_sub(kernel).map_or(0, |rest| rest / stride + 1) }
+}
+
+impl Conv {
+    fn out(&self, [_, h, w]: [usize; 3]) -> [usize; 3] {
+        let n = |len| n_windows(len, self.kernel, self.stride, self.padding);
+        let shape = [self.channels[1], n(h), n(w)];
+        self.pool.map_or(shape, |pool| pool.out(shape))
+    }
+
+    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let ([n_in, n_out], kernel) = (self.channels, self.kernel);
+        let weight = vec![n_out, n_in / self.groups, kernel, kernel];
+        let mut shapes = vec![(format!("{}.weight", self.name), weight)];
+        match &self.norm {
+            Some((norm, _)) => {
+                let kinds = ["gamma", "beta", "mean", "var"];
+                shapes.extend(kinds.map(|kind| (format!("{norm}.{kind}"), vec![n_out])));
+            }
+            None => shapes.push((format!("{}.bias", self.name), vec![n_out])),
+        }
+        shapes
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> TensorResult<Tensor> {
+        let weight = pass.get(&format!("{}.weight", self.name));
+        let Some((norm, order)) = &self.norm else {
+            let bias = pass.get(&format!("{}.bias", self.name));
+            return self.convolve(x, weight, Some(bias), self.pool, self.relu);
+        };
+        let (first, last) = match order {
+            StageOrder::ConvPoolNormRelu => (self.pool, None),
+            StageOrder::ConvNormReluPool => (None, self.pool),
+        };
+        if let Some([scale, shift]) = pass.scale_and_shift(norm)? {
+            if first.is_some() {
+                // A negative scale does not commute with the maximum, so it stays behind the pooling.
+                let y = self.convolve(x, weight, None, first, false)?;
+                return ops::scale_shift(&y, &scale, &shift, self.relu);
+            }
+            let weight = weight.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
+            return self.convolve(x, &weight, Some(&shift), last, self.relu);
+        }
+        let y = self.convolve(x, weight, None, first, false)?;
+        let y = pass.normalise(&y, norm, self.relu)?;
+        last.map_or(Ok(y.clone()), |pool| pool.forward(&y))
+    }
+
+    /// The convolution, then pooling and a ReLU (which commute), group by group.
+    fn convolve(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        pool: Option<Pool>,
+        relu: bool,
+    ) -> TensorResult<Tensor> {
+        let (stride, padding) = (self.stride, self.padding);
+        let run = |x: &Tensor, weight: &Tensor, bias: Option<&Tensor>| match pool {
+            Some(Pool { kernel, stride: step, .. }) => {
+                ops::conv2d_pool(x, weight, bias, stride, padding, (kernel, step), relu)
+            }
+            None => ops::conv2d(x, weight, bias, stride, padding, relu),
+        };
+        if self.groups == 1 {
+            return run(x, weight, bias);
+        }
+        let [n_in, n_out] = self.channels.map(|n| n / self.groups);
+        let group = |i: usize| {
+            let bias = bias.map(|bias| bias.narrow(0, i * n_out, n_out)).transpose()?;
+            run(&x.narrow(1, i * n_in, n_in)?, &weight.narrow(0, i * n_out, n_out)?, bias.as_ref())
+        };
+        Tensor::cat(&(0..self.groups).map(group).collect::<TensorResult<Vec<_>>>()?, 1)
+    }
+}
+
+#[cfg(test)]
+mod tests;

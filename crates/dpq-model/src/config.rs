@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 pub use crate::loss::Margins;
-pub use network::{Backbone, Body, NetworkConfig, StageOrder};
+pub use network::{Alexnet, Backbone, Body, NetworkConfig, StageOrder};
 
 mod network;
 mod presets;

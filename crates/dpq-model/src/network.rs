@@ -95,18 +95,16 @@ impl Network {
 
     /// Runs a batch in training: moments of the batch, and outputs of the body left out as `seed` decides.
     pub(crate) fn forward_train(&mut self, x: &Tensor, seed: u64) -> candle_core::Result<Heads> {
-        let mut pass = Pass::Training { variables: &self.variables, running: &mut self.running };
+        let dropout = self.config.dropout;
+        let mut pass =
+            Pass::Training { variables: &self.variables, running: &mut self.running, dropout, seed };
         let f = pass.body(&self.layers, x)?;
         // What has no gradient is not updated.
         let f = match self.config.backbone {
             Backbone::Trained => f,
             Backbone::FrozenRandom => f.detach(),
         };
-        let f = if self.config.dropout > 0.0 {
-            (&f * dropout_mask(f.dims2()?, self.config.dropout, seed)?.to_device(x.device())?)?
-        } else {
-            f
-        };
+        let f = pass.dropout(&f, None)?;
         pass.heads(&f)
     }
 
@@ -147,7 +145,7 @@ pub(crate) fn heads(tensors: &Tensors, f: &Tensor) -> candle_core::Result<Heads>
 /// How a batch passes through the network, and where parameters come from.
 pub(crate) enum Pass<'a> {
     /// With the moments of the batch, which become part of the running ones.
-    Training { variables: &'a BTreeMap<String, Var>, running: &'a mut Tensors },
+    Training { variables: &'a BTreeMap<String, Var>, running: &'a mut Tensors, dropout: f64, seed: u64 },
     /// With running moments.
     Inference(&'a Tensors),
 }
@@ -190,10 +188,21 @@ impl Pass<'_> {
         Ok(Some([scale, shift]))
     }
 
-    /// Batch normalisation and ReLU in training.
-    pub(crate) fn normalise(&mut self, x: &Tensor, norm: &str) -> candle_core::Result<Tensor> {
+    /// Leaves out numbers of `[n, units]` in training: those of the body's result, or of the layer of that number inside it.
+    pub(crate) fn dropout(&self, x: &Tensor, layer: Option<usize>) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Training { dropout, seed, .. } if *dropout > 0.0 => {
+                let seed = layer.map_or(*seed, |layer| mix(*seed, &[0, layer]));
+                x * dropout_mask(x.dims2()?, *dropout, seed)?.to_device(x.device())?
+            }
+            _ => Ok(x.clone()),
+        }
+    }
+
+    /// Batch normalisation in training, then a ReLU if `relu` is set.
+    pub(crate) fn normalise(&mut self, x: &Tensor, norm: &str, relu: bool) -> candle_core::Result<Tensor> {
         let [gamma, beta] = ["gamma", "beta"].map(|kind| self.get(&format!("{norm}.{kind}")));
-        let (y, mean, var) = ops::batch_norm(x, gamma, beta, EPSILON, true)?;
+        let (y, mean, var) = ops::batch_norm(x, gamma, beta, EPSILON, relu)?;
         if let Self::Training { running, .. } = self {
             for (name, value) in [("mean", mean), ("var", var)] {
                 let running = running.get_mut(&format!("{norm}.{name}")).expect("made with the network");

@@ -17,6 +17,7 @@ use linear::Linear;
 use norm::{BatchNorm, ScaleShift};
 use patches::Geometry;
 use pool::{MaxPool, Windows};
+use response::ResponseNorm;
 
 mod conv;
 #[cfg(feature = "cuda")]
@@ -28,6 +29,7 @@ mod norm;
 mod patches;
 mod pool;
 mod portable;
+mod response;
 
 /// Convolves `x` with `weight`, adds `bias` to every channel, and applies a ReLU if `relu` is set.
 ///
@@ -165,6 +167,19 @@ pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Re
         return x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, op);
     }
     activate(portable::scale_shift(x, scale, shift)?, relu)
+}
+
+/// Local response normalisation with the constants of Caffe's AlexNet: x / (1 + 2·10⁻⁵ Σ x²)^¾, the sum over a channel and the
+/// two on each side of it. (Krizhevsky et al. 2012 print α = 10⁻⁴ without dividing by the five channels, and 2 for the 1.)
+///
+/// Shapes: x `[b, c, h, w]`; returns the same.
+///
+/// # Errors
+/// A rank other than 4, or a type other than f32.
+pub fn response_norm(x: &Tensor) -> Result<Tensor> {
+    x.dims4()?;
+    check_f32(&[x])?;
+    if x.device().is_cpu() { x.contiguous()?.apply_op1(ResponseNorm) } else { portable::response_norm(x) }
 }
 
 /// `x · weightᵀ + bias`, then a ReLU if `relu` is set.

@@ -3,6 +3,8 @@
 
 use candle_core::{Result, Tensor};
 
+use super::response::{ALPHA, BETA, RADIUS};
+
 /// See [`super::conv2d`].
 pub(crate) fn conv2d(
     x: &Tensor,
@@ -52,6 +54,14 @@ pub(crate) fn batch_norm(
 pub(crate) fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
     let shape: Vec<usize> = (0..x.rank()).map(|dim| if dim == 1 { scale.elem_count() } else { 1 }).collect();
     x.broadcast_mul(&scale.reshape(&*shape)?)?.broadcast_add(&shift.reshape(&*shape)?)
+}
+
+/// See [`super::response_norm`].
+pub(crate) fn response_norm(x: &Tensor) -> Result<Tensor> {
+    let squares = x.sqr()?.pad_with_zeros(1, RADIUS, RADIUS)?;
+    let window = |i: usize| squares.narrow(1, i, x.dim(1)?);
+    let sums = (1..=2 * RADIUS).try_fold(window(0)?, |sum, i| sum + window(i)?)?;
+    x * sums.affine(f64::from(ALPHA), 1.0)?.powf(f64::from(-BETA))?
 }
 
 /// See [`super::linear`].
@@ -122,6 +132,13 @@ mod tests {
             super::scale_shift(&x, &gamma, &beta),
             ops::scale_shift(&x.detach(), &gamma.detach(), &beta.detach(), false),
         );
+
+        let large = |seed| {
+            let shape = [2, 7, 3, 2];
+            Var::from_tensor(&(values(&shape, seed).as_tensor() * 200.0).unwrap()).unwrap()
+        };
+        let x = large(8.0);
+        check(std::slice::from_ref(&x), super::response_norm(&x), ops::response_norm(&x));
 
         let (rows, matrix) = (values(&[4, 6], 6.0), values(&[5, 6], 7.0));
         check(

@@ -250,7 +250,7 @@ fn configurations_and_data_that_cannot_be_used_are_refused() {
     let mut deep = good;
     deep.network.body =
         Body::Small { channels: vec![2; 4], pools: 4, order: StageOrder::ConvNormReluPool, hidden: 8 };
-    assert!(error(&deep).contains("too small for 4 poolings"));
+    assert!(error(&deep).contains("too small for the network"));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is written");
 }
 

@@ -1,0 +1,91 @@
+//! Local response normalisation of one image at a time.
+
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::layout::{tensor_values, values, with_scratch};
+
+/// Channels on each side of one whose squares count.
+pub(crate) const RADIUS: usize = 2;
+
+/// What the sum of squares is multiplied by: α / n of Caffe, whose α is 1e-4 and whose n is five channels.
+pub(crate) const ALPHA: f32 = 2e-5;
+
+/// The exponent, β.
+pub(crate) const BETA: f32 = 0.75;
+
+/// x `[b, c, ..]` → y, shaped as x.
+pub(crate) struct ResponseNorm;
+
+/// The sum of each plane and its neighbours, planes being `n` long.
+fn window_sums(planes: &[f32], n: usize, sums: &mut [f32]) {
+    let n_planes = planes.len() / n;
+    for (c, sum) in sums.chunks_exact_mut(n).enumerate() {
+        sum.fill(0.0);
+        let window = c.saturating_sub(RADIUS) * n..(c + RADIUS + 1).min(n_planes) * n;
+        for plane in planes[window].chunks_exact(n) {
+            sum.iter_mut().zip(plane).for_each(|(sum, x)| *sum += x);
+        }
+    }
+}
+
+/// s^−¾.
+fn power(s: f32) -> f32 {
+    let root = s.sqrt();
+    1.0 / (root * root.sqrt())
+}
+
+/// Planes of an image, and their length.
+fn planes(dims: &[usize]) -> (usize, usize) {
+    (dims[1..].iter().product(), dims[2..].iter().product())
+}
+
+impl CustomOp1 for ResponseNorm {
+    fn name(&self) -> &'static str {
+        "response_norm"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = values(storage, layout)?;
+        let (len, n) = planes(layout.dims());
+        let mut y = vec![0.0; x.len()];
+        x.par_chunks_exact(len).zip(y.par_chunks_exact_mut(len)).for_each(|(x, y)| {
+            with_scratch(len, |squares| {
+                squares.iter_mut().zip(x).for_each(|(square, x)| *square = x * x);
+                window_sums(squares, n, y);
+                y.iter_mut().zip(x).for_each(|(y, x)| *y = x * power(1.0 + ALPHA * *y));
+            });
+        });
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    /// dx = g s^−β − 2αβ x Σ g y / s, the sum over the same window.
+    fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        let (x_storage, x_layout) = x.storage_and_layout();
+        let (y_storage, y_layout) = y.storage_and_layout();
+        let (grad_storage, grad_layout) = grad.storage_and_layout();
+        let (len, n) = planes(x.dims());
+        let mut grad_x = vec![0.0; x.elem_count()];
+        let inputs = tensor_values(&x_storage, x_layout)?
+            .par_chunks_exact(len)
+            .zip(tensor_values(&y_storage, y_layout)?.par_chunks_exact(len))
+            .zip(tensor_values(&grad_storage, grad_layout)?.par_chunks_exact(len));
+        inputs.zip(grad_x.par_chunks_exact_mut(len)).for_each(|(((x, y), grad), out)| {
+            with_scratch(2 * len, |scratch| {
+                let (scale, terms) = scratch.split_at_mut(len);
+                terms.iter_mut().zip(x).for_each(|(square, x)| *square = x * x);
+                window_sums(terms, n, scale);
+                for ((term, scale), (y, grad)) in terms.iter_mut().zip(&mut *scale).zip(y.iter().zip(grad)) {
+                    *scale = 1.0 + ALPHA * *scale;
+                    *term = grad * y / *scale;
+                }
+                window_sums(terms, n, out);
+                for ((out, x), (grad, scale)) in out.iter_mut().zip(x).zip(grad.iter().zip(&*scale)) {
+                    *out = grad * power(*scale) - 2.0 * ALPHA * BETA * x * *out;
+                }
+            });
+        });
+        Ok(Some(Tensor::from_vec(grad_x, x.shape(), &Device::Cpu)?))
+    }
+}
