@@ -126,7 +126,7 @@ impl Rows {
 }
 
 /// Reads the labels of training items as multi-hot u8 [N, C]: stored as such, or as class numbers from 0, uint8 or
-/// int64 [N].
+/// int64 `[N]`.
 pub(crate) fn read_labels(path: &Path) -> Result<Matrix<u8>> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let labels = || -> Result<Matrix<u8>> {

@@ -43,7 +43,7 @@ pub(crate) struct Args {
     /// configuration says of a body, mirror images and augmentation is left out
     #[arg(long, value_name = "NPY", conflicts_with = "data", requires = "labels")]
     features: Option<PathBuf>,
-    /// Labels of the features: multi-hot, uint8 [N, C], or class numbers, uint8 or int64 [N]
+    /// Labels of the features: multi-hot, uint8 [N, C], or N class numbers, uint8 or int64
     #[arg(long, value_name = "NPY", requires = "features")]
     labels: Option<PathBuf>,
     /// The run folder
