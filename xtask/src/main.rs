@@ -73,7 +73,7 @@ struct ReproduceArgs {
     /// Where the network runs, in training and in encoding
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: String,
-    /// Beside `paper`, the rows of Table 2, one model for each length, and shared codebooks; beside `best`, the preset
+    /// Beside `paper`, the rows of Table 2 and one model for each length; beside `best`, the preset
     /// without each of its ingredients: for each row as many trainings as seeds
     #[arg(long)]
     ablations: bool,
