@@ -53,11 +53,17 @@ pub(crate) struct Matrix<T> {
 /// Reads a two-dimensional array.
 pub(crate) fn read_matrix<T: Element>(path: &Path) -> Result<Matrix<T>> {
     let (shape, values) = read(path)?;
-    let [rows, columns] = shape[..] else {
+    let [rows, columns] = two_dimensional(&shape, path)?;
+    Ok(Matrix { rows, columns, values })
+}
+
+/// The rows and columns of the matrix in `path`.
+fn two_dimensional(shape: &[usize], path: &Path) -> Result<[usize; 2]> {
+    let &[rows, columns] = shape else {
         bail!("{}: array has {} dimension(s), expected 2: [rows, columns]", path.display(), shape.len());
     };
     ensure!(columns > 0, "{}: array has rows of 0 values, expected at least 1", path.display());
-    Ok(Matrix { rows, columns, values })
+    Ok([rows, columns])
 }
 
 /// Reads features, finite f32 [rows, columns].
@@ -106,10 +112,7 @@ impl Rows {
         };
         let (file, start, size) = open().with_context(|| format!("cannot read {}", path.display()))?;
         let (shape, begin) = shape::<f32>(&start, size).with_context(|| path.display().to_string())?;
-        let [n, columns] = shape[..] else {
-            bail!("{}: array has {} dimension(s), expected 2: [rows, columns]", path.display(), shape.len());
-        };
-        ensure!(columns > 0, "{}: array has rows of 0 values, expected at least 1", path.display());
+        let [n, columns] = two_dimensional(&shape, path)?;
         Ok(Self { n, columns, file: Mutex::new(file), begin: begin as u64 })
     }
 
