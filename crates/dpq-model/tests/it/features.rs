@@ -8,7 +8,7 @@ use dpq_model::config::{AugmentConfig, Body, NetworkConfig, Schedule};
 use dpq_model::{Device, Error, Inputs, Model, Read, TrainConfig, TrainSet, train};
 use tempfile::TempDir;
 
-use crate::train::{N, Run, config, network, run};
+use crate::train::{N, Run, config, labels, network, run};
 
 const DIM: usize = 5;
 
@@ -30,11 +30,9 @@ fn on_features() -> TrainConfig {
 }
 
 fn train_on(config: &TrainConfig, out: &Path, read: &Read<'_, f32>) -> Result<Model, Error> {
-    let labels: Vec<u8> =
-        (0..N).flat_map(|row| if row.is_multiple_of(2) { [1, 0] } else { [0, 1] }).collect();
     let data = TrainSet {
         n_items: N,
-        labels: &labels,
+        labels: &labels(),
         n_classes: 2,
         embeddings: None,
         inputs: Inputs::Features { dim: DIM, read },

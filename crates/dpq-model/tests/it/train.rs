@@ -56,16 +56,19 @@ pub(crate) struct Run<'a> {
     pub(crate) on_epoch: &'a mut dyn FnMut(&EpochReport),
 }
 
+/// The classes of N items, multi-hot u8 `[N, 2]`: of each in turn.
+pub(crate) fn labels() -> Vec<u8> {
+    (0..N).flat_map(|row| if row.is_multiple_of(2) { [1, 0] } else { [0, 1] }).collect()
+}
+
 pub(crate) fn run(config: &TrainConfig, out: &Path, how: Run<'_>) -> Result<Model, Error> {
     run_on(Device::Cpu, config, out, how)
 }
 
 pub(crate) fn run_on(device: Device, config: &TrainConfig, out: &Path, run: Run<'_>) -> Result<Model, Error> {
-    let labels: Vec<u8> =
-        (0..N).flat_map(|row| if row.is_multiple_of(2) { [1, 0] } else { [0, 1] }).collect();
     let data = TrainSet {
         n_items: N,
-        labels: &labels,
+        labels: &labels(),
         n_classes: 2,
         embeddings: run.embeddings,
         inputs: Inputs::Images {
