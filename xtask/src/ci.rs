@@ -2,12 +2,14 @@
 //!
 //! All compiling steps use the release profile and the whole workspace, so that a dependency is built once.
 
+use std::fs;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::process::{cargo, run as run_command, tested_dpq};
-use crate::{reproduce, tidy};
+use crate::process::{cargo, python, run as run_command, tested_dpq};
+use crate::{bench, reproduce, tidy};
 
 /// One step of the check.
 pub(crate) struct Step {
@@ -17,7 +19,7 @@ pub(crate) struct Step {
 }
 
 /// The steps, in order: the cheapest and the most often broken come first.
-pub(crate) const STEPS: [Step; 6] = [
+pub(crate) const STEPS: [Step; 7] = [
     Step { name: "fmt", what: "the code is formatted", run: fmt },
     Step { name: "tidy", what: "the conventions of the repository hold", run: tidy::run },
     Step {
@@ -26,6 +28,7 @@ pub(crate) const STEPS: [Step; 6] = [
         run: clippy,
     },
     Step { name: "test", what: "tests and the examples in documentation pass", run: test },
+    Step { name: "faiss", what: "indexes pass between faiss and dpq", run: faiss },
     Step { name: "doc", what: "the documentation builds without a warning", run: doc },
     Step { name: "reproduce", what: "a small training run gives the table that it should", run: quick },
 ];
@@ -60,6 +63,13 @@ fn clippy() -> Result<()> {
 
 fn test() -> Result<()> {
     run_command(&mut cargo(&["test", "--release", "--locked", "--workspace"]))
+}
+
+/// Needs python3, and once the network.
+fn faiss() -> Result<()> {
+    let python = python(bench::ENVIRONMENT, bench::REQUIREMENTS)?;
+    let dpq = fs::canonicalize(tested_dpq()?)?;
+    run_command(Command::new(python).arg("crates/dpq/tests/faiss/interchange.py").arg(dpq))
 }
 
 fn doc() -> Result<()> {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use dpq_codebook::Codebooks;
 use dpq_file::{Dtype, Section};
+use rayon::prelude::*;
 
 use crate::layout::{ID_BLOCK, Kind, Layout, Metric, cross_name, plane_name};
 use crate::norms::{Norms, Quantizer, gram, own_norms};
@@ -45,6 +46,27 @@ impl Index {
     ) -> Result<Self, Error> {
         let parts = parts(codebooks, metric, codes, ids)?;
         Self::from_bytes(dpq_file::to_bytes(&parts.metadata, &parts.sections())?)
+    }
+
+    /// Returns the ids, ascending, and the code of each, u8 `[N, L]`: what [`build`] was given, sorted.
+    ///
+    /// Takes 24 bytes an item in memory beside the result. Of a damaged file the items may be others, or fewer:
+    /// [`verify`](Self::verify) tells.
+    pub fn ids_and_codes(&self) -> (Vec<u64>, Vec<u8>) {
+        let (view, n_levels) = (self.view(), self.layout.n_levels);
+        let mut items = Vec::with_capacity(self.len());
+        let mut n_left = self.len();
+        for (first, position) in view.positions() {
+            for item in view.items(position..position + 1, &mut n_left) {
+                items.push((view.ids.get(item), position, first));
+            }
+        }
+        items.par_sort_unstable_by_key(|&(id, ..)| id);
+        let mut codes = Vec::with_capacity(items.len() * n_levels);
+        for &(_, position, first) in &items {
+            codes.extend((0..n_levels).map(|level| view.code(first, position, level)));
+        }
+        (items.into_iter().map(|(id, ..)| id).collect(), codes)
     }
 
     /// Writes the index to `path`, whole or not at all: the bytes that it was opened from.

@@ -9,7 +9,7 @@ use clap::Subcommand;
 use dpq_codebook::ResidualKMeans;
 use serde::Serialize;
 
-use crate::{npy, output};
+use crate::{output, vectors};
 
 /// Make codebooks from features, without a network
 #[derive(Subcommand)]
@@ -23,9 +23,12 @@ pub(crate) enum Command {
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  dpq codebook train --features x.npy --levels 4 --out cb.safetensors")]
 pub(crate) struct TrainArgs {
-    /// Features to fit, float32 [N, D]
-    #[arg(long, value_name = "NPY")]
+    /// Features to fit, [N, D]: .npy (float32), .fvecs or .bvecs
+    #[arg(long, value_name = "FILE")]
     features: PathBuf,
+    /// Fit this many of the features, evenly spaced, and read no others [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    sample: Option<u64>,
     /// Levels, that is bytes of the longest code
     #[arg(long, default_value_t = 4, value_name = "L")]
     levels: usize,
@@ -65,7 +68,10 @@ impl Command {
 impl TrainArgs {
     fn run(self, json: bool) -> Result<()> {
         output::check_out(&self.out, [&self.features])?;
-        let features = npy::read_features(&self.features)?;
+        let features = match self.sample {
+            Some(n) => vectors::read_sample(&self.features, usize::try_from(n)?)?,
+            None => vectors::read_features(&self.features)?,
+        };
         let start = Instant::now();
         let bar = output::progress(self.levels, "levels");
         let config = ResidualKMeans {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use dpq_codebook::{CodeLength, Codebooks};
 use serde::Serialize;
 
-use crate::encode::read_codes;
+use crate::codes::read_codes;
 use crate::{npy, output};
 
 /// Decode codes into the features that they stand for

@@ -14,10 +14,10 @@ use dpq_data::{Dataset, Split};
 use dpq_model::config::Body;
 use dpq_model::{Device, Model};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::npy::Matrix;
-use crate::{data, npy, output};
+use crate::codes::{ORIGIN, write_codes};
+use crate::{data, npy, output, vectors};
 
 /// Encode images or features into codes
 ///
@@ -50,8 +50,8 @@ pub(crate) struct Args {
     /// A folder of PNG and JPEG images, flat or one sub-folder a class
     #[arg(long, group = "input", value_name = "DIR")]
     images: Option<PathBuf>,
-    /// Features, float32 [N, D]: for codebooks, or for a model that was trained on such
-    #[arg(long, group = "input", value_name = "NPY")]
+    /// Features, [N, D], .npy (float32), .fvecs or .bvecs: for codebooks, or for a model that was trained on such
+    #[arg(long, group = "input", value_name = "FILE")]
     features: Option<PathBuf>,
     /// The feature of an image
     #[arg(long, value_enum, default_value_t = Feature::Head, requires = "model", value_name = "FEATURE")]
@@ -84,45 +84,6 @@ enum Feature {
     Head,
     /// The classifier's probabilities as weights of fixed orthogonal vectors; blind within a class and to new classes
     Posterior,
-}
-
-/// Beside `codes.npy`, and written after it.
-const ORIGIN: &str = "codes.json";
-
-/// What `codes.json` beside `codes.npy` says, so that codes cannot meet codebooks that did not make them.
-#[derive(Serialize, Deserialize)]
-struct CodesOrigin {
-    fingerprint: String,
-}
-
-/// Reads codes [N, L] and refuses those that `codebooks`, of the file `codebook`, did not make, as far as `codes.json`
-/// beside them tells.
-pub(crate) fn read_codes(path: &Path, codebooks: &Codebooks, codebook: &Path) -> Result<Matrix<u8>> {
-    let codes = npy::read_matrix::<u8>(path)?;
-    ensure!(
-        codes.columns == codebooks.n_levels(),
-        "{} has codes of {} levels but {} has {} levels, give the codebook that made these codes",
-        path.display(),
-        codes.columns,
-        codebook.display(),
-        codebooks.n_levels()
-    );
-    let origin = path.with_extension("json");
-    let text = match std::fs::read(&origin) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(codes),
-        text => text.with_context(|| format!("cannot read {}", origin.display()))?,
-    };
-    let origin: CodesOrigin =
-        serde_json::from_slice(&text).with_context(|| format!("cannot read {}", origin.display()))?;
-    ensure!(
-        origin.fingerprint == codebooks.fingerprint(),
-        "{} was made by codebooks {}, {} has {}, give the codebook that made these codes",
-        path.display(),
-        origin.fingerprint,
-        codebook.display(),
-        codebooks.fingerprint()
-    );
-    Ok(codes)
 }
 
 #[derive(Serialize)]
@@ -173,23 +134,43 @@ impl Args {
     }
 
     fn encode_features(&self, codebooks: &Codebooks, path: &Path) -> Result<Encoded> {
-        let features = npy::read_features(path)?;
+        let rows = vectors::Rows::open(path)?;
         ensure!(
-            features.columns == codebooks.dim(),
+            rows.columns == codebooks.dim(),
             "{} has features of {} dimensions, the codebooks have {}",
             path.display(),
-            features.columns,
+            rows.columns,
             codebooks.dim()
         );
         self.prepare_out_dir(&[])?;
-        let start = Instant::now();
-        let codes = codebooks.encode(&features.values)?;
-        self.finish(start, codebooks, &features.values, &codes)
+        let bar = output::progress(rows.n, "encoding");
+        let mut seconds = 0.0;
+        let mut codes = Vec::with_capacity(rows.n * codebooks.n_levels());
+        // Of all features read so far, their energy and what each level leaves of it.
+        let (mut energy, mut left) = (0.0, vec![0.0; codebooks.n_levels()]);
+        for (first, n) in rows.chunks() {
+            let mut features = vec![0.0; n * rows.columns];
+            rows.read_finite(first, &mut features)?;
+            let start = Instant::now();
+            let chunk = codebooks.encode(&features)?;
+            seconds += output::seconds(start);
+            let chunk_energy: f64 = features.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            let distortion = codebooks.relative_distortion(&features, &chunk)?;
+            left.iter_mut().zip(distortion).for_each(|(left, distortion)| *left += distortion * chunk_energy);
+            energy += chunk_energy;
+            codes.extend(chunk);
+            bar.inc(n as u64);
+        }
+        bar.finish_and_clear();
+        if energy > 0.0 {
+            left.iter_mut().for_each(|left| *left /= energy);
+        }
+        self.finish(seconds, codebooks, left, &codes)
     }
 
     /// Encodes features that something else made, with a model that was trained on such.
     fn encode_foreign(&self, model: &Model, path: &Path) -> Result<Encoded> {
-        let (rows, codebooks) = (npy::Rows::open(path)?, model.codebooks());
+        let (rows, codebooks) = (vectors::Rows::open(path)?, model.codebooks());
         let dim = rows.columns;
         ensure!(
             model.config().network.body == Body::Features && model.image_shape() == [dim, 1, 1],
@@ -210,7 +191,8 @@ impl Args {
             features.extend(output.features);
         }
         npy::write(&self.out_dir.join("features.npy"), &[rows.n, codebooks.dim()], &features)?;
-        self.finish(start, codebooks, &features, &codes)
+        let seconds = output::seconds(start);
+        self.finish(seconds, codebooks, codebooks.relative_distortion(&features, &codes)?, &codes)
     }
 
     /// The images to encode.
@@ -293,7 +275,8 @@ impl Args {
             None
         };
         let encoded = if has_codes {
-            self.finish(start, codebooks, &features, &codes)?
+            let seconds = output::seconds(start);
+            self.finish(seconds, codebooks, codebooks.relative_distortion(&features, &codes)?, &codes)?
         } else {
             Encoded::without_codes(output::seconds(start), rows.len(), codebooks.dim())
         };
@@ -317,20 +300,17 @@ impl Args {
 
     fn finish(
         &self,
-        start: Instant,
+        seconds: f64,
         codebooks: &Codebooks,
-        features: &[f32],
+        relative_distortion: Vec<f64>,
         codes: &[u8],
     ) -> Result<Encoded> {
-        let seconds = output::seconds(start);
-        let (n_levels, items) = (codebooks.n_levels(), features.len() / codebooks.dim());
-        let path = self.out_dir.join("codes.npy");
-        npy::write(&path, &[items, n_levels], codes)?;
-        let origin = serde_json::to_vec(&CodesOrigin { fingerprint: codebooks.fingerprint() })?;
-        dpq_file::write_atomic(&self.out_dir.join(ORIGIN), |out| out.write_all(&origin))?;
+        let n_levels = codebooks.n_levels();
+        let items = codes.len() / n_levels;
+        write_codes(&self.out_dir, codebooks, codes)?;
         Ok(Encoded {
             levels: n_levels,
-            relative_distortion: codebooks.relative_distortion(features, codes)?,
+            relative_distortion,
             usage: usage(codes, n_levels, codebooks.n_codewords())?.into_iter().map(Usage::from).collect(),
             fingerprint: Some(codebooks.fingerprint()),
             ..Encoded::without_codes(seconds, items, codebooks.dim())

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::npy::{self, Matrix};
-use crate::output;
+use crate::{output, vectors};
 use rows::Rows;
 
 /// Evaluate the ranking of a gallery: mean average precision at each code length
@@ -32,11 +32,11 @@ pub(crate) struct Args {
     /// The index of the gallery
     #[arg(long, group = "gallery", value_name = "DPQ")]
     index: Option<PathBuf>,
-    /// The gallery's features, float32 [N, D], to evaluate them without any codes
-    #[arg(long, group = "gallery", value_name = "NPY", conflicts_with = "bits")]
+    /// The gallery's features, [N, D], to evaluate them without any codes: .npy (float32), .fvecs or .bvecs
+    #[arg(long, group = "gallery", value_name = "FILE", conflicts_with = "bits")]
     gallery_features: Option<PathBuf>,
-    /// Query features, float32 [Q, D]
-    #[arg(long, value_name = "NPY")]
+    /// Query features, [Q, D]: .npy (float32), .fvecs or .bvecs
+    #[arg(long, value_name = "FILE")]
     queries: PathBuf,
     /// Classes of the queries, uint8 [Q, C], multi-hot
     #[arg(long, value_name = "NPY")]
@@ -44,11 +44,11 @@ pub(crate) struct Args {
     /// Classes of the gallery, uint8 [N, C], multi-hot
     #[arg(long, value_name = "NPY")]
     gallery_labels: PathBuf,
-    /// Id of each row of the gallery's labels, uint64, N values [default: row numbers]
-    #[arg(long, value_name = "NPY")]
+    /// Id of each row of the gallery's labels, N values: .npy (uint64) or .ivecs [default: row numbers]
+    #[arg(long, value_name = "FILE")]
     gallery_ids: Option<PathBuf>,
-    /// Id of each query, uint64, Q values, to leave it out of its own ranking
-    #[arg(long, value_name = "NPY")]
+    /// Id of each query, Q values, to leave it out of its own ranking: .npy (uint64) or .ivecs
+    #[arg(long, value_name = "FILE")]
     query_ids: Option<PathBuf>,
     /// Code lengths, multiples of 8 [default: all]
     #[arg(long, value_delimiter = ',', value_name = "BITS")]
@@ -126,7 +126,7 @@ const BATCH: usize = 64;
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
-        let queries = npy::read_features(&self.queries)?;
+        let queries = vectors::read_features(&self.queries)?;
         if let Some(out) = &self.out {
             let inputs = [&self.index, &self.gallery_features, &self.gallery_ids, &self.query_ids];
             let given = [&self.queries, &self.query_labels, &self.gallery_labels];
@@ -154,7 +154,7 @@ impl Args {
                 by_bits.insert(bits, judge.evaluate(&queries, &search, &mut seconds)?);
             }
         } else if let Some(path) = &self.gallery_features {
-            let gallery = npy::read_features(path)?;
+            let gallery = vectors::read_features(path)?;
             check_dim(&queries, gallery.columns, &self.queries)?;
             ensure!(
                 gallery.rows == judge.gallery.len(),
@@ -217,7 +217,7 @@ impl Judge {
             args.queries.display()
         );
         let ids = match &args.gallery_ids {
-            Some(path) => npy::read_vector::<u64>(path)?,
+            Some(path) => vectors::read_ids(path)?,
             None => (0..gallery.len() as u64).collect(),
         };
         ensure!(
@@ -228,7 +228,7 @@ impl Judge {
             gallery.len()
         );
         let rows = Rows::new(&ids).context("the gallery's ids are not unique")?;
-        let query_ids = args.query_ids.as_deref().map(npy::read_vector::<u64>).transpose()?;
+        let query_ids = args.query_ids.as_deref().map(vectors::read_ids).transpose()?;
         if let Some(query_ids) = &query_ids {
             ensure!(query_ids.len() == n_queries, "{} query ids for {n_queries} queries", query_ids.len());
         }

@@ -1,6 +1,9 @@
-//! `dpq index`: build an index file from codes, look at it, check it.
+//! `dpq index`: build an index file from codes, look at it, check it, take it from and to other programs.
 
-use std::path::PathBuf;
+mod export;
+mod import;
+
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
@@ -9,15 +12,17 @@ use dpq_codebook::Codebooks;
 use dpq_index::{Index, Metric};
 use serde::Serialize;
 
-use crate::encode::read_codes;
-use crate::{npy, output};
+use crate::codes::read_codes;
+use crate::{output, vectors};
 
-/// Build, inspect and check an index file
+/// Build, inspect, check, import and export an index file
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Build(BuildArgs),
     Info(InfoArgs),
     Verify(VerifyArgs),
+    Import(import::ImportArgs),
+    Export(export::ExportArgs),
 }
 
 /// Build an index file from codes
@@ -34,8 +39,8 @@ pub(crate) struct BuildArgs {
     /// Codebooks that made the codes: a codebook or a model file
     #[arg(long, value_name = "SAFETENSORS")]
     codebook: PathBuf,
-    /// Ids of the codes, uint64, N values [default: row numbers]
-    #[arg(long, value_name = "NPY")]
+    /// Ids of the codes, N values: .npy (uint64) or .ivecs [default: row numbers]
+    #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
     /// What the index ranks by: inner product (ip) or Euclidean distance (l2)
     #[arg(long, default_value = "ip", value_parser = |s: &str| s.parse::<Metric>())]
@@ -100,6 +105,8 @@ impl Command {
                 let text = format!("{}: every byte is right, {} items", args.index.display(), verified.items);
                 output::print(json, &verified, &text)
             }
+            Self::Import(args) => args.run(json),
+            Self::Export(args) => args.run(json),
         }
     }
 }
@@ -110,18 +117,13 @@ impl BuildArgs {
         output::check_out(&self.out, [&self.codes, &self.codebook].into_iter().chain(&self.ids))?;
         let codebooks = Codebooks::open(&self.codebook)?;
         let codes = read_codes(&self.codes, &codebooks, &self.codebook)?;
-        let ids = self.ids.as_deref().map(npy::read_vector::<u64>).transpose()?;
+        let ids = self.ids.as_deref().map(vectors::read_ids).transpose()?;
         dpq_index::build(&self.out, &codebooks, self.metric, &codes.values, ids.as_deref())?;
-        let info = Info {
-            seconds: Some(output::seconds(start)),
-            peak_memory_bytes: output::peak_memory_bytes(),
-            ..info(&self.out)?
-        };
-        output::print(json, &info, &format!("wrote {}\n{}", self.out.display(), info.text()))
+        Info::built(&self.out, start)?.print(json, &self.out)
     }
 }
 
-fn info(path: &std::path::Path) -> Result<Info> {
+fn info(path: &Path) -> Result<Info> {
     let index = Index::open(path)?;
     let bytes = std::fs::metadata(path)?.len();
     Ok(Info {
@@ -140,6 +142,19 @@ fn info(path: &std::path::Path) -> Result<Info> {
 }
 
 impl Info {
+    /// Of a file that was begun at `start`.
+    fn built(path: &Path, start: Instant) -> Result<Self> {
+        Ok(Self {
+            seconds: Some(output::seconds(start)),
+            peak_memory_bytes: output::peak_memory_bytes(),
+            ..info(path)?
+        })
+    }
+
+    fn print(&self, json: bool, path: &Path) -> Result<()> {
+        output::print(json, self, &format!("wrote {}\n{}", path.display(), self.text()))
+    }
+
     fn text(&self) -> String {
         format!(
             "items        {} ({} distinct codes)\nlevels       {} of {} codewords, {} dimensions\n\

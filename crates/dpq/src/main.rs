@@ -4,16 +4,19 @@
 //! progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong use.
 
 mod codebook;
+mod codes;
 mod data;
 mod decode;
 mod embeddings;
 mod encode;
 mod eval;
+mod faiss;
 mod index;
 mod npy;
 mod output;
 mod search;
 mod train;
+mod vectors;
 
 use std::process::ExitCode;
 

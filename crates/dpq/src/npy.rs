@@ -1,12 +1,11 @@
 //! NumPy files in and out: the arrays that commands hand to each other.
 //!
-//! A file is read whole (of [`Rows`], a row at a time), its size is checked against its header before anything is allocated
-//! for it, and only little-endian C-order arrays of the expected type and number of dimensions are taken.
+//! A file is read whole (features by `vectors`, a part at a time), its size is checked against its header before anything
+//! is allocated for it, and only little-endian C-order arrays of the expected type and number of dimensions are taken.
 
-use std::fs::{self, File};
-use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
+use std::fs;
+use std::io::{self, Cursor, Write};
 use std::path::Path;
-use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use npyz::npz::NpzWriter;
@@ -66,20 +65,6 @@ fn two_dimensional(shape: &[usize], path: &Path) -> Result<[usize; 2]> {
     Ok([rows, columns])
 }
 
-/// Reads features, finite f32 [rows, columns].
-pub(crate) fn read_features(path: &Path) -> Result<Matrix<f32>> {
-    let features = read_matrix::<f32>(path)?;
-    if let Some(at) = features.values.iter().position(|x| !x.is_finite()) {
-        let (row, column) = (at / features.columns, at % features.columns);
-        bail!(
-            "{}: row {row}, column {column} is {}, expected finite numbers",
-            path.display(),
-            features.values[at]
-        );
-    }
-    Ok(features)
-}
-
 /// Reads a one-dimensional array.
 pub(crate) fn read_vector<T: Element>(path: &Path) -> Result<Vec<T>> {
     let (shape, values) = read(path)?;
@@ -92,40 +77,12 @@ pub(crate) fn read_vector<T: Element>(path: &Path) -> Result<Vec<T>> {
     Ok(values)
 }
 
-/// A matrix of features, finite or not, that stays in its file: only rows that are asked for are in memory.
-pub(crate) struct Rows {
-    pub(crate) n: usize,
-    pub(crate) columns: usize,
-    /// One seek and one read at a time.
-    file: Mutex<File>,
-    begin: u64,
-}
-
-impl Rows {
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let open = || -> io::Result<_> {
-            let file = File::open(path)?;
-            let mut start = Vec::new();
-            (&file).take(HEADER as u64 + 12).read_to_end(&mut start)?;
-            let size = file.metadata()?.len();
-            Ok((file, start, size))
-        };
-        let (file, start, size) = open().with_context(|| format!("cannot read {}", path.display()))?;
-        let (shape, begin) = shape::<f32>(&start, size).with_context(|| path.display().to_string())?;
-        let [n, columns] = two_dimensional(&shape, path)?;
-        Ok(Self { n, columns, file: Mutex::new(file), begin: begin as u64 })
-    }
-
-    /// Reads consecutive rows, from row `first` on, as many as `out` holds.
-    pub(crate) fn read(&self, first: usize, out: &mut [f32]) -> io::Result<()> {
-        let mut bytes = vec![0; size_of_val(out)];
-        let mut file = self.file.lock().expect("no reader panicked");
-        file.seek(SeekFrom::Start(self.begin + (first * self.columns * f32::SIZE) as u64))?;
-        file.read_exact(&mut bytes)?;
-        drop(file);
-        out.iter_mut().zip(bytes.chunks_exact(f32::SIZE)).for_each(|(x, bytes)| *x = f32::from_le(bytes));
-        Ok(())
-    }
+/// The rows and columns of the matrix in the file `path` of `size` bytes, and where its values begin; `start` is the first
+/// [`LONGEST_START`] bytes of the file.
+pub(crate) fn matrix_in<T: Element>(start: &[u8], size: u64, path: &Path) -> Result<(usize, usize, u64)> {
+    let (shape, begin) = shape::<T>(start, size).with_context(|| path.display().to_string())?;
+    let [rows, columns] = two_dimensional(&shape, path)?;
+    Ok((rows, columns, begin as u64))
 }
 
 /// Reads the labels of training items as multi-hot u8 [N, C]: stored as such, or as class numbers from 0, uint8 or
@@ -224,6 +181,8 @@ fn check_header_size(bytes: &[u8]) -> Result<()> {
 
 /// Bytes of the longest header that is read; NumPy's for such arrays are 118 bytes long.
 const HEADER: usize = 4096;
+/// With what comes before it.
+pub(crate) const LONGEST_START: u64 = HEADER as u64 + 12;
 
 /// Writes `values` as an array of `shape`, atomically.
 pub(crate) fn write<T: Element>(path: &Path, shape: &[usize], values: &[T]) -> Result<()> {
@@ -299,23 +258,6 @@ mod tests {
     fn a_header_is_as_long_for_any_number_of_rows() {
         let length = |n| header_bytes::<f32>(&[n, 25_088]).unwrap().len();
         assert_eq!((length(0), length(u32::MAX as usize)), (128, 128));
-    }
-
-    #[test]
-    fn rows_are_read_from_where_they_lie() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let values: Vec<f32> = (0..30).map(|i| i as f32).collect();
-        write(file.path(), &[10, 3], &values).unwrap();
-        let rows = Rows::open(file.path()).unwrap();
-        assert_eq!((rows.n, rows.columns), (10, 3));
-        for first in [8, 0, 3] {
-            let mut out = [0.0; 6];
-            rows.read(first, &mut out).unwrap();
-            assert_eq!(out, values[first * 3..][..6]);
-        }
-        assert!(rows.read(9, &mut [0.0; 6]).is_err());
-        write(file.path(), &[30], &values).unwrap();
-        assert!(Rows::open(file.path()).is_err());
     }
 
     #[test]

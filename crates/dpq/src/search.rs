@@ -11,7 +11,7 @@ use dpq_model::Model;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::{data, npy, output};
+use crate::{data, npy, output, vectors};
 
 /// Search an index for the items nearest to queries
 #[derive(clap::Args)]
@@ -23,8 +23,8 @@ use crate::{data, npy, output};
 pub(crate) struct Args {
     /// The index file
     index: PathBuf,
-    /// Query features, float32 [Q, D]
-    #[arg(long, group = "query", value_name = "NPY")]
+    /// Query features, [Q, D]: .npy (float32), .fvecs or .bvecs
+    #[arg(long, group = "query", value_name = "FILE")]
     queries: Option<PathBuf>,
     /// A query image, with --model
     #[arg(long, group = "query", value_name = "IMAGE", requires = "model")]
@@ -38,8 +38,8 @@ pub(crate) struct Args {
     /// Hits a query
     #[arg(short, default_value_t = 10)]
     k: usize,
-    /// Ids that may be found, uint64, M values [default: all]
-    #[arg(long, value_name = "NPY")]
+    /// Ids that may be found, M values: .npy (uint64) or .ivecs [default: all]
+    #[arg(long, value_name = "FILE")]
     allow: Option<PathBuf>,
     /// Names of the items, line i for id i, to print beside ids
     #[arg(long, value_name = "TXT")]
@@ -85,7 +85,7 @@ impl Args {
         let length = self.bits.map_or(Ok(index.max_length()), CodeLength::from_bits)?;
         let queries = self.queries(&index)?;
         let names = self.names.as_deref().map(read_names).transpose()?;
-        let allow = self.allow.as_deref().map(npy::read_vector::<u64>).transpose()?;
+        let allow = self.allow.as_deref().map(vectors::read_ids).transpose()?;
         let filter: Option<Filter> = allow.map(|ids| index.allow(&ids));
         let kernel = self.kernel.unwrap_or_else(Kernel::best);
         let mut options = SearchOptions::new(self.k, length).kernel(kernel);
@@ -142,7 +142,7 @@ impl Args {
         let dim = index.codebooks().dim();
         match (&self.queries, &self.image, &self.model) {
             (Some(path), ..) => {
-                let queries = npy::read_features(path)?;
+                let queries = vectors::read_features(path)?;
                 ensure!(
                     queries.columns == dim,
                     "{} has queries of {} dimensions, the index has {dim}",

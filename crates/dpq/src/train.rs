@@ -39,9 +39,9 @@ pub(crate) struct Args {
     /// A data set folder
     #[arg(long, value_name = "DIR", required_unless_present_any = ["features", "print_config"])]
     data: Option<PathBuf>,
-    /// Features of any origin in place of images, float32 [N, D]: heads and codebooks are trained on them, and what the
-    /// configuration says of a body, mirror images and augmentation is left out
-    #[arg(long, value_name = "NPY", conflicts_with = "data", requires = "labels")]
+    /// Features of any origin in place of images, [N, D], .npy (float32), .fvecs or .bvecs: heads and codebooks are trained on
+    /// them, and what the configuration says of a body, mirror images and augmentation is left out
+    #[arg(long, value_name = "FILE", conflicts_with = "data", requires = "labels")]
     features: Option<PathBuf>,
     /// Labels of the features: multi-hot, uint8 [N, C], or N class numbers, uint8 or int64
     #[arg(long, value_name = "NPY", requires = "features")]

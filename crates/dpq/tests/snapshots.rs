@@ -40,6 +40,8 @@ fn help() {
         "index build",
         "index info",
         "index verify",
+        "index import",
+        "index export",
         "search",
         "eval",
         "data",

@@ -23,7 +23,8 @@ pub(crate) enum Library {
 
 /// The script that compares, and what it needs.
 const FOLDER: &str = "crates/dpq-index/benches/faiss";
-const ENVIRONMENT: &str = "target/bench-venv";
+pub(crate) const REQUIREMENTS: &str = "crates/dpq-index/benches/faiss/requirements.txt";
+pub(crate) const ENVIRONMENT: &str = "target/bench-venv";
 const REPORT: &str = "docs/benchmarks.md";
 
 /// Runs criterion's benches, which print what they measure.
@@ -37,7 +38,7 @@ pub(crate) fn criterion(items: &[u32]) -> Result<()> {
 
 /// Compares with faiss and writes the report.
 pub(crate) fn faiss(items: &[u32], queries: u16) -> Result<()> {
-    let python = python(ENVIRONMENT, &format!("{FOLDER}/requirements.txt"))?;
+    let python = python(ENVIRONMENT, REQUIREMENTS)?;
     let peer = build_bench("dpq-index", "peer")?;
     let mut script = Command::new(python);
     script.arg(format!("{FOLDER}/compare.py")).arg(peer).arg(queries.to_string());

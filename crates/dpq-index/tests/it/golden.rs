@@ -29,6 +29,10 @@ fn check(file: &str, metric: Metric) {
     assert_eq!((index.len(), index.metric(), index.n_distinct()), (300, metric, n_distinct(&gallery)));
     assert_eq!(index.codebooks().values(), gallery.codebooks.values());
     assert_eq!(index.fingerprint(), gallery.codebooks.fingerprint());
+    let mut items: Vec<(u64, &[u8])> = gallery.ids().into_iter().zip(gallery.codes.chunks(4)).collect();
+    items.sort_unstable();
+    let (ids, codes): (Vec<u64>, Vec<&[u8]>) = items.into_iter().unzip();
+    assert_eq!(index.ids_and_codes(), (ids, codes.concat()));
     let mut random = Random(11);
     let table = gallery.table(|| random.coarse());
     for levels in 1..=4 {

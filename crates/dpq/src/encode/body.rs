@@ -161,6 +161,7 @@ impl Partial {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors::read_features;
 
     #[test]
     fn a_run_that_was_cut_off_goes_on_after_its_last_whole_row() {
@@ -182,7 +183,7 @@ mod tests {
         assert_eq!(partial.done, [7]);
         partial.push(&[4], &[8.0, 9.0]).unwrap();
         partial.finish().unwrap();
-        let features = npy::read_features(&dir.path().join("features.npy")).unwrap();
+        let features = read_features(&dir.path().join("features.npy")).unwrap();
         assert_eq!((features.rows, features.values), (2, vec![1.0, 2.0, 8.0, 9.0]));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 

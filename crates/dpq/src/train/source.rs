@@ -7,18 +7,18 @@ use dpq_data::{Augment, Dataset, Split};
 use dpq_model::config::{AugmentConfig, Body};
 use dpq_model::{BoxError, Inputs, Snapshot, TrainConfig, TrainSet};
 
-use crate::{data, embeddings, npy};
+use crate::{data, embeddings, npy, vectors};
 
 /// Where items and labels come from. Items are rows, numbered from 0.
 pub(super) enum Source {
     Images(Dataset),
-    Features { features: npy::Rows, labels: npy::Matrix<u8> },
+    Features { features: vectors::Rows, labels: npy::Matrix<u8> },
 }
 
 impl Source {
     /// Features f32 [N, D] and their labels.
     pub(super) fn features(features: &Path, labels: &Path) -> Result<Self> {
-        let (rows, matrix) = (npy::Rows::open(features)?, npy::read_labels(labels)?);
+        let (rows, matrix) = (vectors::Rows::open(features)?, npy::read_labels(labels)?);
         ensure!(
             rows.n == matrix.rows,
             "{} has {} rows, {} has labels of {}, expected as many",

@@ -1,0 +1,44 @@
+//! `dpq index import`: an index of another program becomes one of dpq.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::Info;
+use crate::{faiss, output};
+
+/// Make an index file of an index that another program wrote
+///
+/// Of faiss: IndexResidualQuantizer and IndexPQ of at most 8 bits a level, alone or in an IndexIDMap. Codes, codebooks, ids
+/// and metric are taken over, so that scores are the same; Euclidean ones are exact, whatever norms faiss kept.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  dpq index import --from faiss x.index --out gallery.dpq")]
+pub(crate) struct ImportArgs {
+    /// The index to read
+    input: PathBuf,
+    /// The program that wrote it
+    #[arg(long, value_enum, value_name = "PROGRAM")]
+    from: Program,
+    /// Where to write the index
+    #[arg(long, value_name = "DPQ")]
+    out: PathBuf,
+}
+
+/// Whose indexes can be read.
+#[derive(clap::ValueEnum, Clone, Copy)]
+enum Program {
+    Faiss,
+}
+
+impl ImportArgs {
+    pub(super) fn run(self, json: bool) -> Result<()> {
+        let start = Instant::now();
+        output::check_out(&self.out, [&self.input])?;
+        let faiss::Contents { codebooks, metric, codes, ids } = match self.from {
+            Program::Faiss => faiss::read(&self.input)?,
+        };
+        dpq_index::build(&self.out, &codebooks, metric, &codes, ids.as_deref())?;
+        Info::built(&self.out, start)?.print(json, &self.out)
+    }
+}
