@@ -35,6 +35,20 @@ fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     sync_folder(path)
 }
 
+/// Gives a file that is complete its name `to`, in the same folder; both survive a crash.
+///
+/// # Errors
+/// [`Error::Io`] if the system fails. Unless only the last step failed, the syncing of the folder, `to` is as it was.
+pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    let rename = || {
+        // Only a file that was opened for writing can be synced everywhere.
+        OpenOptions::new().write(true).open(from)?.sync_all()?;
+        fs::rename(from, to)?;
+        sync_folder(to)
+    };
+    rename().map_err(|source| Error::Io { action: "write", path: to.to_owned(), source })
+}
+
 /// The error of a path that names a folder, a device or a pipe.
 pub(crate) fn not_a_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")

@@ -26,7 +26,7 @@ mod error;
 mod header;
 mod section;
 
-pub use atomic::write_atomic;
+pub use atomic::{rename, write_atomic};
 pub use container::{Container, to_bytes, write};
 pub use error::Error;
 pub use safetensors::Dtype;

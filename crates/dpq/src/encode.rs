@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use dpq_codebook::{Codebooks, LevelUsage, usage};
 use dpq_data::{Dataset, Split};
 use dpq_model::config::Body;
-use dpq_model::{Device, Model};
+use dpq_model::{Device, Model, Output};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ use crate::{data, npy, output, vectors};
 ///
 /// With a model: a split of a data set, or a folder of images, becomes codes.npy, features.npy, ids.npy, labels.npy
 /// (where there are labels) and names.txt (for a folder). With codebooks alone: features become codes.npy. With
-/// `--feature posterior` there are no codes: fit codebooks to the features and encode them as any others. With `--body`
+/// `--posterior` there are no codes: fit codebooks to the features and encode them as any others. With `--body`
 /// images become features.npy below the heads of the network, without codes: what `dpq train --features` takes.
 #[derive(clap::Args)]
 #[command(
@@ -53,18 +53,16 @@ pub(crate) struct Args {
     /// Features, [N, D], .npy (float32), .fvecs or .bvecs: for codebooks, or for a model that was trained on such
     #[arg(long, group = "input", value_name = "FILE")]
     features: Option<PathBuf>,
-    /// The feature of an image
-    #[arg(long, value_enum, default_value_t = Feature::Head, requires = "model", value_name = "FEATURE")]
-    feature: Feature,
-    /// What logits are divided by before the softmax of `--feature posterior`
-    #[arg(long, default_value_t = 1.0, requires = "feature", value_name = "T")]
-    temperature: f32,
+    /// Take the classifier's probabilities for the feature, as weights of fixed orthogonal vectors, in place of the paper's;
+    /// they are blind within a class and to new classes. T divides the logits before the softmax, 1 unless given
+    #[arg(long, requires = "model", value_name = "T", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
+    posterior: Option<f32>,
     /// Whether features are means over an image and its mirror image [default: as the model's configuration says]
-    #[arg(long, requires = "model", value_name = "BOOL")]
+    #[arg(long, requires = "model", conflicts_with = "features", value_name = "BOOL")]
     mirror_average: Option<bool>,
     /// Write what the network makes of images below its heads, float32 [N, F], in place of features and codes; a run that was
     /// cut off goes on where it was
-    #[arg(long, requires = "model", conflicts_with_all = ["features", "feature"])]
+    #[arg(long, requires = "model", conflicts_with_all = ["features", "posterior"])]
     body: bool,
     /// Stop at the first image that cannot be read; without this, such images are named and left out
     #[arg(long, conflicts_with = "features")]
@@ -75,15 +73,6 @@ pub(crate) struct Args {
     /// Folder for the results
     #[arg(long, value_name = "DIR")]
     out_dir: PathBuf,
-}
-
-/// What stands for an image.
-#[derive(clap::ValueEnum, Clone, Copy, PartialEq)]
-enum Feature {
-    /// The paper's: what the network's head of features puts out
-    Head,
-    /// The classifier's probabilities as weights of fixed orthogonal vectors; blind within a class and to new classes
-    Posterior,
 }
 
 #[derive(Serialize)]
@@ -165,12 +154,12 @@ impl Args {
         if energy > 0.0 {
             left.iter_mut().for_each(|left| *left /= energy);
         }
-        self.finish(seconds, codebooks, left, &codes)
+        self.write_codes(seconds, codebooks, left, &codes)
     }
 
     /// Encodes features that something else made, with a model that was trained on such.
     fn encode_foreign(&self, model: &Model, path: &Path) -> Result<Encoded> {
-        let (rows, codebooks) = (vectors::Rows::open(path)?, model.codebooks());
+        let rows = vectors::Rows::open(path)?;
         let dim = rows.columns;
         ensure!(
             model.config().network.body == Body::Features && model.image_shape() == [dim, 1, 1],
@@ -178,21 +167,16 @@ impl Args {
             path.display(),
             data::model_inputs(model)
         );
-        self.prepare_out_dir(&[])?;
+        self.prepare_out_dir(&["codes.npy"])?;
         let start = Instant::now();
-        let (mut features, mut codes) = (Vec::new(), Vec::new());
+        let mut outputs = Outputs::new(model, self.posterior, rows.n);
         for first in (0..rows.n).step_by(data::BATCH) {
             let mut inputs = vec![0.0; data::BATCH.min(rows.n - first) * dim];
             rows.read(first, &mut inputs).with_context(|| format!("cannot read {}", path.display()))?;
-            let output = model
-                .forward_features(&inputs)
-                .with_context(|| format!("{}, counted from row {first}", path.display()))?;
-            codes.extend(codebooks.encode(&output.features)?);
-            features.extend(output.features);
+            let output = model.forward_features(&inputs);
+            outputs.push(output.with_context(|| format!("{}, counted from row {first}", path.display()))?)?;
         }
-        npy::write(&self.out_dir.join("features.npy"), &[rows.n, codebooks.dim()], &features)?;
-        let seconds = output::seconds(start);
-        self.finish(seconds, codebooks, codebooks.relative_distortion(&features, &codes)?, &codes)
+        self.write_outputs(start, outputs)
     }
 
     /// The images to encode.
@@ -239,24 +223,13 @@ impl Args {
 
     fn encode_images(&self, model: &Model) -> Result<Encoded> {
         let (dataset, rows) = self.images(model)?;
-        let has_codes = self.feature == Feature::Head;
         self.prepare_out_dir(&["labels.npy", "names.txt", "codes.npy"])?;
         let start = Instant::now();
         let bar = output::progress(rows.len(), "encoding");
-        let codebooks = model.codebooks();
-        let mut features = Vec::with_capacity(rows.len() * codebooks.dim());
-        let mut codes = Vec::with_capacity(rows.len() * codebooks.n_levels());
-        let mut predicted = Vec::with_capacity(rows.len());
+        let mut outputs = Outputs::new(model, self.posterior, rows.len());
         let mut kept = Vec::with_capacity(rows.len());
         data::for_each_batch(&dataset, &rows, self.strict, |batch| {
-            let output = model.forward(&batch.pixels)?;
-            if has_codes {
-                codes.extend(codebooks.encode(&output.features)?);
-                features.extend_from_slice(&output.features);
-            } else {
-                features.extend(model.posterior_features(&output.logits, self.temperature)?);
-            }
-            predicted.extend(output.logits.chunks_exact(model.n_classes()).map(argmax));
+            outputs.push(model.forward(&batch.pixels)?)?;
             kept.extend(batch.rows);
             bar.set_position(kept.len() as u64);
             Ok(())
@@ -266,21 +239,14 @@ impl Args {
         let left_out = rows.len() - kept.len();
         let rows = kept;
 
-        npy::write(&self.out_dir.join("features.npy"), &[rows.len(), codebooks.dim()], &features)?;
         self.write_ids(&dataset, &rows)?;
         // The classes of a folder of the user's are not those that the model knows.
         let accuracy = if self.data.is_some() && dataset.n_classes() == model.n_classes() {
-            accuracy(&dataset, &rows, &predicted)
+            accuracy(&dataset, &rows, &outputs.predicted)
         } else {
             None
         };
-        let encoded = if has_codes {
-            let seconds = output::seconds(start);
-            self.finish(seconds, codebooks, codebooks.relative_distortion(&features, &codes)?, &codes)?
-        } else {
-            Encoded::without_codes(output::seconds(start), rows.len(), codebooks.dim())
-        };
-        Ok(Encoded { left_out, accuracy, ..encoded })
+        Ok(Encoded { left_out, accuracy, ..self.write_outputs(start, outputs)? })
     }
 
     /// Makes the folder. Where an earlier encoding is there, its origin goes first, so that codes never meet the fingerprint
@@ -298,7 +264,20 @@ impl Args {
         Ok(())
     }
 
-    fn finish(
+    /// Writes features, and codes where there are such.
+    fn write_outputs(&self, start: Instant, outputs: Outputs) -> Result<Encoded> {
+        let Outputs { model, features, codes, .. } = outputs;
+        let codebooks = model.codebooks();
+        let items = features.len() / codebooks.dim();
+        npy::write(&self.out_dir.join("features.npy"), &[items, codebooks.dim()], &features)?;
+        let seconds = output::seconds(start);
+        if self.posterior.is_some() {
+            return Ok(Encoded::without_codes(seconds, items, codebooks.dim()));
+        }
+        self.write_codes(seconds, codebooks, codebooks.relative_distortion(&features, &codes)?, &codes)
+    }
+
+    fn write_codes(
         &self,
         seconds: f64,
         codebooks: &Codebooks,
@@ -306,15 +285,52 @@ impl Args {
         codes: &[u8],
     ) -> Result<Encoded> {
         let n_levels = codebooks.n_levels();
-        let items = codes.len() / n_levels;
         write_codes(&self.out_dir, codebooks, codes)?;
         Ok(Encoded {
             levels: n_levels,
             relative_distortion,
             usage: usage(codes, n_levels, codebooks.n_codewords())?.into_iter().map(Usage::from).collect(),
             fingerprint: Some(codebooks.fingerprint()),
-            ..Encoded::without_codes(seconds, items, codebooks.dim())
+            ..Encoded::without_codes(seconds, codes.len() / n_levels, codebooks.dim())
         })
+    }
+}
+
+/// What a model makes of its inputs, batch by batch.
+struct Outputs<'a> {
+    model: &'a Model,
+    /// The temperature of the posterior where that is the feature.
+    posterior: Option<f32>,
+    features: Vec<f32>,
+    /// Empty where the posterior is the feature: the codebooks are of the other one.
+    codes: Vec<u8>,
+    predicted: Vec<u32>,
+}
+
+impl<'a> Outputs<'a> {
+    fn new(model: &'a Model, posterior: Option<f32>, n_items: usize) -> Self {
+        let codebooks = model.codebooks();
+        Self {
+            model,
+            posterior,
+            features: Vec::with_capacity(n_items * codebooks.dim()),
+            codes: Vec::with_capacity(n_items * codebooks.n_levels()),
+            predicted: Vec::with_capacity(n_items),
+        }
+    }
+
+    fn push(&mut self, output: Output) -> Result<()> {
+        self.predicted.extend(output.logits.chunks_exact(self.model.n_classes()).map(argmax));
+        match self.posterior {
+            None => {
+                self.codes.extend(self.model.codebooks().encode(&output.features)?);
+                self.features.extend(output.features);
+            }
+            Some(temperature) => {
+                self.features.extend(self.model.posterior_features(&output.logits, temperature)?);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -141,7 +141,7 @@ fn a_network_is_trained_and_finds_an_image_by_its_file() {
 
     // The posterior is a feature as any other, of a split as of one file.
     let posterior = |input: &str, out: &str| {
-        json(dir, &format!("encode {model} {input} --feature posterior --temperature 0.5 --out-dir {out}"))
+        json(dir, &format!("encode {model} {input} --posterior=0.5 --out-dir {out}"))
     };
     let gallery = posterior("--data set --split gallery", "posterior");
     assert_eq!((&gallery["accuracy"], &gallery["fingerprint"]), (&1.0.into(), &Value::Null));
@@ -237,6 +237,11 @@ fn heads_are_trained_on_features_of_any_origin() {
          gallery/labels.npy --gallery-ids gallery/ids.npy --bits 8,32",
     );
     assert!(report["by_bits"]["32"]["map"].as_f64() > Some(0.95), "{report}");
+
+    let posterior = format!("encode {model} --features gallery/features.npy --posterior=0.5 --out-dir g");
+    let encoded = json(dir, &posterior);
+    assert_eq!((&encoded["items"], &encoded["fingerprint"]), (&30.into(), &Value::Null));
+    assert!(!dir.join("g/codes.npy").exists(), "codes of other features");
 
     let says = |command: &str, text: &str| {
         let error = error(dir, command, 1);

@@ -56,7 +56,7 @@ const FEATURES: [Variant; 2] = [
         slug: "no-mirror-average",
         change: Encode("--mirror-average false"),
     },
-    Variant { name: POSTERIOR, slug: "posterior", change: Encode("--feature posterior") },
+    Variant { name: POSTERIOR, slug: "posterior", change: Encode("--posterior") },
 ];
 
 /// The row that needs a caveat.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use dpq_file::{Container, Dtype, Error, Section, write, write_atomic};
+use dpq_file::{Container, Dtype, Error, Section, rename, write, write_atomic};
 use tempfile::TempDir;
 
 fn sample(dir: &TempDir) -> PathBuf {
@@ -176,6 +176,19 @@ fn a_write_that_fails_leaves_nothing_behind() {
     let half_a_byte = [("a", Section { dtype: Dtype::F4, shape: &[3], bytes: &[0] })];
     assert!(matches!(write(&path, &BTreeMap::new(), &half_a_byte), Err(Error::Shape { .. })));
     assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_finished_file_takes_the_place_of_an_old_one() {
+    let dir = TempDir::new().unwrap();
+    let [part, path] = ["part", "whole"].map(|name| dir.path().join(name));
+    fs::write(&part, b"new").unwrap();
+    fs::write(&path, b"old").unwrap();
+    rename(&part, &path).unwrap();
+    assert_eq!((fs::read(&path).unwrap(), part.exists()), (b"new".to_vec(), false));
+    let error = rename(&part, &path).unwrap_err().to_string();
+    assert!(error.contains("whole"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"new");
 }
 
 #[test]

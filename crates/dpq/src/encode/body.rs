@@ -105,7 +105,8 @@ impl Partial {
     /// Takes up what an earlier run of the same `key` left in `dir`, or begins anew.
     fn open(dir: &Path, key: &str, dim: usize) -> Result<Self> {
         let open = || -> io::Result<Self> {
-            if !fs::read_to_string(dir.join(KEY)).is_ok_and(|found| found == key) {
+            let is_same = fs::read_to_string(dir.join(KEY)).is_ok_and(|found| found == key);
+            if !(is_same && dir.join(FEATURES).exists()) {
                 fs::write(dir.join(FEATURES), npy::header_bytes::<f32>(&[0, dim])?)?;
                 fs::write(dir.join(ROWS), [])?;
                 fs::write(dir.join(KEY), key)?;
@@ -146,15 +147,17 @@ impl Partial {
         ensure!(!self.done.is_empty(), "none of the images can be read");
         let Self { dir, dim, done, features, rows } = self;
         drop((features, rows));
-        let finish = || -> io::Result<()> {
+        let write_header = || -> io::Result<()> {
             let mut features = OpenOptions::new().write(true).open(dir.join(FEATURES))?;
-            features.write_all(&npy::header_bytes::<f32>(&[done.len(), dim])?)?;
-            features.sync_all()?;
-            fs::rename(dir.join(FEATURES), dir.join("features.npy"))?;
+            features.write_all(&npy::header_bytes::<f32>(&[done.len(), dim])?)
+        };
+        write_header().with_context(|| format!("cannot write into {}", dir.display()))?;
+        dpq_file::rename(&dir.join(FEATURES), &dir.join("features.npy"))?;
+        let clean = || -> io::Result<()> {
             fs::remove_file(dir.join(KEY))?;
             fs::remove_file(dir.join(ROWS))
         };
-        finish().with_context(|| format!("cannot write into {}", dir.display()))
+        clean().with_context(|| format!("cannot clean up {}", dir.display()))
     }
 }
 
