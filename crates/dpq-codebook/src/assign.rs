@@ -5,13 +5,15 @@
 //! whatever its matrix product rounds, at the price of a few more inner products where it was close.
 
 use crate::Assignment;
-use crate::product::{product, squared_norm};
+use crate::product::{Columns, squared_norm};
+use crate::vectorize::vectorize;
 
 /// The codewords of one level, ready to be compared with residuals.
 pub(crate) struct Level<'a> {
     assignment: Assignment,
     /// f32 [K, D].
     codewords: &'a [f32],
+    columns: Columns,
     dim: usize,
     /// By codeword [K]: half the squared norm (Euclidean) or the inverse of the norm (cosine).
     norms: Vec<f32>,
@@ -35,6 +37,7 @@ impl<'a> Level<'a> {
         Self {
             assignment,
             codewords,
+            columns: Columns::new(codewords, dim),
             dim,
             norms: squares.iter().map(norm).collect(),
             longest: squares.iter().copied().fold(0.0, f64::max).sqrt(),
@@ -44,16 +47,15 @@ impl<'a> Level<'a> {
 
     /// The codeword that fits best for each of `residuals` [n, D], the least of equals; `products` is reused memory.
     pub(crate) fn assign(&self, residuals: &[f32], products: &mut Vec<f32>) -> impl Iterator<Item = usize> {
-        let n_codewords = self.norms.len();
-        products.resize(residuals.len() / self.dim * n_codewords, 0.0);
-        product(residuals, self.codewords, self.dim, products);
-        let fits = products.chunks_exact_mut(n_codewords);
-        residuals.chunks_exact(self.dim).zip(fits).map(|(residual, fits)| self.best(residual, fits))
+        self.columns.products(residuals, products);
+        let fits = products.chunks_exact_mut(self.columns.width()).map(|fits| &mut fits[..self.norms.len()]);
+        residuals.chunks_exact(self.dim).zip(fits).map(|(residual, fits)| best(self, residual, fits))
     }
 
     /// `fits` holds the inner products of the residual and all codewords.
+    #[inline(always)]
     fn best(&self, residual: &[f32], fits: &mut [f32]) -> usize {
-        let norm = squared_norm(residual).sqrt();
+        let norm = f64::from(lanes(residual, 0.0, |sum, x| sum + x * x).iter().sum::<f32>()).sqrt();
         if !self.ordinary || !(norm == 0.0 || ORDINARY.contains(&norm)) {
             return self.decide(residual, 0..self.norms.len());
         }
@@ -62,19 +64,27 @@ impl<'a> Level<'a> {
             Assignment::Euclidean => fits_and_norms.for_each(|(fit, norm)| *fit -= norm),
             Assignment::Cosine => fits_and_norms.for_each(|(fit, norm)| *fit *= norm),
         }
-        // Each loop is one that the compiler turns into vector instructions.
-        let max = fits.iter().fold(f32::NEG_INFINITY, |max, &fit| if fit > max { fit } else { max });
-        let close = max - self.tolerance(norm);
-        let n_close: u32 = fits.iter().map(|&fit| u32::from(fit >= close)).sum();
-        let mut close =
-            fits.iter().enumerate().filter(|&(_, &fit)| fit >= close).map(|(codeword, _)| codeword);
-        if n_close == 1 { close.next().expect("counted") } else { self.decide(residual, close) }
+        let maxima = lanes(fits, f32::NEG_INFINITY, |max, fit| if fit > max { fit } else { max });
+        let close = maxima.into_iter().fold(f32::NEG_INFINITY, f32::max) - self.tolerance(norm);
+        // All bits of a position that is close, none of another: a loop that becomes vector instructions.
+        let (mut n_close, mut position) = (0, 0);
+        for (i, &fit) in (0u32..).zip(&*fits) {
+            let is_close = u32::from(fit >= close);
+            n_close += is_close;
+            position |= is_close.wrapping_neg() & i;
+        }
+        if n_close == 1 {
+            return position as usize;
+        }
+        let close = fits.iter().enumerate().filter(|&(_, &fit)| fit >= close);
+        self.decide(residual, close.map(|(codeword, _)| codeword))
     }
 
     /// More than the difference of two fits can be wrong by, for a residual of this norm.
     ///
     /// A sum of D products, in any order, is wrong by at most D·u·‖r‖·‖c‖ to first order, u = 2⁻²⁴; the sixteen stand for
-    /// the roundings of norms and differences, one tenth for higher orders.
+    /// the roundings of norms and differences, one tenth for higher orders and for the
+    /// norm, which is a sum of f32 itself.
     fn tolerance(&self, norm: f64) -> f32 {
         let scale = match self.assignment {
             Assignment::Euclidean => self.longest * (norm + self.longest),
@@ -84,6 +94,7 @@ impl<'a> Level<'a> {
     }
 
     /// The best of `codewords`, in f64; the first of equals.
+    #[inline(never)]
     fn decide(&self, residual: &[f32], codewords: impl Iterator<Item = usize>) -> usize {
         let fit = |codeword: usize| {
             let c = &self.codewords[codeword * self.dim..][..self.dim];
@@ -101,6 +112,20 @@ impl<'a> Level<'a> {
             .expect("a level has codewords")
             .0
     }
+}
+
+vectorize!(fn best(level: &Level<'_>, residual: &[f32], fits: &mut [f32]) -> usize = Level::best, Level::best);
+
+/// Sixteen partial results of folding `values`, so that the loop becomes vector instructions.
+#[inline(always)]
+fn lanes(values: &[f32], init: f32, fold: impl Fn(f32, f32) -> f32) -> [f32; 16] {
+    let mut lanes = [init; 16];
+    let (blocks, tail) = values.as_chunks::<16>();
+    for block in blocks {
+        lanes.iter_mut().zip(block).for_each(|(lane, &value)| *lane = fold(*lane, value));
+    }
+    lanes.iter_mut().zip(tail).for_each(|(lane, &value)| *lane = fold(*lane, value));
+    lanes
 }
 
 /// The sum of `term` over both slices, in one order: eight partial sums, so that the loop becomes vector instructions.

@@ -4,6 +4,8 @@
 //! multiply-add; the sixteen partial sums are then added as a tree: i and i + 8, i and i + 4, i and i + 2, i and i + 1.
 //! A sum of zero is +0.
 
+use crate::vectorize::vectorize;
+
 /// Partial sums.
 const LANES: usize = 16;
 
@@ -13,21 +15,10 @@ const ROWS: usize = 4;
 /// The inner products of `x` [dim] and each row of `rows` [n, dim]: out [n]. All numbers are finite.
 pub(crate) fn dots(x: &[f32], rows: &[f32], out: &mut [f32]) {
     assert_eq!(rows.len(), out.len() * x.len(), "whole rows");
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        #[expect(unsafe_code, reason = "the call is safe only where the CPU has the instructions")]
-        // SAFETY: the line above found AVX2 and FMA.
-        return unsafe { dots_avx2(x, rows, out) };
-    }
-    dots_any(x, rows, out);
+    vectorized(x, rows, out);
 }
 
-/// The same loops, compiled for CPUs with vector registers and fused multiply-add.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn dots_avx2(x: &[f32], rows: &[f32], out: &mut [f32]) {
-    dots_any(x, rows, out);
-}
+vectorize!(fn vectorized(x: &[f32], rows: &[f32], out: &mut [f32]) = dots_any, dots_any);
 
 #[inline(always)]
 fn dots_any(x: &[f32], rows: &[f32], out: &mut [f32]) {

@@ -6,7 +6,7 @@ use crate::assign::Level;
 use crate::{CodeLength, Codebooks, Error};
 
 /// Features encoded at a time by one thread.
-const CHUNK: usize = 256;
+const CHUNK: usize = 240;
 
 impl Codebooks {
     /// Encodes features greedily: each level takes the codeword that fits its residual best, the least of equals.

@@ -29,7 +29,7 @@ pub struct ResidualKMeans {
 }
 
 /// Features worked on at a time by one thread.
-const CHUNK: usize = 256;
+const CHUNK: usize = 240;
 
 /// The stream of random numbers that k-means uses (docs/architecture.md).
 const STREAM: u64 = 3;

@@ -32,6 +32,7 @@ mod kmeans;
 mod length;
 mod product;
 mod table;
+mod vectorize;
 
 pub use codebooks::{Assignment, Codebooks};
 pub use distortion::{LevelUsage, usage};
