@@ -3,7 +3,9 @@
 //! - `features PATH DIM`: reads features, raw f32 [N, D]
 //! - `codebooks PATH L K`: reads codebooks, raw f32 [L, K, D]
 //! - `train L K ITERATIONS PATH`: residual k-means of the features; writes and keeps the codebooks
+//! - `refine WIDTH ROUNDS PATH WEIGHT...`: refines the codebooks for codes of a beam; writes and keeps them
 //! - `encode PATH`: writes the codes of the features, raw u8 [N, L]
+//! - `beam WIDTH PATH WEIGHT...`: the same by beam search
 //!
 //! The answer is the time of the work itself in nanoseconds of this thread, which does all of it: files are read and
 //! written outside of it, and other programs on the machine do not count.
@@ -12,7 +14,7 @@ use std::error::Error;
 use std::str::FromStr;
 use std::{fs, io};
 
-use dpq_codebook::{Assignment, Codebooks, ResidualKMeans};
+use dpq_codebook::{Assignment, Beam, Codebooks, ResidualKMeans};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -55,15 +57,29 @@ impl State {
                     n_iterations: parse(n_iterations)?,
                     seed: 1,
                 };
-                let (codebooks, ns) = timed(|| config.train(&self.features, self.dim, &mut |_, _| {}))?;
-                let bytes: Vec<u8> = codebooks.values().iter().flat_map(|x| x.to_le_bytes()).collect();
-                fs::write(path, bytes)?;
-                self.codebooks = Some(codebooks);
+                let (codebooks, ns) =
+                    timed(|| Ok(config.train(&self.features, self.dim, &mut |_, _| {})?))?;
+                self.keep(codebooks, path)?;
+                Ok(ns)
+            }
+            ["refine", width, n_rounds, path, ref weights @ ..] => {
+                let (weights, n_rounds) = (parse_all(weights)?, parse(n_rounds)?);
+                let beam = Beam { width: parse(width)?, weights: &weights };
+                let (codebooks, ns) = timed(|| {
+                    Ok(self.codebooks()?.refine(&self.features, beam, n_rounds, &mut |_, _| {})?)
+                })?;
+                self.keep(codebooks, path)?;
+                Ok(ns)
+            }
+            ["beam", width, path, ref weights @ ..] => {
+                let weights = parse_all(weights)?;
+                let beam = Beam { width: parse(width)?, weights: &weights };
+                let (codes, ns) = timed(|| Ok(self.codebooks()?.encode_beam(&self.features, beam)?))?;
+                fs::write(path, codes)?;
                 Ok(ns)
             }
             ["encode", path] => {
-                let codebooks = self.codebooks.as_ref().ok_or("there are no codebooks")?;
-                let (codes, ns) = timed(|| codebooks.encode(&self.features))?;
+                let (codes, ns) = timed(|| Ok(self.codebooks()?.encode(&self.features)?))?;
                 fs::write(path, codes)?;
                 Ok(ns)
             }
@@ -72,7 +88,19 @@ impl State {
     }
 }
 
-fn timed<T>(work: impl FnOnce() -> std::result::Result<T, dpq_codebook::Error>) -> Result<(T, u64)> {
+impl State {
+    fn codebooks(&self) -> Result<&Codebooks> {
+        Ok(self.codebooks.as_ref().ok_or("there are no codebooks")?)
+    }
+
+    fn keep(&mut self, codebooks: Codebooks, path: &str) -> Result<()> {
+        let bytes: Vec<u8> = codebooks.values().iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.codebooks = Some(codebooks);
+        Ok(fs::write(path, bytes)?)
+    }
+}
+
+fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
     let start = cpu_ns()?;
     let made = work()?;
     Ok((made, cpu_ns()? - start))
@@ -87,6 +115,10 @@ fn cpu_ns() -> Result<u64> {
 fn numbers(path: &str) -> Result<Vec<f32>> {
     let bytes = fs::read(path)?;
     Ok(bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+}
+
+fn parse_all(words: &[&str]) -> Result<Vec<f32>> {
+    words.iter().map(|word| parse(word)).collect()
 }
 
 fn parse<T: FromStr<Err: ToString>>(word: &str) -> Result<T> {

@@ -83,8 +83,8 @@ impl<'a> Level<'a> {
     /// More than the difference of two fits can be wrong by, for a residual of this norm.
     ///
     /// A sum of D products, in any order, is wrong by at most D·u·‖r‖·‖c‖ to first order, u = 2⁻²⁴; the sixteen stand for
-    /// the roundings of norms and differences, one tenth for higher orders and for the
-    /// norm, which is a sum of f32 itself.
+    /// the roundings of norms and differences, one tenth for higher orders and for
+    /// the norm, itself a sum in f32.
     fn tolerance(&self, norm: f64) -> f32 {
         let scale = match self.assignment {
             Assignment::Euclidean => self.longest * (norm + self.longest),

@@ -47,6 +47,19 @@ pub enum Error {
         /// Where it is.
         position: usize,
     },
+    /// A weight is negative.
+    #[error("weights has the value {value} at position {position}, expected 0 or more")]
+    Negative {
+        /// The value.
+        value: f32,
+        /// Where it is.
+        position: usize,
+    },
+    /// Beam search and refinement are for the nearest codeword.
+    #[error(
+        "the codebooks assign by cosine, expected euclidean: a beam has no meaning for them, encode with a width of 1"
+    )]
+    Cosine,
     /// There are fewer features than codewords.
     #[error(
         "{n_features} features cannot fit {n_codewords} codewords, give more features or ask for fewer codewords"

@@ -123,7 +123,7 @@ fn assign(points: &[f32], dim: usize, codewords: &[f32]) -> Vec<usize> {
 }
 
 /// The points of each codeword, in ascending order.
-fn members(assigned: &[usize], n_codewords: usize) -> Vec<Vec<usize>> {
+pub(crate) fn members(assigned: &[usize], n_codewords: usize) -> Vec<Vec<usize>> {
     let mut members = vec![Vec::new(); n_codewords];
     assigned.iter().enumerate().for_each(|(point, &codeword)| members[codeword].push(point));
     members

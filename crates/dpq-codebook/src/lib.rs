@@ -23,6 +23,7 @@
 //! ```
 
 mod assign;
+mod beam;
 mod codebooks;
 mod distortion;
 mod dot;
@@ -31,9 +32,11 @@ mod error;
 mod kmeans;
 mod length;
 mod product;
+mod refine;
 mod table;
 mod vectorize;
 
+pub use beam::Beam;
 pub use codebooks::{Assignment, Codebooks};
 pub use distortion::{LevelUsage, usage};
 pub use error::Error;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Subcommand;
-use dpq_codebook::ResidualKMeans;
+use dpq_codebook::{Beam, ResidualKMeans};
 use serde::Serialize;
 
 use crate::{output, vectors};
@@ -19,9 +19,13 @@ pub(crate) enum Command {
 
 /// Fit codebooks to features by residual k-means
 ///
-/// Level 0 is k-means on the features, every further level k-means on what the levels before it leave over.
+/// Level 0 is k-means on the features, every further level k-means on what the levels before it leave over. `--refine` then
+/// fits all levels together, to codes of a beam search that counts the error of every length alike.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  dpq codebook train --features x.npy --levels 4 --out cb.safetensors")]
+#[command(
+    after_help = "Examples:\n  dpq codebook train --features x.npy --levels 4 --out cb.safetensors\n  dpq codebook train \
+        --features x.npy --refine 10 --beam 5 --out cb.safetensors"
+)]
 pub(crate) struct TrainArgs {
     /// Features to fit, [N, D]: .npy (float32), .fvecs or .bvecs
     #[arg(long, value_name = "FILE")]
@@ -38,6 +42,12 @@ pub(crate) struct TrainArgs {
     /// Rounds of Lloyd's algorithm a level
     #[arg(long, default_value_t = 25, value_name = "N")]
     iterations: usize,
+    /// Rounds of refinement, at most; it ends when nothing is gained
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    refine: usize,
+    /// Codes that refinement keeps from level to level; encode with the same
+    #[arg(long, default_value_t = 1, requires = "refine", value_name = "B")]
+    beam: usize,
     /// Decides the start; the same seed gives the same bytes
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -73,7 +83,7 @@ impl TrainArgs {
             None => vectors::read_features(&self.features)?,
         };
         let start = Instant::now();
-        let bar = output::progress(self.levels, "levels");
+        let bar = output::progress(self.levels + self.refine, "levels and rounds");
         let config = ResidualKMeans {
             n_levels: self.levels,
             n_codewords: self.codewords,
@@ -85,6 +95,15 @@ impl TrainArgs {
             relative_distortion.push(distortion);
             bar.inc(1);
         })?;
+        let codebooks = if self.refine == 0 {
+            codebooks
+        } else {
+            let beam = Beam { width: self.beam, weights: &vec![1.0; self.levels] };
+            let refined = codebooks.refine(&features.values, beam, self.refine, &mut |_, _| bar.inc(1))?;
+            let codes = refined.encode_beam(&features.values, beam)?;
+            relative_distortion = refined.relative_distortion(&features.values, &codes)?;
+            refined
+        };
         bar.finish_and_clear();
         codebooks.save(&self.out)?;
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use dpq_codebook::{Codebooks, LevelUsage, usage};
+use dpq_codebook::{Beam, Codebooks, LevelUsage, usage};
 use dpq_data::{Dataset, Split};
 use dpq_model::config::Body;
 use dpq_model::{Device, Model, Output};
@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Codebooks (or a model file) to encode features with
     #[arg(long, group = "encoder", value_name = "SAFETENSORS", requires = "features")]
     codebook: Option<PathBuf>,
+    /// Codes kept from level to level; more than 1 looks for the code of least error, every length counted alike
+    #[arg(long, default_value_t = 1, requires = "codebook", value_name = "B")]
+    beam: usize,
     /// A data set folder
     #[arg(long, group = "input", value_name = "DIR", requires = "split")]
     data: Option<PathBuf>,
@@ -132,6 +135,7 @@ impl Args {
             codebooks.dim()
         );
         self.prepare_out_dir(&[])?;
+        let beam = Beam { width: self.beam, weights: &vec![1.0; codebooks.n_levels()] };
         let bar = output::progress(rows.n, "encoding");
         let mut seconds = 0.0;
         let mut codes = Vec::with_capacity(rows.n * codebooks.n_levels());
@@ -141,7 +145,7 @@ impl Args {
             let mut features = vec![0.0; n * rows.columns];
             rows.read_finite(first, &mut features)?;
             let start = Instant::now();
-            let chunk = codebooks.encode(&features)?;
+            let chunk = codebooks.encode_beam(&features, beam)?;
             seconds += output::seconds(start);
             let chunk_energy: f64 = features.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
             let distortion = codebooks.relative_distortion(&features, &chunk)?;

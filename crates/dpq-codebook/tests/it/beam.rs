@@ -1,0 +1,163 @@
+//! Beam search and refinement.
+
+use dpq_codebook::{Assignment, Beam, Codebooks, Error, ResidualKMeans};
+use proptest::prelude::*;
+
+use crate::{codebooks, numbers, threads};
+
+const CONFIG: ResidualKMeans = ResidualKMeans { n_levels: 3, n_codewords: 16, n_iterations: 10, seed: 1 };
+
+/// The weighted errors of all lengths, summed over features, from the definition.
+fn cost(codebooks: &Codebooks, features: &[f32], codes: &[u8], weights: &[f32]) -> f64 {
+    let rows = features.chunks_exact(codebooks.dim()).zip(codes.chunks_exact(codebooks.n_levels()));
+    rows.map(|(x, code)| {
+        let mut residual: Vec<f64> = x.iter().map(|&x| x.into()).collect();
+        let mut cost = 0.0;
+        for (level, &byte) in code.iter().enumerate() {
+            let codeword = codebooks.codeword(level, byte.into());
+            residual.iter_mut().zip(codeword).for_each(|(r, &c)| *r -= f64::from(c));
+            cost += f64::from(weights[level]) * residual.iter().map(|r| r * r).sum::<f64>();
+        }
+        cost
+    })
+    .sum()
+}
+
+/// All codes there are.
+fn every_code(n_codewords: usize, n_levels: usize) -> Vec<Vec<u8>> {
+    (0..n_levels).fold(vec![Vec::new()], |codes, _| {
+        let longer = |code: &Vec<u8>| {
+            let code = code.clone();
+            (0..n_codewords as u8).map(move |byte| [&code[..], &[byte]].concat())
+        };
+        codes.iter().flat_map(longer).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn a_beam_that_keeps_everything_finds_the_best_code(
+        dim in 1usize..40, n_levels in 1usize..4, seed in 0u64..1000, weights in prop::array::uniform3(0.0f32..1.0),
+    ) {
+        let codebooks = codebooks(n_levels, 5, dim, Assignment::Euclidean);
+        let features = numbers(40 * dim, seed);
+        let weights = &weights[..n_levels];
+        let codes = codebooks.encode_beam(&features, Beam { width: 125, weights }).unwrap();
+        for (x, code) in features.chunks_exact(dim).zip(codes.chunks_exact(n_levels)) {
+            let best = every_code(5, n_levels)
+                .iter()
+                .map(|code| cost(&codebooks, x, code, weights))
+                .fold(f64::INFINITY, f64::min);
+            let scale = cost(&codebooks, x, &vec![0; n_levels], weights) + 1.0;
+            prop_assert!(cost(&codebooks, x, code, weights) - best <= 1e-4 * scale);
+        }
+    }
+
+    #[test]
+    fn a_beam_of_one_is_greedy_and_a_feature_alone_gives_what_a_batch_gives(
+        dim in 1usize..40, seed in 0u64..1000, assignment in prop_oneof![Just(Assignment::Euclidean), Just(Assignment::Cosine)],
+    ) {
+        let codebooks = codebooks(4, 33, dim, assignment);
+        let features = numbers(150 * dim, seed);
+        let beam = |width| Beam { width, weights: &[1.0; 4] };
+        prop_assert_eq!(codebooks.encode_beam(&features, beam(1)).unwrap(), codebooks.encode(&features).unwrap());
+        if assignment == Assignment::Euclidean {
+            let codes = codebooks.encode_beam(&features, beam(7)).unwrap();
+            for (x, code) in features.chunks_exact(dim).zip(codes.chunks_exact(4)).step_by(17) {
+                prop_assert_eq!(&codebooks.encode_beam(x, beam(7)).unwrap(), code);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wider_beam_costs_less_and_what_it_costs_is_what_the_weights_count() {
+    let features = numbers(2000 * 12, 1);
+    let codebooks = CONFIG.train(&features, 12, &mut |_, _| {}).unwrap();
+    let last = [0.0, 0.0, 1.0];
+    let all = [1.0; 3];
+    let encode = |width, weights: &[f32]| codebooks.encode_beam(&features, Beam { width, weights }).unwrap();
+    for weights in [&last, &all] {
+        let costs: Vec<f64> = [1, 2, 8, 64]
+            .iter()
+            .map(|&width| cost(&codebooks, &features, &encode(width, weights), weights))
+            .collect();
+        assert!(costs.is_sorted_by(|a, b| a >= b) && costs[0] > costs[1], "{costs:?}");
+    }
+    // Each is the better one at what it was made for.
+    let (for_last, for_all) = (encode(16, &last), encode(16, &all));
+    let costs = |codes: &[u8]| [&last, &all].map(|weights| cost(&codebooks, &features, codes, weights));
+    let ([last_by_last, all_by_last], [last_by_all, all_by_all]) = (costs(&for_last), costs(&for_all));
+    assert!(last_by_last < last_by_all && all_by_all < all_by_last);
+}
+
+#[test]
+fn refinement_lowers_the_weighted_error_and_reports_it() {
+    let features = numbers(2000 * 12, 1);
+    let codebooks = CONFIG.train(&features, 12, &mut |_, _| {}).unwrap();
+    for (width, weights) in [(1, [1.0; 3]), (5, [1.0; 3]), (5, [0.0, 0.0, 1.0]), (5, [0.0, 1.0, 0.0])] {
+        let beam = Beam { width, weights: &weights };
+        let mut reported = Vec::new();
+        let refined = codebooks.refine(&features, beam, 5, &mut |_, error| reported.push(error)).unwrap();
+        let error = |codebooks: &Codebooks| {
+            let codes = codebooks.encode_beam(&features, beam).unwrap();
+            cost(codebooks, &features, &codes, &weights)
+                / features.iter().map(|x| f64::from(x * x)).sum::<f64>()
+        };
+        let (before, after) = (error(&codebooks), error(&refined));
+        assert!(after < before, "{width} {weights:?}: {before} {after}");
+        assert!((reported[0] - before).abs() < 1e-5 * before);
+        let least = reported.iter().copied().fold(f64::INFINITY, f64::min);
+        assert!((least - after).abs() < 1e-5 * after, "{reported:?} {after}");
+        // A level that no length of any weight has is left alone.
+        assert_eq!(refined.level(2) == codebooks.level(2), weights[2] == 0.0);
+    }
+}
+
+#[test]
+fn features_that_codes_can_meet_are_met() {
+    // Sums of one codeword of each level, each level moved a little: refinement moves it back.
+    let made = codebooks(2, 4, 6, Assignment::Euclidean);
+    let features: Vec<f32> =
+        every_code(4, 2).iter().flat_map(|code| made.decode(code, made.max_length()).unwrap()).collect();
+    let moved: Vec<f32> = made.values().iter().zip(numbers(48, 9)).map(|(c, x)| c + 0.03 * x).collect();
+    let moved = Codebooks::new(moved, 2, 4, 6, Assignment::Euclidean).unwrap();
+    let beam = Beam { width: 4, weights: &[0.0, 1.0] };
+    let mut errors = Vec::new();
+    moved.refine(&features, beam, 30, &mut |_, error| errors.push(error)).unwrap();
+    assert!(errors.last().unwrap() < &(1e-9 * errors[0]), "{errors:?}");
+}
+
+#[test]
+fn threads_change_nothing() {
+    let features = numbers(3000 * 20, 4);
+    let codebooks = CONFIG.train(&features, 20, &mut |_, _| {}).unwrap();
+    let beam = Beam { width: 5, weights: &[1.0; 3] };
+    let work = || {
+        let refined = codebooks.refine(&features, beam, 3, &mut |_, _| {}).unwrap();
+        let codes = refined.encode_beam(&features, beam).unwrap();
+        (refined, codes)
+    };
+    assert_eq!(threads(1, work), threads(2, work));
+}
+
+#[test]
+fn beams_that_do_not_fit_are_refused() {
+    let euclidean = codebooks(2, 4, 3, Assignment::Euclidean);
+    let error = |codebooks: &Codebooks, width, weights: &[f32]| {
+        codebooks.encode_beam(&[0.0; 6], Beam { width, weights }).unwrap_err().to_string()
+    };
+    assert_eq!(error(&euclidean, 0, &[1.0; 2]), "beam width is 0, expected at least 1");
+    assert_eq!(error(&euclidean, 5, &[1.0]), "weights has 1 values, expected 2, one a length");
+    assert_eq!(
+        error(&euclidean, 5, &[1.0, -1.0]),
+        "weights has the value -1 at position 1, expected 0 or more"
+    );
+    assert!(error(&euclidean, 5, &[1.0, f32::NAN]).contains("expected finite numbers"));
+    let cosine = codebooks(2, 4, 3, Assignment::Cosine);
+    assert!(error(&cosine, 5, &[1.0; 2]).contains("assign by cosine, expected euclidean"));
+    let beam = Beam { width: 1, weights: &[1.0; 2] };
+    assert!(matches!(cosine.refine(&[0.0; 6], beam, 1, &mut |_, _| {}), Err(Error::Cosine)));
+}
