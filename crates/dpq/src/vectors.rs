@@ -60,7 +60,7 @@ const PREFIX: usize = 4;
 /// The most values of a row: more are another kind of file.
 const COLUMNS: i32 = 1 << 24;
 /// Values read at a time when all are read.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 1 << 22;
 
 impl Rows {
     pub(crate) fn open(path: &Path) -> Result<Self> {
