@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cifar;
 use crate::collage::Collages;
+use crate::image_file::resize_planes;
 use crate::labels::Labels;
 use crate::manifest::{DataFile, IdxPart, Images, Manifest};
 use crate::split::Splits;
@@ -14,6 +15,8 @@ use crate::{Error, ImageShape, Protocol, Split, parse_cifar, parse_idx, read_ima
 pub struct Dataset {
     name: String,
     shape: ImageShape,
+    /// The shape of pixels in memory.
+    stored: ImageShape,
     class_names: Vec<String>,
     pixels: Pixels,
     labels: Labels,
@@ -214,7 +217,31 @@ impl Dataset {
         pixels: Pixels,
         labels: Labels,
     ) -> Self {
-        Self { name: path.display().to_string(), shape, class_names, pixels, labels, splits: None }
+        Self {
+            name: path.display().to_string(),
+            shape,
+            stored: shape,
+            class_names,
+            pixels,
+            labels,
+            splits: None,
+        }
+    }
+
+    /// The same images in another shape: files are read in it, others resized by a Catmull-Rom filter, gray ones as
+    /// three equal channels.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a shape that no image has, or gray in place of colours in memory.
+    pub fn resized(mut self, shape: ImageShape) -> Result<Self, Error> {
+        let name = Path::new(&self.name);
+        let grays = !matches!(self.pixels, Pixels::Files(_)) && shape.channels < self.stored.channels;
+        if grays {
+            let reason = format!("images of {}, they cannot become {shape}", self.stored);
+            return Err(Error::file(name, reason));
+        }
+        self.shape = shape.check(name)?;
+        Ok(self)
     }
 
     /// The name in `dataset.toml`, or the path.
@@ -292,12 +319,24 @@ impl Dataset {
     /// # Panics
     /// If there is no such row, or `out` does not have the length of an image.
     pub fn read(&self, row: usize, out: &mut [u8]) -> Result<(), Error> {
+        if let Pixels::Files(paths) = &self.pixels {
+            out.copy_from_slice(&read_image(&paths[row], self.shape)?);
+        } else if self.shape == self.stored {
+            self.read_stored(row, out)?;
+        } else {
+            let mut image = vec![0; self.stored.len()];
+            self.read_stored(row, &mut image)?;
+            resize_planes(&image, self.stored, out, self.shape);
+        }
+        Ok(())
+    }
+
+    /// Reads an image that is no file, in the shape that it has.
+    fn read_stored(&self, row: usize, out: &mut [u8]) -> Result<(), Error> {
         match &self.pixels {
-            Pixels::Memory(pixels) => {
-                out.copy_from_slice(&pixels[row * self.shape.len()..][..self.shape.len()])
-            }
-            Pixels::Files(paths) => out.copy_from_slice(&read_image(&paths[row], self.shape)?),
+            Pixels::Memory(pixels) => out.copy_from_slice(&pixels[row * out.len()..][..out.len()]),
             Pixels::Collages(collages) => collages.read(row, out)?,
+            Pixels::Files(_) => unreachable!("files are read in any shape"),
         }
         Ok(())
     }

@@ -102,6 +102,19 @@ fn resize(image: DynamicImage, width: u32, height: u32) -> DynamicImage {
     resized.expect("four bytes a pixel were made").into()
 }
 
+/// Resizes an image `[C, H, W]`; where `to` has more channels than `from`, they are equal.
+pub(crate) fn resize_planes(image: &[u8], from: ImageShape, out: &mut [u8], to: ImageShape) {
+    let n = from.height * from.width;
+    let value = |i: usize, channel: usize| image[channel % from.channels * n + i];
+    let pixels = (0..n).flat_map(|i| [value(i, 0), value(i, 1), value(i, 2), u8::MAX]).collect();
+    let image = RgbaImage::from_raw(from.width as u32, from.height as u32, pixels)
+        .expect("four bytes a pixel were made");
+    let resized = resize(image.into(), to.width as u32, to.height as u32).into_rgba8();
+    for (channel, out) in out.chunks_exact_mut(to.height * to.width).enumerate() {
+        out.iter_mut().zip(resized.pixels()).for_each(|(out, pixel)| *out = pixel.0[channel]);
+    }
+}
+
 fn decode(file: BufReader<File>) -> image::ImageResult<DynamicImage> {
     let mut reader = ImageReader::new(file).with_guessed_format()?;
     // An image of a few bytes must not be able to ask for gigabytes.

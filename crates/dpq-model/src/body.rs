@@ -317,4 +317,4 @@ impl Conv {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -335,6 +335,27 @@ mod tests {
     }
 
     #[test]
+    fn a_pretrained_body_learns_at_a_lower_rate_than_heads() {
+        for (preset, rate) in [(TrainConfig::paper(), 2e-4), (TrainConfig::authors_code(), 1e-4)] {
+            let config = preset.fine_tuned();
+            config.check().unwrap();
+            let OptimizerConfig { rate: found, head_weights, head_biases, .. } = config.network_optimizer;
+            assert!((found - rate).abs() < 1e-12, "{found}");
+            assert_eq!((head_weights, head_biases), (10.0, 20.0));
+        }
+    }
+
+    #[test]
+    fn a_frozen_backbone_has_an_older_name() {
+        let json = serde_json::to_string(&TrainConfig::quick()).unwrap();
+        let read = |name: &str| {
+            let json = json.replacen("\"backbone\":\"trained\"", &format!("\"backbone\":\"{name}\""), 1);
+            serde_json::from_str::<TrainConfig>(&json).unwrap().network.backbone
+        };
+        assert_eq!([read("frozen"), read("frozen-random")], [Backbone::Frozen; 2]);
+    }
+
+    #[test]
     fn unknown_fields_are_refused() {
         let json = serde_json::to_string(&TrainConfig::quick()).unwrap();
         let json = json.replacen("\"epochs\"", "\"epochz\":1,\"epochs\"", 1);

@@ -39,6 +39,7 @@ mod report;
 mod rng;
 mod schedule;
 mod train;
+mod weights;
 
 pub use ahead::read_ahead;
 pub use config::TrainConfig;
@@ -47,3 +48,4 @@ pub use error::{BoxError, Error};
 pub use model::{Model, Output, Snapshot};
 pub use report::{CodewordUsage, EpochReport};
 pub use train::{Inputs, OnEpoch, Read, TrainSet, train};
+pub use weights::{Arrays, Weights};

@@ -20,6 +20,7 @@ pub struct Model {
     pub(crate) tensors: Tensors,
     pub(crate) codebooks: Codebooks,
     pub(crate) embeddings: Option<String>,
+    pub(crate) weights: Option<String>,
     pub(crate) device: Device,
 }
 
@@ -94,8 +95,9 @@ impl Model {
         if file.metadata("fingerprint")? != codebooks.fingerprint() {
             return Err(content("codebooks of another fingerprint than the file says".to_owned()));
         }
-        let embeddings = file.metadata("embeddings").ok().map(str::to_owned);
-        Ok(Self { header, tensors, codebooks, embeddings, device: Device::Cpu })
+        let [embeddings, weights] =
+            ["embeddings", "weights"].map(|key| file.metadata(key).ok().map(str::to_owned));
+        Ok(Self { header, tensors, codebooks, embeddings, weights, device: Device::Cpu })
     }
 
     /// The same model on another device.
@@ -133,7 +135,9 @@ impl Model {
             ("fingerprint", self.codebooks.fingerprint()),
             ("config", self.header.to_json()),
         ];
-        metadata.extend(self.embeddings.iter().map(|embeddings| ("embeddings", embeddings.clone())));
+        for (key, value) in [("embeddings", &self.embeddings), ("weights", &self.weights)] {
+            metadata.extend(value.iter().map(|value| (key, value.clone())));
+        }
         write(path, &metadata, &arrays)
     }
 
@@ -151,6 +155,11 @@ impl Model {
     /// does not say.
     pub fn embeddings(&self) -> Option<&str> {
         self.embeddings.as_deref()
+    }
+
+    /// The fingerprint of the weights that its body started from; none if they were random.
+    pub fn weights(&self) -> Option<&str> {
+        self.weights.as_deref()
     }
 
     /// The shape of an image, `[C, H, W]`; `[D, 1, 1]` where the input is features of D numbers.
@@ -254,7 +263,7 @@ impl Snapshot<'_> {
 
 impl Header {
     /// Refuses what no training writes, so that a damaged file cannot ask for absurd tensors.
-    fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         self.train.check()?;
         let [channels, height, width] = self.image_shape;
         let finite = |values: &[f32]| values.len() == channels && values.iter().all(|x| x.is_finite());
@@ -282,22 +291,32 @@ impl Header {
         prefix: &str,
         device: &Device,
     ) -> Result<Tensors, Error> {
-        let mut tensors = Tensors::new();
-        let shapes = network::shapes(&self.train.network, self.image_shape, self.n_classes);
-        for (name, shape) in shapes? {
-            let section = file.section(&format!("{prefix}{name}"))?;
-            let values = section.expect(Dtype::F32, &shape).and_then(Section::to_f32).map_err(|error| {
-                let reason = format!("`{prefix}{name}`: {error}");
-                Error::Content { path: file.path().to_owned(), reason }
-            })?;
-            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                let reason = format!("`{name}` holds {value}, expected finite numbers");
-                return Err(Error::Content { path: file.path().to_owned(), reason });
-            }
-            tensors.insert(name, Tensor::from_vec(values, shape, device)?);
-        }
-        Ok(tensors)
+        let shapes = network::shapes(&self.train.network, self.image_shape, self.n_classes)?;
+        read_tensors(file, prefix, shapes, device)
     }
+}
+
+/// Reads tensors of these names behind `prefix`, each in its shape.
+pub(crate) fn read_tensors(
+    file: &Container,
+    prefix: &str,
+    shapes: BTreeMap<String, Vec<usize>>,
+    device: &Device,
+) -> Result<Tensors, Error> {
+    let mut tensors = Tensors::new();
+    for (name, shape) in shapes {
+        let section = file.section(&format!("{prefix}{name}"))?;
+        let values = section.expect(Dtype::F32, &shape).and_then(Section::to_f32).map_err(|error| {
+            let reason = format!("`{prefix}{name}`: {error}");
+            Error::Content { path: file.path().to_owned(), reason }
+        })?;
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            let reason = format!("`{name}` holds {value}, expected finite numbers");
+            return Err(Error::Content { path: file.path().to_owned(), reason });
+        }
+        tensors.insert(name, Tensor::from_vec(values, shape, device)?);
+    }
+    Ok(tensors)
 }
 
 /// A named array of f32: name, shape, values.

@@ -102,7 +102,7 @@ impl Network {
         // What has no gradient is not updated.
         let f = match self.config.backbone {
             Backbone::Trained => f,
-            Backbone::FrozenRandom => f.detach(),
+            Backbone::Frozen => f.detach(),
         };
         let f = pass.dropout(&f, None)?;
         pass.heads(&f)
@@ -120,13 +120,14 @@ impl Network {
         variables.chain(self.running.clone()).collect()
     }
 
-    /// Takes the values of `tensors`, which are named and shaped as those of [`Network::tensors`].
+    /// Takes the values of `tensors`, which are named and shaped as those of [`Network::tensors`], or as some of them.
     pub(crate) fn set(&mut self, tensors: &Tensors) -> candle_core::Result<()> {
-        for (name, var) in &self.variables {
-            var.set(&tensors[name])?;
-        }
-        for (name, value) in &mut self.running {
-            *value = tensors[name].clone();
+        for (name, value) in tensors {
+            match (self.variables.get(name), self.running.get_mut(name)) {
+                (Some(var), _) => var.set(value)?,
+                (_, Some(running)) => *running = value.clone(),
+                _ => {}
+            }
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ use crate::quantize::{hard_distortion, joint_center, quantize, soft_distortion};
 use crate::report::{EpochReport, Tally};
 use crate::rng::{Stream, mix, permutation, rng};
 use crate::schedule::Phase;
-use crate::{BoxError, Error, read_ahead};
+use crate::{BoxError, Error, Weights, read_ahead};
 
 /// Inputs and labels to learn from. The caller reads and augments; this crate says what and with which seed.
 pub struct TrainSet<'a> {
@@ -38,6 +38,8 @@ pub struct TrainSet<'a> {
     pub embeddings: Option<&'a [f32]>,
     /// Images or features.
     pub inputs: Inputs<'a>,
+    /// Where the body starts, and how images are scaled; none for random weights and the moments of training images.
+    pub weights: Option<&'a Weights>,
 }
 
 /// What the network learns from. Each is read by its row in 0..n_items, and by the seed of its augmentation, none for none.
@@ -95,7 +97,14 @@ pub fn train(
             // A model of an earlier run must not be taken for this one's while this one is under way.
             remove_if_there(&out.join(MODEL))?;
             remove_if_there(&checkpoint)?;
-            State::new(&header, &device)?
+            let mut state = State::new(&header, &device)?;
+            if let Some(weights) = data.weights {
+                let on_device =
+                    |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(&device)?));
+                let tensors: candle_core::Result<_> = weights.tensors.iter().map(on_device).collect();
+                state.network.set(&tensors?)?;
+            }
+            state
         }
     };
 
@@ -238,7 +247,8 @@ pub fn train(
 
     let codebooks = codebook::codebooks(config, &state.codebook)?;
     let embeddings = Some(data.describe_embeddings());
-    let model = Model { tensors: state.network.tensors(), codebooks, header, embeddings, device };
+    let weights = data.weights.map(|weights| weights.fingerprint().to_owned());
+    let model = Model { tensors: state.network.tensors(), codebooks, header, embeddings, weights, device };
     model.save(&out.join(MODEL))?;
     Ok(model)
 }
@@ -308,6 +318,15 @@ impl TrainSet<'_> {
             return Err(Error::invalid("input shape", format!("found {shape:?}, expected no 0")));
         }
         layers(&config.network.body, shape)?;
+        if let Some(weights) = self.weights {
+            let (body, [c, h, w]) = (weights.body_config(), weights.image_shape());
+            if (&config.network.body, shape) != (body, [c, h, w]) {
+                let reason = format!(
+                    "found those of {body:?} for images of {c}x{h}x{w}, expected those of `network.body` for {shape:?}"
+                );
+                return Err(Error::invalid("weights", reason));
+            }
+        }
         let fits = config.quantizer.start == Start::ResidualKmeans;
         if fits && self.n_items < config.quantizer.codewords {
             let reason = format!(
@@ -319,11 +338,12 @@ impl TrainSet<'_> {
         Ok(())
     }
 
-    /// Names labels and embeddings, so that no run goes on from the checkpoint of other ones.
+    /// Names labels, embeddings and weights, so that no run goes on from the checkpoint of other ones.
     fn fingerprint(&self) -> String {
         let vectors = bytes(self.embeddings.unwrap_or_default());
         let crc = dpq_file::crc32c_append(dpq_file::crc32c(self.labels), &vectors);
-        format!("{} items, {crc:08x}", self.n_items)
+        let weights = self.weights.map(|weights| format!(", weights {}", weights.fingerprint()));
+        format!("{} items, {crc:08x}{}", self.n_items, weights.unwrap_or_default())
     }
 
     /// What the model's file says of the label embeddings.
@@ -378,14 +398,20 @@ impl TrainSet<'_> {
     }
 }
 
-/// The header of the model to be: the configuration, and the moments of each channel over the training inputs.
+/// The header of the model to be: the configuration, and the moments of each channel over the training inputs, or over
+/// those that pretrained weights were trained on.
 fn header(config: &TrainConfig, data: &TrainSet<'_>) -> Result<Header, Error> {
     let image_shape = data.inputs.shape();
-    let mut moments = Moments::new(image_shape);
-    for rows in data.pieces() {
-        moments.add(&data.read(&rows, &|_| None)?)?;
-    }
-    let [mean, deviation] = moments.finish();
+    let [mean, deviation] = match data.weights {
+        Some(Weights { header: Header { mean, deviation, .. }, .. }) => [mean.clone(), deviation.clone()],
+        None => {
+            let mut moments = Moments::new(image_shape);
+            for rows in data.pieces() {
+                moments.add(&data.read(&rows, &|_| None)?)?;
+            }
+            moments.finish()
+        }
+    };
     Ok(Header { train: config.clone(), image_shape, n_classes: data.n_classes, mean, deviation })
 }
 

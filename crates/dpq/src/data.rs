@@ -85,17 +85,21 @@ pub(crate) fn read_images(dataset: &Dataset, rows: &[u32], strict: bool) -> Resu
 
 /// The shape of the images that a model takes.
 pub(crate) fn model_shape(model: &Model) -> Result<ImageShape> {
-    let [channels, height, width] = model.image_shape();
     let body = &model.config().network.body;
     ensure!(*body != Body::Features, "the model takes {}, give --features", model_inputs(model));
-    Ok(ImageShape { channels, height, width })
+    Ok(image_shape(model.image_shape()))
+}
+
+/// A shape `[C, H, W]`.
+pub(crate) fn image_shape([channels, height, width]: [usize; 3]) -> ImageShape {
+    ImageShape { channels, height, width }
 }
 
 /// What a model takes, in words.
 pub(crate) fn model_inputs(model: &Model) -> String {
-    let [channels, height, width] = model.image_shape();
+    let shape = image_shape(model.image_shape());
     match model.config().network.body {
-        Body::Features => format!("features of {channels} numbers"),
-        _ => format!("images of {}", ImageShape { channels, height, width }),
+        Body::Features => format!("features of {} numbers", shape.channels),
+        _ => format!("images of {shape}"),
     }
 }

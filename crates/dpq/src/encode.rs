@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use dpq_codebook::{Beam, Codebooks, LevelUsage, usage};
-use dpq_data::{Dataset, Split};
+use dpq_data::{Dataset, ImageShape, Split};
 use dpq_model::config::Body;
-use dpq_model::{Device, Model, Output};
+use dpq_model::{Device, Model, Output, Weights};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -24,7 +24,8 @@ use crate::{data, npy, output, vectors};
 /// With a model: a split of a data set, or a folder of images, becomes codes.npy, features.npy, ids.npy, labels.npy
 /// (where there are labels) and names.txt (for a folder). With codebooks alone: features become codes.npy. With
 /// `--posterior` there are no codes: fit codebooks to the features and encode them as any others. With `--body`
-/// images become features.npy below the heads of the network, without codes: what `dpq train --features` takes.
+/// images become features.npy below the heads of the network, without codes: what `dpq train --features` takes. With
+/// pretrained weights in place of a model they become the same.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("encoder").required(true),
@@ -44,7 +45,10 @@ pub(crate) struct Args {
     /// Codes kept from level to level; more than 1 looks for the code of least error, every length counted alike
     #[arg(long, default_value_t = 1, requires = "codebook", value_name = "B")]
     beam: usize,
-    /// A data set folder
+    /// Pretrained weights (`dpq weights import`), for features as those of `--body`
+    #[arg(long, group = "encoder", value_name = "SAFETENSORS", conflicts_with = "features")]
+    weights: Option<PathBuf>,
+    /// A data set folder; its images are brought to the size that the network takes
     #[arg(long, group = "input", value_name = "DIR", requires = "split")]
     data: Option<PathBuf>,
     /// Which split of the data set: train, query or gallery
@@ -104,13 +108,21 @@ struct Usage {
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
+        if let Some(path) = &self.weights {
+            let weights = Weights::open(path)?.on(self.device)?;
+            let shape = data::image_shape(weights.image_shape());
+            return self.encode_bodies(shape, weights.body_dim(), |images| weights.body(images), json);
+        }
         let model = self.model.as_deref().map(|path| self.open(path)).transpose()?;
         let encoded = match (&self.codebook, &model, &self.features) {
             (Some(codebook), _, Some(features)) => {
                 self.encode_features(&Codebooks::open(codebook)?, features)?
             }
             (_, Some(model), Some(features)) => self.encode_foreign(model, features)?,
-            (_, Some(model), None) if self.body => return self.encode_bodies(model, json),
+            (_, Some(model), None) if self.body => {
+                let shape = data::model_shape(model)?;
+                return self.encode_bodies(shape, model.body_dim(), |images| model.body(images), json);
+            }
             (_, Some(model), None) => self.encode_images(model)?,
             _ => bail!("--codebook encodes --features, --model encodes --data, --images or --features"),
         };
@@ -183,30 +195,21 @@ impl Args {
         self.write_outputs(start, outputs)
     }
 
-    /// The images to encode.
-    fn images(&self, model: &Model) -> Result<(Dataset, Vec<u32>)> {
-        let shape = data::model_shape(model)?;
-        let (dataset, rows) = match (&self.data, self.split, &self.images) {
+    /// The images to encode, in `shape`.
+    fn images(&self, shape: ImageShape) -> Result<(Dataset, Vec<u32>)> {
+        match (&self.data, self.split, &self.images) {
             (Some(dir), Some(split), _) => {
-                let dataset = Dataset::open(dir)?;
+                let dataset = Dataset::open(dir)?.resized(shape)?;
                 let rows = dataset.split(split).to_vec();
-                (dataset, rows)
+                Ok((dataset, rows))
             }
             (_, _, Some(dir)) => {
                 let dataset = Dataset::from_folder(dir, shape)?;
                 let rows = (0..dataset.len() as u32).collect();
-                (dataset, rows)
+                Ok((dataset, rows))
             }
-            _ => bail!("--model encodes --data with --split, or --images"),
-        };
-        ensure!(
-            dataset.shape() == shape,
-            "the images of {} are {}, the model was trained on {}",
-            dataset.name(),
-            dataset.shape(),
-            shape
-        );
-        Ok((dataset, rows))
+            _ => bail!("a network encodes --data with --split, or --images"),
+        }
     }
 
     /// Writes who the rows are: `ids.npy`, and `labels.npy` and `names.txt` where there are such.
@@ -226,7 +229,7 @@ impl Args {
     }
 
     fn encode_images(&self, model: &Model) -> Result<Encoded> {
-        let (dataset, rows) = self.images(model)?;
+        let (dataset, rows) = self.images(data::model_shape(model)?)?;
         self.prepare_out_dir(&["labels.npy", "names.txt", "codes.npy"])?;
         let start = Instant::now();
         let bar = output::progress(rows.len(), "encoding");

@@ -17,6 +17,7 @@ mod output;
 mod search;
 mod train;
 mod vectors;
+mod weights;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,8 @@ enum Command {
     Eval(eval::Args),
     #[command(subcommand)]
     Data(data::Command),
+    #[command(subcommand)]
+    Weights(weights::Command),
 }
 
 impl Command {
@@ -70,6 +73,7 @@ impl Command {
             Self::Search(args) => args.run(json),
             Self::Eval(args) => args.run(json),
             Self::Data(command) => command.run(json),
+            Self::Weights(command) => command.run(json),
         }
     }
 }

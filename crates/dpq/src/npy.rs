@@ -126,6 +126,16 @@ fn parse<T: Element>(bytes: &[u8]) -> Result<(Vec<usize>, Vec<T>)> {
 
 /// The shape of the array in a file of `size` bytes that begins with `bytes`, and where its values begin.
 fn shape<T: Element>(bytes: &[u8], size: u64) -> Result<(Vec<usize>, usize)> {
+    let (shape, begin, order) = layout::<T>(bytes, size)?;
+    ensure!(
+        order == Order::C || shape.len() < 2,
+        "array is in Fortran order, expected C order (numpy.ascontiguousarray)"
+    );
+    Ok((shape, begin))
+}
+
+/// The same for an array in either order.
+pub(crate) fn layout<T: Element>(bytes: &[u8], size: u64) -> Result<(Vec<usize>, usize, Order)> {
     let (header, begin) = header(bytes)?;
     let found = header.dtype().descr();
     ensure!(
@@ -140,22 +150,18 @@ fn shape<T: Element>(bytes: &[u8], size: u64) -> Result<(Vec<usize>, usize)> {
         .iter()
         .map(|&n| usize::try_from(n).context("array does not fit into memory"))
         .collect::<Result<Vec<_>>>()?;
-    ensure!(
-        header.order() == Order::C || shape.len() < 2,
-        "array is in Fortran order, expected C order (numpy.ascontiguousarray)"
-    );
     let expected = shape.iter().try_fold(T::SIZE as u64, |product, &n| product.checked_mul(n as u64));
     ensure!(
         expected == size.checked_sub(begin as u64),
         "array of shape {shape:?} does not match the {} bytes that follow its header, the file is damaged",
         size - begin as u64
     );
-    Ok((shape, begin))
+    Ok((shape, begin, header.order()))
 }
 
 /// The header, and where it ends.
 fn header(bytes: &[u8]) -> Result<(NpyHeader, usize)> {
-    check_header_size(bytes)?;
+    header_end(bytes)?;
     let mut rest = bytes;
     // The parser's own message would repeat the header, whatever it holds.
     let header = NpyHeader::from_reader(&mut rest)
@@ -163,8 +169,9 @@ fn header(bytes: &[u8]) -> Result<(NpyHeader, usize)> {
     Ok((header, bytes.len() - rest.len()))
 }
 
-/// Refuses what is no .npy file, and a header that reaches beyond the file or is longer than any that names one array.
-fn check_header_size(bytes: &[u8]) -> Result<()> {
+/// Where the header ends. Refuses what is no .npy file, and a header that reaches beyond the file or is longer than any
+/// that names one array.
+pub(crate) fn header_end(bytes: &[u8]) -> Result<usize> {
     let (begin, length) = match bytes {
         [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, a, b, ..] => {
             (10, usize::from(u16::from_le_bytes([*a, *b])))
@@ -176,7 +183,7 @@ fn check_header_size(bytes: &[u8]) -> Result<()> {
     };
     let fits = length <= HEADER && bytes.len() - begin >= length;
     ensure!(fits, "damaged .npy header of {length} bytes, write the array again with numpy.save");
-    Ok(())
+    Ok(begin + length)
 }
 
 /// Bytes of the longest header that is read; NumPy's for such arrays are 118 bytes long.

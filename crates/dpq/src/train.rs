@@ -17,10 +17,10 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow};
 use dpq_data::{Dataset, hold_out};
-use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig};
+use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig, TrainSet, Weights};
 use serde::{Deserialize, Serialize};
 
-use crate::output;
+use crate::{data, output};
 use epoch::{Epoch, EpochLog};
 use source::Source;
 use tensorboard::EventFile;
@@ -55,6 +55,10 @@ pub(crate) struct Args {
     /// A configuration of your own (`--print-config` shows one)
     #[arg(long, value_name = "TOML", conflicts_with = "preset")]
     config: Option<PathBuf>,
+    /// Pretrained weights that the network's body starts from (`dpq weights import`). The body is theirs, whatever the
+    /// configuration says, and images are brought to the size that it takes; a preset gets learning rates for them
+    #[arg(long, value_name = "SAFETENSORS", conflicts_with = "features")]
+    weights: Option<PathBuf>,
     /// Change the configuration by a line of TOML, as `quantizer.levels=2` or `schedule="two-step"`
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -92,15 +96,25 @@ struct Trained<'a> {
     /// As in the model's file: `seeded`, or `given` and a checksum.
     embeddings: Option<&'a str>,
     embeddings_file: Option<&'a Path>,
+    /// The fingerprint of the weights that the body started from.
+    weights: Option<&'a str>,
     config: &'a TrainConfig,
     peak_memory_bytes: Option<u64>,
 }
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
-        let mut config = self.config()?;
+        let weights = self.weights.as_deref().map(Weights::open).transpose()?;
+        let mut config = self.config(weights.as_ref())?;
         let (source, out) = match (&self.data, &self.features, &self.labels, &self.out) {
-            (Some(data), .., Some(out)) => (Source::Images(Dataset::open(data)?), out),
+            (Some(data), .., Some(out)) => {
+                let dataset = Dataset::open(data)?;
+                let dataset = match &weights {
+                    Some(weights) => dataset.resized(data::image_shape(weights.image_shape()))?,
+                    None => dataset,
+                };
+                (Source::Images(dataset), out)
+            }
             (_, Some(features), Some(labels), Some(out)) => (Source::features(features, labels)?, out),
             _ => return output::print(json, &config, &toml::to_string(&config)?),
         };
@@ -145,6 +159,7 @@ impl Args {
         };
         let stop = AtomicBool::new(false);
         let model = source.with_train_set(&rows, vectors.as_deref(), config.augment, |set| {
+            let set = &TrainSet { weights: weights.as_ref(), ..set };
             dpq_model::train(&config, set, self.device, out, self.resume, &stop, &mut on_epoch)
         })?;
         bar.finish();
@@ -160,6 +175,7 @@ impl Args {
             left_out: source.len() - readable.len(),
             embeddings: model.embeddings(),
             embeddings_file: embeddings,
+            weights: model.weights(),
             config: &config,
             peak_memory_bytes: output::peak_memory_bytes(),
         };
@@ -171,6 +187,9 @@ impl Args {
             trained.images,
             trained.embeddings.unwrap_or("not stated")
         );
+        if let Some(weights) = trained.weights {
+            write!(text, ", pretrained weights: {weights}")?;
+        }
         if trained.left_out > 0 {
             write!(text, "\nleft out {} images that cannot be read", trained.left_out)?;
         }
@@ -179,19 +198,15 @@ impl Args {
 }
 
 impl Args {
-    fn config(&self) -> Result<TrainConfig> {
-        let mut config = match &self.config {
-            None => TrainConfig::preset(&self.preset)?,
-            Some(path) => {
-                let text =
-                    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-                toml::from_str(&text).map_err(|error: toml::de::Error| {
-                    // One line: where it is, and what is wrong there.
-                    let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-                    anyhow!("{}, line {line}: {}", path.display(), error.message().replace('\n', " "))
-                })?
-            }
+    fn config(&self, weights: Option<&Weights>) -> Result<TrainConfig> {
+        let mut config = match (&self.config, weights) {
+            (Some(path), _) => read_config(path)?,
+            (None, None) => TrainConfig::preset(&self.preset)?,
+            (None, Some(_)) => TrainConfig::preset(&self.preset)?.fine_tuned(),
         };
+        if let Some(weights) = weights {
+            config.network.body = weights.body_config().clone();
+        }
         if !self.set.is_empty() {
             config = changed(&config, &self.set)?;
         }
@@ -200,6 +215,16 @@ impl Args {
         }
         Ok(config)
     }
+}
+
+/// Reads a configuration from a file.
+pub(crate) fn read_config(path: &Path) -> Result<TrainConfig> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        // One line: where it is, and what is wrong there.
+        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        anyhow!("{}, line {line}: {}", path.display(), error.message().replace('\n', " "))
+    })
 }
 
 /// The configuration with each line of TOML in place of what it says there.

@@ -50,11 +50,13 @@ fn help() {
         "data split",
         "data export",
         "data images",
+        "weights",
+        "weights import",
     ];
     for command in commands {
         let (code, stdout, stderr) = dpq(&format!("{command} --help"));
         assert_eq!((code, stderr.as_str()), (0, ""));
-        let leaf = !["", "codebook", "index", "data"].contains(&command);
+        let leaf = !["", "codebook", "index", "data", "weights"].contains(&command);
         assert_eq!(stdout.contains("Example"), leaf, "{command}: a command has an example");
         let name = if command.is_empty() { "dpq".to_owned() } else { command.replace(' ', "-") };
         expect_file![format!("help/{name}.txt")].assert_eq(&stdout);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use dpq_data::{Dataset, Split, parse_cifar, sha256};
+use dpq_data::{Dataset, ImageShape, Split, parse_cifar, sha256};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
@@ -83,4 +83,17 @@ fn wrong_archives_are_refused() {
     assert!(open().contains("class 1, dataset.toml names 1 classes"), "{}", open());
     fs::write(dir.path().join("a.tar.gz"), &whole[1..]).unwrap();
     assert!(open().contains("its sha256 is"), "{}", open());
+}
+
+#[test]
+fn images_in_memory_are_resized_on_demand() {
+    let dir = TempDir::new().unwrap();
+    write(dir.path(), &cifar_10(), 1, 2);
+    let shape = |channels| ImageShape { channels, height: 227, width: 100 };
+    let dataset = Dataset::open(dir.path()).unwrap().resized(shape(3)).unwrap();
+    assert_eq!(dataset.shape(), shape(3));
+    let mut image = vec![0; shape(3).len()];
+    dataset.read(4, &mut image).unwrap();
+    assert_eq!(image, [[4; 22_700], [14; 22_700], [24; 22_700]].concat(), "planes of one value");
+    assert!(dataset.resized(shape(1)).unwrap_err().to_string().contains("they cannot become 1x227x100"));
 }

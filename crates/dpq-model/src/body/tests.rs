@@ -11,13 +11,13 @@ use crate::network::{Network, Tensors, body};
 use crate::rng::{Stream, normal, rng, uniform};
 
 /// An image `[c, h, w]` and its values.
-struct Map {
-    shape: [usize; 3],
-    values: Vec<f64>,
+pub(crate) struct Map {
+    pub(crate) shape: [usize; 3],
+    pub(crate) values: Vec<f64>,
 }
 
 /// Weights by name, as f64.
-type Weights = BTreeMap<String, Vec<f64>>;
+pub(crate) type Weights = BTreeMap<String, Vec<f64>>;
 
 impl Map {
     /// The value at a place, `outside` beyond the border.
@@ -27,13 +27,13 @@ impl Map {
         if inside { self.values[(c * h + y as usize) * w + x as usize] } else { outside }
     }
 
-    fn map(&self, f: impl Fn(usize, f64) -> f64) -> Self {
+    pub(crate) fn map(&self, f: impl Fn(usize, f64) -> f64) -> Self {
         let n = self.shape[1] * self.shape[2];
         let values = self.values.iter().enumerate().map(|(i, &x)| f(i / n, x)).collect();
         Self { shape: self.shape, values }
     }
 
-    fn relu(&self) -> Self {
+    pub(crate) fn relu(&self) -> Self {
         self.map(|_, x| x.max(0.0))
     }
 
@@ -61,7 +61,7 @@ impl Map {
     }
 
     /// `weight` is `[out, in / groups, kernel, kernel]`.
-    fn conv(
+    pub(crate) fn conv(
         &self,
         weight: &[f64],
         n_out: usize,
@@ -82,11 +82,11 @@ impl Map {
         })
     }
 
-    fn bias(&self, bias: &[f64]) -> Self {
+    pub(crate) fn bias(&self, bias: &[f64]) -> Self {
         self.map(|c, x| x + bias[c])
     }
 
-    fn pool(&self, kernel: usize, stride: usize, padding: usize) -> Self {
+    pub(crate) fn pool(&self, kernel: usize, stride: usize, padding: usize) -> Self {
         self.windows(self.shape[0], kernel, stride, padding, |c, y, x| {
             let tap = |tap: usize| {
                 self.at(c, y + (tap / kernel) as isize, x + (tap % kernel) as isize, f64::NEG_INFINITY)
@@ -95,7 +95,7 @@ impl Map {
         })
     }
 
-    fn response_norm(&self) -> Self {
+    pub(crate) fn response_norm(&self) -> Self {
         let [channels, h, w] = self.shape;
         let mut values = self.values.clone();
         for (i, value) in values.iter_mut().enumerate() {
@@ -172,7 +172,7 @@ fn resnet(width: usize, weights: &Weights, x: &Map) -> Map {
     Map { shape: [x.shape[0], 1, 1], values }
 }
 
-fn reference(of: &Body, weights: &Weights, x: &Map) -> Map {
+pub(crate) fn reference(of: &Body, weights: &Weights, x: &Map) -> Map {
     match *of {
         Body::Alexnet { variant, channels, .. } => alexnet(variant, channels, weights, x),
         Body::Vgg16 { channels, .. } => vgg(channels, weights, x),
@@ -181,17 +181,17 @@ fn reference(of: &Body, weights: &Weights, x: &Map) -> Map {
     }
 }
 
-fn values(tensor: &Tensor) -> Vec<f32> {
+pub(crate) fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-fn to_f64(tensors: &Tensors) -> Weights {
+pub(crate) fn to_f64(tensors: &Tensors) -> Weights {
     let tensors = tensors.iter();
     tensors.map(|(name, x)| (name.clone(), values(x).into_iter().map(f64::from).collect())).collect()
 }
 
 /// A network with biases and moments that are not 0 and 1, and an image of pixels around 0 as large as bytes.
-fn network(of: &Body, side: usize) -> (Network, Map) {
+pub(crate) fn network(of: &Body, side: usize) -> (Network, Map) {
     let config = NetworkConfig { backbone: Backbone::Trained, dropout: 0.0, dim: 3, body: of.clone() };
     let shape = [3, side, side];
     let mut network = Network::new(&config, shape, 2, 1, &Device::Cpu).unwrap();
@@ -218,7 +218,7 @@ fn tensor(x: &Map) -> Tensor {
     Tensor::from_vec(values, (1, c, h, w), &Device::Cpu).unwrap()
 }
 
-fn small_alexnet(variant: Alexnet) -> Body {
+pub(crate) fn small_alexnet(variant: Alexnet) -> Body {
     Body::Alexnet { variant, channels: [6, 8, 10, 8, 6], hidden: 12 }
 }
 

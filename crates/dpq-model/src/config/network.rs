@@ -153,7 +153,8 @@ pub enum StageOrder {
 pub enum Backbone {
     /// It learns with the heads.
     Trained,
-    /// It stays as it was drawn, and the heads learn from random features; normalisation still follows the images. In
-    /// place of E of the paper's Table 2, whose frozen backbone is pretrained: there is no pretrained one here.
-    FrozenRandom,
+    /// It stays as it started, and the heads learn from its features; normalisation still follows the images. With
+    /// pretrained weights this is E of the paper's Table 2, without them features are random.
+    #[serde(alias = "frozen-random")]
+    Frozen,
 }

@@ -36,6 +36,7 @@ fn train_on(config: &TrainConfig, out: &Path, read: &Read<'_, f32>) -> Result<Mo
         n_classes: 2,
         embeddings: None,
         inputs: Inputs::Features { dim: DIM, read },
+        weights: None,
     };
     train(config, &data, Device::Cpu, out, false, &AtomicBool::new(false), &mut |_, _| Ok(()))
 }

@@ -78,6 +78,7 @@ pub(crate) fn run_on(device: Device, config: &TrainConfig, out: &Path, run: Run<
                 Ok(())
             },
         },
+        weights: None,
     };
     let stop = AtomicBool::new(false);
     let mut epochs = 0;

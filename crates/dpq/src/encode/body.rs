@@ -1,4 +1,4 @@
-//! `dpq encode --body`: what a network makes of images below its heads, for heads of another model to be trained on.
+//! `dpq encode --body` and `--weights`: what a network makes of images below its heads, for heads to be trained on.
 //!
 //! Rows are appended to a file as they come, and never held together. A run that was cut off goes on after the last of them.
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use dpq_model::Model;
+use dpq_data::ImageShape;
 use serde::Serialize;
 
 use super::Args;
@@ -35,13 +35,19 @@ struct Bodies {
 }
 
 impl Args {
-    /// Writes what the network makes of images below its heads.
-    pub(super) fn encode_bodies(&self, model: &Model, json: bool) -> Result<()> {
-        let (dataset, rows) = self.images(model)?;
+    /// Writes what `body` makes of images of `shape`, f32 [n, dim].
+    pub(super) fn encode_bodies(
+        &self,
+        shape: ImageShape,
+        dim: usize,
+        body: impl Fn(&[u8]) -> Result<Vec<f32>, dpq_model::Error>,
+        json: bool,
+    ) -> Result<()> {
+        let (dataset, rows) = self.images(shape)?;
         self.prepare_out_dir(&["labels.npy", "names.txt"])?;
         let start = Instant::now();
         let numbers: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
-        let path = self.model.as_deref().context("a model was opened")?;
+        let path = self.model.as_ref().or(self.weights.as_ref()).context("a network was opened")?;
         let key = format!(
             "model {:08x}, {} rows {:08x} of {}",
             dpq_file::crc32c(&fs::read(path)?),
@@ -49,12 +55,12 @@ impl Args {
             dpq_file::crc32c(&numbers),
             self.data.as_ref().or(self.images.as_ref()).context("images were opened")?.display(),
         );
-        let mut partial = Partial::open(&self.out_dir, &key, model.body_dim())?;
+        let mut partial = Partial::open(&self.out_dir, &key, dim)?;
         let (resumed, last) = (partial.done.len(), partial.done.last().copied());
         let rest = last.and_then(|last| rows.iter().position(|&row| row == last)).map_or(0, |at| at + 1);
         let bar = output::progress(rows.len(), "encoding");
         data::for_each_batch(&dataset, &rows[rest..], self.strict, |batch| {
-            partial.push(&batch.rows, &model.body(&batch.pixels)?)?;
+            partial.push(&batch.rows, &body(&batch.pixels)?)?;
             bar.set_position(partial.done.len() as u64);
             Ok(())
         })?;
@@ -67,7 +73,7 @@ impl Args {
             items: kept.len(),
             resumed,
             left_out: rows.len() - kept.len(),
-            dim: model.body_dim(),
+            dim,
             seconds,
             items_per_second: (kept.len() - resumed) as f64 / seconds,
             peak_memory_bytes: output::peak_memory_bytes(),

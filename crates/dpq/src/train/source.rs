@@ -102,11 +102,12 @@ impl Source {
         rows: &[u32],
         embeddings: Option<&[f32]>,
         augment: AugmentConfig,
-        train: impl FnOnce(&TrainSet<'_>) -> T,
+        train: impl FnOnce(TrainSet<'_>) -> T,
     ) -> T {
         let (n_items, labels) = (rows.len(), self.multi_hot(rows));
+        let n_classes = self.n_classes();
         let set =
-            |inputs| TrainSet { n_items, labels: &labels, n_classes: self.n_classes(), embeddings, inputs };
+            |inputs| TrainSet { n_items, labels: &labels, n_classes, embeddings, inputs, weights: None };
         match self {
             Self::Images(dataset) => {
                 let shape = dataset.shape();
@@ -120,13 +121,13 @@ impl Source {
                     Ok(())
                 };
                 let shape = [shape.channels, shape.height, shape.width];
-                train(&set(Inputs::Images { shape, read: &read }))
+                train(set(Inputs::Images { shape, read: &read }))
             }
             Self::Features { features, .. } => {
                 let read = |row: usize, _: Option<u64>, out: &mut [f32]| -> Result<(), BoxError> {
                     Ok(features.read(rows[row] as usize, out)?)
                 };
-                train(&set(Inputs::Features { dim: features.columns, read: &read }))
+                train(set(Inputs::Features { dim: features.columns, read: &read }))
             }
         }
     }

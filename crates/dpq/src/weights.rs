@@ -1,0 +1,86 @@
+//! `dpq weights`: pretrained weights for `dpq train --weights`.
+//!
+//! - `arrays`, `pickle`: what others publish them in
+
+mod arrays;
+mod pickle;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use dpq_model::Weights;
+use dpq_model::config::Body;
+use serde::Serialize;
+
+use crate::output;
+use crate::train::read_config;
+
+/// Take over pretrained weights
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Import(Import),
+}
+
+/// Read weights that others publish and write them for `dpq train --weights`
+///
+/// `alexnet` is Caffe's, which the paper starts from: bvlc_alexnet.npy as caffe-tensorflow converts it, or a .npz file
+/// of its arrays as <layer>.weights and <layer>.biases. `alexnet-torchvision`, `vgg16` and `resnet50` are
+/// torchvision's: a .safetensors file of the state dictionary. All names and shapes are checked; a classifier is left
+/// out.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  dpq weights import bvlc_alexnet.npy --body alexnet --out alexnet.safetensors\n\nTo make a .safetensors \
+        file of torchvision's:\n  python -c \"import torch, safetensors.torch as s; s.save_file(torch.load('vgg16.pth', \
+        weights_only=True), 'vgg16.safetensors')\""
+)]
+pub(crate) struct Import {
+    /// Weights as they are published
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The body that they are of
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Body::NAMES), required_unless_present = "config")]
+    body: Option<String>,
+    /// A configuration whose `network.body` they are of, for other sizes than the published ones
+    #[arg(long, value_name = "TOML", conflicts_with = "body")]
+    config: Option<PathBuf>,
+    /// Where to write them
+    #[arg(long, value_name = "SAFETENSORS")]
+    out: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Imported {
+    fingerprint: String,
+    image_shape: [usize; 3],
+    /// Numbers that the body makes of an image.
+    dim: usize,
+}
+
+impl Command {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        let Self::Import(args) = self;
+        output::check_out(&args.out, [&args.file])?;
+        let body = match (&args.body, &args.config) {
+            (Some(name), _) => Body::named(name).context("clap knows the names")?,
+            (_, Some(path)) => read_config(path)?.network.body,
+            _ => bail!("give --body or --config"),
+        };
+        let arrays = arrays::read(&args.file)?;
+        let weights = Weights::import(&body, arrays).with_context(|| args.file.display().to_string())?;
+        weights.save(&args.out)?;
+        let imported = Imported {
+            fingerprint: weights.fingerprint().to_owned(),
+            image_shape: weights.image_shape(),
+            dim: weights.body_dim(),
+        };
+        let [channels, height, width] = imported.image_shape;
+        let text = format!(
+            "wrote {} (fingerprint {}): {} numbers for an image of {channels}x{height}x{width}",
+            args.out.display(),
+            imported.fingerprint,
+            imported.dim
+        );
+        output::print(json, &imported, &text)
+    }
+}

@@ -1,0 +1,156 @@
+//! Pretrained weights through the command: what is imported, what a body starts from, and the paper's run at toy size.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod common;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use npyz::WriterBuilder as _;
+use tempfile::TempDir;
+
+use common::{dpq, error, images, json};
+
+/// Layers of an AlexNet of a few channels in Caffe's layout.
+const LAYERS: [(&str, &[u64]); 8] = [
+    ("conv1", &[11, 11, 3, 4]),
+    ("conv2", &[5, 5, 2, 8]),
+    ("conv3", &[3, 3, 8, 8]),
+    ("conv4", &[3, 3, 4, 8]),
+    ("conv5", &[3, 3, 4, 8]),
+    ("fc6", &[288, 16]),
+    ("fc7", &[16, 16]),
+    ("fc8", &[16, 1000]),
+];
+
+/// Writes `layers` as numpy.savez does.
+fn savez(path: &Path, layers: &[(&str, &[u64])]) {
+    let mut archive = npyz::npz::NpzWriter::new(fs::File::create(path).unwrap());
+    for (name, shape) in layers {
+        let (n_in, n_out) = (shape[..shape.len() - 1].iter().product::<u64>(), shape[shape.len() - 1]);
+        let mut write = |kind: &str, shape: &[u64], scale: f32| {
+            let entry = npyz::zip::write::FileOptions::default();
+            archive.zip_writer().start_file(format!("{name}.{kind}.npy"), entry).unwrap();
+            let out = archive.zip_writer();
+            npyz::WriteOptions::<f32>::new()
+                .default_dtype()
+                .shape(shape)
+                .writer(&mut *out)
+                .write_header_only()
+                .unwrap();
+            for i in 0..shape.iter().product::<u64>() {
+                out.write_all(&(scale * (i as f32 * 12.9898).sin()).to_le_bytes()).unwrap();
+            }
+        };
+        write("weights", shape, 2.0 / (n_in as f32).sqrt());
+        write("biases", &[n_out], 0.1);
+    }
+    archive.zip_writer().finish().unwrap();
+}
+
+/// A configuration with the body of [`LAYERS`].
+fn body(dir: &Path) {
+    let config = String::from_utf8(dpq(dir, "train --print-config").stdout).unwrap();
+    let begin = config.find("[network.body.small]").unwrap();
+    let end = begin + config[begin..].find("\n\n").unwrap();
+    let body = "[network.body.alexnet]\nvariant = \"caffe\"\nchannels = [4, 8, 8, 8, 8]\nhidden = 16";
+    fs::write(dir.join("alexnet.toml"), [&config[..begin], body, &config[end..]].concat()).unwrap();
+}
+
+/// The paper's run, stage by stage as `cargo xtask reproduce-paper --preset paper --weights W`: images of 9×9 blown up
+/// to 227×227, a few channels and a few steps. What such a run ranks says nothing; that all of it runs does.
+#[test]
+fn a_pretrained_alexnet_is_tuned_on_images_blown_up_to_its_size() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    body(dir);
+    savez(&dir.join("w.npz"), &LAYERS);
+    let imported = json(dir, "weights import w.npz --config alexnet.toml --out w.safetensors");
+    assert_eq!(imported["image_shape"], serde_json::json!([3, 227, 227]));
+    assert_eq!(imported["dim"], 16);
+
+    let train =
+        "train --data set --weights w.safetensors --preset paper --set epochs=2 --set quantizer.codewords=4";
+    let trained = json(dir, &format!("{train} --out run"));
+    assert_eq!(trained["weights"], imported["fingerprint"]);
+    let config = &trained["config"];
+    assert_eq!(config["network"]["body"]["alexnet"]["hidden"], 16);
+    assert_eq!(config["network_optimizer"]["head_weights"], 10.0, "a preset is one for fine-tuning");
+    let model = "run/model.safetensors";
+    for split in ["query", "gallery"] {
+        json(dir, &format!("encode --model {model} --data set --split {split} --out-dir {split}"));
+    }
+    json(
+        dir,
+        &format!(
+            "index build --codes gallery/codes.npy --codebook {model} --ids gallery/ids.npy --out g.dpq"
+        ),
+    );
+    json(dir, "search g.dpq --queries query/features.npy --bits 16 -k 3 --threads 1");
+    let judged = "--queries query/features.npy --query-labels query/labels.npy --gallery-labels gallery/labels.npy \
+        --gallery-ids gallery/ids.npy --at 5000";
+    let report = json(dir, &format!("eval --index g.dpq --bits 8,16,24,32 {judged}"));
+    assert_eq!((&report["queries"], &report["gallery"]), (&6.into(), &30.into()));
+    json(dir, &format!("eval --gallery-features gallery/features.npy {judged}"));
+
+    // Of a frozen body a model makes what the weights make, and heads can be trained on that.
+    let frozen = json(dir, &format!("{train} --out frozen --set network.backbone=\"frozen\""));
+    assert_eq!(frozen["weights"], imported["fingerprint"]);
+    json(dir, "encode --model frozen/model.safetensors --body --data set --split train --out-dir a");
+    json(dir, &format!("encode --model {model} --body --data set --split train --out-dir b"));
+    let bodies = json(dir, "encode --weights w.safetensors --data set --split train --out-dir c");
+    assert_eq!((&bodies["items"], &bodies["dim"]), (&24.into(), &16.into()));
+    let [frozen, tuned, weights] =
+        ["a", "b", "c"].map(|at| fs::read(dir.join(at).join("features.npy")).unwrap());
+    assert!(frozen == weights && tuned != weights);
+    json(
+        dir,
+        "train --features c/features.npy --labels c/labels.npy --out heads --set quantizer.codewords=4 --set epochs=2",
+    );
+}
+
+#[test]
+fn weights_that_do_not_fit_are_refused_in_a_sentence() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    body(dir);
+    let says = |command: &str, text: &str| {
+        let error = error(dir, command, 1);
+        assert!(error.contains(text), "{command}: {error}");
+    };
+    savez(&dir.join("w.npz"), &LAYERS);
+    savez(&dir.join("cut.npz"), &LAYERS[..6]);
+    let import = "--config alexnet.toml --out x";
+    says(
+        &format!("weights import cut.npz {import}"),
+        "found no `fc7.biases`, `fc7.weights`, expected all of Caffe's",
+    );
+    says("weights import w.npz --body alexnet --out x", "`conv1.biases` has shape [4], expected [96]");
+    says(
+        "weights import w.npz --body vgg16 --out x",
+        "found `conv1.biases`, expected those of torchvision's vgg16",
+    );
+    fs::write(dir.join("w.pth"), "").unwrap();
+    says("weights import w.pth --body vgg16 --out x", "w.pth: expected a .npy, .npz or .safetensors file");
+    says("weights import no.npz --body vgg16 --out x", "no.npz does not exist");
+    fs::write(dir.join("text.npz"), "text").unwrap();
+    says(
+        &format!("weights import text.npz {import}"),
+        "text.npz: not a .npz archive, write it with numpy.savez",
+    );
+    savez(&dir.join("more.npz"), &[&LAYERS[..], &[("conv6", &[1, 1, 8, 8])]].concat());
+    says(&format!("weights import more.npz {import}"), "found `conv6.biases`, `conv6.weights` too");
+    assert!(!dir.join("x").exists(), "nothing was written");
+
+    json(dir, "weights import w.npz --config alexnet.toml --out w.safetensors");
+    says(
+        "weights import w.safetensors --body resnet50 --out x",
+        "expected those of torchvision's resnet50: `bn1.",
+    );
+    says("train --data set --out run --weights w.npz", "w.npz");
+    let print = String::from_utf8(dpq(dir, "train --print-config --weights w.safetensors").stdout).unwrap();
+    assert!(print.contains("head_weights = 10.0") && print.contains("variant = \"caffe\""), "{print}");
+}
