@@ -12,6 +12,7 @@ mod reproduce;
 mod table;
 mod tidy;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -73,6 +74,9 @@ struct ReproduceArgs {
     /// Where the network runs, in training and in encoding
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: String,
+    /// Pretrained weights that the network's body starts from, as `dpq weights import` writes them
+    #[arg(long, value_name = "SAFETENSORS", value_parser = |path: &str| std::path::absolute(path))]
+    weights: Option<PathBuf>,
     /// Beside `paper`, the rows of Table 2 and one model for each length; beside `best`, the preset
     /// without each of its ingredients: for each row as many trainings as seeds
     #[arg(long)]
@@ -105,6 +109,7 @@ impl ReproduceArgs {
             seeds: if self.quick { quick.seeds } else { self.seeds },
             dataset: self.dataset,
             device: self.device,
+            weights: self.weights,
             tsne_items: if self.quick { quick.tsne_items } else { 5000 },
             ablations: self.ablations,
         };

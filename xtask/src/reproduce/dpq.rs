@@ -12,6 +12,8 @@ pub(crate) struct Trained {
     pub(crate) seconds: f64,
     pub(crate) images_per_second: f64,
     pub(crate) config: Value,
+    /// The fingerprint of the pretrained weights that the body started from.
+    pub(crate) weights: Option<String>,
     pub(crate) peak_memory_bytes: Option<u64>,
 }
 

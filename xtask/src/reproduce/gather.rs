@@ -38,6 +38,7 @@ pub(crate) fn gather(settings: &Settings, runs: &[SeedRun], baseline: &Baseline)
         commit: process::commit(&["Cargo.toml", "Cargo.lock", "crates", "datasets", "xtask"]),
         machine: machine(),
         device: settings.device.clone(),
+        weights: first.train.result.weights.clone(),
         config: first.train.result.config.clone(),
         items: Items { train: baseline.train.result.items, query: codes.queries, gallery: codes.gallery },
         map_rule: codes.map_rule.clone(),

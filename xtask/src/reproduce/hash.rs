@@ -11,6 +11,13 @@ use sha2::{Digest, Sha256};
 pub(crate) struct Hash(Sha256);
 
 impl Hash {
+    /// Of the contents of a file.
+    pub(crate) fn of_file(path: &Path) -> Result<String> {
+        let mut hash = Self::default();
+        hash.add_file(path)?;
+        Ok(hash.finish())
+    }
+
     pub(crate) fn add(&mut self, bytes: &[u8]) {
         self.0.update((bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);

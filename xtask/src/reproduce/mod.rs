@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) preset: String,
     pub(crate) seeds: u16,
     pub(crate) device: String,
+    /// Pretrained weights that the network's body starts from.
+    pub(crate) weights: Option<PathBuf>,
     /// Items of the gallery that t-SNE shows, at most.
     pub(crate) tsne_items: usize,
     /// Whether the variants that need trainings of their own are part of it.
@@ -67,6 +69,7 @@ impl Settings {
             preset: text("quick"),
             seeds: 1,
             device: text("cpu"),
+            weights: None,
             tsne_items: 500,
             ablations: false,
         }
@@ -77,7 +80,8 @@ impl Settings {
     }
 
     fn name(&self) -> String {
-        format!("{}-{}", self.dataset, self.preset)
+        let pretrained = if self.weights.is_some() { "-pretrained" } else { "" };
+        format!("{}-{}{pretrained}", self.dataset, self.preset)
     }
 }
 
@@ -93,6 +97,9 @@ pub(crate) fn run(settings: &Settings, build: fn() -> Result<PathBuf>) -> Result
         "there is no {}/dataset.toml, give the name of a folder in datasets",
         dataset.display()
     );
+    if let Some(path) = &settings.weights {
+        ensure!(!path.to_string_lossy().contains(' '), "the path of weights has no spaces");
+    }
     let folder = settings.folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let _lock = lock()?;
@@ -100,12 +107,14 @@ pub(crate) fn run(settings: &Settings, build: fn() -> Result<PathBuf>) -> Result
     docs::remove_report(&folder)?;
 
     let runner = Runner::new(build()?, &dataset)?;
+    // First what reads all images and takes minutes: if it fails, nothing was trained for hours before.
+    let baseline = pipeline::raw_pixels(&runner, settings)?;
     let runs = (1..=settings.seeds)
         .map(|seed| pipeline::train_and_evaluate(&runner, settings, &folder, seed))
         .collect::<Result<Vec<_>>>()?;
-    let baseline = pipeline::raw_pixels(&runner, settings)?;
     let mut variant_runs = Vec::new();
-    for variant in variants::variants(&settings.preset, settings.ablations) {
+    let pretrained = settings.weights.is_some();
+    for variant in variants::variants(&settings.preset, settings.ablations, pretrained) {
         let run = |run| pipeline::variant(&runner, settings, &folder.join("variants"), run, variant);
         variant_runs.push((variant, runs.iter().map(run).collect::<Result<Vec<_>>>()?));
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::dpq::{Built, Encoded, Evaluation, Exported, Fitted, Metrics, Searched, Trained};
+use super::hash::Hash;
 use super::stage::{Runner, Stage};
 use super::variants::{Change, Variant};
 use super::{FOLDER, Settings};
@@ -110,12 +111,16 @@ fn train(
     seed: u16,
     changes: &[&str],
 ) -> Result<Stage<Trained>> {
-    let Settings { dataset, preset, device, .. } = settings;
-    let changes: String = changes.iter().map(|line| format!(" --set {line}")).collect();
+    let Settings { dataset, preset, device, weights, .. } = settings;
+    let changes = changes.iter().map(|line| format!(" --set {line}"));
+    let starts_from = weights.iter().map(|path| format!(" --weights {}", path.display()));
+    let options: String = starts_from.chain(changes).collect();
     let command = format!(
-        "train --data datasets/{dataset} --out OUT --preset {preset}{changes} --seed {seed} --device {device}"
+        "train --data datasets/{dataset} --out OUT --preset {preset}{options} --seed {seed} --device {device}"
     );
-    runner.run_resumable(&dir.join("train"), &[], &command)
+    let weights = weights.as_deref().map(Hash::of_file).transpose()?;
+    let upstream: Vec<&str> = weights.iter().map(String::as_str).collect();
+    runner.run_resumable(&dir.join("train"), &upstream, &command)
 }
 
 fn encode_split(settings: &Settings, train: &Stage<Trained>, split: &str) -> String {

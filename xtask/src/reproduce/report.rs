@@ -108,7 +108,8 @@ pub(crate) fn name(results: &Results) -> String {
         1 => "seed 1".to_owned(),
         n => format!("seeds 1 to {n}"),
     };
-    format!("{}, preset {}, {seeds}", results.dataset, results.preset)
+    let pretrained = if results.weights.is_some() { ", pretrained" } else { "" };
+    format!("{}, preset {}{pretrained}, {seeds}", results.dataset, results.preset)
 }
 
 fn main_table(results: &Results) -> Table {
@@ -243,7 +244,7 @@ fn each_seed(results: &Results) -> Table {
 fn how(results: &Results) -> Block {
     let machine = &results.machine;
     let accuracy = |value: &Option<MeanSd>| value.map_or("none".to_owned(), |[mean, _]| format!("{mean:.4}"));
-    Block::List(vec![
+    let mut lines = vec![
         format!("Commit: `{}`", results.commit),
         format!("Machine: {}, {} cores, {}", machine.cpu, machine.cores, machine.system),
         format!("Trained on: {}", results.device),
@@ -252,7 +253,9 @@ fn how(results: &Results) -> Block {
             accuracy(&results.accuracy),
             accuracy(&results.query_accuracy)
         ),
-    ])
+    ];
+    lines.extend(results.weights.iter().map(|weights| format!("Pretrained weights: `{weights}`")));
+    Block::List(lines)
 }
 
 pub(crate) fn lengths(results: &Results) -> impl Iterator<Item = String> + use<'_> {

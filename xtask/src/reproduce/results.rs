@@ -28,6 +28,9 @@ pub(crate) struct Results {
     pub(crate) commit: String,
     pub(crate) machine: Machine,
     pub(crate) device: String,
+    /// The fingerprint of the pretrained weights that the body started from; none for random ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) weights: Option<String>,
     /// The training configuration of the first seed.
     pub(crate) config: Value,
     pub(crate) items: Items,

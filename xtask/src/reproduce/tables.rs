@@ -25,7 +25,10 @@ const TABLE_1: [PaperRow; 10] = [
 
 const MARKS: &str = "The paper's rows: (R) remembered from the paper on DVSQ, not looked up again; numbers with * were \
     read in a text by the authors; (V) derived, the row of DVSQ plus the gains that the paper prints, with high \
-    confidence. The paper trains a pretrained AlexNet, ours starts from nothing, so the gap is not the method's alone.";
+    confidence.";
+
+const FROM_NOTHING: &str =
+    " The paper trains a pretrained AlexNet, ours starts from nothing, so the gap is not the method's alone.";
 
 /// What the report has of these tables.
 pub(crate) fn blocks(results: &Results) -> Vec<Block> {
@@ -76,7 +79,8 @@ fn table_1(results: &Results) -> Block {
     ));
     let dpq = theirs(&TABLE_1[TABLE_1.len() - 1]).map(|map| map.parse::<f64>().unwrap_or(f64::NAN));
     rows.push(line("ours against DPQ", ours.values().zip(dpq).map(|(map, paper)| signed(map[0] - paper))));
-    Block::Table(Table { header: line(rule, lengths(results)), rows }, MARKS.to_owned())
+    let caption = if results.weights.is_some() { MARKS.to_owned() } else { format!("{MARKS}{FROM_NOTHING}") };
+    Block::Table(Table { header: line(rule, lengths(results)), rows }, caption)
 }
 
 fn spread(results: &Results, [mean, sd]: &MeanSd) -> String {
@@ -104,11 +108,13 @@ fn whole(results: &Results) -> String {
 fn changed_caption(results: &Results, variants: &[&VariantResults]) -> String {
     let changes: Vec<String> =
         variants.iter().map(|variant| format!("{}: `{}`", variant.name, variant.change)).collect();
-    let table_2 = "Rows and their order are those of the paper's Table 2; its numbers are not \
-        known here. Its frozen backbone is pretrained, this one is random. ";
+    let table_2 = "Rows and their order are those of the paper's Table 2; its numbers are not known here. ";
+    let random = "Its frozen backbone is pretrained, this one is random. ";
+    let of_the_paper = results.preset == "paper";
     format!(
-        "{}Every row changes one thing of the preset ({}).",
-        if results.preset == "paper" { table_2 } else { "" },
+        "{}{}Every row changes one thing of the preset ({}).",
+        if of_the_paper { table_2 } else { "" },
+        if of_the_paper && results.weights.is_none() { random } else { "" },
         changes.join("; ")
     )
 }
@@ -177,7 +183,7 @@ mod tests {
     fn results(preset: &str) -> Results {
         let mut results = test_data::results(3);
         results.preset = preset.to_owned();
-        for (i, variant) in variants(preset, true).into_iter().enumerate() {
+        for (i, variant) in variants(preset, true, false).into_iter().enumerate() {
             let n_lengths = if variant.slug.ends_with("level") { 1 } else { 4 };
             let less = |map: &MeanSd| [map[0] - 0.001 * i as f64, map[1]];
             let trained = matches!(variant.change, Change::Train(_));
@@ -248,6 +254,17 @@ mod tests {
 
             A model for each length has as many levels as the length has bytes and is judged at that length; that of the longest is the one model itself. Times are sums over the trainings.
         "#]].assert_eq(&markdown("Paper", &blocks(&results)));
+    }
+
+    #[test]
+    fn a_frozen_backbone_is_named_by_what_it_started_from() {
+        let mut results = results("paper");
+        results.dataset = "cifar-10".to_owned();
+        results.variants[0].name = variants("paper", true, true)[0].name.to_owned();
+        results.weights = Some("1a2b3c4d".to_owned());
+        let text = markdown("Paper", &blocks(&results));
+        assert!(text.contains("| E: frozen pretrained backbone |"), "{text}");
+        assert!(!text.contains("random") && !text.contains("from nothing"), "{text}");
     }
 
     #[test]

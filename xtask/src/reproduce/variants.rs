@@ -17,13 +17,17 @@ pub(crate) enum Change {
 }
 use Change::{Encode, Train};
 
-/// Removals of Table 2, in the order of the paper.
-const TABLE_2: [Variant; 5] = [
-    Variant {
-        name: "E: frozen random backbone",
-        slug: "frozen-random",
-        change: Train(&["network.backbone=\"frozen-random\""]),
-    },
+/// The first row of Table 2, by what the backbone starts from; the paper's is pretrained.
+const FROZEN_RANDOM: Variant = Variant {
+    name: "E: frozen random backbone",
+    slug: "frozen-random",
+    change: Train(&["network.backbone=\"frozen\""]),
+};
+const FROZEN_PRETRAINED: Variant =
+    Variant { name: "E: frozen pretrained backbone", slug: "frozen-pretrained", ..FROZEN_RANDOM };
+
+/// The other removals of Table 2, in the order of the paper.
+const TABLE_2: [Variant; 4] = [
     Variant { name: "without L_C", slug: "no-classification", change: Train(&["loss.classification=0.0"]) },
     Variant { name: "without L_S", slug: "no-margin", change: Train(&["loss.margin=0.0"]) },
     Variant { name: "Two-Step", slug: "two-step", change: Train(&["schedule=\"two-step\""]) },
@@ -62,10 +66,12 @@ const FEATURES: [Variant; 2] = [
 /// The row that needs a caveat.
 pub(crate) const POSTERIOR: &str = "class posterior as the feature";
 
-/// The variants of a preset: those that need trainings only if `ablations`.
-pub(crate) fn variants(preset: &str, ablations: bool) -> Vec<&'static Variant> {
+/// The variants of a preset, whose body starts from weights that are random or `pretrained`: those that need trainings
+/// only if `ablations`.
+pub(crate) fn variants(preset: &str, ablations: bool, pretrained: bool) -> Vec<&'static Variant> {
+    let frozen = if pretrained { &FROZEN_PRETRAINED } else { &FROZEN_RANDOM };
     match (preset, ablations) {
-        ("paper", true) => TABLE_2.iter().chain(&ONE_LENGTH).collect(),
+        ("paper", true) => [frozen].into_iter().chain(&TABLE_2).chain(&ONE_LENGTH).collect(),
         ("best", true) => FEATURES.iter().chain(&INGREDIENTS).collect(),
         ("best", false) => FEATURES.iter().collect(),
         _ => Vec::new(),
@@ -81,7 +87,7 @@ mod tests {
     #[test]
     fn variants_have_folders_of_their_own_and_words_without_spaces() {
         for preset in ["paper", "best"] {
-            let variants = variants(preset, true);
+            let variants = variants(preset, true, false);
             let slugs: BTreeSet<&str> = variants.iter().map(|variant| variant.slug).collect();
             assert_eq!(slugs.len(), variants.len());
             for variant in variants {
@@ -90,7 +96,7 @@ mod tests {
                 }
             }
         }
-        assert!(variants("best", false).iter().all(|variant| matches!(variant.change, Encode(_))));
-        assert!(variants("quick", true).is_empty());
+        assert!(variants("best", false, false).iter().all(|variant| matches!(variant.change, Encode(_))));
+        assert!(variants("quick", true, true).is_empty());
     }
 }
