@@ -1,8 +1,10 @@
 //! `dpq encode`: images or features in, codes out.
 //!
 //! - `body`: features below a network's heads, which are written as they come
+//! - `outputs`: what a model makes, collected
 
 mod body;
+mod outputs;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,12 +14,12 @@ use anyhow::{Context, Result, bail, ensure};
 use dpq_codebook::{Beam, Codebooks, LevelUsage, usage};
 use dpq_data::{Dataset, ImageShape, Split};
 use dpq_model::config::Body;
-use dpq_model::{Device, Model, Output, Weights};
-use rayon::prelude::*;
+use dpq_model::{Device, Model, Weights};
 use serde::Serialize;
 
 use crate::codes::{ORIGIN, write_codes};
 use crate::{data, npy, output, vectors};
+use outputs::{Outputs, accuracy};
 
 /// Encode images or features into codes
 ///
@@ -303,44 +305,6 @@ impl Args {
     }
 }
 
-/// What a model makes of its inputs, batch by batch.
-struct Outputs<'a> {
-    model: &'a Model,
-    /// The temperature of the posterior where that is the feature.
-    posterior: Option<f32>,
-    features: Vec<f32>,
-    /// Empty where the posterior is the feature: the codebooks are of the other one.
-    codes: Vec<u8>,
-    predicted: Vec<u32>,
-}
-
-impl<'a> Outputs<'a> {
-    fn new(model: &'a Model, posterior: Option<f32>, n_items: usize) -> Self {
-        let codebooks = model.codebooks();
-        Self {
-            model,
-            posterior,
-            features: Vec::with_capacity(n_items * codebooks.dim()),
-            codes: Vec::with_capacity(n_items * codebooks.n_levels()),
-            predicted: Vec::with_capacity(n_items),
-        }
-    }
-
-    fn push(&mut self, output: Output) -> Result<()> {
-        self.predicted.extend(output.logits.chunks_exact(self.model.n_classes()).map(argmax));
-        match self.posterior {
-            None => {
-                self.codes.extend(self.model.codebooks().encode(&output.features)?);
-                self.features.extend(output.features);
-            }
-            Some(temperature) => {
-                self.features.extend(self.model.posterior_features(&output.logits, temperature)?);
-            }
-        }
-        Ok(())
-    }
-}
-
 impl From<LevelUsage> for Usage {
     fn from(level: LevelUsage) -> Self {
         Self { used: level.used, perplexity: level.perplexity, distinct: level.distinct }
@@ -391,19 +355,6 @@ impl Encoded {
         }
         text
     }
-}
-
-fn argmax(logits: &[f32]) -> u32 {
-    (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32
-}
-
-/// The share of rows whose only label is the one predicted; none where images have several labels.
-fn accuracy(dataset: &Dataset, rows: &[u32], predicted: &[u32]) -> Option<f64> {
-    let right = rows.par_iter().zip(predicted).map(|(&row, class)| match dataset.labels(row as usize) {
-        [label] => Some(u32::from(label == class)),
-        _ => None,
-    });
-    Some(f64::from(right.sum::<Option<u32>>()?) / rows.len() as f64)
 }
 
 fn write_names(path: &Path, dataset: &Dataset, rows: &[u32]) -> Result<()> {
