@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod cuda_check;
+mod fuzz;
 mod process;
 mod python;
 mod reproduce;
@@ -43,11 +44,19 @@ enum Command {
     ReproducePaper(ReproduceArgs),
     /// Write docs/results.md and the reports in docs/results again from the numbers and figures that runs left there
     RenderDocs,
-    /// Measure dpq-index: criterion's benches, or a comparison
+    /// Measure all crates, or compare dpq-index with another library
     ///
-    /// Codes, codebooks and queries are made once and kept under `target/bench-data/`. Criterion prints its numbers
-    /// and keeps those of the run before. A comparison writes docs/benchmarks.md; it wants a machine at rest.
+    /// Writes `bench.json` and `bench.md` into `target/bench/`: times of criterion's benches with confidence intervals,
+    /// instructions of the kernels, and mAP and bytes a vector if `reproduce-paper --quick` was run. Codes, codebooks and
+    /// queries are made once and kept under `target/bench-data/`. A comparison writes docs/benchmarks.md; it wants a machine
+    /// at rest.
     Bench(BenchArgs),
+    /// Run each fuzz target for some seconds; needs a nightly toolchain and cargo-fuzz
+    Fuzz {
+        /// Seconds a target
+        #[arg(long, default_value_t = 60, value_name = "N")]
+        seconds: u32,
+    },
     /// The wheel of the Python module: built into `target/wheels/`, installed and tested; needs python3, once the network
     Python,
     /// Build the program for NVIDIA GPUs and try what shows without one
@@ -91,6 +100,25 @@ struct BenchArgs {
     /// Items of an index, or several numbers with commas between them
     #[arg(long, default_value = "1000000", value_name = "N", value_delimiter = ',')]
     items: Vec<u32>,
+    /// Run the benches of this crate alone; may be given several times
+    #[arg(long = "crate", value_name = "NAME")]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(bench::crates()))]
+    crates: Vec<String>,
+    /// Run only benches with this in their names
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+    filter: String,
+    /// Count instructions too; needs valgrind
+    #[arg(long)]
+    instructions: bool,
+    /// Take no times
+    #[arg(long)]
+    no_time: bool,
+    /// Show changes since an earlier run, of which this is the bench.json
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Fail if instructions (by 5 %), bytes a vector (by 1 %) or mAP (by 0.005) are worse than the baseline's
+    #[arg(long, requires = "baseline")]
+    gate: bool,
     /// Compare with this library, on the same codes; Linux, needs python3 and once the network
     #[arg(long, value_name = "LIBRARY")]
     against: Option<bench::Library>,
@@ -118,19 +146,34 @@ impl ReproduceArgs {
     }
 }
 
+impl BenchArgs {
+    fn run(self) -> Result<()> {
+        match self.against {
+            Some(bench::Library::Faiss) => bench::faiss(&self.items, self.queries),
+            None => bench::measure(&bench::Settings {
+                items: self.items,
+                crates: self.crates,
+                filter: self.filter,
+                instructions: self.instructions,
+                time: !self.no_time,
+                baseline: self.baseline,
+                gate: self.gate,
+            }),
+        }
+    }
+}
+
 fn run(cli: Cli) -> Result<()> {
     process::enter_repository()?;
     match cli.command {
         Command::Ci { step } => ci::run(step.as_deref()),
         Command::Tidy => tidy::run(),
+        Command::Fuzz { seconds } => fuzz::run(seconds),
         Command::Python => python::run(),
         Command::CudaCheck => cuda_check::run(),
         Command::ReproducePaper(args) => args.run(),
         Command::RenderDocs => reproduce::render_docs(),
-        Command::Bench(BenchArgs { items, against: None, .. }) => bench::criterion(&items),
-        Command::Bench(BenchArgs { items, against: Some(bench::Library::Faiss), queries }) => {
-            bench::faiss(&items, queries)
-        }
+        Command::Bench(args) => args.run(),
     }
 }
 

@@ -1,21 +1,22 @@
-//! Time of one query, reading apart from evaluating, at a gallery of 64,000 items in ten classes.
-//!
-//! `cargo bench -p dpq-eval`; prints the median in ns. Needs no benchmark crate, so the tree stays small.
+//! Time of one query, reading apart from evaluating, at a gallery of 64,000 items in ten classes and with five rules, three
+//! cut-offs and a curve of 101 points. Names end with the number of distinct scores.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::Duration;
 
+use criterion::{Criterion, criterion_group, criterion_main};
 use dpq_eval::{Evaluator, MapRule, Ranking, Ties};
 
 const N_ITEMS: u64 = 64_000;
 
-fn main() {
+fn bench(c: &mut Criterion) {
     let rule = MapRule::dpq();
     let cut = MapRule { cutoff: Some(5000), ..rule };
     let with = |ties| MapRule { ties, ..rule };
     let rules = [rule, with(Ties::ById), with(Ties::Minimum), with(Ties::Maximum), cut];
     let evaluator = Evaluator::new(&rules, &[10, 100, 1000], 100).expect("the settings are good");
-    println!("distinct scores   read      evaluate  (ns a query; five rules, three cut-offs, curve of 101)");
+    let mut group = c.benchmark_group("eval");
+    group.sample_size(30).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     for n_distinct in [1, 256, 4_000, 64_000] {
         let mut hits: Vec<(u64, f32)> =
             (0..N_ITEMS).map(|i| (scatter(i), -((i * n_distinct / N_ITEMS) as f32))).collect();
@@ -33,10 +34,12 @@ fn main() {
         let ranking = read();
         let ap = evaluator.query(&ranking).average_precision()[0].expect("there are relevant items");
         assert!((0.05..1.0).contains(&ap));
-        let read_ns = median_ns(|| drop(black_box(read())));
-        let query_ns = median_ns(|| drop(black_box(evaluator.query(black_box(&ranking)))));
-        println!("{n_distinct:>15} {read_ns:>9} {query_ns:>9}");
+        group.bench_function(format!("read/{n_distinct}"), |b| b.iter(read));
+        group.bench_function(format!("evaluate/{n_distinct}"), |b| {
+            b.iter(|| evaluator.query(black_box(&ranking)))
+        });
     }
+    group.finish();
 }
 
 /// A permutation of the ids that has nothing to do with their order: 64,000 and the factor share no divisor.
@@ -44,14 +47,5 @@ fn scatter(i: u64) -> u64 {
     i * 39_119 % N_ITEMS
 }
 
-fn median_ns(mut run: impl FnMut()) -> u128 {
-    let mut times: Vec<u128> = (0..301)
-        .map(|_| {
-            let start = Instant::now();
-            run();
-            start.elapsed().as_nanos()
-        })
-        .collect();
-    times.sort_unstable();
-    times[times.len() / 2]
-}
+criterion_group!(benches, bench);
+criterion_main!(benches);

@@ -1,17 +1,26 @@
-//! `cargo xtask bench`: the speed of `dpq-index`, alone or against another library.
+//! `cargo xtask bench`: the speed of all crates, or of `dpq-index` against another library.
 //!
+//! - `criterion`: wall time
+//! - `exact`: instructions, mAP, bytes a vector
+//! - `measured`: both as JSON and as tables, beside a baseline
 //! - `results`: what the comparison measured, as its script prints it
 //! - `report`: docs/benchmarks.md, from that and nothing else
 
+mod criterion;
+mod exact;
+mod measured;
 mod report;
 mod results;
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::process::{build_bench, cargo, commit, output, python, run};
+use crate::process::{build_bench, commit, output, python};
+use measured::Measured;
 use results::Results;
 
 /// What a comparison is with.
@@ -26,14 +35,79 @@ const FOLDER: &str = "crates/dpq-index/benches/faiss";
 pub(crate) const REQUIREMENTS: &str = "crates/dpq-index/benches/faiss/requirements.txt";
 pub(crate) const ENVIRONMENT: &str = "target/bench-venv";
 const REPORT: &str = "docs/benchmarks.md";
+/// Where a run leaves what it measured.
+const FOLDER_MEASURED: &str = "target/bench";
+/// What decides the numbers.
+const SOURCES: &[&str] = &["Cargo.toml", "Cargo.lock", "crates", "xtask"];
 
-/// Runs criterion's benches, which print what they measure.
-pub(crate) fn criterion(items: &[u32]) -> Result<()> {
-    for n_items in items {
-        let args = ["bench", "--locked", "--package", "dpq-index", "--bench", "index"];
-        run(cargo(&args).env("DPQ_BENCH_ITEMS", n_items.to_string()))?;
+/// The crates that have benches.
+pub(crate) fn crates() -> Vec<&'static str> {
+    criterion::BENCHES.iter().map(|(package, _)| *package).collect()
+}
+
+/// What one run measures.
+pub(crate) struct Settings {
+    /// Items of each index that is benched.
+    pub(crate) items: Vec<u32>,
+    /// The crates whose benches run; all, if none is named.
+    pub(crate) crates: Vec<String>,
+    /// Only benches with this in their names.
+    pub(crate) filter: String,
+    /// Whether instructions are counted, and whether time is taken.
+    pub(crate) instructions: bool,
+    pub(crate) time: bool,
+    /// `bench.json` of an earlier run, and whether to fail where this one is worse.
+    pub(crate) baseline: Option<PathBuf>,
+    pub(crate) gate: bool,
+}
+
+/// Measures all crates and writes `bench.json` and `bench.md`.
+pub(crate) fn measure(settings: &Settings) -> Result<()> {
+    let baseline = settings.baseline.as_deref().map(read_measured).transpose()?;
+    let times = if settings.time {
+        criterion::measure(&settings.items, &settings.crates, &settings.filter)?
+    } else {
+        BTreeMap::new()
+    };
+    let instructions = if settings.instructions { exact::instructions()? } else { BTreeMap::new() };
+    let quick = exact::quick()?;
+    let (map, bytes_per_item) =
+        quick.map_or((BTreeMap::new(), None), |quick| (quick.map, Some(quick.bytes_per_item)));
+    let measured = Measured {
+        commit: commit(SOURCES),
+        cpu: cpu(),
+        kernel: output(Command::new("uname").arg("-r"))?.trim().to_owned(),
+        compiler: output(Command::new("rustc").arg("--version"))?.trim().to_owned(),
+        times,
+        instructions,
+        map,
+        bytes_per_item,
+    };
+    let text = measured.markdown(baseline.as_ref());
+    fs::create_dir_all(FOLDER_MEASURED)?;
+    fs::write(format!("{FOLDER_MEASURED}/bench.json"), serde_json::to_vec_pretty(&measured)?)?;
+    fs::write(format!("{FOLDER_MEASURED}/bench.md"), &text)?;
+    println!("{text}{FOLDER_MEASURED}/bench.json\n{FOLDER_MEASURED}/bench.md");
+    if let Some(baseline) = baseline.filter(|_| settings.gate) {
+        let worse = measured.worse_than(&baseline);
+        ensure!(worse.is_empty(), "worse than the baseline:\n  {}", worse.join("\n  "));
     }
     Ok(())
+}
+
+fn read_measured(path: &Path) -> Result<Measured> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| {
+        format!("{} is no bench.json of this program, measure the baseline again", path.display())
+    })
+}
+
+/// The name of the CPU where the system tells it, else its architecture.
+fn cpu() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name =
+        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
+    name.unwrap_or(std::env::consts::ARCH).to_owned()
 }
 
 /// Compares with faiss and writes the report.
@@ -50,7 +124,7 @@ pub(crate) fn faiss(items: &[u32], queries: u16) -> Result<()> {
     let items: Vec<String> = items.iter().map(u32::to_string).collect();
     let command =
         format!("cargo xtask bench --against faiss --items {} --queries {queries}", items.join(","));
-    let commit = commit(&["Cargo.toml", "Cargo.lock", "crates", "xtask"]);
+    let commit = commit(SOURCES);
     let compiler = output(Command::new("rustc").arg("--version"))?;
     let report = report::markdown(&results, &command, &commit, compiler.trim());
     fs::write(REPORT, report).with_context(|| format!("cannot write {REPORT}"))?;

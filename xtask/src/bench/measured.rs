@@ -1,0 +1,177 @@
+//! One run of all benches as JSON, as tables, and beside an earlier run.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::criterion::Time;
+use crate::table::Table;
+
+/// What `cargo xtask bench` measured.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Measured {
+    pub(super) commit: String,
+    pub(super) cpu: String,
+    /// Of the operating system.
+    pub(super) kernel: String,
+    pub(super) compiler: String,
+    pub(super) times: BTreeMap<String, Time>,
+    pub(super) instructions: BTreeMap<String, u64>,
+    /// mAP of the quick reproduction by bits; empty where there was none.
+    pub(super) map: BTreeMap<u32, f64>,
+    pub(super) bytes_per_item: Option<f64>,
+}
+
+/// A time is another when intervals do not overlap and the estimates differ by more than this: two runs of one executable
+/// on a shared machine easily differ by a few per cent with narrow intervals.
+const NOISE: f64 = 0.05;
+/// Limits: instructions and bytes as a share of the baseline's, mAP as a difference.
+const MORE_INSTRUCTIONS: f64 = 0.05;
+const MORE_BYTES: f64 = 0.01;
+const LESS_MAP: f64 = 0.005;
+
+impl Measured {
+    /// Tables; with a baseline, beside its numbers.
+    pub(super) fn markdown(&self, baseline: Option<&Self>) -> String {
+        let mut text = format!(
+            "# Benchmarks\n\n{}, Linux {}, {}, commit {}",
+            self.cpu, self.kernel, self.compiler, self.commit
+        );
+        if let Some(baseline) = baseline {
+            let other =
+                if baseline.cpu == self.cpu { String::new() } else { format!(" on {}", baseline.cpu) };
+            write!(text, "; baseline {}{other}", baseline.commit).expect("writing to a string");
+        }
+        text += "\n\n";
+        let mut section = |title: &str, note: &str, header: &[&str], rows: Vec<Vec<String>>| {
+            if !rows.is_empty() {
+                let header = header.iter().map(|&name| name.to_owned()).collect();
+                write!(text, "## {title}\n\n{note}\n\n{}\n\n", Table { header, rows })
+                    .expect("writing to a string");
+            }
+        };
+
+        let rows = self.map.iter().map(|(bits, &map)| {
+            let before = baseline.and_then(|baseline| baseline.map.get(bits));
+            let change = before.map_or(String::new(), |before| format!("{:+.4}", map - before));
+            vec![format!("mAP at {bits} bits"), format!("{map:.4}"), change]
+        });
+        let bytes = self.bytes_per_item.map(|bytes| {
+            let before = baseline.and_then(|baseline| baseline.bytes_per_item);
+            vec!["bytes a vector".to_owned(), format!("{bytes:.2}"), change(before, bytes)]
+        });
+        let note = "Of the last `cargo xtask reproduce-paper --quick`.";
+        section("Quality", note, &["", "now", "change"], rows.chain(bytes).collect());
+
+        let rows = self.instructions.iter().map(|(name, &count)| {
+            let before = baseline.and_then(|baseline| baseline.instructions.get(name));
+            vec![name.clone(), count.to_string(), change(before.map(|&count| count as f64), count as f64)]
+        });
+        let note = "Counted by valgrind; the same on a busy machine.";
+        section("Instructions", note, &["kernel", "instructions", "change"], rows.collect());
+
+        let rows = self.times.iter().map(|(name, time)| {
+            let before = baseline.and_then(|baseline| baseline.times.get(name));
+            vec![
+                name.clone(),
+                duration(time.ns),
+                format!("{} to {}", duration(time.low), duration(time.high)),
+                before.map_or(String::new(), |before| time_change(before, time)),
+            ]
+        });
+        let note = format!(
+            "One iteration, with a 95 % confidence interval. A change is bold where the intervals of both sides do not overlap \
+             and it is above {:.0} %.",
+            100.0 * NOISE
+        );
+        section("Wall time", &note, &["bench", "time", "interval", "change"], rows.collect());
+        text
+    }
+
+    /// What is worse than in `baseline` by more than the limits. Wall time is not among it.
+    pub(super) fn worse_than(&self, baseline: &Self) -> Vec<String> {
+        let mut worse = Vec::new();
+        for (name, &count) in &self.instructions {
+            let Some(&before) = baseline.instructions.get(name) else { continue };
+            if count as f64 >= before as f64 * (1.0 + MORE_INSTRUCTIONS) {
+                worse.push(format!("{name} takes {count} instructions, {before} before"));
+            }
+        }
+        if let (Some(bytes), Some(before)) = (self.bytes_per_item, baseline.bytes_per_item)
+            && bytes > before * (1.0 + MORE_BYTES)
+        {
+            worse.push(format!("a vector takes {bytes:.2} bytes, {before:.2} before"));
+        }
+        for (bits, &map) in &self.map {
+            let Some(&before) = baseline.map.get(bits) else { continue };
+            if map < before - LESS_MAP {
+                worse.push(format!("mAP at {bits} bits is {map:.4}, {before:.4} before"));
+            }
+        }
+        worse
+    }
+}
+
+/// A change in per cent, where there is something before it.
+fn change(before: Option<f64>, now: f64) -> String {
+    before.map_or(String::new(), |before| format!("{:+.2} %", 100.0 * (now / before - 1.0)))
+}
+
+/// The same of times, bold beyond noise.
+fn time_change(before: &Time, now: &Time) -> String {
+    let ratio = now.ns / before.ns;
+    let text = format!("{:+.1} %", 100.0 * (ratio - 1.0));
+    let apart = now.low > before.high || now.high < before.low;
+    if apart && (ratio - 1.0).abs() > NOISE { format!("**{text}**") } else { text }
+}
+
+fn duration(ns: f64) -> String {
+    let (value, unit) = match ns {
+        ..1e3 => (ns, "ns"),
+        ..1e6 => (ns / 1e3, "µs"),
+        ..1e9 => (ns / 1e6, "ms"),
+        _ => (ns / 1e9, "s"),
+    };
+    format!("{value:.2} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(scale: f64) -> Measured {
+        let time = |ns: f64| Time { ns: ns * scale, low: ns * scale - 1.0, high: ns * scale + 1.0 };
+        Measured {
+            commit: format!("commit-{scale}"),
+            cpu: "a CPU".to_owned(),
+            kernel: "6.1".to_owned(),
+            compiler: "rustc 1.95.0".to_owned(),
+            times: [("encode".to_owned(), time(100.0)), ("steady".to_owned(), time(2.5e6 / scale))].into(),
+            instructions: [("search".to_owned(), (1000.0 * scale) as u64)].into(),
+            map: [(16, 0.5 / scale)].into(),
+            bytes_per_item: Some(7.0 * scale),
+        }
+    }
+
+    #[test]
+    fn tables_mark_what_is_beyond_noise() {
+        let text = measured(1.1).markdown(Some(&measured(1.0)));
+        assert!(text.contains("commit commit-1.1; baseline commit-1\n"), "{text}");
+        for cell in ["**+10.0 %**", "+10.00 %", "-0.0455", "2.50 ms", "+0.0 %"] {
+            assert!(text.contains(cell), "{cell} is not in\n{text}");
+        }
+        let text = measured(1.04).markdown(Some(&measured(1.0)));
+        assert!(text.contains("+4.0 %") && !text.contains("**"), "{text}");
+        assert!(!measured(1.0).markdown(None).contains('+'));
+    }
+
+    #[test]
+    fn limits_name_what_is_worse_and_leave_wall_time() {
+        assert_eq!(measured(1.0).worse_than(&measured(1.0)), [""; 0]);
+        assert_eq!(measured(1.1).worse_than(&measured(1.0)).len(), 3);
+        assert_eq!(measured(0.9).worse_than(&measured(1.0)), [""; 0]);
+        let faster = Measured { times: measured(2.0).times, ..measured(1.0) };
+        assert_eq!(faster.worse_than(&measured(1.0)), [""; 0]);
+    }
+}

@@ -1,0 +1,21 @@
+//! `cargo xtask fuzz`: each target of `fuzz/` for a short time.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::process::{output, run as run_command};
+
+/// Runs all targets, each for some seconds beside building it. Needs a nightly toolchain and cargo-fuzz.
+pub(crate) fn run(seconds: u32) -> Result<()> {
+    // Through rustup: the cargo that runs this task is of one toolchain.
+    let fuzz = |args: &[&str]| {
+        let mut command = Command::new("cargo");
+        command.args(["+nightly", "fuzz"]).args(args);
+        command
+    };
+    for target in output(&mut fuzz(&["list"]))?.lines() {
+        run_command(&mut fuzz(&["run", target, "--", &format!("-max_total_time={seconds}")]))?;
+    }
+    Ok(())
+}
