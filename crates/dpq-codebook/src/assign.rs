@@ -56,7 +56,9 @@ impl<'a> Level<'a> {
     #[inline(always)]
     fn best(&self, residual: &[f32], fits: &mut [f32]) -> usize {
         let norm = f64::from(lanes(residual, 0.0, |sum, x| sum + x * x).iter().sum::<f32>()).sqrt();
-        if !self.ordinary || !(norm == 0.0 || ORDINARY.contains(&norm)) {
+        // Squares of the smallest numbers are 0, so a norm of 0 may be that of a residual which is not.
+        let is_zero = norm == 0.0 && residual.iter().all(|&x| x == 0.0);
+        if !self.ordinary || !(is_zero || ORDINARY.contains(&norm)) {
             return self.decide(residual, 0..self.norms.len());
         }
         let fits_and_norms = fits.iter_mut().zip(&self.norms);

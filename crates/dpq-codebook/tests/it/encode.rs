@@ -160,6 +160,13 @@ fn sizes_that_f32_cannot_multiply_are_encoded_all_the_same() {
             }
         }
     }
+    // Ordinary codewords, and features whose squares are 0 in f32; ten alike but for their last bits.
+    let mut values: Vec<f32> = numbers(5, 1).repeat(10);
+    values.iter_mut().zip(numbers(50, 4)).for_each(|(c, x)| *c += 1e-7 * x);
+    for assignment in [Assignment::Euclidean, Assignment::Cosine] {
+        let codebooks = Codebooks::new(values.clone(), 1, 10, 5, assignment).unwrap();
+        assert_definition(&codebooks, &numbers(200 * 5, 2).iter().map(|x| x * 1e-25).collect::<Vec<_>>());
+    }
     // Even the residual overflows: every codeword fits equally badly.
     let far = Codebooks::new(vec![-f32::MAX; 4], 2, 2, 1, Assignment::Euclidean).unwrap();
     assert_eq!(far.encode(&[f32::MAX]).unwrap(), [0, 0]);
