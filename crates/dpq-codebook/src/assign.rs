@@ -23,7 +23,7 @@ pub(crate) struct Level<'a> {
 }
 
 /// Norms whose products with each other f32 holds with full precision.
-const ORDINARY: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
+pub(crate) const ORDINARY: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
 
 impl<'a> Level<'a> {
     pub(crate) fn new(assignment: Assignment, codewords: &'a [f32], dim: usize) -> Self {
@@ -85,8 +85,7 @@ impl<'a> Level<'a> {
     /// More than the difference of two fits can be wrong by, for a residual of this norm.
     ///
     /// A sum of D products, in any order, is wrong by at most D·u·‖r‖·‖c‖ to first order, u = 2⁻²⁴; the sixteen stand for
-    /// the roundings of norms and differences, one tenth for higher orders and for
-    /// the norm, itself a sum in f32.
+    /// the roundings of norms and differences, one tenth for higher orders and for the norm, itself a sum in f32.
     fn tolerance(&self, norm: f64) -> f32 {
         let scale = match self.assignment {
             Assignment::Euclidean => self.longest * (norm + self.longest),

@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use crate::assign::ORDINARY;
 use crate::error::check_finite;
 use crate::product::{Columns, squared_norm};
 use crate::{Assignment, Codebooks, Error};
@@ -12,13 +13,17 @@ use crate::{Assignment, Codebooks, Error};
 /// Features encoded at a time by one thread.
 const CHUNK: usize = 60;
 
+/// Codewords of all levels, at most: their inner products with each other take 1 GiB then.
+const MAX_CODEWORDS: usize = 1 << 14;
+
 /// How codes are searched for, and what they are to be good at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Beam<'a> {
     /// Codes that are kept from one level to the next. 1 is greedy encoding.
     pub width: usize,
     /// By length `[L]`, how much its squared error ‖x − x̂^l‖² counts, at least 0. All equal is the paper's sum over
-    /// lengths; 0 but for the last is the longest code alone, at the expense of its prefixes.
+    /// lengths; 0 but for the last is the longest code alone, at the expense of its prefixes. The last is not 0: levels that
+    /// no length counts would be arbitrary.
     pub weights: &'a [f32],
 }
 
@@ -35,9 +40,20 @@ impl Beam<'_> {
                 expected: format!("{}, one a length", codebooks.n_levels()),
             });
         }
+        let n_codewords = codebooks.n_levels() * codebooks.n_codewords();
+        if self.width > 1 && n_codewords > MAX_CODEWORDS {
+            let expected = format!("at most {MAX_CODEWORDS} for a beam");
+            return Err(Error::Range {
+                what: "number of codewords of all levels",
+                found: n_codewords,
+                expected,
+            });
+        }
         check_finite("weights", self.weights)?;
-        match self.weights.iter().position(|&weight| weight < 0.0) {
-            Some(position) => Err(Error::Negative { value: self.weights[position], position }),
+        let last = self.weights.len() - 1;
+        let is_wrong = |(at, &weight): (usize, &f32)| weight < 0.0 || at == last && weight == 0.0;
+        match self.weights.iter().enumerate().position(is_wrong) {
+            Some(position) => Err(Error::Weight { value: self.weights[position], position }),
             None if codebooks.assignment() == Assignment::Cosine && self.width > 1 => Err(Error::Cosine),
             None => Ok(()),
         }
@@ -54,15 +70,22 @@ impl Codebooks {
     /// error up to here, with that of the longer codes as if they left as much, is least.
     ///
     /// Source: faiss's residual quantizer, for the weights of the longest code alone. A width of 1 is
-    /// [`encode`](Self::encode). Shapes: features [N, D]; returns codes [N, L]. Takes 4·(L·K)² bytes beside. Codes are the same
-    /// on every CPU with fused multiply-add; elsewhere the last bit of a sum may decide otherwise.
+    /// [`encode`](Self::encode). Shapes: features [N, D]; returns codes [N, L]. Takes 4·(L·K)² bytes beside. Errors are
+    /// differences of sums in f32, so that codes whose errors differ by less than about D·2⁻²⁴ of ‖x‖² are not told apart:
+    /// centre features far from the origin. Codes are the same on every CPU with fused multiply-add; elsewhere the last bit of
+    /// a sum may decide otherwise. Features whose norm is outside 1e-15 to 1e15 get the code of [`encode`](Self::encode), and so
+    /// do all where a codeword's is.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode); [`Error::Range`], [`Error::Length`], [`Error::NotFinite`] or [`Error::Negative`] if the
+    /// As [`encode`](Self::encode); [`Error::Range`], [`Error::Length`], [`Error::NotFinite`] or [`Error::Weight`] if the
     /// beam does not fit, [`Error::Cosine`] for assignment by cosine with a width above 1.
     pub fn encode_beam(&self, features: &[f32], beam: Beam<'_>) -> Result<Vec<u8>, Error> {
         beam.check(self)?;
-        if beam.width == 1 {
+        let is_ordinary = |x: &[f32]| {
+            let square = squared_norm(x);
+            square == 0.0 || ORDINARY.contains(&square.sqrt())
+        };
+        if beam.width == 1 || !self.values().chunks_exact(self.dim()).all(is_ordinary) {
             return self.encode(features);
         }
         let n = self.check_features(features)?;
@@ -72,6 +95,10 @@ impl Codebooks {
             .par_chunks_mut(CHUNK * self.n_levels())
             .zip(features.par_chunks(CHUNK * self.dim()))
             .for_each_init(Vec::new, |products, (codes, features)| search.encode(features, products, codes));
+        let rows = features.chunks_exact(self.dim()).zip(codes.chunks_exact_mut(self.n_levels()));
+        for (x, code) in rows.filter(|(x, _)| !is_ordinary(x)) {
+            code.copy_from_slice(&self.encode(x)?);
+        }
         Ok(codes)
     }
 }

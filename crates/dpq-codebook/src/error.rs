@@ -47,9 +47,11 @@ pub enum Error {
         /// Where it is.
         position: usize,
     },
-    /// A weight is negative.
-    #[error("weights has the value {value} at position {position}, expected 0 or more")]
-    Negative {
+    /// A weight is negative, or the last one is 0.
+    #[error(
+        "weights has the value {value} at position {position}, expected 0 or more, and more than 0 at the end"
+    )]
+    Weight {
         /// The value.
         value: f32,
         /// Where it is.
@@ -57,7 +59,7 @@ pub enum Error {
     },
     /// Beam search and refinement are for the nearest codeword.
     #[error(
-        "the codebooks assign by cosine, expected euclidean: a beam has no meaning for them, encode with a width of 1"
+        "the codebooks assign by cosine, expected euclidean: beam search and refinement are for the nearest codeword"
     )]
     Cosine,
     /// There are fewer features than codewords.

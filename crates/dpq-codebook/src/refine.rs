@@ -80,7 +80,7 @@ impl Codebooks {
             .collect();
         let mut values = self.values().to_vec();
         let size = n_codewords * dim;
-        for level in (0..SWEEPS).flat_map(|_| 0..n_levels).filter(|&level| weights[level] > 0.0) {
+        for level in (0..SWEEPS).flat_map(|_| 0..n_levels) {
             let mut moved = values[level * size..][..size].to_vec();
             moved.par_chunks_exact_mut(dim).enumerate().for_each(|(codeword, moved)| {
                 let row = level * n_codewords + codeword;

@@ -334,7 +334,10 @@ impl Dataset {
     /// Reads an image that is no file, in the shape that it has.
     fn read_stored(&self, row: usize, out: &mut [u8]) -> Result<(), Error> {
         match &self.pixels {
-            Pixels::Memory(pixels) => out.copy_from_slice(&pixels[row * out.len()..][..out.len()]),
+            Pixels::Memory(pixels) => {
+                let len = self.stored.len();
+                out.copy_from_slice(&pixels[row * len..][..len]);
+            }
             Pixels::Collages(collages) => collages.read(row, out)?,
             Pixels::Files(_) => unreachable!("files are read in any shape"),
         }

@@ -45,7 +45,7 @@ struct Config {
 /// The version of the file format.
 const VERSION: &str = "1";
 
-/// Means of ImageNet's red, green and blue from 0 to 255: Caffe's.
+/// Means of ImageNet's red, green and blue from 0 to 255, as the authors of DPQ subtract them before Caffe's AlexNet.
 const CAFFE_MEAN: [f32; 3] = [123.68, 116.779, 103.939];
 
 /// Means and deviations of ImageNet's red, green and blue from 0 to 1: torchvision's.

@@ -148,7 +148,7 @@ impl Args {
             rows.columns,
             codebooks.dim()
         );
-        self.prepare_out_dir(&[])?;
+        output::create_dir(&self.out_dir)?;
         let beam = Beam { width: self.beam, weights: &vec![1.0; codebooks.n_levels()] };
         let bar = output::progress(rows.n, "encoding");
         let mut seconds = 0.0;
@@ -185,7 +185,7 @@ impl Args {
             path.display(),
             data::model_inputs(model)
         );
-        self.prepare_out_dir(&["codes.npy"])?;
+        output::create_dir(&self.out_dir)?;
         let start = Instant::now();
         let mut outputs = Outputs::new(model, self.posterior, rows.n);
         for first in (0..rows.n).step_by(data::BATCH) {
@@ -194,6 +194,7 @@ impl Args {
             let output = model.forward_features(&inputs);
             outputs.push(output.with_context(|| format!("{}, counted from row {first}", path.display()))?)?;
         }
+        self.remove_stale(&["codes.npy"])?;
         self.write_outputs(start, outputs)
     }
 
@@ -232,7 +233,7 @@ impl Args {
 
     fn encode_images(&self, model: &Model) -> Result<Encoded> {
         let (dataset, rows) = self.images(data::model_shape(model)?)?;
-        self.prepare_out_dir(&["labels.npy", "names.txt", "codes.npy"])?;
+        output::create_dir(&self.out_dir)?;
         let start = Instant::now();
         let bar = output::progress(rows.len(), "encoding");
         let mut outputs = Outputs::new(model, self.posterior, rows.len());
@@ -248,6 +249,7 @@ impl Args {
         let left_out = rows.len() - kept.len();
         let rows = kept;
 
+        self.remove_stale(&["labels.npy", "names.txt", "codes.npy"])?;
         self.write_ids(&dataset, &rows)?;
         // The classes of a folder of the user's are not those that the model knows.
         let accuracy = if self.data.is_some() && dataset.n_classes() == model.n_classes() {
@@ -258,10 +260,9 @@ impl Args {
         Ok(Encoded { left_out, accuracy, ..self.write_outputs(start, outputs)? })
     }
 
-    /// Makes the folder. Where an earlier encoding is there, its origin goes first, so that codes never meet the fingerprint
-    /// of other codebooks, and `stale` files after it.
-    fn prepare_out_dir(&self, stale: &[&str]) -> Result<()> {
-        output::create_dir(&self.out_dir)?;
+    /// Where an earlier encoding is there, removes its origin, so that codes never meet the fingerprint of other codebooks,
+    /// and after it `stale` files.
+    fn remove_stale(&self, stale: &[&str]) -> Result<()> {
         // Without an origin the folder is not dpq's, and nothing in it is touched.
         if self.out_dir.join(ORIGIN).exists() {
             for path in

@@ -3,7 +3,8 @@
 //! A file is the four letters of its kind, the header that all kinds share, and the fields of the kind, little-endian and
 //! without gaps; a vector is its length, u64, and its elements. Read are `IndexResidualQuantizer` and `IndexPQ` with one
 //! number of bits for all levels, at most 8, alone or in an `IndexIDMap` or `IndexIDMap2`. Written is an
-//! `IndexResidualQuantizer`. Nothing is allocated that the rest of the file could not fill.
+//! `IndexResidualQuantizer`. What is read is no longer than the rest of the file; unpacked, codes take
+//! up to 8 times as much.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -29,7 +30,7 @@ const RESIDUAL: &[u8; 4] = b"IxRq";
 const PRODUCT: &[u8; 4] = b"IxPq";
 
 /// The names of other kinds that people have.
-const OTHERS: [(&[u8; 4], &str); 16] = [
+const OTHERS: [(&[u8; 4], &str); 19] = [
     (b"IxFI", "an IndexFlatIP"),
     (b"IxF2", "an IndexFlatL2"),
     (b"IxFl", "an IndexFlat"),
@@ -46,6 +47,9 @@ const OTHERS: [(&[u8; 4], &str); 16] = [
     (b"IxPT", "an IndexPreTransform"),
     (b"IxRF", "an IndexRefine"),
     (b"IxHe", "an IndexLSH"),
+    (b"IxPQ", "an IndexPQ of an older faiss (read it and write it again)"),
+    (b"IxPo", "an IndexPQ of an older faiss (read it and write it again)"),
+    (b"IxRQ", "an IndexResidualQuantizer of an older faiss (read it and write it again)"),
 ];
 
 /// Numbers of faiss's enumerations.
@@ -120,6 +124,9 @@ fn unknown(kind: [u8; 4]) -> String {
     )
 }
 
+/// Values of codebooks, at most, which take 2 GiB: those of product quantization grow by the number of levels.
+const MOST_VALUES: usize = 1 << 29;
+
 /// What all kinds of indexes begin with.
 struct Header {
     dim: usize,
@@ -191,8 +198,10 @@ impl<R: Read> Reader<R> {
     fn header(&mut self) -> Result<Header> {
         let dim = self.int()?;
         let n_items = self.count("its number of items")?;
-        // Two numbers that mean nothing, and whether the index is trained, which its codebooks tell.
-        self.array::<17>()?;
+        // Two numbers that mean nothing.
+        self.array::<16>()?;
+        let trained = self.byte()?;
+        ensure!(trained != 0, "is not trained and so has no codebooks, add vectors to it first");
         let metric = self.int()?;
         if metric > EUCLIDEAN {
             self.array::<4>()?;
@@ -266,7 +275,12 @@ impl<R: Read> Reader<R> {
         // How faiss scans: the kind of search, and what polysemous codes need.
         self.array::<9>()?;
         let part = dim / n_levels;
-        let mut values = vec![0.0; n_levels * n_codewords * dim];
+        let n_values = n_levels * n_codewords * dim;
+        ensure!(
+            n_values <= MOST_VALUES,
+            "has codebooks of {n_values} values once they have all dimensions, expected at most {MOST_VALUES}"
+        );
+        let mut values = vec![0.0; n_values];
         for (i, (centroid, codeword)) in
             centroids.chunks_exact(part).zip(values.chunks_exact_mut(dim)).enumerate()
         {

@@ -56,7 +56,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TOML", conflicts_with = "preset")]
     config: Option<PathBuf>,
     /// Pretrained weights that the network's body starts from (`dpq weights import`). The body is theirs, whatever the
-    /// configuration says, and images are brought to the size that it takes; a preset gets learning rates for them
+    /// configuration says, and images are brought to the size that it takes; a preset gets learning rates and crops for
+    /// them
     #[arg(long, value_name = "SAFETENSORS", conflicts_with = "features")]
     weights: Option<PathBuf>,
     /// Change the configuration by a line of TOML, as `quantizer.levels=2` or `schedule="two-step"`

@@ -60,7 +60,7 @@ struct Imported {
 impl Command {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         let Self::Import(args) = self;
-        output::check_out(&args.out, [&args.file])?;
+        output::check_out(&args.out, [&args.file].into_iter().chain(&args.config))?;
         let body = match (&args.body, &args.config) {
             (Some(name), _) => Body::named(name).context("clap knows the names")?,
             (_, Some(path)) => read_config(path)?.network.body,

@@ -98,7 +98,11 @@ pub(crate) fn run(settings: &Settings, build: fn() -> Result<PathBuf>) -> Result
         dataset.display()
     );
     if let Some(path) = &settings.weights {
-        ensure!(!path.to_string_lossy().contains(' '), "the path of weights has no spaces");
+        ensure!(
+            !path.to_string_lossy().contains(' '),
+            "{} has a space in its path, give one without",
+            path.display()
+        );
     }
     let folder = settings.folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;

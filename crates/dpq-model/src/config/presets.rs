@@ -140,8 +140,8 @@ impl TrainConfig {
         Self { epochs: 12, ..Self::best() }
     }
 
-    /// This preset for a body that starts from pretrained weights and learns at a tenth of the rate, and for images of
-    /// its size.
+    /// This preset for a body that starts from pretrained weights and learns more slowly than its heads, and for images
+    /// of its size.
     ///
     /// Nothing of it was measured here, for want of pretrained weights.
     #[must_use]

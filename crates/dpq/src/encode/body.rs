@@ -44,7 +44,7 @@ impl Args {
         json: bool,
     ) -> Result<()> {
         let (dataset, rows) = self.images(shape)?;
-        self.prepare_out_dir(&["labels.npy", "names.txt"])?;
+        output::create_dir(&self.out_dir)?;
         let start = Instant::now();
         let numbers: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
         let path = self.model.as_ref().or(self.weights.as_ref()).context("a network was opened")?;
@@ -66,6 +66,7 @@ impl Args {
         })?;
         bar.finish_and_clear();
         let kept = partial.done.clone();
+        self.remove_stale(&["labels.npy", "names.txt"])?;
         self.write_ids(&dataset, &kept)?;
         partial.finish()?;
         let seconds = output::seconds(start);

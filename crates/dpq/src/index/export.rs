@@ -13,7 +13,7 @@ use crate::{faiss, npy, output};
 /// Write what an index holds in the form of another program
 ///
 /// For faiss one file: an IndexResidualQuantizer, in an IndexIDMap unless ids are row numbers, whose search gives the same
-/// scores at the full length. As NumPy arrays a folder: codes.npy, ids.npy and codebook.safetensors, what `dpq index build`
+/// scores at the full length. As NumPy arrays a folder: codes.npy, codes.json, ids.npy and codebook.safetensors, what `dpq index build`
 /// takes. Items come by ascending id. The index is verified first.
 #[derive(clap::Args)]
 #[command(

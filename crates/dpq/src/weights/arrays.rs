@@ -13,6 +13,9 @@ use npyz::npz::NpzArchive;
 use super::pickle::{self, Array};
 use crate::npy::{self, Element};
 
+/// Bytes of an array in an archive, at most; the largest layer of VGG-16 has 411 million. A small archive may hold many.
+const LARGEST: u64 = 1 << 30;
+
 /// Reads all arrays of a file, which are float32 in NumPy's formats.
 pub(super) fn read(path: &Path) -> Result<Arrays> {
     ensure!(path.exists(), "{} does not exist, give a file of weights", path.display());
@@ -44,8 +47,10 @@ pub(super) fn read(path: &Path) -> Result<Arrays> {
 /// dictionary of them.
 fn dictionary(file: &[u8]) -> Result<Arrays> {
     let begin = npy::header_end(file)?;
-    let mut arrays = Arrays::new();
+    let (mut arrays, mut left) = (Arrays::new(), file.len());
     for (layer, part, Array { shape, fortran, bytes }) in pickle::read(&file[begin..])? {
+        // What a pickle mentions again is read again.
+        left = left.checked_sub(bytes.len()).context("arrays of more bytes than the file, it is damaged")?;
         let kind = match part.as_str() {
             "0" => "weights",
             "1" => "biases",
@@ -72,7 +77,9 @@ fn archive(path: &Path) -> Result<Arrays> {
     let read = |name: String| {
         let mut array = || -> Result<_> {
             let mut bytes = Vec::new();
-            archive.zip_archive().by_name(&format!("{name}.npy"))?.read_to_end(&mut bytes)?;
+            let entry = archive.zip_archive().by_name(&format!("{name}.npy"))?;
+            entry.take(LARGEST + 1).read_to_end(&mut bytes)?;
+            ensure!(bytes.len() as u64 <= LARGEST, "more than {LARGEST} bytes, no layer has as many");
             let (shape, begin, order) = npy::layout::<f32>(&bytes, bytes.len() as u64)?;
             let values = in_c_order(&shape, order == Order::Fortran, &bytes[begin..]);
             Ok((shape, values))

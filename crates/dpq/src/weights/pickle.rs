@@ -33,6 +33,9 @@ pub(super) struct Array<'a> {
     pub(super) bytes: &'a [u8],
 }
 
+/// Arrays of a file, at most: what is mentioned again and again must not fill the memory.
+const MOST: usize = 10_000;
+
 /// Reads an array of one dictionary, whose values are lists of arrays or dictionaries of them: by key, and by place or
 /// key.
 pub(super) fn read(pickle: &[u8]) -> Result<Vec<(String, String, Array<'_>)>> {
@@ -45,10 +48,12 @@ pub(super) fn read(pickle: &[u8]) -> Result<Vec<(String, String, Array<'_>)>> {
         let key = pickle.text(key)?;
         if let List(items) = &pickle.values[value] {
             for (i, &item) in items.iter().enumerate() {
+                ensure!(arrays.len() < MOST, "more than {MOST} arrays, the file is damaged");
                 arrays.push((key.clone(), i.to_string(), pickle.array(item)?));
             }
         } else {
             for &[name, item] in pickle.pairs(value)? {
+                ensure!(arrays.len() < MOST, "more than {MOST} arrays, the file is damaged");
                 arrays.push((key.clone(), pickle.text(name)?, pickle.array(item)?));
             }
         }
