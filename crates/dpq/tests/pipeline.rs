@@ -104,6 +104,27 @@ fn codes_are_decoded_to_what_search_scores() {
 }
 
 #[test]
+fn refined_codebooks_and_a_beam_leave_less() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    gallery(dir);
+    let features = "--features gallery/features.npy";
+    let train = format!("codebook train {features} --levels 3 --codewords 4 --out cb.safetensors");
+    let sum = |report: Value| -> f64 {
+        let distortion = report["relative_distortion"].as_array().unwrap();
+        distortion.iter().map(|distortion| distortion.as_f64().unwrap()).sum()
+    };
+    let greedy = sum(json(dir, &train));
+    let refined = sum(json(dir, &format!("{train} --refine 5 --beam 4")));
+    assert!(refined < greedy, "{refined} {greedy}");
+    let encode = format!("encode --codebook cb.safetensors {features} --out-dir codes");
+    let encoded = sum(json(dir, &format!("{encode} --beam 4")));
+    assert!((encoded - refined).abs() < 1e-12 * refined, "{encoded} {refined}");
+    assert!(error(dir, &format!("{encode} --beam 0"), 1).contains("beam width is 0, expected at least 1"));
+    assert!(error(dir, &format!("{train} --beam 4"), 2).contains("--refine"));
+}
+
+#[test]
 fn a_network_is_trained_and_finds_an_image_by_its_file() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();
