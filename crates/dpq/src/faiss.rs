@@ -20,7 +20,7 @@ pub(crate) struct Contents {
     pub(crate) metric: Metric,
     /// u8 [N, L].
     pub(crate) codes: Vec<u8>,
-    /// u64 [N], or none for row numbers.
+    /// u64 `[N]`, or none for row numbers.
     pub(crate) ids: Option<Vec<u64>>,
 }
 

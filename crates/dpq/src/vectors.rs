@@ -153,7 +153,7 @@ pub(crate) fn read_sample(path: &Path, n: usize) -> Result<Matrix<f32>> {
     Ok(Matrix { rows: n, columns: rows.columns, values })
 }
 
-/// Reads ids: u64 [N] of a .npy file, or the only row or column of an .ivecs file.
+/// Reads ids: u64 `[N]` of a .npy file, or the only row or column of an .ivecs file.
 pub(crate) fn read_ids(path: &Path) -> Result<Vec<u64>> {
     if path.extension().is_none_or(|extension| extension != "ivecs") {
         return npy::read_vector::<u64>(path);

@@ -25,7 +25,7 @@ pub(crate) enum Command {
 /// Read weights that others publish and write them for `dpq train --weights`
 ///
 /// `alexnet` is Caffe's, which the paper starts from: bvlc_alexnet.npy as caffe-tensorflow converts it, or a .npz file
-/// of its arrays as <layer>.weights and <layer>.biases. `alexnet-torchvision`, `vgg16` and `resnet50` are
+/// of its arrays as LAYER.weights and LAYER.biases. `alexnet-torchvision`, `vgg16` and `resnet50` are
 /// torchvision's: a .safetensors file of the state dictionary. All names and shapes are checked; a classifier is left
 /// out.
 #[derive(clap::Args)]
