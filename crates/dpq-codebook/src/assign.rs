@@ -23,7 +23,12 @@ pub(crate) struct Level<'a> {
 }
 
 /// Norms whose products with each other f32 holds with full precision.
-pub(crate) const ORDINARY: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
+const ORDINARY: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
+
+/// Whether a vector of this squared norm has such a norm, or is zero.
+pub(crate) fn is_ordinary(square: f64) -> bool {
+    square == 0.0 || ORDINARY.contains(&square.sqrt())
+}
 
 impl<'a> Level<'a> {
     pub(crate) fn new(assignment: Assignment, codewords: &'a [f32], dim: usize) -> Self {
@@ -41,7 +46,7 @@ impl<'a> Level<'a> {
             dim,
             norms: squares.iter().map(norm).collect(),
             longest: squares.iter().copied().fold(0.0, f64::max).sqrt(),
-            ordinary: squares.iter().all(|&square| square == 0.0 || ORDINARY.contains(&square.sqrt())),
+            ordinary: squares.iter().copied().all(is_ordinary),
         }
     }
 

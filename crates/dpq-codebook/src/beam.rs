@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use crate::assign::ORDINARY;
+use crate::assign::is_ordinary;
 use crate::error::check_finite;
 use crate::product::{Columns, squared_norm};
 use crate::{Assignment, Codebooks, Error};
@@ -81,10 +81,7 @@ impl Codebooks {
     /// beam does not fit, [`Error::Cosine`] for assignment by cosine with a width above 1.
     pub fn encode_beam(&self, features: &[f32], beam: Beam<'_>) -> Result<Vec<u8>, Error> {
         beam.check(self)?;
-        let is_ordinary = |x: &[f32]| {
-            let square = squared_norm(x);
-            square == 0.0 || ORDINARY.contains(&square.sqrt())
-        };
+        let is_ordinary = |x: &[f32]| is_ordinary(squared_norm(x));
         if beam.width == 1 || !self.values().chunks_exact(self.dim()).all(is_ordinary) {
             return self.encode(features);
         }
