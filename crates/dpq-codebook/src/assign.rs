@@ -1,11 +1,12 @@
-//! The codeword that fits a residual best: found by a matrix product in f32, decided in f64 where f32 cannot tell.
+//! The codeword that fits a residual best: found by a product of rounded matrices, decided in f64 where that cannot tell.
 //!
-//! The error of a matrix product in f32 has a bound that holds for every order of summation. Codewords that come within
-//! that bound of the best are compared once more in f64, in one fixed order. So the choice is that of f64 on every CPU,
-//! whatever its matrix product rounds, at the price of a few more inner products where it was close.
+//! How wrong a product of rounded vectors can be is known. Codewords that come within that bound of the best are compared
+//! once more in f32, and those that are close there in f64, in one fixed order. So the choice is that of f64 on every CPU,
+//! at the price of a few more distances where it was close.
 
 use crate::Assignment;
-use crate::product::{Columns, squared_norm};
+use crate::product::{squared_distance, squared_norm};
+use crate::rounded::{Columns, Rounded, Rows, lanes};
 use crate::vectorize::vectorize;
 
 /// The codewords of one level, ready to be compared with residuals.
@@ -13,13 +14,25 @@ pub(crate) struct Level<'a> {
     assignment: Assignment,
     /// f32 [K, D].
     codewords: &'a [f32],
-    columns: Columns,
     dim: usize,
-    /// By codeword [K]: half the squared norm (Euclidean) or the inverse of the norm (cosine).
+    /// The codewords less their mean, which changes no distance to a residual less the same; for assignment by cosine,
+    /// vectors of norm 1 of the same directions.
+    columns: Columns,
+    /// By column [K]: half the squared norm; 0 for assignment by cosine, as that of directions makes no difference.
     norms: Vec<f32>,
+    /// The largest of these, and the norm of the longest column.
+    largest: f64,
     longest: f64,
-    /// No codeword is so short or so long that f32 may lose or overflow its products with residuals of an ordinary norm.
+    /// No column is so short or so long that f32 may lose or overflow its products with residuals of an ordinary norm.
     ordinary: bool,
+}
+
+/// What [`Level::assign`] needs, to be used again.
+#[derive(Default)]
+pub(crate) struct Memory {
+    rows: Rows,
+    /// By codeword [K]: how well it fits.
+    fits: Vec<f32>,
 }
 
 /// Norms whose products with each other f32 holds with full precision.
@@ -32,71 +45,78 @@ pub(crate) fn is_ordinary(square: f64) -> bool {
 
 impl<'a> Level<'a> {
     pub(crate) fn new(assignment: Assignment, codewords: &'a [f32], dim: usize) -> Self {
-        let squares: Vec<f64> = codewords.chunks_exact(dim).map(squared_norm).collect();
-        let norm = |&square: &f64| match assignment {
-            Assignment::Euclidean => (0.5 * square) as f32,
-            // A codeword of norm 0 points nowhere and has cosine 0 with everything.
-            Assignment::Cosine if square == 0.0 => 0.0,
-            Assignment::Cosine => square.sqrt().recip() as f32,
+        let (origin, columns) = match assignment {
+            Assignment::Euclidean => centred(codewords, dim),
+            Assignment::Cosine => (vec![0.0; dim], codewords.chunks_exact(dim).flat_map(unit).collect()),
         };
+        let squares: Vec<f64> = columns.chunks_exact(dim).map(squared_norm).collect();
+        let half = |&square: &f64| match assignment {
+            Assignment::Euclidean => (0.5 * square) as f32,
+            Assignment::Cosine => 0.0,
+        };
+        let norms: Vec<f32> = squares.iter().map(half).collect();
         Self {
             assignment,
             codewords,
-            columns: Columns::new(codewords, dim),
             dim,
-            norms: squares.iter().map(norm).collect(),
+            columns: Columns::new(&columns, origin),
+            largest: norms.iter().copied().fold(0.0, f32::max).into(),
+            norms,
             longest: squares.iter().copied().fold(0.0, f64::max).sqrt(),
             ordinary: squares.iter().copied().all(is_ordinary),
         }
     }
 
-    /// The codeword that fits best for each of `residuals` [n, D], the least of equals; `products` is reused memory.
-    pub(crate) fn assign(&self, residuals: &[f32], products: &mut Vec<f32>) -> impl Iterator<Item = usize> {
-        self.columns.products(residuals, products);
-        let fits = products.chunks_exact_mut(self.columns.width()).map(|fits| &mut fits[..self.norms.len()]);
-        residuals.chunks_exact(self.dim).zip(fits).map(|(residual, fits)| best(self, residual, fits))
+    /// The codeword that fits best for each of `residuals` [n, D], the least of equals; `memory` is used again.
+    pub(crate) fn assign(&self, residuals: &[f32], memory: &mut Memory) -> impl Iterator<Item = usize> {
+        let Memory { rows, fits } = memory;
+        fits.resize(self.norms.len(), 0.0);
+        let products = self.columns.products(residuals, rows);
+        residuals
+            .chunks_exact(self.dim)
+            .zip(products)
+            .map(|(residual, (rounded, products))| best(self, residual, rounded, products, fits))
     }
 
-    /// `fits` holds the inner products of the residual and all codewords.
+    /// `products` are those of the rounded residual and all codewords.
     #[inline(always)]
-    fn best(&self, residual: &[f32], fits: &mut [f32]) -> usize {
-        let norm = f64::from(lanes(residual, 0.0, |sum, x| sum + x * x).iter().sum::<f32>()).sqrt();
-        // Squares of the smallest numbers are 0, so a norm of 0 may be that of a residual which is not.
-        let is_zero = norm == 0.0 && residual.iter().all(|&x| x == 0.0);
-        if !self.ordinary || !(is_zero || ORDINARY.contains(&norm)) {
+    fn best(&self, residual: &[f32], rounded: Rounded, products: &[i32], fits: &mut [f32]) -> usize {
+        let is_ordinary = ORDINARY.contains(&rounded.norm) || self.columns.is_origin(residual);
+        if !(self.ordinary && is_ordinary) {
             return self.decide(residual, 0..self.norms.len());
         }
-        let fits_and_norms = fits.iter_mut().zip(&self.norms);
-        match self.assignment {
-            Assignment::Euclidean => fits_and_norms.for_each(|(fit, norm)| *fit -= norm),
-            Assignment::Cosine => fits_and_norms.for_each(|(fit, norm)| *fit *= norm),
+        let all = fits.iter_mut().zip(products).zip(&self.norms);
+        all.for_each(|((fit, &p), norm)| *fit = p as f32 * rounded.scale * self.columns.scale - norm);
+        let close = max(fits) - self.tolerance(rounded);
+        if let Some(codeword) = only(fits, close) {
+            return codeword;
         }
-        let maxima = lanes(fits, f32::NEG_INFINITY, |max, fit| if fit > max { fit } else { max });
-        let close = maxima.into_iter().fold(f32::NEG_INFINITY, f32::max) - self.tolerance(norm);
-        // All bits of a position that is close, none of another: a loop that becomes vector instructions.
-        let (mut n_close, mut position) = (0, 0);
-        for (i, &fit) in (0u32..).zip(&*fits) {
-            let is_close = u32::from(fit >= close);
-            n_close += is_close;
-            position |= is_close.wrapping_neg() & i;
-        }
-        if n_close == 1 {
-            return position as usize;
+        let mut close = close;
+        if self.assignment == Assignment::Euclidean {
+            for (fit, codeword) in fits.iter_mut().zip(self.codewords.chunks_exact(self.dim)) {
+                let is_close = *fit >= close;
+                *fit = if is_close { -squared_distance(residual, codeword) } else { f32::NEG_INFINITY };
+            }
+            let best = max(fits);
+            // A sum of D squares in any order is wrong by D + 2 roundings at most, to first order; below the second
+            // number, f32 has no full precision.
+            close = best + best * (2.2 * (self.dim + 2) as f32 * 0.5f32.powi(24))
+                - self.dim as f32 * f32::MIN_POSITIVE;
+            if let Some(codeword) = only(fits, close) {
+                return codeword;
+            }
         }
         let close = fits.iter().enumerate().filter(|&(_, &fit)| fit >= close);
         self.decide(residual, close.map(|(codeword, _)| codeword))
     }
 
-    /// More than the difference of two fits can be wrong by, for a residual of this norm.
+    /// More than the difference of two fits can be wrong by.
     ///
-    /// A sum of D products, in any order, is wrong by at most D·u·‖r‖·‖c‖ to first order, u = 2⁻²⁴; the sixteen stand for
-    /// the roundings of norms and differences, one tenth for higher orders and for the norm, itself a sum in f32.
-    fn tolerance(&self, norm: f64) -> f32 {
-        let scale = match self.assignment {
-            Assignment::Euclidean => self.longest * (norm + self.longest),
-            Assignment::Cosine => norm,
-        };
-        (2.2 * (self.dim + 16) as f64 * 0.5f64.powi(24) * scale) as f32
+    /// Each fit by the rounding of residual and codeword, and by less than eight roundings in f32. A tenth is for the norm,
+    /// itself a sum in f32.
+    fn tolerance(&self, Rounded { norm, error, of_columns, .. }: Rounded) -> f32 {
+        let in_f32 = 8.0 * 0.5f64.powi(24) * (self.longest * norm + self.largest);
+        (2.2 * (error * self.longest + of_columns + in_f32)) as f32
     }
 
     /// The best of `codewords`, in f64; the first of equals.
@@ -120,18 +140,45 @@ impl<'a> Level<'a> {
     }
 }
 
-vectorize!(fn best(level: &Level<'_>, residual: &[f32], fits: &mut [f32]) -> usize = Level::best, Level::best);
+vectorize!(fn best(
+    level: &Level<'_>, residual: &[f32], rounded: Rounded, products: &[i32], fits: &mut [f32]
+) -> usize = Level::best, Level::best);
 
-/// Sixteen partial results of folding `values`, so that the loop becomes vector instructions.
-#[inline(always)]
-fn lanes(values: &[f32], init: f32, fold: impl Fn(f32, f32) -> f32) -> [f32; 16] {
-    let mut lanes = [init; 16];
-    let (blocks, tail) = values.as_chunks::<16>();
-    for block in blocks {
-        lanes.iter_mut().zip(block).for_each(|(lane, &value)| *lane = fold(*lane, value));
+/// The codewords [K, dim] less their mean, behind that mean.
+fn centred(codewords: &[f32], dim: usize) -> (Vec<f32>, Vec<f32>) {
+    let mut sums = vec![0.0f64; dim];
+    for codeword in codewords.chunks_exact(dim) {
+        sums.iter_mut().zip(codeword).for_each(|(sum, &c)| *sum += f64::from(c));
     }
-    lanes.iter_mut().zip(tail).for_each(|(lane, &value)| *lane = fold(*lane, value));
-    lanes
+    let n = codewords.len() / dim;
+    let mean: Vec<f32> = sums.iter().map(|sum| (sum / n as f64) as f32).collect();
+    let columns = codewords.iter().zip(mean.iter().cycle()).map(|(c, mean)| c - mean).collect();
+    (mean, columns)
+}
+
+/// The vector of norm 1 that points where `codeword` does. One of norm 0 points nowhere and has cosine 0 with everything.
+fn unit(codeword: &[f32]) -> impl Iterator<Item = f32> {
+    let norm = squared_norm(codeword).sqrt();
+    codeword.iter().map(move |&c| if norm == 0.0 { 0.0 } else { (f64::from(c) / norm) as f32 })
+}
+
+#[inline(always)]
+fn max(values: &[f32]) -> f32 {
+    let maxima = lanes(values, f32::NEG_INFINITY, |max, x| if x > max { x } else { max });
+    maxima.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// The position of the only value that is not below `limit`, if there is one alone.
+#[inline(always)]
+fn only(values: &[f32], limit: f32) -> Option<usize> {
+    // All bits of a position where it is, none of another: a loop that becomes vector instructions.
+    let (mut n, mut position) = (0, 0);
+    for (i, &value) in (0u32..).zip(values) {
+        let is_found = u32::from(value >= limit);
+        n += is_found;
+        position |= is_found.wrapping_neg() & i;
+    }
+    (n == 1).then_some(position as usize)
 }
 
 /// The sum of `term` over both slices, in one order: eight partial sums, so that the loop becomes vector instructions.

@@ -2,11 +2,11 @@
 
 use rayon::prelude::*;
 
-use crate::assign::Level;
+use crate::assign::{Level, Memory};
 use crate::{CodeLength, Codebooks, Error};
 
 /// Features encoded at a time by one thread.
-const CHUNK: usize = 240;
+const CHUNK: usize = 48;
 
 impl Codebooks {
     /// Encodes features greedily: each level takes the codeword that fits its residual best, the least of equals.
@@ -27,12 +27,12 @@ impl Codebooks {
             (0..n_levels).map(|level| Level::new(self.assignment(), self.level(level), dim)).collect();
         let mut codes = vec![0; n * n_levels];
         codes.par_chunks_mut(CHUNK * n_levels).zip(features.par_chunks(CHUNK * dim)).for_each_init(
-            || (Vec::new(), Vec::new()),
-            |(residuals, products), (codes, features)| {
+            || (Vec::new(), Memory::default()),
+            |(residuals, memory), (codes, features)| {
                 residuals.clear();
                 residuals.extend_from_slice(features);
                 for (i, level) in levels.iter().enumerate() {
-                    let best = level.assign(residuals, products);
+                    let best = level.assign(residuals, memory);
                     codes[i..]
                         .iter_mut()
                         .step_by(n_levels)

@@ -7,10 +7,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 
-use crate::assign::Level;
+use crate::assign::{Level, Memory};
 use crate::codebooks::check_n_codewords;
 use crate::error::{check_finite, check_rows};
-use crate::product::squared_norm;
+use crate::product::{squared_distance, squared_norm};
 use crate::{Assignment, CodeLength, Codebooks, Error};
 
 /// The configuration of residual k-means.
@@ -29,7 +29,7 @@ pub struct ResidualKMeans {
 }
 
 /// Features worked on at a time by one thread.
-const CHUNK: usize = 240;
+const CHUNK: usize = 48;
 
 /// The stream of random numbers that k-means uses (docs/architecture.md).
 const STREAM: u64 = 3;
@@ -111,11 +111,11 @@ fn assign(points: &[f32], dim: usize, codewords: &[f32]) -> Vec<usize> {
     let level = Level::new(Assignment::Euclidean, codewords, dim);
     let mut assigned = vec![0; points.len() / dim];
     assigned.par_chunks_mut(CHUNK).zip(points.par_chunks(CHUNK * dim)).for_each_init(
-        Vec::new,
-        |products, (assigned, points)| {
+        Memory::default,
+        |memory, (assigned, points)| {
             assigned
                 .iter_mut()
-                .zip(level.assign(points, products))
+                .zip(level.assign(points, memory))
                 .for_each(|(assigned, best)| *assigned = best);
         },
     );
@@ -204,18 +204,6 @@ fn draw(rng: &mut ChaCha8Rng, weights: &[f32]) -> usize {
 /// A number below `n`. The bias of one part in 2^64 / n does not matter here; that the numbers never change does.
 fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
     ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
-}
-
-fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
-    // Eight partial sums, so that the loop becomes vector instructions.
-    let mut sums = [0.0f32; 8];
-    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..8 {
-            sums[lane] += (a[lane] - b[lane]) * (a[lane] - b[lane]);
-        }
-    }
-    a_tail.iter().zip(b_tail).map(|(a, b)| (a - b) * (a - b)).chain(sums).sum()
 }
 
 fn sum_of_squares(points: &[f32]) -> f64 {

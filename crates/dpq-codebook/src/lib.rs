@@ -33,6 +33,7 @@ mod kmeans;
 mod length;
 mod product;
 mod refine;
+mod rounded;
 mod table;
 mod vectorize;
 

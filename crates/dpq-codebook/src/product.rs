@@ -111,3 +111,16 @@ pub(crate) fn squared_norm(x: &[f32]) -> f64 {
     }
     tail.iter().map(|&x| f64::from(x) * f64::from(x)).chain(sums).sum()
 }
+
+#[inline(always)]
+pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
+    // Eight partial sums, so that the loop becomes vector instructions.
+    let mut sums = [0.0f32; 8];
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..8 {
+            sums[lane] += (a[lane] - b[lane]) * (a[lane] - b[lane]);
+        }
+    }
+    a_tail.iter().zip(b_tail).map(|(a, b)| (a - b) * (a - b)).chain(sums).sum()
+}
