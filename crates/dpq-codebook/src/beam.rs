@@ -8,10 +8,15 @@ use rayon::prelude::*;
 use crate::assign::is_ordinary;
 use crate::error::check_finite;
 use crate::product::{Columns, squared_norm};
+use crate::rounded::lanes;
+use crate::vectorize::vectorize;
 use crate::{Assignment, Codebooks, Error};
 
 /// Features encoded at a time by one thread.
 const CHUNK: usize = 60;
+
+/// Costs that are compared at a time.
+const BLOCK: usize = 32;
 
 /// Codewords of all levels, at most: their inner products with each other take 1 GiB then.
 const MAX_CODEWORDS: usize = 1 << 14;
@@ -61,8 +66,12 @@ impl Beam<'_> {
 
     /// By level, the sum of the weights of the lengths that it is part of.
     pub(crate) fn weights_from(&self) -> Vec<f32> {
-        (0..self.weights.len()).map(|level| self.weights[level..].iter().sum()).collect()
+        weights_from(self.weights)
     }
+}
+
+fn weights_from(weights: &[f32]) -> Vec<f32> {
+    (0..weights.len()).map(|level| weights[level..].iter().sum()).collect()
 }
 
 impl Codebooks {
@@ -91,7 +100,9 @@ impl Codebooks {
         codes
             .par_chunks_mut(CHUNK * self.n_levels())
             .zip(features.par_chunks(CHUNK * self.dim()))
-            .for_each_init(Vec::new, |products, (codes, features)| search.encode(features, products, codes));
+            .for_each_init(Memory::default, |memory, (codes, features)| {
+                search.encode(features, memory, codes)
+            });
         let rows = features.chunks_exact(self.dim()).zip(codes.chunks_exact_mut(self.n_levels()));
         for (x, code) in rows.filter(|(x, _)| !is_ordinary(x)) {
             code.copy_from_slice(&self.encode(x)?);
@@ -115,24 +126,40 @@ struct Kept {
 struct Continuation {
     kept: usize,
     codeword: usize,
-    error: f32,
-    /// The cost of all lengths if the longer ones left as much.
+    /// Of all lengths if the longer ones left as much.
     cost: f32,
 }
 
-struct Search<'a> {
-    beam: Beam<'a>,
+/// Memory of a search, which is used again.
+#[derive(Default)]
+struct Memory {
+    /// Inner products of features and all codewords.
+    products: Vec<f32>,
+    /// By codeword of a level [K]: ‖c‖² − 2⟨x, c⟩.
+    alone: Vec<f32>,
+    /// By kept code and codeword [width, K]: ‖x − x̂‖² − ‖x‖² of the continuation, and its cost.
+    errors: Vec<f32>,
+    costs: Vec<f32>,
+    /// Some of the costs, among them the least.
+    least: Vec<f32>,
+    best: Vec<Continuation>,
+}
+
+struct Search {
+    width: usize,
+    /// By length [L], summing to 1: so no cost overflows.
+    weights: Vec<f32>,
     weights_from: Vec<f32>,
     n_codewords: usize,
     columns: Columns,
-    /// Inner products of all codewords, f32 [L·K, width of the columns].
+    /// Twice the inner products of all codewords, f32 [L·K, width of the columns].
     gram: Vec<f32>,
     /// Squared norms of all codewords, [L·K].
     norms: Vec<f32>,
 }
 
-impl<'a> Search<'a> {
-    fn new(codebooks: &Codebooks, beam: Beam<'a>) -> Self {
+impl Search {
+    fn new(codebooks: &Codebooks, beam: Beam<'_>) -> Self {
         let (dim, values) = (codebooks.dim(), codebooks.values());
         let columns = Columns::new(values, dim);
         let width = columns.width();
@@ -141,12 +168,15 @@ impl<'a> Search<'a> {
             Vec::new,
             |products, (gram, rows)| {
                 columns.products(rows, products);
-                gram.copy_from_slice(products);
+                gram.iter_mut().zip(products).for_each(|(gram, product)| *gram = 2.0 * *product);
             },
         );
+        let sum: f64 = beam.weights.iter().map(|&weight| f64::from(weight)).sum();
+        let weights: Vec<f32> = beam.weights.iter().map(|&weight| (f64::from(weight) / sum) as f32).collect();
         Self {
-            beam,
-            weights_from: beam.weights_from(),
+            width: beam.width,
+            weights_from: weights_from(&weights),
+            weights,
             n_codewords: codebooks.n_codewords(),
             norms: values.chunks_exact(dim).map(|codeword| squared_norm(codeword) as f32).collect(),
             columns,
@@ -154,61 +184,88 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Writes the codes [n, L] of `features` [n, D]; `products` is reused memory.
-    fn encode(&self, features: &[f32], products: &mut Vec<f32>, codes: &mut [u8]) {
-        self.columns.products(features, products);
+    /// Writes the codes [n, L] of `features` [n, D].
+    fn encode(&self, features: &[f32], memory: &mut Memory, codes: &mut [u8]) {
+        let mut products = std::mem::take(&mut memory.products);
+        self.columns.products(features, &mut products);
         let n_levels = self.weights_from.len();
         for (products, code) in
             products.chunks_exact(self.columns.width()).zip(codes.chunks_exact_mut(n_levels))
         {
-            let best = self.search(products);
+            let best = search(self, products, memory);
             code.iter_mut().zip(best.rows).for_each(|(code, row)| *code = (row % self.n_codewords) as u8);
         }
+        memory.products = products;
     }
 
     /// The best code of a feature, of which `products` holds the inner products with all codewords.
-    fn search(&self, products: &[f32]) -> Kept {
+    #[inline(always)]
+    fn search(&self, products: &[f32], memory: &mut Memory) -> Kept {
         let mut kept = vec![Kept { rows: Vec::new(), error: 0.0, cost: 0.0 }];
-        let (mut alone, mut errors) = (vec![0.0; self.n_codewords], vec![0.0; self.n_codewords]);
-        for (level, &weight) in self.beam.weights.iter().enumerate() {
-            let first = level * self.n_codewords;
-            let norms_and_products = self.norms[first..].iter().zip(&products[first..]);
-            alone
-                .iter_mut()
-                .zip(norms_and_products)
-                .for_each(|(e, (norm, product))| *e = norm - 2.0 * product);
-            let mut best: Vec<Continuation> = Vec::with_capacity(self.beam.width + 1);
-            for (i, code) in kept.iter().enumerate() {
-                errors.copy_from_slice(&alone);
-                for row in &code.rows {
-                    let gram = &self.gram[row * self.columns.width() + first..][..self.n_codewords];
-                    errors.iter_mut().zip(gram).for_each(|(error, product)| *error += 2.0 * product);
-                }
-                self.offer(i, code, level, &errors, &mut best);
-            }
+        for (level, &weight) in self.weights.iter().enumerate() {
+            self.continuations(products, &kept, level, memory);
             let go_on = |best: &Continuation| {
                 let code = &kept[best.kept];
-                let rows = code.rows.iter().copied().chain([first + best.codeword]).collect();
-                Kept { rows, error: best.error, cost: code.cost + weight * best.error }
+                let rows =
+                    code.rows.iter().copied().chain([level * self.n_codewords + best.codeword]).collect();
+                let error = memory.errors[best.kept * self.n_codewords + best.codeword];
+                Kept { rows, error, cost: code.cost + weight * error }
             };
-            kept = best.iter().map(go_on).collect();
+            kept = memory.best.iter().map(go_on).collect();
         }
         kept.swap_remove(0)
     }
 
-    /// Takes those continuations of a code into `best`, in ascending order of cost, that are among the best. Of equals the
-    /// first stays.
-    fn offer(&self, kept: usize, code: &Kept, level: usize, errors: &[f32], best: &mut Vec<Continuation>) {
-        for (codeword, &error) in errors.iter().enumerate() {
-            let error = code.error + error;
-            let cost = code.cost + self.weights_from[level] * error;
-            let is_full = best.len() == self.beam.width;
-            if is_full && best.last().is_some_and(|worst| cost >= worst.cost) {
-                continue;
+    /// Leaves the best continuations of all codes in `memory`, the first of equals first, and their errors.
+    #[inline(always)]
+    fn continuations(&self, products: &[f32], kept: &[Kept], level: usize, memory: &mut Memory) {
+        let Memory { alone, errors, costs, least, best, .. } = memory;
+        let (first, n_codewords, width) = (level * self.n_codewords, self.n_codewords, self.width);
+        alone.clear();
+        let norms_and_products = self.norms[first..][..n_codewords].iter().zip(&products[first..]);
+        alone.extend(norms_and_products.map(|(norm, product)| norm - 2.0 * product));
+
+        errors.resize(kept.len() * n_codewords, 0.0);
+        costs.resize(kept.len() * n_codewords, 0.0);
+        least.clear();
+        let by_code = errors.chunks_exact_mut(n_codewords).zip(costs.chunks_exact_mut(n_codewords));
+        for (code, (errors, costs)) in kept.iter().zip(by_code) {
+            errors.copy_from_slice(alone);
+            for row in &code.rows {
+                let gram = &self.gram[row * self.columns.width() + first..][..n_codewords];
+                errors.iter_mut().zip(gram).for_each(|(error, gram)| *error += gram);
             }
-            let at = best.partition_point(|other| other.cost <= cost);
-            best.insert(at, Continuation { kept, codeword, error, cost });
-            best.truncate(self.beam.width);
+            for (error, cost) in errors.iter_mut().zip(&mut *costs) {
+                *error += code.error;
+                *cost = code.cost + self.weights_from[level] * *error;
+            }
+            least.extend(lanes(costs, f32::INFINITY, |least, cost| if cost < least { cost } else { least }));
         }
+
+        // As many costs as codes are kept: none that is higher than all of them is among the best.
+        let limit = match least.len() > width {
+            true => *least.select_nth_unstable_by(width - 1, f32::total_cmp).1,
+            false => f32::INFINITY,
+        };
+        best.clear();
+        for (kept, costs) in costs.chunks_exact(n_codewords).enumerate() {
+            for (block, costs) in costs.chunks(BLOCK).enumerate() {
+                let n_within: u32 = costs.iter().map(|&cost| u32::from(cost <= limit)).sum();
+                if n_within > 0 {
+                    let within = costs.iter().enumerate().filter(|&(_, &cost)| cost <= limit);
+                    best.extend(within.map(|(i, &cost)| Continuation {
+                        kept,
+                        codeword: block * BLOCK + i,
+                        cost,
+                    }));
+                }
+            }
+        }
+        best.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+        best.truncate(width);
     }
+}
+
+vectorize! {
+    fn search(search: &Search, products: &[f32], memory: &mut Memory) -> Kept = Search::search, Search::search
 }

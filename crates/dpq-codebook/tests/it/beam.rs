@@ -177,3 +177,54 @@ fn features_of_extreme_norms_have_the_codes_of_encode() {
     let long = Codebooks::new(long, 2, 4, 3, Assignment::Euclidean).unwrap();
     assert_eq!(long.encode_beam(&features, beam).unwrap(), long.encode(&features).unwrap());
 }
+
+/// Beam search by the definition: every continuation of every code that is kept, sorted.
+fn naive(codebooks: &Codebooks, x: &[f32], width: usize, weights: &[f32]) -> Vec<u8> {
+    let mut kept: Vec<(Vec<u8>, f64)> = vec![(Vec::new(), 0.0)];
+    for level in 0..codebooks.n_levels() {
+        let mut all = Vec::new();
+        for (code, cost) in &kept {
+            for byte in 0..codebooks.n_codewords() as u8 {
+                let code = [code, &[byte][..]].concat();
+                let mut residual: Vec<f64> = x.iter().map(|&x| x.into()).collect();
+                for (level, &byte) in code.iter().enumerate() {
+                    let codeword = codebooks.codeword(level, byte.into());
+                    residual.iter_mut().zip(codeword).for_each(|(r, &c)| *r -= f64::from(c));
+                }
+                let error: f64 = residual.iter().map(|r| r * r).sum();
+                let longer: f64 = weights[level..].iter().map(|&weight| f64::from(weight)).sum();
+                all.push((cost + longer * error, code, cost + f64::from(weights[level]) * error));
+            }
+        }
+        all.sort_by(|a, b| a.0.total_cmp(&b.0));
+        kept = all.into_iter().take(width).map(|(_, code, cost)| (code, cost)).collect();
+    }
+    kept.swap_remove(0).0
+}
+
+#[test]
+fn the_codes_are_those_of_the_definition_at_every_width() {
+    let features = numbers(60 * 24, 5);
+    for n_codewords in [3, 16, 70] {
+        let codebooks = codebooks(3, n_codewords, 24, Assignment::Euclidean);
+        for (width, weights) in [(2, [1.0, 1.0, 1.0]), (5, [0.0, 0.0, 1.0]), (33, [1.0, 0.5, 2.0])] {
+            let codes = codebooks.encode_beam(&features, Beam { width, weights: &weights }).unwrap();
+            for (x, code) in features.chunks_exact(24).zip(codes.chunks_exact(3)) {
+                assert_eq!(
+                    code,
+                    naive(&codebooks, x, width, &weights),
+                    "{n_codewords} codewords, width {width}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_ratios_of_weights_count() {
+    let codebooks = codebooks(3, 16, 8, Assignment::Euclidean);
+    let features = numbers(100 * 8, 3);
+    let codes = |weight| codebooks.encode_beam(&features, Beam { width: 4, weights: &[weight; 3] }).unwrap();
+    assert_eq!(codes(f32::MAX), codes(1.0));
+    assert_eq!(codes(1e-30), codes(1.0));
+}
