@@ -20,7 +20,7 @@ class Codebooks:
         """Makes codebooks of values, float32 [L, K, D]."""
     @staticmethod
     def train(
-        x: NDArray[np.float32], levels: int, seed: int = 1, *, codewords: int = 256, iterations: int = 25
+        x: NDArray[np.float32], levels: int, *, codewords: int = 256, iterations: int = 25
     ) -> Codebooks:
         """Fits codebooks to x, float32 [n, D], by residual k-means."""
     @staticmethod

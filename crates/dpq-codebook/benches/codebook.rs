@@ -39,7 +39,7 @@ fn bench(c: &mut Criterion) {
     assert!((f64::from(table.level(3)[255]) - entry).abs() < 1e-4);
     group.bench_function("lookup_table", |b| b.iter(|| codebooks.lookup_table(black_box(query))));
     group.sample_size(10);
-    let config = ResidualKMeans { n_levels: 1, n_codewords: 256, n_iterations: 25, seed: 1 };
+    let config = ResidualKMeans { n_levels: 1, n_codewords: 256, n_iterations: 25 };
     let fitted = config.train(&features, DIM, &mut |_, _| {}).expect("enough features");
     let fit = |codebooks: &Codebooks| {
         codebooks

@@ -55,7 +55,6 @@ impl State {
                     n_levels: parse(n_levels)?,
                     n_codewords: parse(n_codewords)?,
                     n_iterations: parse(n_iterations)?,
-                    seed: 1,
                 };
                 let (codebooks, ns) =
                     timed(|| Ok(config.train(&self.features, self.dim, &mut |_, _| {})?))?;

@@ -87,11 +87,10 @@ impl<'a> Level<'a> {
         }
         let all = fits.iter_mut().zip(products).zip(&self.norms);
         all.for_each(|((fit, &p), norm)| *fit = p as f32 * rounded.scale * self.columns.scale - norm);
-        let close = max(fits) - self.tolerance(rounded);
+        let mut close = max(fits) - self.tolerance(rounded);
         if let Some(codeword) = only(fits, close) {
             return codeword;
         }
-        let mut close = close;
         if self.assignment == Assignment::Euclidean {
             for (fit, codeword) in fits.iter_mut().zip(self.codewords.chunks_exact(self.dim)) {
                 let is_close = *fit >= close;

@@ -1,16 +1,16 @@
 //! Residual k-means: codebooks from features alone.
 //!
-//! Level 0 is k-means on the features, each further level k-means on the residuals. Sums run over members in the order of
-//! their rows, so threads do not change the result.
+//! Level 0 is k-means on the features, each further level k-means on the residuals. Nothing is random: codewords start as one,
+//! the mean, and grow in number as those of the largest error are split in two. Sums run over members in the order of their
+//! rows, so threads do not change the result.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 
 use crate::assign::{Level, Memory};
 use crate::codebooks::check_n_codewords;
 use crate::error::{check_finite, check_rows};
 use crate::product::{squared_distance, squared_norm};
+use crate::vectorize::vectorize;
 use crate::{Assignment, CodeLength, Codebooks, Error};
 
 /// The configuration of residual k-means.
@@ -22,26 +22,24 @@ pub struct ResidualKMeans {
     pub n_levels: usize,
     /// Codewords a level, K.
     pub n_codewords: usize,
-    /// Rounds of Lloyd's algorithm a level, at most; it stops when nothing moves.
+    /// Rounds of Lloyd's algorithm a level once it has all codewords, at most; it stops when nothing moves.
     pub n_iterations: usize,
-    /// Decides the starting codewords. The same seed gives the same bytes at any number of threads.
-    pub seed: u64,
 }
 
 /// Features worked on at a time by one thread.
 const CHUNK: usize = 48;
 
-/// The stream of random numbers that k-means uses (docs/architecture.md).
-const STREAM: u64 = 3;
-
-/// Features a codeword among which starting codewords are chosen. More cost time and left no less distortion after the
-/// rounds of Lloyd's algorithm.
-const CANDIDATES: usize = 8;
+/// Rounds of Lloyd's algorithm between one splitting and the next, and rounds of power iteration for the direction of one:
+/// more of either leave hardly less distortion.
+const GROWTH_ROUNDS: usize = 2;
+const POWER_ROUNDS: usize = 2;
 
 impl ResidualKMeans {
     /// Fits codebooks to features [N, D] by Euclidean residual k-means.
     ///
-    /// Starts with k-means++, and moves a codeword that lost all its members to the feature farthest from its own.
+    /// Splits the half of the codewords whose members have the largest error, along the direction of their largest
+    /// variance, again and again; moves a codeword that lost all its members to the feature farthest from its own. The same
+    /// features give the same bytes at any number of threads.
     /// `on_level` hears each level as it is done, with the share of the features' energy that it leaves.
     ///
     /// # Errors
@@ -72,10 +70,8 @@ impl ResidualKMeans {
         let mut residuals = features.to_vec();
         let mut values = Vec::with_capacity(self.n_levels * self.n_codewords * dim);
         for level in 0..self.n_levels {
-            let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-            rng.set_stream(STREAM);
-            rng.set_word_pos((level as u128) << 32);
-            let codewords = self.lloyd(&residuals, dim, start(&residuals, dim, self.n_codewords, &mut rng));
+            let codewords = start(&residuals, dim, self.n_codewords);
+            let (codewords, _) = lloyd(&residuals, dim, codewords, self.n_iterations);
             let assigned = assign(&residuals, dim, &codewords);
             residuals.par_chunks_exact_mut(dim).zip(&assigned).for_each(|(residual, &codeword)| {
                 let codeword = &codewords[codeword * dim..][..dim];
@@ -86,24 +82,126 @@ impl ResidualKMeans {
         }
         Codebooks::new(values, self.n_levels, self.n_codewords, dim, Assignment::Euclidean)
     }
+}
 
-    /// Lloyd's algorithm: assign to the nearest codeword, move codewords to the mean of their members.
-    fn lloyd(&self, points: &[f32], dim: usize, mut codewords: Vec<f32>) -> Vec<f32> {
-        let mut before = Vec::new();
-        for _ in 0..self.n_iterations {
-            let assigned = assign(points, dim, &codewords);
-            if assigned == before {
-                break;
-            }
-            let members = members(&assigned, self.n_codewords);
-            codewords.par_chunks_exact_mut(dim).zip(&members).for_each(|(codeword, members)| {
-                mean(points, dim, members, codeword);
-            });
-            revive(points, dim, &members, &assigned, &mut codewords);
-            before = assigned;
+/// Lloyd's algorithm: assign to the nearest codeword, move codewords to the mean of their members, which are returned beside
+/// them.
+fn lloyd(
+    points: &[f32],
+    dim: usize,
+    mut codewords: Vec<f32>,
+    n_rounds: usize,
+) -> (Vec<f32>, Vec<Vec<usize>>) {
+    let (mut before, mut of_codewords) = (Vec::new(), Vec::new());
+    for _ in 0..n_rounds {
+        let assigned = assign(points, dim, &codewords);
+        if assigned == before {
+            break;
         }
-        codewords
+        of_codewords = members(&assigned, codewords.len() / dim);
+        codewords.par_chunks_exact_mut(dim).zip(&of_codewords).for_each(|(codeword, members)| {
+            mean(points, dim, members, codeword);
+        });
+        revive(points, dim, &of_codewords, &assigned, &mut codewords);
+        before = assigned;
     }
+    (codewords, of_codewords)
+}
+
+/// Codewords to start from: one, the mean, and from there half as many again and again, until there are `n_codewords`.
+fn start(points: &[f32], dim: usize, n_codewords: usize) -> Vec<f32> {
+    let (mut codewords, mut members) = lloyd(points, dim, vec![0.0; dim], 1);
+    loop {
+        let n = members.len();
+        if n == n_codewords {
+            return codewords;
+        }
+        let errors: Vec<f64> = codewords
+            .par_chunks_exact(dim)
+            .zip(&members)
+            .map(|(codeword, members)| {
+                members
+                    .iter()
+                    .map(|&m| f64::from(squared_distance(&points[m * dim..][..dim], codeword)))
+                    .sum()
+            })
+            .collect();
+        let mut split: Vec<usize> = (0..n).collect();
+        split.sort_by(|&a, &b| errors[b].total_cmp(&errors[a]));
+        split.truncate(n.div_ceil(2).min(n_codewords - n));
+        let halves: Vec<Vec<f32>> =
+            split.par_iter().map(|&i| half(points, dim, &members[i], &codewords[i * dim..][..dim])).collect();
+        for (i, half) in split.into_iter().zip(halves) {
+            let codeword = &mut codewords[i * dim..][..dim];
+            let other: Vec<f32> = codeword.iter().zip(&half).map(|(c, half)| c + half).collect();
+            codeword.iter_mut().zip(half).for_each(|(c, half)| *c -= half);
+            codewords.extend(other);
+        }
+        (codewords, members) = lloyd(points, dim, codewords, GROWTH_ROUNDS);
+    }
+}
+
+/// How far from their mean the means of the two halves of `members` are, if they spread like a Gaussian: the direction of
+/// their largest variance, by power iteration, times 0.8 standard deviations.
+#[inline(always)]
+fn half_any(points: &[f32], dim: usize, members: &[usize], mean: &[f32]) -> Vec<f32> {
+    let mut direction = vec![0.0; dim];
+    let Some(farthest) = members
+        .iter()
+        .map(|&m| &points[m * dim..][..dim])
+        .max_by(|a, b| squared_distance(a, mean).total_cmp(&squared_distance(b, mean)))
+    else {
+        return direction;
+    };
+    direction.iter_mut().zip(farthest).zip(mean).for_each(|((d, x), mean)| *d = x - mean);
+    for _ in 0..POWER_ROUNDS {
+        normalise(&mut direction);
+        let mut next = vec![0.0; dim];
+        for &member in members {
+            let x = &points[member * dim..][..dim];
+            let along = along(x, mean, &direction);
+            next.iter_mut().zip(x).zip(mean).for_each(|((next, x), mean)| *next += along * (x - mean));
+        }
+        direction = next;
+    }
+    normalise(&mut direction);
+    let variance: f64 = members
+        .iter()
+        .map(|&m| f64::from(along(&points[m * dim..][..dim], mean, &direction)).powi(2))
+        .sum::<f64>()
+        / members.len() as f64;
+    let length = (0.8 * variance.sqrt()) as f32;
+    direction.iter_mut().for_each(|d| *d *= length);
+    direction
+}
+
+vectorize! {
+    fn half(points: &[f32], dim: usize, members: &[usize], mean: &[f32]) -> Vec<f32> = half_any, half_any
+}
+
+/// Gives a vector the norm 1, if it has any.
+#[inline(always)]
+fn normalise(x: &mut [f32]) {
+    let norm = squared_norm(x).sqrt();
+    if norm > 0.0 {
+        x.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+    }
+}
+
+/// The inner product of x − mean and `direction`, in one order: eight partial sums, so that the loop becomes vector
+/// instructions.
+#[inline(always)]
+fn along(x: &[f32], mean: &[f32], direction: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 8];
+    let ((x, x_tail), (mean, mean_tail)) = (x.as_chunks::<8>(), mean.as_chunks::<8>());
+    let (direction, direction_tail) = direction.as_chunks::<8>();
+    for ((x, mean), direction) in x.iter().zip(mean).zip(direction) {
+        for lane in 0..8 {
+            sums[lane] += (x[lane] - mean[lane]) * direction[lane];
+        }
+    }
+    let tail = x_tail.iter().zip(mean_tail).zip(direction_tail);
+    tail.map(|((x, mean), direction)| (x - mean) * direction).chain(sums).sum()
 }
 
 /// The nearest codeword of each point; the least of equals.
@@ -158,52 +256,6 @@ fn revive(points: &[f32], dim: usize, members: &[Vec<usize>], assigned: &[usize]
     for (codeword, (_, point)) in dead.into_iter().zip(farthest.into_iter().filter(|point| point.0 > 0.0)) {
         codewords[codeword * dim..][..dim].copy_from_slice(&points[point * dim..][..dim]);
     }
-}
-
-/// Starting codewords by k-means++: each is a point drawn with probability proportional to its squared distance from the
-/// codewords drawn before it. The points come from a random sample when there are many.
-fn start(points: &[f32], dim: usize, n_codewords: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
-    let n = points.len() / dim;
-    let mut rows: Vec<usize> = (0..n).collect();
-    let n_rows = n.min(CANDIDATES * n_codewords);
-    for i in 0..n_rows {
-        rows.swap(i, i + below(rng, n - i));
-    }
-    rows.truncate(n_rows);
-
-    let mut codewords = Vec::with_capacity(n_codewords * dim);
-    let mut distances = vec![f32::INFINITY; n_rows];
-    let mut next = 0;
-    loop {
-        let codeword = &points[rows[next] * dim..][..dim];
-        codewords.extend_from_slice(codeword);
-        if codewords.len() == n_codewords * dim {
-            return codewords;
-        }
-        distances.par_iter_mut().zip(&rows).with_min_len(CHUNK).for_each(|(distance, &row)| {
-            *distance = distance.min(squared_distance(&points[row * dim..][..dim], codeword));
-        });
-        next = draw(rng, &distances);
-    }
-}
-
-/// A position drawn with probability proportional to its weight; any if all weights are 0.
-fn draw(rng: &mut ChaCha8Rng, weights: &[f32]) -> usize {
-    let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
-    let mut left = (rng.next_u64() >> 11) as f64 * (0.5f64).powi(53) * total;
-    for (position, &weight) in weights.iter().enumerate() {
-        left -= f64::from(weight);
-        if left < 0.0 {
-            return position;
-        }
-    }
-    // All weights are 0, or rounding left a little: every position serves.
-    below(rng, weights.len())
-}
-
-/// A number below `n`. The bias of one part in 2^64 / n does not matter here; that the numbers never change does.
-fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
-    ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }
 
 fn sum_of_squares(points: &[f32]) -> f64 {

@@ -11,7 +11,7 @@
 //!
 //! let dim = 2;
 //! let features: Vec<f32> = (0..200).map(|i| ((i * 37) % 101) as f32 / 101.0).collect();
-//! let config = ResidualKMeans { n_levels: 3, n_codewords: 8, n_iterations: 25, seed: 1 };
+//! let config = ResidualKMeans { n_levels: 3, n_codewords: 8, n_iterations: 25 };
 //! let codebooks = config.train(&features, dim, &mut |_, _| {})?;
 //!
 //! let codes = codebooks.encode(&features)?; // [100, 3]: the first byte of a row is a code, so are the first two

@@ -1,8 +1,8 @@
 //! Inner products of vectors rounded to small integers: about twice as fast as in f32, and wrong by no more than is known.
 //!
-//! A vector x is rounded to integers q and a scale, x − origin ≈ scale·q, so small that the sum of all products of two of them fits
-//! into 32 bits. Such a sum is exact, whatever its order, and so the same on every CPU. Products are made of tiles: the sums
-//! of [`ROWS`] rows and [`COLUMNS`] columns stay in vector registers while the dimensions go by, two at a time, as one
+//! A vector x is rounded to integers q and a scale, x − origin ≈ scale·q, so small that the sum of all products of two of them
+//! fits into 32 bits. Such a sum is exact, whatever its order, and so the same on every CPU. Products are made of tiles: the
+//! sums of [`ROWS`] rows and [`COLUMNS`] columns stay in vector registers while the dimensions go by, two at a time, as one
 //! instruction multiplies and adds them.
 
 use crate::product::squared_norm;

@@ -61,7 +61,7 @@ fn run(name: &str) -> Result<()> {
             Ok(())
         }),
         ["k-means"] => {
-            let config = ResidualKMeans { n_levels: 1, n_codewords: 64, n_iterations: 3, seed: 1 };
+            let config = ResidualKMeans { n_levels: 1, n_codewords: 64, n_iterations: 3 };
             counted_instructions(&mut || {
                 black_box(config.train(&features, DIM, &mut |_, _| {})?);
                 Ok(())

@@ -42,7 +42,6 @@ pub(crate) fn fit(config: &TrainConfig, features: &[f32], device: &Device) -> Re
         n_levels: shapes(config)["codebook"][0],
         n_codewords: config.quantizer.codewords,
         n_iterations: config.quantizer.kmeans_iterations,
-        seed: config.seed,
     };
     let codebook = kmeans.train(features, config.network.dim, &mut |_, _| {})?.values().to_vec();
     let scales = match config.quantizer.codebooks {

@@ -40,21 +40,14 @@ impl Codebooks {
 
     /// Fits codebooks to x by residual k-means: level 0 to x, every further level to what the levels before it leave.
     ///
-    /// x: float32 [n, D], n >= codewords. iterations: rounds of Lloyd's algorithm a level, at most. The same seed
+    /// x: float32 [n, D], n >= codewords. iterations: rounds of Lloyd's algorithm a level, at most. The same x
     /// gives the same codebooks at any number of threads.
     #[staticmethod]
-    #[pyo3(signature = (x, levels, seed = 1, *, codewords = 256, iterations = 25))]
-    fn train(
-        x: &Bound<'_, PyAny>,
-        levels: usize,
-        seed: u64,
-        codewords: usize,
-        iterations: usize,
-    ) -> PyResult<Self> {
+    #[pyo3(signature = (x, levels, *, codewords = 256, iterations = 25))]
+    fn train(x: &Bound<'_, PyAny>, levels: usize, codewords: usize, iterations: usize) -> PyResult<Self> {
         let array = borrow::<f32, Ix2>("x", x, "[n, D]")?;
         let (features, dim) = (values(&array), array.shape()[1]);
-        let config =
-            ResidualKMeans { n_levels: levels, n_codewords: codewords, n_iterations: iterations, seed };
+        let config = ResidualKMeans { n_levels: levels, n_codewords: codewords, n_iterations: iterations };
         x.py().detach(|| config.train(features, dim, &mut |_, _| {})).map(Self::from).map_err(raise)
     }
 

@@ -48,9 +48,6 @@ pub(crate) struct TrainArgs {
     /// Codes that refinement keeps from level to level; encode with the same
     #[arg(long, default_value_t = 1, requires = "refine", value_name = "B")]
     beam: usize,
-    /// Decides the start; the same seed gives the same bytes
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
     /// Where to write the codebooks
     #[arg(long, value_name = "SAFETENSORS")]
     out: PathBuf,
@@ -88,7 +85,6 @@ impl TrainArgs {
             n_levels: self.levels,
             n_codewords: self.codewords,
             n_iterations: self.iterations,
-            seed: self.seed,
         };
         let mut relative_distortion = Vec::new();
         let codebooks = config.train(&features.values, features.columns, &mut |_, distortion| {

@@ -386,7 +386,7 @@ fn wrong_input_is_one_line_that_says_what_to_do() {
 
     json(
         dir,
-        "codebook train --features train/features.npy --levels 3 --codewords 8 --seed 2 --out other.safetensors",
+        "codebook train --features gallery/features.npy --levels 3 --codewords 8 --out other.safetensors",
     );
     says(
         "index build --codes gallery/codes.npy --codebook other.safetensors --out x.dpq",

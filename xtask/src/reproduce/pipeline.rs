@@ -98,7 +98,7 @@ pub(crate) fn variant(
                 )
             };
             let (train, query, gallery) = (encode("train")?, encode("query")?, encode("gallery")?);
-            let (_, scores) = fit_and_evaluate(runner, &dir, run.seed, [&train, &query, &gallery])?;
+            let (_, scores) = fit_and_evaluate(runner, &dir, [&train, &query, &gallery])?;
             Ok(VariantRun { train: None, accuracy: None, scores })
         }
     }
@@ -157,7 +157,7 @@ pub(crate) fn raw_pixels(runner: &Runner, settings: &Settings) -> Result<Baselin
     };
     let (train, query, gallery) = (export("train")?, export("query")?, export("gallery")?);
 
-    let (codes, scores) = fit_and_evaluate(runner, &dir, 1, [&train, &query, &gallery])?;
+    let (codes, scores) = fit_and_evaluate(runner, &dir, [&train, &query, &gallery])?;
     Ok(Baseline { train, codes, scores })
 }
 
@@ -165,16 +165,13 @@ pub(crate) fn raw_pixels(runner: &Runner, settings: &Settings) -> Result<Baselin
 fn fit_and_evaluate(
     runner: &Runner,
     dir: &Path,
-    seed: u16,
     [train, query, gallery]: [&Stage<Exported>; 3],
 ) -> Result<(Stage<Encoded>, Scores)> {
     let (features, levels) = (train.file("features.npy"), BITS.len());
     let fitted: Stage<Fitted> = runner.run(
         &dir.join("codebook"),
         &[&train.key],
-        &format!(
-            "codebook train --features {features} --levels {levels} --seed {seed} --out OUT/codebook.safetensors"
-        ),
+        &format!("codebook train --features {features} --levels {levels} --out OUT/codebook.safetensors"),
     )?;
 
     let (codebook, features) = (fitted.file("codebook.safetensors"), gallery.file("features.npy"));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::{codebooks, numbers, threads};
 
-const CONFIG: ResidualKMeans = ResidualKMeans { n_levels: 3, n_codewords: 16, n_iterations: 10, seed: 1 };
+const CONFIG: ResidualKMeans = ResidualKMeans { n_levels: 3, n_codewords: 16, n_iterations: 10 };
 
 /// The weighted errors of all lengths, summed over features, from the definition.
 fn cost(codebooks: &Codebooks, features: &[f32], codes: &[u8], weights: &[f32]) -> f64 {
