@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::process::{cargo, python, run as run_command, tested_dpq};
+use crate::process::{cargo, run as run_command, tested_dpq};
 use crate::{bench, reproduce, tidy};
 
 /// One step of the check.
@@ -67,7 +67,7 @@ fn test() -> Result<()> {
 
 /// Needs python3, and once the network.
 fn faiss() -> Result<()> {
-    let python = python(bench::ENVIRONMENT, bench::REQUIREMENTS)?;
+    let python = bench::faiss_python()?;
     let dpq = fs::canonicalize(tested_dpq()?)?;
     run_command(Command::new(python).arg("crates/dpq/tests/faiss/interchange.py").arg(dpq))
 }

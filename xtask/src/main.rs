@@ -42,14 +42,14 @@ enum Command {
     /// Each stage is kept under `target/reproduce/` and skipped when nothing that it depends on has changed; an
     /// interrupted run goes on where it stopped.
     ReproducePaper(ReproduceArgs),
-    /// Write docs/results.md and the reports in docs/results again from the numbers and figures that runs left there
+    /// Write docs/results.md, the reports in docs/results, docs/benchmarks.md and docs/codes.md again from what runs left there
     RenderDocs,
-    /// Measure all crates, or compare dpq-index with another library
+    /// Measure all crates, or compare with other libraries
     ///
     /// Writes `bench.json` and `bench.md` into `target/bench/`: times of criterion's benches with confidence intervals,
     /// instructions of the kernels, and mAP and bytes a vector if `reproduce-paper --quick` was run. Codes, codebooks and
-    /// queries are made once and kept under `target/bench-data/`. A comparison writes docs/benchmarks.md; it wants a machine
-    /// at rest.
+    /// queries are made once and kept under `target/bench-data/`. Comparisons write docs/benchmarks.md and docs/codes.md; they
+    /// want a machine at rest.
     Bench(BenchArgs),
     /// Run each fuzz target for some seconds; needs a nightly toolchain and cargo-fuzz
     Fuzz {
@@ -119,10 +119,10 @@ struct BenchArgs {
     /// Fail if instructions (by 5 %), bytes a vector (by 1 %) or mAP (by 0.005) are worse than the baseline's
     #[arg(long, requires = "baseline")]
     gate: bool,
-    /// Compare with this library, on the same codes; Linux, needs python3 and once the network
-    #[arg(long, value_name = "LIBRARY")]
-    against: Option<bench::Library>,
-    /// Queries of a comparison that are timed one by one
+    /// Compare with these libraries, with commas between them; Linux, needs python3 and once the network
+    #[arg(long, value_name = "LIBRARY", value_delimiter = ',')]
+    against: Vec<bench::Library>,
+    /// Queries of the searches beside faiss that are timed one by one
     #[arg(long, default_value_t = 30, value_name = "N", requires = "against")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=900))]
     queries: u16,
@@ -148,18 +148,18 @@ impl ReproduceArgs {
 
 impl BenchArgs {
     fn run(self) -> Result<()> {
-        match self.against {
-            Some(bench::Library::Faiss) => bench::faiss(&self.items, self.queries),
-            None => bench::measure(&bench::Settings {
-                items: self.items,
-                crates: self.crates,
-                filter: self.filter,
-                instructions: self.instructions,
-                time: !self.no_time,
-                baseline: self.baseline,
-                gate: self.gate,
-            }),
+        if !self.against.is_empty() {
+            return bench::compare(&self.against, &self.items, self.queries);
         }
+        bench::measure(&bench::Settings {
+            items: self.items,
+            crates: self.crates,
+            filter: self.filter,
+            instructions: self.instructions,
+            time: !self.no_time,
+            baseline: self.baseline,
+            gate: self.gate,
+        })
     }
 }
 
@@ -172,7 +172,10 @@ fn run(cli: Cli) -> Result<()> {
         Command::Python => python::run(),
         Command::CudaCheck => cuda_check::run(),
         Command::ReproducePaper(args) => args.run(),
-        Command::RenderDocs => reproduce::render_docs(),
+        Command::RenderDocs => {
+            bench::render_docs()?;
+            reproduce::render_docs()
+        }
         Command::Bench(args) => args.run(),
     }
 }

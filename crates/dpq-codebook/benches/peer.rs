@@ -12,7 +12,7 @@
 
 use std::error::Error;
 use std::str::FromStr;
-use std::{fs, io};
+use std::{fs, io, thread};
 
 use dpq_codebook::{Assignment, Beam, Codebooks, ResidualKMeans};
 
@@ -107,6 +107,8 @@ fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
 
 /// Nanoseconds that this thread has run.
 fn cpu_ns() -> Result<u64> {
+    // The file tells what the scheduler last wrote down.
+    thread::yield_now();
     let stat = fs::read_to_string("/proc/thread-self/schedstat")?;
     parse(stat.split_whitespace().next().ok_or("the system does not tell times")?)
 }

@@ -1,16 +1,14 @@
-//! `cargo xtask bench`: the speed of all crates, or of `dpq-index` against another library.
+//! `cargo xtask bench`: the speed of all crates, or of dpq beside other libraries.
 //!
 //! - `criterion`: wall time
 //! - `exact`: instructions, mAP, bytes a vector
 //! - `measured`: both as JSON and as tables, beside a baseline
-//! - `results`: what the comparison measured, as its script prints it
-//! - `report`: docs/benchmarks.md, from that and nothing else
+//! - `against`: other libraries
 
+mod against;
 mod criterion;
 mod exact;
 mod measured;
-mod report;
-mod results;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,22 +17,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::{build_bench, commit, output, python};
+use crate::process::{commit, output};
+pub(crate) use against::{Library, check_docs, compare, faiss_python, render_docs};
 use measured::Measured;
-use results::Results;
 
-/// What a comparison is with.
-#[derive(Clone, Copy, clap::ValueEnum)]
-pub(crate) enum Library {
-    /// faiss-cpu, from PyPI
-    Faiss,
-}
-
-/// The script that compares, and what it needs.
-const FOLDER: &str = "crates/dpq-index/benches/faiss";
-pub(crate) const REQUIREMENTS: &str = "crates/dpq-index/benches/faiss/requirements.txt";
-pub(crate) const ENVIRONMENT: &str = "target/bench-venv";
-const REPORT: &str = "docs/benchmarks.md";
 /// Where a run leaves what it measured.
 const FOLDER_MEASURED: &str = "target/bench";
 /// What decides the numbers.
@@ -108,26 +94,4 @@ fn cpu() -> String {
     let name =
         info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
     name.unwrap_or(std::env::consts::ARCH).to_owned()
-}
-
-/// Compares with faiss and writes the report.
-pub(crate) fn faiss(items: &[u32], queries: u16) -> Result<()> {
-    let python = python(ENVIRONMENT, REQUIREMENTS)?;
-    let peer = build_bench("dpq-index", "peer")?;
-    let mut script = Command::new(python);
-    script.arg(format!("{FOLDER}/compare.py")).arg(peer).arg(queries.to_string());
-    script.args(items.iter().map(u32::to_string));
-    let json = output(&mut script)?;
-    let results: Results =
-        serde_json::from_str(&json).context("compare.py printed something else than results")?;
-
-    let items: Vec<String> = items.iter().map(u32::to_string).collect();
-    let command =
-        format!("cargo xtask bench --against faiss --items {} --queries {queries}", items.join(","));
-    let commit = commit(SOURCES);
-    let compiler = output(Command::new("rustc").arg("--version"))?;
-    let report = report::markdown(&results, &command, &commit, compiler.trim());
-    fs::write(REPORT, report).with_context(|| format!("cannot write {REPORT}"))?;
-    println!("{REPORT}");
-    Ok(())
 }

@@ -23,7 +23,7 @@ mod gather;
 mod hash;
 mod npy;
 mod pipeline;
-mod plot;
+pub(crate) mod plot;
 mod report;
 mod results;
 mod sheet;

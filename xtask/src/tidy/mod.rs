@@ -3,7 +3,7 @@
 //! - `crates`: who may depend on whom, and how much a library pulls in
 //! - `files`: how source files begin and end, what they must not hold, links that lead somewhere
 //!
-//! And the report in `docs` is what its JSON file renders to.
+//! And reports in `docs` are what their JSON files render to.
 
 mod crates;
 mod files;
@@ -12,11 +12,12 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use crate::reproduce;
+use crate::{bench, reproduce};
 
 /// Checks everything and fails with all that is wrong.
 pub(crate) fn run() -> Result<()> {
-    let complaints = [crates::check()?, files::check()?, reproduce::check_docs(Path::new("docs"))?].concat();
+    let docs = [reproduce::check_docs(Path::new("docs"))?, bench::check_docs()?].concat();
+    let complaints = [crates::check()?, files::check()?, docs].concat();
     ensure!(complaints.is_empty(), "the repository is not tidy:\n  {}", complaints.join("\n  "));
     Ok(())
 }

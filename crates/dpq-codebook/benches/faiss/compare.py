@@ -1,52 +1,32 @@
-"""Fits codebooks and encodes with faiss's residual quantizer and with dpq-codebook, by turns on one core, and prints
-what it measured as JSON.
+"""Fits codebooks and encodes with faiss's residual quantizer and with dpq-codebook; prints what it measured as JSON.
 
-Usage: compare.py PEER ITEMS QUERIES [NAME=GALLERY.npy,QUERIES.npy]...    PEER is ../peer.rs, built.
+Usage: compare.py PEER ITEMS QUERIES [NAME=GALLERY.npy,QUERIES.npy]...
+`cargo xtask bench --against faiss` builds PEER (../peer.rs) and calls this.
 
-From the repository's root. The first set is always the pixels of Fashion-MNIST, whose files lie in datasets/; further ones
-are features, float32 [N, D]. The first ITEMS of a gallery are what codebooks are fitted to and what is encoded. Times are
-those of the CPU, one thread each.
+The first set is always the pixels of Fashion-MNIST, whose files lie in datasets/; further ones are features, float32
+[N, D]. The first ITEMS of a gallery are what codebooks are fitted to and what is encoded. Times are those of the CPU,
+one thread each: rates by turns on one core, then codes of both sides on all cores, several sets and lengths at once.
 """
 
+import contextlib
 import gzip
-import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 # Before faiss and NumPy start their threads.
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import faiss
 import numpy as np
+from sides import Peer, one_core, print_report, progress
 
 CODEWORDS, LEVELS, ITERATIONS, ROUNDS = 256, (4, 8), 10, 10
-TURNS = 5
+FITS, ENCODINGS = 3, 5
 KS = (1, 10, 100)
-WIDTH = 5
-
-
-class Peer:
-    """Our side: a process that answers a line with a line of JSON, and ends when its input does."""
-
-    def __init__(self, path):
-        self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.wait()
-
-    def ask(self, *words):
-        print(*words, file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
-            sys.exit(f"dpq's side ended at `{' '.join(map(str, words))}`, its message is above")
-        return json.loads(answer)
+WIDTH, WIDE = 5, 32
 
 
 class Ours:
@@ -110,8 +90,17 @@ def quality(x, queries, nearest, codebooks, codes):
     return rows
 
 
-def speed(ours, x):
-    """Median nanoseconds of both sides for the same codebooks, by width, and whether codes agree; their rounds alternate."""
+def distortion(x, codebooks, codes):
+    """Of the full length."""
+    return quality(x, x[:1], [0], codebooks, codes)[-1]["distortion"]
+
+
+def median(ns):
+    return int(np.median(ns))
+
+
+def encoding(ours, x):
+    """Median vectors a second of both sides with the same codebooks, and the share of equal codes; rounds alternate."""
     rq = quantizer(x.shape[1], ours.n_levels, 1)
     faiss.copy_array_to_vector(ours.codebooks().ravel(), rq.codebooks)
     rq.is_trained = True
@@ -119,64 +108,69 @@ def speed(ours, x):
     weights, rows = [0] * (ours.n_levels - 1) + [1], []
     for width in (1, WIDTH):
         rq.max_beam_size = width
-        times = {"ours": [], "faiss": [], "faiss_tables": []}
-        for _ in range(TURNS):
+        times = {"ours": [], "products": [], "tables": []}
+        for _ in range(ENCODINGS):
             times["ours"].append(ours.encode(width, weights))
-            for tables, name in enumerate(("faiss", "faiss_tables")):
+            for tables, name in enumerate(("products", "tables")):
                 rq.use_beam_LUT = tables
                 ns, codes = timed(lambda: rq.compute_codes(x))
                 times[name].append(ns)
-        equal = float((codes == ours.codes()).all(1).mean())
-        per_second = {f"{name}_per_second": len(x) / np.median(ns) * 1e9 for name, ns in times.items()}
-        distortion = [
-            quality(x, x[:1], [0], ours.codebooks(), codes)[-1]["distortion"] for codes in (ours.codes(), codes)
-        ]
-        rows.append({"width": width, "equal_codes": equal, "distortion": distortion} | per_second)
+        rate = {name: len(x) / np.median(ns) * 1e9 for name, ns in times.items()}
+        rows.append(
+            {
+                "width": width,
+                "ours_per_second": rate["ours"],
+                "faiss_per_second": max(rate["products"], rate["tables"]),
+                "equal_codes": float((codes == ours.codes()).all(1).mean()),
+            }
+        )
     return rows
 
 
-def training(ours, x):
-    """Nanoseconds of both sides for codebooks, and what they leave; their rounds alternate."""
-    rows = []
-    for _ in range(TURNS):
-        rq = quantizer(x.shape[1], ours.n_levels, 1)
-        ours_ns, (faiss_ns, _) = ours.train(), timed(lambda: rq.train(x))
-        rows.append((ours_ns, faiss_ns))
+def fitting(ours, x):
+    """Median nanoseconds of both sides for residual k-means, by faiss's way, and the distortion that is left.
+
+    What faiss does by default fits in ten steps of more and more principal directions, with all iterations in each.
+    """
+    ways = {"progressive dimensions, its default": 1, "plain k-means": 0}
+    times, quantizers = {"ours": []} | {way: [] for way in ways}, {}
+    for _ in range(FITS):
+        times["ours"].append(ours.train())
+        for way, train_type in ways.items():
+            rq = quantizers[way] = quantizer(x.shape[1], ours.n_levels, 1)
+            rq.train_type = train_type
+            times[way].append(timed(lambda: rq.train(x))[0])
     ours.encode(1, [])
-    of_ours = quality(x, x[:1], [0], ours.codebooks(), ours.codes())[-1]["distortion"]
-    of_faiss = quality(x, x[:1], [0], codebooks_of(rq, x.shape[1]), rq.compute_codes(x))[-1]["distortion"]
-    ours_ns, faiss_ns = np.median(rows, axis=0)
-    return {
-        "ours_ns": int(ours_ns),
-        "faiss_ns": int(faiss_ns),
-        "ours_distortion": of_ours,
-        "faiss_distortion": of_faiss,
-    }
+    of_ours = {"ours_ns": median(times["ours"]), "ours_distortion": distortion(x, ours.codebooks(), ours.codes())}
+    rows = []
+    for way, rq in quantizers.items():
+        left = distortion(x, codebooks_of(rq, x.shape[1]), rq.compute_codes(x))
+        rows.append({"way": way, "faiss_ns": median(times[way]), "faiss_distortion": left} | of_ours)
+    return rows
 
 
 def codes_of_both(ours, x, queries, nearest):
     """The quality of every length of codes of both sides, with the time of fitting and of encoding."""
     every, last = [1] * ours.n_levels, [0] * (ours.n_levels - 1) + [1]
 
-    def row(name, train_ns, encode_ns, codebooks, codes):
-        progress(f"{name}, {ours.n_levels} levels")
+    def row(name, fit_ns, encode_ns, codebooks, codes):
         lengths = quality(x, queries, nearest, codebooks, codes)
-        return {"codes": name, "train_ns": train_ns, "encode_ns": encode_ns, "lengths": lengths}
+        return {"codes": name, "fit_ns": fit_ns, "encode_ns": encode_ns, "lengths": lengths}
 
-    train_ns = ours.train()
-    yield row("dpq, greedy", train_ns, ours.encode(1, every), ours.codebooks(), ours.codes())
+    fit_ns = ours.train()
+    yield row("dpq, greedy", fit_ns, ours.encode(1, every), ours.codebooks(), ours.codes())
     for name, weights in (("every length", every), ("the longest", last)):
         ours.train()
-        refine_ns = train_ns + ours.refine(WIDTH, weights)
-        for width in (WIDTH, 32):
+        refine_ns = fit_ns + ours.refine(WIDTH, weights)
+        for width in (WIDTH, WIDE):
             encode_ns = ours.encode(width, weights)
             name_of = f"dpq, refined for {name}, beam {width}"
             yield row(name_of, refine_ns, encode_ns, ours.codebooks(), ours.codes())
-    for width in (1, WIDTH, 32):
+    for width in (1, WIDTH, WIDE):
         rq = quantizer(x.shape[1], ours.n_levels, width)
-        train_ns, _ = timed(lambda: rq.train(x))
+        fit_ns, _ = timed(lambda: rq.train(x))
         encode_ns, codes = timed(lambda: rq.compute_codes(x))
-        yield row(f"faiss, beam {width}", train_ns, encode_ns, codebooks_of(rq, x.shape[1]), codes)
+        yield row(f"faiss, beam {width}", fit_ns, encode_ns, codebooks_of(rq, x.shape[1]), codes)
 
 
 def pixels(part):
@@ -185,44 +179,55 @@ def pixels(part):
         return np.frombuffer(file.read()[16:], np.uint8).reshape(-1, 784).astype(np.float32)
 
 
-def progress(what):
-    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+@contextlib.contextmanager
+def started(path, x, n_levels):
+    with Peer(path) as peer, tempfile.TemporaryDirectory() as folder:
+        yield Ours(peer, folder, x, n_levels)
+
+
+def measure_codes(path, label, x, queries, nearest, n_levels):
+    progress(f"{label['set']}, codes of {n_levels} levels")
+    with started(path, x, n_levels) as ours:
+        return [label | {"levels": n_levels} | row for row in codes_of_both(ours, x, queries, nearest)]
+
+
+def load(name, gallery, queries, n_items, n_queries):
+    """What a set is, its items [N, D], its queries [Q, D], and the item nearest to each query."""
+    x, queries = np.ascontiguousarray(gallery[:n_items]), np.ascontiguousarray(queries[:n_queries])
+    label = {"set": name, "items": len(x), "queries": len(queries), "dim": x.shape[1]}
+    return label, x, queries, faiss.knn(queries, x, 1)[1][:, 0]
 
 
 def main():
     path, n_items, n_queries, *files = sys.argv[1:]
-    sets = {"Fashion-MNIST pixels": lambda: (pixels("train"), pixels("t10k"))}
+    sizes = int(n_items), int(n_queries)
+    sets = [load("pixels", pixels("train"), pixels("t10k"), *sizes)]
     for name, paths in (file.split("=") for file in files):
-        sets[name] = lambda paths=paths: [np.load(path) for path in paths.split(",")]
-    core = max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})
-    faiss.omp_set_num_threads(1)
+        sets.append(load(name, *map(np.load, paths.split(",")), *sizes))
     report = {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "faiss": f"{faiss.__version__} ({' '.join(faiss.get_compile_options().split())})",
         "codewords": CODEWORDS,
         "iterations": ITERATIONS,
         "rounds": ROUNDS,
-        "speed": [],
-        "training": [],
+        "fitting": [],
+        "encoding": [],
         "codes": [],
     }
-    for name, load in sets.items():
-        gallery, queries = load()
-        x = np.ascontiguousarray(gallery[: int(n_items)])
-        queries = np.ascontiguousarray(queries[: int(n_queries)])
-        nearest = faiss.knn(queries, x, 1)[1][:, 0]
-        label = {"set": name, "items": len(x), "queries": len(queries), "dim": x.shape[1]}
-        for n_levels in LEVELS:
-            with Peer(path) as peer, tempfile.TemporaryDirectory() as folder:
-                ours = Ours(peer, folder, x, n_levels)
-                levels = label | {"levels": n_levels}
-                if n_levels == LEVELS[0]:
-                    progress(f"{name}: speed")
-                    report["training"].append(levels | training(ours, x))
-                    report["speed"] += [levels | row for row in speed(ours, x)]
-                report["codes"] += [levels | row for row in codes_of_both(ours, x, queries, nearest)]
-    json.dump(report, sys.stdout, indent=1)
+    cores = os.sched_getaffinity(0)
+    one_core()
+    for label, x, *_ in sets:
+        progress(f"{label['set']}, rates")
+        with started(path, x, LEVELS[0]) as ours:
+            report["fitting"] += [label | row for row in fitting(ours, x)]
+            report["encoding"] += [label | row for row in encoding(ours, x)]
+    os.sched_setaffinity(0, cores)
+    with ProcessPoolExecutor(len(cores)) as pool:
+        # The longest first, so that no core waits for the other.
+        jobs = {(n, i): pool.submit(measure_codes, path, *sets[i], n) for n in LEVELS[::-1] for i in range(len(sets))}
+        for _, job in sorted(jobs.items()):
+            report["codes"] += job.result()
+    report["jobs"] = len(cores)
+    build = " ".join(faiss.get_compile_options().split())
+    print_report({"faiss-cpu": f"{faiss.__version__} ({build})"}, report)
 
 
 if __name__ == "__main__":

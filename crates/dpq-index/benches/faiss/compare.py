@@ -8,15 +8,13 @@ distances. Every answer by turns is checked against the other side's.
 """
 
 import itertools
-import json
 import os
-import platform
-import subprocess
 import sys
 import time
 
 import faiss
 import numpy as np
+from sides import Peer, one_core, print_report, progress
 
 SHAPES = ("collapsed", "clustered", "uniform")
 DIM, CODEWORDS, LEVELS, LEVELS_OF_FILES = 300, 256, 4, 8
@@ -25,27 +23,6 @@ BATCH, BATCH_ROUNDS = 32, 3
 ROWS = 2
 RANKING_ITEMS, RANKING_QUERIES = 64_000, 1000
 TOLERANCE = 1e-5
-
-
-class Peer:
-    """Our side: a process that answers a line with a line of JSON, and ends when its input does."""
-
-    def __init__(self, path):
-        self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.wait()
-
-    def ask(self, *words):
-        print(*words, file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
-            sys.exit(f"dpq's side ended at `{' '.join(map(str, words))}`, its message is above")
-        return json.loads(answer)
 
 
 class Data:
@@ -259,25 +236,6 @@ def measure_rankings(path, report):
             )
 
 
-def machine(core):
-    info = dict(line.split(":", 1) for line in open("/proc/cpuinfo") if ":" in line)
-    info = {name.strip(): value.strip() for name, value in info.items()}
-    wanted = ("avx2", "fma", "avx512f", "avx512bw", "avx512vbmi", "asimd", "sve")
-    flags = (info.get("flags") or info.get("Features", "")).split()
-    return {
-        "cpu": info.get("model name", platform.machine()),
-        "cores": os.cpu_count(),
-        "core": core,
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "instructions": [flag for flag in wanted if flag in flags],
-        "kernel": f"{platform.system()} {platform.release()}",
-    }
-
-
-def progress(what):
-    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
-
-
 def main():
     path, n_queries, *items = sys.argv[1:]
     items = [int(n_items) for n_items in items]
@@ -286,15 +244,11 @@ def main():
             progress(f"data: {n_items} {shape}")
             peer.ask("files", shape, n_items)
     # From here on both sides have one core and one thread.
-    core = max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})
+    core = one_core()
     os.environ["RAYON_NUM_THREADS"] = "1"
     faiss.omp_set_num_threads(1)
     report = {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "machine": machine(core),
-        "faiss": f"{faiss.__version__} ({' '.join(faiss.get_compile_options().split())})",
-        "python": platform.python_version(),
+        "core": core,
         "dim": DIM,
         "codewords": CODEWORDS,
         "queries": int(n_queries),
@@ -310,7 +264,8 @@ def main():
     for n_items in items:
         measure(path, n_items, int(n_queries), report)
     measure_rankings(path, report)
-    json.dump(report, sys.stdout, indent=1)
+    build = " ".join(faiss.get_compile_options().split())
+    print_report({"faiss-cpu": f"{faiss.__version__} ({build})"}, report)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,29 @@
-"""The network of preset `best` in PyTorch, trained and run on one device: what `dpq train` and `dpq encode` are measured against.
+"""The network of preset `best` in PyTorch beside `dpq train` and `dpq encode`, by turns on one device; prints images a
+second as JSON.
 
-Same layers, losses, optimiser and batch sizes; images are uploaded for every step, as dpq does, but neither read nor
-augmented. Usage: python3 small_network.py cuda:0
+Usage: small_network.py DPQ DEVICE
+`cargo xtask bench --against torch` calls this for the CPU; DEVICE may be cuda:0 for a DPQ with that feature.
+
+Same images, layers, losses, optimiser, batch sizes and number of threads. PyTorch takes images that are in memory as
+floats; those of dpq are read and augmented too. The rate of encoding of dpq is that of all its work, codes included.
 """
 
+import gzip
+import json
 import sys
+import tempfile
 import time
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from sides import dpq, print_report, progress
 from torch import nn
 
-device = torch.device(sys.argv[1])
+# An epoch more is run first, and does not count.
+BATCHES, ROUNDS, EPOCHS = (64, 512), 3, 3
+# As many images as the training split has.
+N_TRAIN, ENCODED_AT_ONCE = 5000, 512
 
 
 class Network(nn.Module):
@@ -19,7 +31,8 @@ class Network(nn.Module):
         super().__init__()
         stages = []
         for n_in, n_out in [(1, 32), (32, 64), (64, 128)]:
-            stages += [nn.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(n_out), nn.ReLU()]
+            convolution = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
+            stages += [convolution, nn.MaxPool2d(2), nn.BatchNorm2d(n_out), nn.ReLU()]
         self.backbone = nn.Sequential(*stages, nn.Flatten(), nn.Linear(1152, 512), nn.ReLU(), nn.Dropout(0.5))
         self.embed, self.classifier = nn.Linear(512, 300), nn.Linear(512, 10)
 
@@ -35,45 +48,101 @@ def margin_loss(x, labels, embeddings):
     return (hinges * labels[:, :, None] * (1 - labels)[:, None, :]).sum() / labels.numel()
 
 
-def rate(step, batch, seconds=4.0):
-    """Images a second: the best of three rounds, after a warm-up."""
-    rates = []
-    for _ in range(20):
-        step()
-    for _ in range(3):
-        torch.cuda.synchronize()
-        start, n = time.perf_counter(), 0
-        while time.perf_counter() - start < seconds / 3:
-            step()
-            n += batch
-        torch.cuda.synchronize()
-        rates.append(n / (time.perf_counter() - start))
-    return max(rates)
+class Theirs:
+    def __init__(self, device, images, classes):
+        torch.manual_seed(1)
+        self.device, self.images, self.classes = device, images, classes
+        self.network = Network().to(device)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-3, fused=True)
+        self.embeddings = F.normalize(torch.randn(10, 300)).to(device)
 
-
-for batch in [64, 512]:
-    torch.manual_seed(1)
-    network = Network().to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
-    images = torch.randn(batch, 1, 28, 28)
-    classes = torch.randint(10, (batch,))
-    labels = F.one_hot(classes, 10).float()
-    embeddings = F.normalize(torch.randn(10, 300)).to(device)
-
-    def train():
-        x, y, c = images.to(device), labels.to(device), classes.to(device)
-        features, logits = network(x)
-        loss = margin_loss(features, y, embeddings) + F.cross_entropy(logits, c)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+    def epoch(self, batch):
+        self.network.train()
+        order = torch.randperm(N_TRAIN)
+        for rows in order[: N_TRAIN // batch * batch].split(batch):
+            x, c = self.images[rows].to(self.device), self.classes[rows].to(self.device)
+            features, logits = self.network(x)
+            loss = margin_loss(features, F.one_hot(c, 10).float(), self.embeddings) + F.cross_entropy(logits, c)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+        return N_TRAIN // batch * batch
 
     @torch.no_grad()
-    def encode():
-        for x in (images, images.flip(-1)):
-            network(x.to(device))[0].cpu()
+    def encode(self):
+        """Features of images and of their mirrors, averaged."""
+        self.network.eval()
+        for x in self.images.split(ENCODED_AT_ONCE):
+            x = x.to(self.device)
+            ((self.network(x)[0] + self.network(x.flip(-1))[0]) / 2).cpu()
+        return len(self.images)
 
-    network.train()
-    print(f"torch train batch {batch}: {rate(train, batch):.0f} images/s", flush=True)
-    network.eval()
-    print(f"torch encode (two passes an image) batch {batch}: {rate(encode, batch):.0f} images/s", flush=True)
+    def rate(self, work):
+        """Images a second."""
+        start = time.perf_counter()
+        n = work()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return n / (time.perf_counter() - start)
+
+
+class Ours:
+    def __init__(self, path, device, folder):
+        self.path, self.folder = path, folder
+        self.options = ["--data", "datasets/fashion-mnist", "--device", device, "--threads", torch.get_num_threads()]
+
+    def epochs(self, batch):
+        """Images a second in each epoch but the first, without the codebooks."""
+        changes = ["--set", f"epochs={EPOCHS + 1}", "--set", f"batch_size={batch}"]
+        dpq(self.path, "train", *self.options, "--preset", "best", *changes, "--out", self.folder)
+        with open(f"{self.folder}/epochs.jsonl") as lines:
+            return [json.loads(line)["images_per_second"] for line in lines][1:]
+
+    def encode(self):
+        model, out = f"{self.folder}/model.safetensors", f"{self.folder}/encoded"
+        options = ["--model", model, "--split", "train", "--out-dir", out]
+        return dpq(self.path, "encode", *self.options, *options)["items_per_second"]
+
+
+def fashion_mnist():
+    """Images [N, 1, 28, 28] from 0 to 1 and classes [N]."""
+    with gzip.open("datasets/fashion-mnist/train-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read()[16:], np.uint8).reshape(-1, 1, 28, 28)
+    with gzip.open("datasets/fashion-mnist/train-labels-idx1-ubyte.gz") as file:
+        classes = np.frombuffer(file.read()[8:], np.uint8)
+    return torch.tensor(images[:N_TRAIN]) / 255, torch.tensor(classes[:N_TRAIN], dtype=torch.int64)
+
+
+def measure(path, device, folder):
+    images, classes = fashion_mnist()
+    theirs, rows = Theirs(torch.device(device), images, classes), []
+    for batch in BATCHES:
+        theirs.epoch(batch)
+        rates = {"torch": [], "ours": []}
+        for turn in range(ROUNDS):
+            progress(f"training, batches of {batch}, round {turn + 1}")
+            rates["ours"] += Ours(path, device, f"{folder}/{batch}-{turn}").epochs(batch)
+            rates["torch"] += [theirs.rate(lambda: theirs.epoch(batch)) for _ in range(EPOCHS)]
+        rows.append({"work": "training", "batch": batch} | medians(rates))
+    rates = {"torch": [], "ours": []}
+    for turn in range(ROUNDS):
+        progress(f"encoding, round {turn + 1}")
+        rates["ours"].append(Ours(path, device, f"{folder}/{BATCHES[0]}-0").encode())
+        rates["torch"].append(theirs.rate(theirs.encode))
+    return rows + [{"work": "encoding", "batch": ENCODED_AT_ONCE} | medians(rates)]
+
+
+def medians(rates):
+    return {f"{side}_per_second": float(np.median(values)) for side, values in rates.items()}
+
+
+def main():
+    path, device = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(path, device, folder)
+    report = {"device": device, "threads": torch.get_num_threads(), "rounds": ROUNDS, "epochs": EPOCHS, "rates": rows}
+    print_report({"PyTorch": torch.__version__}, report)
+
+
+if __name__ == "__main__":
+    main()

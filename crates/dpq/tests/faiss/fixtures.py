@@ -1,6 +1,6 @@
 """Writes the small indexes of faiss in this folder, and `expected.json`: queries and what faiss finds for them.
 
-Usage: python fixtures.py, with the packages of crates/dpq-index/benches/faiss/requirements.txt
+Usage: python fixtures.py, with the packages of xtask/python/faiss.txt
 """
 
 import json

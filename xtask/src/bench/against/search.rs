@@ -1,22 +1,26 @@
-//! `docs/benchmarks.md`: the numbers of a comparison in words and tables.
+//! The section of searches beside faiss.
 
-use super::results::{Results, Search};
+use super::results::{Ranking, Run, Search, Searches};
+use super::{count, microseconds, unique};
+use crate::reproduce::plot::{Axis, Chart, Curve};
 use crate::table::{Table, line};
 
-/// The whole report of what `command` measured.
-pub(crate) fn markdown(results: &Results, command: &str, commit: &str, compiler: &str) -> String {
+/// What was measured, in words and tables.
+pub(super) fn section(run: &Run<Searches>) -> String {
+    let results = &run.results;
     let mut sections = vec![
-        "# dpq-index and faiss".to_owned(),
+        "## Search of codes: faiss".to_owned(),
         format!(
-            "Written by `{command}`, and every number is what that run measured. Searches: one thread, D = {} \
-             dimensions, K = {} codewords a level, L = 4 levels, lookup table included, median of {} queries.",
+            "One thread, D = {} dimensions, K = {} codewords a level, L = 4 levels, lookup table included, median of {} \
+             queries.",
             results.dim, results.codewords, results.queries
         ),
-        "## How many times faster".to_owned(),
+        "### How many times faster".to_owned(),
         "A cell is the time of the fastest exact scan of the same codes in faiss over that of dpq-index, which is \
          in parentheses. By turns, every search of dpq-index comes after a scan of faiss has gone through the \
          caches; in a row, each side answers all queries alone."
             .to_owned(),
+        format!("![Time of a query by code length](benchmarks/{FIGURE})"),
     ];
     for (items, metric) in unique(results.searches.iter().map(|search| (search.items, &search.metric))) {
         let rows =
@@ -25,19 +29,19 @@ pub(crate) fn markdown(results: &Results, command: &str, commit: &str, compiler:
         let by_turns = rows().map(|search| (name(search), (faiss(search), ours(results, search))));
         let in_a_row =
             rows().map(|search| (name(search), (search.in_a_row.faiss_ns, search.in_a_row.ours_ns)));
-        let title = format!("### {} items, {}", count(items), metric_name(metric));
+        let title = format!("#### {} items, {}", count(items), metric_name(metric));
         sections.extend([format!("{title}, by turns"), by_k(by_turns).to_string()]);
         sections.extend([format!("{title}, in a row"), by_k(in_a_row).to_string()]);
     }
     sections.extend([
-        "## Batches".to_owned(),
+        "### Batches".to_owned(),
         format!(
             "{} queries in one call of both, inner product, one thread, µs a query; faiss is `IndexPQ`.",
             results.batch
         ),
     ]);
     for items in unique(results.batches.iter().map(|batch| batch.items)) {
-        sections.push(format!("### {} items", count(items)));
+        sections.push(format!("#### {} items", count(items)));
         let rows = results.batches.iter().filter(|batch| batch.items == items);
         let cells = rows.map(|batch| {
             ((format!("{}, {} bits", batch.shape, batch.bits), batch.k), (batch.faiss_ns, batch.ours_ns))
@@ -45,14 +49,14 @@ pub(crate) fn markdown(results: &Results, command: &str, commit: &str, compiler:
         sections.push(by_k(cells).to_string());
     }
     sections.extend([
-        "## Whole rankings".to_owned(),
+        "### Whole rankings".to_owned(),
         format!(
             "All {} items of shape clustered in order, for {} queries, inner product.",
             count(results.ranking_items as u64),
             count(results.ranking_queries as u64)
         ),
         rankings(results).to_string(),
-        "## Files, memory, building".to_owned(),
+        "### Files, memory, building".to_owned(),
         "One file answers at all four lengths. faiss has an index a length, 1 + 2 + 3 + 4 bytes an item, and four \
          more in each for Euclidean distance. Building is sorting with row numbers as ids, writing and syncing the \
          file, one thread; its memory is the peak beyond the codes given. Opening, the median of nine times, takes \
@@ -60,21 +64,62 @@ pub(crate) fn markdown(results: &Results, command: &str, commit: &str, compiler:
          included, once open and after all searches of this page."
             .to_owned(),
         files(results).to_string(),
-        "## FastScan".to_owned(),
+        "### FastScan".to_owned(),
         "Faster scans in faiss take 16 codewords a sub-vector, so they cannot search these codes. \
          `IndexPQFastScan`, with 32 bits too, encodes the vectors that the codes stand for once more. Recall is the \
          share of its answer whose exact score is at least that of the k-th best; that of the exact scans is 1."
             .to_owned(),
         fast_scans(results).to_string(),
-        "## Every search".to_owned(),
+        "### Every search".to_owned(),
         "By turns, µs a query. The last column is the time of the scalar kernel over that of the fastest.".to_owned(),
     ]);
     for (items, metric) in unique(results.searches.iter().map(|search| (search.items, &search.metric))) {
-        sections.push(format!("### {} items, {}, µs", count(items), metric_name(metric)));
+        sections.push(format!("#### {} items, {}, µs", count(items), metric_name(metric)));
         sections.push(searches(results, items, metric).to_string());
     }
-    sections.extend(["## How".to_owned(), how(results, commit, compiler)]);
-    sections.join("\n\n") + "\n"
+    sections.extend(["### How".to_owned(), run.how(&how(results))]);
+    sections.join("\n\n")
+}
+
+/// Of the file of [`figure`].
+pub(super) const FIGURE: &str = "search.svg";
+
+/// Times in a row by code length, for the most items of shape clustered, and the least and the most hits.
+pub(super) fn figure(run: &Run<Searches>) -> String {
+    let most = run.results.searches.iter().map(|search| search.items).max().unwrap_or(0);
+    let shown: Vec<&Search> = (run.results.searches.iter())
+        .filter(|search| (search.items, &*search.shape, &*search.metric) == (most, "clustered", "ip"))
+        .collect();
+    let ks = shown.iter().map(|search| search.k);
+    let ends = [ks.clone().min(), ks.max()].into_iter().flatten();
+    let curve = |k: usize, name: &str, line: usize, ns: fn(&Search) -> u64| Curve {
+        name: format!("{name}, k = {k}"),
+        points: (shown.iter().filter(|search| search.k == k))
+            .map(|search| [search.bits.into(), ns(search) as f64 / 1e3])
+            .collect(),
+        spread: Vec::new(),
+        line,
+    };
+    let curves: Vec<Curve> = (ends.enumerate())
+        .flat_map(|(i, k)| {
+            [
+                curve(k, "dpq", 1 + i, |search| search.in_a_row.ours_ns),
+                curve(k, "faiss", 4 + i, |search| search.in_a_row.faiss_ns),
+            ]
+        })
+        .collect();
+    let times = || curves.iter().flat_map(|curve| &curve.points).map(|&[_, us]| us);
+    Chart {
+        title: format!("Time of a query by code length, {} items", count(most)),
+        x: Axis::steps("bits", unique(shown.iter().map(|search| f64::from(search.bits)))),
+        y: Axis::logarithmic(
+            "µs a query",
+            times().fold(f64::MAX, f64::min),
+            times().fold(f64::MIN, f64::max),
+        ),
+        curves,
+    }
+    .svg()
 }
 
 /// Ratios and times, a row each name and a column each k, of (nanoseconds of faiss, nanoseconds of ours).
@@ -91,7 +136,7 @@ fn by_k(cells: impl Iterator<Item = ((String, usize), (u64, u64))>) -> Table {
     }
 }
 
-fn searches(results: &Results, items: u64, metric: &str) -> Table {
+fn searches(results: &Searches, items: u64, metric: &str) -> Table {
     let of_table =
         || results.searches.iter().filter(|search| search.items == items && search.metric == metric);
     let theirs =
@@ -114,8 +159,8 @@ fn searches(results: &Results, items: u64, metric: &str) -> Table {
     Table { header, rows: rows.collect() }
 }
 
-fn rankings(results: &Results) -> Table {
-    let row = |name: &str, ns: fn(&super::results::Ranking) -> u64| {
+fn rankings(results: &Searches) -> Table {
+    let row = |name: &str, ns: fn(&Ranking) -> u64| {
         let seconds = |ns: u64| format!("{:.1} s", ns as f64 * results.ranking_queries as f64 / 1e9);
         line(name, results.rankings.iter().map(|ranking| seconds(ns(ranking))))
     };
@@ -129,7 +174,7 @@ fn rankings(results: &Results) -> Table {
     }
 }
 
-fn files(results: &Results) -> Table {
+fn files(results: &Searches) -> Table {
     let header = [
         "distinct codes",
         "bytes an item",
@@ -158,7 +203,7 @@ fn files(results: &Results) -> Table {
     Table { header: line("", header.map(str::to_owned)), rows: rows.collect() }
 }
 
-fn fast_scans(results: &Results) -> Table {
+fn fast_scans(results: &Searches) -> Table {
     let rows = results.fast_scans.iter().map(|scan| {
         let is_same = |search: &&Search| {
             let of_search = (search.items, &search.shape, search.k, search.bits, search.metric.as_str());
@@ -174,40 +219,28 @@ fn fast_scans(results: &Results) -> Table {
     Table { header: line("", header.map(str::to_owned)), rows: rows.collect() }
 }
 
-fn how(results: &Results, commit: &str, compiler: &str) -> String {
-    let machine = &results.machine;
+fn how(results: &Searches) -> [String; 4] {
     [
-        format!("- Date: {}; commit: `{commit}`", results.date),
         format!(
-            "- Machine: {}, {} cores, {:.0} GiB, {}; of the instruction sets that matter: {}",
-            machine.cpu,
-            machine.cores,
-            machine.memory_bytes as f64 / 1073741824.0,
-            machine.kernel,
-            machine.instructions.join(", ")
-        ),
-        format!("- {compiler}; faiss-cpu {}; Python {}", results.faiss, results.python),
-        format!(
-            "- Both sides ran on core {} with one thread each and were timed by CLOCK_MONOTONIC. By turns, each \
+            "Both sides ran on core {} with one thread each and were timed by CLOCK_MONOTONIC. By turns, each \
              query is a scan of faiss and a search of dpq-index, again and again until both scans of faiss and all \
              kernels of dpq-index have had their turn. Batches are medians of three rounds that alternate.",
-            machine.core
+            results.core
         ),
-        "- faiss is given our codes and codebooks. `IndexPQ` has d = L·D and M = L, the codebooks as centroids and \
+        "faiss is given our codes and codebooks. `IndexPQ` has d = L·D and M = L, the codebooks as centroids and \
          the query repeated L times; `IndexResidualQuantizer` adds codewords, `ST_LUT_nonorm` for inner products \
          and `ST_norm_float` for Euclidean distances, where `IndexPQ` has no way to the same scores."
             .to_owned(),
-        "- Each answer by turns was checked: scores equal rank by rank to 1e-5, relative to the score (for \
+        "Each answer by turns was checked: scores equal rank by rank to 1e-5, relative to the score (for \
          Euclidean distances, to the larger of score and the query's squared norm), and the same ids outside groups \
          of equal scores. Among equal scores dpq-index returns the least ids; faiss promises no order."
             .to_owned(),
-        "- Shapes (`crates/dpq-index/benches/data`): clustered is encodings of a mixture of 100 Gaussians with \
+        "Shapes (`crates/dpq-index/benches/data`): clustered is encodings of a mixture of 100 Gaussians with \
          decaying spectrum by codebooks of residual k-means; collapsed is the same with every item near the mean of \
          its class, as training leaves features; uniform is uniform codes and codebooks of one scale, which no \
          training gives and nothing can prune well."
             .to_owned(),
     ]
-    .join("\n")
 }
 
 /// The time of the fastest scan of faiss.
@@ -217,7 +250,7 @@ fn faiss(search: &Search) -> u64 {
 }
 
 /// Our time with the fastest kernel.
-fn ours(results: &Results, search: &Search) -> u64 {
+fn ours(results: &Searches, search: &Search) -> u64 {
     search.by_turns_ns[&results.kernels[0]]
 }
 
@@ -238,53 +271,5 @@ fn metric_name(metric: &str) -> &str {
 }
 
 fn ratio(theirs: u64, ours: u64) -> String {
-    let ratio = theirs as f64 / ours as f64;
-    if ratio < 9.95 { format!("{ratio:.1}×") } else { format!("{ratio:.0}×") }
-}
-
-fn microseconds(ns: u64) -> String {
-    let us = ns as f64 / 1e3;
-    if us < 99.5 { format!("{us:.1}") } else { count(us.round() as u64) }
-}
-
-/// A whole number, its thousands marked.
-fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let groups = digits.as_bytes().rchunks(3).rev();
-    groups.map(|group| String::from_utf8_lossy(group)).collect::<Vec<_>>().join(",")
-}
-
-/// What comes first of equal values, in order.
-fn unique<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
-    values.fold(Vec::new(), |mut unique, value| {
-        if !unique.contains(&value) {
-            unique.push(value);
-        }
-        unique
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use expect_test::expect_file;
-
-    use super::*;
-
-    #[test]
-    fn report() {
-        let results: Results = serde_json::from_str(include_str!("test_data/results.json")).unwrap();
-        let report =
-            markdown(&results, "cargo xtask bench --against faiss", "0123456789abcdef", "rustc 1.95.0");
-        expect_file!["test_data/report.txt"].assert_eq(&report);
-    }
-
-    #[test]
-    fn numbers_are_rounded_to_what_they_are_worth() {
-        assert_eq!([999, 1000, 1_234_567].map(count), ["999", "1,000", "1,234,567"]);
-        assert_eq!([1_240, 99_480, 99_500, 33_123_456].map(microseconds), ["1.2", "99.5", "100", "33,123"]);
-        assert_eq!(
-            [(9_940, 1_000), (9_960, 1_000), (1, 2)].map(|(a, b)| ratio(a, b)),
-            ["9.9×", "10×", "0.5×"]
-        );
-    }
+    super::ratio(theirs as f64 / ours as f64)
 }
