@@ -12,7 +12,7 @@ pub(crate) fn results(seeds: u16) -> Results {
     let baseline = Baseline {
         train: stage(r#"{"items": 5000, "dim": 784, "seconds": 0.1}"#),
         codes: stage(&encoded(64_000, "0badcafe", "null")),
-        scores: scores([0.478, 0.472, 0.471, 0.473], 0.475, "0badcafe"),
+        scores: scores([0.480, 0.475, 0.476, 0.475], 0.475, "0badcafe"),
     };
     let mut results = gather(&Settings::quick(), &runs, &baseline).unwrap();
     // What the machine and the tree say differs from test to test.
