@@ -39,6 +39,7 @@ mod report;
 mod rng;
 mod schedule;
 mod train;
+mod train_set;
 mod weights;
 
 pub use ahead::read_ahead;
@@ -47,5 +48,6 @@ pub use device::Device;
 pub use error::{BoxError, Error};
 pub use model::{Model, Output, Snapshot};
 pub use report::{CodewordUsage, EpochReport};
-pub use train::{Inputs, OnEpoch, Read, TrainSet, train};
+pub use train::{OnEpoch, train};
+pub use train_set::{Inputs, Read, TrainSet};
 pub use weights::{Arrays, Weights};
