@@ -7,7 +7,7 @@ mod pickle;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Subcommand;
 use dpq_model::Weights;
 use dpq_model::config::Body;
@@ -61,10 +61,11 @@ impl Command {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         let Self::Import(args) = self;
         output::check_out(&args.out, [&args.file].into_iter().chain(&args.config))?;
-        let body = match (&args.body, &args.config) {
-            (Some(name), _) => Body::named(name).context("clap knows the names")?,
-            (_, Some(path)) => read_config(path)?.network.body,
-            _ => bail!("give --body or --config"),
+        let body = match &args.config {
+            Some(path) => read_config(path)?.network.body,
+            None => {
+                args.body.as_deref().and_then(Body::named).context("without --config clap wants a --body")?
+            }
         };
         let arrays = arrays::read(&args.file)?;
         let weights = Weights::import(&body, arrays).with_context(|| args.file.display().to_string())?;
