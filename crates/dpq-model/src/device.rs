@@ -16,6 +16,14 @@ pub enum Device {
 }
 
 impl Device {
+    /// Refuses a device that is not there, before work is done for it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] says why it cannot be used.
+    pub fn check(self) -> Result<(), Error> {
+        self.open().map(drop)
+    }
+
     /// Makes the device ready.
     #[cfg(feature = "cuda")]
     pub(crate) fn open(self) -> Result<candle_core::Device, Error> {

@@ -1,5 +1,9 @@
 //! `dpq eval`: rankings of a gallery against labels, under a stated rule.
+//!
+//! - `features`: rankings by features that have no codes
+//! - `rows`: relevance by id
 
+mod features;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -16,6 +20,8 @@ use serde::Serialize;
 
 use crate::npy::{self, Matrix};
 use crate::{output, vectors};
+use features::Scores;
+pub(crate) use features::rank;
 use rows::Rows;
 
 /// Evaluate the ranking of a gallery: mean average precision at each code length
@@ -32,7 +38,8 @@ pub(crate) struct Args {
     /// The index of the gallery
     #[arg(long, group = "gallery", value_name = "DPQ")]
     index: Option<PathBuf>,
-    /// The gallery's features, [N, D], to evaluate them without any codes: .npy (float32), .fvecs or .bvecs
+    /// The gallery's features, [N, D], to evaluate them without any codes: .npy (float32), .fvecs or .bvecs. They may be
+    /// larger than memory
     #[arg(long, group = "gallery", value_name = "FILE", conflicts_with = "bits")]
     gallery_features: Option<PathBuf>,
     /// Query features, [Q, D]: .npy (float32), .fvecs or .bvecs
@@ -149,23 +156,25 @@ impl Args {
             for bits in if self.bits.is_empty() { all } else { self.bits.clone() } {
                 let length = CodeLength::from_bits(bits)?;
                 let options = SearchOptions::new(index.len(), length);
-                let search =
-                    |query: &[f32]| Ok(index.search(&index.lookup_table_at(query, length)?, &options)?);
-                by_bits.insert(bits, judge.evaluate(&queries, &search, &mut seconds)?);
+                let search = |(): &(), _, query: &[f32]| {
+                    Ok(index.search(&index.lookup_table_at(query, length)?, &options)?)
+                };
+                by_bits.insert(bits, judge.evaluate(&queries, |_| Ok(()), search, &mut seconds)?);
             }
         } else if let Some(path) = &self.gallery_features {
-            let gallery = vectors::read_features(path)?;
+            let gallery = vectors::Rows::open(path)?;
             check_dim(&queries, gallery.columns, &self.queries)?;
             ensure!(
-                gallery.rows == judge.gallery.len(),
+                gallery.n == judge.gallery.len(),
                 "{} has {} rows, {} has {}",
                 path.display(),
-                gallery.rows,
+                gallery.n,
                 self.gallery_labels.display(),
                 judge.gallery.len()
             );
-            let search = |query: &[f32]| Ok(rank(&gallery.values, query, &judge.ids));
-            features = Some(judge.evaluate(&queries, &search, &mut seconds)?);
+            let search = |scores: &Scores, q, _: &[f32]| Ok(scores.rank(q, &judge.ids));
+            let scores = |queries: &[f32]| Scores::of(&gallery, queries);
+            features = Some(judge.evaluate(&queries, scores, search, &mut seconds)?);
         }
 
         let evaluation = Evaluation {
@@ -240,26 +249,32 @@ impl Judge {
         Ok(Self { queries, gallery, ids, rows, query_ids, rules })
     }
 
-    /// Ranks the gallery for every query by `search` and counts; adds to the seconds of searching and evaluating.
-    fn evaluate(
+    /// Ranks the gallery for every query and counts; adds to the seconds of searching and evaluating.
+    ///
+    /// `prepare` gets a batch of queries, `search` what that made, the place of a query in the batch, and the query.
+    fn evaluate<P: Sync>(
         &self,
         queries: &Matrix<f32>,
-        search: &(dyn Fn(&[f32]) -> Result<Vec<Hit>> + Sync),
+        prepare: impl Fn(&[f32]) -> Result<P>,
+        search: impl Fn(&P, usize, &[f32]) -> Result<Vec<Hit>> + Sync,
         seconds: &mut [Duration; 2],
     ) -> Result<Metrics> {
         let start = Instant::now();
-        let mut cpu = [Duration::ZERO; 2];
+        let (mut preparing, mut cpu) = (Duration::ZERO, [Duration::ZERO; 2]);
         let mut evaluator = Evaluator::new(&self.rules, &CUTOFFS, RECALL_STEPS)?;
         let bar = output::progress(queries.rows, "queries");
-        let all: Vec<usize> = (0..queries.rows).collect();
-        for batch in all.chunks(BATCH) {
+        for (first, batch) in (0..).step_by(BATCH).zip(queries.values.chunks(BATCH * queries.columns)) {
+            let begin = Instant::now();
+            let prepared = prepare(batch)?;
+            preparing += begin.elapsed();
             let results = batch
-                .par_iter()
-                .map(|&q| {
+                .par_chunks_exact(queries.columns)
+                .enumerate()
+                .map(|(q, query)| {
                     let start = Instant::now();
-                    let hits = search(&queries.values[q * queries.columns..][..queries.columns])?;
+                    let hits = search(&prepared, q, query)?;
                     let searched = start.elapsed();
-                    Ok((self.query(&evaluator, q, &hits)?, searched, start.elapsed() - searched))
+                    Ok((self.query(&evaluator, first + q, &hits)?, searched, start.elapsed() - searched))
                 })
                 .collect::<Result<Vec<_>>>()?;
             for (result, searched, evaluated) in &results {
@@ -267,12 +282,12 @@ impl Judge {
                 cpu[0] += *searched;
                 cpu[1] += *evaluated;
             }
-            bar.inc(batch.len() as u64);
+            bar.inc(results.len() as u64);
         }
         bar.finish_and_clear();
         let share = cpu[0].as_secs_f64() / (cpu[0] + cpu[1]).as_secs_f64().max(f64::MIN_POSITIVE);
-        let wall = start.elapsed();
-        seconds[0] += wall.mul_f64(share);
+        let wall = start.elapsed() - preparing;
+        seconds[0] += preparing + wall.mul_f64(share);
         seconds[1] += wall.mul_f64(1.0 - share);
         Ok(Metrics::new(evaluator.finish()?))
     }
@@ -295,23 +310,6 @@ impl Judge {
         );
         Ok(evaluator.query(&ranking?))
     }
-}
-
-/// The whole gallery, features [N, D], by inner product, in the total order.
-pub(crate) fn rank(gallery: &[f32], query: &[f32], ids: &[u64]) -> Vec<Hit> {
-    let dot = |x: &[f32]| {
-        // Sixteen partial sums, so that the loop becomes vector instructions.
-        let mut sums = [0.0f32; 16];
-        let ((a, a_tail), (b, b_tail)) = (x.as_chunks::<16>(), query.as_chunks::<16>());
-        for (a, b) in a.iter().zip(b) {
-            (0..16).for_each(|lane| sums[lane] += a[lane] * b[lane]);
-        }
-        a_tail.iter().zip(b_tail).map(|(a, b)| a * b).chain(sums).sum::<f32>()
-    };
-    let mut hits: Vec<Hit> =
-        gallery.chunks_exact(query.len()).zip(ids).map(|(x, &id)| Hit { id, score: dot(x) + 0.0 }).collect();
-    hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
-    hits
 }
 
 fn read_labels(path: &Path) -> Result<Labels> {

@@ -105,6 +105,7 @@ struct Trained<'a> {
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
+        self.device.check()?;
         let weights = self.weights.as_deref().map(Weights::open).transpose()?;
         let mut config = self.config(weights.as_ref())?;
         let (source, out) = match (&self.data, &self.features, &self.labels, &self.out) {

@@ -245,6 +245,9 @@ fn splits_are_written_once_and_are_the_splits_from_then_on() {
     let dir = dir.path();
     images(dir);
     let before = json(dir, "data export --data set --split query --out-dir before");
+    let small = json(dir, "data export --data set --split query --at-most 30 --out-dir small");
+    assert_eq!((&small["shape"], &small["dim"]), (&serde_json::json!([1, 5, 5]), &25.into()));
+    assert_eq!(before["shape"], serde_json::json!([1, 9, 9]));
     let text = String::from_utf8(dpq(dir, "data split set").stdout).unwrap();
     assert!(text.starts_with("[splits]\nquery = { file = \"splits/query.txt\", sha256 = \""), "{text}");
     let rows = |split: &str| -> Vec<u32> {

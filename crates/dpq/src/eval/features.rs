@@ -1,0 +1,88 @@
+//! Rankings of a gallery by the inner product with its features, without codes.
+
+use anyhow::Result;
+use dpq_index::Hit;
+use rayon::prelude::*;
+
+use crate::vectors;
+
+/// The scores of all items of a gallery for some queries, f32 [N, Q].
+pub(super) struct Scores {
+    values: Vec<f32>,
+    n_queries: usize,
+}
+
+impl Scores {
+    /// Reads the gallery once, a part at a time, for `queries` of its dimension.
+    pub(super) fn of(gallery: &vectors::Rows, queries: &[f32]) -> Result<Self> {
+        let (dim, n_queries) = (gallery.columns, queries.len() / gallery.columns);
+        let mut values = vec![0.0; gallery.n * n_queries];
+        let read = |(first, n)| -> Result<_> {
+            let mut rows = vec![0.0; n * dim];
+            gallery.read_finite(first, &mut rows)?;
+            Ok((first, rows))
+        };
+        dpq_model::read_ahead(gallery.chunks(), read, |(first, rows)| {
+            let scores = values[first * n_queries..].par_chunks_exact_mut(n_queries);
+            scores.zip(rows.par_chunks_exact(dim)).for_each(|(scores, x)| {
+                let queries = queries.chunks_exact(dim);
+                scores.iter_mut().zip(queries).for_each(|(score, query)| *score = dot(x, query));
+            });
+            Ok(())
+        })?;
+        Ok(Self { values, n_queries })
+    }
+
+    /// The whole gallery for one of the queries, in the total order.
+    pub(super) fn rank(&self, query: usize, ids: &[u64]) -> Vec<Hit> {
+        sorted(self.values.iter().copied().skip(query).step_by(self.n_queries), ids)
+    }
+}
+
+/// The whole gallery, features [N, D], by inner product, in the total order.
+pub(crate) fn rank(gallery: &[f32], query: &[f32], ids: &[u64]) -> Vec<Hit> {
+    sorted(gallery.chunks_exact(query.len()).map(|x| dot(x, query)), ids)
+}
+
+fn sorted(scores: impl Iterator<Item = f32>, ids: &[u64]) -> Vec<Hit> {
+    let mut hits: Vec<Hit> = scores.zip(ids).map(|(score, &id)| Hit { id, score }).collect();
+    hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
+    hits
+}
+
+/// Never minus zero, which would sort behind zero.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    // Sixteen partial sums, so that the loop becomes vector instructions.
+    let mut sums = [0.0f32; 16];
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+    for (a, b) in a.iter().zip(b) {
+        (0..16).for_each(|lane| sums[lane] += a[lane] * b[lane]);
+    }
+    a_tail.iter().zip(b_tail).map(|(a, b)| a * b).chain(sums).sum::<f32>() + 0.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::npy;
+
+    #[test]
+    fn a_gallery_of_several_parts_ranks_as_one_in_memory() {
+        let (n, dim) = (7, 1 << 20);
+        let gallery: Vec<f32> = (0..n * dim).map(|i| ((i * 7919) % 1013) as f32 / 1013.0 - 0.5).collect();
+        let file = tempfile::Builder::new().suffix(".npy").tempfile().unwrap();
+        npy::write(file.path(), &[n, dim], &gallery).unwrap();
+        let rows = vectors::Rows::open(file.path()).unwrap();
+        assert!(rows.chunks().count() > 1);
+        let ids = [3, 1, 4, 15, 9, 2, 6];
+        let scores = Scores::of(&rows, &gallery[..3 * dim]).unwrap();
+        for query in 0..3 {
+            let expected = rank(&gallery, &gallery[query * dim..][..dim], &ids);
+            let hits = scores.rank(query, &ids);
+            assert!(
+                hits.iter().map(|hit| (hit.id, hit.score)).eq(expected.iter().map(|hit| (hit.id, hit.score)))
+            );
+            assert_eq!(hits[0].id, ids[query]);
+        }
+    }
+}
