@@ -19,7 +19,7 @@ pub(crate) struct Step {
 }
 
 /// The steps, in order: the cheapest and the most often broken come first.
-pub(crate) const STEPS: [Step; 7] = [
+pub(crate) const STEPS: [Step; 8] = [
     Step { name: "fmt", what: "the code is formatted", run: fmt },
     Step { name: "tidy", what: "the conventions of the repository hold", run: tidy::run },
     Step {
@@ -30,6 +30,11 @@ pub(crate) const STEPS: [Step; 7] = [
     Step { name: "test", what: "tests and the examples in documentation pass", run: test },
     Step { name: "faiss", what: "indexes pass between faiss and dpq", run: faiss },
     Step { name: "doc", what: "the documentation builds without a warning", run: doc },
+    Step {
+        name: "protocol",
+        what: "the paper's runs with pretrained weights reach their reports at toy size",
+        run: reproduce::toy_protocols,
+    },
     Step { name: "reproduce", what: "a small training run gives the table that it should", run: quick },
 ];
 

@@ -13,7 +13,8 @@ mod reproduce;
 mod table;
 mod tidy;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{self, Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -68,23 +69,28 @@ enum Command {
 
 #[derive(clap::Args)]
 struct ReproduceArgs {
-    /// A folder of `datasets/`
-    #[arg(long, default_value = "fashion-mnist", value_name = "NAME")]
-    dataset: String,
+    /// A folder of `datasets/` by its name, or one elsewhere by its path, as ./cifar-10; the name of the folder decides
+    /// which of the paper's results stand beside ours
+    #[arg(long, default_value = "fashion-mnist", value_name = "NAME|DIR", value_parser = dataset)]
+    dataset: PathBuf,
     /// A configuration of `dpq train`
     #[arg(long, default_value = "best", value_name = "NAME")]
     preset: String,
+    /// Change the preset by a line as `dpq train --set` takes it, without spaces, for every training; may be given several
+    /// times. The results are kept apart from the preset's, and the report names the lines
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "write_docs")]
+    set: Vec<String>,
     /// Trainings, with seeds 1, 2, …; the report gives mean and standard deviation
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     seeds: u16,
     /// A small training that takes minutes: `--preset quick --seeds 1`
     #[arg(long, conflicts_with_all = ["preset", "seeds", "write_docs"])]
     quick: bool,
-    /// Where the network runs, in training and in encoding
+    /// Where the network runs, in training and in encoding; for cuda:N the program is built with the feature `cuda`
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: String,
     /// Pretrained weights that the network's body starts from, as `dpq weights import` writes them
-    #[arg(long, value_name = "SAFETENSORS", value_parser = |path: &str| std::path::absolute(path))]
+    #[arg(long, value_name = "SAFETENSORS", value_parser = |path: &str| path::absolute(path))]
     weights: Option<PathBuf>,
     /// Beside `paper`, the rows of Table 2 and one model for each length; beside `best`, the preset
     /// without each of its ingredients: for each row as many trainings as seeds
@@ -128,6 +134,15 @@ struct BenchArgs {
     queries: u16,
 }
 
+/// The folder of a data set, which is seen from where the command was given.
+fn dataset(text: &str) -> io::Result<PathBuf> {
+    if text.contains(path::is_separator) {
+        path::absolute(text)
+    } else {
+        Ok(Path::new("datasets").join(text))
+    }
+}
+
 impl ReproduceArgs {
     fn run(self) -> Result<()> {
         let write_docs = self.write_docs;
@@ -136,12 +151,13 @@ impl ReproduceArgs {
             preset: if self.quick { quick.preset } else { self.preset },
             seeds: if self.quick { quick.seeds } else { self.seeds },
             dataset: self.dataset,
+            changes: self.set,
             device: self.device,
             weights: self.weights,
             tsne_items: if self.quick { quick.tsne_items } else { 5000 },
             ablations: self.ablations,
         };
-        reproduce::run(&settings, process::build_dpq)?;
+        reproduce::run(&settings, || process::build_dpq(&settings.device))?;
         if write_docs { reproduce::write_docs(&settings) } else { Ok(()) }
     }
 }

@@ -57,9 +57,13 @@ pub(crate) fn python(folder: &str, requirements: &str) -> Result<String> {
     Ok(python)
 }
 
-/// Builds the `dpq` command and returns the path of the executable.
-pub(crate) fn build_dpq() -> Result<PathBuf> {
-    built_dpq(cargo(&["build", "--package=dpq", "--bin=dpq"]))
+/// Builds the `dpq` command for a device and returns the path of the executable.
+pub(crate) fn build_dpq(device: &str) -> Result<PathBuf> {
+    let mut build = cargo(&["build", "--package=dpq", "--bin=dpq"]);
+    if device.starts_with("cuda") {
+        build.arg("--features=cuda");
+    }
+    built_dpq(build)
 }
 
 /// The `dpq` executable that the workspace's tests run.
@@ -67,7 +71,12 @@ pub(crate) fn build_dpq() -> Result<PathBuf> {
 /// Dependencies of tests switch on features of shared crates, so that [`build_dpq`] after the tests would compile candle
 /// and its matrix products a second time.
 pub(crate) fn tested_dpq() -> Result<PathBuf> {
-    built_dpq(cargo(&["test", "--workspace", "--no-run"]))
+    tested("bin", "dpq")
+}
+
+/// An executable of this kind and name that is built with the workspace's tests.
+pub(crate) fn tested(kind: &str, name: &str) -> Result<PathBuf> {
+    executable(cargo(&["test", "--workspace", "--no-run"]), kind, name)
 }
 
 /// The `dpq` executable that this command of cargo builds.

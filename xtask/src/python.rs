@@ -30,7 +30,7 @@ pub(crate) fn run() -> Result<()> {
     let pip = ["-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps"];
     run_command(Command::new(&python).args(pip).args(&wheels))?;
     let mut test = Command::new(&python);
-    test.args(["-m", "pytest", "-p", "no:cacheprovider", CRATE]).env("DPQ_COMMAND", build_dpq()?);
+    test.args(["-m", "pytest", "-p", "no:cacheprovider", CRATE]).env("DPQ_COMMAND", build_dpq("cpu")?);
     run_command(&mut test)?;
     println!("{}", wheels[0].display());
     Ok(())

@@ -127,6 +127,7 @@ mod tests {
             map_all: [(8, [0.5, 0.01])].into(),
             map_at_5000: [(8, [0.6, 0.02])].into(),
             feature_map_all: [0.7, 0.03],
+            feature_map_at_5000: results.feature_map_at_5000,
             accuracy: None,
             train_seconds: None,
             per_seed: [0.49, 0.5, 0.51].map(|map| [(8, map)].into()).into(),

@@ -17,6 +17,17 @@ pub(crate) struct Trained {
     pub(crate) peak_memory_bytes: Option<u64>,
 }
 
+/// Of `dpq train --print-config`.
+#[derive(Deserialize)]
+pub(crate) struct Configuration {
+    pub(crate) quantizer: Quantizer,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Quantizer {
+    pub(crate) levels: usize,
+}
+
 /// Of `dpq encode`.
 #[derive(Deserialize)]
 pub(crate) struct Encoded {
@@ -44,6 +55,8 @@ pub(crate) struct Usage {
 #[derive(Deserialize)]
 pub(crate) struct Exported {
     pub(crate) items: usize,
+    /// Of the images, `[C, H, W]`; none for features that a model made.
+    pub(crate) shape: Option<[usize; 3]>,
 }
 
 /// Of `dpq codebook train`.

@@ -13,7 +13,7 @@ use bhtsne::{Neighbor, tSNE};
 const PERPLEXITY: f32 = 50.0;
 
 /// Neighbours of a point that attract it: what t-SNE takes for a perplexity.
-const NEIGHBOURS: usize = 3 * PERPLEXITY as usize;
+pub(crate) const NEIGHBOURS: usize = 3 * PERPLEXITY as usize;
 
 /// How coarse cells of the tree may be; 0.5 is the usual compromise.
 const THETA: f32 = 0.5;

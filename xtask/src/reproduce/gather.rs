@@ -32,8 +32,9 @@ pub(crate) fn gather(settings: &Settings, runs: &[SeedRun], baseline: &Baseline)
     };
 
     Ok(Results {
-        dataset: settings.dataset.clone(),
+        dataset: settings.dataset_name(),
         preset: settings.preset.clone(),
+        changes: settings.changes.clone(),
         seeds: runs.len(),
         commit: process::commit(&["Cargo.toml", "Cargo.lock", "crates", "datasets", "xtask"]),
         machine: machine(),
@@ -60,6 +61,7 @@ pub(crate) fn gather(settings: &Settings, runs: &[SeedRun], baseline: &Baseline)
         distortion: (0..n_levels).map(distortion).collect(),
         usage: (0..n_levels).map(usage).collect(),
         baseline: BaselineResults {
+            shape: baseline.train.result.shape,
             map_all: by_bits(|bits| baseline.scores.at(bits).map),
             map_at_5000: by_bits(|bits| baseline.scores.at(bits).map_at[&CUTOFF]),
             feature_map_all: baseline.scores.features.map,
@@ -109,6 +111,7 @@ pub(crate) fn variant(variant: &Variant, runs: &[VariantRun]) -> VariantResults 
             .map(|bits| (bits, spread(&|run| run.scores.at(bits).map_at[&CUTOFF])))
             .collect(),
         feature_map_all: spread(&|run| run.scores.features.map),
+        feature_map_at_5000: spread(&|run| run.scores.features.map_at[&CUTOFF]),
         accuracy: spread_if(&|run| run.accuracy),
         train_seconds: spread_if(&|run| Some(run.train.as_ref()?.result.seconds)),
         per_seed: runs

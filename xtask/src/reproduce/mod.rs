@@ -11,6 +11,7 @@
 //! - `sheet`, `tsne`, `embed`, `npy`: SVG of what stages left: hits, codes, features
 //! - `docs`: reports on disk and their copies in `docs`
 //! - `check`: what a quick run must show
+//! - `protocol`: the paper's runs at toy size
 
 mod check;
 mod csv;
@@ -24,6 +25,7 @@ mod hash;
 mod npy;
 mod pipeline;
 pub(crate) mod plot;
+mod protocol;
 mod report;
 mod results;
 mod sheet;
@@ -34,7 +36,9 @@ mod test_data;
 mod tsne;
 mod variants;
 
+use std::borrow::Cow;
 use std::fs::{self, File, TryLockError};
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -42,14 +46,18 @@ use anyhow::{Context, Result, ensure};
 pub(crate) use check::check_quick;
 pub(crate) use docs::check_docs;
 use pipeline::SeedRun;
+pub(crate) use protocol::toy_protocols;
 pub(crate) use results::Results;
 use stage::Runner;
 
 /// What is reproduced.
 #[derive(Clone)]
 pub(crate) struct Settings {
-    pub(crate) dataset: String,
+    /// The folder of the data set.
+    pub(crate) dataset: PathBuf,
     pub(crate) preset: String,
+    /// Lines of `dpq train --set`, for every training.
+    pub(crate) changes: Vec<String>,
     pub(crate) seeds: u16,
     pub(crate) device: String,
     /// Pretrained weights that the network's body starts from.
@@ -65,8 +73,9 @@ impl Settings {
     pub(crate) fn quick() -> Self {
         let text = |text: &str| text.to_owned();
         Self {
-            dataset: text("fashion-mnist"),
+            dataset: PathBuf::from("datasets/fashion-mnist"),
             preset: text("quick"),
+            changes: Vec::new(),
             seeds: 1,
             device: text("cpu"),
             weights: None,
@@ -79,9 +88,18 @@ impl Settings {
         Path::new(FOLDER).join(self.name())
     }
 
+    /// Of the data set: the name of its folder.
+    fn dataset_name(&self) -> String {
+        self.dataset.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Of the run. A changed preset has another one, so that its results are never taken for those of the preset.
     fn name(&self) -> String {
         let pretrained = if self.weights.is_some() { "-pretrained" } else { "" };
-        format!("{}-{}{pretrained}", self.dataset, self.preset)
+        let safe = |c: char| if c.is_alphanumeric() || "=.-".contains(c) { c } else { '_' };
+        let changes: String =
+            self.changes.iter().flat_map(|line| iter::once('-').chain(line.chars().map(safe))).collect();
+        format!("{}-{}{pretrained}{changes}", self.dataset_name(), self.preset)
     }
 }
 
@@ -89,29 +107,28 @@ impl Settings {
 const FOLDER: &str = "target/reproduce";
 
 /// Runs the stages that have to run, with the executable that `build` builds, and writes the report.
-pub(crate) fn run(settings: &Settings, build: fn() -> Result<PathBuf>) -> Result<Results> {
-    ensure!(!settings.dataset.contains(' '), "the name of a data set has no spaces");
-    let dataset = Path::new("datasets").join(&settings.dataset);
-    ensure!(
-        dataset.join("dataset.toml").is_file(),
-        "there is no {}/dataset.toml, give the name of a folder in datasets",
-        dataset.display()
-    );
-    if let Some(path) = &settings.weights {
+pub(crate) fn run(settings: &Settings, build: impl FnOnce() -> Result<PathBuf>) -> Result<Results> {
+    let paths = iter::once(&settings.dataset).chain(&settings.weights).map(|path| path.to_string_lossy());
+    for word in paths.chain(settings.changes.iter().map(Cow::from)) {
         ensure!(
-            !path.to_string_lossy().contains(' '),
-            "{} has a space in its path, give one without",
-            path.display()
+            !word.contains(' '),
+            "`{word}` has a space, which the command of a stage cannot hold, write it without"
         );
     }
+    ensure!(
+        settings.dataset.join("dataset.toml").is_file(),
+        "there is no {}/dataset.toml, give the name of a folder in datasets or the path of one elsewhere",
+        settings.dataset.display()
+    );
     let folder = settings.folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let _lock = lock()?;
     // A run that fails leaves no table, an old one least of all.
     docs::remove_report(&folder)?;
 
-    let runner = Runner::new(build()?, &dataset)?;
-    // First what reads all images and takes minutes: if it fails, nothing was trained for hours before.
+    let runner = Runner::new(build()?, &settings.dataset)?;
+    // First what takes no time, then what reads all images: if they fail, nothing was trained for hours before.
+    pipeline::check_configuration(&runner, settings, &folder)?;
     let baseline = pipeline::raw_pixels(&runner, settings)?;
     let runs = (1..=settings.seeds)
         .map(|seed| pipeline::train_and_evaluate(&runner, settings, &folder, seed))
@@ -138,7 +155,7 @@ fn pictures(runner: &Runner, settings: &Settings, run: &SeedRun) -> Result<Vec<(
     let dir = settings.folder().join("seed-1");
     let (sheet, classes) = sheet::sheet(runner, &dir, run, &settings.dataset)?;
     let tsne = tsne::tsne(runner, &dir, run, settings.tsne_items, &classes)?;
-    Ok(vec![(docs::TSNE, tsne), (docs::QUERIES, sheet)])
+    Ok(tsne.map(|tsne| (docs::TSNE, tsne)).into_iter().chain([(docs::QUERIES, sheet)]).collect())
 }
 
 /// Copies the report of a run to `docs`.
@@ -163,4 +180,31 @@ fn lock() -> Result<File> {
         locked => locked?,
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_run_has_a_folder_of_its_own() {
+        let mut settings = Settings::quick();
+        assert_eq!(settings.name(), "fashion-mnist-quick");
+        settings.dataset = "elsewhere/cifar-10".into();
+        settings.weights = Some("w.safetensors".into());
+        settings.changes = ["epochs=2", "schedule=\"two-step\""].map(str::to_owned).into();
+        assert_eq!(settings.name(), "cifar-10-quick-pretrained-epochs=2-schedule=_two-step_");
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused_before_anything_is_built() {
+        let refused = |settings: &Settings| {
+            let run = run(settings, || unreachable!("nothing is built"));
+            run.map(|_| ()).unwrap_err().to_string()
+        };
+        let nowhere = Settings { dataset: "datasets/nowhere".into(), ..Settings::quick() };
+        assert!(refused(&nowhere).starts_with("there is no datasets/nowhere/dataset.toml"));
+        let spaced = Settings { changes: vec!["epochs = 2".to_owned()], ..Settings::quick() };
+        assert!(refused(&spaced).starts_with("`epochs = 2` has a space"));
+    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::dpq::{Built, Encoded, Evaluation, Exported, Fitted, Metrics, Searched, Trained};
+use super::dpq::{Built, Configuration, Encoded, Evaluation, Exported, Fitted, Metrics, Searched, Trained};
 use super::hash::Hash;
 use super::stage::{Runner, Stage};
 use super::variants::{Change, Variant};
@@ -15,6 +15,9 @@ pub(crate) const BITS: [u32; 4] = [8, 16, 24, 32];
 
 /// The cut-off of mAP that the paper uses on large sets.
 pub(crate) const CUTOFF: u32 = 5000;
+
+/// Numbers of an image in the baseline, at most: 200,000 images of as many are a file of 3.3 GB.
+const PIXELS: usize = 4096;
 
 /// Hits of the searches that are timed and shown.
 pub(crate) const HITS: usize = 10;
@@ -111,24 +114,50 @@ fn train(
     seed: u16,
     changes: &[&str],
 ) -> Result<Stage<Trained>> {
-    let Settings { dataset, preset, device, weights, .. } = settings;
-    let changes = changes.iter().map(|line| format!(" --set {line}"));
-    let starts_from = weights.iter().map(|path| format!(" --weights {}", path.display()));
-    let options: String = starts_from.chain(changes).collect();
+    let changes = changes.iter().map(|line| format!(" --set {line}")).collect::<String>();
     let command = format!(
-        "train --data datasets/{dataset} --out OUT --preset {preset}{options} --seed {seed} --device {device}"
+        "train --data {} --out OUT{}{changes} --seed {seed}",
+        settings.dataset.display(),
+        configuration(settings)
     );
-    let weights = weights.as_deref().map(Hash::of_file).transpose()?;
+    let weights = weights(settings)?;
     let upstream: Vec<&str> = weights.iter().map(String::as_str).collect();
     runner.run_resumable(&dir.join("train"), &upstream, &command)
 }
 
+/// The options of all trainings that decide what is trained, and where.
+fn configuration(settings: &Settings) -> String {
+    let Settings { preset, changes, device, weights, .. } = settings;
+    let starts_from = weights.iter().map(|path| format!(" --weights {}", path.display()));
+    let changes = changes.iter().map(|line| format!(" --set {line}"));
+    let options: String = starts_from.chain(changes).collect();
+    format!(" --preset {preset}{options} --device {device}")
+}
+
+/// The hash of the pretrained weights.
+fn weights(settings: &Settings) -> Result<Option<String>> {
+    settings.weights.as_deref().map(Hash::of_file).transpose()
+}
+
+/// Refuses a configuration that cannot be trained here, or that a report has no room for.
+pub(crate) fn check_configuration(runner: &Runner, settings: &Settings, folder: &Path) -> Result<()> {
+    let weights = weights(settings)?;
+    let upstream: Vec<&str> = weights.iter().map(String::as_str).collect();
+    let command = format!("train --print-config{}", configuration(settings));
+    let config: Stage<Configuration> = runner.run(&folder.join("configuration"), &upstream, &command)?;
+    let levels = config.result.quantizer.levels;
+    ensure!(
+        levels == BITS.len(),
+        "quantizer.levels is {levels}, a report is of 8, 16, 24 and 32 bits: leave it at {}",
+        BITS.len()
+    );
+    Ok(())
+}
+
 fn encode_split(settings: &Settings, train: &Stage<Trained>, split: &str) -> String {
     let Settings { dataset, device, .. } = settings;
-    let model = train.file("model.safetensors");
-    format!(
-        "encode --model {model} --data datasets/{dataset} --split {split} --device {device} --out-dir OUT"
-    )
+    let (model, data) = (train.file("model.safetensors"), dataset.display());
+    format!("encode --model {model} --data {data} --split {split} --device {device} --out-dir OUT")
 }
 
 /// Gallery, queries and what they give.
@@ -149,10 +178,10 @@ fn encode_and_evaluate(
 
 /// Does the same with centred, normalised pixels: codes by residual k-means, no network. All presets share it.
 pub(crate) fn raw_pixels(runner: &Runner, settings: &Settings) -> Result<Baseline> {
-    let dir = Path::new(FOLDER).join(format!("{}-pixels", settings.dataset));
-    let data = format!("datasets/{}", settings.dataset);
+    let dir = Path::new(FOLDER).join(format!("{}-pixels", settings.dataset_name()));
+    let data = settings.dataset.display();
     let export = |split: &str| -> Result<Stage<Exported>> {
-        let command = format!("data export --data {data} --split {split} --out-dir OUT");
+        let command = format!("data export --data {data} --split {split} --at-most {PIXELS} --out-dir OUT");
         runner.run(&dir.join(split), &[], &command)
     };
     let (train, query, gallery) = (export("train")?, export("query")?, export("gallery")?);

@@ -28,9 +28,12 @@ pub(crate) fn blocks(results: &Results, has: impl Fn(&str) -> bool) -> Vec<Block
         Block::Text(protocol(results)),
         table(
             main_table(results),
-            "Unquantised is the inner product with the features before quantization: the ceiling of the codes. Raw \
-             pixels are centred by the training mean and scaled to unit length, and coded by residual k-means without \
-             a network.",
+            &format!(
+                "Unquantised is the inner product with the features before quantization: the ceiling of the codes. Raw \
+                 pixels{} are centred by the training mean and scaled to unit length, and coded by residual k-means \
+                 without a network.",
+                results.baseline.shape.map_or(String::new(), |[c, h, w]| format!(", {c}×{h}×{w},"))
+            ),
         ),
         figure(
             "map.svg",
@@ -109,7 +112,15 @@ pub(crate) fn name(results: &Results) -> String {
         n => format!("seeds 1 to {n}"),
     };
     let pretrained = if results.weights.is_some() { ", pretrained" } else { "" };
-    format!("{}, preset {}{pretrained}, {seeds}", results.dataset, results.preset)
+    format!("{}, preset {}{pretrained}, {seeds}", results.dataset, preset(results))
+}
+
+/// The preset and what of it was changed.
+pub(crate) fn preset(results: &Results) -> String {
+    match &results.changes[..] {
+        [] => results.preset.clone(),
+        changes => format!("{} changed by {}", results.preset, changes.join(" ")),
+    }
 }
 
 fn main_table(results: &Results) -> Table {
@@ -296,6 +307,17 @@ mod tests {
             | raw pixels, mAP@all  |          0.4800 |          0.4750 |          0.4760 |          0.4750 |          0.4750 |
             | raw pixels, mAP@5000 |          0.5100 |          0.5050 |          0.5060 |          0.5050 |          0.5050 |
         "#]].assert_eq(&summary(&test_data::results(3)));
+    }
+
+    #[test]
+    fn a_changed_preset_is_named_as_one() {
+        let mut results = test_data::results(1);
+        results.changes = ["epochs=2", "quantizer.codewords=16"].map(str::to_owned).into();
+        assert_eq!(
+            title(&results),
+            "Results on fashion-mnist, preset quick changed by epochs=2 quantizer.codewords=16, seed 1"
+        );
+        assert_eq!(Results::from_json(&results.to_json().unwrap()).unwrap().changes, results.changes);
     }
 
     #[test]

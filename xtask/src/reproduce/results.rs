@@ -22,6 +22,9 @@ pub(crate) type ByRank<T> = BTreeMap<u32, T>;
 pub(crate) struct Results {
     pub(crate) dataset: String,
     pub(crate) preset: String,
+    /// Lines of `dpq train --set` that changed it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) changes: Vec<String>,
     /// How many trainings: their seeds are 1, 2, …
     pub(crate) seeds: usize,
     /// Of this repository; `-dirty` if a file that matters differs from it.
@@ -85,6 +88,9 @@ pub(crate) struct VariantResults {
     pub(crate) map_all: ByBits<MeanSd>,
     pub(crate) map_at_5000: ByBits<MeanSd>,
     pub(crate) feature_map_all: MeanSd,
+    /// Early files have none.
+    #[serde(default)]
+    pub(crate) feature_map_at_5000: MeanSd,
     /// Of the classifier, on the gallery.
     pub(crate) accuracy: Option<MeanSd>,
     /// Of a training; none where nothing was trained.
@@ -130,6 +136,8 @@ pub(crate) struct NamedCurve {
 /// Codes of raw pixels by residual k-means, without a network.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct BaselineResults {
+    /// Of the images as they were taken, `[C, H, W]`. Early files have none.
+    pub(crate) shape: Option<[usize; 3]>,
     pub(crate) map_all: ByBits<f64>,
     pub(crate) map_at_5000: ByBits<f64>,
     pub(crate) feature_map_all: f64,
@@ -170,6 +178,26 @@ pub(crate) struct SeedResults {
 }
 
 impl Results {
+    /// The rule by which the paper judges the data set, and mAP by it: of codes, and of features.
+    pub(crate) fn judged(&self) -> (&'static str, &ByBits<MeanSd>, &MeanSd) {
+        match self.judged_at_5000() {
+            false => ("mAP@all", &self.map_all, &self.feature_map_all),
+            true => ("mAP@5000", &self.map_at_5000, &self.feature_map_at_5000),
+        }
+    }
+
+    /// The same of a variant.
+    pub(crate) fn judged_variant<'a>(&self, variant: &'a VariantResults) -> (&'a ByBits<MeanSd>, &'a MeanSd) {
+        match self.judged_at_5000() {
+            false => (&variant.map_all, &variant.feature_map_all),
+            true => (&variant.map_at_5000, &variant.feature_map_at_5000),
+        }
+    }
+
+    fn judged_at_5000(&self) -> bool {
+        ["nus-wide-21", "imagenet-100"].contains(&self.dataset.as_str())
+    }
+
     /// One line a key, so that a change shows in a diff without a line for every point of a curve.
     pub(crate) fn to_json(&self) -> Result<String> {
         let value = serde_json::to_value(self)?;

@@ -29,7 +29,7 @@ pub(crate) fn sheet(
     runner: &Runner,
     dir: &Path,
     run: &SeedRun,
-    dataset: &str,
+    dataset: &Path,
 ) -> Result<(String, Vec<String>)> {
     let query_labels = Rows::read(&run.query.file("labels.npy"), "|u1")?;
     let gallery_labels = Rows::read(&run.gallery.file("labels.npy"), "|u1")?;
@@ -55,7 +55,7 @@ pub(crate) fn sheet(
     let ids = shown.iter().flat_map(|query| query.hits.iter().flatten().map(|(id, _)| *id).chain([query.id]));
     let ids: BTreeSet<u64> = ids.collect();
     let list = ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
-    let command = format!("data images --data datasets/{dataset} --ids {list} --out-dir OUT");
+    let command = format!("data images --data {} --ids {list} --out-dir OUT", dataset.display());
     let images = runner.run::<Images>(&dir.join("images"), &[], &command)?;
     let read = |&id: &u64| {
         let path = images.file(&format!("{id}.png"));

@@ -1,7 +1,7 @@
 //! The paper's tables: its numbers beside ours, and what each part of a preset is worth.
 
 use super::document::Block;
-use super::report::{lengths, signed};
+use super::report::{lengths, preset, signed};
 use super::results::{ByBits, MeanSd, Results, VariantResults};
 use super::variants::POSTERIOR;
 use crate::table::{Table, line};
@@ -69,12 +69,12 @@ fn table_1(results: &Results) -> Block {
             ));
         }
     };
-    let (rule, ours) = [("mAP@all", &results.map_all), ("mAP@5000", &results.map_at_5000)][column];
+    let (rule, ours, _) = results.judged();
     let theirs = |row: &PaperRow| if column == 0 { row.1 } else { row.2 };
     let mut rows: Vec<Vec<String>> =
         TABLE_1.iter().map(|row| line(row.0, theirs(row).map(str::to_owned))).collect();
     rows.push(line(
-        &format!("ours, preset {}", results.preset),
+        &format!("ours, preset {}", preset(results)),
         ours.values().map(|map| spread(results, map)),
     ));
     let dpq = theirs(&TABLE_1[TABLE_1.len() - 1]).map(|map| map.parse::<f64>().unwrap_or(f64::NAN));
@@ -92,12 +92,14 @@ fn changed(results: &Results, variants: &[&VariantResults]) -> Table {
         let maps = maps.values().chain([features]).map(|map| spread(results, map));
         line(name, maps.chain([seconds.map_or(String::new(), |seconds| format!("{seconds:.0} s"))]))
     };
-    let mut rows: Vec<Vec<String>> = variants
-        .iter()
-        .map(|v| row(&v.name, &v.map_all, &v.feature_map_all, v.train_seconds.map(|seconds| seconds[0])))
-        .collect();
-    rows.push(row(&whole(results), &results.map_all, &results.feature_map_all, Some(results.seconds.train)));
-    let header = line("mAP@all", lengths(results).chain(["unquantised", "training"].map(str::to_owned)));
+    let of_variant = |variant: &&VariantResults| {
+        let (maps, features) = results.judged_variant(variant);
+        row(&variant.name, maps, features, variant.train_seconds.map(|seconds| seconds[0]))
+    };
+    let (rule, maps, features) = results.judged();
+    let mut rows: Vec<Vec<String>> = variants.iter().map(of_variant).collect();
+    rows.push(row(&whole(results), maps, features, Some(results.seconds.train)));
+    let header = line(rule, lengths(results).chain(["unquantised", "training"].map(str::to_owned)));
     Table { header, rows }
 }
 
@@ -126,10 +128,11 @@ fn differences(results: &Results, variants: &[&VariantResults]) -> Table {
         let beyond = results.seeds > 1 && (mean - whole).abs() > 2.0 * standard_error;
         format!("{}{}", signed(mean - whole), if beyond { " *" } else { "" })
     };
+    let (_, maps, features) = results.judged();
     let rows = variants.iter().map(|variant| {
-        let of = variant.map_all.values().chain([&variant.feature_map_all]);
-        let whole = results.map_all.values().chain([&results.feature_map_all]);
-        line(&variant.name, of.zip(whole).map(|(map, whole)| cell(map, whole)))
+        let (of, of_features) = results.judged_variant(variant);
+        let pairs = of.values().chain([of_features]).zip(maps.values().chain([features]));
+        line(&variant.name, pairs.map(|(map, whole)| cell(map, whole)))
     });
     let header = line("against the whole", lengths(results).chain(["unquantised".to_owned()]));
     Table { header, rows: rows.collect() }
@@ -147,8 +150,10 @@ fn differences_caption(results: &Results) -> String {
 
 /// The lengths of one training, and each by a training of its own.
 fn one_against_four(results: &Results, variants: &[&VariantResults]) -> Block {
-    let own = |variant: &&VariantResults| variant.map_all.last_key_value().map(|(_, map)| *map);
-    let longest = results.map_all.values().copied().skip(variants.len());
+    let (rule, maps, _) = results.judged();
+    let own =
+        |variant: &&VariantResults| results.judged_variant(variant).0.last_key_value().map(|(_, map)| *map);
+    let longest = maps.values().copied().skip(variants.len());
     let own: Vec<MeanSd> = variants.iter().filter_map(own).chain(longest).collect();
     let seconds: f64 =
         variants.iter().filter_map(|variant| variant.train_seconds).map(|seconds| seconds[0]).sum();
@@ -158,13 +163,13 @@ fn one_against_four(results: &Results, variants: &[&VariantResults]) -> Block {
         row
     };
     let one = results.seconds.train;
-    let gaps = results.map_all.values().zip(&own).map(|(one, own)| signed(one[0] - own[0]));
+    let gaps = maps.values().zip(&own).map(|(one, own)| signed(one[0] - own[0]));
     let rows = vec![
-        row("one model", &mut results.map_all.values(), one),
+        row("one model", &mut maps.values(), one),
         row("a model for each length", &mut own.iter(), one + seconds),
         line("difference", gaps.chain([format!("{:.1} times", (one + seconds) / one)])),
     ];
-    let header = line("mAP@all", lengths(results).chain(["training".to_owned()]));
+    let header = line(rule, lengths(results).chain(["training".to_owned()]));
     let caption = "A model for each length has as many levels as the length has bytes and is judged at that length; that \
         of the longest is the one model itself. Times are sums over the trainings.";
     Block::Table(Table { header, rows }, caption.to_owned())
@@ -198,6 +203,7 @@ mod tests {
                     .collect(),
                 map_at_5000: results.map_at_5000.clone(),
                 feature_map_all: less(&results.feature_map_all),
+                feature_map_at_5000: results.feature_map_at_5000,
                 accuracy: None,
                 train_seconds: trained.then_some([40.0, 0.0]),
                 per_seed: Vec::new(),
@@ -265,6 +271,36 @@ mod tests {
         let text = markdown("Paper", &blocks(&results));
         assert!(text.contains("| E: frozen pretrained backbone |"), "{text}");
         assert!(!text.contains("random") && !text.contains("from nothing"), "{text}");
+    }
+
+    #[test]
+    fn the_paper_judges_its_larger_sets_by_the_first_5000() {
+        let mut results = results("paper");
+        results.dataset = "imagenet-100".to_owned();
+        for (i, variant) in results.variants.iter_mut().enumerate() {
+            variant.map_at_5000 =
+                [(8, [0.5, 0.0]), (16, [0.6, 0.0]), (24, [0.7, 0.0]), (32, [0.8, 0.0])].into();
+            variant.feature_map_at_5000 = [0.9, 0.0];
+            if variant.map_all.len() < 4 || i > 4 {
+                let n_levels = variant.name[..1].parse().unwrap();
+                variant.map_all =
+                    variant.map_all.iter().take(n_levels).map(|(&bits, &map)| (bits, map)).collect();
+                variant.map_at_5000.retain(|&bits, _| bits <= 8 * n_levels as u32);
+            }
+        }
+        let text = markdown("Paper", &blocks(&results));
+        let rows: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("| mAP") || line.contains("Two-Step")).collect();
+        assert!(
+            rows.iter().filter(|row| row.starts_with("| mAP")).all(|row| row.starts_with("| mAP@5000")),
+            "{text}"
+        );
+        assert!(rows[1].contains("| 0.5000 ± 0.0000 |") && rows[1].contains("| 0.9000 ± 0.0000 |"), "{text}");
+        let own = text.lines().find(|line| line.starts_with("| a model for each length")).unwrap();
+        assert!(
+            own.contains("| 0.5000 ± 0.0000 | 0.6000 ± 0.0000 | 0.7000 ± 0.0000 | 0.8897 ± 0.0010 |"),
+            "{own}"
+        );
     }
 
     #[test]

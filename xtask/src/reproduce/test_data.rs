@@ -10,7 +10,7 @@ use super::stage::Stage;
 pub(crate) fn results(seeds: u16) -> Results {
     let runs: Vec<SeedRun> = (1..=seeds).map(seed_run).collect();
     let baseline = Baseline {
-        train: stage(r#"{"items": 5000, "dim": 784, "seconds": 0.1}"#),
+        train: stage(r#"{"items": 5000, "shape": [1, 28, 28], "seconds": 0.1}"#),
         codes: stage(&encoded(64_000, "0badcafe", "null")),
         scores: scores([0.480, 0.475, 0.476, 0.475], 0.475, "0badcafe"),
     };

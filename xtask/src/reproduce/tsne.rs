@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::dpq::Decoded;
-use super::embed::embed;
+use super::embed::{NEIGHBOURS, embed};
 use super::npy::Rows;
 use super::pipeline::{BITS, SeedRun};
 use super::plot::{escape, svg};
@@ -17,14 +17,20 @@ type Panel = Vec<[u16; 2]>;
 
 const SIDE: f32 = 600.0;
 
-/// Draws `n_items` items of the gallery at equal distances in it, or as many as there are.
+/// Draws `n_items` items of the gallery at equal distances in it, or as many as there are; nothing of a gallery that is too
+/// small for t-SNE.
 pub(crate) fn tsne(
     runner: &Runner,
     dir: &Path,
     run: &SeedRun,
     n_items: usize,
     classes: &[String],
-) -> Result<String> {
+) -> Result<Option<String>> {
+    let labels = Rows::read(&run.gallery.file("labels.npy"), "|u1")?;
+    let n_items = n_items.min(labels.len());
+    if n_items <= NEIGHBOURS {
+        return Ok(None);
+    }
     let (codes, model) = (run.gallery.file("codes.npy"), run.train.file("model.safetensors"));
     let decode = |bits: &u32| {
         let command =
@@ -38,8 +44,6 @@ pub(crate) fn tsne(
     let decoded = BITS.iter().map(decode).collect::<Result<Vec<_>>>()?;
     let dim = decoded.first().context("there are code lengths")?.result.dim;
 
-    let labels = Rows::read(&run.gallery.file("labels.npy"), "|u1")?;
-    let n_items = n_items.min(labels.len());
     let rows: Vec<usize> = (0..n_items).map(|i| i * labels.len() / n_items).collect();
     let upstream: Vec<&str> = [&run.gallery.key]
         .into_iter()
@@ -64,7 +68,7 @@ pub(crate) fn tsne(
     let labels: Vec<Vec<usize>> = rows.iter().map(|&row| labels.classes(row)).collect();
     let (groups, names) = groups(&labels, classes);
     let titles = ["features".to_owned()].into_iter().chain(BITS.map(|bits| format!("{bits} bits")));
-    Ok(draw(&titles.zip(panels.result).collect::<Vec<_>>(), &groups, &names))
+    Ok(Some(draw(&titles.zip(panels.result).collect::<Vec<_>>(), &groups, &names)))
 }
 
 /// Moves points into the square, shapes kept.

@@ -65,7 +65,7 @@ pub(crate) fn compare(libraries: &[Library], items: &[u32], queries: u16) -> Res
         ("commit", commit(SOURCES)),
         ("compiler", output(Command::new("rustc").arg("--version"))?.trim().to_owned()),
     ];
-    reproduce::run(&reproduce::Settings::quick(), build_dpq)?;
+    reproduce::run(&reproduce::Settings::quick(), || build_dpq("cpu"))?;
     for library in libraries {
         let python = library.python()?;
         for comparison in library.comparisons(&items, queries)? {
@@ -107,7 +107,7 @@ impl Library {
 
     fn comparisons(self, items: &[String], queries: u16) -> Result<Vec<Comparison>> {
         let peer = |package| Ok::<_, anyhow::Error>(build_bench(package, "peer")?.display().to_string());
-        let dpq = || Ok::<_, anyhow::Error>(build_dpq()?.display().to_string());
+        let dpq = || Ok::<_, anyhow::Error>(build_dpq("cpu")?.display().to_string());
         Ok(match self {
             Self::Faiss => {
                 let features = format!("features={RUN}/gallery/features.npy,{RUN}/query/features.npy");
