@@ -5,8 +5,8 @@
 //! at the price of a few more distances where it was close.
 
 use crate::Assignment;
-use crate::product::{squared_distance, squared_norm};
-use crate::rounded::{Columns, Rounded, Rows, lanes};
+use crate::product::{lanes, squared_distance, squared_norm};
+use crate::rounded::{Columns, Rounded, Rows};
 use crate::vectorize::vectorize;
 
 /// The codewords of one level, ready to be compared with residuals.
@@ -113,9 +113,9 @@ impl<'a> Level<'a> {
     ///
     /// Each fit by the rounding of residual and codeword, and by less than eight roundings in f32. A tenth is for the norm,
     /// itself a sum in f32.
-    fn tolerance(&self, Rounded { norm, error, of_columns, .. }: Rounded) -> f32 {
-        let in_f32 = 8.0 * 0.5f64.powi(24) * (self.longest * norm + self.largest);
-        (2.2 * (error * self.longest + of_columns + in_f32)) as f32
+    fn tolerance(&self, row: Rounded) -> f32 {
+        let in_f32 = 8.0 * 0.5f64.powi(24) * (self.longest * row.norm + self.largest);
+        (2.2 * (self.columns.bound(row, self.longest) + in_f32)) as f32
     }
 
     /// The best of `codewords`, in f64; the first of equals.

@@ -7,8 +7,7 @@ use rayon::prelude::*;
 
 use crate::assign::is_ordinary;
 use crate::error::check_finite;
-use crate::product::{Columns, squared_norm};
-use crate::rounded::lanes;
+use crate::product::{Columns, lanes, squared_norm};
 use crate::vectorize::vectorize;
 use crate::{Assignment, Codebooks, Error};
 
@@ -100,9 +99,10 @@ impl Codebooks {
         codes
             .par_chunks_mut(CHUNK * self.n_levels())
             .zip(features.par_chunks(CHUNK * self.dim()))
-            .for_each_init(Memory::default, |memory, (codes, features)| {
-                search.encode(features, memory, codes)
-            });
+            .for_each_init(
+                || (Vec::new(), Memory::default()),
+                |(products, memory), (codes, features)| search.encode(features, products, memory, codes),
+            );
         let rows = features.chunks_exact(self.dim()).zip(codes.chunks_exact_mut(self.n_levels()));
         for (x, code) in rows.filter(|(x, _)| !is_ordinary(x)) {
             code.copy_from_slice(&self.encode(x)?);
@@ -133,8 +133,6 @@ struct Continuation {
 /// Memory of a search, which is used again.
 #[derive(Default)]
 struct Memory {
-    /// Inner products of features and all codewords.
-    products: Vec<f32>,
     /// By codeword of a level [K]: ‖c‖² − 2⟨x, c⟩.
     alone: Vec<f32>,
     /// By kept code and codeword [width, K]: ‖x − x̂‖² − ‖x‖² of the continuation, and its cost.
@@ -184,10 +182,9 @@ impl Search {
         }
     }
 
-    /// Writes the codes [n, L] of `features` [n, D].
-    fn encode(&self, features: &[f32], memory: &mut Memory, codes: &mut [u8]) {
-        let mut products = std::mem::take(&mut memory.products);
-        self.columns.products(features, &mut products);
+    /// Writes the codes [n, L] of `features` [n, D]; `products` and `memory` are used again.
+    fn encode(&self, features: &[f32], products: &mut Vec<f32>, memory: &mut Memory, codes: &mut [u8]) {
+        self.columns.products(features, products);
         let n_levels = self.weights_from.len();
         for (products, code) in
             products.chunks_exact(self.columns.width()).zip(codes.chunks_exact_mut(n_levels))
@@ -195,7 +192,6 @@ impl Search {
             let best = search(self, products, memory);
             code.iter_mut().zip(best.rows).for_each(|(code, row)| *code = (row % self.n_codewords) as u8);
         }
-        memory.products = products;
     }
 
     /// The best code of a feature, of which `products` holds the inner products with all codewords.
@@ -219,7 +215,7 @@ impl Search {
     /// Leaves the best continuations of all codes in `memory`, the first of equals first, and their errors.
     #[inline(always)]
     fn continuations(&self, products: &[f32], kept: &[Kept], level: usize, memory: &mut Memory) {
-        let Memory { alone, errors, costs, least, best, .. } = memory;
+        let Memory { alone, errors, costs, least, best } = memory;
         let (first, n_codewords, width) = (level * self.n_codewords, self.n_codewords, self.width);
         alone.clear();
         let norms_and_products = self.norms[first..][..n_codewords].iter().zip(&products[first..]);

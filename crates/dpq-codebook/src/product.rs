@@ -112,6 +112,7 @@ pub(crate) fn squared_norm(x: &[f32]) -> f64 {
     tail.iter().map(|&x| f64::from(x) * f64::from(x)).chain(sums).sum()
 }
 
+/// The squared distance, summed in one order.
 #[inline(always)]
 pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
     // Eight partial sums, so that the loop becomes vector instructions.
@@ -123,4 +124,16 @@ pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     a_tail.iter().zip(b_tail).map(|(a, b)| (a - b) * (a - b)).chain(sums).sum()
+}
+
+/// Sixteen partial results of folding `values`, so that the loop becomes vector instructions.
+#[inline(always)]
+pub(crate) fn lanes(values: &[f32], init: f32, fold: impl Fn(f32, f32) -> f32) -> [f32; 16] {
+    let mut lanes = [init; 16];
+    let (blocks, tail) = values.as_chunks::<16>();
+    for block in blocks {
+        lanes.iter_mut().zip(block).for_each(|(lane, &value)| *lane = fold(*lane, value));
+    }
+    lanes.iter_mut().zip(tail).for_each(|(lane, &value)| *lane = fold(*lane, value));
+    lanes
 }

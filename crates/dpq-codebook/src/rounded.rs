@@ -5,7 +5,7 @@
 //! sums of [`ROWS`] rows and [`COLUMNS`] columns stay in vector registers while the dimensions go by, two at a time, as one
 //! instruction multiplies and adds them.
 
-use crate::product::squared_norm;
+use crate::product::{lanes, squared_norm};
 use crate::vectorize::vectorize;
 
 /// Rows of a tile. With the columns, its sums take 12 of the 16 vector registers of AVX2 and 24 of the 32 of NEON.
@@ -50,10 +50,8 @@ pub(crate) struct Rounded {
     pub(crate) scale: f32,
     /// Of the row less the origin.
     pub(crate) norm: f64,
-    /// No inner product with a vector of norm 1 is changed by more than this, nor one with a column by more than
-    /// this·‖c‖ + `of_columns`.
-    pub(crate) error: f64,
-    pub(crate) of_columns: f64,
+    /// More than its distance from what it is rounded to.
+    error: f64,
 }
 
 impl Columns {
@@ -86,6 +84,11 @@ impl Columns {
     /// Whether nothing is left of `row` when the origin is subtracted.
     pub(crate) fn is_origin(&self, row: &[f32]) -> bool {
         row == self.origin
+    }
+
+    /// More than the inner product of `row` and a column of this norm is changed by, as both are rounded.
+    pub(crate) fn bound(&self, row: Rounded, norm: f64) -> f64 {
+        row.error * norm + (row.norm + row.error) * self.error
     }
 
     /// Products of a row: the number of vectors, rounded up to a multiple of [`COLUMNS`].
@@ -129,7 +132,7 @@ impl Columns {
         }
         // An integer is off by at most one half and by what its computation in f32 adds.
         let error = 0.51 * f64::from(scale) * (self.dim() as f64).sqrt();
-        Rounded { scale, norm, error, of_columns: (norm + error) * self.error }
+        Rounded { scale, norm, error }
     }
 
     /// The products of all tiles, each by `tile`.
@@ -227,18 +230,6 @@ fn round(x: f32, inverse: f32) -> i16 {
     (x * inverse + SHIFT).to_bits() as i16
 }
 
-/// Sixteen partial results of folding `values`, so that the loop becomes vector instructions.
-#[inline(always)]
-pub(crate) fn lanes(values: &[f32], init: f32, fold: impl Fn(f32, f32) -> f32) -> [f32; 16] {
-    let mut lanes = [init; 16];
-    let (blocks, tail) = values.as_chunks::<16>();
-    for block in blocks {
-        lanes.iter_mut().zip(block).for_each(|(lane, &value)| *lane = fold(*lane, value));
-    }
-    lanes.iter_mut().zip(tail).for_each(|(lane, &value)| *lane = fold(*lane, value));
-    lanes
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 mod tests {
@@ -275,10 +266,11 @@ mod tests {
                     for (column, &product) in vectors.chunks_exact(dim).zip(products) {
                         let product =
                             f64::from(product) * f64::from(rounded.scale) * f64::from(columns.scale);
-                        let bound = rounded.error * dot(column, column).sqrt() + rounded.of_columns;
+                        let norm_of_column = dot(column, column).sqrt();
+                        let bound = columns.bound(rounded, norm_of_column);
                         assert!((product - dot(row, column)).abs() <= bound, "dim {dim}, n {n}");
                         assert!(
-                            bound <= 1e-1 * norm * dot(column, column).sqrt().max(1.0),
+                            bound <= 1e-1 * norm * norm_of_column.max(1.0),
                             "dim {dim}, n {n}: bound {bound}"
                         );
                     }
