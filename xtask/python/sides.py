@@ -3,6 +3,7 @@
 They run from the repository's root and print what they measured as one JSON object.
 """
 
+import gzip
 import json
 import os
 import platform
@@ -37,6 +38,14 @@ class Peer:
 def dpq(path, *words):
     """What the command `dpq` says in JSON."""
     return json.loads(subprocess.check_output([path, *map(str, words), "--json"]))
+
+
+def fashion_mnist(name):
+    """A file of the data set in the repository: images uint8 [N, 28, 28] or labels uint8 [N]."""
+    with gzip.open(f"datasets/fashion-mnist/{name}-ubyte.gz") as file:
+        data = file.read()
+    n_axes = data[3]
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * n_axes).reshape(np.frombuffer(data, ">i4", n_axes, 4))
 
 
 def one_core():

@@ -9,7 +9,6 @@ one thread each: rates by turns on one core, then codes of both sides on all cor
 """
 
 import contextlib
-import gzip
 import os
 import sys
 import tempfile
@@ -21,7 +20,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import faiss
 import numpy as np
-from sides import Peer, one_core, print_report, progress
+from sides import Peer, fashion_mnist, one_core, print_report, progress
 
 CODEWORDS, LEVELS, ITERATIONS, ROUNDS = 256, (4, 8), 10, 10
 FITS, ENCODINGS = 3, 5
@@ -175,8 +174,7 @@ def codes_of_both(ours, x, queries, nearest):
 
 def pixels(part):
     """The images of Fashion-MNIST, a row each."""
-    with gzip.open(f"datasets/fashion-mnist/{part}-images-idx3-ubyte.gz") as file:
-        return np.frombuffer(file.read()[16:], np.uint8).reshape(-1, 784).astype(np.float32)
+    return fashion_mnist(f"{part}-images-idx3").reshape(-1, 784).astype(np.float32)
 
 
 @contextlib.contextmanager

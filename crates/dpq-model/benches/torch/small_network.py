@@ -8,7 +8,6 @@ Same images, layers, losses, optimiser, batch sizes and number of threads. PyTor
 floats; those of dpq are read and augmented too. The rate of encoding of dpq is that of all its work, codes included.
 """
 
-import gzip
 import json
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sides import dpq, print_report, progress
+from sides import dpq, fashion_mnist, print_report, progress
 from torch import nn
 
 # An epoch more is run first, and does not count.
@@ -104,17 +103,14 @@ class Ours:
         return dpq(self.path, "encode", *self.options, *options)["items_per_second"]
 
 
-def fashion_mnist():
+def train_images():
     """Images [N, 1, 28, 28] from 0 to 1 and classes [N]."""
-    with gzip.open("datasets/fashion-mnist/train-images-idx3-ubyte.gz") as file:
-        images = np.frombuffer(file.read()[16:], np.uint8).reshape(-1, 1, 28, 28)
-    with gzip.open("datasets/fashion-mnist/train-labels-idx1-ubyte.gz") as file:
-        classes = np.frombuffer(file.read()[8:], np.uint8)
-    return torch.tensor(images[:N_TRAIN]) / 255, torch.tensor(classes[:N_TRAIN], dtype=torch.int64)
+    images, classes = (fashion_mnist(f"train-{part}")[:N_TRAIN] for part in ("images-idx3", "labels-idx1"))
+    return torch.tensor(images[:, None]) / 255, torch.tensor(classes, dtype=torch.int64)
 
 
 def measure(path, device, folder):
-    images, classes = fashion_mnist()
+    images, classes = train_images()
     theirs, rows = Theirs(torch.device(device), images, classes), []
     for batch in BATCHES:
         theirs.epoch(batch)

@@ -19,7 +19,6 @@ const REFINED: &str = SHOWN[1].0;
 pub(super) fn rates(run: &Run<Codes>) -> String {
     let mut rows = Vec::new();
     for fit in &run.results.fitting {
-        let seconds = |ns: u64| format!("{:.2} s", ns as f64 / 1e9);
         let times =
             [seconds(fit.ours_ns), seconds(fit.faiss_ns), ratio(fit.faiss_ns as f64 / fit.ours_ns as f64)];
         let left = format!("distortion {:.5}, faiss {:.5}", fit.ours_distortion, fit.faiss_distortion);
@@ -125,7 +124,6 @@ fn figure(set: &str) -> String {
 }
 
 fn distortions(codes: &[&CodesOf]) -> Table {
-    let seconds = |ns: u64| format!("{:.2} s", ns as f64 / 1e9);
     let row = |codes: &&CodesOf| {
         let lengths = codes.lengths.iter().map(|length| format!("{:.5}", length.distortion));
         line(&codes.codes, lengths.chain([seconds(codes.fit_ns), seconds(codes.encode_ns)]))
@@ -143,6 +141,10 @@ fn recalls(codes: &[&CodesOf]) -> Table {
         line(&codes.codes, recalls)
     };
     Table { header: lengths(codes), rows: codes.iter().map(row).collect() }
+}
+
+fn seconds(ns: u64) -> String {
+    format!("{:.2} s", ns as f64 / 1e9)
 }
 
 /// A header: the lengths.
