@@ -1,11 +1,11 @@
-//! Time of one query, reading apart from evaluating, at a gallery of 64,000 items in ten classes and with five rules, three
+//! Time of one query, reading a sorted ranking or ranking scores apart from evaluating, at a gallery of 64,000 items in ten classes and with five rules, three
 //! cut-offs and a curve of 101 points. Names end with the number of distinct scores.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use dpq_eval::{Evaluator, MapRule, Ranking, Ties};
+use dpq_eval::{Evaluator, MapRule, Ranker, Ranking, Ties};
 
 const N_ITEMS: u64 = 64_000;
 
@@ -38,6 +38,25 @@ fn bench(c: &mut Criterion) {
         group.bench_function(format!("evaluate/{n_distinct}"), |b| {
             b.iter(|| evaluator.query(black_box(&ranking)))
         });
+    }
+    // The same galleries, unsorted, each distinct score a run, as `dpq eval` ranks codes.
+    for n_distinct in [256, 4_000, 64_000] {
+        let size = (N_ITEMS / n_distinct) as u32;
+        let starts: Vec<u32> = (0..=n_distinct as u32).map(|run| run * size).collect();
+        let n_items = *starts.last().expect("there are runs") as usize;
+        let ids: Vec<u64> = (0..n_items as u64).collect();
+        let scores: Vec<f32> =
+            (0..n_distinct).map(|run| -((scatter(run * N_ITEMS / n_distinct)) as f32)).collect();
+        let score = |item: u64| scores[(item / u64::from(size)) as usize];
+        let relevant: Vec<bool> = (0..n_items as u64)
+            .map(|item| {
+                scatter(item) % 10 < if score(item) > -6_000.0 { 9 } else { u64::from(item % 9 == 0) }
+            })
+            .collect();
+        let ranker = Ranker::new(&starts, &ids, &relevant);
+        let rank = || ranker.rank(black_box(&scores), None).expect("no score is NaN");
+        assert_eq!(rank().len(), n_items);
+        group.bench_function(format!("rank/{n_distinct}"), |b| b.iter(rank));
     }
     group.finish();
 }

@@ -35,10 +35,10 @@ pub enum Error {
         gallery: usize,
     },
     /// A score is not a number.
-    #[error("the item at rank {rank} (id {id}) has the score NaN; expected a number")]
+    #[error("the score of item {at} (id {id}) is NaN; expected a number")]
     NanScore {
-        /// Rank of the item, from 0.
-        rank: usize,
+        /// Place of the item among those given, from 0.
+        at: usize,
         /// Its id.
         id: u64,
     },

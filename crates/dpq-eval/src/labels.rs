@@ -49,13 +49,21 @@ impl Labels {
         self.n_classes
     }
 
+    /// The classes of item `i` as bits: bit c % 64 of word c / 64 is class c.
+    ///
+    /// # Panics
+    /// If item `i` does not exist.
+    pub fn classes(&self, i: usize) -> &[u64] {
+        &self.words[i * self.n_words..][..self.n_words]
+    }
+
     /// Whether item `i` of these labels and item `j` of `other` share a class.
     ///
     /// # Panics
     /// If an item does not exist or the two label sets differ in their number of classes.
     pub fn share(&self, i: usize, other: &Self, j: usize) -> bool {
         assert_eq!(self.n_classes, other.n_classes, "labels of different classes cannot be compared");
-        intersect(self.row(i), other.row(j))
+        intersect(self.classes(i), other.classes(j))
     }
 
     /// For each item of `gallery`, whether it is relevant to item `i` of these labels; `[gallery.len()]`.
@@ -69,15 +77,11 @@ impl Labels {
         if self.n_classes != gallery.n_classes {
             return Err(Error::ClassCount { query: self.n_classes, gallery: gallery.n_classes });
         }
-        Ok(match self.row(i) {
+        Ok(match self.classes(i) {
             // Up to 64 classes, the usual case, the loop is one instruction a row and vectorises.
             &[query] => gallery.words.iter().map(|item| item & query != 0).collect(),
             query => gallery.words.chunks_exact(self.n_words).map(|item| intersect(query, item)).collect(),
         })
-    }
-
-    fn row(&self, i: usize) -> &[u64] {
-        &self.words[i * self.n_words..][..self.n_words]
     }
 }
 

@@ -10,13 +10,13 @@ use crate::Error;
 /// The ranking of a gallery (or the first part of it) for one query, with the relevance of its items.
 #[derive(Debug, Clone)]
 pub struct Ranking {
-    n_items: u32,
-    n_relevant: usize,
+    pub(crate) n_items: u32,
+    pub(crate) n_relevant: usize,
     /// Ranks, from 0, of the relevant items in the total order.
-    relevant_ranks: Vec<u32>,
+    pub(crate) relevant_ranks: Vec<u32>,
     /// Ascending and disjoint.
-    groups: Vec<Group>,
-    query: Option<Place>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) query: Option<Place>,
 }
 
 /// Items of one score, at least one of them relevant.
@@ -30,9 +30,9 @@ pub(crate) struct Group {
 
 /// Where the query itself stands in its ranking.
 #[derive(Debug, Clone, Copy)]
-struct Place {
-    rank: u32,
-    relevant: bool,
+pub(crate) struct Place {
+    pub(crate) rank: u32,
+    pub(crate) relevant: bool,
 }
 
 impl Ranking {
@@ -80,7 +80,7 @@ impl Ranking {
             } else if !(score == last_score && (id > last_id || rank == 0)) {
                 let rank = rank as usize;
                 return Err(if score.is_nan() {
-                    Error::NanScore { rank, id }
+                    Error::NanScore { at: rank, id }
                 } else {
                     Error::Order { rank, id }
                 });

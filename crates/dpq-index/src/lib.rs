@@ -30,6 +30,7 @@
 mod block;
 mod bound;
 mod build;
+mod distinct;
 mod error;
 mod estimate;
 mod file;
@@ -48,6 +49,7 @@ mod verify;
 
 pub use block::{Codes, score_block};
 pub use build::build;
+pub use distinct::DistinctCodes;
 pub use error::Error;
 pub use file::Index;
 pub use filter::Filter;

@@ -127,24 +127,29 @@ impl Index {
 
     fn check(&self, table: &LookupTable, options: &SearchOptions) -> Result<(), Error> {
         self.check_length(options.length)?;
-        let (n_levels, n_codewords) = (self.layout.n_levels, self.layout.n_codewords);
         let reason = if options.k == 0 {
-            "k is 0, expected at least 1".to_owned()
+            "k is 0, expected at least 1"
         } else if options.min_score.is_some_and(f32::is_nan) {
-            "the least score is NaN, expected a number".to_owned()
-        } else if table.n_codewords() != n_codewords
-            || !(options.length.levels()..=n_levels).contains(&table.n_levels())
-        {
-            format!(
-                "the lookup table has {} levels of {} codewords, the index {n_levels} of {n_codewords}, and the search is \
-                 at {}: make it with the index's codebooks, for this length or more",
-                table.n_levels(),
-                table.n_codewords(),
-                options.length
-            )
+            "the least score is NaN, expected a number"
         } else {
+            self.check_table(table, options.length)?;
             return options.filter.map_or(Ok(()), |filter| self.check_filter(filter));
         };
+        Err(Error::Search { reason: reason.to_owned() })
+    }
+
+    /// Refuses a table that does not serve searches at `length`.
+    pub(crate) fn check_table(&self, table: &LookupTable, length: CodeLength) -> Result<(), Error> {
+        let (n_levels, n_codewords) = (self.layout.n_levels, self.layout.n_codewords);
+        if table.n_codewords() == n_codewords && (length.levels()..=n_levels).contains(&table.n_levels()) {
+            return Ok(());
+        }
+        let reason = format!(
+            "the lookup table has {} levels of {} codewords, the index {n_levels} of {n_codewords}, and the search is at \
+             {length}: make it with the index's codebooks, for this length or more",
+            table.n_levels(),
+            table.n_codewords(),
+        );
         Err(Error::Search { reason })
     }
 }

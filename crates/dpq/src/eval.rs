@@ -1,28 +1,29 @@
 //! `dpq eval`: rankings of a gallery against labels, under a stated rule.
 //!
-//! - `features`: rankings by features that have no codes
-//! - `rows`: relevance by id
+//! - `judge`: which items are relevant, and the rankings that are counted
+//! - `features`: scores by features that have no codes
+//! - `rows`: the row of an id
 
 mod features;
+mod judge;
 mod rows;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use dpq_codebook::CodeLength;
-use dpq_eval::{Denominator, EmptyQuery, Evaluator, Labels, MapRule, QueryResult, Ranking, Report, Ties};
-use dpq_index::{Hit, Index, SearchOptions};
-use rayon::prelude::*;
+use dpq_eval::{Denominator, EmptyQuery, MapRule, Report, Ties};
+use dpq_index::Index;
 use serde::Serialize;
 
-use crate::npy::{self, Matrix};
+use crate::npy::Matrix;
 use crate::{output, vectors};
 use features::Scores;
-pub(crate) use features::rank;
-use rows::Rows;
+pub(crate) use features::scores;
+use judge::{Gallery, Judge};
 
 /// Evaluate the ranking of a gallery: mean average precision at each code length
 ///
@@ -128,9 +129,6 @@ const CUTOFFS: [usize; 7] = [1, 10, 100, 500, 1000, 5000, 10_000];
 /// Recall levels of the curve: 0, 1/100, …, 1.
 const RECALL_STEPS: usize = 100;
 
-/// Queries whose results are kept until they are added in order; a ranking is gone when its query is done.
-const BATCH: usize = 64;
-
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         let queries = vectors::read_features(&self.queries)?;
@@ -155,11 +153,13 @@ impl Args {
             let all = (1..=index.max_length().levels()).map(|levels| 8 * levels).collect();
             for bits in if self.bits.is_empty() { all } else { self.bits.clone() } {
                 let length = CodeLength::from_bits(bits)?;
-                let options = SearchOptions::new(index.len(), length);
-                let search = |(): &(), _, query: &[f32]| {
-                    Ok(index.search(&index.lookup_table_at(query, length)?, &options)?)
+                let codes = index.distinct_codes(length)?;
+                let gallery = Gallery { starts: codes.starts(), ids: codes.ids(), batch: 1024 };
+                let score = |(): &(), _, query: &[f32], scores: &mut [f32]| {
+                    Ok(codes.score(&index.lookup_table_at(query, length)?, scores)?)
                 };
-                by_bits.insert(bits, judge.evaluate(&queries, |_| Ok(()), search, &mut seconds)?);
+                let report = judge.evaluate(&gallery, &queries, |_| Ok(()), score, &mut seconds)?;
+                by_bits.insert(bits, Metrics::new(report));
             }
         } else if let Some(path) = &self.gallery_features {
             let gallery = vectors::Rows::open(path)?;
@@ -172,9 +172,16 @@ impl Args {
                 self.gallery_labels.display(),
                 judge.gallery.len()
             );
-            let search = |scores: &Scores, q, _: &[f32]| Ok(scores.rank(q, &judge.ids));
+            let starts: Vec<u32> = (0..).take(gallery.n + 1).collect();
+            let score = |scores: &Scores, q, _: &[f32], out: &mut [f32]| {
+                scores.of_query(q, out);
+                Ok(())
+            };
             let scores = |queries: &[f32]| Scores::of(&gallery, queries);
-            features = Some(judge.evaluate(&queries, scores, search, &mut seconds)?);
+            // The scores of a batch are in memory at once.
+            let gallery = Gallery { starts: &starts, ids: &judge.ids, batch: 64 };
+            let report = judge.evaluate(&gallery, &queries, scores, score, &mut seconds)?;
+            features = Some(Metrics::new(report));
         }
 
         let evaluation = Evaluation {
@@ -192,129 +199,6 @@ impl Args {
         }
         output::print(json, &evaluation, &evaluation.text())
     }
-}
-
-/// What decides relevance, and the rules that count it.
-struct Judge {
-    queries: Labels,
-    gallery: Labels,
-    /// The id of each row of the gallery.
-    ids: Vec<u64>,
-    /// The row of each id.
-    rows: Rows,
-    query_ids: Option<Vec<u64>>,
-    rules: Vec<MapRule>,
-}
-
-impl Judge {
-    fn read(args: &Args, n_queries: usize) -> Result<Self> {
-        let queries = read_labels(&args.query_labels)?;
-        let gallery = read_labels(&args.gallery_labels)?;
-        ensure!(
-            queries.n_classes() == gallery.n_classes(),
-            "{} has {} classes, {} has {}",
-            args.query_labels.display(),
-            queries.n_classes(),
-            args.gallery_labels.display(),
-            gallery.n_classes()
-        );
-        ensure!(
-            queries.len() == n_queries,
-            "{} has {} rows, {} has {n_queries} queries",
-            args.query_labels.display(),
-            queries.len(),
-            args.queries.display()
-        );
-        let ids = match &args.gallery_ids {
-            Some(path) => vectors::read_ids(path)?,
-            None => (0..gallery.len() as u64).collect(),
-        };
-        ensure!(
-            ids.len() == gallery.len(),
-            "{} gallery ids, but {} has {} rows, give the labels of this gallery",
-            ids.len(),
-            args.gallery_labels.display(),
-            gallery.len()
-        );
-        let rows = Rows::new(&ids).context("the gallery's ids are not unique")?;
-        let query_ids = args.query_ids.as_deref().map(vectors::read_ids).transpose()?;
-        if let Some(query_ids) = &query_ids {
-            ensure!(query_ids.len() == n_queries, "{} query ids for {n_queries} queries", query_ids.len());
-        }
-        let preset = if args.rule == "standard" { MapRule::standard() } else { MapRule::dpq() };
-        let rule = MapRule { exclude_self: query_ids.is_some(), ..preset };
-        let ties = [Ties::ById, Ties::Minimum, Ties::Maximum].map(|ties| MapRule { ties, ..rule });
-        let cutoffs = args.at.iter().map(|&cutoff| MapRule { cutoff: Some(cutoff), ..rule });
-        let rules = [rule].into_iter().chain(ties).chain(cutoffs).collect();
-        Ok(Self { queries, gallery, ids, rows, query_ids, rules })
-    }
-
-    /// Ranks the gallery for every query and counts; adds to the seconds of searching and evaluating.
-    ///
-    /// `prepare` gets a batch of queries, `search` what that made, the place of a query in the batch, and the query.
-    fn evaluate<P: Sync>(
-        &self,
-        queries: &Matrix<f32>,
-        prepare: impl Fn(&[f32]) -> Result<P>,
-        search: impl Fn(&P, usize, &[f32]) -> Result<Vec<Hit>> + Sync,
-        seconds: &mut [Duration; 2],
-    ) -> Result<Metrics> {
-        let start = Instant::now();
-        let (mut preparing, mut cpu) = (Duration::ZERO, [Duration::ZERO; 2]);
-        let mut evaluator = Evaluator::new(&self.rules, &CUTOFFS, RECALL_STEPS)?;
-        let bar = output::progress(queries.rows, "queries");
-        for (first, batch) in (0..).step_by(BATCH).zip(queries.values.chunks(BATCH * queries.columns)) {
-            let begin = Instant::now();
-            let prepared = prepare(batch)?;
-            preparing += begin.elapsed();
-            let results = batch
-                .par_chunks_exact(queries.columns)
-                .enumerate()
-                .map(|(q, query)| {
-                    let start = Instant::now();
-                    let hits = search(&prepared, q, query)?;
-                    let searched = start.elapsed();
-                    Ok((self.query(&evaluator, first + q, &hits)?, searched, start.elapsed() - searched))
-                })
-                .collect::<Result<Vec<_>>>()?;
-            for (result, searched, evaluated) in &results {
-                evaluator.add(result);
-                cpu[0] += *searched;
-                cpu[1] += *evaluated;
-            }
-            bar.inc(results.len() as u64);
-        }
-        bar.finish_and_clear();
-        let share = cpu[0].as_secs_f64() / (cpu[0] + cpu[1]).as_secs_f64().max(f64::MIN_POSITIVE);
-        let wall = start.elapsed() - preparing;
-        seconds[0] += preparing + wall.mul_f64(share);
-        seconds[1] += wall.mul_f64(1.0 - share);
-        Ok(Metrics::new(evaluator.finish()?))
-    }
-
-    fn query(&self, evaluator: &Evaluator, q: usize, hits: &[Hit]) -> Result<QueryResult> {
-        let relevant = self.queries.relevant(q, &self.gallery)?;
-        let n_relevant = relevant.iter().filter(|&&relevant| relevant).count();
-        let relevant = self.rows.by_id(relevant);
-        let mut all_known = true;
-        let items = hits.iter().map(|hit| {
-            let relevant = relevant.get(hit.id);
-            all_known &= relevant.is_some();
-            (hit.id, hit.score, relevant == Some(true))
-        });
-        let query_id = self.query_ids.as_ref().map(|ids| ids[q]);
-        let ranking = Ranking::new(items, n_relevant, query_id);
-        ensure!(
-            all_known,
-            "the index has an id that is not among the gallery's ids, give them with --gallery-ids"
-        );
-        Ok(evaluator.query(&ranking?))
-    }
-}
-
-fn read_labels(path: &Path) -> Result<Labels> {
-    let labels = npy::read_matrix::<u8>(path)?;
-    Labels::from_multi_hot(&labels.values, labels.columns).with_context(|| path.display().to_string())
 }
 
 fn check_dim(queries: &Matrix<f32>, dim: usize, path: &Path) -> Result<()> {

@@ -1,10 +1,11 @@
-//! Integration tests: hand-worked rankings, brute force over all orders of ties, large groups, refusals.
+//! Integration tests: hand-worked rankings, brute force over all orders of ties, large groups, rankings from scores, refusals.
 
 #![expect(clippy::unwrap_used, reason = "helpers are tests too")]
 
 mod brute;
 mod hand;
 mod large;
+mod ranker;
 mod refusals;
 
 use dpq_eval::{Denominator, EmptyQuery, MapRule, Ranking, Ties};

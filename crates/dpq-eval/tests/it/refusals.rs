@@ -16,8 +16,8 @@ fn rankings_out_of_order() {
     assert_eq!(read(&[(1, 0.9), (3, 0.5), (2, 0.5)]), Err(Error::Order { rank: 2, id: 2 }));
     assert_eq!(read(&[(1, 0.5), (1, 0.5)]), Err(Error::Order { rank: 1, id: 1 }));
     assert_eq!(read(&[(1, 0.0), (2, -0.0), (3, 0.0)]), Ok(3), "zeros of both signs are tied");
-    assert_eq!(read(&[(5, f32::NAN)]), Err(Error::NanScore { rank: 0, id: 5 }));
-    assert_eq!(read(&[(5, 0.5), (6, f32::NAN), (7, 0.1)]), Err(Error::NanScore { rank: 1, id: 6 }));
+    assert_eq!(read(&[(5, f32::NAN)]), Err(Error::NanScore { at: 0, id: 5 }));
+    assert_eq!(read(&[(5, 0.5), (6, f32::NAN), (7, 0.1)]), Err(Error::NanScore { at: 1, id: 6 }));
 }
 
 #[test]

@@ -20,6 +20,10 @@ fn use_it(index: &Index) {
     let filter = index.deny(&[3]);
     for levels in 1..=n_levels {
         let length = CodeLength::from_levels(levels).unwrap();
+        if let Ok(codes) = index.distinct_codes(length) {
+            assert_eq!(codes.ids().len(), index.len());
+            codes.score(&table, &mut vec![0.0; codes.len()]).unwrap();
+        }
         for k in [1, 5, usize::MAX] {
             let hits = index.search(&table, &SearchOptions::new(k, length)).unwrap();
             assert!(hits.len() <= k.min(index.len()));

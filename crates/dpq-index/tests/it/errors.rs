@@ -148,6 +148,14 @@ fn search() {
     };
     let error = index.search(&other.gallery().table(|| 0.0), &SearchOptions::new(1, length(1))).unwrap_err();
     assert!(error.to_string().contains("3 levels"), "{error}");
+
+    let error = index.distinct_codes(length(3)).err().unwrap().to_string();
+    assert!(error.contains("length is 24 bits, but the codes of this index have 16 bits"), "{error}");
+    let codes = index.distinct_codes(length(1)).unwrap();
+    let error = codes.score(&other.gallery().table(|| 0.0), &mut vec![0.0; codes.len()]).unwrap_err();
+    assert!(error.to_string().contains("3 levels"), "{error}");
+    let error = codes.score(&table, &mut []).unwrap_err().to_string();
+    assert_eq!(error, format!("there is room for 0 scores, expected {}", codes.len()));
 }
 
 #[test]

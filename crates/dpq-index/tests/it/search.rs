@@ -56,6 +56,7 @@ fn search(gallery: &Gallery, index: &dpq_index::Index, table: &LookupTable, rand
         for k in [1, 1 + random.below(all.len().max(1)), all.len().max(1), all.len() + 1, usize::MAX] {
             check(SearchOptions::new(k, length), &all[..k.min(all.len())]);
         }
+        every_code_has_the_score_of_its_items(index, table, length, &all);
         let Some(middle) = (!all.is_empty()).then(|| all[random.below(all.len())]) else { continue };
         let above: Vec<Hit> = all.iter().copied().filter(|hit| hit.score >= middle.score).collect();
         check(SearchOptions::new(all.len(), length).min_score(middle.score), &above);
@@ -74,6 +75,28 @@ fn search(gallery: &Gallery, index: &dpq_index::Index, table: &LookupTable, rand
         let both: Vec<Hit> = rest.iter().copied().filter(|hit| hit.score >= middle.score).collect();
         check(SearchOptions::new(all.len(), length).filter(&deny).min_score(middle.score), &both);
     }
+}
+
+/// Tells the score of every item by its code.
+fn every_code_has_the_score_of_its_items(
+    index: &dpq_index::Index,
+    table: &LookupTable,
+    length: CodeLength,
+    all: &[Hit],
+) {
+    let codes = index.distinct_codes(length).unwrap();
+    let mut scores = vec![0.0; codes.len()];
+    codes.score(table, &mut scores).unwrap();
+    let mut hits = Vec::new();
+    for (&score, run) in scores.iter().zip(codes.starts().windows(2)) {
+        let ids = &codes.ids()[run[0] as usize..run[1] as usize];
+        assert!(!ids.is_empty() && ids.is_sorted());
+        hits.extend(ids.iter().map(|&id| Hit { id, score }));
+    }
+    hits.sort_by(|a, b| b.score.partial_cmp(&a.score).unwrap().then(a.id.cmp(&b.id)));
+    assert_eq!(bits(&hits), bits(all));
+    assert_eq!(codes.is_empty(), all.is_empty());
+    assert!(length < index.max_length() || codes.len() == index.n_distinct());
 }
 
 proptest! {

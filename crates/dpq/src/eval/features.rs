@@ -1,7 +1,6 @@
 //! Rankings of a gallery by the inner product with its features, without codes.
 
 use anyhow::Result;
-use dpq_index::Hit;
 use rayon::prelude::*;
 
 use crate::vectors;
@@ -33,24 +32,18 @@ impl Scores {
         Ok(Self { values, n_queries })
     }
 
-    /// The whole gallery for one of the queries, in the total order.
-    pub(super) fn rank(&self, query: usize, ids: &[u64]) -> Vec<Hit> {
-        sorted(self.values.iter().copied().skip(query).step_by(self.n_queries), ids)
+    /// Writes the scores of all items for one of the queries.
+    pub(super) fn of_query(&self, query: usize, scores: &mut [f32]) {
+        let values = self.values.iter().skip(query).step_by(self.n_queries);
+        scores.iter_mut().zip(values).for_each(|(score, &value)| *score = value);
     }
 }
 
-/// The whole gallery, features [N, D], by inner product, in the total order.
-pub(crate) fn rank(gallery: &[f32], query: &[f32], ids: &[u64]) -> Vec<Hit> {
-    sorted(gallery.chunks_exact(query.len()).map(|x| dot(x, query)), ids)
+/// The inner products of a query and a gallery's features [N, D], which has no more than memory holds.
+pub(crate) fn scores(gallery: &[f32], query: &[f32]) -> Vec<f32> {
+    gallery.chunks_exact(query.len()).map(|x| dot(x, query)).collect()
 }
 
-fn sorted(scores: impl Iterator<Item = f32>, ids: &[u64]) -> Vec<Hit> {
-    let mut hits: Vec<Hit> = scores.zip(ids).map(|(score, &id)| Hit { id, score }).collect();
-    hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
-    hits
-}
-
-/// Never minus zero, which would sort behind zero.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     // Sixteen partial sums, so that the loop becomes vector instructions.
     let mut sums = [0.0f32; 16];
@@ -58,7 +51,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     for (a, b) in a.iter().zip(b) {
         (0..16).for_each(|lane| sums[lane] += a[lane] * b[lane]);
     }
-    a_tail.iter().zip(b_tail).map(|(a, b)| a * b).chain(sums).sum::<f32>() + 0.0
+    a_tail.iter().zip(b_tail).map(|(a, b)| a * b).chain(sums).sum()
 }
 
 #[cfg(test)]
@@ -67,22 +60,19 @@ mod tests {
     use crate::npy;
 
     #[test]
-    fn a_gallery_of_several_parts_ranks_as_one_in_memory() {
+    fn a_gallery_of_several_parts_scores_as_one_in_memory() {
         let (n, dim) = (7, 1 << 20);
         let gallery: Vec<f32> = (0..n * dim).map(|i| ((i * 7919) % 1013) as f32 / 1013.0 - 0.5).collect();
         let file = tempfile::Builder::new().suffix(".npy").tempfile().unwrap();
         npy::write(file.path(), &[n, dim], &gallery).unwrap();
         let rows = vectors::Rows::open(file.path()).unwrap();
         assert!(rows.chunks().count() > 1);
-        let ids = [3, 1, 4, 15, 9, 2, 6];
-        let scores = Scores::of(&rows, &gallery[..3 * dim]).unwrap();
+        let found = Scores::of(&rows, &gallery[..3 * dim]).unwrap();
         for query in 0..3 {
-            let expected = rank(&gallery, &gallery[query * dim..][..dim], &ids);
-            let hits = scores.rank(query, &ids);
-            assert!(
-                hits.iter().map(|hit| (hit.id, hit.score)).eq(expected.iter().map(|hit| (hit.id, hit.score)))
-            );
-            assert_eq!(hits[0].id, ids[query]);
+            let mut of_query = [0.0; 7];
+            found.of_query(query, &mut of_query);
+            assert_eq!(of_query.as_slice(), scores(&gallery, &gallery[query * dim..][..dim]));
+            assert!(of_query.iter().all(|&score| score <= of_query[query]));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use dpq_codebook::CodeLength;
-use dpq_eval::{Evaluator, Labels, MapRule, Ranking};
+use dpq_eval::{Evaluator, Labels, MapRule, Ranker};
 use dpq_model::Snapshot;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -62,17 +62,15 @@ impl HeldOut {
     /// Equal codes decode to equal vectors, so ties of codes are ties of scores.
     fn map(&self, queries: &[f32], gallery: &[f32]) -> Result<f64> {
         let n = self.labels.len();
-        let ids: Vec<u64> = (0..n as u64).collect();
+        let (starts, ids): (Vec<u32>, Vec<u64>) = ((0..=n as u32).collect(), (0..n as u64).collect());
         let mut evaluator = Evaluator::new(&[rule()], &[], 0)?;
         let results = ids
             .par_iter()
             .zip(queries.par_chunks_exact(queries.len() / n))
             .map(|(&id, query)| {
                 let relevant = self.labels.relevant(id as usize, &self.labels)?;
-                let n_relevant = relevant.iter().filter(|&&relevant| relevant).count();
-                let hits = eval::rank(gallery, query, &ids);
-                let items = hits.iter().map(|hit| (hit.id, hit.score, relevant[hit.id as usize]));
-                Ok(evaluator.query(&Ranking::new(items, n_relevant, Some(id))?))
+                let ranker = Ranker::new(&starts, &ids, &relevant);
+                Ok(evaluator.query(&ranker.rank(&eval::scores(gallery, query), Some(id))?))
             })
             .collect::<Result<Vec<_>>>()?;
         results.iter().for_each(|result| evaluator.add(result));
