@@ -1,5 +1,6 @@
 """Exact search over nested codes at any code length. The docstrings of the module itself say more: help(dpq.Index)."""
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import Literal
 
@@ -20,16 +21,25 @@ class Codebooks:
         """Makes codebooks of values, float32 [L, K, D]."""
     @staticmethod
     def train(
-        x: NDArray[np.float32], levels: int, *, codewords: int = 256, iterations: int = 25
+        x: NDArray[np.float32],
+        levels: int,
+        *,
+        codewords: int = 256,
+        iterations: int = 25,
+        refine: int = 0,
+        beam: int = 1,
+        length_weights: Sequence[float] | None = None,
     ) -> Codebooks:
-        """Fits codebooks to x, float32 [n, D], by residual k-means."""
+        """Fits codebooks to x, float32 [n, D], by residual k-means, and refines them for codes of a beam search."""
     @staticmethod
     def load(path: _Path) -> Codebooks:
         """Opens a codebook or a model file."""
     def save(self, path: _Path) -> None:
         """Writes a codebook file, whole or not at all."""
-    def encode(self, x: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Encodes x, float32 [n, D], into codes, uint8 [n, L]."""
+    def encode(
+        self, x: NDArray[np.float32], *, beam: int = 1, length_weights: Sequence[float] | None = None
+    ) -> NDArray[np.uint8]:
+        """Encodes x, float32 [n, D], into codes, uint8 [n, L], greedily or by beam search."""
     def decode(self, codes: NDArray[np.uint8], bits: int | None = None) -> NDArray[np.float32]:
         """Decodes codes, uint8 [n, L], at a length of bits (None: the longest) into float32 [n, D]."""
     def as_array(self) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dpq_codebook::{Assignment, CodeLength, ResidualKMeans};
+use dpq_codebook::{Assignment, Beam, CodeLength, ResidualKMeans};
 use numpy::ndarray::{Ix2, Ix3};
 use numpy::{PyArray1, PyArray3, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
@@ -40,38 +40,66 @@ impl Codebooks {
 
     /// Fits codebooks to x by residual k-means: level 0 to x, every further level to what the levels before it leave.
     ///
-    /// x: float32 [n, D], n >= codewords. iterations: rounds of Lloyd's algorithm a level, at most. The same x
-    /// gives the same codebooks at any number of threads.
+    /// x: float32 [n, D], n >= codewords. iterations: rounds of Lloyd's algorithm a level, at most. refine: rounds, at
+    /// most, that then fit all levels together, to codes as encode finds them with the same beam and length_weights. The
+    /// same x gives the same codebooks at any number of threads.
     #[staticmethod]
-    #[pyo3(signature = (x, levels, *, codewords = 256, iterations = 25))]
-    fn train(x: &Bound<'_, PyAny>, levels: usize, codewords: usize, iterations: usize) -> PyResult<Self> {
+    #[pyo3(signature = (x, levels, *, codewords = 256, iterations = 25, refine = 0, beam = 1, length_weights = None))]
+    fn train(
+        x: &Bound<'_, PyAny>,
+        levels: usize,
+        codewords: usize,
+        iterations: usize,
+        refine: usize,
+        beam: usize,
+        length_weights: Option<Vec<f32>>,
+    ) -> PyResult<Self> {
         let array = borrow::<f32, Ix2>("x", x, "[n, D]")?;
         let (features, dim) = (values(&array), array.shape()[1]);
         let config = ResidualKMeans { n_levels: levels, n_codewords: codewords, n_iterations: iterations };
-        x.py().detach(|| config.train(features, dim, &mut |_, _| {})).map(Self::from).map_err(raise)
+        let weights = length_weights.unwrap_or_else(|| vec![1.0; levels]);
+        let fit = || {
+            let codebooks = config.train(features, dim, &mut |_, _| {})?;
+            if refine == 0 {
+                return Ok(codebooks);
+            }
+            codebooks.refine(features, Beam { width: beam, weights: &weights }, refine, &mut |_, _| {})
+        };
+        x.py().detach(fit).map(Self::from).map_err(raise)
     }
 
     /// Opens a codebook file, or a model file, which carries its codebooks.
     #[staticmethod]
-    fn load(path: PathBuf) -> PyResult<Self> {
-        dpq_codebook::Codebooks::open(&path).map(Self::from).map_err(raise)
+    fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        py.detach(|| dpq_codebook::Codebooks::open(&path)).map(Self::from).map_err(raise)
     }
 
     /// Writes a codebook file, whole or not at all.
-    fn save(&self, path: PathBuf) -> PyResult<()> {
-        self.inner.save(&path).map_err(raise)
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        py.detach(|| self.inner.save(&path)).map_err(raise)
     }
 
     /// Encodes x, float32 [n, D], into codes, uint8 [n, L]: each level takes the codeword that fits best what is
     /// left.
-    fn encode<'py>(&self, x: &Bound<'py, PyAny>) -> PyResult<Matrix<'py, u8>> {
+    ///
+    /// beam: codes kept from level to level; more than 1 looks for the code of least error over all lengths, each
+    /// counted as length_weights, L numbers, says (None: alike; 0, …, 0, 1 is the longest alone).
+    #[pyo3(signature = (x, *, beam = 1, length_weights = None))]
+    fn encode<'py>(
+        &self,
+        x: &Bound<'py, PyAny>,
+        beam: usize,
+        length_weights: Option<Vec<f32>>,
+    ) -> PyResult<Matrix<'py, u8>> {
         let py = x.py();
+        let weights = length_weights.unwrap_or_else(|| vec![1.0; self.inner.n_levels()]);
+        let beam = Beam { width: beam, weights: &weights };
         let array = borrow::<f32, Ix2>("x", x, "[n, D]")?;
         check_columns("x", array.shape()[1], self.inner.dim(), "the dimension of the codebooks")?;
         let shape = [array.shape()[0], self.inner.n_levels()];
         let mut codes = Vec::with_capacity(shape[0] * shape[1]);
         in_pieces(py, values(&array), ROWS * self.inner.dim(), |rows| {
-            codes.extend(py.detach(|| self.inner.encode(rows)).map_err(raise)?);
+            codes.extend(py.detach(|| self.inner.encode_beam(rows, beam)).map_err(raise)?);
             Ok(())
         })?;
         matrix(py, codes, shape)

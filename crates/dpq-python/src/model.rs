@@ -25,8 +25,8 @@ const IMAGES: usize = 512;
 impl Model {
     /// Opens a model file that `dpq train` made, and checks every byte of it.
     #[staticmethod]
-    fn load(path: PathBuf) -> PyResult<Self> {
-        Ok(Self { inner: dpq_model::Model::open(&path).map_err(raise)? })
+    fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        Ok(Self { inner: py.detach(|| dpq_model::Model::open(&path)).map_err(raise)? })
     }
 
     /// Encodes images, uint8 [n, C, H, W], and returns (codes, features): uint8 [n, L] and float32 [n, D].

@@ -31,6 +31,27 @@ def test_training_is_decided_by_its_features(data):
     assert train(data.x).fingerprint == data.codebooks.fingerprint != train(data.x[1:]).fingerprint
 
 
+def test_refinement_and_a_beam_leave_less_of_what_is_weighed(data):
+    def left(codebooks, codes):
+        errors = [np.square(data.x - codebooks.decode(codes, 8 * (level + 1))).sum() for level in range(3)]
+        return np.array(errors)
+
+    greedy = left(data.codebooks, data.codes)
+    train = lambda **options: dpq.Codebooks.train(data.x, 3, codewords=32, iterations=5, **options)
+    refined = train(refine=5, beam=4)
+    alike = left(refined, refined.encode(data.x, beam=4))
+    assert alike.sum() < greedy.sum()
+    longest = {"beam": 4, "length_weights": [0, 0, 1]}
+    refined = train(refine=5, **longest)
+    alone = left(refined, refined.encode(data.x, **longest))
+    assert alone[2] < alike[2] and alone.sum() > alike.sum()
+    np.testing.assert_array_equal(data.codebooks.encode(data.x, beam=1), data.codes)
+    with pytest.raises(ValueError, match="weights has 2 values, expected 3, one a length"):
+        data.codebooks.encode(data.x, beam=4, length_weights=[1, 1])
+    with pytest.raises(ValueError, match="beam width is 0, expected at least 1"):
+        data.codebooks.encode(data.x, beam=0)
+
+
 def test_files_and_arrays_hold_the_same_codebooks(data, tmp_path):
     path = tmp_path / "codebook.safetensors"
     data.codebooks.save(path)

@@ -20,7 +20,7 @@ pub(crate) enum Command {
 /// Fit codebooks to features by residual k-means
 ///
 /// Level 0 is k-means on the features, every further level k-means on what the levels before it leave over. `--refine` then
-/// fits all levels together, to codes of a beam search that counts the error of every length alike.
+/// fits all levels together, to codes of a beam search that counts the error of every length as `--length-weights` says.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq codebook train --features x.npy --levels 4 --out cb.safetensors\n  dpq codebook train \
@@ -48,6 +48,10 @@ pub(crate) struct TrainArgs {
     /// Codes that refinement keeps from level to level; encode with the same
     #[arg(long, default_value_t = 1, requires = "refine", value_name = "B")]
     beam: usize,
+    /// How much refinement counts the error of each length, L numbers; 0,0,0,1 is the longest code alone, at the expense of
+    /// its prefixes. Encode with the same [default: 1 each]
+    #[arg(long, requires = "refine", value_delimiter = ',', value_name = "W")]
+    length_weights: Vec<f32>,
     /// Where to write the codebooks
     #[arg(long, value_name = "SAFETENSORS")]
     out: PathBuf,
@@ -63,6 +67,11 @@ struct Trained {
     seconds: f64,
     fingerprint: String,
     peak_memory_bytes: Option<u64>,
+}
+
+/// The weights given, or 1 for each of `n_levels` lengths.
+pub(crate) fn length_weights(given: Vec<f32>, n_levels: usize) -> Vec<f32> {
+    if given.is_empty() { vec![1.0; n_levels] } else { given }
 }
 
 impl Command {
@@ -94,7 +103,8 @@ impl TrainArgs {
         let codebooks = if self.refine == 0 {
             codebooks
         } else {
-            let beam = Beam { width: self.beam, weights: &vec![1.0; self.levels] };
+            let weights = length_weights(self.length_weights, self.levels);
+            let beam = Beam { width: self.beam, weights: &weights };
             let refined = codebooks.refine(&features.values, beam, self.refine, &mut |_, _| bar.inc(1))?;
             let codes = refined.encode_beam(&features.values, beam)?;
             relative_distortion = refined.relative_distortion(&features.values, &codes)?;

@@ -17,6 +17,7 @@ use dpq_model::config::Body;
 use dpq_model::{Device, Model, Weights};
 use serde::Serialize;
 
+use crate::codebook::length_weights;
 use crate::codes::{ORIGIN, write_codes};
 use crate::{data, npy, output, vectors};
 use outputs::{Outputs, accuracy};
@@ -44,9 +45,13 @@ pub(crate) struct Args {
     /// Codebooks (or a model file) to encode features with
     #[arg(long, group = "encoder", value_name = "SAFETENSORS", requires = "features")]
     codebook: Option<PathBuf>,
-    /// Codes kept from level to level; more than 1 looks for the code of least error, every length counted alike
+    /// Codes kept from level to level; more than 1 looks for the code of least error, as `--length-weights` counts it
     #[arg(long, default_value_t = 1, requires = "codebook", value_name = "B")]
     beam: usize,
+    /// How much a beam counts the error of each length, L numbers; 0,0,0,1 is the longest code alone, at the expense of its
+    /// prefixes [default: 1 each]
+    #[arg(long, requires = "codebook", value_delimiter = ',', value_name = "W")]
+    length_weights: Vec<f32>,
     /// Pretrained weights (`dpq weights import`), for features as those of `--body`
     #[arg(long, group = "encoder", value_name = "SAFETENSORS", conflicts_with = "features")]
     weights: Option<PathBuf>,
@@ -149,7 +154,8 @@ impl Args {
             codebooks.dim()
         );
         output::create_dir(&self.out_dir)?;
-        let beam = Beam { width: self.beam, weights: &vec![1.0; codebooks.n_levels()] };
+        let weights = length_weights(self.length_weights.clone(), codebooks.n_levels());
+        let beam = Beam { width: self.beam, weights: &weights };
         let bar = output::progress(rows.n, "encoding");
         let mut seconds = 0.0;
         let mut codes = Vec::with_capacity(rows.n * codebooks.n_levels());

@@ -38,10 +38,10 @@ struct Cli {
 #[derive(clap::Args, Clone, Copy)]
 struct Global {
     /// Print the result as one JSON object on stdout
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 1000)]
     json: bool,
     /// Threads to use [default: all cores; for `search` 1]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, global = true, display_order = 1000, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
 }
 

@@ -120,6 +120,20 @@ fn refined_codebooks_and_a_beam_leave_less() {
     let encode = format!("encode --codebook cb.safetensors {features} --out-dir codes");
     let encoded = sum(json(dir, &format!("{encode} --beam 4")));
     assert!((encoded - refined).abs() < 1e-12 * refined, "{encoded} {refined}");
+    // The longest code alone: less error there, more at other lengths.
+    let longest = |report: Value| report["relative_distortion"][2].as_f64().unwrap();
+    let alone = "--beam 4 --length-weights 0,0,1";
+    json(dir, &format!("{train} --refine 5 --beam 4"));
+    let alike = longest(json(dir, &format!("{encode} --beam 4")));
+    let trained = longest(json(dir, &format!("{train} --refine 5 {alone}")));
+    let encoded = json(dir, &format!("{encode} {alone}"));
+    assert!(
+        (longest(encoded.clone()) - trained).abs() < 1e-12 * trained && trained < alike,
+        "{trained} {alike}"
+    );
+    assert!(sum(encoded) > refined);
+    let message = error(dir, &format!("{encode} --beam 4 --length-weights 1,1"), 1);
+    assert!(message.contains("weights has 2 values, expected 3, one a length"), "{message}");
     assert!(error(dir, &format!("{encode} --beam 0"), 1).contains("beam width is 0, expected at least 1"));
     assert!(error(dir, &format!("{train} --beam 4"), 2).contains("--refine"));
 }
