@@ -43,7 +43,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-pub(crate) use check::check_quick;
+pub(crate) use check::{check_quick, check_quick_collages};
 pub(crate) use docs::check_docs;
 use pipeline::SeedRun;
 pub(crate) use protocol::toy_protocols;
@@ -81,6 +81,15 @@ impl Settings {
             weights: None,
             tsne_items: 500,
             ablations: false,
+        }
+    }
+
+    /// Several labels an image, in less time still.
+    pub(crate) fn quick_collages() -> Self {
+        Self {
+            dataset: PathBuf::from("datasets/fashion-collage"),
+            changes: vec!["epochs=4".to_owned()],
+            ..Self::quick()
         }
     }
 
