@@ -10,7 +10,6 @@ use crate::ranking::{Group, Place};
 use crate::{Error, Ranking};
 
 /// Steps for each run with relevant items: with more, more of them are empty, with fewer they stay in the cache.
-/// PLACE
 const STEPS: usize = 4;
 
 /// Ranks a gallery for queries to which the same items are relevant.
@@ -89,9 +88,10 @@ impl<'a> Ranker<'a> {
     /// If there is not one score for each run.
     pub fn rank(&self, scores: &[f32], query_id: Option<u64>) -> Result<Ranking, Error> {
         assert_eq!(scores.len(), self.has_hits.len(), "each run has a score");
+        // Counting them all becomes vector instructions, looking for the first does not.
         if scores.iter().filter(|score| score.is_nan()).count() > 0 {
-            let at = scores.iter().position(|score| score.is_nan()).expect("one was counted");
-            let at = self.starts[at] as usize;
+            let run = scores.iter().position(|score| score.is_nan()).expect("one was counted");
+            let at = self.starts[run] as usize;
             return Err(Error::NanScore { at, id: self.ids[at] });
         }
         let sorted = Sorted::new(&self.runs, scores);

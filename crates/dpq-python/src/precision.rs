@@ -1,6 +1,6 @@
 //! `dpq.mean_average_precision`.
 
-use dpq_eval::{Evaluator, Labels, MapRule, QueryResult, Ranking};
+use dpq_eval::{Evaluator, Labels, MapRule, QueryResult, Ranker, Ranking};
 use numpy::ndarray::Ix2;
 use numpy::{PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
@@ -71,7 +71,10 @@ pub(crate) fn mean_average_precision(
     }
 
     let (ids, scores) = (ids.as_ref().map(values), scores.as_ref().map(values));
-    let rankings = Rankings { queries: &queries, gallery: &gallery, ids, scores, columns: expected[1] };
+    let items: (Vec<u32>, Vec<u64>) =
+        ((0..).take(gallery.len() + 1).collect(), (0..).take(gallery.len()).collect());
+    let rankings =
+        Rankings { queries: &queries, gallery: &gallery, items, ids, scores, columns: expected[1] };
     let all: Vec<usize> = (0..queries.len()).collect();
     in_pieces(py, &all, QUERIES, |piece| {
         let query = |&q: &usize| Ok(evaluator.query(&rankings.ranking(q)?));
@@ -87,6 +90,8 @@ pub(crate) fn mean_average_precision(
 struct Rankings<'a> {
     queries: &'a Labels,
     gallery: &'a Labels,
+    /// The gallery for a [`Ranker`], each item by itself.
+    items: (Vec<u32>, Vec<u64>),
     ids: Option<&'a [i64]>,
     scores: Option<&'a [f32]>,
     columns: usize,
@@ -95,27 +100,19 @@ struct Rankings<'a> {
 impl Rankings<'_> {
     fn ranking(&self, q: usize) -> PyResult<Ranking> {
         let relevant = self.queries.relevant(q, self.gallery).map_err(raise)?;
-        let n_relevant = relevant.iter().filter(|&&relevant| relevant).count();
         let row = q * self.columns..(q + 1) * self.columns;
         let scores = self.scores.map(|scores| &scores[row.clone()]);
-        let ranked: Vec<(u64, f32)> = match (self.ids, scores) {
-            (Some(ids), scores) => {
-                let ids = ids[row].iter().map_while(|&id| u64::try_from(id).ok());
-                // Without scores, the greatest float, then the next one, and so on: no two are equal.
-                let score = |rank| f32::from_bits(f32::MAX.to_bits() - rank as u32);
-                ids.enumerate()
-                    .map(|(rank, id)| (id, scores.map_or_else(|| score(rank), |scores| scores[rank])))
-                    .collect()
-            }
-            (None, scores) => {
-                let scores = scores.into_iter().flatten().map(|score| score + 0.0);
-                let mut ranked: Vec<(u64, f32)> = (0..).zip(scores).collect();
-                ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-                ranked
-            }
+        let Some(ids) = self.ids else {
+            let (starts, ids) = &self.items;
+            return Ranker::new(starts, ids, &relevant).rank(scores.unwrap_or_default(), None).map_err(raise);
         };
+        let n_relevant = relevant.iter().filter(|&&relevant| relevant).count();
+        let ids = ids[row].iter().map_while(|&id| u64::try_from(id).ok());
+        // Without scores, the greatest float, then the next one, and so on: no two are equal.
+        let score = |rank| f32::from_bits(f32::MAX.to_bits() - rank as u32);
         let mut seen = vec![false; relevant.len()];
-        let items = ranked.into_iter().map(|(id, score)| {
+        let items = ids.enumerate().map(|(rank, id)| {
+            let score = scores.map_or_else(|| score(rank), |scores| scores[rank]);
             let Some(seen) = usize::try_from(id).ok().and_then(|id| seen.get_mut(id)) else {
                 let n = relevant.len();
                 return Err(invalid(format!(
