@@ -122,7 +122,8 @@ struct BenchArgs {
     /// Show changes since an earlier run, of which this is the bench.json
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Fail if instructions (by 5 %), bytes a vector (by 1 %) or mAP (by 0.005) are worse than the baseline's
+    /// Fail if instructions (by 5 %), bytes a vector (by 1 %) or mAP (by 0.005) are worse than the baseline's, or are missing
+    /// on either side
     #[arg(long, requires = "baseline")]
     gate: bool,
     /// Compare with these libraries, with commas between them; Linux, needs python3 and once the network
