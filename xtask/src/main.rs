@@ -122,11 +122,13 @@ struct BenchArgs {
     /// Show changes since an earlier run, of which this is the bench.json
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Fail if instructions (by 5 %), bytes a vector (by 1 %) or mAP (by 0.005) are worse than the baseline's
+    /// Fail if instructions (by 5 %), bytes a vector (by 1 %) or mAP (by 0.005) are worse than the baseline's, or are missing
+    /// on either side
     #[arg(long, requires = "baseline")]
     gate: bool,
     /// Compare with these libraries, with commas between them; Linux, needs python3 and once the network
     #[arg(long, value_name = "LIBRARY", value_delimiter = ',')]
+    #[arg(conflicts_with_all = ["crates", "filter", "instructions", "no_time", "baseline", "gate"])]
     against: Vec<bench::Library>,
     /// Queries of the searches beside faiss that are timed one by one
     #[arg(long, default_value_t = 30, value_name = "N", requires = "against")]
@@ -203,5 +205,30 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn a_comparison_takes_no_flag_of_measuring() {
+        Cli::command().debug_assert();
+        let parse = |flags: &[&str]| {
+            Cli::try_parse_from(["xtask", "bench", "--against", "faiss"].iter().chain(flags)).is_ok()
+        };
+        assert!(parse(&["--items", "1000", "--queries", "3"]));
+        let flags: [&[&str]; 6] = [
+            &["--crate", "dpq-index"],
+            &["--filter", "search"],
+            &["--instructions"],
+            &["--no-time"],
+            &["--baseline", "bench.json"],
+            &["--baseline", "bench.json", "--gate"],
+        ];
+        assert!(flags.iter().all(|flags| !parse(flags)));
     }
 }

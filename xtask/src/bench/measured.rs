@@ -89,11 +89,30 @@ impl Measured {
         text
     }
 
-    /// What is worse than in `baseline` by more than the limits. Wall time is not among it.
+    /// What either side lacks of what [`Self::worse_than`] compares, and how to have it measured.
+    pub(super) fn nothing_to_compare(&self, baseline: &Self) -> Vec<String> {
+        let mut lacks = Vec::new();
+        for (side, measured) in [("this run", self), ("the baseline", baseline)] {
+            if measured.instructions.is_empty() {
+                lacks.push(format!("{side} has no instructions, measure with `--instructions`"));
+            }
+            if measured.map.is_empty() || measured.bytes_per_item.is_none() {
+                lacks.push(format!(
+                    "{side} has no mAP or no bytes a vector, run `cargo xtask reproduce-paper --quick` before it"
+                ));
+            }
+        }
+        lacks
+    }
+
+    /// What is worse than in `baseline` by more than the limits, or is no longer measured. Wall time is not among it.
     pub(super) fn worse_than(&self, baseline: &Self) -> Vec<String> {
         let mut worse = Vec::new();
-        for (name, &count) in &self.instructions {
-            let Some(&before) = baseline.instructions.get(name) else { continue };
+        for (name, &before) in &baseline.instructions {
+            let Some(&count) = self.instructions.get(name) else {
+                worse.push(format!("{name} is not measured, it took {before} instructions before"));
+                continue;
+            };
             if count as f64 >= before as f64 * (1.0 + MORE_INSTRUCTIONS) {
                 worse.push(format!("{name} takes {count} instructions, {before} before"));
             }
@@ -103,8 +122,11 @@ impl Measured {
         {
             worse.push(format!("a vector takes {bytes:.2} bytes, {before:.2} before"));
         }
-        for (bits, &map) in &self.map {
-            let Some(&before) = baseline.map.get(bits) else { continue };
+        for (bits, &before) in &baseline.map {
+            let Some(&map) = self.map.get(bits) else {
+                worse.push(format!("mAP at {bits} bits is not measured, it was {before:.4} before"));
+                continue;
+            };
             if map < before - LESS_MAP {
                 worse.push(format!("mAP at {bits} bits is {map:.4}, {before:.4} before"));
             }
@@ -173,5 +195,40 @@ mod tests {
         assert_eq!(measured(0.9).worse_than(&measured(1.0)), [""; 0]);
         let faster = Measured { times: measured(2.0).times, ..measured(1.0) };
         assert_eq!(faster.worse_than(&measured(1.0)), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_no_longer_measured_is_worse_and_what_is_new_is_not() {
+        let renamed = Measured {
+            instructions: [("seek".to_owned(), 1000)].into(),
+            map: [(24, 0.5)].into(),
+            ..measured(1.0)
+        };
+        let worse = renamed.worse_than(&measured(1.0));
+        assert_eq!(
+            worse,
+            [
+                "search is not measured, it took 1000 instructions before",
+                "mAP at 16 bits is not measured, it was 0.5000 before"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_side_without_numbers_is_told_how_to_have_them() {
+        assert_eq!(measured(1.0).nothing_to_compare(&measured(1.0)), [""; 0]);
+        let uncounted = || Measured { instructions: BTreeMap::new(), ..measured(1.0) };
+        let unranked = [
+            Measured { map: BTreeMap::new(), ..measured(1.0) },
+            Measured { bytes_per_item: None, ..measured(1.0) },
+        ];
+        for (lacks, says) in [
+            (uncounted().nothing_to_compare(&measured(1.0)), ["this run", "--instructions"]),
+            (measured(1.0).nothing_to_compare(&uncounted()), ["the baseline", "--instructions"]),
+            (unranked[0].nothing_to_compare(&measured(1.0)), ["this run", "reproduce-paper --quick"]),
+            (measured(1.0).nothing_to_compare(&unranked[1]), ["the baseline", "reproduce-paper --quick"]),
+        ] {
+            assert!(lacks.len() == 1 && says.iter().all(|says| lacks[0].contains(says)), "{lacks:?}");
+        }
     }
 }

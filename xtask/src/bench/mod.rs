@@ -75,6 +75,8 @@ pub(crate) fn measure(settings: &Settings) -> Result<()> {
     fs::write(format!("{FOLDER_MEASURED}/bench.md"), &text)?;
     println!("{text}{FOLDER_MEASURED}/bench.json\n{FOLDER_MEASURED}/bench.md");
     if let Some(baseline) = baseline.filter(|_| settings.gate) {
+        let lacks = measured.nothing_to_compare(&baseline);
+        ensure!(lacks.is_empty(), "nothing to compare:\n  {}", lacks.join("\n  "));
         let worse = measured.worse_than(&baseline);
         ensure!(worse.is_empty(), "worse than the baseline:\n  {}", worse.join("\n  "));
     }

@@ -4,8 +4,9 @@ Usage: compare.py PEER ITEMS QUERIES [NAME=GALLERY.npy,QUERIES.npy]...
 `cargo xtask bench --against faiss` builds PEER (../peer.rs) and calls this.
 
 The first set is always the pixels of Fashion-MNIST, whose files lie in datasets/; further ones are features, float32
-[N, D]. The first ITEMS of a gallery are what codebooks are fitted to and what is encoded. Times are those of the CPU,
-one thread each: rates by turns on one core, then codes of both sides on all cores, several sets and lengths at once.
+[N, D]. The first ITEMS of a gallery are what codebooks are fitted to, encoded and searched; the next as many are
+encoded too, for the distortion of what was not fitted. Times are those of the CPU, one thread each: rates by turns on
+one core, then codes of both sides on all cores, several sets and lengths at once.
 """
 
 import contextlib
@@ -26,16 +27,29 @@ CODEWORDS, LEVELS, ITERATIONS, ROUNDS = 256, (4, 8), 10, 10
 FITS, ENCODINGS = 3, 5
 KS = (1, 10, 100)
 WIDTH, WIDE = 5, 32
+DEFAULT, TOP = faiss.ResidualQuantizer.Train_progressive_dim, faiss.ResidualQuantizer.Train_top_beam
+# How faiss fits: name, beam, training, and whether codebooks are refined afterwards.
+WAYS = [
+    ("beam 1", 1, DEFAULT, False),
+    (f"beam {WIDTH}", WIDTH, DEFAULT, True),
+    (f"beam {WIDE}", WIDE, DEFAULT, False),
+    (f"top of the beam, beam {WIDTH}", WIDTH, DEFAULT | TOP, True),
+]
 
 
 class Ours:
     """Our codebooks of L levels, by files that both sides read."""
 
     def __init__(self, peer, folder, x, n_levels):
-        self.peer, self.x, self.n_levels = peer, x, n_levels
-        self.codebooks_file, self.codes_file = f"{folder}/codebooks", f"{folder}/codes"
-        x.tofile(f"{folder}/features")
-        peer.ask("features", f"{folder}/features", x.shape[1])
+        self.peer, self.n_levels = peer, n_levels
+        self.features_file, self.codebooks_file = f"{folder}/features", f"{folder}/codebooks"
+        self.codes_file = f"{folder}/codes"
+        self.give(x)
+
+    def give(self, x):
+        """What is fitted and encoded from here on."""
+        x.tofile(self.features_file)
+        self.peer.ask("features", self.features_file, x.shape[1])
 
     def train(self):
         return self.peer.ask("train", self.n_levels, CODEWORDS, ITERATIONS, self.codebooks_file)
@@ -67,31 +81,37 @@ def timed(work):
     return time.thread_time_ns() - start, result
 
 
+def refine(rq, x):
+    for _ in range(rq.niter_codebook_refine):
+        rq.retrain_AQ_codebook(len(x), faiss.swig_ptr(x))
+    rq.compute_codebook_tables()
+
+
 def codebooks_of(rq, dim):
     return faiss.vector_to_array(rq.codebooks).reshape(-1, CODEWORDS, dim)
 
 
-def quality(x, queries, nearest, codebooks, codes):
-    """By length: the relative distortion, and the share of queries whose nearest item is among the first k."""
-    rows, residual, energy = [], x.astype(np.float64), np.square(x, dtype=np.float64).sum()
+def residuals(x, codebooks, codes):
+    """What the codes of each length leave of x."""
+    residual = x.astype(np.float64)
     for level, codewords in enumerate(codebooks):
         residual -= codewords[codes[:, level]]
+        yield residual
+
+
+def distortions(x, codebooks, codes):
+    """By length, relative."""
+    energy = np.square(x, dtype=np.float64).sum()
+    return [float(np.square(residual).sum() / energy) for residual in residuals(x, codebooks, codes)]
+
+
+def recalls(x, queries, nearest, codebooks, codes):
+    """By length: the share of queries whose nearest item is among the first k."""
+    for residual in residuals(x, codebooks, codes):
         decoded = (x - residual).astype(np.float32)
         distances = np.square(decoded).sum(1) - 2 * queries @ decoded.T
         found = (distances < distances[np.arange(len(queries)), nearest][:, None]).sum(1)
-        rows.append(
-            {
-                "bits": 8 * (level + 1),
-                "distortion": float(np.square(residual).sum() / energy),
-                "recall": {k: float((found < k).mean()) for k in KS},
-            }
-        )
-    return rows
-
-
-def distortion(x, codebooks, codes):
-    """Of the full length."""
-    return quality(x, x[:1], [0], codebooks, codes)[-1]["distortion"]
+        yield {k: float((found < k).mean()) for k in KS}
 
 
 def median(ns):
@@ -140,36 +160,57 @@ def fitting(ours, x):
             rq.train_type = train_type
             times[way].append(timed(lambda: rq.train(x))[0])
     ours.encode(1, [])
-    of_ours = {"ours_ns": median(times["ours"]), "ours_distortion": distortion(x, ours.codebooks(), ours.codes())}
+    of_ours = {"ours_ns": median(times["ours"]), "ours_distortion": distortions(x, ours.codebooks(), ours.codes())[-1]}
     rows = []
     for way, rq in quantizers.items():
-        left = distortion(x, codebooks_of(rq, x.shape[1]), rq.compute_codes(x))
+        left = distortions(x, codebooks_of(rq, x.shape[1]), rq.compute_codes(x))[-1]
         rows.append({"way": way, "faiss_ns": median(times[way]), "faiss_distortion": left} | of_ours)
     return rows
 
 
-def codes_of_both(ours, x, queries, nearest):
+def codes_of_both(ours, x, others, queries, nearest):
     """The quality of every length of codes of both sides, with the time of fitting and of encoding."""
     every, last = [1] * ours.n_levels, [0] * (ours.n_levels - 1) + [1]
 
-    def row(name, fit_ns, encode_ns, codebooks, codes):
-        lengths = quality(x, queries, nearest, codebooks, codes)
+    def row(name, fit_ns, encode_ns, codebooks, codes, codes_of_others):
+        columns = {
+            "bits": range(8, 8 * ours.n_levels + 1, 8),
+            "distortion": distortions(x, codebooks, codes),
+            "others_distortion": distortions(others, codebooks, codes_of_others),
+            "recall": recalls(x, queries, nearest, codebooks, codes),
+        }
+        lengths = [dict(zip(columns, values)) for values in zip(*columns.values())]
         return {"codes": name, "fit_ns": fit_ns, "encode_ns": encode_ns, "lengths": lengths}
 
+    def row_of_ours(name, fit_ns, width, weights):
+        ours.give(others)
+        ours.encode(width, weights)
+        codes_of_others = ours.codes()
+        ours.give(x)
+        encode_ns = ours.encode(width, weights)
+        return row(f"dpq, {name}", fit_ns, encode_ns, ours.codebooks(), ours.codes(), codes_of_others)
+
     fit_ns = ours.train()
-    yield row("dpq, greedy", fit_ns, ours.encode(1, every), ours.codebooks(), ours.codes())
+    yield row_of_ours("greedy", fit_ns, 1, every)
     for name, weights in (("every length", every), ("the longest", last)):
         ours.train()
         refine_ns = fit_ns + ours.refine(WIDTH, weights)
         for width in (WIDTH, WIDE):
-            encode_ns = ours.encode(width, weights)
-            name_of = f"dpq, refined for {name}, beam {width}"
-            yield row(name_of, refine_ns, encode_ns, ours.codebooks(), ours.codes())
-    for width in (1, WIDTH, WIDE):
-        rq = quantizer(x.shape[1], ours.n_levels, width)
-        fit_ns, _ = timed(lambda: rq.train(x))
+            yield row_of_ours(f"refined for {name}, beam {width}", refine_ns, width, weights)
+    def row_of_faiss(name, fit_ns, rq):
         encode_ns, codes = timed(lambda: rq.compute_codes(x))
-        yield row(f"faiss, beam {width}", fit_ns, encode_ns, codebooks_of(rq, x.shape[1]), codes)
+        codebooks = codebooks_of(rq, x.shape[1])
+        return row(f"faiss, {name}", fit_ns, encode_ns, codebooks, codes, rq.compute_codes(others))
+
+    for name, width, train_type, refined in WAYS:
+        rq = quantizer(x.shape[1], ours.n_levels, width)
+        rq.train_type = train_type
+        fit_ns, _ = timed(lambda: rq.train(x))
+        yield row_of_faiss(name, fit_ns, rq)
+        if refined:
+            # What Train_refine_codebook does once it has trained, without training again.
+            refine_ns, _ = timed(lambda: refine(rq, x))
+            yield row_of_faiss(f"refined, {name}", fit_ns + refine_ns, rq)
 
 
 def pixels(part):
@@ -183,17 +224,19 @@ def started(path, x, n_levels):
         yield Ours(peer, folder, x, n_levels)
 
 
-def measure_codes(path, label, x, queries, nearest, n_levels):
+def measure_codes(path, n_levels, label, x, *rest):
     progress(f"{label['set']}, codes of {n_levels} levels")
     with started(path, x, n_levels) as ours:
-        return [label | {"levels": n_levels} | row for row in codes_of_both(ours, x, queries, nearest)]
+        return [label | {"levels": n_levels} | row for row in codes_of_both(ours, x, *rest)]
 
 
 def load(name, gallery, queries, n_items, n_queries):
-    """What a set is, its items [N, D], its queries [Q, D], and the item nearest to each query."""
-    x, queries = np.ascontiguousarray(gallery[:n_items]), np.ascontiguousarray(queries[:n_queries])
-    label = {"set": name, "items": len(x), "queries": len(queries), "dim": x.shape[1]}
-    return label, x, queries, faiss.knn(queries, x, 1)[1][:, 0]
+    """What a set is, its items [N, D], others [N, D], its queries [Q, D], and the item nearest to each query."""
+    x, others, queries = map(
+        np.ascontiguousarray, (gallery[:n_items], gallery[n_items : 2 * n_items], queries[:n_queries])
+    )
+    label = {"set": name, "items": len(x), "others": len(others), "queries": len(queries), "dim": x.shape[1]}
+    return label, x, others, queries, faiss.knn(queries, x, 1)[1][:, 0]
 
 
 def main():
@@ -206,6 +249,7 @@ def main():
         "codewords": CODEWORDS,
         "iterations": ITERATIONS,
         "rounds": ROUNDS,
+        "faiss_rounds": faiss.ResidualQuantizer().niter_codebook_refine,
         "fitting": [],
         "encoding": [],
         "codes": [],
@@ -220,7 +264,7 @@ def main():
     os.sched_setaffinity(0, cores)
     with ProcessPoolExecutor(len(cores)) as pool:
         # The longest first, so that no core waits for the other.
-        jobs = {(n, i): pool.submit(measure_codes, path, *sets[i], n) for n in LEVELS[::-1] for i in range(len(sets))}
+        jobs = {(n, i): pool.submit(measure_codes, path, n, *sets[i]) for n in LEVELS[::-1] for i in range(len(sets))}
         for _, job in sorted(jobs.items()):
             report["codes"] += job.result()
     report["jobs"] = len(cores)

@@ -12,6 +12,9 @@ import os
 import sys
 import time
 
+# Before faiss and NumPy start their threads.
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
 import faiss
 import numpy as np
 from sides import Peer, one_core, print_report, progress
@@ -246,7 +249,6 @@ def main():
     # From here on both sides have one core and one thread.
     core = one_core()
     os.environ["RAYON_NUM_THREADS"] = "1"
-    faiss.omp_set_num_threads(1)
     report = {
         "core": core,
         "dim": DIM,

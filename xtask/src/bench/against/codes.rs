@@ -1,7 +1,7 @@
 //! `docs/codes.md`, and the rates of fitting and encoding beside faiss.
 
-use super::results::{Codes, CodesOf, Run};
-use super::{count, ratio, unique};
+use super::results::{Codes, CodesOf, Length, Run};
+use super::{Section, count, ratio, unique};
 use crate::reproduce::plot::{Axis, Chart, Curve};
 use crate::table::{Table, line};
 
@@ -16,27 +16,31 @@ const SHOWN: [(&str, usize); 5] = [
 const GREEDY: &str = SHOWN[0].0;
 const REFINED: &str = SHOWN[1].0;
 
-pub(super) fn rates(run: &Run<Codes>) -> String {
-    let mut rows = Vec::new();
+pub(super) fn rates(run: &Run<Codes>) -> Section {
+    let (mut rows, mut ratios) = (Vec::new(), Vec::new());
+    let mut row = |name: String, [ours, theirs]: [String; 2], times_faster, left| {
+        rows.push(line(&name, [ours, theirs, ratio(times_faster), left]));
+        ratios.push((name, times_faster));
+    };
     for fit in &run.results.fitting {
-        let times =
-            [seconds(fit.ours_ns), seconds(fit.faiss_ns), ratio(fit.faiss_ns as f64 / fit.ours_ns as f64)];
-        let left = format!("distortion {:.5}, faiss {:.5}", fit.ours_distortion, fit.faiss_distortion);
-        rows.push(line(
-            &format!("{}: residual k-means; {}", fit.set, fit.way),
-            times.into_iter().chain([left]),
-        ));
+        row(
+            format!("{}: residual k-means; {}", fit.set, fit.way),
+            [fit.ours_ns, fit.faiss_ns].map(seconds),
+            fit.faiss_ns as f64 / fit.ours_ns as f64,
+            format!("distortion {:.5}, faiss {:.5}", fit.ours_distortion, fit.faiss_distortion),
+        );
     }
-    for row in &run.results.encoding {
-        let (ours, theirs) = (row.ours_per_second, row.faiss_per_second);
-        let rate = |rate: f64| format!("{} /s", count(rate.round() as u64));
-        let equal = format!("{:.2} % of codes equal", 100.0 * row.equal_codes);
-        let cells = [rate(ours), rate(theirs), ratio(ours / theirs), equal];
-        rows.push(line(&format!("{}: encoding, beam {}", row.set, row.width), cells));
+    for encoding in &run.results.encoding {
+        let rates = [encoding.ours_per_second, encoding.faiss_per_second];
+        row(
+            format!("{}: encoding, beam {}", encoding.set, encoding.width),
+            rates.map(|rate| format!("{} /s", count(rate.round() as u64))),
+            rates[0] / rates[1],
+            format!("{:.2} % of codes equal", 100.0 * encoding.equal_codes),
+        );
     }
     let table = Table { header: line("", ["dpq", "faiss", "ratio", ""].map(str::to_owned)), rows };
-    [
-        "## Fitting codebooks and encoding: faiss".to_owned(),
+    let text = [
         format!(
             "Four levels of residual quantization, time of the CPU, one thread a side, by turns. k-means takes {} rounds a \
              level, ours once it has all codewords; faiss's default takes them ten times, for more and more principal \
@@ -46,44 +50,53 @@ pub(super) fn rates(run: &Run<Codes>) -> String {
         ),
         table.to_string(),
         run.how(&["`crates/dpq-codebook/benches/faiss/compare.py`, both on one core".to_owned()]),
-    ]
-    .join("\n\n")
+    ];
+    Section { title: "Fitting codebooks and encoding: faiss", text: text.join("\n\n"), ratios }
 }
 
 /// The whole of `docs/codes.md`.
 pub(super) fn page(run: &Run<Codes>) -> String {
-    let Codes { codewords, iterations, rounds, jobs, codes, .. } = &run.results;
+    let Codes { codewords, iterations, rounds, faiss_rounds, jobs, codes, .. } = &run.results;
     let mut sections = vec![
         "# Codes: greedy, by beam search, refined, and faiss's".to_owned(),
         format!(
             "Written by `{}`, and every number is what that run measured. Codebooks of {codewords} codewords a level are \
-             fitted to items by {iterations} rounds of k-means, refined ones by {rounds} rounds more with a beam of 5, and the \
-             same items are encoded: figures in-sample. Distortion is the mean squared error over the mean squared \
-             norm; recall@R is the share of queries whose nearest item, by exact Euclidean distance, is among the first R.",
+             fitted to items by {iterations} rounds of k-means, refined ones by {rounds} rounds more with a beam of 5. Distortion \
+             is the mean squared error over the mean squared norm, of the items fitted and of others that were not. \
+             recall@R is the share of queries whose nearest item of those fitted, by exact Euclidean distance, is among \
+             the first R.",
             run.command
         ),
-        "Refined for every length is `dpq codebook train --refine N --beam 5` and `dpq encode --beam 5`; refined for the longest, \
-         which weights of the crate offer, counts only the error of the longest code. faiss fits and encodes with the beam named, \
-         for the longest code alone: its prefixes are codes too, but nothing has made them good ones."
-            .to_owned(),
+        format!(
+            "Refined for every length is `dpq codebook train --refine N --beam 5` and `dpq encode --beam 5`; refined for the \
+             longest, which weights of the crate offer, counts only the error of the longest code. faiss fits and encodes with \
+             the beam named, for the longest code alone: its prefixes are codes too, but nothing has made them good ones. It \
+             fits as it does by default, by progressive dimensions (`Train_progressive_dim`); top of the beam adds \
+             `Train_top_beam`, by which only the best of a beam is fitted to, and refined adds `Train_refine_codebook`: \
+             {faiss_rounds} rounds, its default, of encoding and least squares over all levels at once."
+        ),
     ];
     for set in unique(codes.iter().map(|codes| &codes.set)) {
         let of_set = || codes.iter().filter(|codes| codes.set == *set);
-        if let Some(CodesOf { items, queries, dim, .. }) = of_set().next() {
+        if let Some(CodesOf { items, others, queries, dim, .. }) = of_set().next() {
             let each = *items as f64 / *codewords as f64;
-            let (items, queries) = (count(*items as u64), count(*queries as u64));
+            let [items, others, queries] = [items, others, queries].map(|&n| count(n as u64));
             sections.push(format!("## {}", capital(set)));
             sections.push(format!(
-                "{items} items, {each:.0} for each codeword of a level; {queries} queries; D = {dim}."
+                "{items} items, {each:.0} for each codeword of a level; {others} others; {queries} queries; D = {dim}."
             ));
             sections.push(format!("![Distortion by length, {set}](benchmarks/{})", figure(set)));
         }
         for levels in unique(of_set().map(|codes| codes.levels)) {
             let rows: Vec<_> = of_set().filter(|codes| codes.levels == levels).collect();
             let bits = 8 * levels;
-            sections.push(format!("### {}, {bits} bits: distortion of each length", capital(set)));
-            sections.push(distortions(&rows).to_string());
-            sections.extend(gain(&rows));
+            for (of, distortion) in DISTORTIONS {
+                sections.push(format!("### {}, {bits} bits: distortion of each length, {of}", capital(set)));
+                sections.push(distortions(&rows, distortion).to_string());
+                sections.extend(gain(&rows, distortion));
+            }
+            sections.push(format!("### {}, {bits} bits: time of the items fitted", capital(set)));
+            sections.push(times(&rows).to_string());
             sections.push(format!("### {}, {bits} bits: recall@1, @10, @100 of each length", capital(set)));
             sections.push(recalls(&rows).to_string());
         }
@@ -96,7 +109,7 @@ pub(super) fn page(run: &Run<Codes>) -> String {
     sections.join("\n\n") + "\n"
 }
 
-/// Figures by name: the distortion of every prefix of the longest codes.
+/// Figures by name: the distortion of every prefix of the longest codes, items fitted.
 pub(super) fn figures(run: &Run<Codes>) -> Vec<(String, String)> {
     let codes = &run.results.codes;
     let chart = |set: &String| {
@@ -112,7 +125,7 @@ pub(super) fn figures(run: &Run<Codes>) -> Vec<(String, String)> {
         let (low, high) =
             points().fold((f64::MAX, f64::MIN), |(low, high), [_, y]| (low.min(*y), high.max(*y)));
         let bits = (1..=most.unwrap_or(1)).map(|levels| 8.0 * levels as f64).collect();
-        let title = format!("Distortion by code length, {set}");
+        let title = format!("Distortion by code length, {set} fitted");
         let (x, y) = (Axis::steps("bits", bits), Axis::logarithmic("distortion", low, high));
         (figure(set), Chart { title, x, y, curves }.svg())
     };
@@ -123,13 +136,22 @@ fn figure(set: &str) -> String {
     format!("distortion-{set}.svg")
 }
 
-fn distortions(codes: &[&CodesOf]) -> Table {
+/// A distortion, and of what.
+const DISTORTIONS: [(&str, Distortion); 2] =
+    [("items fitted", |length| length.distortion), ("others", |length| length.others_distortion)];
+type Distortion = fn(&Length) -> f64;
+
+fn distortions(codes: &[&CodesOf], distortion: Distortion) -> Table {
     let row = |codes: &&CodesOf| {
-        let lengths = codes.lengths.iter().map(|length| format!("{:.5}", length.distortion));
-        line(&codes.codes, lengths.chain([seconds(codes.fit_ns), seconds(codes.encode_ns)]))
+        let lengths = codes.lengths.iter().map(|length| format!("{:.5}", distortion(length)));
+        line(&codes.codes, lengths)
     };
-    let mut header = lengths(codes);
-    header.extend(["fitting", "encoding"].map(str::to_owned));
+    Table { header: lengths(codes), rows: codes.iter().map(row).collect() }
+}
+
+fn times(codes: &[&CodesOf]) -> Table {
+    let row = |codes: &&CodesOf| line(&codes.codes, [codes.fit_ns, codes.encode_ns].map(seconds));
+    let header = line("", ["fitting", "encoding"].map(str::to_owned));
     Table { header, rows: codes.iter().map(row).collect() }
 }
 
@@ -154,11 +176,11 @@ fn lengths(codes: &[&CodesOf]) -> Vec<String> {
 }
 
 /// What refinement for every length is worth beside greedy codes.
-fn gain(codes: &[&CodesOf]) -> Option<String> {
+fn gain(codes: &[&CodesOf], distortion: Distortion) -> Option<String> {
     let find = |name: &str| codes.iter().find(|codes| codes.codes == name);
     let (greedy, refined) = (find(GREEDY)?, find(REFINED)?);
     let pairs = greedy.lengths.iter().zip(&refined.lengths);
-    let changes: Vec<f64> = pairs.map(|(a, b)| 100.0 * (b.distortion / a.distortion - 1.0)).collect();
+    let changes: Vec<f64> = pairs.map(|(a, b)| 100.0 * (distortion(b) / distortion(a) - 1.0)).collect();
     let (longest, prefixes) = changes.split_last()?;
     let worst = prefixes.iter().copied().max_by(f64::total_cmp)?;
     Some(format!(

@@ -14,6 +14,7 @@ mod search;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
@@ -22,6 +23,7 @@ use serde_json::Value;
 use super::SOURCES;
 use crate::process::{build_bench, build_dpq, commit, output, python};
 use crate::reproduce;
+use crate::table::{Table, line};
 use results::{Machine, Run};
 
 /// What a comparison is with; each from PyPI.
@@ -53,6 +55,19 @@ const RUN: &str = "target/reproduce/fashion-mnist-quick/seed-1";
 /// Items that codebooks are fitted to, 39 for each codeword of a level, and queries.
 const CODES: [&str; 2] = ["10000", "1000"];
 
+/// What a shell may have set that makes one side slower or faster; a script sets what its comparison needs.
+const VARIABLES: [&str; 9] = [
+    "ATEN_CPU_CAPABILITY",
+    "MKL_NUM_THREADS",
+    "NPY_DISABLE_CPU_FEATURES",
+    "NVPL_BLAS_DEBUG_CPU_TYPE",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "OPENBLAS_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+];
+
 /// The Python that has faiss.
 pub(crate) fn faiss_python() -> Result<String> {
     Library::Faiss.python()
@@ -60,22 +75,30 @@ pub(crate) fn faiss_python() -> Result<String> {
 
 /// Measures beside each of the libraries and writes the documents.
 pub(crate) fn compare(libraries: &[Library], items: &[u32], queries: u16) -> Result<()> {
+    let start = Instant::now();
     let items = items.iter().map(u32::to_string).collect::<Vec<_>>();
     let how = [
         ("commit", commit(SOURCES)),
         ("compiler", output(Command::new("rustc").arg("--version"))?.trim().to_owned()),
     ];
     reproduce::run(&reproduce::Settings::quick(), || build_dpq("cpu"))?;
+    let mut scripts = 0.0;
     for library in libraries {
         let python = library.python()?;
         for comparison in library.comparisons(&items, queries)? {
             let mut script = Command::new(&python);
             script.arg(comparison.script).args(comparison.args);
-            let json = output(script.env("PYTHONPATH", PYTHON).env("PYTHONDONTWRITEBYTECODE", "1"))?;
+            script.env("PYTHONPATH", PYTHON).env("PYTHONDONTWRITEBYTECODE", "1");
+            VARIABLES.iter().for_each(|name| _ = script.env_remove(name));
+            let script_start = Instant::now();
+            let json = output(&mut script)?;
+            let seconds = script_start.elapsed().as_secs_f64();
+            scripts += seconds;
             let mut run: Value = serde_json::from_str(&json)
                 .with_context(|| format!("{} printed something else than results", comparison.script))?;
             how.iter().for_each(|(name, value)| run[name] = value.as_str().into());
             run["command"] = library.command(&items, queries).into();
+            run["seconds"] = seconds.round().into();
             let path = format!("{FOLDER}/{}.json", comparison.name);
             fs::create_dir_all(FOLDER)?;
             fs::write(&path, format!("{run:#}\n")).with_context(|| format!("cannot write {path}"))?;
@@ -85,6 +108,7 @@ pub(crate) fn compare(libraries: &[Library], items: &[u32], queries: u16) -> Res
             println!("{path}");
         }
     }
+    println!("{:.0} s, {scripts:.0} s of them in scripts", start.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -166,7 +190,7 @@ pub(crate) fn check_docs() -> Result<Vec<String>> {
 fn render(folder: &Path) -> Result<Vec<(String, String)>> {
     let codes = read::<results::Codes>(folder, "codes")?;
     let searches = read::<results::Searches>(folder, "search")?;
-    let sections: Vec<String> = [
+    let sections: Vec<Section> = [
         codes.as_ref().map(codes::rates),
         read(folder, "training")?.as_ref().map(others::training),
         read(folder, "evaluation")?.as_ref().map(others::evaluation),
@@ -178,7 +202,9 @@ fn render(folder: &Path) -> Result<Vec<(String, String)>> {
     .collect();
     let mut files = Vec::new();
     if !sections.is_empty() {
-        files.push(("docs/benchmarks.md".to_owned(), [INTRODUCTION, &sections.join("\n\n"), ""].join("\n")));
+        let texts = sections.iter().map(|section| format!("## {}\n\n{}\n", section.title, section.text));
+        let parts = [INTRODUCTION.to_owned()].into_iter().chain(slower(&sections)).chain(texts);
+        files.push(("docs/benchmarks.md".to_owned(), parts.collect::<Vec<_>>().join("\n")));
     }
     if let Some(searches) = searches {
         files.push((format!("{FOLDER}/{}", search::FIGURE), search::figure(&searches)));
@@ -199,6 +225,26 @@ number is what a run measured. In each comparison the two sides ran by turns, in
 says that dpq is faster.
 ";
 
+/// Of docs/benchmarks.md.
+struct Section {
+    title: &'static str,
+    text: String,
+    /// Every ratio of the text, and of what.
+    ratios: Vec<(String, f64)>,
+}
+
+/// The section of every ratio that the others print as less than 1; none, where there is no such.
+fn slower(sections: &[Section]) -> Option<String> {
+    let rows: Vec<_> = sections
+        .iter()
+        .flat_map(|section| section.ratios.iter().map(move |(what, ours)| (section.title, what, *ours)))
+        .filter(|&(.., ours)| ours < 0.995)
+        .map(|(title, what, ours)| vec![format!("{title}; {what}"), ratio(ours)])
+        .collect();
+    let table = Table { header: line("", ["ratio".to_owned()]), rows };
+    (!table.rows.is_empty()).then(|| format!("## Where dpq is slower\n\n{table}\n"))
+}
+
 fn read<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<Run<T>>> {
     let path = folder.join(format!("{name}.json"));
     if !path.exists() {
@@ -215,7 +261,13 @@ impl<T> Run<T> {
         let Machine { cpu, cores, memory_bytes, instructions, kernel } = &self.machine;
         let versions = self.versions.iter().map(|(name, version)| format!("; {name} {version}"));
         let lines = [
-            format!("`{}`; {}; commit `{}`", self.command, self.date, self.commit),
+            format!(
+                "`{}`; {}; commit `{}`; took {} s",
+                self.command,
+                self.date,
+                self.commit,
+                count(self.seconds.round() as u64)
+            ),
             format!(
                 "{cpu}, {cores} cores, {:.0} GiB, {kernel}; of the instruction sets that matter: {}",
                 *memory_bytes as f64 / 1073741824.0,
@@ -283,6 +335,14 @@ mod tests {
     #[test]
     fn nothing_measured_is_nothing_written() {
         assert!(render(tempfile::tempdir().unwrap().path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_reads_as_equal_is_not_slower() {
+        let section =
+            |ratio| Section { title: "Speed", text: String::new(), ratios: vec![("all".to_owned(), ratio)] };
+        assert!(slower(&[section(1.5), section(0.996)]).is_none());
+        assert!(slower(&[section(1.5), section(0.99)]).is_some_and(|text| text.contains("Speed; all")));
     }
 
     #[test]

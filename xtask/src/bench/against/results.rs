@@ -11,6 +11,8 @@ pub(crate) struct Run<T> {
     pub(crate) commit: String,
     pub(crate) compiler: String,
     pub(crate) date: String,
+    /// That the script took.
+    pub(crate) seconds: f64,
     pub(crate) machine: Machine,
     pub(crate) versions: BTreeMap<String, String>,
     pub(crate) results: T,
@@ -117,9 +119,10 @@ pub(crate) struct Ranking {
 #[derive(Deserialize)]
 pub(crate) struct Codes {
     pub(crate) codewords: usize,
-    /// Of k-means, and rounds of refinement.
+    /// Of k-means, and rounds of refinement of ours and of faiss's.
     pub(crate) iterations: usize,
     pub(crate) rounds: usize,
+    pub(crate) faiss_rounds: usize,
     /// How many sets and lengths were worked on at once for `codes`.
     pub(crate) jobs: usize,
     pub(crate) fitting: Vec<Fitting>,
@@ -154,7 +157,9 @@ pub(crate) struct Encoding {
 #[derive(Deserialize)]
 pub(crate) struct CodesOf {
     pub(crate) set: String,
+    /// Those that codebooks were fitted to, and those that were not.
     pub(crate) items: usize,
+    pub(crate) others: usize,
     pub(crate) queries: usize,
     pub(crate) dim: usize,
     pub(crate) levels: usize,
@@ -169,8 +174,9 @@ pub(crate) struct CodesOf {
 #[derive(Deserialize)]
 pub(crate) struct Length {
     pub(crate) bits: u32,
-    /// The mean squared error over the mean squared norm.
+    /// The mean squared error over the mean squared norm, of the items and of the others.
     pub(crate) distortion: f64,
+    pub(crate) others_distortion: f64,
     /// By R: the share of queries whose nearest item is among the first R.
     pub(crate) recall: BTreeMap<usize, f64>,
 }
@@ -190,6 +196,8 @@ pub(crate) struct Rate {
     /// `training` or `encoding`.
     pub(crate) work: String,
     pub(crate) batch: usize,
+    /// The memory layout of PyTorch.
+    pub(crate) torch_layout: String,
     pub(crate) ours_per_second: f64,
     pub(crate) torch_per_second: f64,
 }
@@ -201,6 +209,8 @@ pub(crate) struct VectorSearches {
     pub(crate) dim: usize,
     pub(crate) k: usize,
     pub(crate) rounds: usize,
+    /// A call of USearch that has nothing to search.
+    pub(crate) empty_call_ns: u64,
     pub(crate) searches: Vec<VectorSearch>,
 }
 

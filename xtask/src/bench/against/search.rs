@@ -1,15 +1,14 @@
 //! The section of searches beside faiss.
 
-use super::results::{Ranking, Run, Search, Searches};
-use super::{count, microseconds, unique};
+use super::results::{Batch, FastScan, InARow, Ranking, Run, Search, Searches};
+use super::{Section, count, microseconds, unique};
 use crate::reproduce::plot::{Axis, Chart, Curve};
 use crate::table::{Table, line};
 
 /// What was measured, in words and tables.
-pub(super) fn section(run: &Run<Searches>) -> String {
+pub(super) fn section(run: &Run<Searches>) -> Section {
     let results = &run.results;
     let mut sections = vec![
-        "## Search of codes: faiss".to_owned(),
         format!(
             "One thread, D = {} dimensions, K = {} codewords a level, L = 4 levels, lookup table included, median of {} \
              queries.",
@@ -78,7 +77,32 @@ pub(super) fn section(run: &Run<Searches>) -> String {
         sections.push(searches(results, items, metric).to_string());
     }
     sections.extend(["### How".to_owned(), run.how(&how(results))]);
-    sections.join("\n\n")
+    Section { title: "Search of codes: faiss", text: sections.join("\n\n"), ratios: ratios(results) }
+}
+
+/// Those of all tables but the last ones, which are of kernels of ours.
+fn ratios(results: &Searches) -> Vec<(String, f64)> {
+    let times_faster = |theirs: u64, ours: u64| theirs as f64 / ours as f64;
+    let mut ratios = Vec::new();
+    for search in &results.searches {
+        let (items, metric) = (count(search.items), metric_name(&search.metric));
+        let name = format!("{items} items, {metric}, {}, k = {}", search_name(search), search.k);
+        let InARow { faiss_ns, ours_ns } = search.in_a_row;
+        ratios.push((format!("{name}, by turns"), times_faster(faiss(search), ours(results, search))));
+        ratios.push((format!("{name}, in a row"), times_faster(faiss_ns, ours_ns)));
+    }
+    ratios.extend(results.batches.iter().map(|Batch { items, shape, bits, k, faiss_ns, ours_ns }| {
+        let name = format!("batches, {} items, {shape}, {bits} bits, k = {k}", count(*items));
+        (name, times_faster(*faiss_ns, *ours_ns))
+    }));
+    ratios.extend(results.rankings.iter().map(|Ranking { bits, faiss_ns, ours_ns }| {
+        (format!("whole rankings, {bits} bits"), times_faster(*faiss_ns, *ours_ns))
+    }));
+    ratios.extend(results.fast_scans.iter().filter_map(|scan| {
+        let name = format!("FastScan, {} {}, k = {}", count(scan.items), scan.shape, scan.k);
+        Some((name, times_faster(scan.ns, exact(results, scan)?)))
+    }));
+    ratios
 }
 
 /// Of the file of [`figure`].
@@ -205,18 +229,23 @@ fn files(results: &Searches) -> Table {
 
 fn fast_scans(results: &Searches) -> Table {
     let rows = results.fast_scans.iter().map(|scan| {
-        let is_same = |search: &&Search| {
-            let of_search = (search.items, &search.shape, search.k, search.bits, search.metric.as_str());
-            of_search == (scan.items, &scan.shape, scan.k, 32, "ip")
-        };
-        let ours = results.searches.iter().find(is_same).map(|search| ours(results, search));
-        let exact = ours.map_or([String::new(), String::new()], |ns| [microseconds(ns), ratio(scan.ns, ns)]);
+        let exact = exact(results, scan);
+        let exact = exact.map_or([String::new(), String::new()], |ns| [microseconds(ns), ratio(scan.ns, ns)]);
         let mut row = line(&format!("{} {}", count(scan.items), scan.shape), [scan.k.to_string()]);
         row.extend([microseconds(scan.ns), format!("{:.3}", scan.recall)].into_iter().chain(exact));
         row
     });
     let header = ["k", "FastScan, µs", "recall", "dpq-index, µs", "ratio"];
     Table { header: line("", header.map(str::to_owned)), rows: rows.collect() }
+}
+
+/// Our time for what a FastScan searches.
+fn exact(results: &Searches, scan: &FastScan) -> Option<u64> {
+    let is_same = |search: &&Search| {
+        let of_search = (search.items, &search.shape, search.k, search.bits, search.metric.as_str());
+        of_search == (scan.items, &scan.shape, scan.k, 32, "ip")
+    };
+    results.searches.iter().find(is_same).map(|search| ours(results, search))
 }
 
 fn how(results: &Searches) -> [String; 4] {
