@@ -229,12 +229,20 @@ pub(crate) fn read_config(path: &Path) -> Result<TrainConfig> {
     })
 }
 
+/// Keys whose value is one of several kinds, and the kind's own keys below its name.
+const CHOICES: [&str; 4] = ["schedule", "body", "method", "rate_schedule"];
+
 /// The configuration with each line of TOML in place of what it says there.
 fn changed(config: &TrainConfig, lines: &[String]) -> Result<TrainConfig> {
     fn merge(into: &mut toml::Table, from: toml::Table) {
         for (key, value) in from {
             match (into.get_mut(&key), value) {
-                (Some(toml::Value::Table(into)), toml::Value::Table(from)) => merge(into, from),
+                (Some(toml::Value::Table(into)), toml::Value::Table(from)) => {
+                    if CHOICES.contains(&key.as_str()) {
+                        into.retain(|kind, _| from.contains_key(kind));
+                    }
+                    merge(into, from);
+                }
                 (_, value) => _ = into.insert(key, value),
             }
         }
