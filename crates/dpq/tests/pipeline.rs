@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::{Value, json as json_value};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use common::{dpq, error, images, json};
@@ -201,86 +201,6 @@ fn a_network_is_trained_and_finds_an_image_by_its_file() {
     json(dir, "train --data set --out other --config c.toml --seed 4");
     let error = error(dir, "search f.dpq --model other/model.safetensors --image set/images/end/00.png", 1);
     assert!(error.contains("give the model that made its codes"), "{error}");
-}
-
-#[test]
-fn a_configuration_is_changed_by_lines() {
-    let dir = TempDir::new().unwrap();
-    let print = "train --print-config --preset paper";
-    let before = json(dir.path(), print);
-    let changed = json(
-        dir.path(),
-        &format!("{print} --set quantizer.levels=2 --set schedule=\"two-step\" --set loss.soft=0.0 --seed 7"),
-    );
-    let mut expected = before;
-    expected["quantizer"]["levels"] = 2.into();
-    expected["schedule"] = "two-step".into();
-    expected["loss"]["soft"] = 0.0.into();
-    expected["seed"] = 7.into();
-    assert_eq!(changed, expected);
-    let error = error(dir.path(), &format!("{print} --set quantizer.level=2"), 1);
-    assert!(error.contains("--set quantizer.level=2: unknown field `level`"), "{error}");
-}
-
-#[test]
-fn another_kind_takes_the_place_of_the_one_before() {
-    let dir = TempDir::new().unwrap();
-    let print = "train --print-config --preset paper --set";
-    for (line, pointer, expected) in [
-        (
-            "schedule.alternating.features_first=0.25",
-            "/schedule",
-            json_value!({ "alternating": { "features_first": 0.25 } }),
-        ),
-        (
-            "schedule.joint.features_first=0.25",
-            "/schedule",
-            json_value!({ "joint": { "features_first": 0.25 } }),
-        ),
-        (
-            "network_optimizer.method.sgd.momentum=0.5",
-            "/network_optimizer/method",
-            json_value!({ "sgd": { "momentum": 0.5 } }),
-        ),
-        (
-            "codebook_optimizer.rate_schedule.warmup-cosine.warmup=0.5",
-            "/codebook_optimizer/rate_schedule",
-            json_value!({ "warmup-cosine": { "warmup": 0.5 } }),
-        ),
-        (
-            "network_optimizer.rate_schedule={exponential={factor=0.5,every=9}}",
-            "/network_optimizer/rate_schedule",
-            json_value!({ "exponential": { "factor": 0.5, "every": 9 } }),
-        ),
-        ("network.body.resnet50.width=4", "/network/body", json_value!({ "resnet50": { "width": 4 } })),
-        ("network.body.small.hidden=64", "/network/body/small/pools", 3.into()),
-    ] {
-        assert_eq!(json(dir.path(), &format!("{print} {line}")).pointer(pointer), Some(&expected), "{line}");
-    }
-    let error = error(dir.path(), &format!("{print} network_optimizer.method.adam-w.beta3=0.5"), 1);
-    assert!(error.contains("unknown field `beta3`"), "{error}");
-}
-
-/// Every `key = value` between backticks, and `"value"` as another value of the key before it.
-#[test]
-fn options_are_documented_as_they_are_written() {
-    let dir = TempDir::new().unwrap();
-    let page = include_str!("../../../docs/deviations.md");
-    let (mut last_key, mut n_lines) = ("", 0);
-    for span in page.split('`').skip(1).step_by(2) {
-        let line = match span.split_once(" = ") {
-            Some((key, value)) => {
-                last_key = key;
-                format!("{key}={value}")
-            }
-            None if span.starts_with('"') => format!("{last_key}={span}"),
-            None => continue,
-        };
-        let print = format!("train --print-config --preset paper --set {line}");
-        assert!(dpq(dir.path(), &print).status.success(), "{line}");
-        n_lines += 1;
-    }
-    assert!(n_lines > 20, "{n_lines}");
 }
 
 #[test]
