@@ -92,6 +92,9 @@ struct ReproduceArgs {
     /// Pretrained weights that the network's body starts from, as `dpq weights import` writes them
     #[arg(long, value_name = "SAFETENSORS", value_parser = |path: &str| path::absolute(path))]
     weights: Option<PathBuf>,
+    /// Vectors of the classes for every training, as `dpq train --embeddings` takes them: a .npy file or word vectors as text
+    #[arg(long, value_name = "FILE", value_parser = |path: &str| path::absolute(path))]
+    embeddings: Option<PathBuf>,
     /// Beside `paper`, the rows of Table 2 and one model for each length; beside `best`, the preset
     /// without each of its ingredients: for each row as many trainings as seeds
     #[arg(long)]
@@ -156,6 +159,7 @@ impl ReproduceArgs {
             changes: self.set,
             device: self.device,
             weights: self.weights,
+            embeddings: self.embeddings,
             tsne_items: if self.quick { quick.tsne_items } else { 5000 },
             ablations: self.ablations,
         };

@@ -47,12 +47,13 @@ fn manifest(dir: &Path, name: &str, changes: &[[&str; 2]]) -> Done {
 
 /// Ten classes in the binary version's six files: 3 queries, 26 training images and 17 others of each.
 fn cifar_10(dir: &Path) -> Done {
-    let sum = ", md5 = \"c32a1d4ab5d03f1284b67883e8d87530\"";
+    let sums = ", md5 = \"c32a1d4ab5d03f1284b67883e8d87530\", \
+                sha256 = \"c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd\"";
     let numbers = [
         ["queries_per_class = 100", "queries_per_class = 3"],
         ["train_per_class = 500", "train_per_class = 26"],
     ];
-    manifest(dir, "cifar-10", &[&numbers[..], &[[sum, ""]]].concat())?;
+    manifest(dir, "cifar-10", &[&numbers[..], &[[sums, ""]]].concat())?;
     let record = |i: usize| {
         let image = picture(&[i % 10], i, 32, 32);
         let plane = |channel| image.pixels().map(move |pixel| pixel.0[channel]);
@@ -72,7 +73,8 @@ fn cifar_10(dir: &Path) -> Done {
     Ok(())
 }
 
-/// One list with a 0 or 1 for each of 21 concepts: 20 queries, 260 training images in a gallery of 280.
+/// One list with a 0 or 1 for each of 21 concepts: 20 queries, 260 training images in a gallery of 280. One photograph is
+/// damaged, as some of so many are.
 fn nus_wide(dir: &Path) -> Done {
     let numbers = [["queries = 5000", "queries = 20"], ["train = 10000", "train = 260"]];
     manifest(dir, "nus-wide-21", &numbers)?;
@@ -85,6 +87,7 @@ fn nus_wide(dir: &Path) -> Done {
         let hot = |class| if classes.contains(&class) { " 1" } else { " 0" };
         list += &format!("{path}{}\n", (0..21).map(hot).collect::<String>());
     }
+    fs::write(dir.join("images/sea/0.jpg"), "no photograph")?;
     Ok(fs::write(dir.join("all.txt"), list)?)
 }
 

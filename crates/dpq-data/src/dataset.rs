@@ -1,12 +1,13 @@
 //! Images and their classes, from whatever they are stored in.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::cifar;
 use crate::collage::Collages;
 use crate::image_file::resize_planes;
 use crate::labels::Labels;
-use crate::manifest::{DataFile, IdxPart, Images, Manifest};
+use crate::manifest::{DataFile, IdxPart, Images, Manifest, SplitFiles};
+use crate::source::sha256;
 use crate::split::Splits;
 use crate::{Error, ImageShape, Protocol, Split, parse_cifar, parse_idx, read_image};
 
@@ -69,15 +70,17 @@ impl Dataset {
             Images::Folder { path: images } => {
                 (Self::from_folder(&dir.join(images), shape)?.with_classes(classes, path)?, None)
             }
-            Images::List { path: list, root, labels } => {
-                let list = dir.join(list);
+            Images::List { path: list, sha256, root, labels } => {
+                let file = DataFile::local(list, sha256.as_deref());
                 let root = root.as_ref().map(|root| dir.join(root));
+                let list = dir.join(list);
                 let root = root.as_deref().or(list.parent()).unwrap_or(dir);
-                (Self::read_list(&list, root, shape, *labels)?.with_classes(classes, path)?, None)
+                (Self::read_list(dir, &file, root, shape, *labels, classes)?, None)
             }
             Images::Lists(lists) => {
-                let (dataset, splits) = Self::read_lists(dir, lists, shape, manifest.train_in_gallery)?;
-                (dataset.with_classes(classes, path)?, Some(splits))
+                let (dataset, splits) =
+                    Self::read_lists(dir, lists, shape, manifest.train_in_gallery, classes)?;
+                (dataset, Some(splits))
             }
             Images::Collage { source, train, query, gallery, seed } => {
                 let (dataset, splits) =
@@ -88,7 +91,10 @@ impl Dataset {
         dataset.name = manifest.name;
         let [query, train] = match (own_splits, &manifest.splits, &manifest.protocol) {
             (Some(splits), None, None) => splits,
-            (None, Some(files), _) => [files.query.read_rows(dir)?, files.train.read_rows(dir)?],
+            (None, Some(files), _) => {
+                dataset.check_drawn_from(dir, files)?;
+                [files.query.read_rows(dir)?, files.train.read_rows(dir)?]
+            }
             (None, None, Some(protocol)) => {
                 if protocol.per_class {
                     dataset.check_single_labels(path)?;
@@ -116,8 +122,37 @@ impl Dataset {
         Ok(dataset)
     }
 
+    /// Refuses the files of splits that were drawn from other images than these.
+    fn check_drawn_from(&self, dir: &Path, files: &SplitFiles) -> Result<(), Error> {
+        let again = "draw them again with `dpq data split` or bring the images back";
+        if let Some(items) = files.items.filter(|&items| items != self.len()) {
+            let reason = format!("the splits are of {items} images, the set has {}, {again}", self.len());
+            return Err(Error::Split(reason));
+        }
+        match &files.names_sha256 {
+            Some(names) if self.names_sha256(dir).as_ref() != Some(names) => Err(Error::Split(format!(
+                "the splits are of images of other names or another order, {again}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The SHA-256 of the images' paths in the order of their rows, a line each, below the folder `dir` where they are in
+    /// there: that by which rows were counted. None where images are not files.
+    pub fn names_sha256(&self, dir: &Path) -> Option<String> {
+        let Pixels::Files(paths) = &self.pixels else { return None };
+        let mut names = String::new();
+        for path in paths {
+            let parts = path.strip_prefix(dir).unwrap_or(path).components();
+            let parts = parts.filter(|part| *part != Component::CurDir);
+            names.extend(parts.flat_map(|part| ["/".into(), part.as_os_str().to_string_lossy()]));
+            names.push('\n');
+        }
+        Some(sha256(names.as_bytes()))
+    }
+
     /// Makes `names` the classes, in this order; the classes so far are among these names or are indices into them.
-    fn with_classes(mut self, names: Vec<String>, manifest: &Path) -> Result<Self, Error> {
+    pub(crate) fn with_classes(mut self, names: Vec<String>, path: &Path) -> Result<Self, Error> {
         if names.is_empty() {
             return Ok(self);
         }
@@ -125,9 +160,11 @@ impl Dataset {
             let by_name = names.iter().position(|name| name == class);
             let by_index = || class.parse().ok().filter(|&index| index < names.len());
             by_name.or_else(by_index).map(|index| index as u32).ok_or_else(|| {
-                let reason =
-                    format!("an image has class `{class}`, expected one of the {} classes here", names.len());
-                Error::file(manifest, reason)
+                let reason = format!(
+                    "an image has class `{class}`, expected one of the {} of dataset.toml",
+                    names.len()
+                );
+                Error::file(path, reason)
             })
         };
         let new = self.class_names.iter().map(index).collect::<Result<Vec<_>, _>>()?;

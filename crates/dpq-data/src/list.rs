@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::dataset::Pixels;
 use crate::labels::Labels;
-use crate::manifest::{ListFiles, read_file};
+use crate::manifest::{DataFile, ListFiles, read_file};
 use crate::{Dataset, Error, ImageShape, Split};
 
 /// How the words after a path say the classes of an image.
@@ -15,11 +15,11 @@ pub(crate) enum LabelForm {
     /// The name or the number of each class that the image has.
     #[default]
     Classes,
-    /// 1 or 0 for every class there is.
+    /// 1 or 0 for every class there is, in their order.
     MultiHot,
 }
 
-/// A path as the list has it, and the names of its classes.
+/// A path as the list has it, and its classes: their names, or their columns.
 type Item = (String, Vec<String>);
 
 impl Dataset {
@@ -31,19 +31,27 @@ impl Dataset {
     /// # Errors
     /// [`Error::File`] if there is no image, an image occurs twice, or only some have classes.
     pub fn from_list(list: &Path, shape: ImageShape) -> Result<Self, Error> {
-        Self::read_list(list, list.parent().unwrap_or(Path::new("")), shape, LabelForm::Classes)
+        let shape = shape.check(list)?;
+        let bytes = read_file(list, "correct the path or make the list")?;
+        let items = parse_items(list, bytes, LabelForm::Classes, &mut 0)?;
+        let root = list.parent().unwrap_or(Path::new(""));
+        Ok(Self::from_items(list, root, shape, items))
     }
 
-    /// Reads a list whose paths are relative to the folder `root`.
+    /// Reads the list `file` of the data set in the folder `dir`, whose paths are relative to the folder `root`. `classes`
+    /// are its classes in their order, none for those that occur.
     pub(crate) fn read_list(
-        list: &Path,
+        dir: &Path,
+        file: &DataFile,
         root: &Path,
         shape: ImageShape,
         form: LabelForm,
+        classes: Vec<String>,
     ) -> Result<Self, Error> {
-        let shape = shape.check(list)?;
-        let items = parse_items(list, read_file(list, "correct the path or make the list")?, form)?;
-        Ok(Self::from_items(list, root, shape, items))
+        let list = dir.join(&file.file);
+        let mut n_columns = classes.len();
+        let items = parse_items(&list, file.read(dir)?, form, &mut n_columns)?;
+        Self::from_form(&list, root, shape, items, form, (classes, n_columns))
     }
 
     /// Reads a list for each split: the images, and the rows of queries and training images.
@@ -54,6 +62,7 @@ impl Dataset {
         lists: &ListFiles,
         shape: ImageShape,
         train_in_gallery: bool,
+        classes: Vec<String>,
     ) -> Result<(Self, [Vec<u32>; 2]), Error> {
         let files =
             [(Split::Query, &lists.query), (Split::Train, &lists.train), (Split::Gallery, &lists.gallery)];
@@ -61,8 +70,10 @@ impl Dataset {
         let mut owners: HashMap<PathBuf, (Split, usize)> = HashMap::new();
         let mut ends = Vec::new();
         let mut n_shared = 0;
+        let mut n_columns = classes.len();
         for (split, file) in files {
-            for (path, classes) in parse_items(&dir.join(&file.file), file.read(dir)?, lists.labels)? {
+            let list = dir.join(&file.file);
+            for (path, classes) in parse_items(&list, file.read(dir)?, lists.labels, &mut n_columns)? {
                 let Some(&(other, row)) = owners.get(&same(&path)) else {
                     owners.insert(same(&path), (split, items.len()));
                     items.push((path, classes));
@@ -90,7 +101,32 @@ impl Dataset {
             )));
         }
         let root = lists.root.as_ref().map_or(dir.to_owned(), |root| dir.join(root));
-        Ok((Self::from_items(dir, &root, shape, items), [query.collect(), train.collect()]))
+        let dataset = Self::from_form(dir, &root, shape, items, lists.labels, (classes, n_columns))?;
+        Ok((dataset, [query.collect(), train.collect()]))
+    }
+
+    fn from_form(
+        source: &Path,
+        root: &Path,
+        shape: ImageShape,
+        items: Vec<Item>,
+        form: LabelForm,
+        (classes, n_columns): (Vec<String>, usize),
+    ) -> Result<Self, Error> {
+        match form {
+            LabelForm::Classes => Self::from_items(source, root, shape, items).with_classes(classes, source),
+            LabelForm::MultiHot => {
+                // A column is a class by its place: names, of digits too, are not looked up.
+                let column = |column: &String| column.parse().expect("columns are written as numbers");
+                let labels = Labels::new(items.iter().map(|(_, own)| own.iter().map(column).collect()));
+                let names = if classes.is_empty() {
+                    (0..n_columns).map(|column| column.to_string()).collect()
+                } else {
+                    classes
+                };
+                Ok(Self::new(source, shape, names, paths(root, &items), labels))
+            }
+        }
     }
 
     fn from_items(source: &Path, root: &Path, shape: ImageShape, items: Vec<Item>) -> Self {
@@ -99,24 +135,36 @@ impl Dataset {
         names.dedup();
         let number: HashMap<&String, u32> = names.iter().copied().zip(0..).collect();
         let labels = Labels::new(items.iter().map(|(_, own)| own.iter().map(|name| number[name]).collect()));
-        let paths = items.iter().map(|(path, _)| root.join(path)).collect();
         let names = names.into_iter().cloned().collect();
-        Self::new(source, shape, names, Pixels::Files(paths), labels)
+        Self::new(source, shape, names, paths(root, &items), labels)
     }
 }
 
-fn parse_items(list: &Path, bytes: Vec<u8>, form: LabelForm) -> Result<Vec<Item>, Error> {
+fn paths(root: &Path, items: &[Item]) -> Pixels {
+    Pixels::Files(items.iter().map(|(path, _)| root.join(path)).collect())
+}
+
+/// `n_columns` is the number of classes of multi-hot lists, 0 until the first of them says it.
+fn parse_items(
+    list: &Path,
+    bytes: Vec<u8>,
+    form: LabelForm,
+    n_columns: &mut usize,
+) -> Result<Vec<Item>, Error> {
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::file(list, "not UTF-8 text, expected lines of a path and its classes"))?;
     let items = parse_list(&text).map_err(|reason| Error::file(list, reason))?;
-    let n_classes = items[0].1.len();
+    if *n_columns == 0 {
+        *n_columns = items[0].1.len();
+    }
+    let n_columns = *n_columns;
     let item = |(path, words): (&str, Vec<&str>)| match form {
         LabelForm::Classes => Ok((path.to_owned(), words.into_iter().map(str::to_owned).collect())),
         LabelForm::MultiHot => {
-            let is_multi_hot = words.len() == n_classes && words.iter().all(|word| ["0", "1"].contains(word));
+            let is_multi_hot = words.len() == n_columns && words.iter().all(|word| ["0", "1"].contains(word));
             if !is_multi_hot || !words.contains(&"1") {
                 let reason = format!(
-                    "`{path}` is followed by `{}`, expected {n_classes} words 0 or 1, at least one of them 1",
+                    "`{path}` is followed by `{}`, expected a 0 or 1 for each of {n_columns} classes, at least one of them 1",
                     words.join(" ")
                 );
                 return Err(Error::file(list, reason));

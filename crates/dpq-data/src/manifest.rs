@@ -45,6 +45,8 @@ pub(crate) enum Images {
     /// Lines of a path and labels.
     List {
         path: PathBuf,
+        /// Of the list.
+        sha256: Option<String>,
         root: Option<PathBuf>,
         #[serde(default)]
         labels: LabelForm,
@@ -78,6 +80,9 @@ pub(crate) struct IdxPart {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SplitFiles {
+    /// How many images there were to draw from, and the checksum of their names.
+    pub(crate) items: Option<usize>,
+    pub(crate) names_sha256: Option<String>,
     pub(crate) train: DataFile,
     pub(crate) query: DataFile,
 }
@@ -116,6 +121,11 @@ impl Manifest {
 }
 
 impl DataFile {
+    /// A file that is not downloaded.
+    pub(crate) fn local(file: &Path, sha256: Option<&str>) -> Self {
+        Self { file: file.to_owned(), sha256: sha256.map(str::to_owned), md5: None, url: None }
+    }
+
     /// The file of the data set in the folder `dir`.
     pub(crate) fn of(&self, dir: &Path) -> SourceFile {
         SourceFile {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
-use crate::manifest::{Images, ListFiles, Manifest};
+use crate::manifest::{DataFile, Images, ListFiles, Manifest};
 use crate::{Error, Protocol};
 
 /// What `dataset.toml` says of where a data set comes from.
@@ -20,6 +20,8 @@ pub struct Source {
     pub instructions: Option<String>,
     /// The files that it is read from. Images that are files of their own are not among them.
     pub files: Vec<SourceFile>,
+    /// The folder of its images where they are files of their own and dataset.toml names it.
+    pub images: Option<PathBuf>,
     /// Whether it comes with its `dataset.toml`: all images are in `files`, each has a SHA-256 and none has a URL.
     pub shipped: bool,
     /// How its splits are drawn where they are.
@@ -45,7 +47,6 @@ impl Source {
     /// [`Error::File`] if that cannot be read.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let manifest = Manifest::read(&dir.join("dataset.toml"))?;
-        let list = |path: &PathBuf| SourceFile { path: dir.join(path), url: None, sha256: None, md5: None };
         let (mut files, in_files): (Vec<SourceFile>, bool) = match &manifest.images {
             Images::Idx { parts } => (
                 parts.iter().flat_map(|part| [&part.images, &part.labels]).map(|f| f.of(dir)).collect(),
@@ -54,7 +55,9 @@ impl Source {
             Images::Cifar { archive, .. } => (vec![archive.of(dir)], true),
             Images::Collage { source, .. } => (vec![source.of(dir)], true),
             Images::Folder { .. } => (vec![], false),
-            Images::List { path, .. } => (vec![list(path)], false),
+            Images::List { path, sha256, .. } => {
+                (vec![DataFile::local(path, sha256.as_deref()).of(dir)], false)
+            }
             Images::Lists(ListFiles { train, query, gallery, .. }) => {
                 ([train, query, gallery].map(|file| file.of(dir)).into(), false)
             }
@@ -62,7 +65,13 @@ impl Source {
         files.extend(
             manifest.splits.iter().flat_map(|splits| [&splits.query, &splits.train]).map(|f| f.of(dir)),
         );
+        let images = match &manifest.images {
+            Images::Folder { path } => Some(path),
+            Images::List { root, .. } | Images::Lists(ListFiles { root, .. }) => root.as_ref(),
+            Images::Idx { .. } | Images::Cifar { .. } | Images::Collage { .. } => None,
+        };
         Ok(Self {
+            images: images.map(|path| dir.join(path)),
             name: manifest.name,
             origin: manifest.source,
             licence: manifest.licence,

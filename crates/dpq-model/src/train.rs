@@ -74,8 +74,6 @@ pub fn train(
         None => embeddings::label_embeddings(data.n_classes, config.network.dim, config.seed),
     };
     let embeddings = Tensor::from_vec(embeddings, (data.n_classes, config.network.dim), &device)?;
-    let n_labels = |row: &[u8]| row.iter().filter(|&&label| label == 1).count();
-    let multi_label = data.labels.chunks_exact(data.n_classes).any(|row| n_labels(row) > 1);
     let n_steps = data.n_items.div_ceil(config.batch_size);
     let total_steps = n_steps * config.epochs;
     let (quantizer, weights) = (&config.quantizer, &config.loss);
@@ -116,7 +114,7 @@ pub fn train(
                     let heads = state.network.forward_train(&x, mix(config.seed, &[epoch, step]))?;
                     let margin = adaptive_margin(&heads.features, &labels, &embeddings, weights.margins)?;
                     terms.push(("margin", weights.margin, margin));
-                    let classification = classification(&heads.logits, &labels, multi_label)?;
+                    let classification = classification(&heads.logits, &labels, data.multi_label)?;
                     terms.push(("classification", weights.classification, classification));
                     heads.features
                 };

@@ -18,6 +18,9 @@ pub struct TrainSet<'a> {
     pub labels: &'a [u8],
     /// Classes.
     pub n_classes: usize,
+    /// Whether items may have several classes: the classifier then has a sigmoid for each, else one softmax. Training items
+    /// alone do not tell.
+    pub multi_label: bool,
     /// Vectors of the classes, f32 `[n_classes, D]` with the D of the feature; none for random, near-orthogonal ones.
     pub embeddings: Option<&'a [f32]>,
     /// Images or features.
@@ -73,6 +76,12 @@ impl TrainSet<'_> {
         if let Some(row) = unlabelled {
             return Err(Error::invalid("labels", format!("item {row} has none, expected at least one")));
         }
+        let n_labels = |row: &[u8]| row.iter().filter(|&&label| label == 1).count();
+        let several = self.labels.chunks_exact(self.n_classes).position(|row| n_labels(row) > 1);
+        if let Some(row) = several.filter(|_| !self.multi_label) {
+            let reason = format!("item {row} has several, expected one each unless `multi_label` is set");
+            return Err(Error::invalid("labels", reason));
+        }
         if let Some(vectors) = self.embeddings {
             let (n, dim) = (self.n_classes, config.network.dim);
             if n.checked_mul(dim) != Some(vectors.len()) {
@@ -121,7 +130,8 @@ impl TrainSet<'_> {
         let vectors = bytes(self.embeddings.unwrap_or_default());
         let crc = dpq_file::crc32c_append(dpq_file::crc32c(self.labels), &vectors);
         let weights = self.weights.map(|weights| format!(", weights {}", weights.fingerprint()));
-        format!("{} items, {crc:08x}{}", self.n_items, weights.unwrap_or_default())
+        let multi_label = if self.multi_label { ", multi-label" } else { "" };
+        format!("{} items, {crc:08x}{multi_label}{}", self.n_items, weights.unwrap_or_default())
     }
 
     /// What the model's file says of the label embeddings.

@@ -97,6 +97,8 @@ struct Trained<'a> {
     /// As in the model's file: `seeded`, or `given` and a checksum.
     embeddings: Option<&'a str>,
     embeddings_file: Option<&'a Path>,
+    /// The classifier's loss: `softmax`, or `sigmoid` where an item of the whole set has several classes.
+    classification_loss: &'static str,
     /// The fingerprint of the weights that the body started from.
     weights: Option<&'a str>,
     config: &'a TrainConfig,
@@ -154,7 +156,7 @@ impl Args {
             // Only now: a run that is refused leaves the files of an earlier one alone.
             let events = match events.as_mut() {
                 Some(events) => events,
-                None => events.insert(EventFile::create(out, self.resume)?),
+                None => events.insert(EventFile::create(out, self.resume.then_some(done))?),
             };
             events.push(done, &epoch.scalars())?;
             Ok(log.push(&epoch)?)
@@ -177,16 +179,19 @@ impl Args {
             left_out: source.len() - readable.len(),
             embeddings: model.embeddings(),
             embeddings_file: embeddings,
+            classification_loss: if source.is_multi_label() { "sigmoid" } else { "softmax" },
             weights: model.weights(),
             config: &config,
             peak_memory_bytes: output::peak_memory_bytes(),
         };
         let mut text = format!(
-            "wrote {} (fingerprint {}) after {} epochs of {} items in {seconds:.0} s, label embeddings: {}",
+            "wrote {} (fingerprint {}) after {} epochs of {} items in {seconds:.0} s, loss of the classifier: {}, label \
+             embeddings: {}",
             trained.model.display(),
             trained.fingerprint,
             trained.epochs,
             trained.images,
+            trained.classification_loss,
             trained.embeddings.unwrap_or("not stated")
         );
         if let Some(weights) = trained.weights {
@@ -229,12 +234,20 @@ pub(crate) fn read_config(path: &Path) -> Result<TrainConfig> {
     })
 }
 
+/// Keys whose value is one of several kinds, and the kind's own keys below its name.
+const CHOICES: [&str; 4] = ["schedule", "body", "method", "rate_schedule"];
+
 /// The configuration with each line of TOML in place of what it says there.
 fn changed(config: &TrainConfig, lines: &[String]) -> Result<TrainConfig> {
     fn merge(into: &mut toml::Table, from: toml::Table) {
         for (key, value) in from {
             match (into.get_mut(&key), value) {
-                (Some(toml::Value::Table(into)), toml::Value::Table(from)) => merge(into, from),
+                (Some(toml::Value::Table(into)), toml::Value::Table(from)) => {
+                    if CHOICES.contains(&key.as_str()) {
+                        into.retain(|kind, _| from.contains_key(kind));
+                    }
+                    merge(into, from);
+                }
                 (_, value) => _ = into.insert(key, value),
             }
         }

@@ -1,171 +1,15 @@
-//! Data sets through the command: downloads, checks, splits, and images that cannot be read.
+//! Data sets through the command: checks, splits, and images that cannot be read.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Command;
-use std::sync::{Arc, Mutex};
 
 use common::{dpq, error, images, json};
 use dpq_data::sha256;
 use tempfile::TempDir;
-
-/// Serves one file, and notes where the ranges that were asked for begin.
-struct Server {
-    url: String,
-    begins: Arc<Mutex<Vec<Option<usize>>>>,
-}
-
-impl Server {
-    /// A server whose first answer breaks off after `cut` bytes, and which understands ranges or does not.
-    fn start(file: Vec<u8>, cut: usize, ranges: bool) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/a.bin", listener.local_addr().unwrap());
-        let begins = Arc::new(Mutex::new(vec![]));
-        let noted = begins.clone();
-        std::thread::spawn(move || {
-            for connection in listener.incoming() {
-                let connection = connection.unwrap();
-                let asked = range(&connection);
-                let first = noted.lock().unwrap().is_empty();
-                noted.lock().unwrap().push(asked);
-                let begin = asked.filter(|_| ranges).unwrap_or(0);
-                answer(connection, &file, begin, if first { cut } else { file.len() });
-            }
-        });
-        Self { url, begins }
-    }
-
-    fn begins(&self) -> Vec<Option<usize>> {
-        self.begins.lock().unwrap().clone()
-    }
-}
-
-/// Reads the head of a request: the first byte that it asks for.
-fn range(connection: &TcpStream) -> Option<usize> {
-    let lines = BufReader::new(connection).lines().map(Result::unwrap).take_while(|line| !line.is_empty());
-    let head: Vec<String> = lines.map(|line| line.to_lowercase()).collect();
-    let range = head.iter().find_map(|line| line.strip_prefix("range: bytes="))?;
-    Some(range.strip_suffix('-').unwrap().parse().unwrap())
-}
-
-fn answer(mut connection: TcpStream, file: &[u8], begin: usize, end: usize) {
-    let (rest, n) = (file.len() - begin, file.len());
-    let head = match begin {
-        0 => format!("HTTP/1.1 200 OK\r\nContent-Length: {n}\r\n"),
-        _ => format!(
-            "HTTP/1.1 206 Partial Content\r\nContent-Length: {rest}\r\nContent-Range: bytes {begin}-{}/{n}\r\n",
-            n - 1
-        ),
-    };
-    connection.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
-    connection.write_all(&file[begin..end]).unwrap();
-}
-
-/// A data set of one file `a.bin`, which is no image: only downloading looks at it.
-fn remote(dir: &Path, url: &str, sum: &str) {
-    let text = format!(
-        "name = \"remote\"\nsource = \"a server\"\nlicence = \"CC0\"\nclasses = [\"a\"]\n\
-        shape = {{ channels = 3, height = 32, width = 32 }}\n\
-        [images]\nformat = \"cifar\"\nmembers = []\nlabel_bytes = 1\n\
-        archive = {{ file = \"a.bin\", url = \"{url}\"{sum} }}\n"
-    );
-    fs::create_dir_all(dir.join("set")).unwrap();
-    fs::write(dir.join("set/dataset.toml"), text).unwrap();
-}
-
-fn file() -> Vec<u8> {
-    (0..100_000u32).map(|i| (i * i / 7) as u8).collect()
-}
-
-#[test]
-fn a_download_that_was_cut_off_is_gone_on_with() {
-    let dir = TempDir::new().unwrap();
-    let dir = dir.path();
-    let server = Server::start(file(), 40_000, true);
-    remote(dir, &server.url, &format!(", sha256 = \"{}\"", sha256(&file())));
-
-    let output = dpq(dir, "data get set");
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{stderr}");
-    let lines: Vec<&str> = stderr.lines().collect();
-    assert_eq!(lines[..2], ["remote, source: a server", "licence: CC0"]);
-    assert!(lines[2].starts_with(&format!("downloading {} (sha256 ", server.url)), "{stderr}");
-    assert!(lines[3].starts_with("error: cannot download") && lines.len() == 4, "{stderr}");
-    assert!(lines[3].ends_with("run this again to go on where it ended"), "{stderr}");
-    assert!(!dir.join("set/a.bin").exists(), "nothing half written under the name");
-    assert_eq!(fs::read(dir.join("set/a.bin.partial")).unwrap(), file()[..40_000]);
-
-    let got = json(dir, "data get set");
-    assert_eq!(server.begins(), [None, Some(40_000)]);
-    assert_eq!(got["files"][0]["downloaded"], true);
-    assert_eq!(fs::read(dir.join("set/a.bin")).unwrap(), file());
-    assert!(!dir.join("set/a.bin.partial").exists());
-
-    let again = json(dir, "data get set");
-    assert_eq!((&again["files"][0]["downloaded"], server.begins().len()), (&false.into(), 2));
-    fs::write(dir.join("set/a.bin"), "damaged").unwrap();
-    assert!(error(dir, "data get set", 1).contains("move it away first: set/a.bin: its sha256 is"));
-    assert_eq!(fs::read(dir.join("set/a.bin")).unwrap(), b"damaged", "what is there is the user's");
-}
-
-#[test]
-fn a_server_without_ranges_is_asked_from_the_start() {
-    let dir = TempDir::new().unwrap();
-    let dir = dir.path();
-    let server = Server::start(file(), 40_000, false);
-    remote(dir, &server.url, ", md5 = \"900150983cd24fb0d6963f7d28e17f72\"");
-    assert_eq!(dpq(dir, "data get set").status.code(), Some(1));
-    let output = dpq(dir, "data get set");
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(server.begins(), [None, Some(40_000), None], "{stderr}");
-    assert!(stderr.contains("starting again") && stderr.contains("its md5 is"), "{stderr}");
-    assert!(stderr.contains("is not what dataset.toml means and was removed"), "{stderr}");
-    assert!(!dir.join("set/a.bin.partial").exists() && !dir.join("set/a.bin").exists());
-}
-
-#[test]
-fn downloads_that_cannot_be_are_one_sentence() {
-    let dir = TempDir::new().unwrap();
-    let dir = dir.path();
-    fs::write(dir.join("here.bin"), file()).unwrap();
-    let url = format!("file://{}/here.bin", dir.display());
-    let last = |command: &mut Command| {
-        let output = command.current_dir(dir).output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap().lines().last().unwrap().to_owned()
-    };
-    let get = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dpq"));
-        command.args(["data", "get", "set"]);
-        command
-    };
-    remote(dir, &url, "");
-    let missing = last(get().env("PATH", ""));
-    assert!(missing.contains("curl is not there to download") && missing.contains("install it"), "{missing}");
-    let got = json(dir, "data get set");
-    assert_eq!(
-        (&got["files"][0]["checked"], &got["files"][0]["sha256"]),
-        (&false.into(), &sha256(&file()).into())
-    );
-
-    fs::remove_file(dir.join("set/a.bin")).unwrap();
-    remote(dir, &url.replace("here", "nowhere"), "");
-    assert!(last(&mut get()).contains("nowhere.bin: curl: (37)"), "{}", last(&mut get()));
-    let manifest = fs::read_to_string(dir.join("set/dataset.toml")).unwrap();
-    fs::write(dir.join("set/dataset.toml"), manifest.replace("\"a.bin\"", "\"../a.bin\"")).unwrap();
-    assert!(last(&mut get()).contains("is outside of the data set's folder"));
-    fs::write(dir.join("set/dataset.toml"), manifest.replace(", url", ", sha256")).unwrap();
-    assert!(last(&mut get()).contains("a.bin is not there and dataset.toml has no url"));
-    let instructions = format!("instructions = \"ask\"\n{}", manifest.replace(", url", ", sha256"));
-    fs::write(dir.join("set/dataset.toml"), instructions).unwrap();
-    assert_eq!(last(&mut get()), "error: remote cannot be downloaded: ask");
-}
 
 #[test]
 fn the_data_inside_the_repository_is_verified() {
@@ -249,7 +93,10 @@ fn splits_are_written_once_and_are_the_splits_from_then_on() {
     assert_eq!((&small["shape"], &small["dim"]), (&serde_json::json!([1, 5, 5]), &25.into()));
     assert_eq!(before["shape"], serde_json::json!([1, 9, 9]));
     let text = String::from_utf8(dpq(dir, "data split set").stdout).unwrap();
-    assert!(text.starts_with("[splits]\nquery = { file = \"splits/query.txt\", sha256 = \""), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[..2], ["[splits]", "items = 60"]);
+    assert!(lines[2].starts_with("names_sha256 = \""), "{text}");
+    assert!(lines[3].starts_with("query = { file = \"splits/query.txt\", sha256 = \""), "{text}");
     let rows = |split: &str| -> Vec<u32> {
         let text = fs::read_to_string(dir.join(format!("set/splits/{split}.txt"))).unwrap();
         text.lines().map(|line| line.parse().unwrap()).collect()
@@ -269,6 +116,17 @@ fn splits_are_written_once_and_are_the_splits_from_then_on() {
     assert_eq!(before["items"], after["items"]);
     let bytes = |run: &str| fs::read(dir.join(run).join("ids.npy")).unwrap();
     assert_eq!(bytes("before"), bytes("after"), "the same seed draws the same");
+    let verified = json(dir, "data verify set");
+    for split in ["query", "train", "gallery"] {
+        let rows = fs::read(dir.join(format!("set/splits/{split}.txt"))).unwrap();
+        assert_eq!(verified["splits_sha256"][split], sha256(&rows));
+    }
+    let (from, to) = (dir.join("set/images/end/00.png"), dir.join("set/images/end/99.png"));
+    fs::rename(&from, &to).unwrap();
+    assert!(error(dir, "data verify set", 1).contains("the splits are of images of other names"));
+    fs::remove_file(&to).unwrap();
+    assert!(error(dir, "data verify set", 1).contains("the splits are of 60 images, the set has 59"));
+    fs::copy(dir.join("set/images/end/01.png"), from).unwrap();
 
     fs::write(dir.join("set/dataset.toml"), manifest).unwrap();
     fs::remove_dir_all(dir.join("set/splits")).unwrap();
@@ -335,6 +193,17 @@ fn images_that_cannot_be_read_are_left_out_and_rows_stay_together() {
         let expected = without(&format!("train/{array}.npy"), 24, &out);
         assert!(bytes(&format!("some-train/{array}.npy")) == expected, "{array}");
     }
+    for (name, rows) in [("train", 24), ("query", 6), ("gallery", 30)] {
+        let exported =
+            json(dir, &format!("data export --data set --split {name} --out-dir some-{name}-pixels"));
+        let n = exported["items"].as_u64().unwrap();
+        assert_eq!(n + exported["left_out"].as_u64().unwrap(), rows);
+        for (array, width) in [("features", 81 * 4), ("labels", 3), ("ids", 8)] {
+            assert_eq!(bytes(&format!("some-{name}-pixels/{array}.npy")).len() as u64, width * n, "{array}");
+        }
+        assert_eq!(fs::read_dir(dir.join(format!("some-{name}-pixels"))).unwrap().count(), 3);
+    }
+    assert!(bytes("some-train-pixels/ids.npy") == bytes("some-train/ids.npy"));
     let trained = json(dir, "train --data set --out other --config c.toml");
     assert_eq!((&trained["images"], &trained["left_out"]), (&(24 - out.len()).into(), &out.len().into()));
 
@@ -342,6 +211,7 @@ fn images_that_cannot_be_read_are_left_out_and_rows_stay_together() {
         &format!("{encode} --images set/images --out-dir strict --strict"),
         &format!("{encode} --data set --split train --out-dir strict --strict"),
         "train --data set --out strict --config c.toml --strict",
+        "data export --data set --split query --out-dir strict --strict",
     ] {
         let error = error(dir, command, 1);
         assert!(error.contains(".png is no image that can be read: "), "{command}: {error}");

@@ -218,25 +218,6 @@ fn a_network_is_trained_and_finds_an_image_by_its_file() {
 }
 
 #[test]
-fn a_configuration_is_changed_by_lines() {
-    let dir = TempDir::new().unwrap();
-    let print = "train --print-config --preset paper";
-    let before = json(dir.path(), print);
-    let changed = json(
-        dir.path(),
-        &format!("{print} --set quantizer.levels=2 --set schedule=\"two-step\" --set loss.soft=0.0 --seed 7"),
-    );
-    let mut expected = before;
-    expected["quantizer"]["levels"] = 2.into();
-    expected["schedule"] = "two-step".into();
-    expected["loss"]["soft"] = 0.0.into();
-    expected["seed"] = 7.into();
-    assert_eq!(changed, expected);
-    let error = error(dir.path(), &format!("{print} --set quantizer.level=2"), 1);
-    assert!(error.contains("--set quantizer.level=2: unknown field `level`"), "{error}");
-}
-
-#[test]
 fn heads_are_trained_on_features_of_any_origin() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();

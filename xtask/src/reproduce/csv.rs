@@ -1,13 +1,14 @@
 //! `results.csv`: every measured accuracy as one long table, a number a line.
 
+use super::report::preset;
 use super::results::{ByBits, ByRank, MeanSd, Results};
 
 const HEADER: &str = "dataset,preset,seed,variant,metric,bits,value,sd\n";
 
-/// The table. `seed` is a number or `mean`; `bits` is `unquantised` for features; `sd` is empty where there is none;
+/// The table. `preset` names what of it was changed; `seed` is a number or `mean`; `bits` is `unquantised` for features; `sd` is empty where there is none;
 /// `variant` is `dpq`, a row of the table of what was changed, or `raw pixels`.
 pub(crate) fn csv(results: &Results) -> String {
-    let mut rows = Rows { text: HEADER.to_owned(), start: format!("{},{}", results.dataset, results.preset) };
+    let mut rows = Rows { text: HEADER.to_owned(), start: [results.dataset.clone(), preset(results)] };
     let spread = |map: &MeanSd| (map[0], (results.seeds > 1).then_some(map[1]));
     rows.by_bits("mean", "dpq", "mAP@all", &results.map_all, spread);
     rows.row("mean", "dpq", "mAP@all", UNQUANTISED, spread(&results.feature_map_all));
@@ -71,14 +72,16 @@ const UNQUANTISED: &str = "unquantised";
 
 struct Rows {
     text: String,
-    /// What every row begins with.
-    start: String,
+    /// What every row begins with: data set and preset.
+    start: [String; 2],
 }
 
 impl Rows {
     fn row(&mut self, seed: &str, variant: &str, metric: &str, bits: &str, (value, sd): (f64, Option<f64>)) {
+        let [dataset, preset] = &self.start;
         let fields = [
-            &self.start,
+            dataset,
+            preset,
             seed,
             variant,
             metric,
@@ -86,8 +89,9 @@ impl Rows {
             &format!("{value:.6}"),
             &sd.map_or(String::new(), |sd| format!("{sd:.6}")),
         ];
-        let quoted = fields.iter().enumerate().map(|(i, field)| {
-            if i > 0 && field.contains(',') { format!("\"{field}\"") } else { (*field).to_owned() }
+        let quoted = fields.iter().map(|field| match field.contains([',', '"']) {
+            true => format!("\"{}\"", field.replace('"', "\"\"")),
+            false => (*field).to_owned(),
         });
         self.text += &(quoted.collect::<Vec<_>>().join(",") + "\n");
     }
@@ -148,5 +152,14 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing from {text}");
         }
+    }
+
+    #[test]
+    fn a_changed_preset_is_named_as_one() {
+        let mut results = test_data::results(1);
+        results.changes = ["epochs=2", "schedule=\"two-step\"", "a={b=1,c=2}"].map(str::to_owned).into();
+        let text = csv(&results);
+        let start = "fashion-mnist,\"quick changed by epochs=2 schedule=\"\"two-step\"\" a={b=1,c=2}\",";
+        assert!(text.lines().skip(1).all(|line| line.starts_with(start)), "{text}");
     }
 }

@@ -11,7 +11,14 @@ pub(crate) struct Trained {
     pub(crate) fingerprint: String,
     pub(crate) seconds: f64,
     pub(crate) images_per_second: f64,
+    pub(crate) images: usize,
+    /// Training images that could not be read.
+    pub(crate) left_out: usize,
     pub(crate) config: Value,
+    /// `seeded`, or `given` and a checksum.
+    pub(crate) embeddings: Option<String>,
+    /// The classifier's: `softmax` or `sigmoid`.
+    pub(crate) classification_loss: String,
     /// The fingerprint of the pretrained weights that the body started from.
     pub(crate) weights: Option<String>,
     pub(crate) peak_memory_bytes: Option<u64>,
@@ -31,6 +38,8 @@ pub(crate) struct Quantizer {
 /// Of `dpq encode`.
 #[derive(Deserialize)]
 pub(crate) struct Encoded {
+    /// Images that could not be read.
+    pub(crate) left_out: usize,
     pub(crate) seconds: f64,
     pub(crate) items_per_second: f64,
     /// Of the classifier, where there are labels and a model.
@@ -54,7 +63,6 @@ pub(crate) struct Usage {
 /// Of `dpq data export`.
 #[derive(Deserialize)]
 pub(crate) struct Exported {
-    pub(crate) items: usize,
     /// Of the images, `[C, H, W]`; none for features that a model made.
     pub(crate) shape: Option<[usize; 3]>,
 }

@@ -15,8 +15,13 @@ use super::results::{
 use super::variants::{Change, Variant};
 use crate::process;
 
-/// The results of one or more trainings, all with the same settings.
-pub(crate) fn gather(settings: &Settings, runs: &[SeedRun], baseline: &Baseline) -> Result<Results> {
+/// The results of one or more trainings, all with the same settings; `run_wall_seconds` are those of all stages.
+pub(crate) fn gather(
+    settings: &Settings,
+    runs: &[SeedRun],
+    baseline: &Baseline,
+    run_wall_seconds: f64,
+) -> Result<Results> {
     ensure!(!runs.is_empty(), "no training was run");
     let over = Over(runs);
     let (first, codes) = (&runs[0], &runs[0].scores.codes.result);
@@ -41,7 +46,15 @@ pub(crate) fn gather(settings: &Settings, runs: &[SeedRun], baseline: &Baseline)
         device: settings.device.clone(),
         weights: first.train.result.weights.clone(),
         config: first.train.result.config.clone(),
-        items: Items { train: baseline.train.result.items, query: codes.queries, gallery: codes.gallery },
+        embeddings: first.train.result.embeddings.clone(),
+        embeddings_file: settings.embeddings_name(),
+        classification_loss: Some(first.train.result.classification_loss.clone()),
+        items: Items { train: first.train.result.images, query: codes.queries, gallery: codes.gallery },
+        left_out: Items {
+            train: first.train.result.left_out,
+            query: first.query.result.left_out,
+            gallery: first.gallery.result.left_out,
+        },
         map_rule: codes.map_rule.clone(),
         map_all: by_bits(|bits| over.spread(&|run| run.scores.at(bits).map)),
         map_at_5000: by_bits(|bits| over.spread(&|run| run.scores.at(bits).map_at[&CUTOFF])),
@@ -77,6 +90,7 @@ pub(crate) fn gather(settings: &Settings, runs: &[SeedRun], baseline: &Baseline)
             evaluate: over.mean(&|run| run.seconds().evaluate),
         },
         wall_seconds: over.mean(&SeedRun::wall_seconds),
+        run_wall_seconds: Some(run_wall_seconds),
         train_images_per_second: over.mean(&|run| run.train.result.images_per_second),
         encode_images_per_second: over.mean(&|run| run.gallery.result.items_per_second),
         search: BITS.into_iter().zip(first.search.iter().map(|stage| stage.result.clone())).collect(),

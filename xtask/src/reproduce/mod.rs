@@ -62,6 +62,8 @@ pub(crate) struct Settings {
     pub(crate) device: String,
     /// Pretrained weights that the network's body starts from.
     pub(crate) weights: Option<PathBuf>,
+    /// Vectors of the classes.
+    pub(crate) embeddings: Option<PathBuf>,
     /// Items of the gallery that t-SNE shows, at most.
     pub(crate) tsne_items: usize,
     /// Whether the variants that need trainings of their own are part of it.
@@ -79,6 +81,7 @@ impl Settings {
             seeds: 1,
             device: text("cpu"),
             weights: None,
+            embeddings: None,
             tsne_items: 500,
             ablations: false,
         }
@@ -102,12 +105,22 @@ impl Settings {
         self.dataset.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
+    /// Of the file of label embeddings.
+    fn embeddings_name(&self) -> Option<String> {
+        let name = self.embeddings.as_ref()?.file_name()?;
+        Some(name.to_string_lossy().into_owned())
+    }
+
     /// Of the run. A changed preset has another one, so that its results are never taken for those of the preset.
     fn name(&self) -> String {
         let pretrained = if self.weights.is_some() { "-pretrained" } else { "" };
         let safe = |c: char| if c.is_alphanumeric() || "=.-".contains(c) { c } else { '_' };
-        let changes: String =
-            self.changes.iter().flat_map(|line| iter::once('-').chain(line.chars().map(safe))).collect();
+        let embeddings = self.embeddings_name().map(|name| format!("embeddings={name}"));
+        let changes: String = embeddings
+            .iter()
+            .chain(&self.changes)
+            .flat_map(|line| iter::once('-').chain(line.chars().map(safe)))
+            .collect();
         format!("{}-{}{pretrained}{changes}", self.dataset_name(), self.preset)
     }
 }
@@ -117,7 +130,14 @@ const FOLDER: &str = "target/reproduce";
 
 /// Runs the stages that have to run, with the executable that `build` builds, and writes the report.
 pub(crate) fn run(settings: &Settings, build: impl FnOnce() -> Result<PathBuf>) -> Result<Results> {
-    let paths = iter::once(&settings.dataset).chain(&settings.weights).map(|path| path.to_string_lossy());
+    let pretrained = settings.weights.is_some();
+    ensure!(
+        !(settings.ablations && variants::variants(&settings.preset, true, pretrained).is_empty()),
+        "preset {} has no ablations, give --preset paper or best, or leave --ablations out",
+        settings.preset
+    );
+    let paths = iter::once(&settings.dataset).chain(&settings.weights).chain(&settings.embeddings);
+    let paths = paths.map(|path| path.to_string_lossy());
     for word in paths.chain(settings.changes.iter().map(Cow::from)) {
         ensure!(
             !word.contains(' '),
@@ -143,16 +163,15 @@ pub(crate) fn run(settings: &Settings, build: impl FnOnce() -> Result<PathBuf>) 
         .map(|seed| pipeline::train_and_evaluate(&runner, settings, &folder, seed))
         .collect::<Result<Vec<_>>>()?;
     let mut variant_runs = Vec::new();
-    let pretrained = settings.weights.is_some();
     for variant in variants::variants(&settings.preset, settings.ablations, pretrained) {
         let run = |run| pipeline::variant(&runner, settings, &folder.join("variants"), run, variant);
         variant_runs.push((variant, runs.iter().map(run).collect::<Result<Vec<_>>>()?));
     }
-    let mut results = gather::gather(settings, &runs, &baseline)?;
+    let figures = pictures(&runner, settings, &runs[0])?;
+    let mut results = gather::gather(settings, &runs, &baseline, runner.wall_seconds())?;
     results.variants = variant_runs.iter().map(|(variant, runs)| gather::variant(variant, runs)).collect();
 
     let json = results.to_json()?;
-    let figures = pictures(&runner, settings, &runs[0])?;
     let files = docs::write_report(&folder, &json, &figures)?;
     println!("{}", report::summary(&Results::from_json(&json)?));
     files.iter().for_each(|file| println!("{}", file.display()));
@@ -203,6 +222,9 @@ mod tests {
         settings.weights = Some("w.safetensors".into());
         settings.changes = ["epochs=2", "schedule=\"two-step\""].map(str::to_owned).into();
         assert_eq!(settings.name(), "cifar-10-quick-pretrained-epochs=2-schedule=_two-step_");
+        settings.embeddings = Some("elsewhere/glove 300d.txt".into());
+        settings.changes.clear();
+        assert_eq!(settings.name(), "cifar-10-quick-pretrained-embeddings=glove_300d.txt");
     }
 
     #[test]
@@ -215,5 +237,7 @@ mod tests {
         assert!(refused(&nowhere).starts_with("there is no datasets/nowhere/dataset.toml"));
         let spaced = Settings { changes: vec!["epochs = 2".to_owned()], ..Settings::quick() };
         assert!(refused(&spaced).starts_with("`epochs = 2` has a space"));
+        let without_any = Settings { ablations: true, ..Settings::quick() };
+        assert!(refused(&without_any).starts_with("preset quick has no ablations, "));
     }
 }

@@ -120,29 +120,30 @@ fn train(
         settings.dataset.display(),
         configuration(settings)
     );
-    let weights = weights(settings)?;
-    let upstream: Vec<&str> = weights.iter().map(String::as_str).collect();
+    let inputs = inputs(settings)?;
+    let upstream: Vec<&str> = inputs.iter().map(String::as_str).collect();
     runner.run_resumable(&dir.join("train"), &upstream, &command)
 }
 
 /// The options of all trainings that decide what is trained, and where.
 fn configuration(settings: &Settings) -> String {
-    let Settings { preset, changes, device, weights, .. } = settings;
+    let Settings { preset, changes, device, weights, embeddings, .. } = settings;
     let starts_from = weights.iter().map(|path| format!(" --weights {}", path.display()));
+    let embeddings = embeddings.iter().map(|path| format!(" --embeddings {}", path.display()));
     let changes = changes.iter().map(|line| format!(" --set {line}"));
-    let options: String = starts_from.chain(changes).collect();
+    let options: String = starts_from.chain(embeddings).chain(changes).collect();
     format!(" --preset {preset}{options} --device {device}")
 }
 
-/// The hash of the pretrained weights.
-fn weights(settings: &Settings) -> Result<Option<String>> {
-    settings.weights.as_deref().map(Hash::of_file).transpose()
+/// The hashes of what trainings read beside the data set: pretrained weights, label embeddings.
+fn inputs(settings: &Settings) -> Result<Vec<String>> {
+    settings.weights.iter().chain(&settings.embeddings).map(|path| Hash::of_file(path)).collect()
 }
 
 /// Refuses a configuration that cannot be trained here, or that a report has no room for.
 pub(crate) fn check_configuration(runner: &Runner, settings: &Settings, folder: &Path) -> Result<()> {
-    let weights = weights(settings)?;
-    let upstream: Vec<&str> = weights.iter().map(String::as_str).collect();
+    let inputs = inputs(settings)?;
+    let upstream: Vec<&str> = inputs.iter().map(String::as_str).collect();
     let command = format!("train --print-config{}", configuration(settings));
     let config: Stage<Configuration> = runner.run(&folder.join("configuration"), &upstream, &command)?;
     let levels = config.result.quantizer.levels;

@@ -90,12 +90,17 @@ pub(crate) fn blocks(results: &Results, has: impl Fn(&str) -> bool) -> Vec<Block
 }
 
 fn protocol(results: &Results) -> String {
-    let items = &results.items;
+    let (items, left_out) = (&results.items, &results.left_out);
+    let unreadable = format!(
+        " Left out, because they cannot be read: training images {}, queries {}, of the gallery {}.",
+        left_out.train, left_out.query, left_out.gallery
+    );
     format!(
-        "One training gives all code lengths. {} training images, {} queries, {} images in the gallery. Rule: {}.{}",
+        "One training gives all code lengths. {} training images, {} queries, {} images in the gallery.{} Rule: {}.{}",
         items.train,
         items.query,
         items.gallery,
+        if left_out.is_empty() { "" } else { &unreadable },
         results.map_rule.get("text").and_then(|text| text.as_str()).unwrap_or("none stated"),
         if results.seeds > 1 { " A number after ± is the standard deviation over the seeds." } else { "" }
     )
@@ -112,7 +117,8 @@ pub(crate) fn name(results: &Results) -> String {
         n => format!("seeds 1 to {n}"),
     };
     let pretrained = if results.weights.is_some() { ", pretrained" } else { "" };
-    format!("{}, preset {}{pretrained}, {seeds}", results.dataset, preset(results))
+    let embeddings = if results.embeddings_file.is_some() { ", label embeddings given" } else { "" };
+    format!("{}, preset {}{pretrained}{embeddings}, {seeds}", results.dataset, preset(results))
 }
 
 /// The preset and what of it was changed.
@@ -188,9 +194,12 @@ fn times(results: &Results) -> Table {
         line(name, [format!("{seconds:.1} s"), memory, what])
     };
     let images = results.items.query + results.items.gallery;
+    let run = results.run_wall_seconds.map(|seconds| {
+        row("whole run", seconds, None, "all trainings and variants, raw pixels and figures".to_owned())
+    });
     Table {
         header: line("stage, one training", ["wall time", "peak memory", ""].map(str::to_owned)),
-        rows: vec![
+        rows: [
             row(
                 "train",
                 seconds.train,
@@ -212,7 +221,10 @@ fn times(results: &Results) -> Table {
                 None,
                 "files and unquantised features included".to_owned(),
             ),
-        ],
+        ]
+        .into_iter()
+        .chain(run)
+        .collect(),
     }
 }
 
@@ -265,6 +277,11 @@ fn how(results: &Results) -> Block {
             accuracy(&results.query_accuracy)
         ),
     ];
+    lines.extend(results.classification_loss.iter().map(|loss| format!("Loss of the classifier: {loss}")));
+    lines.extend(results.embeddings.iter().map(|embeddings| {
+        let from = results.embeddings_file.iter().map(|file| format!(", from `{file}`"));
+        format!("Label embeddings: {embeddings}{}", from.collect::<String>())
+    }));
     lines.extend(results.weights.iter().map(|weights| format!("Pretrained weights: `{weights}`")));
     Block::List(lines)
 }
@@ -318,6 +335,23 @@ mod tests {
             "Results on fashion-mnist, preset quick changed by epochs=2 quantizer.codewords=16, seed 1"
         );
         assert_eq!(Results::from_json(&results.to_json().unwrap()).unwrap().changes, results.changes);
+    }
+
+    #[test]
+    fn images_left_out_and_given_embeddings_are_said() {
+        let mut results = test_data::results(1);
+        results.left_out.gallery = 3;
+        results.embeddings = Some("given, crc32c 0badcafe".to_owned());
+        results.embeddings_file = Some("glove.txt".to_owned());
+        let results = Results::from_json(&results.to_json().unwrap()).unwrap();
+        let text = markdown(&title(&results), &blocks(&results, |_| true));
+        for said in [
+            "preset quick, label embeddings given, seed 1",
+            "cannot be read: training images 0, queries 0, of the gallery 3.",
+            "Label embeddings: given, crc32c 0badcafe, from `glove.txt`",
+        ] {
+            assert!(text.contains(said), "{text}");
+        }
     }
 
     #[test]

@@ -35,8 +35,20 @@ pub(crate) struct Results {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) weights: Option<String>,
     /// The training configuration of the first seed.
+    /// The label embeddings, as the model's file says, and the name of their file where they are from one. Early files
+    /// have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) embeddings: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) embeddings_file: Option<String>,
+    /// The classifier's: `softmax` or `sigmoid`. Early files have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) classification_loss: Option<String>,
     pub(crate) config: Value,
     pub(crate) items: Items,
+    /// Images that could not be read, so that they are not among the items.
+    #[serde(default, skip_serializing_if = "Items::is_empty")]
+    pub(crate) left_out: Items,
     pub(crate) map_rule: Value,
 
     pub(crate) map_all: ByBits<MeanSd>,
@@ -65,6 +77,9 @@ pub(crate) struct Results {
     pub(crate) seconds: Seconds,
     /// Wall-clock seconds of all commands of one training, process starts and files included.
     pub(crate) wall_seconds: f64,
+    /// The same of all stages: every training and variant, the baseline, the figures. Early files have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) run_wall_seconds: Option<f64>,
     pub(crate) train_images_per_second: f64,
     pub(crate) encode_images_per_second: f64,
     /// Of the first seed.
@@ -106,11 +121,17 @@ pub(crate) struct Machine {
     pub(crate) system: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Items {
     pub(crate) train: usize,
     pub(crate) query: usize,
     pub(crate) gallery: usize,
+}
+
+impl Items {
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -191,6 +212,14 @@ impl Results {
         match self.judged_at_5000() {
             false => (&variant.map_all, &variant.feature_map_all),
             true => (&variant.map_at_5000, &variant.feature_map_at_5000),
+        }
+    }
+
+    /// Whether items may have several labels.
+    pub(crate) fn is_multi_label(&self) -> bool {
+        match &self.classification_loss {
+            Some(loss) => loss == "sigmoid",
+            None => ["nus-wide-21", "fashion-collage"].contains(&self.dataset.as_str()),
         }
     }
 

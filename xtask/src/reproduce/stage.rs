@@ -4,6 +4,7 @@
 //! all that decides the output: the bytes of the `dpq` executable, the files of the data set, the command line and the
 //! keys of the stages before. While a stage runs its folder is `<stage>.partial`; it is renamed when all is there.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,6 +23,8 @@ pub(crate) struct Runner {
     dpq: PathBuf,
     /// Hash of the executable and the data set.
     base: String,
+    /// Of all stages so far, whenever they ran.
+    wall_seconds: Cell<f64>,
 }
 
 /// A finished stage.
@@ -30,7 +33,8 @@ pub(crate) struct Stage<T> {
     pub(crate) key: String,
     /// What the command printed.
     pub(crate) result: T,
-    /// How long the command took when it ran, process start and reading of files included.
+    /// How long the command took when it ran, process start and reading of files included; of one that was interrupted
+    /// and went on, both parts.
     pub(crate) wall_seconds: f64,
     dir: PathBuf,
 }
@@ -57,13 +61,21 @@ const RECORD: &str = "stage.json";
 /// In a partial folder: the key of the run that was interrupted.
 const KEY: &str = "key";
 
+/// In a partial folder: the seconds of interrupted runs, written when the present one began.
+const SECONDS: &str = "seconds";
+
 impl Runner {
     /// Hashes the executable and every file in the folder of the data set.
     pub(crate) fn new(dpq: PathBuf, dataset: &Path) -> Result<Self> {
         let mut hash = Hash::default();
         hash.add_file(&dpq)?;
         hash.add_folder(dataset)?;
-        Ok(Self { dpq, base: hash.finish() })
+        Ok(Self { dpq, base: hash.finish(), wall_seconds: Cell::new(0.0) })
+    }
+
+    /// Wall-clock seconds of all stages that were asked for.
+    pub(crate) fn wall_seconds(&self) -> f64 {
+        self.wall_seconds.get()
     }
 
     /// Runs `dpq ARGS --json` into the folder `dir`, or finds that it has been run.
@@ -131,6 +143,7 @@ impl Runner {
             Some(record) => (record, ", unchanged"),
             None => (execute()?, ""),
         };
+        self.wall_seconds.set(self.wall_seconds.get() + record.wall_seconds);
         eprintln!("    {:<58} {:>7.1} s{note}", dir.display(), record.wall_seconds);
         let result = serde_json::from_value(record.result)
             .with_context(|| format!("{} holds JSON of an unknown form", dir.display()))?;
@@ -154,6 +167,9 @@ impl Runner {
             fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
             fs::write(&key_file, key)?;
         }
+        let before = if resume { interrupted_seconds(&partial)? } else { 0.0 };
+        let seconds_file = partial.join(SECONDS);
+        fs::write(&seconds_file, before.to_string())?;
 
         let out = partial.to_string_lossy();
         let mut command = Command::new(&self.dpq);
@@ -167,13 +183,27 @@ impl Runner {
         }
         let start = Instant::now();
         let printed = process::output(&mut command)?;
-        let wall_seconds = start.elapsed().as_secs_f64();
+        let wall_seconds = before + start.elapsed().as_secs_f64();
         let result =
             serde_json::from_str(&printed).with_context(|| format!("dpq {args} printed no JSON object"))?;
 
         fs::remove_file(&key_file)?;
+        fs::remove_file(&seconds_file)?;
         finish(&partial, dir, key.to_owned(), wall_seconds, result)
     }
+}
+
+/// Seconds of the runs that were interrupted in the folder `partial`. The last of them, which may have been killed together
+/// with xtask, counts until it last wrote a file.
+fn interrupted_seconds(partial: &Path) -> Result<f64> {
+    let path = partial.join(SECONDS);
+    let Ok(before) = fs::read_to_string(&path) else { return Ok(0.0) };
+    let begun = fs::metadata(&path)?.modified()?;
+    let mut last = begun;
+    for entry in fs::read_dir(partial)? {
+        last = last.max(entry?.metadata()?.modified()?);
+    }
+    Ok(before.parse().unwrap_or(0.0) + last.duration_since(begun).unwrap_or_default().as_secs_f64())
 }
 
 /// Notes the result of a stage and gives its folder its name.
@@ -223,6 +253,8 @@ impl<T> Stage<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -353,6 +385,36 @@ echo '{"word": "'$1'"}'
         assert_eq!(bench.calls(), expected);
         assert!(!bench.path("stage.partial").exists());
         assert!(!bench.path("stage/key").exists());
+    }
+
+    #[test]
+    fn seconds_of_interrupted_runs_add_up() {
+        let bench = Bench::new();
+        let broken = bench.path("broken");
+        let [seconds, half] = ["seconds", "half"].map(|name| bench.path("stage.partial").join(name));
+        let interrupt = || {
+            fs::write(&broken, "").unwrap();
+            bench.run(true, &[], "x").map(|stage| stage.result).unwrap_err();
+            fs::remove_file(&broken).unwrap();
+        };
+        // As if each run had taken so long until it was interrupted.
+        let lasted = |n| {
+            let begun = fs::metadata(&half).unwrap().modified().unwrap() - Duration::from_secs(n);
+            fs::File::options().write(true).open(&seconds).unwrap().set_modified(begun).unwrap();
+        };
+        interrupt();
+        lasted(100);
+        interrupt();
+        lasted(20);
+        let stage = bench.run(true, &[], "x").unwrap();
+        assert!((120.0..180.0).contains(&stage.wall_seconds), "{}", stage.wall_seconds);
+        assert!(!bench.path("stage/seconds").exists());
+        assert_eq!(bench.run(true, &[], "x").unwrap().wall_seconds, stage.wall_seconds);
+
+        // Those of other inputs count nothing.
+        fs::create_dir(bench.path("stage.partial")).unwrap();
+        fs::write(bench.path("stage.partial/seconds"), "1000").unwrap();
+        assert!(bench.run(true, &[], "y").unwrap().wall_seconds < 60.0);
     }
 
     #[test]

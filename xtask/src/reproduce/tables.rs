@@ -2,7 +2,7 @@
 
 use super::document::Block;
 use super::report::{lengths, preset, signed};
-use super::results::{ByBits, MeanSd, Results, VariantResults};
+use super::results::{ByBits, Items, MeanSd, Results, VariantResults};
 use super::variants::POSTERIOR;
 use crate::table::{Table, line};
 
@@ -27,6 +27,12 @@ const MARKS: &str = "The paper's rows: (R) remembered from the paper on DVSQ, no
     read in a text by the authors; (V) derived, the row of DVSQ plus the gains that the paper prints, with high \
     confidence.";
 
+/// Of the paper's protocols, in the order of the columns.
+const PROTOCOLS: [Items; 2] = [
+    Items { train: 5000, query: 1000, gallery: 54_000 },
+    Items { train: 10_000, query: 5000, gallery: 190_834 },
+];
+
 const FROM_NOTHING: &str =
     " The paper trains a pretrained AlexNet, ours starts from nothing, so the gap is not the method's alone.";
 
@@ -42,7 +48,8 @@ pub(crate) fn blocks(results: &Results) -> Vec<Block> {
         blocks.push(Block::Table(changed(results, &changes), changed_caption(results, &changes)));
         blocks.push(Block::Table(differences(results, &changes), differences_caption(results)));
         if changes.iter().any(|variant| variant.name == POSTERIOR) {
-            blocks.push(Block::Text(CAVEAT.to_owned()));
+            let several = if results.is_multi_label() { SEVERAL_LABELS } else { "" };
+            blocks.push(Block::Text(format!("{CAVEAT}{several}")));
         }
     }
     if !lengths.is_empty() {
@@ -55,6 +62,9 @@ pub(crate) fn blocks(results: &Results) -> Vec<Block> {
 const CAVEAT: &str = "The class posterior as the feature, x = W·softmax(logits) with W fixed orthogonal unit vectors, is \
     the classifier in a form that can be indexed. It ranks by class and by nothing within a class, says nothing of \
     classes that were not trained, and is no part of the paper's method: it stands beside the feature, not in its place.";
+
+const SEVERAL_LABELS: &str = " Here items have several labels and the logits are trained by a sigmoid each, so their \
+    softmax is no posterior.";
 
 fn table_1(results: &Results) -> Block {
     let column = match results.dataset.as_str() {
@@ -79,7 +89,18 @@ fn table_1(results: &Results) -> Block {
     ));
     let dpq = theirs(&TABLE_1[TABLE_1.len() - 1]).map(|map| map.parse::<f64>().unwrap_or(f64::NAN));
     rows.push(line("ours against DPQ", ours.values().zip(dpq).map(|(map, paper)| signed(map[0] - paper))));
-    let caption = if results.weights.is_some() { MARKS.to_owned() } else { format!("{MARKS}{FROM_NOTHING}") };
+    let mut caption = MARKS.to_owned();
+    if results.weights.is_none() {
+        caption += FROM_NOTHING;
+    }
+    let (paper, here) = (PROTOCOLS[column], results.items);
+    if paper != here {
+        caption += &format!(
+            " The paper's protocol has {} training images, {} queries and {} images in the gallery; here they are {}, {} \
+             and {}.",
+            paper.train, paper.query, paper.gallery, here.train, here.query, here.gallery
+        );
+    }
     Block::Table(Table { header: line(rule, lengths(results)), rows }, caption)
 }
 
@@ -107,6 +128,9 @@ fn whole(results: &Results) -> String {
     if results.preset == "paper" { "DPQ, whole".to_owned() } else { format!("{}, whole", results.preset) }
 }
 
+const NO_MARGIN: &str = " Without L_S only the weak quantization losses move the head of the feature, so that row shows a \
+    nearly untrained projection.";
+
 fn changed_caption(results: &Results, variants: &[&VariantResults]) -> String {
     let changes: Vec<String> =
         variants.iter().map(|variant| format!("{}: `{}`", variant.name, variant.change)).collect();
@@ -114,10 +138,11 @@ fn changed_caption(results: &Results, variants: &[&VariantResults]) -> String {
     let random = "Its frozen backbone is pretrained, this one is random. ";
     let of_the_paper = results.preset == "paper";
     format!(
-        "{}{}Every row changes one thing of the preset ({}).",
+        "{}{}Every row changes one thing of the preset ({}).{}",
         if of_the_paper { table_2 } else { "" },
         if of_the_paper && results.weights.is_none() { random } else { "" },
-        changes.join("; ")
+        changes.join("; "),
+        if variants.iter().any(|variant| variant.name == "without L_S") { NO_MARGIN } else { "" }
     )
 }
 
@@ -238,7 +263,7 @@ mod tests {
             | No-Soft                   | 0.8507 ± 0.0010 | 0.8550 ± 0.0010 | 0.8555 ± 0.0010 | 0.8557 ± 0.0010 | 0.8558 ± 0.0010 |     40 s |
             | DPQ, whole                | 0.8547 ± 0.0010 | 0.8590 ± 0.0010 | 0.8595 ± 0.0010 | 0.8597 ± 0.0010 | 0.8598 ± 0.0010 |     40 s |
 
-            Rows and their order are those of the paper's Table 2; its numbers are not known here. Its frozen backbone is pretrained, this one is random. Every row changes one thing of the preset (E: frozen random backbone: `--set a=1`; without L_C: `--set a=1`; without L_S: `--set a=1`; Two-Step: `--set a=1`; No-Soft: `--set a=1`).
+            Rows and their order are those of the paper's Table 2; its numbers are not known here. Its frozen backbone is pretrained, this one is random. Every row changes one thing of the preset (E: frozen random backbone: `--set a=1`; without L_C: `--set a=1`; without L_S: `--set a=1`; Two-Step: `--set a=1`; No-Soft: `--set a=1`). Without L_S only the weak quantization losses move the head of the feature, so that row shows a nearly untrained projection.
 
             | against the whole         |    8 bits |   16 bits |   24 bits |   32 bits | unquantised |
             |---------------------------|----------:|----------:|----------:|----------:|------------:|
@@ -342,6 +367,16 @@ mod tests {
     }
 
     #[test]
+    fn the_softmax_of_sigmoids_is_no_posterior() {
+        let mut results = results("best");
+        assert!(!markdown("Best", &blocks(&results)).contains("no posterior"));
+        results.classification_loss = Some("sigmoid".to_owned());
+        assert!(markdown("Best", &blocks(&results)).contains("so their softmax is no posterior"));
+        (results.classification_loss, results.dataset) = (None, "fashion-collage".to_owned());
+        assert!(markdown("Best", &blocks(&results)).contains("so their softmax is no posterior"));
+    }
+
+    #[test]
     fn the_papers_rows_stand_beside_ours_on_its_data_sets_only() {
         let mut results = test_data::results(1);
         results.dataset = "nus-wide-21".to_owned();
@@ -365,8 +400,10 @@ mod tests {
             | ours, preset quick |  0.8837 |  0.8880 |  0.8885 |  0.8887 |
             | ours against DPQ   | +0.0977 | +0.0670 | +0.0565 | +0.0547 |
 
-            The paper's rows: (R) remembered from the paper on DVSQ, not looked up again; numbers with * were read in a text by the authors; (V) derived, the row of DVSQ plus the gains that the paper prints, with high confidence. The paper trains a pretrained AlexNet, ours starts from nothing, so the gap is not the method's alone.
+            The paper's rows: (R) remembered from the paper on DVSQ, not looked up again; numbers with * were read in a text by the authors; (V) derived, the row of DVSQ plus the gains that the paper prints, with high confidence. The paper trains a pretrained AlexNet, ours starts from nothing, so the gap is not the method's alone. The paper's protocol has 10000 training images, 5000 queries and 190834 images in the gallery; here they are 5000, 1000 and 64000.
         "#]].assert_eq(&markdown("NUS-WIDE", &blocks(&results)));
+        results.items = PROTOCOLS[1];
+        assert!(!markdown("NUS-WIDE", &blocks(&results)).contains("The paper's protocol has"));
         results.dataset = "fashion-collage".to_owned();
         let text = markdown("Collage", &blocks(&results));
         assert!(text.contains("no row for fashion-collage") && !text.contains("DVSQ"), "{text}");

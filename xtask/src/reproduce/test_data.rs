@@ -10,11 +10,11 @@ use super::stage::Stage;
 pub(crate) fn results(seeds: u16) -> Results {
     let runs: Vec<SeedRun> = (1..=seeds).map(seed_run).collect();
     let baseline = Baseline {
-        train: stage(r#"{"items": 5000, "shape": [1, 28, 28], "seconds": 0.1}"#),
+        train: stage(r#"{"items": 5000, "left_out": 0, "shape": [1, 28, 28], "seconds": 0.1}"#),
         codes: stage(&encoded(64_000, "0badcafe", "null")),
         scores: scores([0.480, 0.475, 0.476, 0.475], 0.475, "0badcafe"),
     };
-    let mut results = gather(&Settings::quick(), &runs, &baseline).unwrap();
+    let mut results = gather(&Settings::quick(), &runs, &baseline, 123.4).unwrap();
     // What the machine and the tree say differs from test to test.
     results.commit = "0123456789abcdef".to_owned();
     results.machine.cpu = "Some Processor".to_owned();
@@ -37,6 +37,7 @@ fn seed_run(seed: u16) -> SeedRun {
         seed,
         train: stage(&format!(
             r#"{{"model": "model.safetensors", "fingerprint": "{fingerprint}", "epochs": 8, "seconds": 40.5,
+                 "images": 5000, "left_out": 0, "embeddings": "seeded", "classification_loss": "softmax",
                  "images_per_second": 1000, "config": {{"epochs": 8, "seed": {seed}}}, "peak_memory_bytes": 524288000}}"#
         )),
         gallery: stage(&encoded(64_000, &fingerprint, &format!("{}", 0.9 + shift))),
@@ -48,7 +49,7 @@ fn seed_run(seed: u16) -> SeedRun {
 
 fn encoded(items: usize, fingerprint: &str, accuracy: &str) -> String {
     format!(
-        r#"{{"items": {items}, "dim": 300, "levels": 4, "seconds": 20.25, "items_per_second": 3200,
+        r#"{{"items": {items}, "left_out": 0, "dim": 300, "levels": 4, "seconds": 20.25, "items_per_second": 3200,
              "accuracy": {accuracy}, "relative_distortion": [0.05, 0.01, 0.002, 0.0005],
              "usage": [{{"used": 256, "perplexity": 200.5, "distinct": 256}}, {{"used": 256, "perplexity": 210, "distinct": 9000}},
                        {{"used": 255, "perplexity": 220, "distinct": 40000}}, {{"used": 256, "perplexity": 230, "distinct": 63000}}],

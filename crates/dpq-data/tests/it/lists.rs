@@ -12,9 +12,22 @@ const TRAIN: &str = "a/1.png 0 1 1\na/2.png 1 0 0\n";
 const GALLERY: &str = "a/3.png 0 0 1\n./a/1.png 0 1 1\na/2.png 1 0 0\n";
 
 /// Opens three lists of images under the folder `pixels`.
-fn open(dir: &Path, [query, train, gallery]: [&str; 3], top: &str) -> Result<Dataset, dpq_data::Error> {
+fn open(dir: &Path, lists: [&str; 3], top: &str) -> Result<Dataset, dpq_data::Error> {
+    open_with(dir, lists, top, "classes = [\"sky\", \"water\", \"person\"]")
+}
+
+fn open_without_classes(dir: &Path, lists: [&str; 3]) -> Result<Dataset, dpq_data::Error> {
+    open_with(dir, lists, "", "")
+}
+
+fn open_with(
+    dir: &Path,
+    [query, train, gallery]: [&str; 3],
+    top: &str,
+    classes: &str,
+) -> Result<Dataset, dpq_data::Error> {
     let text = format!(
-        "name = \"lists\"\nclasses = [\"sky\", \"water\", \"person\"]\n{top}\n\
+        "name = \"lists\"\n{classes}\n{top}\n\
         shape = {{ channels = 1, height = 2, width = 2 }}\n\
         [images]\nformat = \"lists\"\nroot = \"pixels\"\nlabels = \"multi-hot\"\n\
         query = {{ file = \"q.txt\" }}\ntrain = {{ file = \"t.txt\" }}\ngallery = {{ file = \"g.txt\" }}\n"
@@ -64,11 +77,33 @@ fn lists_that_overlap_or_disagree_are_refused() {
     says([QUERY, QUERY, GALLERY], SHARED, "`a/0.png` is in the query list and again in the train list");
     says([QUERY, TRAIN, "a/1.png 0 0 1\n"], SHARED, "`a/1.png` has other classes in the gallery list");
     says([QUERY, TRAIN, "a/1.png 0 1 1\n"], SHARED, "the gallery list has 1 of the 2 training images");
-    says(["a/0.png 0 0 0\n", TRAIN, GALLERY], SHARED, "`a/0.png` is followed by `0 0 0`, expected 3 words");
-    says([QUERY, "a/1.png 0 1 1\na/2.png 1 0\n", GALLERY], SHARED, "expected 3 words 0 or 1");
+    says(["a/0.png 0 0 0\n", TRAIN, GALLERY], SHARED, "`a/0.png` is followed by `0 0 0`, expected a 0 or 1");
+    says([QUERY, "a/1.png 0 1 1\na/2.png 1 0\n", GALLERY], SHARED, "expected a 0 or 1 for each of 3 classes");
     says(["a/0.png 2 0 0\n", TRAIN, GALLERY], SHARED, "is followed by `2 0 0`");
-    let error = open(dir.path(), ["a/0.png 1 0 0 1\n", TRAIN, GALLERY], SHARED).unwrap_err().to_string();
-    assert!(error.contains("class `3`, expected one of the 3 classes"), "{error}");
+    says(["a/0.png 1 0 0 1\n", TRAIN, GALLERY], SHARED, "q.txt: `a/0.png` is followed by `1 0 0 1`, exp");
+    let error = open_without_classes(dir.path(), ["a/0.png 1 0 0 1\n", TRAIN, GALLERY]).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("t.txt: `a/1.png` is followed by `0 1 1`, expected a 0 or 1 for each of 4")
+    );
+}
+
+#[test]
+fn columns_are_classes_by_their_places() {
+    let dir = TempDir::new().unwrap();
+    let dataset = open_without_classes(dir.path(), [QUERY, TRAIN, "a/3.png 0 0 1\n"]).unwrap();
+    assert_eq!(dataset.class_names(), ["0", "1", "2"]);
+    let digits =
+        open_with(dir.path(), [QUERY, TRAIN, "a/3.png 0 0 1\n"], "", "classes = [\"2\", \"0\", \"1\"]");
+    let digits = digits.unwrap();
+    assert_eq!(digits.class_names(), ["2", "0", "1"]);
+    let rows: Vec<u32> = (0..4).collect();
+    assert_eq!(digits.multi_hot(&rows), [1, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1]);
+    assert_eq!(digits.multi_hot(&rows), dataset.multi_hot(&rows));
+    // A column that no image has is a class all the same, and one that nothing can learn.
+    let error = open_without_classes(dir.path(), [QUERY, "a/1.png 0 0 1\n", "a/3.png 0 0 1\n"]).unwrap_err();
+    assert!(error.to_string().contains("class `0` has no training image"), "{error}");
 }
 
 #[test]

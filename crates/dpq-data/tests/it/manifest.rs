@@ -117,6 +117,52 @@ fn splits_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn splits_of_other_images_are_refused() {
+    let set = Set::splits("3\n0\n", "1\n2\n");
+    let of = |items: &str| Set { dir: TempDir::new().unwrap(), rest: set.rest.clone() + items, ..Set::new() };
+    for (items, message) in
+        [("items = 8\n", None), ("items = 9\n", Some("the splits are of 9 images, the set has 8"))]
+    {
+        let other = of(items);
+        for name in ["query", "train"] {
+            fs::copy(set.dir.path().join(name), other.dir.path().join(name)).unwrap();
+        }
+        let opened = Dataset::open(other.write());
+        match message {
+            None => assert_eq!(opened.unwrap().split(Split::Query), [0, 3]),
+            Some(message) => says(&opened.unwrap_err().to_string(), message),
+        }
+    }
+
+    // The list has a checksum, and its names another.
+    let dir = TempDir::new().unwrap();
+    let open = |list: &str, top: &str, splits: &str| {
+        let text = format!(
+            "name = \"mine\"\nshape = {{ channels = 1, height = 2, width = 2 }}\n\
+            images = {{ format = \"list\", path = \"list\"{top} }}\n\
+            splits = {{ query = {{ file = \"query\" }}, train = {{ file = \"train\" }}{splits} }}\n"
+        );
+        fs::write(dir.path().join("dataset.toml"), text).unwrap();
+        fs::write(dir.path().join("list"), list).unwrap();
+        fs::write(dir.path().join("query"), "0\n").unwrap();
+        fs::write(dir.path().join("train"), "1\n").unwrap();
+        Dataset::open(dir.path())
+    };
+    let list = "a/0.png x\n./1.png x\n2.png x\n";
+    let names = open(list, "", "").unwrap().names_sha256(dir.path()).unwrap();
+    assert_eq!(names, sha(b"/a/0.png\n/1.png\n/2.png\n"));
+    let names = format!(", items = 3, names_sha256 = \"{names}\"");
+    let sum = format!(", sha256 = \"{}\"", sha(list.as_bytes()));
+    open(list, &sum, &names).unwrap();
+    let other = "1.png x\na/0.png x\n2.png x\n";
+    says(
+        &open(other, "", &names).unwrap_err().to_string(),
+        "of other names or another order, draw them again",
+    );
+    says(&open(other, &sum, "").unwrap_err().to_string(), "list: its sha256 is");
+}
+
+#[test]
 fn damaged_files_are_refused_by_name() {
     let set = Set::new();
     set.write();
@@ -205,7 +251,7 @@ fn classes_of_the_manifest_order_those_of_a_list() {
     assert_eq!(dataset.split(Split::Gallery), [2]);
 
     let error = |classes: &str, list: &str| open(classes, list).unwrap_err().to_string();
-    says(&error("[\"dog\"]", list), "an image has class `1`, expected one of the 1 classes here");
+    says(&error("[\"dog\"]", list), "an image has class `1`, expected one of the 1 of dataset.toml");
     says(&error("[\"dog\", \"cat\", \"cow\"]", list), "class `cow` has no training image");
     says(&error("[\"dog\", \"cat\", \"dog\"]", list), "class `dog` is named twice");
     says(&error("[\"dog\", \"cat\"]", "0.png dog\n0.png cat\n"), "list: line 2: `0.png` is on line 1 too");

@@ -34,6 +34,7 @@ fn train_on(config: &TrainConfig, out: &Path, read: &Read<'_, f32>) -> Result<Mo
         n_items: N,
         labels: &labels(),
         n_classes: 2,
+        multi_label: false,
         embeddings: None,
         inputs: Inputs::Features { dim: DIM, read },
         weights: None,

@@ -70,6 +70,7 @@ pub(crate) fn run_on(device: Device, config: &TrainConfig, out: &Path, run: Run<
         n_items: N,
         labels: &labels(),
         n_classes: 2,
+        multi_label: false,
         embeddings: run.embeddings,
         inputs: Inputs::Images {
             shape: SHAPE,

@@ -1,10 +1,11 @@
 //! `dpq data export`: pixels as features.
 
-use std::io;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, Write};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use dpq_data::{Dataset, ImageShape, Split};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// Halve the sides of images, and again, until they are of N numbers at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
     at_most: Option<u32>,
+    /// Stop at the first image that cannot be read; without this, such images are named and left out
+    #[arg(long)]
+    strict: bool,
     /// Folder for features.npy, ids.npy and labels.npy
     #[arg(long, value_name = "DIR")]
     out_dir: PathBuf,
@@ -38,6 +42,8 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Exported {
     items: usize,
+    /// Images that could not be read.
+    left_out: usize,
     /// Of the images, `[C, H, W]`.
     shape: [usize; 3],
     dim: usize,
@@ -52,33 +58,85 @@ impl Args {
         let dataset = dataset.resized(shape)?;
         let rows = dataset.split(self.split);
         let dim = dataset.shape().len();
-        let mean = mean_image(&dataset, dataset.split(Split::Train))?;
+        let mean = mean_image(&dataset, dataset.split(Split::Train), self.strict)?;
 
         output::create_dir(&self.out_dir)?;
         let bar = output::progress(rows.len(), "exporting");
-        dpq_file::write_atomic(&self.out_dir.join("features.npy"), |out| {
-            out.write_all(&npy::header_bytes::<f32>(&[rows.len(), dim])?)?;
-            let written = for_each_batch(&dataset, rows, true, |batch| {
-                let images = batch.pixels.par_chunks_exact(dim);
-                let features: Vec<Vec<f32>> = images.map(|image| feature(image, &mean)).collect();
-                let bytes: Vec<u8> = features.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
-                bar.inc(batch.rows.len() as u64);
-                Ok(out.write_all(&bytes)?)
-            });
-            written.map_err(io::Error::other)
+        let mut features = Features::create(&self.out_dir, dim)?;
+        let mut kept = Vec::with_capacity(rows.len());
+        for_each_batch(&dataset, rows, self.strict, |batch| {
+            let images = batch.pixels.par_chunks_exact(dim);
+            features.push(&images.map(|image| feature(image, &mean)).collect::<Vec<_>>())?;
+            kept.extend(batch.rows);
+            bar.set_position(kept.len() as u64);
+            Ok(())
         })?;
         bar.finish_and_clear();
-        let ids: Vec<u64> = rows.iter().map(|&row| row.into()).collect();
-        npy::write(&self.out_dir.join("ids.npy"), &[rows.len()], &ids)?;
+        ensure!(!kept.is_empty(), "none of the {} images of {} can be read", rows.len(), dataset.name());
+        let ids: Vec<u64> = kept.iter().map(|&row| row.into()).collect();
+        npy::write(&self.out_dir.join("ids.npy"), &[kept.len()], &ids)?;
         npy::write(
             &self.out_dir.join("labels.npy"),
-            &[rows.len(), dataset.n_classes()],
-            &dataset.multi_hot(rows),
+            &[kept.len(), dataset.n_classes()],
+            &dataset.multi_hot(&kept),
         )?;
-        let shape = [shape.channels, shape.height, shape.width];
-        let exported = Exported { items: rows.len(), shape, dim, seconds: output::seconds(start) };
-        let text = format!("wrote {} features of {dim} pixels to {}", rows.len(), self.out_dir.display());
-        output::print(json, &exported, &text)
+        features.finish(kept.len())?;
+        let exported = Exported {
+            items: kept.len(),
+            left_out: rows.len() - kept.len(),
+            shape: [shape.channels, shape.height, shape.width],
+            dim,
+            seconds: output::seconds(start),
+        };
+        output::print(json, &exported, &exported.text(&self.out_dir))
+    }
+}
+
+impl Exported {
+    fn text(&self, dir: &Path) -> String {
+        let text = format!("wrote {} features of {} pixels to {}", self.items, self.dim, dir.display());
+        match self.left_out {
+            0 => text,
+            n => format!("{text}\nleft out {n} images that cannot be read"),
+        }
+    }
+}
+
+/// `features.npy` under another name until all of its rows are there.
+struct Features {
+    dir: PathBuf,
+    dim: usize,
+    file: BufWriter<File>,
+}
+
+const PART: &str = "features.part";
+
+impl Features {
+    fn create(dir: &Path, dim: usize) -> Result<Self> {
+        let create = || -> io::Result<Self> {
+            let mut file = BufWriter::new(File::create(dir.join(PART))?);
+            file.write_all(&npy::header_bytes::<f32>(&[0, dim])?)?;
+            Ok(Self { dir: dir.to_owned(), dim, file })
+        };
+        create().with_context(|| format!("cannot write into {}", dir.display()))
+    }
+
+    fn push(&mut self, rows: &[Vec<f32>]) -> Result<()> {
+        let bytes: Vec<u8> = rows.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
+        self.file.write_all(&bytes).with_context(|| format!("cannot write into {}", self.dir.display()))
+    }
+
+    /// How many rows there are is known only now, since images may have been left out.
+    fn finish(self, n: usize) -> Result<()> {
+        let Self { dir, dim, mut file } = self;
+        let mut finish = || -> io::Result<()> {
+            file.rewind()?;
+            file.write_all(&npy::header_bytes::<f32>(&[n, dim])?)?;
+            file.flush()
+        };
+        finish().with_context(|| format!("cannot write into {}", dir.display()))?;
+        drop(file);
+        Ok(dpq_file::rename(&dir.join(PART), &dir.join("features.npy"))?)
     }
 }
 
@@ -101,15 +159,19 @@ fn feature(image: &[u8], mean: &[f64]) -> Vec<f32> {
     x
 }
 
-fn mean_image(dataset: &Dataset, rows: &[u32]) -> Result<Vec<f64>> {
+/// Of the images that can be read.
+fn mean_image(dataset: &Dataset, rows: &[u32], strict: bool) -> Result<Vec<f64>> {
     let mut sum = vec![0u64; dataset.shape().len()];
-    for_each_batch(dataset, rows, true, |batch| {
+    let mut n = 0;
+    for_each_batch(dataset, rows, strict, |batch| {
+        n += batch.rows.len();
         for image in batch.pixels.chunks_exact(sum.len()) {
             sum.iter_mut().zip(image).for_each(|(sum, &pixel)| *sum += u64::from(pixel));
         }
         Ok(())
     })?;
-    Ok(sum.into_iter().map(|sum| sum as f64 / rows.len() as f64).collect())
+    ensure!(n > 0, "none of the {} training images of {} can be read", rows.len(), dataset.name());
+    Ok(sum.into_iter().map(|sum| sum as f64 / n as f64).collect())
 }
 
 #[cfg(test)]

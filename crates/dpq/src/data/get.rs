@@ -15,7 +15,8 @@ use crate::output;
 /// Download what a data set needs
 ///
 /// Downloads the files that dataset.toml gives a URL for, with the system's curl, and checks them against the checksums
-/// there. A download that was cut off is gone on with. Files that are there and right stay as they are.
+/// there. A download that was cut off is gone on with where there is a checksum. Files that are there and right stay as they are.
+/// What cannot be downloaded is said in one sentence, images that are files of their own too.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  dpq data get datasets/cifar-10")]
 pub(crate) struct Args {
@@ -26,6 +27,7 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Got {
     name: String,
+    instructions: Option<String>,
     files: Vec<GotFile>,
 }
 
@@ -57,7 +59,11 @@ impl Args {
             output::note(&format!("licence: {}", said(&source.licence)));
         }
         let files = source.files.iter().map(|file| get(&self.dir, file)).collect::<Result<Vec<_>>>()?;
-        let got = Got { name: source.name, files };
+        if let Some(folder) = source.images.as_ref().filter(|folder| is_empty(folder)) {
+            let what_to_do = source.instructions.as_deref().unwrap_or("get them from the source");
+            bail!("{}: no images there, they cannot be downloaded: {what_to_do}", folder.display());
+        }
+        let got = Got { name: source.name, instructions: source.instructions, files };
         output::print(json, &got, &got.text())
     }
 }
@@ -65,7 +71,8 @@ impl Args {
 impl Got {
     fn text(&self) -> String {
         if self.files.is_empty() {
-            return format!("{} names no file to download", self.name);
+            let instructions = self.instructions.iter().map(|what| format!(": {what}"));
+            return format!("{} names no file to download{}", self.name, instructions.collect::<String>());
         }
         let line = |file: &GotFile| {
             let what = match (file.downloaded, file.checked) {
@@ -110,6 +117,10 @@ fn get(dir: &Path, file: &SourceFile) -> Result<GotFile> {
         (None, Some(md5)) => format!("md5 {md5}"),
         (None, None) => "no checksum stated".to_owned(),
     };
+    if !file.has_checksum() && partial.exists() {
+        output::note("nothing tells whether the part that is there is of the same file, starting again");
+        remove(&partial)?;
+    }
     output::note(&format!("downloading {url} ({sum})"));
     if !download(url, &partial)? {
         output::note("the server cannot go on where the last download ended, starting again");
@@ -168,6 +179,11 @@ fn download(url: &str, partial: &Path) -> Result<bool> {
     let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
     let again = if partial.exists() { ", run this again to go on where it ended" } else { "" };
     bail!("cannot download {url}: {reason}{again}");
+}
+
+/// Whether a folder is missing or has nothing in it.
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

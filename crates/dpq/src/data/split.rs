@@ -38,6 +38,9 @@ pub(crate) struct Args {
 struct Drawn {
     name: String,
     seed: u64,
+    /// Images that they were drawn from, and the checksum of their names where they are files.
+    items: usize,
+    names_sha256: Option<String>,
     files: Vec<DrawnFile>,
 }
 
@@ -74,7 +77,7 @@ impl Args {
         let mut files = Vec::new();
         for split in splits {
             let rows = dataset.split(split);
-            let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+            let text = lines(rows);
             dpq_file::write_atomic(&path(&split), |out| out.write_all(text.as_bytes()))?;
             let sum = sha256(text.as_bytes());
             files.push(DrawnFile {
@@ -84,14 +87,26 @@ impl Args {
                 sha256: sum,
             });
         }
-        let drawn = Drawn { name: source.name, seed: protocol.seed, files };
+        let drawn = Drawn {
+            name: source.name,
+            seed: protocol.seed,
+            items: dataset.len(),
+            names_sha256: dataset.names_sha256(&self.dir),
+            files,
+        };
         output::print(json, &drawn, &drawn.text())
     }
 }
 
+/// Rows as a file of a split has them.
+pub(super) fn lines(rows: &[u32]) -> String {
+    rows.iter().map(|row| format!("{row}\n")).collect()
+}
+
 impl Drawn {
     fn text(&self) -> String {
-        let mut text = "[splits]\n".to_owned();
+        let mut text = format!("[splits]\nitems = {}\n", self.items);
+        text.extend(self.names_sha256.iter().map(|sum| format!("names_sha256 = \"{sum}\"\n")));
         for DrawnFile { split, path, rows, sha256 } in &self.files {
             // The gallery is every other row, so dataset.toml does not name it.
             let begin = if split == "gallery" { "# " } else { "" };

@@ -1,6 +1,6 @@
 //! `dpq data verify`: reads everything and says what is wrong.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -9,14 +9,14 @@ use dpq_data::{Dataset, Source, Split, sha256};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::for_each_batch;
+use super::{for_each_batch, split};
 use crate::output;
 
 /// Read a whole data set and say what is wrong with it
 ///
 /// Compares every file with its checksum, checks that labels are classes and that no row is in two splits that must not
 /// share it, reads every image, and counts the images that look exactly like one in another split. A set that comes with
-/// its dataset.toml must have none.
+/// its dataset.toml must have none. Prints a checksum of each split, which is that of the file `dpq data split` writes of it.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  dpq data verify datasets/fashion-mnist")]
 pub(crate) struct Args {
@@ -34,6 +34,8 @@ struct Verified {
     train: usize,
     query: usize,
     gallery: usize,
+    /// The SHA-256 of the rows of train, query and gallery, a line each.
+    splits_sha256: BTreeMap<String, String>,
     /// Images whose pixels are those of another row in another split.
     equal_across_splits: usize,
     seconds: f64,
@@ -74,6 +76,9 @@ impl Args {
             train,
             query,
             gallery,
+            splits_sha256: [Split::Train, Split::Query, Split::Gallery]
+                .map(|split| (split.to_string(), sha256(split::lines(dataset.split(split)).as_bytes())))
+                .into(),
             equal_across_splits: equal,
             seconds: output::seconds(start),
         };
@@ -83,7 +88,7 @@ impl Args {
 
 impl Verified {
     fn text(&self) -> String {
-        format!(
+        let text = format!(
             "{}: {} images of {} classes, all of them read\n\
             {} files, {} of them without a checksum in dataset.toml\n\
             {} training images, {} queries, {} in the gallery; {} look exactly like one in another split",
@@ -96,7 +101,9 @@ impl Verified {
             self.query,
             self.gallery,
             self.equal_across_splits
-        )
+        );
+        let sums = self.splits_sha256.iter().map(|(split, sum)| format!("\nrows of {split}: sha256 {sum}"));
+        text + &sums.collect::<String>()
     }
 }
 

@@ -69,6 +69,17 @@ impl Source {
         }
     }
 
+    /// Whether any item has several classes, one that nothing learns from included.
+    pub(super) fn is_multi_label(&self) -> bool {
+        match self {
+            Self::Images(dataset) => (0..dataset.len()).any(|row| dataset.labels(row).len() > 1),
+            Self::Features { labels, .. } => {
+                let rows = labels.values.chunks_exact(labels.columns.max(1));
+                rows.into_iter().any(|row| row.iter().filter(|&&label| label == 1).count() > 1)
+            }
+        }
+    }
+
     /// Reads vectors of the classes from a file, f32 [C, dim].
     pub(super) fn embeddings(&self, path: &Path, dim: usize) -> Result<Vec<f32>> {
         match self {
@@ -105,9 +116,10 @@ impl Source {
         train: impl FnOnce(TrainSet<'_>) -> T,
     ) -> T {
         let (n_items, labels) = (rows.len(), self.multi_hot(rows));
-        let n_classes = self.n_classes();
+        let (n_classes, multi_label) = (self.n_classes(), self.is_multi_label());
+        let labels = &labels;
         let set =
-            |inputs| TrainSet { n_items, labels: &labels, n_classes, embeddings, inputs, weights: None };
+            |inputs| TrainSet { n_items, labels, n_classes, multi_label, embeddings, inputs, weights: None };
         match self {
             Self::Images(dataset) => {
                 let shape = dataset.shape();

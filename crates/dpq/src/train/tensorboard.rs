@@ -5,7 +5,7 @@
 //! `Summary { value = 1 }`, `Value { tag = 1, simple_value = 2 }`.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,14 +22,17 @@ pub(super) struct EventFile {
 }
 
 impl EventFile {
-    /// Begins a file in the folder of a run. Files of an earlier run are removed unless this one goes on from it.
-    pub(super) fn create(dir: &Path, resume: bool) -> Result<Self> {
-        if !resume {
-            for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
-                let path = entry?.path();
-                if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX)) {
-                    fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
-                }
+    /// Begins a file in the folder of a run. Files of an earlier run are removed; of one that this goes on from, at the
+    /// step `resumed`, they end before it, since an interrupted run may have written of an epoch that it lost.
+    pub(super) fn create(dir: &Path, resumed: Option<usize>) -> Result<Self> {
+        for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+            let path = entry?.path();
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX)) {
+                let replaced = match resumed {
+                    None => fs::remove_file(&path),
+                    Some(step) => cut(&path, step as u64),
+                };
+                replaced.with_context(|| format!("cannot replace {}", path.display()))?;
             }
         }
         let seconds = wall_time();
@@ -64,6 +67,36 @@ impl EventFile {
         record.extend(data);
         record.extend(masked_crc(data).to_le_bytes());
         self.file.write_all(&record).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+}
+
+/// Cuts a file off before its first event of `step` or later, or before what is no whole record.
+fn cut(path: &Path, step: u64) -> io::Result<()> {
+    let bytes = fs::read(path)?;
+    let mut end = 0;
+    while let Some(size) = bytes[end..].first_chunk().map(|&length| u64::from_le_bytes(length)) {
+        // Length, its checksum, the data, theirs.
+        let next = usize::try_from(size).ok().and_then(|size| end.checked_add(size)?.checked_add(16));
+        let Some(record) = next.and_then(|next| bytes.get(end..next)) else { break };
+        if event_step(&record[12..record.len() - 4]) >= step {
+            break;
+        }
+        end += record.len();
+    }
+    if end < bytes.len() {
+        File::options().write(true).open(path)?.set_len(end as u64)?;
+    }
+    Ok(())
+}
+
+/// The step of an event as they are written here; 0 for the first, which has none.
+fn event_step(event: &[u8]) -> u64 {
+    match event.get(9..) {
+        Some([first, rest @ ..]) if [*first] == key(2, VARINT) => {
+            let last = rest.iter().position(|byte| *byte < 0x80).map_or(0, |at| at + 1).min(9);
+            rest[..last].iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f))
+        }
+        _ => 0,
     }
 }
 
@@ -195,7 +228,7 @@ mod tests {
     fn another_reader_finds_what_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let before = wall_time();
-        let mut events = EventFile::create(dir.path(), false).unwrap();
+        let mut events = EventFile::create(dir.path(), None).unwrap();
         events.push(0, &[("loss/margin".to_owned(), 0.5)]).unwrap();
         let long = "a".repeat(200);
         events.push(300, &[(long.clone(), -1e-3), ("b".to_owned(), f64::from(f32::MAX))]).unwrap();
@@ -231,13 +264,37 @@ mod tests {
     }
 
     #[test]
+    fn what_an_interrupted_run_lost_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut events = EventFile::create(dir.path(), None).unwrap();
+        for step in [1, 2, 127, 128, 300, 20_000] {
+            events.push(step, &[("a".to_owned(), 0.5)]).unwrap();
+        }
+        let path = &files(dir.path())[0];
+        let n_records = || records(&fs::read(path).unwrap()).len();
+        let whole = fs::read(path).unwrap();
+        for (step, n) in [(20_001, 7), (20_000, 6), (300, 5), (129, 5), (128, 4), (3, 3), (2, 2), (1, 1)] {
+            cut(path, step).unwrap();
+            assert_eq!(n_records(), n, "before step {step}");
+        }
+        fs::write(path, &whole[..whole.len() - 1]).unwrap();
+        cut(path, 30_000).unwrap();
+        assert_eq!(n_records(), 6, "without half a record");
+        for bytes in [&[0xff; 30][..], &[0; 3], &[]] {
+            fs::write(path, bytes).unwrap();
+            cut(path, 1).unwrap();
+            assert_eq!(fs::read(path).unwrap(), b"");
+        }
+    }
+
+    #[test]
     fn a_run_that_goes_on_adds_a_file_and_a_new_one_removes_the_old() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("model.safetensors"), "").unwrap();
-        EventFile::create(dir.path(), false).unwrap();
-        EventFile::create(dir.path(), true).unwrap();
+        EventFile::create(dir.path(), None).unwrap();
+        EventFile::create(dir.path(), Some(1)).unwrap();
         assert_eq!(files(dir.path()).len(), 3);
-        EventFile::create(dir.path(), false).unwrap();
+        EventFile::create(dir.path(), None).unwrap();
         assert_eq!(files(dir.path()).len(), 2);
     }
 }
