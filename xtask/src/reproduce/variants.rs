@@ -42,7 +42,7 @@ const ONE_LENGTH: [Variant; 3] = [
 ];
 
 /// What `best` would be without each of its ingredients.
-const INGREDIENTS: [Variant; 4] = [
+const INGREDIENTS: [Variant; 3] = [
     Variant {
         name: "no cutout",
         slug: "no-cutout",
@@ -50,7 +50,6 @@ const INGREDIENTS: [Variant; 4] = [
     },
     Variant { name: "32 epochs", slug: "32-epochs", change: Train(&["epochs=32"]) },
     Variant { name: "λ = 0.1", slug: "lambda-01", change: Train(&["loss.classification=0.1"]) },
-    Variant { name: "batches of 256", slug: "batch-256", change: Train(&["batch_size=256"]) },
 ];
 
 /// Other features of the trainings of `best`, which cost no training.
