@@ -1,5 +1,5 @@
-//! Time of one query, reading a sorted ranking or ranking scores apart from evaluating, at a gallery of 64,000 items in ten classes and with five rules, three
-//! cut-offs and a curve of 101 points. Names end with the number of distinct scores.
+//! Time of one query, reading a sorted ranking or ranking scores apart from evaluating, at a gallery of 64,000 items in ten
+//! classes and with five rules, three cut-offs and a curve of 101 points. Names end with the number of distinct scores.
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -15,14 +15,26 @@ pub(crate) fn own_norms(codebooks: &Codebooks) -> Vec<f32> {
     codebooks.values().chunks_exact(codebooks.dim()).map(squared).collect()
 }
 
+/// Product quantization has levels by the dozen: beyond this, a file would hold next to nothing but tables.
+const MOST_BYTES: usize = 1 << 30;
+
 /// Returns the inner products between the codewords of every two levels i < j, `[L(L−1)/2, K of i, K of j]`.
 ///
 /// The pair (i, j) is table j(j−1)/2 + i, so that the first n levels use the first n(n−1)/2 tables.
 ///
 /// # Errors
-/// [`Error::Build`] when a product overflows f32.
+/// [`Error::Build`] when a product overflows f32, or there are more than 1 GiB of them.
 pub(crate) fn gram(codebooks: &Codebooks) -> Result<Vec<f32>, Error> {
-    let (n_codewords, dim) = (codebooks.n_codewords(), codebooks.dim());
+    let (n_levels, n_codewords, dim) = (codebooks.n_levels(), codebooks.n_codewords(), codebooks.dim());
+    let n_bytes = n_levels * (n_levels - 1) / 2 * n_codewords * n_codewords * 4;
+    if n_bytes > MOST_BYTES {
+        return Err(Error::Build {
+            reason: format!(
+                "an index by Euclidean distance keeps the products of all codewords with each other, {n_bytes} bytes for \
+                 {n_levels} levels of {n_codewords} codewords, at most {MOST_BYTES}: use fewer levels, or the inner product"
+            ),
+        });
+    }
     let mut gram = Vec::new();
     for j in 1..codebooks.n_levels() {
         // A dimension-major copy lets one codeword of level i meet all codewords of level j side by side.

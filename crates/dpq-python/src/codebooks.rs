@@ -57,12 +57,17 @@ impl Codebooks {
         let array = borrow::<f32, Ix2>("x", x, "[n, D]")?;
         let (features, dim) = (values(&array), array.shape()[1]);
         let config = ResidualKMeans { n_levels: levels, n_codewords: codewords, n_iterations: iterations };
-        let weights = length_weights.unwrap_or_else(|| vec![1.0; levels]);
+        if refine == 0 && (beam != 1 || length_weights.is_some()) {
+            return Err(PyValueError::new_err(
+                "beam and length_weights are of refinement, and refine is 0: give the rounds, or neither of them",
+            ));
+        }
         let fit = || {
             let codebooks = config.train(features, dim, &mut |_, _| {})?;
             if refine == 0 {
                 return Ok(codebooks);
             }
+            let weights = length_weights.unwrap_or_else(|| vec![1.0; levels]);
             codebooks.refine(features, Beam { width: beam, weights: &weights }, refine, &mut |_, _| {})
         };
         x.py().detach(fit).map(Self::from).map_err(raise)
@@ -92,6 +97,11 @@ impl Codebooks {
         length_weights: Option<Vec<f32>>,
     ) -> PyResult<Matrix<'py, u8>> {
         let py = x.py();
+        if beam == 1 && length_weights.is_some() {
+            return Err(PyValueError::new_err(
+                "length_weights are of a beam, and beam is 1, which is greedy: give a wider one, or no weights",
+            ));
+        }
         let weights = length_weights.unwrap_or_else(|| vec![1.0; self.inner.n_levels()]);
         let beam = Beam { width: beam, weights: &weights };
         let array = borrow::<f32, Ix2>("x", x, "[n, D]")?;

@@ -72,9 +72,9 @@ impl Index {
     /// match, a row ends in ids of -1 with the least float32 as their score, as in faiss. An id above 2^63 - 1 comes
     /// out negative; ids.view(numpy.uint64) is the id.
     ///
-    /// bits: a multiple of 8, at most 8 n_levels; the default is the first two levels, whatever the codes hold. allow, deny: ids, uint64 or int64, that alone may, or may not, be
-    /// found; ids that the index does not hold are ignored. Both are prepared once a call by reading every id of the
-    /// index, so give queries that share them together. threads: worker threads, None for all cores; threads=1 has
+    /// bits: a multiple of 8, at most 8 n_levels; the default is the first two levels, whatever the codes hold. allow,
+    /// deny: ids, uint64 or int64, that alone may, or may not, be found; ids that the index does not hold are ignored.
+    /// Both are prepared once a call by reading every id of the index, so give queries that share them together. threads: worker threads, None for all cores; threads=1 has
     /// the least overhead.
     #[pyo3(signature = (queries, k, bits = 16, *, allow = None, deny = None, threads = None))]
     fn search<'py>(

@@ -48,6 +48,12 @@ def test_refinement_and_a_beam_leave_less_of_what_is_weighed(data):
     np.testing.assert_array_equal(data.codebooks.encode(data.x, beam=1), data.codes)
     with pytest.raises(ValueError, match="weights has 2 values, expected 3, one a length"):
         data.codebooks.encode(data.x, beam=4, length_weights=[1, 1])
+    with pytest.raises(ValueError, match="beam is 1, which is greedy"):
+        data.codebooks.encode(data.x, length_weights=[0, 0, 1])
+    with pytest.raises(ValueError, match="refine is 0"):
+        train(beam=4)
+    with pytest.raises(ValueError, match="levels"):
+        dpq.Codebooks.train(data.x, 2**62)
     with pytest.raises(ValueError, match="beam width is 0, expected at least 1"):
         data.codebooks.encode(data.x, beam=0)
 

@@ -50,7 +50,7 @@ pub(crate) struct Args {
     beam: usize,
     /// How much a beam counts the error of each length, L numbers; 0,0,0,1 is the longest code alone, at the expense of its
     /// prefixes [default: 1 each]
-    #[arg(long, requires = "codebook", value_delimiter = ',', value_name = "W")]
+    #[arg(long, requires = "beam", value_delimiter = ',', value_name = "W")]
     length_weights: Vec<f32>,
     /// Pretrained weights (`dpq weights import`), for features as those of `--body`
     #[arg(long, group = "encoder", value_name = "SAFETENSORS", conflicts_with = "features")]

@@ -134,6 +134,7 @@ fn refined_codebooks_and_a_beam_leave_less() {
     assert!(sum(encoded) > refined);
     let message = error(dir, &format!("{encode} --beam 4 --length-weights 1,1"), 1);
     assert!(message.contains("weights has 2 values, expected 3, one a length"), "{message}");
+    assert!(error(dir, &format!("{encode} --length-weights 0,0,1"), 2).contains("--beam"));
     assert!(error(dir, &format!("{encode} --beam 0"), 1).contains("beam width is 0, expected at least 1"));
     assert!(error(dir, &format!("{train} --beam 4"), 2).contains("--refine"));
 }

@@ -1,7 +1,8 @@
 //! What quick runs must show, on Fashion-MNIST and on collages of it.
 //!
 //! The floors lie .008 below the worst of four seeds of the quick preset, which reached .793 to .806 at 8 bits, .797 to .809
-//! unquantised, and an accuracy of .865 to .871: seeds differ by that much, and so may processors. Those of collages lie .02 below the one seed that was trained so.
+//! unquantised, and an accuracy of .865 to .871: seeds differ by that much, and so may processors. Those of collages lie
+//! about .02 below the one seed that was trained so.
 
 use anyhow::{Result, ensure};
 

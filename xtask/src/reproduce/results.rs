@@ -34,7 +34,6 @@ pub(crate) struct Results {
     /// The fingerprint of the pretrained weights that the body started from; none for random ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) weights: Option<String>,
-    /// The training configuration of the first seed.
     /// The label embeddings, as the model's file says, and the name of their file where they are from one. Early files
     /// have none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,6 +43,7 @@ pub(crate) struct Results {
     /// The classifier's: `softmax` or `sigmoid`. Early files have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) classification_loss: Option<String>,
+    /// The training configuration of the first seed.
     pub(crate) config: Value,
     pub(crate) items: Items,
     /// Images that could not be read, so that they are not among the items.

@@ -167,6 +167,20 @@ fn metric() {
     }
 }
 
+#[test]
+fn an_index_of_nothing_but_tables_is_refused() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("x.dpq");
+    let codebooks =
+        dpq_codebook::Codebooks::new(vec![0.0; 92 * 256], 92, 256, 1, dpq_codebook::Assignment::Euclidean)
+            .unwrap();
+    let build = |metric| build(&path, &codebooks, metric, &[0; 92], None);
+    let error = build(Metric::Euclidean).unwrap_err().to_string();
+    assert!(error.contains("1097334784 bytes for 92 levels of 256 codewords"), "{error}");
+    assert!(!path.exists());
+    build(Metric::InnerProduct).unwrap();
+}
+
 /// Each product is within f32, but three vectors that cancel each other have products that add up beyond it.
 #[test]
 fn norms_that_overflow_are_refused_before_a_file_is_written() {

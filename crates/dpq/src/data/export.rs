@@ -1,6 +1,6 @@
 //! `dpq data export`: pixels as features.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -31,7 +31,8 @@ pub(crate) struct Args {
     /// Halve the sides of images, and again, until they are of N numbers at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
     at_most: Option<u32>,
-    /// Stop at the first image that cannot be read; without this, such images are named and left out
+    /// Stop at the first image that cannot be read, one of the training images among them, whose mean is taken; without this,
+    /// such images are named and left out
     #[arg(long)]
     strict: bool,
     /// Folder for features.npy, ids.npy and labels.npy
@@ -109,7 +110,7 @@ struct Features {
     file: BufWriter<File>,
 }
 
-const PART: &str = "features.part";
+const PART: &str = "export.part";
 
 impl Features {
     fn create(dir: &Path, dim: usize) -> Result<Self> {
@@ -127,16 +128,22 @@ impl Features {
     }
 
     /// How many rows there are is known only now, since images may have been left out.
-    fn finish(self, n: usize) -> Result<()> {
-        let Self { dir, dim, mut file } = self;
+    fn finish(mut self, n: usize) -> Result<()> {
+        let header = npy::header_bytes::<f32>(&[n, self.dim])?;
         let mut finish = || -> io::Result<()> {
-            file.rewind()?;
-            file.write_all(&npy::header_bytes::<f32>(&[n, dim])?)?;
-            file.flush()
+            self.file.rewind()?;
+            self.file.write_all(&header)?;
+            self.file.flush()
         };
-        finish().with_context(|| format!("cannot write into {}", dir.display()))?;
-        drop(file);
-        Ok(dpq_file::rename(&dir.join(PART), &dir.join("features.npy"))?)
+        finish().with_context(|| format!("cannot write into {}", self.dir.display()))?;
+        Ok(dpq_file::rename(&self.dir.join(PART), &self.dir.join("features.npy"))?)
+    }
+}
+
+impl Drop for Features {
+    fn drop(&mut self) {
+        // Nothing is there under this name any more once all is well.
+        let _ = fs::remove_file(self.dir.join(PART));
     }
 }
 

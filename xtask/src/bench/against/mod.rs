@@ -56,12 +56,16 @@ const RUN: &str = "target/reproduce/fashion-mnist-quick/seed-1";
 const CODES: [&str; 2] = ["10000", "1000"];
 
 /// What a shell may have set that makes one side slower or faster; a script sets what its comparison needs.
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 13] = [
     "ATEN_CPU_CAPABILITY",
+    "FAISS_OPT_LEVEL",
+    "GOMP_CPU_AFFINITY",
     "MKL_NUM_THREADS",
     "NPY_DISABLE_CPU_FEATURES",
     "NVPL_BLAS_DEBUG_CPU_TYPE",
     "OMP_NUM_THREADS",
+    "OMP_PROC_BIND",
+    "ONEDNN_MAX_CPU_ISA",
     "OPENBLAS_CORETYPE",
     "OPENBLAS_L2_SIZE",
     "OPENBLAS_NUM_THREADS",
