@@ -2,20 +2,20 @@
 
 /// Hands batch after batch to `work`, in order, and reads the next one meanwhile, so that two are held at a time.
 ///
-/// `read` runs in rayon's threads, `work` on the caller's.
+/// Both run in rayon's threads: work in parallel inside `work` then starts without waking the pool from outside.
 ///
 /// # Errors
 /// The first error, in the order of the batches.
 pub fn read_ahead<B: Send, T: Send, E: Send>(
     batches: impl IntoIterator<Item = B>,
     read: impl Fn(B) -> Result<T, E> + Sync,
-    mut work: impl FnMut(T) -> Result<(), E>,
+    mut work: impl FnMut(T) -> Result<(), E> + Send,
 ) -> Result<(), E> {
     let mut batches = batches.into_iter();
     let mut ahead = batches.next().map(&read);
     while let Some(batch) = ahead.take() {
         let (batch, next) = (batch?, batches.next());
-        rayon::in_place_scope(|scope| {
+        rayon::scope(|scope| {
             if let Some(next) = next {
                 scope.spawn(|_| ahead = Some(read(next)));
             }
@@ -59,7 +59,7 @@ mod tests {
         let read = |batch| Ok::<_, mpsc::RecvTimeoutError>(sender.send(batch).map(|()| batch).unwrap());
         let mut expected = 0..;
         let wait = std::time::Duration::from_secs(60);
-        read_ahead(0..3, read, |batch: usize| {
+        let work = move |batch: usize| {
             if batch == 0 {
                 assert_eq!(Some(receiver.recv_timeout(wait)?), expected.next());
             }
@@ -67,8 +67,9 @@ mod tests {
                 assert_eq!(Some(receiver.recv_timeout(wait)?), expected.next());
             }
             Ok(())
-        })
-        .unwrap();
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        pool.install(|| read_ahead(0..3, read, work)).unwrap();
     }
 
     #[test]

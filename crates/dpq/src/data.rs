@@ -52,7 +52,7 @@ pub(crate) fn for_each_batch(
     dataset: &Dataset,
     rows: &[u32],
     strict: bool,
-    work: impl FnMut(Batch) -> Result<()>,
+    work: impl FnMut(Batch) -> Result<()> + Send,
 ) -> Result<()> {
     dpq_model::read_ahead(rows.chunks(BATCH), |rows| read_images(dataset, rows, strict), work)
 }

@@ -19,6 +19,7 @@ mod train;
 mod vectors;
 mod weights;
 
+use std::env;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -90,6 +91,15 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 fn main() -> ExitCode {
+    // Else candle starts threads of its own for additions of large tensors, which wait by spinning, beside those that
+    // `--threads` asks for: training in batches of 64 would take a quarter longer.
+    if env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // SAFETY: no other thread runs yet.
+        #[expect(unsafe_code)]
+        unsafe {
+            env::set_var("CANDLE_NUM_THREADS", "1");
+        }
+    }
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

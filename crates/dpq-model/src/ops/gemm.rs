@@ -1,4 +1,8 @@
-//! Matrix products of row-major slices on the calling thread.
+//! Matrix products of row-major slices.
+
+use rayon::prelude::*;
+
+use super::layout::transpose;
 
 /// A matrix inside a slice: element (i, j) lies at `i · strides[0] + j · strides[1]`.
 #[derive(Clone, Copy)]
@@ -15,10 +19,10 @@ impl<'a> Matrix<'a> {
         Self { values, shape: [n_rows, n_columns], strides: [n_columns, 1] }
     }
 
-    /// `n` columns of a row-major matrix, from column `start` on.
-    pub(crate) fn columns(self, start: usize, n: usize) -> Self {
-        assert!(self.strides[1] == 1 && start + n <= self.shape[1], "columns outside the matrix");
-        Self { values: &self.values[start..], shape: [self.shape[0], n], ..self }
+    /// `n` rows, from row `start` on.
+    fn rows(self, start: usize, n: usize) -> Self {
+        assert!(start + n <= self.shape[0], "rows outside the matrix");
+        Self { values: &self.values[start * self.strides[0]..], shape: [n, self.shape[1]], ..self }
     }
 
     pub(crate) fn transposed(self) -> Self {
@@ -27,11 +31,38 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Writes the product a · b into the start of `out`, row-major, or adds it to what is there.
+/// Rows of a product that one task works out.
+const PIECE: usize = 64;
+
+/// The product a · b, row-major, worked out in parallel in pieces that depend on the shapes alone.
+pub(crate) fn par_product(a: Matrix, b: Matrix) -> Vec<f32> {
+    let ([m, k], [_, n]) = (a.shape, b.shape);
+    let mut out = vec![0.0; m * n];
+    if n > 4 * m {
+        // Few rows are one piece, and then one thread: the transposed product has more of them. Its right side is
+        // copied once, or every piece would copy it.
+        let mut right = vec![0.0; k * m];
+        let a = match a.strides {
+            [stride, 1] => {
+                transpose(a.values, stride, [m, k], &mut right, m);
+                Matrix::new(&right, k, m)
+            }
+            _ => a.transposed(),
+        };
+        transpose(&par_product(b.transposed(), a), m, [n, m], &mut out, n);
+    } else {
+        out.par_chunks_mut(PIECE * n.max(1)).enumerate().for_each(|(i, out)| {
+            gemm(a.rows(i * PIECE, out.len() / n), b, out, false);
+        });
+    }
+    out
+}
+
+/// Writes the product a · b into the start of `out`, row-major, or adds it to what is there. On the calling thread.
 pub(crate) fn gemm(a: Matrix, b: Matrix, out: &mut [f32], add: bool) {
     let ([m, k], [k_b, n]) = (a.shape, b.shape);
     assert!(k == k_b && out.len() >= m * n, "matrix shapes do not fit");
-    // SAFETY: `Matrix` is made by `new`, which checks that all its elements are there; `columns` and `transposed` address
+    // SAFETY: `Matrix` is made by `new`, which checks that all its elements are there; `rows` and `transposed` address
     // only elements of the matrix they start from. m · n elements of `out` were checked just now, and it is borrowed exclusively.
     #[expect(unsafe_code)]
     unsafe {
@@ -61,7 +92,7 @@ pub(crate) fn gemm(a: Matrix, b: Matrix, out: &mut [f32], add: bool) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Matrix, gemm};
+    use super::{Matrix, PIECE, gemm, par_product};
 
     #[test]
     fn products_and_sums() {
@@ -71,5 +102,24 @@ mod tests {
         assert_eq!(out, [8.0, 1.0, 20.0, 1.0]);
         gemm(Matrix::new(&a, 3, 2).transposed(), Matrix::new(&b, 2, 3).transposed(), &mut out, true);
         assert_eq!(out, [8.0 + 11.0, 1.0 + 7.0, 20.0 + 14.0, 1.0 + 8.0]);
+    }
+
+    #[test]
+    fn products_in_pieces() {
+        let (few, many, k) = (3, 2 * PIECE + 1, 5);
+        let values = |n: usize| (0..n).map(|i| ((i * 7) % 11) as f32).collect::<Vec<_>>();
+        let (small, large) = (values(few * k), values(many * k));
+        // Rows, columns, and either factor as it is or transposed.
+        for [m, n] in [[few, many], [many, few]] {
+            let (a, b) = if m == few { (&small, &large) } else { (&large, &small) };
+            for (a, b) in [
+                (Matrix::new(a, m, k), Matrix::new(b, k, n)),
+                (Matrix::new(a, k, m).transposed(), Matrix::new(b, n, k).transposed()),
+            ] {
+                let mut expected = vec![0.0; m * n];
+                gemm(a, b, &mut expected, false);
+                assert_eq!(par_product(a, b), expected);
+            }
+        }
     }
 }

@@ -4,11 +4,8 @@
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, gemm};
+use super::gemm::{Matrix, par_product};
 use super::layout::{add_up, relu, relu_gradient, tensor_values, values};
-
-/// Rows of x, or of the weight gradient, that one task works on.
-const ROWS: usize = 64;
 
 /// (x `[b, in]`, weight [out, in], bias [out]) → `[b, out]`.
 pub(crate) struct Linear {
@@ -32,14 +29,10 @@ impl CustomOp3 for Linear {
         let (x, weight, bias) =
             (values(x, x_layout)?, values(weight, weight_layout)?, values(bias, bias_layout)?);
         let (batch, n_in, n_out) = (x_layout.dims()[0], x_layout.dims()[1], bias.len());
-        let mut y = vec![0.0; batch * n_out];
-        x.par_chunks(ROWS * n_in).zip(y.par_chunks_mut(ROWS * n_out)).for_each(|(x, y)| {
-            let x = Matrix::new(x, x.len() / n_in, n_in);
-            gemm(x, Matrix::new(weight, n_out, n_in).transposed(), y, false);
-            for y in y.chunks_exact_mut(n_out) {
-                for (y, bias) in y.iter_mut().zip(bias) {
-                    *y = if self.relu { relu(*y + bias) } else { *y + bias };
-                }
+        let mut y = par_product(Matrix::new(x, batch, n_in), Matrix::new(weight, n_out, n_in).transposed());
+        y.par_chunks_exact_mut(n_out).for_each(|y| {
+            for (y, bias) in y.iter_mut().zip(bias) {
+                *y = if self.relu { relu(*y + bias) } else { *y + bias };
             }
         });
         Ok((CpuStorage::F32(y), (batch, n_out).into()))
@@ -67,26 +60,17 @@ impl CustomOp3 for Linear {
             grads = &masked;
         }
 
+        let grads_matrix = Matrix::new(grads, batch, n_out);
         let grad_x = if x.track_op() {
             let weight = Matrix::new(tensor_values(&weight_storage, weight_layout)?, n_out, n_in);
-            let mut grad_x = vec![0.0; batch * n_in];
-            grads.par_chunks(ROWS * n_out).zip(grad_x.par_chunks_mut(ROWS * n_in)).for_each(
-                |(grads, out)| {
-                    gemm(Matrix::new(grads, grads.len() / n_out, n_out), weight, out, false);
-                },
-            );
-            Some(Tensor::from_vec(grad_x, x.shape(), &Device::Cpu)?)
+            Some(Tensor::from_vec(par_product(grads_matrix, weight), x.shape(), &Device::Cpu)?)
         } else {
             None
         };
         let grad_weight = if weight.track_op() {
             let x = Matrix::new(tensor_values(&x_storage, x_layout)?, batch, n_in);
-            let grads = Matrix::new(grads, batch, n_out);
-            let mut grad_weight = vec![0.0; n_out * n_in];
-            grad_weight.par_chunks_mut(ROWS * n_in).enumerate().for_each(|(i, out)| {
-                gemm(grads.columns(i * ROWS, out.len() / n_in).transposed(), x, out, false);
-            });
-            Some(Tensor::from_vec(grad_weight, weight.shape(), &Device::Cpu)?)
+            let product = par_product(grads_matrix.transposed(), x);
+            Some(Tensor::from_vec(product, weight.shape(), &Device::Cpu)?)
         } else {
             None
         };

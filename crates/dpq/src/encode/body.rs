@@ -40,7 +40,7 @@ impl Args {
         &self,
         shape: ImageShape,
         dim: usize,
-        body: impl Fn(&[u8]) -> Result<Vec<f32>, dpq_model::Error>,
+        body: impl Fn(&[u8]) -> Result<Vec<f32>, dpq_model::Error> + Sync,
         json: bool,
     ) -> Result<()> {
         let (dataset, rows) = self.images(shape)?;
