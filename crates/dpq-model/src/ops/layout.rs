@@ -4,13 +4,15 @@
 use std::cell::RefCell;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, bail};
+use rayon::prelude::*;
 
 /// How many pieces a batch is cut into at most. Fixed, so that sums over pieces come out the same at any thread count.
 const MAX_CHUNKS: usize = 16;
 
-/// Images in a piece of a batch of `batch`: a multiple of `group`.
+/// Images in a piece of a batch of `batch`: a multiple of `group`, or fewer.
 pub(crate) fn chunk_len(batch: usize, group: usize) -> usize {
-    batch.div_ceil(MAX_CHUNKS).next_multiple_of(group).max(1)
+    let chunk = batch.div_ceil(MAX_CHUNKS).max(1);
+    if chunk > group { chunk.next_multiple_of(group) } else { chunk }
 }
 
 /// Lends `len` floats of this thread's scratch memory, with what the last user left in them.
@@ -100,9 +102,13 @@ pub(crate) fn relu_gradient([grad, y]: [f32; 2]) -> f32 {
 
 /// The sum of consecutive vectors of length `len`, first to last.
 pub(crate) fn add_up(vectors: &[f32], len: usize) -> Vec<f32> {
+    /// Elements that one task adds up.
+    const PIECE: usize = 4096;
     let mut sums = vec![0.0; len];
-    for vector in vectors.chunks_exact(len) {
-        sums.iter_mut().zip(vector).for_each(|(sum, value)| *sum += value);
-    }
+    sums.par_chunks_mut(PIECE).enumerate().for_each(|(i, sums)| {
+        for vector in vectors.chunks_exact(len) {
+            sums.iter_mut().zip(&vector[i * PIECE..]).for_each(|(sum, value)| *sum += value);
+        }
+    });
     sums
 }
