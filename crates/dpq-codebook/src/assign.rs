@@ -5,7 +5,7 @@
 //! at the price of a few more distances where it was close.
 
 use crate::Assignment;
-use crate::product::{lanes, squared_distance, squared_norm};
+use crate::norm::{lanes, squared_distance, squared_norm};
 use crate::rounded::{Columns, Rounded, Rows};
 use crate::vectorize::vectorize;
 
@@ -31,6 +31,7 @@ pub(crate) struct Level<'a> {
 #[derive(Default)]
 pub(crate) struct Memory {
     rows: Rows,
+    products: Vec<i32>,
     /// By codeword [K]: how well it fits.
     fits: Vec<f32>,
 }
@@ -69,13 +70,15 @@ impl<'a> Level<'a> {
 
     /// The codeword that fits best for each of `residuals` [n, D], the least of equals; `memory` is used again.
     pub(crate) fn assign(&self, residuals: &[f32], memory: &mut Memory) -> impl Iterator<Item = usize> {
-        let Memory { rows, fits } = memory;
+        let Memory { rows, products, fits } = memory;
         fits.resize(self.norms.len(), 0.0);
-        let products = self.columns.products(residuals, rows);
+        self.columns.round(residuals, rows);
+        self.columns.products(rows, products);
+        let products = rows.rounded.iter().zip(products.chunks_exact(self.columns.width()));
         residuals
             .chunks_exact(self.dim)
             .zip(products)
-            .map(|(residual, (rounded, products))| best(self, residual, rounded, products, fits))
+            .map(|(residual, (&rounded, products))| best(self, residual, rounded, products, fits))
     }
 
     /// `products` are those of the rounded residual and all codewords.

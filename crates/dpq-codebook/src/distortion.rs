@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::codebooks::{check_codes, check_n_codewords};
 use crate::error::check_rows;
-use crate::product::squared_norm;
+use crate::norm::squared_norm;
 use crate::{CodeLength, Codebooks, Error};
 
 /// Items whose errors are summed before sums are added, in order, so that threads do not change the result.

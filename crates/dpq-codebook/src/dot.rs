@@ -38,6 +38,52 @@ fn dots_any(x: &[f32], rows: &[f32], out: &mut [f32]) {
     }
 }
 
+/// [`dots`] with one row.
+#[inline(always)]
+pub(crate) fn dot(x: &[f32], row: &[f32]) -> f32 {
+    let mut sums = [0.0f32; LANES];
+    for (i, (x, c)) in x.iter().zip(row).enumerate() {
+        sums[i % LANES] = x.mul_add(*c, sums[i % LANES]);
+    }
+    add_up(sums)
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::{LANES, add_up};
+
+    /// [`dots`](super::dots) with one row. Of [`dot`](super::dot), with its sums of 16 numbers, the compiler makes pairs.
+    #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(crate) fn dot(x: &[f32], row: &[f32]) -> f32 {
+        let mut sums = [_mm256_setzero_ps(); 2];
+        let mut multiply_add = |x: &[f32; LANES], row: &[f32; LANES]| {
+            for (sum, at) in sums.iter_mut().zip([0, LANES / 2]) {
+                // SAFETY: eight of sixteen numbers, from the first or the ninth on.
+                let [x, row] = [x, row].map(|numbers| unsafe { _mm256_loadu_ps(numbers[at..].as_ptr()) });
+                *sum = _mm256_fmadd_ps(x, row, *sum);
+            }
+        };
+        let ((x, x_tail), (row, row_tail)) = (x.as_chunks::<LANES>(), row.as_chunks::<LANES>());
+        for (x, row) in x.iter().zip(row) {
+            multiply_add(x, row);
+        }
+        let [mut x, mut row] = [[0.0; LANES]; 2];
+        x[..x_tail.len()].copy_from_slice(x_tail);
+        row[..row_tail.len()].copy_from_slice(row_tail);
+        multiply_add(&x, &row);
+        let mut out = [0.0; LANES];
+        for (sum, at) in sums.into_iter().zip([0, LANES / 2]) {
+            // SAFETY: there is room for eight numbers from the first or the ninth on.
+            unsafe { _mm256_storeu_ps(out[at..].as_mut_ptr(), sum) }
+        }
+        add_up(out)
+    }
+}
+
 fn pad(values: &[f32], len: usize) -> Vec<f32> {
     let mut padded = values.to_vec();
     padded.resize(len, 0.0);
@@ -56,17 +102,21 @@ fn dots_of<const N: usize>(x: &[f32], rows: [&[f32]; N]) -> [f32; N] {
             }
         }
     }
-    sums.map(|mut sums| {
-        let mut half = LANES / 2;
-        while half > 0 {
-            for lane in 0..half {
-                sums[lane] += sums[lane + half];
-            }
-            half /= 2;
+    sums.map(add_up)
+}
+
+/// The sum of all partial sums.
+#[inline(always)]
+fn add_up(mut sums: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            sums[lane] += sums[lane + half];
         }
-        // The sign of a zero may come from the padding; adding 0 makes it +.
-        sums[0] + 0.0
-    })
+        half /= 2;
+    }
+    // The sign of a zero may come from the padding; adding 0 makes it +.
+    sums[0] + 0.0
 }
 
 #[cfg(test)]
@@ -91,7 +141,19 @@ mod tests {
         let n = rows.len() / x.len();
         let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         let expected: Vec<_> = rows.chunks_exact(x.len()).map(|row| naive(x, row)).collect();
-        for route in [dots, dots_any] {
+        let one_by_one = |x: &[f32], rows: &[f32], out: &mut [f32]| {
+            out.iter_mut().zip(rows.chunks_exact(x.len())).for_each(|(out, row)| *out = dot(x, row));
+        };
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            for (row, expected) in rows.chunks_exact(x.len()).zip(&expected) {
+                #[expect(unsafe_code)]
+                // SAFETY: the line above found AVX2 and FMA.
+                let product = unsafe { avx2::dot(x, row) };
+                assert_eq!(product.to_bits(), expected.to_bits(), "dim {}", x.len());
+            }
+        }
+        for route in [dots, dots_any, one_by_one] {
             let mut out = vec![f32::NAN; n];
             route(x, rows, &mut out);
             assert_eq!(bits(&out), bits(&expected), "dim {}, n {n}", x.len());

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::assign::{Level, Memory};
 use crate::codebooks::check_n_codewords;
 use crate::error::{check_finite, check_rows};
-use crate::product::{squared_distance, squared_norm};
+use crate::norm::{squared_distance, squared_norm};
 use crate::vectorize::vectorize;
 use crate::{Assignment, CodeLength, Codebooks, Error};
 

@@ -31,7 +31,7 @@ mod encode;
 mod error;
 mod kmeans;
 mod length;
-mod product;
+mod norm;
 mod refine;
 mod rounded;
 mod table;

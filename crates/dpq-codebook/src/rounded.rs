@@ -5,7 +5,7 @@
 //! sums of [`ROWS`] rows and [`COLUMNS`] columns stay in vector registers while the dimensions go by, two at a time, as one
 //! instruction multiplies and adds them.
 
-use crate::product::{lanes, squared_norm};
+use crate::norm::{lanes, squared_norm};
 use crate::vectorize::vectorize;
 
 /// Rows of a tile. With the columns, its sums take 12 of the 16 vector registers of AVX2 and 24 of the 32 of NEON.
@@ -31,16 +31,15 @@ pub(crate) struct Columns {
     tiles: Vec<[Pair; COLUMNS]>,
 }
 
-/// Rows, rounded, and their products: memory that is used again.
+/// Rows less an origin, rounded: memory that is used again.
 #[derive(Default)]
 pub(crate) struct Rows {
     /// [n / ROWS, dim / 2], each entry two dimensions of the rows of a tile; 0 where there is no row.
     tiles: Vec<[Pair; ROWS]>,
-    rounded: Vec<Rounded>,
+    /// What is known of each row.
+    pub(crate) rounded: Vec<Rounded>,
     /// A row less the origin.
     left: Vec<f32>,
-    /// [n, width of the columns]
-    products: Vec<i32>,
 }
 
 /// What is known of a rounded row.
@@ -92,29 +91,26 @@ impl Columns {
     }
 
     /// Products of a row: the number of vectors, rounded up to a multiple of [`COLUMNS`].
-    fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.tiles.len() / self.dim().div_ceil(2) * COLUMNS
     }
 
-    /// The inner products of `rows` [n, dim], less the origin, and all vectors, by row: what is known of it, and the
-    /// product of its integers and those of each column.
-    pub(crate) fn products<'a>(
-        &self,
-        rows: &[f32],
-        memory: &'a mut Rows,
-    ) -> impl Iterator<Item = (Rounded, &'a [i32])> {
+    /// Rounds `rows` [n, dim], for these columns and others of the same origin.
+    pub(crate) fn round(&self, rows: &[f32], memory: &mut Rows) {
         let (n, n_pairs) = (rows.len() / self.dim(), self.dim().div_ceil(2));
-        let n_tiles = n.div_ceil(ROWS);
-        memory.tiles.resize(n_tiles * n_pairs, [[0; 2]; ROWS]);
-        memory.products.resize(n_tiles * ROWS * self.width(), 0);
+        memory.tiles.resize(n.div_ceil(ROWS) * n_pairs, [[0; 2]; ROWS]);
         memory.left.resize(self.dim(), 0.0);
         memory.rounded.clear();
         for (i, row) in rows.chunks_exact(self.dim()).enumerate() {
             let tile = &mut memory.tiles[i / ROWS * n_pairs..][..n_pairs];
             memory.rounded.push(round_row(self, row, i % ROWS, &mut memory.left, tile));
         }
-        multiply(self, &memory.tiles, &mut memory.products);
-        memory.rounded.iter().copied().zip(memory.products.chunks_exact(self.width()))
+    }
+
+    /// The products of the integers of rounded rows and of all vectors, by row: out [n, width] and what the last tile has more.
+    pub(crate) fn products(&self, rows: &Rows, out: &mut Vec<i32>) {
+        out.resize(rows.rounded.len().next_multiple_of(ROWS) * self.width(), 0);
+        multiply(self, &rows.tiles, out);
     }
 
     #[inline(always)]
@@ -257,10 +253,11 @@ mod tests {
                     .map(|(i, x)| x * size(i / dim) * outlier(i))
                     .collect();
                 let columns = Columns::new(&vectors, vec![0.0; dim]);
-                let mut memory = Rows::default();
-                for (row, (rounded, products)) in
-                    rows.chunks_exact(dim).zip(columns.products(&rows, &mut memory))
-                {
+                let (mut memory, mut products) = (Rows::default(), Vec::new());
+                columns.round(&rows, &mut memory);
+                columns.products(&memory, &mut products);
+                let products = products.chunks_exact(columns.width());
+                for ((row, &rounded), products) in rows.chunks_exact(dim).zip(&memory.rounded).zip(products) {
                     let norm = dot(row, row).sqrt();
                     assert!((rounded.norm - norm).abs() <= 1e-3 * norm);
                     for (column, &product) in vectors.chunks_exact(dim).zip(products) {
@@ -284,19 +281,19 @@ mod tests {
         for dim in [1, 2, 3, 300, 2000] {
             let values: Vec<f32> = (0..17 * dim).map(|i| if i / dim % 2 == 0 { 3.5 } else { -3.5 }).collect();
             let columns = Columns::new(&values, vec![0.0; dim]);
-            let mut memory = Rows::default();
-            let products: Vec<i32> =
-                columns.products(&values, &mut memory).flat_map(|(_, products)| products.to_vec()).collect();
+            let (mut memory, mut all) = (Rows::default(), Vec::new());
+            columns.round(&values, &mut memory);
+            columns.products(&memory, &mut all);
             let most = columns.most as i32;
             let sign = |i: usize| if i.is_multiple_of(2) { 1 } else { -1 };
-            for (i, products) in products.chunks_exact(columns.width()).enumerate() {
+            for (i, products) in all.chunks_exact(columns.width()).take(17).enumerate() {
                 for (j, &product) in products.iter().take(17).enumerate() {
                     assert_eq!(product, sign(i) * sign(j) * most * most * dim as i32);
                 }
             }
-            let mut any = vec![0; memory.products.len()];
+            let mut any = vec![0; all.len()];
             columns.multiply(&memory.tiles, &mut any, tile);
-            assert_eq!(any, memory.products);
+            assert_eq!(any, all);
         }
     }
 }

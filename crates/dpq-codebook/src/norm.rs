@@ -1,0 +1,39 @@
+//! Norms, distances, and folds that become vector instructions.
+
+/// The squared norm, summed in one order: eight partial sums, so that the loop becomes vector instructions.
+pub(crate) fn squared_norm(x: &[f32]) -> f64 {
+    let mut sums = [0.0; 8];
+    let (blocks, tail) = x.as_chunks::<8>();
+    for block in blocks {
+        for lane in 0..8 {
+            sums[lane] += f64::from(block[lane]) * f64::from(block[lane]);
+        }
+    }
+    tail.iter().map(|&x| f64::from(x) * f64::from(x)).chain(sums).sum()
+}
+
+/// The squared distance, summed in one order.
+#[inline(always)]
+pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
+    // Eight partial sums, so that the loop becomes vector instructions.
+    let mut sums = [0.0f32; 8];
+    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..8 {
+            sums[lane] += (a[lane] - b[lane]) * (a[lane] - b[lane]);
+        }
+    }
+    a_tail.iter().zip(b_tail).map(|(a, b)| (a - b) * (a - b)).chain(sums).sum()
+}
+
+/// Sixteen partial results of folding `values`, so that the loop becomes vector instructions.
+#[inline(always)]
+pub(crate) fn lanes(values: &[f32], init: f32, fold: impl Fn(f32, f32) -> f32) -> [f32; 16] {
+    let mut lanes = [init; 16];
+    let (blocks, tail) = values.as_chunks::<16>();
+    for block in blocks {
+        lanes.iter_mut().zip(block).for_each(|(lane, &value)| *lane = fold(*lane, value));
+    }
+    lanes.iter_mut().zip(tail).for_each(|(lane, &value)| *lane = fold(*lane, value));
+    lanes
+}
