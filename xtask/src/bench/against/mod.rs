@@ -142,14 +142,14 @@ impl Library {
                 let sizes = CODES.map(str::to_owned);
                 vec![
                     Comparison {
-                        name: "search",
-                        script: "crates/dpq-index/benches/faiss/compare.py",
-                        args: [&[peer("dpq-index")?, queries.to_string()], items].concat(),
-                    },
-                    Comparison {
                         name: "codes",
                         script: "crates/dpq-codebook/benches/faiss/compare.py",
                         args: [&[peer("dpq-codebook")?][..], &sizes, &[features]].concat(),
+                    },
+                    Comparison {
+                        name: "search",
+                        script: "crates/dpq-index/benches/faiss/compare.py",
+                        args: [&[peer("dpq-index")?, queries.to_string()], items].concat(),
                     },
                 ]
             }
