@@ -87,8 +87,8 @@ impl Codebooks {
     /// Source: faiss's residual quantizer, for the weights of the longest code alone. A width of 1 is
     /// [`encode`](Self::encode). Shapes: features [N, D]; returns codes [N, L]. Takes 4·(L·K)² bytes beside. Errors are
     /// differences of sums in f32, so that codes whose errors differ by less than about D·2⁻²⁴ of ‖x‖² are not told apart:
-    /// centre features far from the origin. Codes are the same on every CPU. Features whose norm is outside 1e-15 to 1e15 get the code of [`encode`](Self::encode), and so
-    /// do all where a codeword's is.
+    /// centre features far from the origin. Codes are the same on every CPU. Features whose norm is outside 1e-15 to 1e15 get
+    /// the code of [`encode`](Self::encode), and so do all where a codeword's is.
     ///
     /// # Errors
     /// As [`encode`](Self::encode); [`Error::Range`], [`Error::Length`], [`Error::NotFinite`] or [`Error::Weight`] if the
@@ -222,7 +222,8 @@ impl<'a> Search<'a> {
         by_level.resize_with(self.columns.len(), Vec::new);
         self.columns.iter().zip(&mut *by_level).for_each(|(columns, out)| columns.products(rows, out));
         let rows = features.chunks_exact(dim).zip(codes.chunks_exact_mut(self.columns.len()));
-        for (at, (x, code)) in rows.enumerate() {
+        // The codes of the others are `encode_beam`'s.
+        for (at, (x, code)) in rows.enumerate().filter(|(_, (x, _))| is_ordinary(squared_norm(x))) {
             let best = search(self, x, products, at, memory);
             code.iter_mut().zip(best.rows).for_each(|(code, row)| *code = (row % n_codewords) as u8);
         }
@@ -293,7 +294,10 @@ impl<'a> Search<'a> {
 
         // As many costs as codes are kept: none that is higher than all of them, by more than they can be wrong, is among the
         // best.
-        let limit = match least.len() > self.width {
+        if least.len() < self.width {
+            least.clone_from(costs);
+        }
+        let limit = match least.len() >= self.width {
             true => *least.select_nth_unstable_by(self.width - 1, f32::total_cmp).1,
             false => f32::INFINITY,
         };
@@ -327,9 +331,9 @@ impl<'a> Search<'a> {
 
     /// More than twice what a rounded cost can differ from that in f32.
     ///
-    /// By what a product is wrong as both sides are rounded, and as its sum in f32 is; and by the roundings of what is made of
-    /// it in f32, less than 2·(L + 6) of numbers that are at most (‖x‖ + Σ_l ‖c_l‖)². No weight exceeds 1. A tenth is for the
-    /// norm, itself a sum in f32.
+    /// By what a product is wrong as both sides are rounded, and as its sum in f32 is; and by the roundings of what either cost
+    /// is made of in f32, fewer than L + 6 of numbers that are at most (‖x‖ + Σ_l ‖c_l‖)². A tenth is for the norm, itself a
+    /// sum in f32, for weights that sum to 1 but for roundings, and for adding this to the limit.
     fn tolerance(&self, row: Rounded, level: usize) -> f32 {
         let unit = 0.5f64.powi(24);
         let (longest, dim, n_levels) =

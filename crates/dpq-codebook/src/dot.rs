@@ -41,9 +41,16 @@ fn dots_any(x: &[f32], rows: &[f32], out: &mut [f32]) {
 /// [`dots`] with one row.
 #[inline(always)]
 pub(crate) fn dot(x: &[f32], row: &[f32]) -> f32 {
+    debug_assert_eq!(x.len(), row.len(), "vectors of one length");
     let mut sums = [0.0f32; LANES];
-    for (i, (x, c)) in x.iter().zip(row).enumerate() {
-        sums[i % LANES] = x.mul_add(*c, sums[i % LANES]);
+    let ((x, x_tail), (row, row_tail)) = (x.as_chunks::<LANES>(), row.as_chunks::<LANES>());
+    for (x, row) in x.iter().zip(row) {
+        for lane in 0..LANES {
+            sums[lane] = x[lane].mul_add(row[lane], sums[lane]);
+        }
+    }
+    for (sum, (x, c)) in sums.iter_mut().zip(x_tail.iter().zip(row_tail)) {
+        *sum = x.mul_add(*c, *sum);
     }
     add_up(sums)
 }
@@ -54,11 +61,12 @@ pub(crate) mod avx2 {
 
     use super::{LANES, add_up};
 
-    /// [`dots`](super::dots) with one row. Of [`dot`](super::dot), with its sums of 16 numbers, the compiler makes pairs.
+    /// [`dots`](super::dots) with one row. The compiler vectorizes [`dot`](super::dot) only two numbers wide.
     #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     pub(crate) fn dot(x: &[f32], row: &[f32]) -> f32 {
+        debug_assert_eq!(x.len(), row.len(), "vectors of one length");
         let mut sums = [_mm256_setzero_ps(); 2];
         let mut multiply_add = |x: &[f32; LANES], row: &[f32; LANES]| {
             for (sum, at) in sums.iter_mut().zip([0, LANES / 2]) {

@@ -1,4 +1,4 @@
-//! Inner products of vectors rounded to small integers: about twice as fast as in f32, and wrong by no more than is known.
+//! Inner products of vectors rounded to small integers: faster than in f32, and wrong by no more than is known.
 //!
 //! A vector x is rounded to integers q and a scale, x − origin ≈ scale·q, so small that the sum of all products of two of them
 //! fits into 32 bits. Such a sum is exact, whatever its order, and so the same on every CPU. Products are made of tiles: the
@@ -9,7 +9,7 @@ use crate::norm::{lanes, squared_norm};
 use crate::vectorize::vectorize;
 
 /// Rows of a tile. With the columns, its sums take 12 of the 16 vector registers of AVX2, 24 of the 32 of NEON, and 6 of the
-/// 32 of AVX-512, whose one instruction for it needs no more.
+/// 32 of AVX-512.
 const ROWS: usize = 6;
 
 /// Columns of a tile.
@@ -32,10 +32,10 @@ pub(crate) struct Columns {
     tiles: Vec<[Pair; COLUMNS]>,
 }
 
-/// Rows less an origin, rounded: memory that is used again.
+/// Rows less an origin, rounded: memory that is used again, for columns of one dimension.
 #[derive(Default)]
 pub(crate) struct Rows {
-    /// [n / ROWS, dim / 2], each entry two dimensions of the rows of a tile; 0 where there is no row.
+    /// [n / ROWS, dim / 2], each entry two dimensions of the rows of a tile; where there is no row, what an earlier one left.
     tiles: Vec<[Pair; ROWS]>,
     /// What is known of each row.
     pub(crate) rounded: Vec<Rounded>,
@@ -249,7 +249,7 @@ mod avx512 {
             }
         }
         for (out, sum) in out.into_iter().zip(sums) {
-            // SAFETY: the columns are 16 sums, 64 bytes.
+            // SAFETY: a row of the tile has 16 sums, 64 bytes.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sum) }
         }
     }

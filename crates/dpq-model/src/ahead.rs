@@ -2,7 +2,8 @@
 
 /// Hands batch after batch to `work`, in order, and reads the next one meanwhile, so that two are held at a time.
 ///
-/// Both run in rayon's threads: work in parallel inside `work` then starts without waking the pool from outside.
+/// `work`, and every `read` but the first, run in rayon's threads: work in parallel inside `work` then starts without waking
+/// the pool from outside.
 ///
 /// # Errors
 /// The first error, in the order of the batches.

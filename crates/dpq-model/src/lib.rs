@@ -8,8 +8,8 @@
 //! Everything random is a function of the seed, so two runs with one seed, the same data and the same machine give the
 //! same bytes, at one thread and at two.
 //!
-//! Work runs in rayon's current pool. candle has threads of its own beside it for sums of large tensors, which spin while they
-//! wait; a program that trains on the CPU sets the environment variable `CANDLE_NUM_THREADS` to 1 before its first tensor, as
+//! Work runs in rayon's current pool. candle has threads of its own beside it for elementwise operations on large tensors, which
+//! spin while they wait; a program that trains on the CPU sets the environment variable `CANDLE_NUM_THREADS` to 1 before its first tensor, as
 //! `dpq` does.
 //!
 //! ```no_run

@@ -91,7 +91,7 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    // Else candle starts threads of its own for additions of large tensors, which wait by spinning, beside those that
+    // Else candle starts threads of its own for elementwise operations on large tensors, which wait by spinning, beside those that
     // `--threads` asks for: training in batches of 64 would take a quarter longer.
     if env::var_os("CANDLE_NUM_THREADS").is_none() {
         // SAFETY: no other thread runs yet.

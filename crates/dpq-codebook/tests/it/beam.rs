@@ -176,6 +176,13 @@ fn features_of_extreme_norms_have_the_codes_of_encode() {
     let long: Vec<f32> = codebooks.values().iter().map(|x| x * 1e20).collect();
     let long = Codebooks::new(long, 2, 4, 3, Assignment::Euclidean).unwrap();
     assert_eq!(long.encode_beam(&features, beam).unwrap(), long.encode(&features).unwrap());
+    // As extreme as numbers are, and a level that is nothing.
+    for values in [vec![2.0, 3.0, 0.5, 1.0], vec![2.0, 3.0, 0.0, 0.0]] {
+        let codebooks = Codebooks::new(values, 2, 2, 1, Assignment::Euclidean).unwrap();
+        let features = [f32::MAX, -f32::MAX, 1e20, f32::MIN_POSITIVE];
+        let beam = Beam { width: 2, ..beam };
+        assert_eq!(codebooks.encode_beam(&features, beam).unwrap(), codebooks.encode(&features).unwrap());
+    }
 }
 
 /// Beam search by the definition: every continuation of every code that is kept, sorted.

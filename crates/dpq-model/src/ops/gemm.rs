@@ -39,8 +39,8 @@ pub(crate) fn par_product(a: Matrix, b: Matrix) -> Vec<f32> {
     let ([m, k], [_, n]) = (a.shape, b.shape);
     let mut out = vec![0.0; m * n];
     if n > 4 * m {
-        // Few rows are one piece, and then one thread: the transposed product has more of them. Its right side is
-        // copied once, or every piece would copy it.
+        // Few rows are one piece or two, and so one thread or two: the transposed product has more, and bringing so few
+        // rows back costs little. Its right side is copied once, or every piece would copy it.
         let mut right = vec![0.0; k * m];
         let a = match a.strides {
             [stride, 1] => {
