@@ -17,6 +17,7 @@ use crate::embeddings;
 use crate::inputs::Moments;
 use crate::loss::{adaptive_margin, classification};
 use crate::model::{Header, Model, Snapshot};
+use crate::ops;
 use crate::quantize::{hard_distortion, joint_center, quantize, soft_distortion};
 use crate::report::{EpochReport, Tally};
 use crate::rng::{Stream, mix, permutation, rng};
@@ -149,7 +150,7 @@ pub fn train(
                 if losses.values().any(|loss| !loss.is_finite()) {
                     return Err(diverged(&state, (epoch, step), &losses, &checkpoint));
                 }
-                let gradients = total.backward()?;
+                let gradients = ops::backward(&total)?;
                 if phase != Phase::Codebooks {
                     let factor = factor(config.network_optimizer.rate_schedule);
                     state.network_optimizer.step(&state.network.variables, &gradients, factor)?;

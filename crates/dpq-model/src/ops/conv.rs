@@ -5,10 +5,11 @@
 
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, gemm};
+use super::gradients::gradient;
 use super::layout::{
     add_up, chunk_len, relu, relu_gradient, tensor_values, transpose, transpose_map, values, with_scratch,
 };
@@ -242,9 +243,6 @@ impl CustomOp3 for Conv {
                 x.track_op(),
             )
         };
-        let wanted = |of: &Tensor, values: Vec<f32>| {
-            of.track_op().then(|| Tensor::from_vec(values, of.shape(), &Device::Cpu)).transpose()
-        };
-        Ok((wanted(x, grad_x)?, wanted(weight, grad_weight)?, wanted(bias, grad_bias)?))
+        Ok((gradient(x, || grad_x)?, gradient(weight, || grad_weight)?, gradient(bias, || grad_bias)?))
     }
 }

@@ -1,10 +1,11 @@
 //! A linear layer with bias and ReLU. As tensor operations its backward pass copies transposed weights; here it is two
 //! matrix products.
 
-use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, par_product};
+use super::gradients::gradient;
 use super::layout::{add_up, relu, relu_gradient, tensor_values, values};
 
 /// (x `[b, in]`, weight [out, in], bias [out]) → `[b, out]`.
@@ -60,25 +61,13 @@ impl CustomOp3 for Linear {
             grads = &masked;
         }
 
-        let grads_matrix = Matrix::new(grads, batch, n_out);
-        let grad_x = if x.track_op() {
-            let weight = Matrix::new(tensor_values(&weight_storage, weight_layout)?, n_out, n_in);
-            Some(Tensor::from_vec(par_product(grads_matrix, weight), x.shape(), &Device::Cpu)?)
-        } else {
-            None
-        };
-        let grad_weight = if weight.track_op() {
-            let x = Matrix::new(tensor_values(&x_storage, x_layout)?, batch, n_in);
-            let product = par_product(grads_matrix.transposed(), x);
-            Some(Tensor::from_vec(product, weight.shape(), &Device::Cpu)?)
-        } else {
-            None
-        };
-        let grad_bias = if bias.track_op() {
-            Some(Tensor::from_vec(add_up(grads, n_out), n_out, &Device::Cpu)?)
-        } else {
-            None
-        };
-        Ok((grad_x, grad_weight, grad_bias))
+        let matrix = Matrix::new(grads, batch, n_out);
+        let xs = Matrix::new(tensor_values(&x_storage, x_layout)?, batch, n_in);
+        let weights = Matrix::new(tensor_values(&weight_storage, weight_layout)?, n_out, n_in);
+        Ok((
+            gradient(x, || par_product(matrix, weights))?,
+            gradient(weight, || par_product(matrix.transposed(), xs))?,
+            gradient(bias, || add_up(grads, n_out))?,
+        ))
     }
 }

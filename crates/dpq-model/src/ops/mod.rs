@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use conv::Conv;
+pub use gradients::backward;
 use linear::Linear;
 use norm::{BatchNorm, ScaleShift};
 use patches::Geometry;
@@ -23,6 +24,7 @@ mod conv;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 mod gemm;
+mod gradients;
 mod layout;
 mod linear;
 mod norm;

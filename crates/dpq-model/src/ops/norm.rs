@@ -5,9 +5,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::gradients::gradient;
 use super::layout::{add_up, chunk_len, relu, relu_gradient, tensor_values, values};
 
 /// Mean and variance of every channel.
@@ -185,10 +186,7 @@ impl CustomOp3 for BatchNorm {
         } else {
             self.gradients(moments, &scale, inputs, dims, x.track_op(), |[grad, _]| grad)
         };
-        let wanted = |of: &Tensor, values: Vec<f32>| {
-            of.track_op().then(|| Tensor::from_vec(values, of.shape(), &Device::Cpu)).transpose()
-        };
-        Ok((wanted(x, grad_x)?, wanted(gamma, grad_gamma)?, wanted(beta, grad_beta)?))
+        Ok((gradient(x, || grad_x)?, gradient(gamma, || grad_gamma)?, gradient(beta, || grad_beta)?))
     }
 }
 
