@@ -5,7 +5,7 @@
 //! at the price of a few more distances where it was close.
 
 use crate::Assignment;
-use crate::norm::{lanes, squared_distance, squared_norm};
+use crate::norm::{is_ordinary, lanes, squared_distance, squared_norm};
 use crate::rounded::{Columns, Rounded, Rows};
 use crate::vectorize::vectorize;
 
@@ -34,14 +34,6 @@ pub(crate) struct Memory {
     products: Vec<i32>,
     /// By codeword [K]: how well it fits.
     fits: Vec<f32>,
-}
-
-/// Norms whose products with each other f32 holds with full precision.
-const ORDINARY: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
-
-/// Whether a vector of this squared norm has such a norm, or is zero.
-pub(crate) fn is_ordinary(square: f64) -> bool {
-    square == 0.0 || ORDINARY.contains(&square.sqrt())
 }
 
 impl<'a> Level<'a> {
@@ -84,8 +76,7 @@ impl<'a> Level<'a> {
     /// `products` are those of the rounded residual and all codewords.
     #[inline(always)]
     fn best(&self, residual: &[f32], rounded: Rounded, products: &[i32], fits: &mut [f32]) -> usize {
-        let is_ordinary = ORDINARY.contains(&rounded.norm) || self.columns.is_origin(residual);
-        if !(self.ordinary && is_ordinary) {
+        if !(self.ordinary && self.columns.is_ordinary(residual, rounded)) {
             return self.decide(residual, 0..self.norms.len());
         }
         let all = fits.iter_mut().zip(products).zip(&self.norms);

@@ -10,7 +10,7 @@ use crate::vectorize::vectorize;
 const LANES: usize = 16;
 
 /// Rows that are worked on together, so that several chains of additions are in flight.
-const ROWS: usize = 4;
+pub(crate) const ROWS: usize = 4;
 
 /// The inner products of `x` [dim] and each row of `rows` [n, dim]: out [n]. All numbers are finite.
 pub(crate) fn dots(x: &[f32], rows: &[f32], out: &mut [f32]) {
@@ -18,99 +18,99 @@ pub(crate) fn dots(x: &[f32], rows: &[f32], out: &mut [f32]) {
     vectorized(x, rows, out);
 }
 
-vectorize!(fn vectorized(x: &[f32], rows: &[f32], out: &mut [f32]) = dots_any, dots_any);
+vectorize! {
+    fn vectorized(x: &[f32], rows: &[f32], out: &mut [f32]) =
+        |x, rows, out| by_fours(x, rows, out, |x, rows| avx2::dots_of(x, rows)),
+        |x, rows, out| by_fours(x, rows, out, dots_of)
+}
 
 #[inline(always)]
-fn dots_any(x: &[f32], rows: &[f32], out: &mut [f32]) {
-    let dim = x.len();
-    let padded = dim.next_multiple_of(LANES);
-    let x = pad(x, padded);
-    // A row is read to the next multiple of 16, into the row behind it: x is 0 there, so what is read does not count.
-    let readable = (0..out.len()).take_while(|row| row * dim + padded <= rows.len()).count();
-    let (direct, last) = out.split_at_mut(readable / ROWS * ROWS);
-    for (block, out) in direct.chunks_exact_mut(ROWS).enumerate() {
-        let row = |i| &rows[(block * ROWS + i) * dim..][..padded];
-        out.copy_from_slice(&dots_of(&x, [row(0), row(1), row(2), row(3)]));
-    }
-    // The rows behind which too little lies are copied.
-    for (row, out) in rows[direct.len() * dim..].chunks_exact(dim).zip(last) {
-        [*out] = dots_of(&x, [&pad(row, padded)]);
+fn by_fours(
+    x: &[f32],
+    rows: &[f32],
+    out: &mut [f32],
+    dots_of: impl Fn(&[f32], [&[f32]; ROWS]) -> [f32; ROWS],
+) {
+    for (rows, out) in rows.chunks(ROWS * x.len()).zip(out.chunks_mut(ROWS)) {
+        // For rows that are missing the last stands in.
+        let row = |i: usize| &rows[i.min(out.len() - 1) * x.len()..][..x.len()];
+        let products = dots_of(x, std::array::from_fn(row));
+        out.copy_from_slice(&products[..out.len()]);
     }
 }
 
-/// [`dots`] with one row.
+/// The inner products of `x` and rows as long.
 #[inline(always)]
-pub(crate) fn dot(x: &[f32], row: &[f32]) -> f32 {
-    debug_assert_eq!(x.len(), row.len(), "vectors of one length");
-    let mut sums = [0.0f32; LANES];
-    let ((x, x_tail), (row, row_tail)) = (x.as_chunks::<LANES>(), row.as_chunks::<LANES>());
-    for (x, row) in x.iter().zip(row) {
-        for lane in 0..LANES {
-            sums[lane] = x[lane].mul_add(row[lane], sums[lane]);
+pub(crate) fn dots_of(x: &[f32], rows: [&[f32]; ROWS]) -> [f32; ROWS] {
+    rows.map(|row| {
+        let mut sums = [0.0f32; LANES];
+        let ((x, x_tail), (row, row_tail)) = (x.as_chunks::<LANES>(), row.as_chunks::<LANES>());
+        for (x, row) in x.iter().zip(row) {
+            for lane in 0..LANES {
+                sums[lane] = x[lane].mul_add(row[lane], sums[lane]);
+            }
         }
-    }
-    for (sum, (x, c)) in sums.iter_mut().zip(x_tail.iter().zip(row_tail)) {
-        *sum = x.mul_add(*c, *sum);
-    }
-    add_up(sums)
+        for (sum, (x, c)) in sums.iter_mut().zip(x_tail.iter().zip(row_tail)) {
+            *sum = x.mul_add(*c, *sum);
+        }
+        add_up(sums)
+    })
 }
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{LANES, add_up};
+    use super::{LANES, ROWS};
 
-    /// [`dots`](super::dots) with one row. The compiler vectorizes [`dot`](super::dot) only two numbers wide.
+    /// [`dots_of`](super::dots_of), which the compiler vectorizes only two numbers wide.
     #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    pub(crate) fn dot(x: &[f32], row: &[f32]) -> f32 {
-        debug_assert_eq!(x.len(), row.len(), "vectors of one length");
-        let mut sums = [_mm256_setzero_ps(); 2];
-        let mut multiply_add = |x: &[f32; LANES], row: &[f32; LANES]| {
-            for (sum, at) in sums.iter_mut().zip([0, LANES / 2]) {
+    pub(crate) fn dots_of(x: &[f32], rows: [&[f32]; ROWS]) -> [f32; ROWS] {
+        let (x, x_tail) = x.as_chunks::<LANES>();
+        let (mut blocks, mut tails) = ([&[][..]; ROWS], [&[][..]; ROWS]);
+        for ((blocks, tail), row) in blocks.iter_mut().zip(&mut tails).zip(rows) {
+            (*blocks, *tail) = row.as_chunks::<LANES>();
+            assert!(blocks.len() == x.len() && tail.len() == x_tail.len(), "vectors of one length");
+        }
+        let mut sums = [[_mm256_setzero_ps(); ROWS]; 2];
+        for (i, x) in x.iter().enumerate() {
+            for (sums, at) in sums.iter_mut().zip([0, LANES / 2]) {
                 // SAFETY: eight of sixteen numbers, from the first or the ninth on.
-                let [x, row] = [x, row].map(|numbers| unsafe { _mm256_loadu_ps(numbers[at..].as_ptr()) });
-                *sum = _mm256_fmadd_ps(x, row, *sum);
-            }
-        };
-        let ((x, x_tail), (row, row_tail)) = (x.as_chunks::<LANES>(), row.as_chunks::<LANES>());
-        for (x, row) in x.iter().zip(row) {
-            multiply_add(x, row);
-        }
-        let [mut x, mut row] = [[0.0; LANES]; 2];
-        x[..x_tail.len()].copy_from_slice(x_tail);
-        row[..row_tail.len()].copy_from_slice(row_tail);
-        multiply_add(&x, &row);
-        let mut out = [0.0; LANES];
-        for (sum, at) in sums.into_iter().zip([0, LANES / 2]) {
-            // SAFETY: there is room for eight numbers from the first or the ninth on.
-            unsafe { _mm256_storeu_ps(out[at..].as_mut_ptr(), sum) }
-        }
-        add_up(out)
-    }
-}
-
-fn pad(values: &[f32], len: usize) -> Vec<f32> {
-    let mut padded = values.to_vec();
-    padded.resize(len, 0.0);
-    padded
-}
-
-#[inline(always)]
-fn dots_of<const N: usize>(x: &[f32], rows: [&[f32]; N]) -> [f32; N] {
-    let mut sums = [[0.0f32; LANES]; N];
-    let (x, _) = x.as_chunks::<LANES>();
-    let rows = rows.map(|row| &row.as_chunks::<LANES>().0[..x.len()]);
-    for (i, x) in x.iter().enumerate() {
-        for (sums, row) in sums.iter_mut().zip(&rows) {
-            for lane in 0..LANES {
-                sums[lane] = x[lane].mul_add(row[i][lane], sums[lane]);
+                let load = |numbers: &[f32; LANES]| unsafe { _mm256_loadu_ps(numbers[at..].as_ptr()) };
+                let x = load(x);
+                for (sum, blocks) in sums.iter_mut().zip(blocks) {
+                    *sum = _mm256_fmadd_ps(x, load(&blocks[i]), *sum);
+                }
             }
         }
+        for (sums, at) in sums.iter_mut().zip([0, LANES / 2]) {
+            let n_left = x_tail.len().saturating_sub(at) as i32;
+            let is_there =
+                _mm256_cmpgt_epi32(_mm256_set1_epi32(n_left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+            // SAFETY: of the eight numbers those are read that the tail has; those of the rows are as long.
+            let load = |tail: &[f32]| unsafe { _mm256_maskload_ps(tail.as_ptr().wrapping_add(at), is_there) };
+            let x = load(x_tail);
+            for (sum, tail) in sums.iter_mut().zip(tails) {
+                *sum = _mm256_fmadd_ps(x, load(tail), *sum);
+            }
+        }
+        // The tree of `add_up`, for the rows at a time.
+        let [low, high] = sums;
+        let mut halves = [_mm_setzero_ps(); ROWS];
+        for ((half, low), high) in halves.iter_mut().zip(low).zip(high) {
+            let sum = _mm256_add_ps(low, high);
+            *half = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
+        }
+        let [a, b, c, d] = &mut halves;
+        _MM_TRANSPOSE4_PS(a, b, c, d);
+        let sum = _mm_add_ps(_mm_add_ps(*a, *c), _mm_add_ps(*b, *d));
+        let mut out = [0.0; ROWS];
+        // SAFETY: there is room for four numbers.
+        unsafe { _mm_storeu_ps(out.as_mut_ptr(), _mm_add_ps(sum, _mm_setzero_ps())) }
+        out
     }
-    sums.map(add_up)
 }
 
 /// The sum of all partial sums.
@@ -149,19 +149,9 @@ mod tests {
         let n = rows.len() / x.len();
         let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         let expected: Vec<_> = rows.chunks_exact(x.len()).map(|row| naive(x, row)).collect();
-        let one_by_one = |x: &[f32], rows: &[f32], out: &mut [f32]| {
-            out.iter_mut().zip(rows.chunks_exact(x.len())).for_each(|(out, row)| *out = dot(x, row));
-        };
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            for (row, expected) in rows.chunks_exact(x.len()).zip(&expected) {
-                #[expect(unsafe_code)]
-                // SAFETY: the line above found AVX2 and FMA.
-                let product = unsafe { avx2::dot(x, row) };
-                assert_eq!(product.to_bits(), expected.to_bits(), "dim {}", x.len());
-            }
-        }
-        for route in [dots, dots_any, one_by_one] {
+        for route in
+            [dots, |x, rows, out| by_fours(x, rows, out, dots_of)] as [fn(&[f32], &[f32], &mut [f32]); 2]
+        {
             let mut out = vec![f32::NAN; n];
             route(x, rows, &mut out);
             assert_eq!(bits(&out), bits(&expected), "dim {}, n {n}", x.len());

@@ -1,5 +1,13 @@
 //! Norms, distances, and folds that become vector instructions.
 
+/// Norms whose products with each other f32 holds with full precision.
+pub(crate) const ORDINARY: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
+
+/// Whether a vector of this squared norm has such a norm, or is zero.
+pub(crate) fn is_ordinary(square: f64) -> bool {
+    square == 0.0 || ORDINARY.contains(&square.sqrt())
+}
+
 /// The squared norm, summed in one order: eight partial sums, so that the loop becomes vector instructions.
 pub(crate) fn squared_norm(x: &[f32]) -> f64 {
     let mut sums = [0.0; 8];

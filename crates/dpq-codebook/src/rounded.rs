@@ -5,7 +5,7 @@
 //! sums of [`ROWS`] rows and [`COLUMNS`] columns stay in vector registers while the dimensions go by, two at a time, as one
 //! instruction multiplies and adds them.
 
-use crate::norm::{lanes, squared_norm};
+use crate::norm::{ORDINARY, lanes, squared_norm};
 use crate::vectorize::vectorize;
 
 /// Rows of a tile. With the columns, its sums take 12 of the 16 vector registers of AVX2, 24 of the 32 of NEON, and 6 of the
@@ -81,9 +81,9 @@ impl Columns {
         self.origin.len()
     }
 
-    /// Whether nothing is left of `row` when the origin is subtracted.
-    pub(crate) fn is_origin(&self, row: &[f32]) -> bool {
-        row == self.origin
+    /// Whether `row` less the origin is of an ordinary norm, or zero.
+    pub(crate) fn is_ordinary(&self, row: &[f32], rounded: Rounded) -> bool {
+        ORDINARY.contains(&rounded.norm) || row == self.origin
     }
 
     /// More than the inner product of `row` and a column of this norm is changed by, as both are rounded.
