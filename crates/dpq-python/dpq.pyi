@@ -30,7 +30,7 @@ class Codebooks:
         beam: int = 1,
         length_weights: Sequence[float] | None = None,
     ) -> Codebooks:
-        """Fits codebooks to x, float32 [n, D], by residual k-means, and refines them for codes of a beam search."""
+        """Fits codebooks to x, float32 [n, D], by residual k-means for codes of a beam search, and refines them."""
     @staticmethod
     def load(path: _Path) -> Codebooks:
         """Opens a codebook or a model file."""

@@ -2,7 +2,8 @@
 //!
 //! - `features PATH DIM`: reads features, raw f32 [N, D]
 //! - `codebooks PATH L K`: reads codebooks, raw f32 [L, K, D]
-//! - `train L K ITERATIONS PATH`: residual k-means of the features; writes and keeps the codebooks
+//! - `train L K ITERATIONS WIDTH PATH WEIGHT...`: residual k-means of the features for codes of a beam, which are greedy if its
+//!   width is 1; writes and keeps the codebooks
 //! - `refine WIDTH ROUNDS PATH WEIGHT...`: refines the codebooks for codes of a beam; writes and keeps them
 //! - `encode PATH`: writes the codes of the features, raw u8 [N, L]
 //! - `beam WIDTH PATH WEIGHT...`: the same by beam search
@@ -50,14 +51,16 @@ impl State {
                 self.codebooks = Some(codebooks);
                 Ok(0)
             }
-            ["train", n_levels, n_codewords, n_iterations, path] => {
+            ["train", n_levels, n_codewords, n_iterations, width, path, ref weights @ ..] => {
+                let weights = parse_all(weights)?;
+                let beam = Beam { width: parse(width)?, weights: &weights };
                 let config = ResidualKMeans {
                     n_levels: parse(n_levels)?,
                     n_codewords: parse(n_codewords)?,
                     n_iterations: parse(n_iterations)?,
                 };
                 let (codebooks, ns) =
-                    timed(|| Ok(config.train(&self.features, self.dim, &mut |_, _| {})?))?;
+                    timed(|| Ok(config.train_for(beam, &self.features, self.dim, &mut |_, _| {})?))?;
                 self.keep(codebooks, path)?;
                 Ok(ns)
             }

@@ -27,33 +27,28 @@ pub struct Beam<'a> {
 }
 
 impl Beam<'_> {
-    /// Refuses a beam that does not fit `codebooks`.
-    pub(crate) fn check(&self, codebooks: &Codebooks) -> Result<(), Error> {
+    /// Refuses a beam that does not fit codebooks of that many levels and codewords a level.
+    pub(crate) fn check(&self, n_levels: usize, n_codewords: usize) -> Result<(), Error> {
         if self.width == 0 {
             return Err(Error::Range { what: "beam width", found: 0, expected: "at least 1".to_owned() });
         }
-        if self.weights.len() != codebooks.n_levels() {
+        if self.weights.len() != n_levels {
             return Err(Error::Length {
                 what: "weights",
                 found: self.weights.len(),
-                expected: format!("{}, one a length", codebooks.n_levels()),
+                expected: format!("{n_levels}, one a length"),
             });
         }
-        let n_codewords = codebooks.n_levels() * codebooks.n_codewords();
-        if self.width > 1 && n_codewords > MAX_CODEWORDS {
+        let found = n_levels * n_codewords;
+        if self.width > 1 && found > MAX_CODEWORDS {
             let expected = format!("at most {MAX_CODEWORDS} for a beam");
-            return Err(Error::Range {
-                what: "number of codewords of all levels",
-                found: n_codewords,
-                expected,
-            });
+            return Err(Error::Range { what: "number of codewords of all levels", found, expected });
         }
         check_finite("weights", self.weights)?;
         let last = self.weights.len() - 1;
         let is_wrong = |(at, &weight): (usize, &f32)| weight < 0.0 || at == last && weight == 0.0;
         match self.weights.iter().enumerate().position(is_wrong) {
             Some(position) => Err(Error::Weight { value: self.weights[position], position }),
-            None if codebooks.assignment() == Assignment::Cosine && self.width > 1 => Err(Error::Cosine),
             None => Ok(()),
         }
     }
@@ -61,6 +56,12 @@ impl Beam<'_> {
     /// By level, the sum of the weights of the lengths that it is part of.
     pub(crate) fn weights_from(&self) -> Vec<f32> {
         weights_from(self.weights)
+    }
+
+    /// The weights for codes that end with `level`, as if the longer ones left as much.
+    pub(crate) fn weights_up_to(&self, level: usize) -> Vec<f32> {
+        let last = self.weights[level..].iter().sum();
+        self.weights[..level].iter().copied().chain([last]).collect()
     }
 }
 
@@ -82,21 +83,36 @@ impl Codebooks {
     /// As [`encode`](Self::encode); [`Error::Range`], [`Error::Length`], [`Error::NotFinite`] or [`Error::Weight`] if the
     /// beam does not fit, [`Error::Cosine`] for assignment by cosine with a width above 1.
     pub fn encode_beam(&self, features: &[f32], beam: Beam<'_>) -> Result<Vec<u8>, Error> {
-        beam.check(self)?;
+        self.encode_kept(features, beam, 1)
+    }
+
+    /// The codes that a beam search keeps, the `n_kept` best of them, the best first: [N, n_kept, L]. Where there are fewer,
+    /// the best stands in for those missing.
+    pub(crate) fn encode_kept(
+        &self,
+        features: &[f32],
+        beam: Beam<'_>,
+        n_kept: usize,
+    ) -> Result<Vec<u8>, Error> {
+        beam.check(self.n_levels(), self.n_codewords())?;
+        if self.assignment() == Assignment::Cosine && beam.width > 1 {
+            return Err(Error::Cosine);
+        }
         let are_ordinary = self.values().chunks_exact(self.dim()).map(squared_norm).all(is_ordinary);
         if beam.width == 1 || !are_ordinary {
-            return self.encode(features);
+            let codes = self.encode(features)?;
+            return Ok(codes.chunks_exact(self.n_levels()).flat_map(|code| code.repeat(n_kept)).collect());
         }
         let n = self.check_features(features)?;
         let search = Search::new(self, beam);
-        let mut codes = vec![0; n * self.n_levels()];
+        let mut codes = vec![0; n * n_kept * self.n_levels()];
         codes
-            .par_chunks_mut(CHUNK * self.n_levels())
+            .par_chunks_mut(CHUNK * n_kept * self.n_levels())
             .zip(features.par_chunks(CHUNK * self.dim()))
             .try_for_each_init(
-                || (Products::default(), Memory::default()),
-                |(products, memory), (codes, features)| search.encode(features, products, memory, codes),
-            )?;
+            || (Products::default(), Memory::default()),
+            |(products, memory), (codes, features)| search.encode(features, n_kept, products, memory, codes),
+        )?;
         Ok(codes)
     }
 }

@@ -11,7 +11,7 @@ use crate::codebooks::check_n_codewords;
 use crate::error::{check_finite, check_rows};
 use crate::norm::{squared_distance, squared_norm};
 use crate::vectorize::vectorize;
-use crate::{Assignment, CodeLength, Codebooks, Error};
+use crate::{Assignment, Beam, CodeLength, Codebooks, Error};
 
 /// The configuration of residual k-means.
 ///
@@ -29,13 +29,17 @@ pub struct ResidualKMeans {
 /// Features worked on at a time by one thread.
 const CHUNK: usize = 48;
 
+/// How much larger than that of the best code another's squared error may be: with 1.5 short lengths lose, and so do all where
+/// codewords are few.
+const NEARLY: f64 = 1.25;
+
 /// Rounds of Lloyd's algorithm between one splitting and the next, and rounds of power iteration for the direction of one:
 /// more of either leave hardly less distortion.
 const GROWTH_ROUNDS: usize = 2;
 const POWER_ROUNDS: usize = 2;
 
 impl ResidualKMeans {
-    /// Fits codebooks to features [N, D] by Euclidean residual k-means.
+    /// Fits codebooks to features [N, D] by Euclidean residual k-means, for greedy codes.
     ///
     /// Splits the half of the codewords whose members have the largest error, along the direction of their largest
     /// variance, again and again; moves a codeword that lost all its members to the feature farthest from its own. The same
@@ -52,7 +56,29 @@ impl ResidualKMeans {
         on_level: &mut dyn FnMut(usize, f64),
     ) -> Result<Codebooks, Error> {
         CodeLength::from_levels(self.n_levels)?;
+        let weights = vec![1.0; self.n_levels];
+        self.train_for(Beam { width: 1, weights: &weights }, features, dim, on_level)
+    }
+
+    /// [`train`](Self::train) for codes of a beam search: a level is fitted to what each code of the beam leaves that is nearly
+    /// as good as the best, so to more than the features alone, which helps features that were not fitted most.
+    ///
+    /// Source: faiss's residual quantizer, which fits a level to all codes of the beam, at the expense of short lengths. Takes
+    /// memory for up to twice the beam's width times the features.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train); [`Error::Range`], [`Error::Length`], [`Error::NotFinite`] or [`Error::Weight`] if the beam
+    /// does not fit.
+    pub fn train_for(
+        &self,
+        beam: Beam<'_>,
+        features: &[f32],
+        dim: usize,
+        on_level: &mut dyn FnMut(usize, f64),
+    ) -> Result<Codebooks, Error> {
+        CodeLength::from_levels(self.n_levels)?;
         check_n_codewords(self.n_codewords)?;
+        beam.check(self.n_levels, self.n_codewords)?;
         if self.n_iterations == 0 {
             let expected = "at least 1".to_owned();
             return Err(Error::Range { what: "number of iterations", found: 0, expected });
@@ -67,21 +93,64 @@ impl ResidualKMeans {
         }
 
         let energy = sum_of_squares(features);
+        let share = |left: f64| if energy > 0.0 { left / energy } else { 0.0 };
         let mut residuals = features.to_vec();
         let mut values = Vec::with_capacity(self.n_levels * self.n_codewords * dim);
         for level in 0..self.n_levels {
             let codewords = start(&residuals, dim, self.n_codewords);
             let (codewords, _) = lloyd(&residuals, dim, codewords, self.n_iterations);
-            let assigned = assign(&residuals, dim, &codewords);
-            residuals.par_chunks_exact_mut(dim).zip(&assigned).for_each(|(residual, &codeword)| {
-                let codeword = &codewords[codeword * dim..][..dim];
-                residual.iter_mut().zip(codeword).for_each(|(r, c)| *r -= c);
-            });
-            values.extend(codewords);
-            on_level(level, if energy > 0.0 { sum_of_squares(&residuals) / energy } else { 0.0 });
+            values.extend_from_slice(&codewords);
+            if beam.width == 1 {
+                let assigned = assign(&residuals, dim, &codewords);
+                let rows = residuals.par_chunks_exact_mut(dim).zip(&assigned);
+                rows.for_each(|(residual, &codeword)| {
+                    subtract(residual, &codewords[codeword * dim..][..dim])
+                });
+                on_level(level, share(sum_of_squares(&residuals)));
+            } else {
+                let codebooks =
+                    Codebooks::new(values.clone(), level + 1, self.n_codewords, dim, Assignment::Euclidean)?;
+                let weights = beam.weights_up_to(level);
+                let (of_best, of_all) = left(&codebooks, features, Beam { weights: &weights, ..beam })?;
+                on_level(level, share(of_best));
+                residuals = of_all;
+            }
         }
         Codebooks::new(values, self.n_levels, self.n_codewords, dim, Assignment::Euclidean)
     }
+}
+
+/// What the codes of a beam leave of features [n, D]: the sum of squares that the best leave, and the residuals [m, D] of all
+/// that are nearly as good, by feature.
+fn left(codebooks: &Codebooks, features: &[f32], beam: Beam<'_>) -> Result<(f64, Vec<f32>), Error> {
+    let dim = codebooks.dim();
+    let codes = codebooks.encode_kept(features, beam, beam.width)?;
+    let rows = features.par_chunks_exact(dim).zip(codes.par_chunks_exact(beam.width * codebooks.n_levels()));
+    let of_features: Vec<(f64, Vec<f32>)> = rows
+        .map(|(x, codes)| {
+            let (mut best, mut left) = (f64::INFINITY, Vec::with_capacity(dim));
+            for code in codes.chunks_exact(codebooks.n_levels()) {
+                let at = left.len();
+                left.extend_from_slice(x);
+                for (level, &codeword) in code.iter().enumerate() {
+                    subtract(&mut left[at..], codebooks.codeword(level, codeword.into()));
+                }
+                let error = squared_norm(&left[at..]);
+                if at == 0 {
+                    best = error;
+                } else if error > NEARLY * best {
+                    left.truncate(at);
+                }
+            }
+            (best, left)
+        })
+        .collect();
+    let of_best = of_features.iter().map(|(best, _)| best).sum();
+    Ok((of_best, of_features.into_iter().flat_map(|(_, left)| left).collect()))
+}
+
+fn subtract(residual: &mut [f32], codeword: &[f32]) {
+    residual.iter_mut().zip(codeword).for_each(|(r, c)| *r -= c);
 }
 
 /// Lloyd's algorithm: assign to the nearest codeword, move codewords to the mean of their members, which are returned beside

@@ -40,8 +40,8 @@ impl Codebooks {
 
     /// Fits codebooks to x by residual k-means: level 0 to x, every further level to what the levels before it leave.
     ///
-    /// x: float32 [n, D], n >= codewords. iterations: rounds of Lloyd's algorithm a level, at most. refine: rounds, at
-    /// most, that then fit all levels together, to codes as encode finds them with the same beam and length_weights. The
+    /// x: float32 [n, D], n >= codewords. iterations: rounds of Lloyd's algorithm a level, at most. beam, length_weights:
+    /// fits for codes as encode finds them with the same. refine: rounds, at most, that then fit all levels together. The
     /// same x gives the same codebooks at any number of threads.
     #[staticmethod]
     #[pyo3(signature = (x, levels, *, codewords = 256, iterations = 25, refine = 0, beam = 1, length_weights = None))]
@@ -57,18 +57,15 @@ impl Codebooks {
         let array = borrow::<f32, Ix2>("x", x, "[n, D]")?;
         let (features, dim) = (values(&array), array.shape()[1]);
         let config = ResidualKMeans { n_levels: levels, n_codewords: codewords, n_iterations: iterations };
-        if refine == 0 && (beam != 1 || length_weights.is_some()) {
-            return Err(PyValueError::new_err(
-                "beam and length_weights are of refinement, and refine is 0: give the rounds, or neither of them",
-            ));
-        }
+        CodeLength::from_levels(levels).map_err(raise)?;
+        let weights = length_weights.unwrap_or_else(|| vec![1.0; levels]);
+        let beam = Beam { width: beam, weights: &weights };
         let fit = || {
-            let codebooks = config.train(features, dim, &mut |_, _| {})?;
-            if refine == 0 {
-                return Ok(codebooks);
+            let codebooks = config.train_for(beam, features, dim, &mut |_, _| {})?;
+            match refine {
+                0 => Ok(codebooks),
+                n_rounds => codebooks.refine(features, beam, n_rounds, &mut |_, _| {}),
             }
-            let weights = length_weights.unwrap_or_else(|| vec![1.0; levels]);
-            codebooks.refine(features, Beam { width: beam, weights: &weights }, refine, &mut |_, _| {})
         };
         x.py().detach(fit).map(Self::from).map_err(raise)
     }

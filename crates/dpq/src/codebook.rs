@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Subcommand;
-use dpq_codebook::{Beam, ResidualKMeans};
+use dpq_codebook::{Beam, CodeLength, ResidualKMeans};
 use serde::Serialize;
 
 use crate::{output, vectors};
@@ -19,12 +19,13 @@ pub(crate) enum Command {
 
 /// Fit codebooks to features by residual k-means
 ///
-/// Level 0 is k-means on the features, every further level k-means on what the levels before it leave over. `--refine` then
-/// fits all levels together, to codes of a beam search that counts the error of every length as `--length-weights` says.
+/// Level 0 is k-means on the features, every further level k-means on what the levels before it leave over: with `--beam`, on
+/// what each of several codes leaves that a beam search would keep, which is better for codes found by one. `--refine` then
+/// fits all levels together. The beam counts the error of every length as `--length-weights` says.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq codebook train --features x.npy --levels 4 --out cb.safetensors\n  dpq codebook train \
-        --features x.npy --refine 10 --beam 5 --out cb.safetensors"
+        --features x.npy --beam 5 --refine 10 --out cb.safetensors"
 )]
 pub(crate) struct TrainArgs {
     /// Features to fit, [N, D]: .npy (float32), .fvecs or .bvecs
@@ -45,12 +46,12 @@ pub(crate) struct TrainArgs {
     /// Rounds of refinement, at most; it ends when nothing is gained
     #[arg(long, default_value_t = 0, value_name = "N")]
     refine: usize,
-    /// Codes that refinement keeps from level to level; encode with the same
-    #[arg(long, default_value_t = 1, requires = "refine", value_name = "B")]
+    /// Fit for codes of a beam search that keeps this many from level to level; encode with the same. 1 is greedy
+    #[arg(long, default_value_t = 1, value_name = "B")]
     beam: usize,
-    /// How much refinement counts the error of each length, L numbers; 0,0,0,1 is the longest code alone, at the expense of
-    /// its prefixes. Encode with the same [default: 1 each]
-    #[arg(long, requires = "refine", value_delimiter = ',', value_name = "W")]
+    /// How much a beam and refinement count the error of each length, L numbers; 0,0,0,1 is the longest code alone, at the
+    /// expense of its prefixes. Encode with the same [default: 1 each]
+    #[arg(long, value_delimiter = ',', value_name = "W")]
     length_weights: Vec<f32>,
     /// Where to write the codebooks
     #[arg(long, value_name = "SAFETENSORS")]
@@ -95,21 +96,17 @@ impl TrainArgs {
             n_codewords: self.codewords,
             n_iterations: self.iterations,
         };
-        let mut relative_distortion = Vec::new();
-        let codebooks = config.train(&features.values, features.columns, &mut |_, distortion| {
-            relative_distortion.push(distortion);
-            bar.inc(1);
-        })?;
-        let codebooks = if self.refine == 0 {
-            codebooks
-        } else {
-            let weights = length_weights(self.length_weights, self.levels);
-            let beam = Beam { width: self.beam, weights: &weights };
-            let refined = codebooks.refine(&features.values, beam, self.refine, &mut |_, _| bar.inc(1))?;
-            let codes = refined.encode_beam(&features.values, beam)?;
-            relative_distortion = refined.relative_distortion(&features.values, &codes)?;
-            refined
+        CodeLength::from_levels(self.levels)?;
+        let weights = length_weights(self.length_weights, self.levels);
+        let beam = Beam { width: self.beam, weights: &weights };
+        let (values, dim) = (&features.values, features.columns);
+        let fitted = config.train_for(beam, values, dim, &mut |_, _| bar.inc(1))?;
+        let codebooks = match self.refine {
+            0 => fitted,
+            n_rounds => fitted.refine(values, beam, n_rounds, &mut |_, _| bar.inc(1))?,
         };
+        let codes = codebooks.encode_beam(values, beam)?;
+        let relative_distortion = codebooks.relative_distortion(values, &codes)?;
         bar.finish_and_clear();
         codebooks.save(&self.out)?;
 

@@ -51,8 +51,9 @@ class Ours:
         x.tofile(self.features_file)
         self.peer.ask("features", self.features_file, x.shape[1])
 
-    def train(self):
-        return self.peer.ask("train", self.n_levels, CODEWORDS, ITERATIONS, self.codebooks_file)
+    def train(self, width, weights):
+        shape = (self.n_levels, CODEWORDS)
+        return self.peer.ask("train", *shape, ITERATIONS, width, self.codebooks_file, *weights)
 
     def refine(self, width, weights):
         return self.peer.ask("refine", width, ROUNDS, self.codebooks_file, *weights)
@@ -154,7 +155,7 @@ def fitting(ours, x):
     ways = {"progressive dimensions, its default": 1, "plain k-means": 0}
     times, quantizers = {"ours": []} | {way: [] for way in ways}, {}
     for _ in range(FITS):
-        times["ours"].append(ours.train())
+        times["ours"].append(ours.train(1, [1] * ours.n_levels))
         for way, train_type in ways.items():
             rq = quantizers[way] = quantizer(x.shape[1], ours.n_levels, 1)
             rq.train_type = train_type
@@ -190,13 +191,15 @@ def codes_of_both(ours, x, others, queries, nearest):
         encode_ns = ours.encode(width, weights)
         return row(f"dpq, {name}", fit_ns, encode_ns, ours.codebooks(), ours.codes(), codes_of_others)
 
-    fit_ns = ours.train()
-    yield row_of_ours("greedy", fit_ns, 1, every)
+    yield row_of_ours("greedy", ours.train(1, every), 1, every)
     for name, weights in (("every length", every), ("the longest", last)):
-        ours.train()
-        refine_ns = fit_ns + ours.refine(WIDTH, weights)
+        fit_ns = ours.train(WIDTH, weights)
         for width in (WIDTH, WIDE):
-            yield row_of_ours(f"refined for {name}, beam {width}", refine_ns, width, weights)
+            yield row_of_ours(f"fitted for {name}, beam {width}", fit_ns, width, weights)
+        fit_ns += ours.refine(WIDTH, weights)
+        for width in (WIDTH, WIDE):
+            yield row_of_ours(f"refined for {name}, beam {width}", fit_ns, width, weights)
+
     def row_of_faiss(name, fit_ns, rq):
         encode_ns, codes = timed(lambda: rq.compute_codes(x))
         codebooks = codebooks_of(rq, x.shape[1])

@@ -125,10 +125,11 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Writes the codes [n, L] of `features` [n, D]; `products` and `memory` are used again.
+    /// Writes the best codes [n, n_kept, L] of `features` [n, D]; `products` and `memory` are used again.
     pub(super) fn encode(
         &self,
         features: &[f32],
+        n_kept: usize,
         products: &mut Products,
         memory: &mut Memory,
         codes: &mut [u8],
@@ -137,14 +138,17 @@ impl<'a> Search<'a> {
         self.columns[0].round(features, rows);
         by_level.resize_with(self.columns.len(), Vec::new);
         self.columns.iter().zip(&mut *by_level).for_each(|(columns, out)| columns.products(rows, out));
-        let rows =
-            features.chunks_exact(self.codebooks.dim()).zip(codes.chunks_exact_mut(self.columns.len()));
-        for (at, (x, code)) in rows.enumerate() {
+        let n_levels = self.codebooks.n_levels();
+        let rows = features.chunks_exact(self.codebooks.dim()).zip(codes.chunks_exact_mut(n_kept * n_levels));
+        for (at, (x, codes)) in rows.enumerate() {
             if self.columns[0].is_ordinary(x, products.rows.rounded[at]) {
                 search(self, x, products, at, memory);
-                code.copy_from_slice(&memory.codes[..code.len()]);
             } else {
-                code.copy_from_slice(&self.codebooks.encode(x)?);
+                memory.codes = self.codebooks.encode(x)?;
+            }
+            for (i, code) in codes.chunks_exact_mut(n_levels).enumerate() {
+                let mut found = memory.codes.chunks_exact(n_levels);
+                code.copy_from_slice(found.nth(i).unwrap_or(&memory.codes[..n_levels]));
             }
         }
         Ok(())

@@ -94,6 +94,46 @@ fn a_wider_beam_costs_less_and_what_it_costs_is_what_the_weights_count() {
 }
 
 #[test]
+fn codebooks_fitted_for_a_beam_suit_its_codes() {
+    let config = ResidualKMeans { n_codewords: 64, ..CONFIG };
+    let features = numbers(2000 * 12, 1);
+    let (fitted, others) = features.split_at(1000 * 12);
+    let train = |width, weights: &[f32]| {
+        let mut left = Vec::new();
+        let beam = Beam { width, weights };
+        let codebooks = config.train_for(beam, fitted, 12, &mut |_, error| left.push(error)).unwrap();
+        let codes = codebooks.encode_beam(fitted, beam).unwrap();
+        let expected = codebooks.relative_distortion(fitted, &codes).unwrap();
+        assert!((left[2] - expected[2]).abs() < 1e-5 * expected[2], "{left:?} {expected:?}");
+        codebooks
+    };
+    let greedy = config.train(fitted, 12, &mut |_, _| {}).unwrap();
+    assert_eq!(train(1, &[1.0; 3]), greedy);
+    for weights in [[1.0; 3], [0.0, 0.0, 1.0], [0.0, 1.0, 0.5]] {
+        let for_beam = train(5, &weights);
+        let beam = Beam { width: 5, weights: &weights };
+        let costs = [&greedy, &for_beam].map(|codebooks| {
+            cost(codebooks, others, &codebooks.encode_beam(others, beam).unwrap(), &weights)
+        });
+        assert!(costs[1] < costs[0], "{weights:?}: {costs:?}");
+    }
+}
+
+#[test]
+fn a_beam_wider_than_there_are_codes_and_features_that_it_cannot_hold_are_fitted() {
+    // Two codewords a level, and features whose squares overflow f32 beside ordinary ones.
+    let config = ResidualKMeans { n_codewords: 2, ..CONFIG };
+    let mut features = numbers(50 * 3, 7);
+    let beam = Beam { width: 8, weights: &[1.0; 3] };
+    let train = |features: &[f32]| config.train_for(beam, features, 3, &mut |_, _| {}).unwrap();
+    train(&features);
+    features[..6].iter_mut().for_each(|x| *x *= 1e20);
+    train(&features);
+    let refused = config.train_for(Beam { weights: &[1.0; 2], ..beam }, &features, 3, &mut |_, _| {});
+    assert_eq!(refused.unwrap_err().to_string(), "weights has 2 values, expected 3, one a length");
+}
+
+#[test]
 fn refinement_lowers_the_weighted_error_and_reports_it() {
     let features = numbers(2000 * 12, 1);
     let codebooks = CONFIG.train(&features, 12, &mut |_, _| {}).unwrap();
@@ -131,9 +171,9 @@ fn features_that_codes_can_meet_are_met() {
 #[test]
 fn threads_change_nothing() {
     let features = numbers(3000 * 20, 4);
-    let codebooks = CONFIG.train(&features, 20, &mut |_, _| {}).unwrap();
     let beam = Beam { width: 5, weights: &[1.0; 3] };
     let work = || {
+        let codebooks = CONFIG.train_for(beam, &features, 20, &mut |_, _| {}).unwrap();
         let refined = codebooks.refine(&features, beam, 3, &mut |_, _| {}).unwrap();
         let codes = refined.encode_beam(&features, beam).unwrap();
         (refined, codes)
