@@ -59,9 +59,10 @@ pub(crate) fn blocks(results: &Results) -> Vec<Block> {
     blocks
 }
 
-const CAVEAT: &str = "The class posterior as the feature, x = W·softmax(logits) with W fixed orthogonal unit vectors, is \
-    the classifier in a form that can be indexed. It ranks by class and by nothing within a class, says nothing of \
-    classes that were not trained, and is no part of the paper's method: it stands beside the feature, not in its place.";
+const CAVEAT: &str = "The class posterior as the feature, x = W·softmax(logits / T) with W fixed orthogonal unit vectors and \
+    T the number after `--posterior`, 1 where there is none, is the classifier in a form that can be indexed. It ranks by \
+    class and by nothing within a class, says nothing of classes that were not trained, and is no part of the paper's method: \
+    it stands beside the feature, not in its place.";
 
 const SEVERAL_LABELS: &str = " Here items have several labels and the logits are trained by a sigmoid each, so their \
     softmax is no posterior.";
@@ -360,7 +361,7 @@ mod tests {
 
             An asterisk marks a difference beyond seed noise: more than two standard errors of the difference of two means over 3 seeds.
 
-            The class posterior as the feature, x = W·softmax(logits) with W fixed orthogonal unit vectors, is the classifier in a form that can be indexed. It ranks by class and by nothing within a class, says nothing of classes that were not trained, and is no part of the paper's method: it stands beside the feature, not in its place.
+            The class posterior as the feature, x = W·softmax(logits / T) with W fixed orthogonal unit vectors and T the number after `--posterior`, 1 where there is none, is the classifier in a form that can be indexed. It ranks by class and by nothing within a class, says nothing of classes that were not trained, and is no part of the paper's method: it stands beside the feature, not in its place.
         "#]].assert_eq(&markdown("Best", &blocks(&results("best"))));
     }
 
