@@ -60,7 +60,7 @@ impl State {
                     n_iterations: parse(n_iterations)?,
                 };
                 let (codebooks, ns) =
-                    timed(|| Ok(config.train_for(beam, &self.features, self.dim, &mut |_, _| {})?))?;
+                    timed(|| Ok(config.train_beam(&self.features, self.dim, beam, &mut |_, _| {})?))?;
                 self.keep(codebooks, path)?;
                 Ok(ns)
             }

@@ -3,8 +3,7 @@
 use rayon::prelude::*;
 
 use crate::error::check_finite;
-use crate::norm::{is_ordinary, squared_norm};
-use crate::{Assignment, Codebooks, Error};
+use crate::{Assignment, CodeLength, Codebooks, Error};
 use search::{Memory, Products, Search};
 
 mod search;
@@ -29,6 +28,7 @@ pub struct Beam<'a> {
 impl Beam<'_> {
     /// Refuses a beam that does not fit codebooks of that many levels and codewords a level.
     pub(crate) fn check(&self, n_levels: usize, n_codewords: usize) -> Result<(), Error> {
+        CodeLength::from_levels(n_levels)?;
         if self.width == 0 {
             return Err(Error::Range { what: "beam width", found: 0, expected: "at least 1".to_owned() });
         }
@@ -53,19 +53,16 @@ impl Beam<'_> {
         }
     }
 
-    /// By level, the sum of the weights of the lengths that it is part of.
-    pub(crate) fn weights_from(&self) -> Vec<f32> {
-        weights_from(self.weights)
-    }
-
-    /// The weights for codes that end with `level`, as if the longer ones left as much.
-    pub(crate) fn weights_up_to(&self, level: usize) -> Vec<f32> {
-        let last = self.weights[level..].iter().sum();
-        self.weights[..level].iter().copied().chain([last]).collect()
+    /// The weights divided by their sum, as only their ratios count; none that is above 0 becomes 0.
+    pub(crate) fn normalized_weights(&self) -> Vec<f32> {
+        let sum: f64 = self.weights.iter().map(|&weight| f64::from(weight)).sum();
+        let least = |weight: f32| if weight > 0.0 { f32::MIN_POSITIVE } else { 0.0 };
+        self.weights.iter().map(|&weight| ((f64::from(weight) / sum) as f32).max(least(weight))).collect()
     }
 }
 
-fn weights_from(weights: &[f32]) -> Vec<f32> {
+/// By level, the sum of the weights of the lengths that it is part of.
+pub(crate) fn weights_from(weights: &[f32]) -> Vec<f32> {
     (0..weights.len()).map(|level| weights[level..].iter().sum()).collect()
 }
 
@@ -83,36 +80,46 @@ impl Codebooks {
     /// As [`encode`](Self::encode); [`Error::Range`], [`Error::Length`], [`Error::NotFinite`] or [`Error::Weight`] if the
     /// beam does not fit, [`Error::Cosine`] for assignment by cosine with a width above 1.
     pub fn encode_beam(&self, features: &[f32], beam: Beam<'_>) -> Result<Vec<u8>, Error> {
-        self.encode_kept(features, beam, 1)
+        let codes = |codes: &mut Vec<u8>, _: &[f32], kept: &[u8]| {
+            codes.extend_from_slice(&kept[..self.n_levels()]);
+        };
+        Ok(self.fold_beam(features, beam, codes)?.concat())
     }
 
-    /// The codes that a beam search keeps, the `n_kept` best of them, the best first: [N, n_kept, L]. Where there are fewer,
-    /// the best stands in for those missing.
-    pub(crate) fn encode_kept(
+    /// Hands each feature [D] and the codes [n, L] that a beam search keeps of it, the best first, to `fold`, with a value for
+    /// each piece of the features; returns these in the order of the features.
+    pub(crate) fn fold_beam<T: Default + Send>(
         &self,
         features: &[f32],
         beam: Beam<'_>,
-        n_kept: usize,
-    ) -> Result<Vec<u8>, Error> {
+        fold: impl Fn(&mut T, &[f32], &[u8]) + Sync,
+    ) -> Result<Vec<T>, Error> {
         beam.check(self.n_levels(), self.n_codewords())?;
         if self.assignment() == Assignment::Cosine && beam.width > 1 {
             return Err(Error::Cosine);
         }
-        let are_ordinary = self.values().chunks_exact(self.dim()).map(squared_norm).all(is_ordinary);
-        if beam.width == 1 || !are_ordinary {
+        self.check_features(features)?;
+        let pieces = features.par_chunks(CHUNK * self.dim());
+        let Some(search) = Search::new(self, beam) else {
             let codes = self.encode(features)?;
-            return Ok(codes.chunks_exact(self.n_levels()).flat_map(|code| code.repeat(n_kept)).collect());
-        }
-        let n = self.check_features(features)?;
-        let search = Search::new(self, beam);
-        let mut codes = vec![0; n * n_kept * self.n_levels()];
-        codes
-            .par_chunks_mut(CHUNK * n_kept * self.n_levels())
-            .zip(features.par_chunks(CHUNK * self.dim()))
-            .try_for_each_init(
-            || (Products::default(), Memory::default()),
-            |(products, memory), (codes, features)| search.encode(features, n_kept, products, memory, codes),
-        )?;
-        Ok(codes)
+            let pieces = pieces.zip(codes.par_chunks(CHUNK * self.n_levels()));
+            let folded = pieces.map(|(features, codes)| {
+                let mut folded = T::default();
+                let rows = features.chunks_exact(self.dim()).zip(codes.chunks_exact(self.n_levels()));
+                rows.for_each(|(x, code)| fold(&mut folded, x, code));
+                folded
+            });
+            return Ok(folded.collect());
+        };
+        pieces
+            .map_init(
+                || (Products::default(), Memory::default()),
+                |(products, memory), features| {
+                    let mut folded = T::default();
+                    search.encode(features, products, memory, |x, kept| fold(&mut folded, x, kept))?;
+                    Ok(folded)
+                },
+            )
+            .collect()
     }
 }

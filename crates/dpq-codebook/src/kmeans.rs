@@ -29,8 +29,8 @@ pub struct ResidualKMeans {
 /// Features worked on at a time by one thread.
 const CHUNK: usize = 48;
 
-/// How much larger than that of the best code another's squared error may be: with 1.5 short lengths lose, and so do all where
-/// codewords are few.
+/// How much larger than that of the best code another's squared error may be. More leaves less at the longest lengths and more
+/// at short ones, and where codewords are few more at all of them.
 const NEARLY: f64 = 1.25;
 
 /// Rounds of Lloyd's algorithm between one splitting and the next, and rounds of power iteration for the direction of one:
@@ -57,26 +57,26 @@ impl ResidualKMeans {
     ) -> Result<Codebooks, Error> {
         CodeLength::from_levels(self.n_levels)?;
         let weights = vec![1.0; self.n_levels];
-        self.train_for(Beam { width: 1, weights: &weights }, features, dim, on_level)
+        self.train_beam(features, dim, Beam { width: 1, weights: &weights }, on_level)
     }
 
     /// [`train`](Self::train) for codes of a beam search: a level is fitted to what each code of the beam leaves that is nearly
-    /// as good as the best, so to more than the features alone, which helps features that were not fitted most.
+    /// as good as the best, so to more than the features alone. Longer codes leave less than with `train`, most of all after
+    /// [`refine`](Codebooks::refine), short ones of the features fitted a little more (docs/codes.md).
     ///
-    /// Source: faiss's residual quantizer, which fits a level to all codes of the beam, at the expense of short lengths. Takes
-    /// memory for up to twice the beam's width times the features.
+    /// `on_level` hears what the best codes of a beam that ends there leave. Source: faiss's residual quantizer, which fits a
+    /// level to all codes of the beam. Takes memory for about three times the beam's width times the features.
     ///
     /// # Errors
     /// As [`train`](Self::train); [`Error::Range`], [`Error::Length`], [`Error::NotFinite`] or [`Error::Weight`] if the beam
     /// does not fit.
-    pub fn train_for(
+    pub fn train_beam(
         &self,
-        beam: Beam<'_>,
         features: &[f32],
         dim: usize,
+        beam: Beam<'_>,
         on_level: &mut dyn FnMut(usize, f64),
     ) -> Result<Codebooks, Error> {
-        CodeLength::from_levels(self.n_levels)?;
         check_n_codewords(self.n_codewords)?;
         beam.check(self.n_levels, self.n_codewords)?;
         if self.n_iterations == 0 {
@@ -94,6 +94,7 @@ impl ResidualKMeans {
 
         let energy = sum_of_squares(features);
         let share = |left: f64| if energy > 0.0 { left / energy } else { 0.0 };
+        let weights = beam.normalized_weights();
         let mut residuals = features.to_vec();
         let mut values = Vec::with_capacity(self.n_levels * self.n_codewords * dim);
         for level in 0..self.n_levels {
@@ -110,43 +111,49 @@ impl ResidualKMeans {
             } else {
                 let codebooks =
                     Codebooks::new(values.clone(), level + 1, self.n_codewords, dim, Assignment::Euclidean)?;
-                let weights = beam.weights_up_to(level);
-                let (of_best, of_all) = left(&codebooks, features, Beam { weights: &weights, ..beam })?;
-                on_level(level, share(of_best));
-                residuals = of_all;
+                // Those of the codes up to here, as if the longer ones left as much.
+                let weights = [&weights[..level], &[weights[level..].iter().sum()]].concat();
+                let n_kept = if level + 1 == self.n_levels { 1 } else { beam.width };
+                // Their memory is needed.
+                drop(std::mem::take(&mut residuals));
+                let beam = Beam { weights: &weights, ..beam };
+                let left;
+                (left, residuals) = residuals_of_beam(&codebooks, features, beam, n_kept)?;
+                on_level(level, share(left));
             }
         }
         Codebooks::new(values, self.n_levels, self.n_codewords, dim, Assignment::Euclidean)
     }
 }
 
-/// What the codes of a beam leave of features [n, D]: the sum of squares that the best leave, and the residuals [m, D] of all
-/// that are nearly as good, by feature.
-fn left(codebooks: &Codebooks, features: &[f32], beam: Beam<'_>) -> Result<(f64, Vec<f32>), Error> {
-    let dim = codebooks.dim();
-    let codes = codebooks.encode_kept(features, beam, beam.width)?;
-    let rows = features.par_chunks_exact(dim).zip(codes.par_chunks_exact(beam.width * codebooks.n_levels()));
-    let of_features: Vec<(f64, Vec<f32>)> = rows
-        .map(|(x, codes)| {
-            let (mut best, mut left) = (f64::INFINITY, Vec::with_capacity(dim));
-            for code in codes.chunks_exact(codebooks.n_levels()) {
-                let at = left.len();
-                left.extend_from_slice(x);
-                for (level, &codeword) in code.iter().enumerate() {
-                    subtract(&mut left[at..], codebooks.codeword(level, codeword.into()));
-                }
-                let error = squared_norm(&left[at..]);
-                if at == 0 {
-                    best = error;
-                } else if error > NEARLY * best {
-                    left.truncate(at);
-                }
+/// What codes of a beam leave of features [n, D]: the sum of squares that the best leave, and the residuals [m, D] of all
+/// among the first `n_kept` that are nearly as good, by feature.
+fn residuals_of_beam(
+    codebooks: &Codebooks,
+    features: &[f32],
+    beam: Beam<'_>,
+    n_kept: usize,
+) -> Result<(f64, Vec<f32>), Error> {
+    let fold = |(left, residuals): &mut (f64, Vec<f32>), x: &[f32], codes: &[u8]| {
+        let mut least = f64::INFINITY;
+        for (i, code) in codes.chunks_exact(codebooks.n_levels()).take(n_kept).enumerate() {
+            let at = residuals.len();
+            residuals.extend_from_slice(x);
+            for (level, &codeword) in code.iter().enumerate() {
+                subtract(&mut residuals[at..], codebooks.codeword(level, codeword.into()));
             }
-            (best, left)
-        })
-        .collect();
-    let of_best = of_features.iter().map(|(best, _)| best).sum();
-    Ok((of_best, of_features.into_iter().flat_map(|(_, left)| left).collect()))
+            let error = squared_norm(&residuals[at..]);
+            if i == 0 {
+                least = error;
+                *left += error;
+            } else if error > NEARLY * least {
+                residuals.truncate(at);
+            }
+        }
+    };
+    let (left, residuals): (Vec<f64>, Vec<Vec<f32>>) =
+        codebooks.fold_beam(features, beam, fold)?.into_iter().unzip();
+    Ok((left.iter().sum(), residuals.concat()))
 }
 
 fn subtract(residual: &mut [f32], codeword: &[f32]) {

@@ -6,6 +6,7 @@
 
 use rayon::prelude::*;
 
+use crate::beam::weights_from;
 use crate::kmeans::members;
 use crate::{Beam, Codebooks, Error};
 
@@ -42,7 +43,7 @@ impl Codebooks {
         let mut least: f64 = error(self, &codes)?;
         on_round(0, least);
         for round in 1..=n_rounds {
-            let moved = codebooks.fitted(features, &codes, &beam.weights_from())?;
+            let moved = codebooks.fitted(features, &codes, &weights_from(&beam.normalized_weights()))?;
             codes = moved.encode_beam(features, beam)?;
             let now = error(&moved, &codes)?;
             on_round(round, now);

@@ -41,8 +41,8 @@ impl Codebooks {
     /// Fits codebooks to x by residual k-means: level 0 to x, every further level to what the levels before it leave.
     ///
     /// x: float32 [n, D], n >= codewords. iterations: rounds of Lloyd's algorithm a level, at most. beam, length_weights:
-    /// fits for codes as encode finds them with the same. refine: rounds, at most, that then fit all levels together. The
-    /// same x gives the same codebooks at any number of threads.
+    /// fits for codes as encode finds them with the same beam and weights. refine: rounds, at most, that then fit all levels
+    /// together. The same x gives the same codebooks at any number of threads.
     #[staticmethod]
     #[pyo3(signature = (x, levels, *, codewords = 256, iterations = 25, refine = 0, beam = 1, length_weights = None))]
     fn train(
@@ -57,11 +57,16 @@ impl Codebooks {
         let array = borrow::<f32, Ix2>("x", x, "[n, D]")?;
         let (features, dim) = (values(&array), array.shape()[1]);
         let config = ResidualKMeans { n_levels: levels, n_codewords: codewords, n_iterations: iterations };
+        if length_weights.is_some() && beam == 1 && refine == 0 {
+            return Err(PyValueError::new_err(
+                "length_weights are of a beam and of refinement: give beam or refine, or no weights",
+            ));
+        }
         CodeLength::from_levels(levels).map_err(raise)?;
         let weights = length_weights.unwrap_or_else(|| vec![1.0; levels]);
         let beam = Beam { width: beam, weights: &weights };
         let fit = || {
-            let codebooks = config.train_for(beam, features, dim, &mut |_, _| {})?;
+            let codebooks = config.train_beam(features, dim, beam, &mut |_, _| {})?;
             match refine {
                 0 => Ok(codebooks),
                 n_rounds => codebooks.refine(features, beam, n_rounds, &mut |_, _| {}),

@@ -40,6 +40,7 @@ def test_refinement_and_a_beam_leave_less_of_what_is_weighed(data):
     train = lambda **options: dpq.Codebooks.train(data.x, 3, codewords=32, iterations=5, **options)
     fitted = train(beam=4)
     assert left(fitted, fitted.encode(data.x, beam=4)).sum() < greedy.sum()
+    assert fitted.fingerprint != data.codebooks.fingerprint
     refined = train(refine=5, beam=4)
     alike = left(refined, refined.encode(data.x, beam=4))
     assert alike.sum() < greedy.sum()
@@ -54,6 +55,8 @@ def test_refinement_and_a_beam_leave_less_of_what_is_weighed(data):
         data.codebooks.encode(data.x, length_weights=[0, 0, 1])
     with pytest.raises(ValueError, match="beam width is 0, expected at least 1"):
         train(beam=0)
+    with pytest.raises(ValueError, match="give beam or refine, or no weights"):
+        train(length_weights=[0, 0, 1])
     with pytest.raises(ValueError, match="levels"):
         dpq.Codebooks.train(data.x, 2**62)
     with pytest.raises(ValueError, match="beam width is 0, expected at least 1"):

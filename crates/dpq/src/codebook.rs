@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Subcommand;
-use dpq_codebook::{Beam, CodeLength, ResidualKMeans};
+use dpq_codebook::{Beam, ResidualKMeans};
 use serde::Serialize;
 
 use crate::{output, vectors};
@@ -20,8 +20,8 @@ pub(crate) enum Command {
 /// Fit codebooks to features by residual k-means
 ///
 /// Level 0 is k-means on the features, every further level k-means on what the levels before it leave over: with `--beam`, on
-/// what each of several codes leaves that a beam search would keep, which is better for codes found by one. `--refine` then
-/// fits all levels together. The beam counts the error of every length as `--length-weights` says.
+/// what each of several codes leaves that a beam search would keep. `--refine` then fits all levels together. Both count the
+/// error of every length as `--length-weights` says.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq codebook train --features x.npy --levels 4 --out cb.safetensors\n  dpq codebook train \
@@ -35,8 +35,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     sample: Option<u64>,
     /// Levels, that is bytes of the longest code
-    #[arg(long, default_value_t = 4, value_name = "L")]
-    levels: usize,
+    #[arg(long, default_value_t = 4, value_name = "L", value_parser = clap::value_parser!(u8).range(1..))]
+    levels: u8,
     /// Codewords a level, at most 256
     #[arg(long, default_value_t = 256, value_name = "K")]
     codewords: usize,
@@ -85,22 +85,23 @@ impl Command {
 impl TrainArgs {
     fn run(self, json: bool) -> Result<()> {
         output::check_out(&self.out, [&self.features])?;
+        ensure!(
+            self.length_weights.is_empty() || self.beam > 1 || self.refine > 0,
+            "--length-weights are of a beam and of refinement: give --beam or --refine, or no weights"
+        );
         let features = match self.sample {
             Some(n) => vectors::read_sample(&self.features, usize::try_from(n)?)?,
             None => vectors::read_features(&self.features)?,
         };
         let start = Instant::now();
-        let bar = output::progress(self.levels + self.refine, "levels and rounds");
-        let config = ResidualKMeans {
-            n_levels: self.levels,
-            n_codewords: self.codewords,
-            n_iterations: self.iterations,
-        };
-        CodeLength::from_levels(self.levels)?;
-        let weights = length_weights(self.length_weights, self.levels);
+        let levels = usize::from(self.levels);
+        let bar = output::progress(levels.saturating_add(self.refine), "levels and rounds");
+        let config =
+            ResidualKMeans { n_levels: levels, n_codewords: self.codewords, n_iterations: self.iterations };
+        let weights = length_weights(self.length_weights, levels);
         let beam = Beam { width: self.beam, weights: &weights };
         let (values, dim) = (&features.values, features.columns);
-        let fitted = config.train_for(beam, values, dim, &mut |_, _| bar.inc(1))?;
+        let fitted = config.train_beam(values, dim, beam, &mut |_, _| bar.inc(1))?;
         let codebooks = match self.refine {
             0 => fitted,
             n_rounds => fitted.refine(values, beam, n_rounds, &mut |_, _| bar.inc(1))?,
@@ -113,7 +114,7 @@ impl TrainArgs {
         let trained = Trained {
             items: features.rows,
             dim: features.columns,
-            levels: self.levels,
+            levels,
             codewords: self.codewords,
             relative_distortion,
             seconds: output::seconds(start),

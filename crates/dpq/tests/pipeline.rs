@@ -115,7 +115,9 @@ fn refined_codebooks_and_a_beam_leave_less() {
         distortion.iter().map(|distortion| distortion.as_f64().unwrap()).sum()
     };
     let greedy = sum(json(dir, &train));
-    let fitted = sum(json(dir, &format!("{train} --beam 4")));
+    let fitted = json(dir, &format!("{train} --beam 4"));
+    assert_ne!(fitted["fingerprint"], json(dir, &train)["fingerprint"]);
+    let fitted = sum(fitted);
     let refined = sum(json(dir, &format!("{train} --refine 5 --beam 4")));
     assert!(refined < fitted && refined < greedy, "{refined} {fitted} {greedy}");
     let encode = format!("encode --codebook cb.safetensors {features} --out-dir codes");
@@ -138,8 +140,10 @@ fn refined_codebooks_and_a_beam_leave_less() {
     assert!(error(dir, &format!("{encode} --length-weights 0,0,1"), 2).contains("--beam"));
     assert!(error(dir, &format!("{encode} --beam 0"), 1).contains("beam width is 0, expected at least 1"));
     assert!(error(dir, &format!("{train} --beam 0"), 1).contains("beam width is 0, expected at least 1"));
-    let message = error(dir, &train.replace("--levels 3", "--levels 256"), 1);
-    assert!(message.contains("number of levels is 256, expected 1 to 255"), "{message}");
+    let message = error(dir, &train.replace("--levels 3", "--levels 256"), 2);
+    assert!(message.contains("256 is not in 1..=255"), "{message}");
+    let message = error(dir, &format!("{train} --length-weights 0,0,1"), 1);
+    assert!(message.contains("give --beam or --refine, or no weights"), "{message}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{Beam, CHUNK, weights_from};
 #[cfg(target_arch = "x86_64")]
 use crate::dot::avx2;
 use crate::dot::{self, dots, dots_of};
-use crate::norm::{lanes, squared_norm};
+use crate::norm::{is_ordinary, lanes, squared_norm};
 use crate::rounded::{Columns, Rounded, Rows};
 use crate::vectorize::vectorize;
 use crate::{Codebooks, Error};
@@ -88,8 +88,12 @@ pub(super) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(codebooks: &'a Codebooks, beam: Beam<'_>) -> Self {
+    /// None where codes are the greedy ones: if the width is 1, or a codeword's norm is none that can be searched by.
+    pub(super) fn new(codebooks: &'a Codebooks, beam: Beam<'_>) -> Option<Self> {
         let (dim, values) = (codebooks.dim(), codebooks.values());
+        if beam.width == 1 || !values.chunks_exact(dim).map(squared_norm).all(is_ordinary) {
+            return None;
+        }
         let n_codewords = codebooks.n_codewords();
         let doubled: Vec<f32> = values.iter().map(|c| 2.0 * c).collect();
         let gram = |level: usize| {
@@ -108,11 +112,10 @@ impl<'a> Search<'a> {
         let norms: Vec<f64> = values.chunks_exact(dim).map(squared_norm).collect();
         let longest = |norms: &[f64]| norms.iter().copied().fold(0.0, f64::max).sqrt();
         let longest: Vec<f64> = norms.chunks_exact(n_codewords).map(longest).collect();
-        let sum: f64 = beam.weights.iter().map(|&weight| f64::from(weight)).sum();
-        let weights: Vec<f32> = beam.weights.iter().map(|&weight| (f64::from(weight) / sum) as f32).collect();
+        let weights = beam.normalized_weights();
         let columns =
             (0..codebooks.n_levels()).map(|level| Columns::new(codebooks.level(level), vec![0.0; dim]));
-        Self {
+        Some(Self {
             codebooks,
             width: beam.width,
             weights_from: weights_from(&weights),
@@ -122,34 +125,29 @@ impl<'a> Search<'a> {
             longest,
             gram: (0..codebooks.n_levels()).map(gram).collect(),
             norms: norms.into_iter().map(|norm| norm as f32).collect(),
-        }
+        })
     }
 
-    /// Writes the best codes [n, n_kept, L] of `features` [n, D]; `products` and `memory` are used again.
+    /// Hands each of `features` [n, D] and the codes that are kept of it, the best first, to `found`; `products` and `memory`
+    /// are used again.
     pub(super) fn encode(
         &self,
         features: &[f32],
-        n_kept: usize,
         products: &mut Products,
         memory: &mut Memory,
-        codes: &mut [u8],
+        mut found: impl FnMut(&[f32], &[u8]),
     ) -> Result<(), Error> {
         let Products { rows, by_level } = products;
         self.columns[0].round(features, rows);
         by_level.resize_with(self.columns.len(), Vec::new);
         self.columns.iter().zip(&mut *by_level).for_each(|(columns, out)| columns.products(rows, out));
-        let n_levels = self.codebooks.n_levels();
-        let rows = features.chunks_exact(self.codebooks.dim()).zip(codes.chunks_exact_mut(n_kept * n_levels));
-        for (at, (x, codes)) in rows.enumerate() {
+        for (at, x) in features.chunks_exact(self.codebooks.dim()).enumerate() {
             if self.columns[0].is_ordinary(x, products.rows.rounded[at]) {
                 search(self, x, products, at, memory);
             } else {
                 memory.codes = self.codebooks.encode(x)?;
             }
-            for (i, code) in codes.chunks_exact_mut(n_levels).enumerate() {
-                let mut found = memory.codes.chunks_exact(n_levels);
-                code.copy_from_slice(found.nth(i).unwrap_or(&memory.codes[..n_levels]));
-            }
+            found(x, &memory.codes);
         }
         Ok(())
     }
@@ -186,7 +184,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Leaves the best continuations of all codes in `memory`, the first of equals first. `products` are the rounded ones
+    /// Leaves the best continuations of all codes in `memory`, of equal costs the least error, then the first. `products` are the rounded ones
     /// with the codewords of the level.
     #[inline(always)]
     fn continuations(
@@ -268,7 +266,8 @@ impl<'a> Search<'a> {
             *error = products.fold(exact[*codeword], |error, gram| error + gram) + code.error;
             *cost = code.cost + weight_from * *error;
         }
-        best.sort_by(|a, b| a.cost.total_cmp(&b.cost));
+        // Where a weight is too small to tell costs apart, errors do.
+        best.sort_by(|a, b| a.cost.total_cmp(&b.cost).then(a.error.total_cmp(&b.error)));
         best.truncate(self.width);
     }
 
@@ -301,10 +300,9 @@ mod tests {
     use super::*;
     use crate::Assignment;
 
-    /// The search from its definition, with every product in f32.
+    /// The search from its definition, with every product in f32: all codes that are kept, the best first.
     fn search(codebooks: &Codebooks, x: &[f32], beam: Beam<'_>) -> Vec<u8> {
-        let sum: f32 = beam.weights.iter().sum();
-        let weights: Vec<f32> = beam.weights.iter().map(|weight| weight / sum).collect();
+        let weights = beam.normalized_weights();
         let dot = |a: &[f32], b: &[f32]| dots_of(a, [b; dot::ROWS])[0];
         let mut kept = vec![(Vec::<u8>::new(), Kept { error: 0.0, cost: 0.0 })];
         for (level, weight_from) in weights_from(&weights).into_iter().enumerate() {
@@ -321,10 +319,10 @@ mod tests {
                     all.push((so_far.cost + weight_from * error, (longer, kept)));
                 }
             }
-            all.sort_by(|a, b| a.0.total_cmp(&b.0));
+            all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.1.error.total_cmp(&b.1.1.error)));
             kept = all.into_iter().take(beam.width).map(|(_, code)| code).collect();
         }
-        kept.swap_remove(0).0
+        kept.into_iter().flat_map(|(code, _)| code).collect()
     }
 
     #[test]
@@ -349,18 +347,36 @@ mod tests {
                 let codebooks =
                     Codebooks::new(values, n_levels, n_codewords, dim, Assignment::Euclidean).unwrap();
                 let features: Vec<f32> = (0..50 * dim).map(|_| size * (offset + spread * number())).collect();
-                for (width, weights) in [(2, [0.0, 0.0, 1.0]), (5, [1.0, 1.0, 2.0])] {
+                // The last keeps more codes than there are at first.
+                for (width, weights, n) in
+                    [(2, [0.0, 0.0, 1.0], 50), (5, [1.0, 1.0, 2.0], 50), (45, [1.0; 3], 2)]
+                {
+                    let features = &features[..n * dim];
                     let beam = Beam { width, weights: &weights };
-                    let codes = codebooks.encode_beam(&features, beam).unwrap();
-                    for (x, code) in features.chunks_exact(dim).zip(codes.chunks_exact(n_levels)) {
-                        assert_eq!(
-                            code,
-                            search(&codebooks, x, beam),
-                            "dim {dim}, spread {spread}, size {size}"
-                        );
+                    let found = codebooks
+                        .fold_beam(features, beam, |found: &mut Vec<_>, _, kept| found.push(kept.to_vec()))
+                        .unwrap()
+                        .concat();
+                    let codes = codebooks.encode_beam(features, beam).unwrap();
+                    let rows = features.chunks_exact(dim).zip(found).zip(codes.chunks_exact(n_levels));
+                    for ((x, found), code) in rows {
+                        let expected = search(&codebooks, x, beam);
+                        assert_eq!(found, expected, "dim {dim}, spread {spread}, size {size}, width {width}");
+                        assert_eq!(code, &expected[..n_levels]);
                     }
                 }
             }
         }
+    }
+
+    #[test]
+    fn features_that_cannot_be_searched_have_their_greedy_code_alone() {
+        let codebooks = Codebooks::new(vec![1.0, 2.0, 0.1, 0.3], 2, 2, 1, Assignment::Euclidean).unwrap();
+        let beam = Beam { width: 3, weights: &[1.0; 2] };
+        let kept = |found: &mut Vec<usize>, _: &[f32], kept: &[u8]| found.push(kept.len() / 2);
+        let features = [1.1, 1e20, 1.4, 1e-20];
+        assert_eq!(codebooks.fold_beam(&features, beam, kept).unwrap().concat(), [3, 1, 3, 1]);
+        let beam = Beam { width: 1, ..beam };
+        assert_eq!(codebooks.fold_beam(&features, beam, kept).unwrap().concat(), [1; 4]);
     }
 }

@@ -101,7 +101,7 @@ fn codebooks_fitted_for_a_beam_suit_its_codes() {
     let train = |width, weights: &[f32]| {
         let mut left = Vec::new();
         let beam = Beam { width, weights };
-        let codebooks = config.train_for(beam, fitted, 12, &mut |_, error| left.push(error)).unwrap();
+        let codebooks = config.train_beam(fitted, 12, beam, &mut |_, error| left.push(error)).unwrap();
         let codes = codebooks.encode_beam(fitted, beam).unwrap();
         let expected = codebooks.relative_distortion(fitted, &codes).unwrap();
         assert!((left[2] - expected[2]).abs() < 1e-5 * expected[2], "{left:?} {expected:?}");
@@ -121,15 +121,16 @@ fn codebooks_fitted_for_a_beam_suit_its_codes() {
 
 #[test]
 fn a_beam_wider_than_there_are_codes_and_features_that_it_cannot_hold_are_fitted() {
-    // Two codewords a level, and features whose squares overflow f32 beside ordinary ones.
+    // Two codewords a level, and features whose squares overflow f32.
     let config = ResidualKMeans { n_codewords: 2, ..CONFIG };
     let mut features = numbers(50 * 3, 7);
     let beam = Beam { width: 8, weights: &[1.0; 3] };
-    let train = |features: &[f32]| config.train_for(beam, features, 3, &mut |_, _| {}).unwrap();
+    let train = |features: &[f32]| config.train_beam(features, 3, beam, &mut |_, _| {}).unwrap();
     train(&features);
+    assert!(config.train_beam(&features, 3, Beam { width: usize::MAX, ..beam }, &mut |_, _| {}).is_ok());
     features[..6].iter_mut().for_each(|x| *x *= 1e20);
     train(&features);
-    let refused = config.train_for(Beam { weights: &[1.0; 2], ..beam }, &features, 3, &mut |_, _| {});
+    let refused = config.train_beam(&features, 3, Beam { weights: &[1.0; 2], ..beam }, &mut |_, _| {});
     assert_eq!(refused.unwrap_err().to_string(), "weights has 2 values, expected 3, one a length");
 }
 
@@ -173,7 +174,7 @@ fn threads_change_nothing() {
     let features = numbers(3000 * 20, 4);
     let beam = Beam { width: 5, weights: &[1.0; 3] };
     let work = || {
-        let codebooks = CONFIG.train_for(beam, &features, 20, &mut |_, _| {}).unwrap();
+        let codebooks = CONFIG.train_beam(&features, 20, beam, &mut |_, _| {}).unwrap();
         let refined = codebooks.refine(&features, beam, 3, &mut |_, _| {}).unwrap();
         let codes = refined.encode_beam(&features, beam).unwrap();
         (refined, codes)
@@ -274,4 +275,23 @@ fn only_the_ratios_of_weights_count() {
     let codes = |weight| codebooks.encode_beam(&features, Beam { width: 4, weights: &[weight; 3] }).unwrap();
     assert_eq!(codes(f32::MAX), codes(1.0));
     assert_eq!(codes(1e-30), codes(1.0));
+    let fit = |weight| {
+        let beam = Beam { width: 4, weights: &[weight; 3] };
+        let codebooks = CONFIG.train_beam(&features, 8, beam, &mut |_, _| {}).unwrap();
+        codebooks.refine(&features, beam, 2, &mut |_, _| {}).unwrap()
+    };
+    assert_eq!(fit(f32::MAX), fit(1.0));
+    assert_eq!(fit(1e-30), fit(1.0));
+}
+
+#[test]
+fn a_weight_too_small_to_count_still_decides_what_nothing_else_does() {
+    let codebooks = codebooks(3, 16, 8, Assignment::Euclidean);
+    let features = numbers(100 * 8, 3);
+    for last in [1e-8, f32::MIN_POSITIVE] {
+        let beam = Beam { width: 4, weights: &[1e30, 1e30, last] };
+        let codes = codebooks.encode_beam(&features, beam).unwrap();
+        assert!(codes.iter().skip(2).step_by(3).collect::<std::collections::BTreeSet<_>>().len() > 4);
+        CONFIG.train_beam(&features, 8, beam, &mut |_, _| {}).unwrap();
+    }
 }

@@ -61,17 +61,16 @@ pub(super) fn page(run: &Run<Codes>) -> String {
         "# Codes: greedy, by beam search, refined, and faiss's".to_owned(),
         format!(
             "Written by `{}`, and every number is what that run measured. Codebooks of {codewords} codewords a level are \
-             fitted to items by {iterations} rounds of k-means, refined ones by {rounds} rounds more with a beam of 5. Distortion \
-             is the mean squared error over the mean squared norm, of the items fitted and of others that were not. \
-             recall@R is the share of queries whose nearest item of those fitted, by exact Euclidean distance, is among \
-             the first R.",
+             fitted to items by {iterations} rounds of k-means, refined ones by {rounds} rounds more. Distortion is the mean \
+             squared error over the mean squared norm, of the items fitted and of others that were not. recall@R is the share \
+             of queries whose nearest item of those fitted, by exact Euclidean distance, is among the first R.",
             run.command
         ),
         format!(
-            "Refined for every length is `dpq codebook train --refine N --beam 5` and `dpq encode --beam 5`; refined for the \
-             longest, which weights of the crate offer, counts only the error of the longest code. faiss fits and encodes with \
-             the beam named, for the longest code alone: its prefixes are codes too, but nothing has made them good ones. It \
-             fits as it does by default, by progressive dimensions (`Train_progressive_dim`); top of the beam adds \
+            "Fitted for every length is `dpq codebook train --beam 5`, refined is `--refine {rounds}` beside it; the beam named is \
+             that of `dpq encode`. For the longest is `--length-weights 0,..,0,1`, which counts only the error of the longest \
+             code. faiss fits and encodes with the beam named, for the longest code alone: its prefixes are codes too, but \
+             nothing has made them good ones. It fits as it does by default, by progressive dimensions (`Train_progressive_dim`); top of the beam adds \
              `Train_top_beam`, by which only the best of a beam is fitted to, and refined adds `Train_refine_codebook`: \
              {faiss_rounds} rounds, its default, of encoding and least squares over all levels at once."
         ),
