@@ -61,8 +61,9 @@ impl ResidualKMeans {
     }
 
     /// [`train`](Self::train) for codes of a beam search: a level is fitted to what each code of the beam leaves that is nearly
-    /// as good as the best, so to more than the features alone. Longer codes leave less than with `train`, most of all after
-    /// [`refine`](Codebooks::refine), short ones of the features fitted a little more (docs/codes.md).
+    /// as good as the best, so to more than the features alone. Beside `train`, codes of other features leave less at the longer
+    /// lengths, those of the features fitted only after [`refine`](Codebooks::refine), and short codes leave a little more
+    /// (docs/codes.md).
     ///
     /// `on_level` hears what the best codes of a beam that ends there leave. Source: faiss's residual quantizer, which fits a
     /// level to all codes of the beam. Takes memory for about three times the beam's width times the features.
