@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use crate::assign::{Level, Memory};
+use crate::beam::weights_from;
 use crate::codebooks::check_n_codewords;
 use crate::error::{check_finite, check_rows};
 use crate::norm::{squared_distance, squared_norm};
@@ -96,6 +97,7 @@ impl ResidualKMeans {
         let energy = sum_of_squares(features);
         let share = |left: f64| if energy > 0.0 { left / energy } else { 0.0 };
         let weights = beam.normalized_weights();
+        let weights_from = weights_from(&weights);
         let mut residuals = features.to_vec();
         let mut values = Vec::with_capacity(self.n_levels * self.n_codewords * dim);
         for level in 0..self.n_levels {
@@ -113,7 +115,7 @@ impl ResidualKMeans {
                 let codebooks =
                     Codebooks::new(values.clone(), level + 1, self.n_codewords, dim, Assignment::Euclidean)?;
                 // Those of the codes up to here, as if the longer ones left as much.
-                let weights = [&weights[..level], &[weights[level..].iter().sum()]].concat();
+                let weights = [&weights[..level], &weights_from[level..=level]].concat();
                 let n_kept = if level + 1 == self.n_levels { 1 } else { beam.width };
                 // Their memory is needed.
                 drop(std::mem::take(&mut residuals));

@@ -114,10 +114,9 @@ fn refined_codebooks_and_a_beam_leave_less() {
         let distortion = report["relative_distortion"].as_array().unwrap();
         distortion.iter().map(|distortion| distortion.as_f64().unwrap()).sum()
     };
-    let greedy = sum(json(dir, &train));
-    let fitted = json(dir, &format!("{train} --beam 4"));
-    assert_ne!(fitted["fingerprint"], json(dir, &train)["fingerprint"]);
-    let fitted = sum(fitted);
+    let (greedy, fitted) = (json(dir, &train), json(dir, &format!("{train} --beam 4")));
+    assert_ne!(fitted["fingerprint"], greedy["fingerprint"]);
+    let (greedy, fitted) = (sum(greedy), sum(fitted));
     let refined = sum(json(dir, &format!("{train} --refine 5 --beam 4")));
     assert!(refined < fitted && refined < greedy, "{refined} {fitted} {greedy}");
     let encode = format!("encode --codebook cb.safetensors {features} --out-dir codes");

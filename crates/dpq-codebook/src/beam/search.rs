@@ -91,7 +91,11 @@ impl<'a> Search<'a> {
     /// None where codes are the greedy ones: if the width is 1, or a codeword's norm is none that can be searched by.
     pub(super) fn new(codebooks: &'a Codebooks, beam: Beam<'_>) -> Option<Self> {
         let (dim, values) = (codebooks.dim(), codebooks.values());
-        if beam.width == 1 || !values.chunks_exact(dim).map(squared_norm).all(is_ordinary) {
+        if beam.width == 1 {
+            return None;
+        }
+        let norms: Vec<f64> = values.chunks_exact(dim).map(squared_norm).collect();
+        if !norms.iter().copied().all(is_ordinary) {
             return None;
         }
         let n_codewords = codebooks.n_codewords();
@@ -109,7 +113,6 @@ impl<'a> Search<'a> {
             });
             gram
         };
-        let norms: Vec<f64> = values.chunks_exact(dim).map(squared_norm).collect();
         let longest = |norms: &[f64]| norms.iter().copied().fold(0.0, f64::max).sqrt();
         let longest: Vec<f64> = norms.chunks_exact(n_codewords).map(longest).collect();
         let weights = beam.normalized_weights();

@@ -70,8 +70,8 @@ pub(super) fn page(run: &Run<Codes>) -> String {
             "Fitted for every length is `dpq codebook train --beam 5`, refined is `--refine {rounds}` beside it; the beam named is \
              that of `dpq encode`. For the longest is `--length-weights 0,..,0,1`, which counts only the error of the longest \
              code. faiss fits and encodes with the beam named, for the longest code alone: its prefixes are codes too, but \
-             nothing has made them good ones. It fits as it does by default, by progressive dimensions (`Train_progressive_dim`); top of the beam adds \
-             `Train_top_beam`, by which only the best of a beam is fitted to, and refined adds `Train_refine_codebook`: \
+             nothing has made them good ones. It fits as it does by default, by progressive dimensions \
+             (`Train_progressive_dim`); top of the beam adds `Train_top_beam`, by which only the best of a beam is fitted to, and refined adds `Train_refine_codebook`: \
              {faiss_rounds} rounds, its default, of encoding and least squares over all levels at once."
         ),
     ];
