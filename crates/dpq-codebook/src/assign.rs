@@ -15,7 +15,7 @@ pub(crate) struct Level<'a> {
     /// f32 [K, D].
     codewords: &'a [f32],
     dim: usize,
-    /// The codewords less their mean, which changes no distance to a residual less the same; for assignment by cosine,
+    /// The codewords less an origin, which changes no distance to a residual less the same; for assignment by cosine,
     /// vectors of norm 1 of the same directions.
     columns: Columns,
     /// By column [K]: half the squared norm; 0 for assignment by cosine, as that of directions makes no difference.
@@ -30,7 +30,6 @@ pub(crate) struct Level<'a> {
 /// What [`Level::assign`] needs, to be used again.
 #[derive(Default)]
 pub(crate) struct Memory {
-    rows: Rows,
     products: Vec<i32>,
     /// By codeword [K]: how well it fits.
     fits: Vec<f32>,
@@ -38,9 +37,21 @@ pub(crate) struct Memory {
 
 impl<'a> Level<'a> {
     pub(crate) fn new(assignment: Assignment, codewords: &'a [f32], dim: usize) -> Self {
-        let (origin, columns) = match assignment {
-            Assignment::Euclidean => centred(codewords, dim),
-            Assignment::Cosine => (vec![0.0; dim], codewords.chunks_exact(dim).flat_map(unit).collect()),
+        let origin = match assignment {
+            Assignment::Euclidean => mean(codewords, dim),
+            Assignment::Cosine => vec![0.0; dim],
+        };
+        Self::about(origin, assignment, codewords)
+    }
+
+    /// [`new`](Self::new) with another `origin` [D] than the codewords' mean, near which residuals are.
+    pub(crate) fn about(origin: Vec<f32>, assignment: Assignment, codewords: &'a [f32]) -> Self {
+        let dim = origin.len();
+        let columns: Vec<f32> = match assignment {
+            Assignment::Euclidean => {
+                codewords.iter().zip(origin.iter().cycle()).map(|(c, origin)| c - origin).collect()
+            }
+            Assignment::Cosine => codewords.chunks_exact(dim).flat_map(unit).collect(),
         };
         let squares: Vec<f64> = columns.chunks_exact(dim).map(squared_norm).collect();
         let half = |&square: &f64| match assignment {
@@ -60,11 +71,21 @@ impl<'a> Level<'a> {
         }
     }
 
-    /// The codeword that fits best for each of `residuals` [n, D], the least of equals; `memory` is used again.
-    pub(crate) fn assign(&self, residuals: &[f32], memory: &mut Memory) -> impl Iterator<Item = usize> {
-        let Memory { rows, products, fits } = memory;
+    /// What is to be subtracted from residuals before they are rounded, [D].
+    pub(crate) fn origin(&self) -> &[f32] {
+        &self.columns.origin
+    }
+
+    /// The codeword that fits best for each of `residuals` [n, D], the least of equals. `rows` are the same residuals, rounded
+    /// about the origin; `memory` is used again.
+    pub(crate) fn assign(
+        &self,
+        residuals: &[f32],
+        rows: &Rows,
+        memory: &mut Memory,
+    ) -> impl Iterator<Item = usize> {
+        let Memory { products, fits } = memory;
         fits.resize(self.norms.len(), 0.0);
-        self.columns.round(residuals, rows);
         self.columns.products(rows, products);
         let products = rows.rounded.iter().zip(products.chunks_exact(self.columns.width()));
         residuals
@@ -137,16 +158,14 @@ vectorize!(fn best(
     level: &Level<'_>, residual: &[f32], rounded: Rounded, products: &[i32], fits: &mut [f32]
 ) -> usize = Level::best, Level::best);
 
-/// The codewords [K, dim] less their mean, behind that mean.
-fn centred(codewords: &[f32], dim: usize) -> (Vec<f32>, Vec<f32>) {
+/// The mean of `codewords` [K, dim].
+fn mean(codewords: &[f32], dim: usize) -> Vec<f32> {
     let mut sums = vec![0.0f64; dim];
     for codeword in codewords.chunks_exact(dim) {
         sums.iter_mut().zip(codeword).for_each(|(sum, &c)| *sum += f64::from(c));
     }
     let n = codewords.len() / dim;
-    let mean: Vec<f32> = sums.iter().map(|sum| (sum / n as f64) as f32).collect();
-    let columns = codewords.iter().zip(mean.iter().cycle()).map(|(c, mean)| c - mean).collect();
-    (mean, columns)
+    sums.iter().map(|sum| (sum / n as f64) as f32).collect()
 }
 
 /// The vector of norm 1 that points where `codeword` does. One of norm 0 points nowhere and has cosine 0 with everything.

@@ -3,6 +3,8 @@
 use rayon::prelude::*;
 
 use crate::assign::{Level, Memory};
+use crate::norm::subtract;
+use crate::rounded::Rows;
 use crate::{CodeLength, Codebooks, Error};
 
 /// Features encoded at a time by one thread.
@@ -27,12 +29,13 @@ impl Codebooks {
             (0..n_levels).map(|level| Level::new(self.assignment(), self.level(level), dim)).collect();
         let mut codes = vec![0; n * n_levels];
         codes.par_chunks_mut(CHUNK * n_levels).zip(features.par_chunks(CHUNK * dim)).for_each_init(
-            || (Vec::new(), Memory::default()),
-            |(residuals, memory), (codes, features)| {
+            || (Vec::new(), Rows::default(), Memory::default()),
+            |(residuals, rows, memory), (codes, features)| {
                 residuals.clear();
                 residuals.extend_from_slice(features);
                 for (i, level) in levels.iter().enumerate() {
-                    let best = level.assign(residuals, memory);
+                    rows.round(residuals, level.origin());
+                    let best = level.assign(residuals, rows, memory);
                     codes[i..]
                         .iter_mut()
                         .step_by(n_levels)
@@ -41,8 +44,7 @@ impl Codebooks {
                     for (residual, code) in
                         residuals.chunks_exact_mut(dim).zip(codes[i..].iter().step_by(n_levels))
                     {
-                        let codeword = self.codeword(i, (*code).into());
-                        residual.iter_mut().zip(codeword).for_each(|(r, c)| *r -= c);
+                        subtract(residual, self.codeword(i, (*code).into()));
                     }
                 }
             },

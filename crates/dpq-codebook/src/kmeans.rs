@@ -10,7 +10,8 @@ use crate::assign::{Level, Memory};
 use crate::beam::weights_from;
 use crate::codebooks::check_n_codewords;
 use crate::error::{check_finite, check_rows};
-use crate::norm::{squared_distance, squared_norm};
+use crate::norm::{squared_distance, squared_norm, subtract};
+use crate::rounded::Rows;
 use crate::vectorize::vectorize;
 use crate::{Assignment, Beam, CodeLength, Codebooks, Error};
 
@@ -101,11 +102,12 @@ impl ResidualKMeans {
         let mut residuals = features.to_vec();
         let mut values = Vec::with_capacity(self.n_levels * self.n_codewords * dim);
         for level in 0..self.n_levels {
-            let codewords = start(&residuals, dim, self.n_codewords);
-            let (codewords, _) = lloyd(&residuals, dim, codewords, self.n_iterations);
+            let points = Points::new(&residuals, dim);
+            let codewords = start(&points, self.n_codewords);
+            let (codewords, _) = lloyd(&points, codewords, self.n_iterations);
             values.extend_from_slice(&codewords);
             if beam.width == 1 {
-                let assigned = assign(&residuals, dim, &codewords);
+                let assigned = assign(&points, &codewords);
                 let rows = residuals.par_chunks_exact_mut(dim).zip(&assigned);
                 rows.for_each(|(residual, &codeword)| {
                     subtract(residual, &codewords[codeword * dim..][..dim])
@@ -118,6 +120,7 @@ impl ResidualKMeans {
                 let weights = [&weights[..level], &weights_from[level..=level]].concat();
                 let n_kept = if level + 1 == self.n_levels { 1 } else { beam.width };
                 // Their memory is needed.
+                drop(points);
                 drop(std::mem::take(&mut residuals));
                 let beam = Beam { weights: &weights, ..beam };
                 let left;
@@ -159,75 +162,89 @@ fn residuals_of_beam(
     Ok((left.iter().sum(), residuals.concat()))
 }
 
-fn subtract(residual: &mut [f32], codeword: &[f32]) {
-    residual.iter_mut().zip(codeword).for_each(|(r, c)| *r -= c);
+/// The points of one k-means, and what stays the same from round to round.
+struct Points<'a> {
+    /// [n, dim].
+    values: &'a [f32],
+    dim: usize,
+    mean: Vec<f32>,
+    /// By [`CHUNK`] points, less the mean.
+    rounded: Vec<Rows>,
+}
+
+impl<'a> Points<'a> {
+    fn new(values: &'a [f32], dim: usize) -> Self {
+        let mut mean = vec![0.0; dim];
+        let all: Vec<usize> = (0..values.len() / dim).collect();
+        move_to_mean(&mut mean, values, &all);
+        let round = |values| {
+            let mut rows = Rows::default();
+            rows.round(values, &mean);
+            rows
+        };
+        let rounded = values.par_chunks(CHUNK * dim).map(round).collect();
+        Self { values, dim, mean, rounded }
+    }
+
+    fn point(&self, i: usize) -> &'a [f32] {
+        &self.values[i * self.dim..][..self.dim]
+    }
 }
 
 /// Lloyd's algorithm: assign to the nearest codeword, move codewords to the mean of their members, which are returned beside
 /// them.
-fn lloyd(
-    points: &[f32],
-    dim: usize,
-    mut codewords: Vec<f32>,
-    n_rounds: usize,
-) -> (Vec<f32>, Vec<Vec<usize>>) {
+fn lloyd(points: &Points<'_>, mut codewords: Vec<f32>, n_rounds: usize) -> (Vec<f32>, Vec<Vec<usize>>) {
     let (mut before, mut of_codewords) = (Vec::new(), Vec::new());
     for _ in 0..n_rounds {
-        let assigned = assign(points, dim, &codewords);
+        let assigned = assign(points, &codewords);
         if assigned == before {
             break;
         }
-        of_codewords = members(&assigned, codewords.len() / dim);
-        codewords.par_chunks_exact_mut(dim).zip(&of_codewords).for_each(|(codeword, members)| {
-            mean(points, dim, members, codeword);
-        });
-        revive(points, dim, &of_codewords, &assigned, &mut codewords);
+        of_codewords = members(&assigned, codewords.len() / points.dim);
+        let moved = codewords.par_chunks_exact_mut(points.dim).zip(&of_codewords);
+        moved.for_each(|(codeword, members)| move_to_mean(codeword, points.values, members));
+        revive(points, &of_codewords, &assigned, &mut codewords);
         before = assigned;
     }
     (codewords, of_codewords)
 }
 
 /// Codewords to start from: one, the mean, and from there half as many again and again, until there are `n_codewords`.
-fn start(points: &[f32], dim: usize, n_codewords: usize) -> Vec<f32> {
-    let (mut codewords, mut members) = lloyd(points, dim, vec![0.0; dim], 1);
+fn start(points: &Points<'_>, n_codewords: usize) -> Vec<f32> {
+    let dim = points.dim;
+    let mut codewords = points.mean.clone();
+    let mut members = vec![(0..points.values.len() / dim).collect::<Vec<_>>()];
     loop {
         let n = members.len();
         if n == n_codewords {
             return codewords;
         }
-        let errors: Vec<f64> = codewords
-            .par_chunks_exact(dim)
-            .zip(&members)
-            .map(|(codeword, members)| {
-                members
-                    .iter()
-                    .map(|&m| f64::from(squared_distance(&points[m * dim..][..dim], codeword)))
-                    .sum()
-            })
-            .collect();
+        let of_codewords = codewords.par_chunks_exact(dim).zip(&members);
+        let errors: Vec<f64> =
+            of_codewords.map(|(codeword, members)| error(points, members, codeword)).collect();
         let mut split: Vec<usize> = (0..n).collect();
         split.sort_by(|&a, &b| errors[b].total_cmp(&errors[a]));
         split.truncate(n.div_ceil(2).min(n_codewords - n));
         let halves: Vec<Vec<f32>> =
-            split.par_iter().map(|&i| half(points, dim, &members[i], &codewords[i * dim..][..dim])).collect();
+            split.par_iter().map(|&i| half(points, &members[i], &codewords[i * dim..][..dim])).collect();
         for (i, half) in split.into_iter().zip(halves) {
             let codeword = &mut codewords[i * dim..][..dim];
             let other: Vec<f32> = codeword.iter().zip(&half).map(|(c, half)| c + half).collect();
             codeword.iter_mut().zip(half).for_each(|(c, half)| *c -= half);
             codewords.extend(other);
         }
-        (codewords, members) = lloyd(points, dim, codewords, GROWTH_ROUNDS);
+        (codewords, members) = lloyd(points, codewords, GROWTH_ROUNDS);
     }
 }
 
 /// How far from their mean the means of the two halves of `members` are, if they spread like a Gaussian: the direction of
 /// their largest variance, by power iteration, times 0.8 standard deviations.
 #[inline(always)]
-fn half_any(points: &[f32], dim: usize, members: &[usize], mean: &[f32]) -> Vec<f32> {
-    let mut direction = vec![0.0; dim];
+fn half_any(points: &Points<'_>, members: &[usize], mean: &[f32]) -> Vec<f32> {
+    let mut direction = vec![0.0; points.dim];
     let Some(farthest) = members
         .iter()
-        .map(|&m| &points[m * dim..][..dim])
+        .map(|&member| points.point(member))
         .max_by(|a, b| squared_distance(a, mean).total_cmp(&squared_distance(b, mean)))
     else {
         return direction;
@@ -235,27 +252,25 @@ fn half_any(points: &[f32], dim: usize, members: &[usize], mean: &[f32]) -> Vec<
     direction.iter_mut().zip(farthest).zip(mean).for_each(|((d, x), mean)| *d = x - mean);
     for _ in 0..POWER_ROUNDS {
         normalise(&mut direction);
-        let mut next = vec![0.0; dim];
+        let mut next = vec![0.0; points.dim];
         for &member in members {
-            let x = &points[member * dim..][..dim];
+            let x = points.point(member);
             let along = along(x, mean, &direction);
             next.iter_mut().zip(x).zip(mean).for_each(|((next, x), mean)| *next += along * (x - mean));
         }
         direction = next;
     }
     normalise(&mut direction);
-    let variance: f64 = members
-        .iter()
-        .map(|&m| f64::from(along(&points[m * dim..][..dim], mean, &direction)).powi(2))
-        .sum::<f64>()
-        / members.len() as f64;
+    let variance: f64 =
+        members.iter().map(|&m| f64::from(along(points.point(m), mean, &direction)).powi(2)).sum::<f64>()
+            / members.len() as f64;
     let length = (0.8 * variance.sqrt()) as f32;
     direction.iter_mut().for_each(|d| *d *= length);
     direction
 }
 
 vectorize! {
-    fn half(points: &[f32], dim: usize, members: &[usize], mean: &[f32]) -> Vec<f32> = half_any, half_any
+    fn half(points: &Points<'_>, members: &[usize], mean: &[f32]) -> Vec<f32> = half_any, half_any
 }
 
 /// Gives a vector the norm 1, if it has any.
@@ -284,16 +299,15 @@ fn along(x: &[f32], mean: &[f32], direction: &[f32]) -> f32 {
 }
 
 /// The nearest codeword of each point; the least of equals.
-fn assign(points: &[f32], dim: usize, codewords: &[f32]) -> Vec<usize> {
-    let level = Level::new(Assignment::Euclidean, codewords, dim);
-    let mut assigned = vec![0; points.len() / dim];
-    assigned.par_chunks_mut(CHUNK).zip(points.par_chunks(CHUNK * dim)).for_each_init(
+fn assign(points: &Points<'_>, codewords: &[f32]) -> Vec<usize> {
+    let level = Level::about(points.mean.clone(), Assignment::Euclidean, codewords);
+    let mut assigned = vec![0; points.values.len() / points.dim];
+    let chunks = points.values.par_chunks(CHUNK * points.dim).zip(&points.rounded);
+    assigned.par_chunks_mut(CHUNK).zip(chunks).for_each_init(
         Memory::default,
-        |memory, (assigned, points)| {
-            assigned
-                .iter_mut()
-                .zip(level.assign(points, memory))
-                .for_each(|(assigned, best)| *assigned = best);
+        |memory, (assigned, (points, rounded))| {
+            let best = level.assign(points, rounded, memory);
+            assigned.iter_mut().zip(best).for_each(|(assigned, best)| *assigned = best);
         },
     );
     assigned
@@ -306,34 +320,65 @@ pub(crate) fn members(assigned: &[usize], n_codewords: usize) -> Vec<Vec<usize>>
     members
 }
 
-/// The mean of `members`; a codeword without any stays where it is.
-fn mean(points: &[f32], dim: usize, members: &[usize], codeword: &mut [f32]) {
+/// Moves a codeword to the mean of its members among `points` [n, dim]; one without any stays where it is.
+fn move_to_mean(codeword: &mut [f32], points: &[f32], members: &[usize]) {
     if members.is_empty() {
         return;
     }
+    let dim = codeword.len();
+    let row = |&member: &usize| &points[member * dim..][..dim];
     let mut sums = vec![0.0f64; dim];
-    for &point in members {
-        sums.iter_mut().zip(&points[point * dim..][..dim]).for_each(|(sum, &x)| *sum += f64::from(x));
+    let (fours, rest) = members.as_chunks();
+    fours.iter().for_each(|four| add_four(&mut sums, four.each_ref().map(row)));
+    for row in rest.iter().map(row) {
+        sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
     }
     codeword.iter_mut().zip(sums).for_each(|(c, sum)| *c = (sum / members.len() as f64) as f32);
 }
 
+vectorize! {
+    fn add_four(sums: &mut [f64], rows: [&[f32]; 4]) = add_four_any, add_four_any
+}
+
+/// Adds rows in their order, which come from memory side by side.
+#[inline(always)]
+fn add_four_any(sums: &mut [f64], rows: [&[f32]; 4]) {
+    let [a, b, c, d] = rows.map(|row| &row[..sums.len()]);
+    for (i, sum) in sums.iter_mut().enumerate() {
+        *sum = *sum + f64::from(a[i]) + f64::from(b[i]) + f64::from(c[i]) + f64::from(d[i]);
+    }
+}
+
+vectorize! {
+    fn error(points: &Points<'_>, members: &[usize], codeword: &[f32]) -> f64 = error_any, error_any
+}
+
+/// The sum of the squared distances of a codeword and its members.
+#[inline(always)]
+fn error_any(points: &Points<'_>, members: &[usize], codeword: &[f32]) -> f64 {
+    let mut error = 0.0;
+    for &member in members {
+        error += f64::from(squared_distance(points.point(member), codeword));
+    }
+    error
+}
+
 /// Moves codewords without members to the points farthest from their own codewords.
-fn revive(points: &[f32], dim: usize, members: &[Vec<usize>], assigned: &[usize], codewords: &mut [f32]) {
+fn revive(points: &Points<'_>, members: &[Vec<usize>], assigned: &[usize], codewords: &mut [f32]) {
     let dead: Vec<usize> = (0..members.len()).filter(|&codeword| members[codeword].is_empty()).collect();
     if dead.is_empty() {
         return;
     }
-    let mut farthest: Vec<(f32, usize)> = points
-        .par_chunks_exact(dim)
-        .zip(assigned)
+    let dim = points.dim;
+    let mut farthest: Vec<(f32, usize)> = assigned
+        .par_iter()
         .enumerate()
-        .map(|(point, (x, &own))| (squared_distance(x, &codewords[own * dim..][..dim]), point))
+        .map(|(i, &own)| (squared_distance(points.point(i), &codewords[own * dim..][..dim]), i))
         .collect();
     farthest.par_sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     // A point that its codeword meets exactly has no use for another one.
-    for (codeword, (_, point)) in dead.into_iter().zip(farthest.into_iter().filter(|point| point.0 > 0.0)) {
-        codewords[codeword * dim..][..dim].copy_from_slice(&points[point * dim..][..dim]);
+    for (codeword, (_, i)) in dead.into_iter().zip(farthest.into_iter().filter(|point| point.0 > 0.0)) {
+        codewords[codeword * dim..][..dim].copy_from_slice(points.point(i));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Norms, distances, and folds that become vector instructions.
+//! Norms, distances, differences, and folds that become vector instructions.
 
 /// Norms whose products with each other f32 holds with full precision.
 pub(crate) const ORDINARY: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
@@ -44,4 +44,8 @@ pub(crate) fn lanes(values: &[f32], init: f32, fold: impl Fn(f32, f32) -> f32) -
     }
     lanes.iter_mut().zip(tail).for_each(|(lane, &value)| *lane = fold(*lane, value));
     lanes
+}
+
+pub(crate) fn subtract(residual: &mut [f32], codeword: &[f32]) {
+    residual.iter_mut().zip(codeword).for_each(|(r, c)| *r -= c);
 }

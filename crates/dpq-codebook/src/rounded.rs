@@ -21,9 +21,7 @@ type Pair = [i16; 2];
 /// Vectors that others are multiplied with, rounded to one scale and laid out tile by tile.
 pub(crate) struct Columns {
     /// What is subtracted from rows and columns before, [dim].
-    origin: Vec<f32>,
-    /// The largest integer of a row or column.
-    most: f32,
+    pub(crate) origin: Vec<f32>,
     /// The columns are about this times their integers.
     pub(crate) scale: f32,
     /// The largest distance of a vector from what it is rounded to.
@@ -58,10 +56,8 @@ impl Columns {
     /// Rounds and lays out `vectors` [n, dim], from which `origin` [dim] is already subtracted.
     pub(crate) fn new(vectors: &[f32], origin: Vec<f32>) -> Self {
         let dim = origin.len();
-        let most =
-            (f64::from(i32::MAX) / dim.next_multiple_of(2) as f64).sqrt().min(f64::from(i16::MAX)).floor();
-        let (n, n_pairs, most) = (vectors.len() / dim, dim.div_ceil(2), most as f32);
-        let scale = scale(vectors, most);
+        let (n, n_pairs) = (vectors.len() / dim, dim.div_ceil(2));
+        let scale = scale(vectors, most(dim));
         let mut tiles = vec![[[0; 2]; COLUMNS]; n.div_ceil(COLUMNS) * n_pairs];
         let mut error = 0.0f64;
         for (i, vector) in vectors.chunks_exact(dim).enumerate() {
@@ -74,7 +70,7 @@ impl Columns {
                 tile[i % COLUMNS][..pair.len()].copy_from_slice(pair);
             }
         }
-        Self { origin, most, scale, error, tiles }
+        Self { origin, scale, error, tiles }
     }
 
     fn dim(&self) -> usize {
@@ -96,40 +92,10 @@ impl Columns {
         self.tiles.len() / self.dim().div_ceil(2) * COLUMNS
     }
 
-    /// Rounds `rows` [n, dim], for these columns and others of the same origin.
-    pub(crate) fn round(&self, rows: &[f32], memory: &mut Rows) {
-        let (n, n_pairs) = (rows.len() / self.dim(), self.dim().div_ceil(2));
-        memory.tiles.resize(n.div_ceil(ROWS) * n_pairs, [[0; 2]; ROWS]);
-        memory.left.resize(self.dim(), 0.0);
-        memory.rounded.clear();
-        for (i, row) in rows.chunks_exact(self.dim()).enumerate() {
-            let tile = &mut memory.tiles[i / ROWS * n_pairs..][..n_pairs];
-            memory.rounded.push(round_row(self, row, i % ROWS, &mut memory.left, tile));
-        }
-    }
-
     /// The products of the integers of rounded rows and of all vectors, by row: out [n, width] and what the last tile has more.
     pub(crate) fn products(&self, rows: &Rows, out: &mut Vec<i32>) {
         out.resize(rows.rounded.len().next_multiple_of(ROWS) * self.width(), 0);
         multiply(self, &rows.tiles, out);
-    }
-
-    #[inline(always)]
-    fn round_row(&self, row: &[f32], at: usize, left: &mut [f32], tile: &mut [[Pair; ROWS]]) -> Rounded {
-        left.iter_mut().zip(row).zip(&self.origin).for_each(|((left, x), origin)| *left = x - origin);
-        let scale = scale(left, self.most);
-        let inverse = scale.recip();
-        let norm = f64::from(lanes(left, 0.0, |sum, x| sum + x * x).iter().sum::<f32>()).sqrt();
-        let (pairs, last) = left.as_chunks::<2>();
-        for (tile, pair) in tile.iter_mut().zip(pairs) {
-            tile[at] = pair.map(|x| round(x, inverse));
-        }
-        if let ([x], Some(tile)) = (last, tile.last_mut()) {
-            tile[at] = [round(*x, inverse), 0];
-        }
-        // An integer is off by at most one half and by what its computation in f32 adds.
-        let error = 0.51 * f64::from(scale) * (self.dim() as f64).sqrt();
-        Rounded { scale, norm, error }
     }
 
     /// The products of all tiles, each by `tile`.
@@ -151,6 +117,27 @@ impl Columns {
     }
 }
 
+impl Rows {
+    /// Rounds `rows` [n, dim] less `origin` [dim], for columns of that origin.
+    pub(crate) fn round(&mut self, rows: &[f32], origin: &[f32]) {
+        let dim = origin.len();
+        let (n, n_pairs) = (rows.len() / dim, dim.div_ceil(2));
+        self.tiles.resize(n.div_ceil(ROWS) * n_pairs, [[0; 2]; ROWS]);
+        self.left.resize(dim, 0.0);
+        self.rounded.clear();
+        for (i, row) in rows.chunks_exact(dim).enumerate() {
+            let tile = &mut self.tiles[i / ROWS * n_pairs..][..n_pairs];
+            self.rounded.push(round_row(row, origin, i % ROWS, &mut self.left, tile));
+        }
+    }
+}
+
+/// The largest integer of a row or column.
+fn most(dim: usize) -> f32 {
+    let most = (f64::from(i32::MAX) / dim.next_multiple_of(2) as f64).sqrt().min(f64::from(i16::MAX));
+    most.floor() as f32
+}
+
 /// The products of all tiles.
 fn multiply(columns: &Columns, rows: &[[Pair; ROWS]], out: &mut [i32]) {
     #[cfg(target_arch = "x86_64")]
@@ -169,10 +156,32 @@ vectorize! {
 }
 
 vectorize! {
-    fn round_row(
-        columns: &Columns, row: &[f32], at: usize, left: &mut [f32], tile: &mut [[Pair; ROWS]]
-    ) -> Rounded =
-        Columns::round_row, Columns::round_row
+    fn round_row(row: &[f32], origin: &[f32], at: usize, left: &mut [f32], tile: &mut [[Pair; ROWS]]) -> Rounded =
+        round_row_any, round_row_any
+}
+
+#[inline(always)]
+fn round_row_any(
+    row: &[f32],
+    origin: &[f32],
+    at: usize,
+    left: &mut [f32],
+    tile: &mut [[Pair; ROWS]],
+) -> Rounded {
+    left.iter_mut().zip(row).zip(origin).for_each(|((left, x), origin)| *left = x - origin);
+    let scale = scale(left, most(row.len()));
+    let inverse = scale.recip();
+    let norm = f64::from(lanes(left, 0.0, |sum, x| sum + x * x).iter().sum::<f32>()).sqrt();
+    let (pairs, last) = left.as_chunks::<2>();
+    for (tile, pair) in tile.iter_mut().zip(pairs) {
+        tile[at] = pair.map(|x| round(x, inverse));
+    }
+    if let ([x], Some(tile)) = (last, tile.last_mut()) {
+        tile[at] = [round(*x, inverse), 0];
+    }
+    // An integer is off by at most one half and by what its computation in f32 adds.
+    let error = 0.51 * f64::from(scale) * (row.len() as f64).sqrt();
+    Rounded { scale, norm, error }
 }
 
 /// Products of a tile's rows and columns.
@@ -299,7 +308,7 @@ mod tests {
                     .collect();
                 let columns = Columns::new(&vectors, vec![0.0; dim]);
                 let (mut memory, mut products) = (Rows::default(), Vec::new());
-                columns.round(&rows, &mut memory);
+                memory.round(&rows, &columns.origin);
                 columns.products(&memory, &mut products);
                 let products = products.chunks_exact(columns.width());
                 for ((row, &rounded), products) in rows.chunks_exact(dim).zip(&memory.rounded).zip(products) {
@@ -327,9 +336,9 @@ mod tests {
             let values: Vec<f32> = (0..17 * dim).map(|i| if i / dim % 2 == 0 { 3.5 } else { -3.5 }).collect();
             let columns = Columns::new(&values, vec![0.0; dim]);
             let (mut memory, mut all) = (Rows::default(), Vec::new());
-            columns.round(&values, &mut memory);
+            memory.round(&values, &columns.origin);
             columns.products(&memory, &mut all);
-            let most = columns.most as i32;
+            let most = most(dim) as i32;
             let sign = |i: usize| if i.is_multiple_of(2) { 1 } else { -1 };
             for (i, products) in all.chunks_exact(columns.width()).take(17).enumerate() {
                 for (j, &product) in products.iter().take(17).enumerate() {

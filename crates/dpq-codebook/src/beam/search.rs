@@ -141,7 +141,7 @@ impl<'a> Search<'a> {
         mut found: impl FnMut(&[f32], &[u8]),
     ) -> Result<(), Error> {
         let Products { rows, by_level } = products;
-        self.columns[0].round(features, rows);
+        rows.round(features, &self.columns[0].origin);
         by_level.resize_with(self.columns.len(), Vec::new);
         self.columns.iter().zip(&mut *by_level).for_each(|(columns, out)| columns.products(rows, out));
         for (at, x) in features.chunks_exact(self.codebooks.dim()).enumerate() {
@@ -187,8 +187,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Leaves the best continuations of all codes in `memory`, of equal costs the least error, then the first. `products` are the rounded ones
-    /// with the codewords of the level.
+    /// Leaves the best continuations of all codes in `memory`, of equal costs the least error, then the first. `products` are
+    /// the rounded ones with the codewords of the level.
     #[inline(always)]
     fn continuations(
         &self,
