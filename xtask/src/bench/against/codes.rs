@@ -43,8 +43,8 @@ pub(super) fn rates(run: &Run<Codes>) -> Section {
     let text = [
         format!(
             "Four levels of residual quantization, time of the CPU, one thread a side, by turns. k-means takes {} rounds a \
-             level, ours once it has all codewords; faiss's default takes them ten times, for more and more principal \
-             directions. Encoding is with the same codebooks; faiss's rate is the better of its two ways, products with \
+             level where no other number is named, ours once it has all codewords; faiss's default takes them ten times, \
+             for more and more principal directions. Encoding is with the same codebooks; faiss's rate is the better of its two ways, products with \
              residuals and tables. What the codes are worth: [codes.md](codes.md).",
             run.results.iterations
         ),
