@@ -37,22 +37,24 @@ pub(crate) struct Memory {
 
 impl<'a> Level<'a> {
     pub(crate) fn new(assignment: Assignment, codewords: &'a [f32], dim: usize) -> Self {
-        let origin = match assignment {
-            Assignment::Euclidean => mean(codewords, dim),
-            Assignment::Cosine => vec![0.0; dim],
-        };
-        Self::about(origin, assignment, codewords)
+        match assignment {
+            Assignment::Euclidean => Self::about(mean(codewords, dim), codewords),
+            Assignment::Cosine => {
+                let columns: Vec<f32> = codewords.chunks_exact(dim).flat_map(unit).collect();
+                Self::of_columns(assignment, codewords, &columns, vec![0.0; dim])
+            }
+        }
     }
 
-    /// [`new`](Self::new) with another `origin` [D] than the codewords' mean, near which residuals are.
-    pub(crate) fn about(origin: Vec<f32>, assignment: Assignment, codewords: &'a [f32]) -> Self {
+    /// For Euclidean assignment of residuals that are near `origin` [D].
+    pub(crate) fn about(origin: Vec<f32>, codewords: &'a [f32]) -> Self {
+        let columns: Vec<f32> =
+            codewords.iter().zip(origin.iter().cycle()).map(|(c, origin)| c - origin).collect();
+        Self::of_columns(Assignment::Euclidean, codewords, &columns, origin)
+    }
+
+    fn of_columns(assignment: Assignment, codewords: &'a [f32], columns: &[f32], origin: Vec<f32>) -> Self {
         let dim = origin.len();
-        let columns: Vec<f32> = match assignment {
-            Assignment::Euclidean => {
-                codewords.iter().zip(origin.iter().cycle()).map(|(c, origin)| c - origin).collect()
-            }
-            Assignment::Cosine => codewords.chunks_exact(dim).flat_map(unit).collect(),
-        };
         let squares: Vec<f64> = columns.chunks_exact(dim).map(squared_norm).collect();
         let half = |&square: &f64| match assignment {
             Assignment::Euclidean => (0.5 * square) as f32,
@@ -63,7 +65,7 @@ impl<'a> Level<'a> {
             assignment,
             codewords,
             dim,
-            columns: Columns::new(&columns, origin),
+            columns: Columns::new(columns, origin),
             largest: norms.iter().copied().fold(0.0, f32::max).into(),
             norms,
             longest: squares.iter().copied().fold(0.0, f64::max).sqrt(),
@@ -158,13 +160,13 @@ vectorize!(fn best(
     level: &Level<'_>, residual: &[f32], rounded: Rounded, products: &[i32], fits: &mut [f32]
 ) -> usize = Level::best, Level::best);
 
-/// The mean of `codewords` [K, dim].
-fn mean(codewords: &[f32], dim: usize) -> Vec<f32> {
+/// The mean of `rows` [n, dim], summed in their order.
+pub(crate) fn mean(rows: &[f32], dim: usize) -> Vec<f32> {
     let mut sums = vec![0.0f64; dim];
-    for codeword in codewords.chunks_exact(dim) {
-        sums.iter_mut().zip(codeword).for_each(|(sum, &c)| *sum += f64::from(c));
+    for row in rows.chunks_exact(dim) {
+        sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
     }
-    let n = codewords.len() / dim;
+    let n = rows.len() / dim;
     sums.iter().map(|sum| (sum / n as f64) as f32).collect()
 }
 

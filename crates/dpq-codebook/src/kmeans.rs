@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use crate::assign::{Level, Memory};
+use crate::assign::{Level, Memory, mean};
 use crate::beam::weights_from;
 use crate::codebooks::check_n_codewords;
 use crate::error::{check_finite, check_rows};
@@ -46,7 +46,8 @@ impl ResidualKMeans {
     /// Splits the half of the codewords whose members have the largest error, along the direction of their largest
     /// variance, again and again; moves a codeword that lost all its members to the feature farthest from its own. The same
     /// features give the same bytes at any number of threads.
-    /// `on_level` hears each level as it is done, with the share of the features' energy that it leaves.
+    /// `on_level` hears each level as it is done, with the share of the features' energy that it leaves. Takes memory for one and
+    /// a half times the features beside them.
     ///
     /// # Errors
     /// [`Error::TooFewFeatures`] if there are fewer features than codewords; [`Error::Length`], [`Error::Range`] or
@@ -174,9 +175,7 @@ struct Points<'a> {
 
 impl<'a> Points<'a> {
     fn new(values: &'a [f32], dim: usize) -> Self {
-        let mut mean = vec![0.0; dim];
-        let all: Vec<usize> = (0..values.len() / dim).collect();
-        move_to_mean(&mut mean, values, &all);
+        let mean = mean(values, dim);
         let round = |values| {
             let mut rows = Rows::default();
             rows.round(values, &mean);
@@ -300,7 +299,7 @@ fn along(x: &[f32], mean: &[f32], direction: &[f32]) -> f32 {
 
 /// The nearest codeword of each point; the least of equals.
 fn assign(points: &Points<'_>, codewords: &[f32]) -> Vec<usize> {
-    let level = Level::about(points.mean.clone(), Assignment::Euclidean, codewords);
+    let level = Level::about(points.mean.clone(), codewords);
     let mut assigned = vec![0; points.values.len() / points.dim];
     let chunks = points.values.par_chunks(CHUNK * points.dim).zip(&points.rounded);
     assigned.par_chunks_mut(CHUNK).zip(chunks).for_each_init(

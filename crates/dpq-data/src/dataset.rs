@@ -51,8 +51,16 @@ impl Dataset {
     pub fn open_drawn(dir: &Path, protocol: Protocol) -> Result<Self, Error> {
         let path = dir.join("dataset.toml");
         let manifest = Manifest::read(&path)?;
-        if manifest.splits.is_some() || matches!(manifest.images, Images::Lists(_) | Images::Collage { .. }) {
-            let reason = "names its splits already, expected a data set whose splits are still to be drawn";
+        let reason = match manifest.images {
+            Images::Lists(_) | Images::Collage { .. } => {
+                Some("these images come with their splits, none are to be drawn")
+            }
+            _ => manifest
+                .splits
+                .is_some()
+                .then_some("has [splits], take it out and move its files away to draw others"),
+        };
+        if let Some(reason) = reason {
             return Err(Error::file(path, reason));
         }
         Self::from_manifest(dir, &path, Manifest { protocol: Some(protocol), ..manifest })
@@ -124,7 +132,8 @@ impl Dataset {
 
     /// Refuses the files of splits that were drawn from other images than these.
     fn check_drawn_from(&self, dir: &Path, files: &SplitFiles) -> Result<(), Error> {
-        let again = "draw them again with `dpq data split` or bring the images back";
+        let again = "bring the images back, or take [splits] out of dataset.toml, move its files away and draw others with \
+                     `dpq data split`";
         if let Some(items) = files.items.filter(|&items| items != self.len()) {
             let reason = format!("the splits are of {items} images, the set has {}, {again}", self.len());
             return Err(Error::Split(reason));

@@ -267,7 +267,7 @@ fn read_header(bytes: &[u8]) -> Result<(usize, safetensors::tensor::Metadata), S
             "the file is truncated or was appended to: its {} bytes are not what its header describes, copy it again",
             bytes.len()
         ),
-        error => format!("not a safetensors file ({error})"),
+        error => format!("not a safetensors file ({error}), expected a .safetensors file"),
     })
 }
 

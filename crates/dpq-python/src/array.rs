@@ -18,16 +18,24 @@ pub(crate) fn borrow<'py, T: Element, D: ndarray::Dimension>(
     match array.cast::<PyArray<T, D>>() {
         Ok(array) if array.is_c_contiguous() && array.is_aligned() => Ok(array.try_readonly()?),
         _ => {
+            let mut advice =
+                format!("convert it with numpy.ascontiguousarray({what}, dtype=numpy.{expected})");
             let found = match array.cast::<PyUntypedArray>() {
                 Ok(array) => {
+                    let (is_float, floats) = (array.dtype().kind() == b'f', expected.kind() == b'f');
+                    if is_float && floats && D::NDIM == Some(array.ndim() + 1) {
+                        advice = format!("one row alone is {what}[None]");
+                    } else if is_float && !floats {
+                        // Fractions would be cut off, and what is left be taken for pixels, codes or classes.
+                        advice = format!("whole numbers convert with {what}.astype(numpy.{expected})");
+                    }
                     let order = if array.is_c_contiguous() && array.is_aligned() { "" } else { ", strided" };
                     format!("an array of {} {:?}{order}", array.dtype(), array.shape())
                 }
                 Err(_) => format!("a {}", array.get_type().name()?),
             };
             Err(PyValueError::new_err(format!(
-                "{what} is {found}, expected {expected} {shape} in C order (convert it with \
-                 numpy.ascontiguousarray({what}, dtype=numpy.{expected}))"
+                "{what} is {found}, expected {expected} {shape} in C order ({advice})"
             )))
         }
     }

@@ -125,6 +125,9 @@ impl TrainArgs {
         for (level, distortion) in trained.relative_distortion.iter().enumerate() {
             writeln!(text, "{:>3} bits: distortion {:.4} of mean x²", 8 * (level + 1), distortion)?;
         }
+        if beam.width > 1 {
+            writeln!(text, "encode with the same beam and weights: these codebooks are for its codes")?;
+        }
         output::print(json, &trained, &text)
     }
 }

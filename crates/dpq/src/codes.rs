@@ -4,22 +4,30 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use dpq_codebook::Codebooks;
+use dpq_index::Metric;
 use serde::{Deserialize, Serialize};
 
 use crate::npy::{self, Matrix};
 
 /// Beside `codes.npy`, and written after it.
-pub(crate) const ORIGIN: &str = "codes.json";
+const ORIGIN: &str = "codes.json";
 
 /// What `codes.json` beside `codes.npy` says, so that codes cannot meet codebooks that did not make them.
 #[derive(Serialize, Deserialize)]
 struct CodesOrigin {
     fingerprint: String,
+    /// What the index ranks by that the codes are from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metric: Option<String>,
 }
 
-/// Reads codes [N, L] and refuses those that `codebooks`, of the file `codebook`, did not make, as far as `codes.json`
-/// beside them tells.
-pub(crate) fn read_codes(path: &Path, codebooks: &Codebooks, codebook: &Path) -> Result<Matrix<u8>> {
+/// Reads codes [N, L], and the metric of the index that they are from, if they are. Refuses those that `codebooks`, of the
+/// file `codebook`, did not make, as far as `codes.json` beside them tells.
+pub(crate) fn read_codes(
+    path: &Path,
+    codebooks: &Codebooks,
+    codebook: &Path,
+) -> Result<(Matrix<u8>, Option<Metric>)> {
     let codes = npy::read_matrix::<u8>(path)?;
     ensure!(
         codes.columns == codebooks.n_levels(),
@@ -31,31 +39,47 @@ pub(crate) fn read_codes(path: &Path, codebooks: &Codebooks, codebook: &Path) ->
     );
     let origin = path.with_extension("json");
     let text = match std::fs::read(&origin) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(codes),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((codes, None)),
         text => text.with_context(|| format!("cannot read {}", origin.display()))?,
     };
-    let origin: CodesOrigin =
+    let found: CodesOrigin =
         serde_json::from_slice(&text).with_context(|| format!("cannot read {}", origin.display()))?;
     ensure!(
-        origin.fingerprint == codebooks.fingerprint(),
+        found.fingerprint == codebooks.fingerprint(),
         "{} was made by codebooks {}, {} has {}, give the codebook that made these codes",
         path.display(),
-        origin.fingerprint,
+        found.fingerprint,
         codebook.display(),
         codebooks.fingerprint()
     );
-    Ok(codes)
+    let metric = found.metric.map(|metric| metric.parse()).transpose();
+    Ok((codes, metric.with_context(|| format!("cannot read {}", origin.display()))?))
 }
 
-/// Writes codes [N, L] into the folder `dir`, and what made them. An earlier origin goes first, so that codes never meet the
-/// fingerprint of other codebooks.
-pub(crate) fn write_codes(dir: &Path, codebooks: &Codebooks, codes: &[u8]) -> Result<()> {
-    let path = dir.join(ORIGIN);
-    if path.exists() {
-        std::fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
+/// Where an earlier encoding is in the folder `dir`, removes its origin, so that codes never meet the fingerprint of other
+/// codebooks, and after it `stale` files.
+pub(crate) fn remove_stale(dir: &Path, stale: &[&str]) -> Result<()> {
+    // Without an origin the folder is not dpq's, and nothing in it is touched.
+    if dir.join(ORIGIN).exists() {
+        for path in [ORIGIN].iter().chain(stale).map(|file| dir.join(file)).filter(|path| path.exists()) {
+            std::fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
+        }
     }
+    Ok(())
+}
+
+/// Writes codes [N, L] into the folder `dir`, and what made them: codebooks, and where they are from an index its metric.
+pub(crate) fn write_codes(
+    dir: &Path,
+    codebooks: &Codebooks,
+    codes: &[u8],
+    metric: Option<Metric>,
+) -> Result<()> {
+    remove_stale(dir, &[])?;
+    let path = dir.join(ORIGIN);
     npy::write(&dir.join("codes.npy"), &[codes.len() / codebooks.n_levels(), codebooks.n_levels()], codes)?;
-    let origin = serde_json::to_vec(&CodesOrigin { fingerprint: codebooks.fingerprint() })?;
+    let metric = metric.map(|metric| metric.to_string());
+    let origin = serde_json::to_vec(&CodesOrigin { fingerprint: codebooks.fingerprint(), metric })?;
     dpq_file::write_atomic(&path, |out| out.write_all(&origin))?;
     Ok(())
 }

@@ -46,7 +46,7 @@ impl Args {
         output::check_out(&self.out, [&self.codes, &self.codebook])?;
         let codebooks = Codebooks::open(&self.codebook)?;
         let length = self.bits.map_or(Ok(codebooks.max_length()), CodeLength::from_bits)?;
-        let codes = read_codes(&self.codes, &codebooks, &self.codebook)?;
+        let (codes, _) = read_codes(&self.codes, &codebooks, &self.codebook)?;
         let start = Instant::now();
         let features = codebooks.decode(&codes.values, length)?;
         let decoded = Decoded {

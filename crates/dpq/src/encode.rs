@@ -18,7 +18,7 @@ use dpq_model::{Device, Model, Weights};
 use serde::Serialize;
 
 use crate::codebook::length_weights;
-use crate::codes::{ORIGIN, write_codes};
+use crate::codes::{remove_stale, write_codes};
 use crate::{data, npy, output, vectors};
 use outputs::{Outputs, accuracy};
 
@@ -115,6 +115,10 @@ struct Usage {
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
+        if self.codebook.is_none() {
+            // Codebooks alone write beside the features; a model writes features of its own.
+            output::check_is_no_input(&self.out_dir.join("features.npy"), &self.features)?;
+        }
         if let Some(path) = &self.weights {
             let weights = Weights::open(path)?.on(self.device)?;
             let shape = data::image_shape(weights.image_shape());
@@ -153,7 +157,7 @@ impl Args {
             rows.columns,
             codebooks.dim()
         );
-        output::create_dir(&self.out_dir)?;
+        let _dir = output::ResultDir::create(&self.out_dir)?;
         let weights = length_weights(self.length_weights.clone(), codebooks.n_levels());
         let beam = Beam { width: self.beam, weights: &weights };
         let bar = output::progress(rows.n, "encoding");
@@ -191,7 +195,7 @@ impl Args {
             path.display(),
             data::model_inputs(model)
         );
-        output::create_dir(&self.out_dir)?;
+        let _dir = output::ResultDir::create(&self.out_dir)?;
         let start = Instant::now();
         let mut outputs = Outputs::new(model, self.posterior, rows.n);
         for first in (0..rows.n).step_by(data::BATCH) {
@@ -200,7 +204,7 @@ impl Args {
             let output = model.forward_features(&inputs);
             outputs.push(output.with_context(|| format!("{}, counted from row {first}", path.display()))?)?;
         }
-        self.remove_stale(&["codes.npy"])?;
+        remove_stale(&self.out_dir, &["codes.npy"])?;
         self.write_outputs(start, outputs)
     }
 
@@ -239,7 +243,7 @@ impl Args {
 
     fn encode_images(&self, model: &Model) -> Result<Encoded> {
         let (dataset, rows) = self.images(data::model_shape(model)?)?;
-        output::create_dir(&self.out_dir)?;
+        let _dir = output::ResultDir::create(&self.out_dir)?;
         let start = Instant::now();
         let bar = output::progress(rows.len(), "encoding");
         let mut outputs = Outputs::new(model, self.posterior, rows.len());
@@ -255,7 +259,7 @@ impl Args {
         let left_out = rows.len() - kept.len();
         let rows = kept;
 
-        self.remove_stale(&["labels.npy", "names.txt", "codes.npy"])?;
+        remove_stale(&self.out_dir, &["labels.npy", "names.txt", "codes.npy"])?;
         self.write_ids(&dataset, &rows)?;
         // The classes of a folder of the user's are not those that the model knows.
         let accuracy = if self.data.is_some() && dataset.n_classes() == model.n_classes() {
@@ -264,20 +268,6 @@ impl Args {
             None
         };
         Ok(Encoded { left_out, accuracy, ..self.write_outputs(start, outputs)? })
-    }
-
-    /// Where an earlier encoding is there, removes its origin, so that codes never meet the fingerprint of other codebooks,
-    /// and after it `stale` files.
-    fn remove_stale(&self, stale: &[&str]) -> Result<()> {
-        // Without an origin the folder is not dpq's, and nothing in it is touched.
-        if self.out_dir.join(ORIGIN).exists() {
-            for path in
-                [ORIGIN].iter().chain(stale).map(|file| self.out_dir.join(file)).filter(|path| path.exists())
-            {
-                std::fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
-            }
-        }
-        Ok(())
     }
 
     /// Writes features, and codes where there are such.
@@ -301,7 +291,7 @@ impl Args {
         codes: &[u8],
     ) -> Result<Encoded> {
         let n_levels = codebooks.n_levels();
-        write_codes(&self.out_dir, codebooks, codes)?;
+        write_codes(&self.out_dir, codebooks, codes, None)?;
         Ok(Encoded {
             levels: n_levels,
             relative_distortion,

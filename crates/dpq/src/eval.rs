@@ -46,10 +46,10 @@ pub(crate) struct Args {
     /// Query features, [Q, D]: .npy (float32), .fvecs or .bvecs
     #[arg(long, value_name = "FILE")]
     queries: PathBuf,
-    /// Classes of the queries, uint8 [Q, C], multi-hot
+    /// Classes of the queries: multi-hot, uint8 [Q, C], or Q class numbers, uint8 or int64
     #[arg(long, value_name = "NPY")]
     query_labels: PathBuf,
-    /// Classes of the gallery, uint8 [N, C], multi-hot
+    /// Classes of the gallery: multi-hot, uint8 [N, C], or N class numbers, uint8 or int64
     #[arg(long, value_name = "NPY")]
     gallery_labels: PathBuf,
     /// Id of each row of the gallery's labels, N values: .npy (uint64) or .ivecs [default: row numbers]

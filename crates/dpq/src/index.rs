@@ -42,9 +42,10 @@ pub(crate) struct BuildArgs {
     /// Ids of the codes, N values: .npy (uint64) or .ivecs [default: row numbers]
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
-    /// What the index ranks by: inner product (ip) or Euclidean distance (l2)
-    #[arg(long, default_value = "ip", value_parser = |s: &str| s.parse::<Metric>())]
-    metric: Metric,
+    /// What the index ranks by: inner product (ip) or Euclidean distance (l2) [default: that of the index whose codes these
+    /// were, else ip]
+    #[arg(long, value_parser = |s: &str| s.parse::<Metric>())]
+    metric: Option<Metric>,
     /// Where to write the index
     #[arg(long, value_name = "DPQ")]
     out: PathBuf,
@@ -116,9 +117,10 @@ impl BuildArgs {
         let start = Instant::now();
         output::check_out(&self.out, [&self.codes, &self.codebook].into_iter().chain(&self.ids))?;
         let codebooks = Codebooks::open(&self.codebook)?;
-        let codes = read_codes(&self.codes, &codebooks, &self.codebook)?;
+        let (codes, metric) = read_codes(&self.codes, &codebooks, &self.codebook)?;
         let ids = self.ids.as_deref().map(vectors::read_ids).transpose()?;
-        dpq_index::build(&self.out, &codebooks, self.metric, &codes.values, ids.as_deref())?;
+        let metric = self.metric.or(metric).unwrap_or(Metric::InnerProduct);
+        dpq_index::build(&self.out, &codebooks, metric, &codes.values, ids.as_deref())?;
         Info::built(&self.out, start)?.print(json, &self.out)
     }
 }

@@ -85,30 +85,56 @@ pub(crate) fn matrix_in<T: Element>(start: &[u8], size: u64, path: &Path) -> Res
     Ok((rows, columns, begin as u64))
 }
 
-/// Reads the labels of training items as multi-hot u8 [N, C]: stored as such, or as class numbers from 0, uint8 or
-/// int64 `[N]`.
-pub(crate) fn read_labels(path: &Path) -> Result<Matrix<u8>> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let labels = || -> Result<Matrix<u8>> {
-        let header = header(&bytes)?.0;
+/// The labels of items, as a file has them.
+pub(crate) enum LabelFile {
+    /// u8 [N, C].
+    MultiHot(Matrix<u8>),
+    /// N numbers from 0.
+    Classes(Vec<usize>),
+}
+
+impl LabelFile {
+    /// Reads labels: multi-hot, uint8 `[N, C]`, or class numbers from 0, uint8 or int64 `[N]`.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::parse(&bytes).with_context(|| path.display().to_string())
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self> {
+        let header = header(bytes)?.0;
         let classes: Vec<i64> = match (header.shape().len(), header.dtype() == dtype::<u8>()) {
-            (1, true) => parse::<u8>(&bytes)?.1.into_iter().map(i64::from).collect(),
-            (1, false) => parse::<i64>(&bytes)?.1,
+            (1, true) => parse::<u8>(bytes)?.1.into_iter().map(i64::from).collect(),
+            (1, false) => parse::<i64>(bytes)?.1,
             (2, _) => {
-                let (shape, values) = parse::<u8>(&bytes)?;
-                return Ok(Matrix { rows: shape[0], columns: shape[1], values });
+                let (shape, values) = parse::<u8>(bytes)?;
+                return Ok(Self::MultiHot(Matrix { rows: shape[0], columns: shape[1], values }));
             }
             (n, _) => bail!("array has {n} dimension(s), expected multi-hot [N, C] or class numbers [N]"),
         };
         if let Some(class) = classes.iter().find(|&class| !(0..CLASSES).contains(class)) {
             bail!("found class {class}, expected numbers from 0, below {CLASSES}");
         }
-        let n_classes = classes.iter().max().map_or(0, |&class| class as usize + 1);
-        let mut values = vec![0; classes.len() * n_classes];
-        classes.iter().enumerate().for_each(|(row, &class)| values[row * n_classes + class as usize] = 1);
-        Ok(Matrix { rows: classes.len(), columns: n_classes, values })
-    };
-    labels().with_context(|| path.display().to_string())
+        Ok(Self::Classes(classes.into_iter().map(|class| class as usize).collect()))
+    }
+
+    pub(crate) fn n_classes(&self) -> usize {
+        match self {
+            Self::MultiHot(labels) => labels.columns,
+            Self::Classes(classes) => classes.iter().max().map_or(0, |&class| class + 1),
+        }
+    }
+
+    /// Multi-hot u8 [N, C]; class numbers, which are below `n_classes`, make as many columns.
+    pub(crate) fn into_multi_hot(self, n_classes: usize) -> Matrix<u8> {
+        match self {
+            Self::MultiHot(labels) => labels,
+            Self::Classes(classes) => {
+                let mut values = vec![0; classes.len() * n_classes];
+                classes.iter().enumerate().for_each(|(row, &class)| values[row * n_classes + class] = 1);
+                Matrix { rows: classes.len(), columns: n_classes, values }
+            }
+        }
+    }
 }
 
 /// The most classes there can be, so that one wrong number does not ask for all memory.
@@ -138,10 +164,12 @@ fn shape<T: Element>(bytes: &[u8], size: u64) -> Result<(Vec<usize>, usize)> {
 pub(crate) fn layout<T: Element>(bytes: &[u8], size: u64) -> Result<(Vec<usize>, usize, Order)> {
     let (header, begin) = header(bytes)?;
     let found = header.dtype().descr();
+    let found = found.trim_matches('\'');
+    // Fractions would be cut off, and what is left be taken for codes or classes.
+    let what = if found.contains('f') && T::NAME != f32::NAME { "whole numbers" } else { "it" };
     ensure!(
         header.dtype() == dtype::<T>(),
-        "array holds {}, expected {} (convert it with .astype('{}'))",
-        found.trim_matches('\''),
+        "array holds {found}, expected {} (convert {what} with .astype('{}'))",
         T::NAME,
         T::NAME
     );
@@ -270,7 +298,12 @@ mod tests {
     #[test]
     fn labels_are_multi_hot_or_class_numbers() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let labels = || read_labels(file.path()).map(|labels| (labels.rows, labels.columns, labels.values));
+        let labels = || {
+            let labels = LabelFile::read(file.path())?;
+            let n_classes = labels.n_classes();
+            let Matrix { rows, columns, values } = labels.into_multi_hot(n_classes);
+            anyhow::Ok((rows, columns, values))
+        };
         let one_hot = || (2, 3, vec![0, 0, 1, 1, 0, 0]);
         write(file.path(), &[2, 3], &[0u8, 0, 1, 1, 0, 0]).unwrap();
         assert_eq!(labels().unwrap(), one_hot());
@@ -278,6 +311,8 @@ mod tests {
         assert_eq!(labels().unwrap(), one_hot());
         write(file.path(), &[2], &[2i64, 0]).unwrap();
         assert_eq!(labels().unwrap(), one_hot());
+        let wider = LabelFile::read(file.path()).unwrap().into_multi_hot(4);
+        assert_eq!(wider.values, [0, 0, 1, 0, 1, 0, 0, 0]);
         for class in [-1, 1 << 40] {
             write(file.path(), &[2], &[2i64, class]).unwrap();
             assert!(format!("{:#}", labels().unwrap_err()).contains(&format!("found class {class}")));

@@ -23,12 +23,29 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Refuses to write over what is read.
+/// Refuses to write a file over what is read, over what is no file, or into a folder that is not there: before the work, not
+/// after it.
 pub(crate) fn check_out<'a>(out: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    ensure!(
+        folder.is_none_or(Path::is_dir),
+        "there is no folder for {}, make it or give --out another name",
+        out.display()
+    );
+    ensure!(
+        !out.exists() || out.is_file(),
+        "{} is there and is no file, give --out another name",
+        out.display()
+    );
+    check_is_no_input(out, inputs)
+}
+
+/// Refuses to write over what is read.
+pub(crate) fn check_is_no_input<'a>(out: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
     // A file that does not exist is no input.
     let Ok(out) = out.canonicalize() else { return Ok(()) };
     let same = inputs.into_iter().any(|input| input.canonicalize().is_ok_and(|input| input == out));
-    ensure!(!same, "{} is read by this command, give --out another name", out.display());
+    ensure!(!same, "{} is read by this command and would be written over, write elsewhere", out.display());
     Ok(())
 }
 
@@ -69,7 +86,23 @@ pub(crate) fn seconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// Makes sure that a folder for results exists.
-pub(crate) fn create_dir(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).with_context(|| format!("cannot create folder {}", path.display()))
+/// A folder for results. Folders that were made for it go with this value where nothing was written into them.
+#[must_use]
+pub(crate) struct ResultDir(Vec<PathBuf>);
+
+impl ResultDir {
+    /// Makes sure that the folder exists.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+        let made = path.ancestors().take_while(is_missing).map(Path::to_owned).collect();
+        std::fs::create_dir_all(path).with_context(|| format!("cannot create folder {}", path.display()))?;
+        Ok(Self(made))
+    }
+}
+
+impl Drop for ResultDir {
+    fn drop(&mut self) {
+        // Fails, and is to, where something was written.
+        self.0.iter().for_each(|folder| _ = std::fs::remove_dir(folder));
+    }
 }

@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     allow: Option<PathBuf>,
     /// Names of the items, line i for id i, to print beside ids
-    #[arg(long, value_name = "TXT")]
+    #[arg(long, value_name = "TXT", conflicts_with = "out")]
     names: Option<PathBuf>,
     /// The routine that scans codes: scalar, avx2, avx512vbmi [default: the fastest that this CPU runs]
     #[arg(long)]
@@ -56,7 +56,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Serialize)]
-struct Searched {
+struct Searched<'a> {
     threads: usize,
     kernel: String,
     queries: usize,
@@ -66,25 +66,27 @@ struct Searched {
     ns_per_query_p99: u64,
     batch_ns_per_query: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    hits: Option<Vec<Vec<JsonHit>>>,
+    hits: Option<Vec<Vec<JsonHit<'a>>>>,
 }
 
 #[derive(Serialize)]
-struct JsonHit {
+struct JsonHit<'a> {
     id: u64,
     score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
 }
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         if let Some(out) = &self.out {
-            let inputs = [&self.queries, &self.image, &self.model, &self.allow, &self.names];
+            let inputs = [&self.queries, &self.image, &self.model, &self.allow];
             output::check_out(out, inputs.into_iter().flatten().chain([&self.index]))?;
         }
         let index = Index::open(&self.index)?;
         let length = self.bits.map_or(Ok(index.max_length()), CodeLength::from_bits)?;
         let queries = self.queries(&index)?;
-        let names = self.names.as_deref().map(read_names).transpose()?;
+        let names = self.names.as_deref().map(Names::read).transpose()?;
         let allow = self.allow.as_deref().map(vectors::read_ids).transpose()?;
         let filter: Option<Filter> = allow.map(|ids| index.allow(&ids));
         let kernel = self.kernel.unwrap_or_else(Kernel::best);
@@ -101,10 +103,14 @@ impl Args {
         if let Some(path) = &self.out {
             write_hits(path, &hits)?;
         }
+        if let Some(names) = &names {
+            names.check(&hits)?;
+        }
+        let name = |hit: &Hit| names.as_ref().and_then(|names| names.get(hit.id));
         if !json {
             return match &self.out {
                 Some(path) => output::print(json, &(), &format!("wrote {}", path.display())),
-                None => output::print(json, &(), &text(&hits, names.as_deref())),
+                None => output::print(json, &(), &text(&hits, name)),
             };
         }
 
@@ -129,9 +135,8 @@ impl Args {
             ns_per_query_p99: quantile(0.99).unwrap_or(0),
             batch_ns_per_query: batch.as_nanos() as u64 / queries.len().max(1) as u64,
             hits: self.out.is_none().then(|| {
-                hits.iter()
-                    .map(|hits| hits.iter().map(|hit| JsonHit { id: hit.id, score: hit.score }).collect())
-                    .collect()
+                let json = |hit: &Hit| JsonHit { id: hit.id, score: hit.score, name: name(hit) };
+                hits.iter().map(|hits| hits.iter().map(json).collect()).collect()
             }),
         };
         output::print(json, &searched, "")
@@ -167,9 +172,35 @@ impl Args {
     }
 }
 
-fn read_names(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(text.lines().map(str::to_owned).collect())
+/// The lines of a file, that of an item by its id.
+struct Names<'a> {
+    path: &'a Path,
+    lines: Vec<String>,
+}
+
+impl<'a> Names<'a> {
+    fn read(path: &'a Path) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self { path, lines: text.lines().map(str::to_owned).collect() })
+    }
+
+    fn get(&self, id: u64) -> Option<&str> {
+        self.lines.get(usize::try_from(id).ok()?).map(String::as_str)
+    }
+
+    /// Refuses names that cannot be those of the index: a hit has none.
+    fn check(&self, hits: &[Vec<Hit>]) -> Result<()> {
+        match hits.iter().flatten().find(|hit| self.get(hit.id).is_none()) {
+            None => Ok(()),
+            Some(hit) => bail!(
+                "{} has {} lines, none for id {}, give the names.txt that was written with the codes of this index",
+                self.path.display(),
+                self.lines.len(),
+                hit.id
+            ),
+        }
+    }
 }
 
 fn write_hits(path: &Path, hits: &[Vec<Hit>]) -> Result<()> {
@@ -181,17 +212,16 @@ fn write_hits(path: &Path, hits: &[Vec<Hit>]) -> Result<()> {
 }
 
 /// A table: query, rank, id, score, name.
-fn text(hits: &[Vec<Hit>], names: Option<&[String]>) -> String {
+fn text<'a>(hits: &[Vec<Hit>], name: impl Fn(&Hit) -> Option<&'a str>) -> String {
     let mut text = format!("{:>6} {:>6} {:>10} {:>12}\n", "query", "rank", "id", "score");
     for (query, hits) in hits.iter().enumerate() {
         for (rank, hit) in hits.iter().enumerate() {
-            let name = names.and_then(|names| names.get(usize::try_from(hit.id).ok()?));
             writeln!(
                 text,
                 "{query:>6} {rank:>6} {:>10} {:>12.5}  {}",
                 hit.id,
                 hit.score,
-                name.map_or("", String::as_str)
+                name(hit).unwrap_or("")
             )
             .expect("writing to a string");
         }

@@ -126,7 +126,7 @@ impl Args {
         let embeddings = self.embeddings.as_deref();
         let vectors = embeddings.map(|path| source.embeddings(path, config.network.dim)).transpose()?;
         let readable = source.readable(self.strict)?;
-        output::create_dir(out)?;
+        let _dir = output::ResultDir::create(out)?;
         if self.resume && !out.join("checkpoint.safetensors").exists() {
             output::note(&format!("no checkpoint in {}, training from the first epoch", out.display()));
         }

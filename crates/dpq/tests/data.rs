@@ -111,7 +111,7 @@ fn splits_are_written_once_and_are_the_splits_from_then_on() {
     assert!(error(dir, "data split set", 1).contains("query.txt is there and is not written over"));
     let manifest = fs::read_to_string(dir.join("set/dataset.toml")).unwrap();
     fs::write(dir.join("set/dataset.toml"), manifest.clone() + &text).unwrap();
-    assert!(error(dir, "data split set", 1).contains("names its splits already"));
+    assert!(error(dir, "data split set", 1).contains("has [splits], take it out"));
     let after = json(dir, "data export --data set --split query --out-dir after");
     assert_eq!(before["items"], after["items"]);
     let bytes = |run: &str| fs::read(dir.join(run).join("ids.npy")).unwrap();
@@ -297,6 +297,14 @@ fn images_are_written_under_their_ids() {
             (open(dir.join(format!("found/{id}.png"))), open(dir.join("set/images").join(file)));
         assert!(found == source, "{id}");
     }
-    let error = error(dir, "data images --data set --ids 60 --out-dir found", 1);
+    let error = error(dir, "data images --data set --ids 7,60 --out-dir found", 1);
     assert!(error.contains("bands has the ids 0 to 59, not 60"), "{error}");
+    assert!(!dir.join("found/7.png").exists());
+
+    let source = dir.join("set/images/end/0.png");
+    fs::rename(dir.join("set/images/end/00.png"), &source).unwrap();
+    let before = fs::read(&source).unwrap();
+    let error = common::error(dir, "data images --data set --ids 0 --out-dir set/images/end", 1);
+    assert!(error.contains("0.png is read by this command and would be written over"), "{error}");
+    assert_eq!(fs::read(source).unwrap(), before);
 }

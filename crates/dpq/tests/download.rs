@@ -67,13 +67,13 @@ fn answer(mut connection: TcpStream, file: &[u8], begin: usize, end: usize) {
     connection.write_all(&file[begin..end]).unwrap();
 }
 
-/// A data set of one file `a.bin`, which is no image: only downloading looks at it.
+/// A data set of one file `sub/a.bin`, which is no image: only downloading looks at it.
 fn remote(dir: &Path, url: &str, sum: &str) {
     let text = format!(
         "name = \"remote\"\nsource = \"a server\"\nlicence = \"CC0\"\nclasses = [\"a\"]\n\
         shape = {{ channels = 3, height = 32, width = 32 }}\n\
         [images]\nformat = \"cifar\"\nmembers = []\nlabel_bytes = 1\n\
-        archive = {{ file = \"a.bin\", url = \"{url}\"{sum} }}\n"
+        archive = {{ file = \"sub/a.bin\", url = \"{url}\"{sum} }}\n"
     );
     fs::create_dir_all(dir.join("set")).unwrap();
     fs::write(dir.join("set/dataset.toml"), text).unwrap();
@@ -98,20 +98,20 @@ fn a_download_that_was_cut_off_is_gone_on_with() {
     assert!(lines[2].starts_with(&format!("downloading {} (sha256 ", server.url)), "{stderr}");
     assert!(lines[3].starts_with("error: cannot download") && lines.len() == 4, "{stderr}");
     assert!(lines[3].ends_with("run this again to go on where it ended"), "{stderr}");
-    assert!(!dir.join("set/a.bin").exists(), "nothing half written under the name");
-    assert_eq!(fs::read(dir.join("set/a.bin.partial")).unwrap(), file()[..40_000]);
+    assert!(!dir.join("set/sub/a.bin").exists(), "nothing half written under the name");
+    assert_eq!(fs::read(dir.join("set/sub/a.bin.partial")).unwrap(), file()[..40_000]);
 
     let got = json(dir, "data get set");
     assert_eq!(server.begins(), [None, Some(40_000)]);
     assert_eq!(got["files"][0]["downloaded"], true);
-    assert_eq!(fs::read(dir.join("set/a.bin")).unwrap(), file());
-    assert!(!dir.join("set/a.bin.partial").exists());
+    assert_eq!(fs::read(dir.join("set/sub/a.bin")).unwrap(), file());
+    assert!(!dir.join("set/sub/a.bin.partial").exists());
 
     let again = json(dir, "data get set");
     assert_eq!((&again["files"][0]["downloaded"], server.begins().len()), (&false.into(), 2));
-    fs::write(dir.join("set/a.bin"), "damaged").unwrap();
-    assert!(error(dir, "data get set", 1).contains("move it away first: set/a.bin: its sha256 is"));
-    assert_eq!(fs::read(dir.join("set/a.bin")).unwrap(), b"damaged", "what is there is the user's");
+    fs::write(dir.join("set/sub/a.bin"), "damaged").unwrap();
+    assert!(error(dir, "data get set", 1).contains("move it away first: set/sub/a.bin: its sha256 is"));
+    assert_eq!(fs::read(dir.join("set/sub/a.bin")).unwrap(), b"damaged", "what is there is the user's");
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_server_without_ranges_is_asked_from_the_start() {
     assert_eq!(server.begins(), [None, Some(40_000), None], "{stderr}");
     assert!(stderr.contains("starting again") && stderr.contains("its md5 is"), "{stderr}");
     assert!(stderr.contains("is not what dataset.toml means and was removed"), "{stderr}");
-    assert!(!dir.join("set/a.bin.partial").exists() && !dir.join("set/a.bin").exists());
+    assert!(!dir.join("set/sub/a.bin.partial").exists() && !dir.join("set/sub/a.bin").exists());
 }
 
 #[test]
@@ -154,11 +154,11 @@ fn downloads_that_cannot_be_are_one_sentence() {
         (&false.into(), &sha256(&file()).into())
     );
 
-    fs::remove_file(dir.join("set/a.bin")).unwrap();
+    fs::remove_file(dir.join("set/sub/a.bin")).unwrap();
     remote(dir, &url.replace("here", "nowhere"), "");
     assert!(last(&mut get()).contains("nowhere.bin: curl: (37)"), "{}", last(&mut get()));
     let manifest = fs::read_to_string(dir.join("set/dataset.toml")).unwrap();
-    fs::write(dir.join("set/dataset.toml"), manifest.replace("\"a.bin\"", "\"../a.bin\"")).unwrap();
+    fs::write(dir.join("set/dataset.toml"), manifest.replace("\"sub/a.bin\"", "\"../a.bin\"")).unwrap();
     assert!(last(&mut get()).contains("is outside of the data set's folder"));
     fs::write(dir.join("set/dataset.toml"), manifest.replace(", url", ", sha256")).unwrap();
     assert!(last(&mut get()).contains("a.bin is not there and dataset.toml has no url"));
@@ -174,10 +174,10 @@ fn a_download_that_nothing_can_be_compared_with_starts_again() {
     let server = Server::start(file(), 40_000, true);
     remote(dir, &server.url, "");
     assert_eq!(dpq(dir, "data get set").status.code(), Some(1));
-    assert!(dir.join("set/a.bin.partial").exists());
+    assert!(dir.join("set/sub/a.bin.partial").exists());
     json(dir, "data get set");
     assert_eq!(server.begins(), [None, None]);
-    assert_eq!(fs::read(dir.join("set/a.bin")).unwrap(), file());
+    assert_eq!(fs::read(dir.join("set/sub/a.bin")).unwrap(), file());
 }
 
 #[test]

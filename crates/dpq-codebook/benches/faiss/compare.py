@@ -151,8 +151,7 @@ def encoding(ours, x):
 def fitting(ours, x):
     """Median nanoseconds of both sides for residual k-means, by faiss's way, and the distortion that is left.
 
-    What faiss does by default fits in ten steps of more and more principal directions, with all iterations in each. Its
-    plain k-means is fast and leaves more, which many more rounds change little.
+    What faiss does by default fits in ten steps of more and more principal directions, with all iterations in each.
     """
     ways = {
         "progressive dimensions, its default": (DEFAULT, ITERATIONS),

@@ -94,7 +94,7 @@ fn splits_are_drawn_as_asked_where_none_are_written_down() {
     assert_eq!(Source::open(without.dir.path()).unwrap().protocol, None);
 
     let written = Dataset::open_drawn(Set::splits("3\n0\n", "1\n2\n").write(), protocol);
-    says(&written.unwrap_err().to_string(), "names its splits already");
+    says(&written.unwrap_err().to_string(), "has [splits], take it out");
     let huge = Protocol { queries: usize::MAX, ..protocol };
     says(&Dataset::open_drawn(set.dir.path(), huge).unwrap_err().to_string(), "lower these numbers");
 }
@@ -157,7 +157,7 @@ fn splits_of_other_images_are_refused() {
     let other = "1.png x\na/0.png x\n2.png x\n";
     says(
         &open(other, "", &names).unwrap_err().to_string(),
-        "of other names or another order, draw them again",
+        "of other names or another order, bring the images back",
     );
     says(&open(other, &sum, "").unwrap_err().to_string(), "list: its sha256 is");
 }

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::for_each_batch;
+use crate::codes::remove_stale;
 use crate::{npy, output};
 
 /// Write the pixels of a split as features
@@ -61,7 +62,7 @@ impl Args {
         let dim = dataset.shape().len();
         let mean = mean_image(&dataset, dataset.split(Split::Train), self.strict)?;
 
-        output::create_dir(&self.out_dir)?;
+        let _dir = output::ResultDir::create(&self.out_dir)?;
         let bar = output::progress(rows.len(), "exporting");
         let mut features = Features::create(&self.out_dir, dim)?;
         let mut kept = Vec::with_capacity(rows.len());
@@ -74,6 +75,7 @@ impl Args {
         })?;
         bar.finish_and_clear();
         ensure!(!kept.is_empty(), "none of the {} images of {} can be read", rows.len(), dataset.name());
+        remove_stale(&self.out_dir, &["codes.npy"])?;
         let ids: Vec<u64> = kept.iter().map(|&row| row.into()).collect();
         npy::write(&self.out_dir.join("ids.npy"), &[kept.len()], &ids)?;
         npy::write(

@@ -106,9 +106,7 @@ fn get(dir: &Path, file: &SourceFile) -> Result<GotFile> {
         .strip_prefix(dir)
         .is_ok_and(|path| path.components().all(|part| matches!(part, Component::Normal(_))));
     ensure!(inside, "{} is outside of the data set's folder, expected a file in it", path.display());
-    if let Some(folder) = path.parent() {
-        output::create_dir(folder)?;
-    }
+    let _dir = path.parent().map(output::ResultDir::create).transpose()?;
     let mut partial = path.clone().into_os_string();
     partial.push(".partial");
     let partial = PathBuf::from(partial);

@@ -73,7 +73,7 @@ impl Args {
         if let Some(path) = splits.iter().map(path).find(|path| path.exists()) {
             bail!("{} is there and is not written over, move it away first", path.display());
         }
-        output::create_dir(&folder)?;
+        let _dir = output::ResultDir::create(&folder)?;
         let mut files = Vec::new();
         for split in splits {
             let rows = dataset.split(split);

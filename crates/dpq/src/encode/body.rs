@@ -12,6 +12,7 @@ use dpq_data::ImageShape;
 use serde::Serialize;
 
 use super::Args;
+use crate::codes::remove_stale;
 use crate::{data, npy, output};
 
 /// Features, behind room for the header of `features.npy`, which they become.
@@ -44,7 +45,7 @@ impl Args {
         json: bool,
     ) -> Result<()> {
         let (dataset, rows) = self.images(shape)?;
-        output::create_dir(&self.out_dir)?;
+        let _dir = output::ResultDir::create(&self.out_dir)?;
         let start = Instant::now();
         let numbers: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
         let path = self.model.as_ref().or(self.weights.as_ref()).context("a network was opened")?;
@@ -66,7 +67,7 @@ impl Args {
         })?;
         bar.finish_and_clear();
         let kept = partial.done.clone();
-        self.remove_stale(&["labels.npy", "names.txt"])?;
+        remove_stale(&self.out_dir, &["labels.npy", "names.txt", "codes.npy"])?;
         self.write_ids(&dataset, &kept)?;
         partial.finish()?;
         let seconds = output::seconds(start);

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::rows::Rows;
 use super::{Args, CUTOFFS, RECALL_STEPS};
-use crate::npy::{self, Matrix};
+use crate::npy::{LabelFile, Matrix};
 use crate::{output, vectors};
 
 /// What decides relevance, and the rules that count it.
@@ -36,8 +36,7 @@ pub(super) struct Gallery<'a> {
 
 impl Judge {
     pub(super) fn read(args: &Args, n_queries: usize) -> Result<Self> {
-        let queries = read_labels(&args.query_labels)?;
-        let gallery = read_labels(&args.gallery_labels)?;
+        let [queries, gallery] = read_labels([&args.query_labels, &args.gallery_labels])?;
         ensure!(
             queries.n_classes() == gallery.n_classes(),
             "{} has {} classes, {} has {}",
@@ -155,7 +154,15 @@ impl Judge {
     }
 }
 
-fn read_labels(path: &Path) -> Result<Labels> {
-    let labels = npy::read_matrix::<u8>(path)?;
-    Labels::from_multi_hot(&labels.values, labels.columns).with_context(|| path.display().to_string())
+/// The labels of both sides; class numbers make as many columns as either side has.
+fn read_labels(paths: [&Path; 2]) -> Result<[Labels; 2]> {
+    let [queries, gallery] = paths.map(LabelFile::read);
+    let files = [queries?, gallery?];
+    let n_classes = files.iter().map(LabelFile::n_classes).max().unwrap_or(0);
+    let labels = |file: LabelFile, path: &Path| {
+        let labels = file.into_multi_hot(n_classes);
+        Labels::from_multi_hot(&labels.values, labels.columns).with_context(|| path.display().to_string())
+    };
+    let ([queries, gallery], [of_queries, of_gallery]) = (files, paths);
+    Ok([labels(queries, of_queries)?, labels(gallery, of_gallery)?])
 }

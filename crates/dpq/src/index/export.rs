@@ -48,7 +48,9 @@ struct Exported {
 impl ExportArgs {
     pub(super) fn run(self, json: bool) -> Result<()> {
         let start = Instant::now();
-        output::check_out(&self.out, [&self.index])?;
+        if matches!(self.to, Form::Faiss) {
+            output::check_out(&self.out, [&self.index])?;
+        }
         let index = Index::open(&self.index)?;
         index.verify()?;
         let (ids, codes) = index.ids_and_codes();
@@ -64,8 +66,8 @@ impl ExportArgs {
                 faiss::write(&self.out, &contents)?;
             }
             Form::Npy => {
-                output::create_dir(&self.out)?;
-                write_codes(&self.out, codebooks, &codes)?;
+                let _dir = output::ResultDir::create(&self.out)?;
+                write_codes(&self.out, codebooks, &codes, Some(index.metric()))?;
                 npy::write(&self.out.join("ids.npy"), &[ids.len()], &ids)?;
                 codebooks.save(&self.out.join("codebook.safetensors"))?;
             }

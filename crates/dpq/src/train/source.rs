@@ -18,7 +18,9 @@ pub(super) enum Source {
 impl Source {
     /// Features f32 [N, D] and their labels.
     pub(super) fn features(features: &Path, labels: &Path) -> Result<Self> {
-        let (rows, matrix) = (vectors::Rows::open(features)?, npy::read_labels(labels)?);
+        let (rows, file) = (vectors::Rows::open(features)?, npy::LabelFile::read(labels)?);
+        let n_classes = file.n_classes();
+        let matrix = file.into_multi_hot(n_classes);
         ensure!(
             rows.n == matrix.rows,
             "{} has {} rows, {} has labels of {}, expected as many",

@@ -225,8 +225,8 @@ const INTRODUCTION: &str = "\
 # dpq beside other libraries
 
 Written by `cargo xtask bench --against faiss,torch,usearch,numpy` from the files in [benchmarks](benchmarks), and every
-number is what a run measured. In each comparison the two sides ran by turns, in one run, on one machine. A ratio above 1×
-says that dpq is faster.
+number is what a run measured. In each comparison the two sides took turns, in one run, on one machine. A ratio above 1× says
+that dpq is faster.
 ";
 
 /// Of docs/benchmarks.md.
