@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 mod common;
+#[path = "common/gallery.rs"]
+mod gallery;
 
 use std::fs;
 use std::path::Path;
@@ -12,23 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use common::{dpq, error, images, json};
-
-/// Exports, fits, encodes and builds: the files that searching needs.
-fn gallery(dir: &Path) {
-    images(dir);
-    for split in ["train", "query", "gallery"] {
-        json(dir, &format!("data export --data set --split {split} --out-dir {split}"));
-    }
-    json(dir, "codebook train --features train/features.npy --levels 3 --codewords 8 --out cb.safetensors");
-    json(dir, "encode --codebook cb.safetensors --features gallery/features.npy --out-dir gallery");
-    json(
-        dir,
-        "index build --codes gallery/codes.npy --codebook cb.safetensors --ids gallery/ids.npy --out g.dpq",
-    );
-}
-
-const EVAL: &str = "eval --index g.dpq --queries query/features.npy --query-labels query/labels.npy \
-    --gallery-labels gallery/labels.npy --gallery-ids gallery/ids.npy --bits 8,24 --at 5";
+use gallery::{EVAL, gallery};
 
 #[test]
 fn images_become_hits_and_a_report() {
@@ -368,130 +354,4 @@ fn hits_are_written_as_numpy_arrays_and_filters_hold() {
     fs::copy(dir.join("query/ids.npy"), dir.join("none.npy")).unwrap();
     let found = json(dir, "search g.dpq --queries query/features.npy --allow none.npy");
     assert!(found["hits"].as_array().unwrap().iter().all(|hits| hits.as_array().unwrap().is_empty()));
-}
-
-#[test]
-fn names_are_those_of_all_hits() {
-    let dir = TempDir::new().unwrap();
-    let dir = dir.path();
-    gallery(dir);
-    let names: String = (0..60).map(|id| format!("image {id}\n")).collect();
-    fs::write(dir.join("names.txt"), &names).unwrap();
-    let search = "search g.dpq --queries query/features.npy -k 30 --names names.txt";
-    let found = json(dir, search);
-    let hit = &found["hits"][0][0];
-    assert_eq!(hit["name"], format!("image {}", hit["id"]));
-    assert!(String::from_utf8(dpq(dir, search).stdout).unwrap().contains(hit["name"].as_str().unwrap()));
-    fs::write(dir.join("names.txt"), "one\n").unwrap();
-    assert!(error(dir, search, 1).contains("has 1 lines, none for id"));
-    assert!(error(dir, &format!("{search} --out hits.npz"), 2).contains("--names"));
-}
-
-#[test]
-fn an_exported_index_is_built_again_as_it_was() {
-    let dir = TempDir::new().unwrap();
-    let dir = dir.path();
-    gallery(dir);
-    let build =
-        "index build --codes gallery/codes.npy --codebook cb.safetensors --ids gallery/ids.npy --metric l2";
-    json(dir, &format!("{build} --out l2.dpq"));
-    json(dir, "index export l2.dpq --to npy --out arrays");
-    let build =
-        "index build --codes arrays/codes.npy --codebook arrays/codebook.safetensors --ids arrays/ids.npy";
-    assert_eq!(json(dir, &format!("{build} --out again.dpq"))["metric"], "l2");
-    assert_eq!(json(dir, &format!("{build} --metric ip --out ip.dpq"))["metric"], "ip");
-    assert_eq!(fs::read(dir.join("again.dpq")).unwrap(), fs::read(dir.join("l2.dpq")).unwrap());
-}
-
-#[test]
-fn class_numbers_are_labels_too() {
-    let dir = TempDir::new().unwrap();
-    let dir = dir.path();
-    gallery(dir);
-    let expected = json(dir, EVAL);
-    for split in ["query", "gallery"] {
-        // A header of 128 bytes, then a row of three zeros and ones an item.
-        let labels = fs::read(dir.join(split).join("labels.npy")).unwrap();
-        let numbers: Vec<u8> =
-            labels[128..].chunks(3).map(|row| row.iter().position(|&x| x == 1).unwrap() as u8).collect();
-        let n = numbers.len();
-        let shapes = [format!("({n}, 3, )"), format!("({n}, )   ")];
-        let head = String::from_utf8_lossy(&labels[10..128]).replace(&shapes[0], &shapes[1]);
-        let file = [&labels[..10], head.as_bytes(), &numbers].concat();
-        fs::write(dir.join(split).join("numbers.npy"), file).unwrap();
-    }
-    let mut found = json(dir, &EVAL.replace("labels.npy", "numbers.npy"));
-    found["seconds"] = expected["seconds"].clone();
-    found["peak_memory_bytes"] = expected["peak_memory_bytes"].clone();
-    assert_eq!(found, expected);
-    // A class that no query has.
-    let path = dir.join("gallery/numbers.npy");
-    let mut file = fs::read(&path).unwrap();
-    file[128] = 7;
-    fs::write(path, file).unwrap();
-    let found = json(dir, &EVAL.replace("labels.npy", "numbers.npy"));
-    assert_ne!(found["by_bits"], expected["by_bits"]);
-}
-
-#[test]
-fn wrong_input_is_one_line_that_says_what_to_do() {
-    let dir = TempDir::new().unwrap();
-    let dir = dir.path();
-    gallery(dir);
-    let says = |command: &str, text: &str| {
-        let error = error(dir, command, 1);
-        assert!(error.contains(text), "{command}: {error}");
-    };
-    says("search g.dpq --queries gallery/codes.npy", "expected float32");
-    says(
-        "index build --codes query/features.npy --codebook cb.safetensors --out x.dpq",
-        "expected uint8 (convert whole numbers with .astype('uint8'))",
-    );
-    let train = "codebook train --features train/features.npy --codewords 8 --out";
-    says(&format!("{train} nowhere/x"), "there is no folder for nowhere/x, make it");
-    says(&format!("{train} train/features.npy"), "would be written over");
-    says(&format!("{train} gallery"), "gallery is there and is no file");
-    let encode = "encode --codebook cb.safetensors --out-dir new/deep --features";
-    says(&format!("{encode} train/labels.npy"), "expected float32");
-    says(&format!("{encode} query/features.npy --beam 0"), "beam");
-    assert!(!dir.join("new").exists(), "folders with nothing in them");
-    says("search g.dpq --queries query/features.npy --bits 12", "expected a multiple of 8");
-    says("search g.dpq --queries query/features.npy --bits 32", "32");
-    says("search cb.safetensors --queries query/features.npy", "cb.safetensors");
-    says("index info missing.dpq", "missing.dpq");
-    says(
-        "encode --codebook g.dpq --features query/features.npy --out-dir x",
-        "expected codebooks or a model",
-    );
-    says("data export --data nowhere --split train --out-dir x", "nowhere/dataset.toml");
-    says("codebook train --features query/features.npy --out x", "6 features cannot fit 256 codewords");
-    says(&EVAL.replace(" --gallery-ids gallery/ids.npy", ""), "give them with --gallery-ids");
-    says(&EVAL.replace("gallery/labels.npy", "query/labels.npy"), "give the labels of this gallery");
-
-    json(
-        dir,
-        "codebook train --features gallery/features.npy --levels 3 --codewords 8 --out other.safetensors",
-    );
-    says(
-        "index build --codes gallery/codes.npy --codebook other.safetensors --out x.dpq",
-        "give the codebook that made these codes",
-    );
-    assert!(!dir.join("x.dpq").exists());
-    json(dir, "data export --data set --split query --out-dir gallery");
-    assert!(!dir.join("gallery/codes.npy").exists(), "codes of other features");
-    assert!(!dir.join("gallery/codes.json").exists());
-
-    let index = fs::read(dir.join("g.dpq")).unwrap();
-    fs::write(dir.join("cut.dpq"), &index[..index.len() - 1]).unwrap();
-    says("index info cut.dpq", "truncated");
-    let mut damaged = index;
-    *damaged.last_mut().unwrap() ^= 1;
-    fs::write(dir.join("damaged.dpq"), damaged).unwrap();
-    says("index verify damaged.dpq", "damaged");
-
-    assert!(error(dir, "search", 2).contains("Usage: dpq search"));
-    assert!(
-        error(dir, "data export --data set --split test --out-dir x", 2)
-            .contains("expected `train`, `query` or `gallery`")
-    );
 }
