@@ -59,8 +59,8 @@ pub(crate) fn blocks(results: &Results) -> Vec<Block> {
     blocks
 }
 
-const CAVEAT: &str = "The class posterior as the feature, x = W·softmax(logits) with W fixed orthogonal unit vectors, is \
-    the classifier in a form that can be indexed. It ranks by class and by nothing within a class, says nothing of \
+const CAVEAT: &str = "The class posterior as the feature, x = W·softmax(logits / 1.5) with W fixed orthogonal unit \
+    vectors, is the classifier in a form that can be indexed. It ranks by class and by nothing within a class, says nothing of \
     classes that were not trained, and is no part of the paper's method: it stands beside the feature, not in its place.";
 
 const SEVERAL_LABELS: &str = " Here items have several labels and the logits are trained by a sigmoid each, so their \
