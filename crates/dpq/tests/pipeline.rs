@@ -7,7 +7,6 @@ mod common;
 mod gallery;
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
