@@ -1,6 +1,9 @@
 //! NumPy arrays in: borrowed as they are, or refused by what they are and what they should be.
 
-use numpy::{Element, PyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray, PyUntypedArray};
+use numpy::{
+    Element, PyArray, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray,
+    PyUntypedArray,
+};
 use numpy::{PyUntypedArrayMethods, ndarray};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
