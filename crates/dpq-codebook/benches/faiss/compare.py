@@ -24,7 +24,7 @@ import numpy as np
 from sides import Peer, fashion_mnist, one_core, print_report, progress
 
 CODEWORDS, LEVELS, ITERATIONS, MANY, ROUNDS = 256, (4, 8), 10, 50, 10
-FITS, ENCODINGS = 3, 5
+FITS, ENCODINGS = 3, 15
 KS = (1, 10, 100)
 WIDTH, WIDE = 5, 32
 DEFAULT, TOP = faiss.ResidualQuantizer.Train_progressive_dim, faiss.ResidualQuantizer.Train_top_beam
