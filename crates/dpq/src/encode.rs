@@ -115,6 +115,7 @@ struct Usage {
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
+        output::check_is_no_input(&self.out_dir.join("codes.npy"), &self.features)?;
         if self.codebook.is_none() {
             // Codebooks alone write beside the features; a model writes features of its own.
             output::check_is_no_input(&self.out_dir.join("features.npy"), &self.features)?;

@@ -98,6 +98,10 @@ fn wrong_input_is_one_line_that_says_what_to_do() {
     says(&format!("{encode} train/labels.npy"), "expected float32");
     says(&format!("{encode} query/features.npy --beam 0"), "beam");
     assert!(!dir.join("new").exists(), "folders with nothing in them");
+    fs::create_dir(dir.join("floats")).unwrap();
+    fs::copy(dir.join("query/features.npy"), dir.join("floats/codes.npy")).unwrap();
+    let encode = "encode --codebook cb.safetensors --features floats/codes.npy --out-dir floats";
+    says(encode, "would be written over");
     says("search g.dpq --queries query/features.npy --bits 12", "expected a multiple of 8");
     says("search g.dpq --queries query/features.npy --bits 32", "32");
     says("search cb.safetensors --queries query/features.npy", "cb.safetensors");
