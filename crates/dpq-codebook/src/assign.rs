@@ -5,7 +5,7 @@
 //! at the price of a few more distances where it was close.
 
 use crate::Assignment;
-use crate::norm::{is_ordinary, lanes, squared_distance, squared_norm};
+use crate::norm::{is_ordinary, lanes, mean, squared_distance, squared_norm};
 use crate::rounded::{Columns, Rounded, Rows};
 use crate::vectorize::vectorize;
 
@@ -159,16 +159,6 @@ impl<'a> Level<'a> {
 vectorize!(fn best(
     level: &Level<'_>, residual: &[f32], rounded: Rounded, products: &[i32], fits: &mut [f32]
 ) -> usize = Level::best, Level::best);
-
-/// The mean of `rows` [n, dim], summed in their order.
-pub(crate) fn mean(rows: &[f32], dim: usize) -> Vec<f32> {
-    let mut sums = vec![0.0f64; dim];
-    for row in rows.chunks_exact(dim) {
-        sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
-    }
-    let n = rows.len() / dim;
-    sums.iter().map(|sum| (sum / n as f64) as f32).collect()
-}
 
 /// The vector of norm 1 that points where `codeword` does. One of norm 0 points nowhere and has cosine 0 with everything.
 fn unit(codeword: &[f32]) -> impl Iterator<Item = f32> {

@@ -6,11 +6,11 @@
 
 use rayon::prelude::*;
 
-use crate::assign::{Level, Memory, mean};
+use crate::assign::{Level, Memory};
 use crate::beam::weights_from;
 use crate::codebooks::check_n_codewords;
 use crate::error::{check_finite, check_rows};
-use crate::norm::{squared_distance, squared_norm, subtract};
+use crate::norm::{add, mean, squared_distance, squared_norm, subtract};
 use crate::rounded::Rows;
 use crate::vectorize::vectorize;
 use crate::{Assignment, Beam, CodeLength, Codebooks, Error};
@@ -329,9 +329,7 @@ fn move_to_mean(codeword: &mut [f32], points: &[f32], members: &[usize]) {
     let mut sums = vec![0.0f64; dim];
     let (fours, rest) = members.as_chunks();
     fours.iter().for_each(|four| add_four(&mut sums, four.each_ref().map(row)));
-    for row in rest.iter().map(row) {
-        sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
-    }
+    rest.iter().for_each(|member| add(&mut sums, row(member)));
     codeword.iter_mut().zip(sums).for_each(|(c, sum)| *c = (sum / members.len() as f64) as f32);
 }
 

@@ -1,4 +1,4 @@
-//! Norms, distances, differences, and folds that become vector instructions.
+//! Norms, distances, differences, means, and folds that become vector instructions.
 
 /// Norms whose products with each other f32 holds with full precision.
 pub(crate) const ORDINARY: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
@@ -48,4 +48,16 @@ pub(crate) fn lanes(values: &[f32], init: f32, fold: impl Fn(f32, f32) -> f32) -
 
 pub(crate) fn subtract(residual: &mut [f32], codeword: &[f32]) {
     residual.iter_mut().zip(codeword).for_each(|(r, c)| *r -= c);
+}
+
+pub(crate) fn add(sums: &mut [f64], row: &[f32]) {
+    sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+}
+
+/// The mean of `rows` [n, dim], summed in their order.
+pub(crate) fn mean(rows: &[f32], dim: usize) -> Vec<f32> {
+    let mut sums = vec![0.0f64; dim];
+    rows.chunks_exact(dim).for_each(|row| add(&mut sums, row));
+    let n = rows.len() / dim;
+    sums.iter().map(|sum| (sum / n as f64) as f32).collect()
 }

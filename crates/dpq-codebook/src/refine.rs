@@ -42,8 +42,9 @@ impl Codebooks {
         let mut codes = self.encode_beam(features, beam)?;
         let mut least: f64 = error(self, &codes)?;
         on_round(0, least);
+        let weights_from = weights_from(&beam.normalized_weights());
         for round in 1..=n_rounds {
-            let moved = codebooks.fitted(features, &codes, &weights_from(&beam.normalized_weights()))?;
+            let moved = codebooks.fitted(features, &codes, &weights_from)?;
             codes = moved.encode_beam(features, beam)?;
             let now = error(&moved, &codes)?;
             on_round(round, now);

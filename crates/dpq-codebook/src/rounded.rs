@@ -121,13 +121,13 @@ impl Rows {
     /// Rounds `rows` [n, dim] less `origin` [dim], for columns of that origin.
     pub(crate) fn round(&mut self, rows: &[f32], origin: &[f32]) {
         let dim = origin.len();
-        let (n, n_pairs) = (rows.len() / dim, dim.div_ceil(2));
+        let (n, n_pairs, most) = (rows.len() / dim, dim.div_ceil(2), most(dim));
         self.tiles.resize(n.div_ceil(ROWS) * n_pairs, [[0; 2]; ROWS]);
         self.left.resize(dim, 0.0);
         self.rounded.clear();
         for (i, row) in rows.chunks_exact(dim).enumerate() {
             let tile = &mut self.tiles[i / ROWS * n_pairs..][..n_pairs];
-            self.rounded.push(round_row(row, origin, i % ROWS, &mut self.left, tile));
+            self.rounded.push(round_row(row, origin, most, i % ROWS, &mut self.left, tile));
         }
     }
 }
@@ -156,7 +156,9 @@ vectorize! {
 }
 
 vectorize! {
-    fn round_row(row: &[f32], origin: &[f32], at: usize, left: &mut [f32], tile: &mut [[Pair; ROWS]]) -> Rounded =
+    fn round_row(
+        row: &[f32], origin: &[f32], most: f32, at: usize, left: &mut [f32], tile: &mut [[Pair; ROWS]]
+    ) -> Rounded =
         round_row_any, round_row_any
 }
 
@@ -164,12 +166,13 @@ vectorize! {
 fn round_row_any(
     row: &[f32],
     origin: &[f32],
+    most: f32,
     at: usize,
     left: &mut [f32],
     tile: &mut [[Pair; ROWS]],
 ) -> Rounded {
     left.iter_mut().zip(row).zip(origin).for_each(|((left, x), origin)| *left = x - origin);
-    let scale = scale(left, most(row.len()));
+    let scale = scale(left, most);
     let inverse = scale.recip();
     let norm = f64::from(lanes(left, 0.0, |sum, x| sum + x * x).iter().sum::<f32>()).sqrt();
     let (pairs, last) = left.as_chunks::<2>();

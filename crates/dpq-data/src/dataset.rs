@@ -53,17 +53,14 @@ impl Dataset {
         let manifest = Manifest::read(&path)?;
         let reason = match manifest.images {
             Images::Lists(_) | Images::Collage { .. } => {
-                Some("these images come with their splits, none are to be drawn")
+                "these images come with their splits, none are to be drawn"
             }
-            _ => manifest
-                .splits
-                .is_some()
-                .then_some("has [splits], take it out and move its files away to draw others"),
+            _ if manifest.splits.is_some() => {
+                "has [splits], take it out and move its files away to draw others"
+            }
+            _ => return Self::from_manifest(dir, &path, Manifest { protocol: Some(protocol), ..manifest }),
         };
-        if let Some(reason) = reason {
-            return Err(Error::file(path, reason));
-        }
-        Self::from_manifest(dir, &path, Manifest { protocol: Some(protocol), ..manifest })
+        Err(Error::file(path, reason))
     }
 
     /// Opens the data set that the file `path` in the folder `dir` describes.

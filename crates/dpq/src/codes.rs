@@ -17,7 +17,7 @@ const ORIGIN: &str = "codes.json";
 struct CodesOrigin {
     fingerprint: String,
     /// What the index ranks by that the codes are from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     metric: Option<String>,
 }
 

@@ -226,8 +226,10 @@ impl Args {
         }
     }
 
-    /// Writes who the rows are: `ids.npy`, and `labels.npy` and `names.txt` where there are such.
+    /// Writes who the rows are: `ids.npy`, and `labels.npy` and `names.txt` where there are such, in place of an earlier
+    /// encoding's.
     fn write_ids(&self, dataset: &Dataset, rows: &[u32]) -> Result<()> {
+        remove_stale(&self.out_dir, &["labels.npy", "names.txt", "codes.npy"])?;
         // Line i of names.txt is id i, so images that were left out leave no gap there.
         let id = |(at, &row): (usize, &u32)| if self.images.is_some() { at as u64 } else { row.into() };
         let ids: Vec<u64> = rows.iter().enumerate().map(id).collect();
@@ -260,7 +262,6 @@ impl Args {
         let left_out = rows.len() - kept.len();
         let rows = kept;
 
-        remove_stale(&self.out_dir, &["labels.npy", "names.txt", "codes.npy"])?;
         self.write_ids(&dataset, &rows)?;
         // The classes of a folder of the user's are not those that the model knows.
         let accuracy = if self.data.is_some() && dataset.n_classes() == model.n_classes() {

@@ -12,7 +12,6 @@ use dpq_data::ImageShape;
 use serde::Serialize;
 
 use super::Args;
-use crate::codes::remove_stale;
 use crate::{data, npy, output};
 
 /// Features, behind room for the header of `features.npy`, which they become.
@@ -67,7 +66,6 @@ impl Args {
         })?;
         bar.finish_and_clear();
         let kept = partial.done.clone();
-        remove_stale(&self.out_dir, &["labels.npy", "names.txt", "codes.npy"])?;
         self.write_ids(&dataset, &kept)?;
         partial.finish()?;
         let seconds = output::seconds(start);

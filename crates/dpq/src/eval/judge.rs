@@ -36,7 +36,7 @@ pub(super) struct Gallery<'a> {
 
 impl Judge {
     pub(super) fn read(args: &Args, n_queries: usize) -> Result<Self> {
-        let [queries, gallery] = read_labels([&args.query_labels, &args.gallery_labels])?;
+        let (queries, gallery) = read_labels(&args.query_labels, &args.gallery_labels)?;
         ensure!(
             queries.n_classes() == gallery.n_classes(),
             "{} has {} classes, {} has {}",
@@ -155,14 +155,12 @@ impl Judge {
 }
 
 /// The labels of both sides; class numbers make as many columns as either side has.
-fn read_labels(paths: [&Path; 2]) -> Result<[Labels; 2]> {
-    let [queries, gallery] = paths.map(LabelFile::read);
-    let files = [queries?, gallery?];
-    let n_classes = files.iter().map(LabelFile::n_classes).max().unwrap_or(0);
+fn read_labels(of_queries: &Path, of_gallery: &Path) -> Result<(Labels, Labels)> {
+    let (queries, gallery) = (LabelFile::read(of_queries)?, LabelFile::read(of_gallery)?);
+    let n_classes = queries.n_classes().max(gallery.n_classes());
     let labels = |file: LabelFile, path: &Path| {
         let labels = file.into_multi_hot(n_classes);
         Labels::from_multi_hot(&labels.values, labels.columns).with_context(|| path.display().to_string())
     };
-    let ([queries, gallery], [of_queries, of_gallery]) = (files, paths);
-    Ok([labels(queries, of_queries)?, labels(gallery, of_gallery)?])
+    Ok((labels(queries, of_queries)?, labels(gallery, of_gallery)?))
 }

@@ -44,8 +44,8 @@ pub(super) fn rates(run: &Run<Codes>) -> Section {
         format!(
             "Four levels of residual quantization, time of the CPU, one thread a side, by turns. k-means takes {} rounds a \
              level where no other number is named, ours once it has all codewords; faiss's default takes them ten times, \
-             for more and more principal directions. Encoding is with the same codebooks; faiss's rate is the better of its two ways, products with \
-             residuals and tables. What the codes are worth: [codes.md](codes.md).",
+             for more and more principal directions. Encoding is with the same codebooks; faiss's rate is the better of its \
+             two ways, products with residuals and tables. What the codes are worth: [codes.md](codes.md).",
             run.results.iterations
         ),
         table.to_string(),
@@ -71,7 +71,8 @@ pub(super) fn page(run: &Run<Codes>) -> String {
              that of `dpq encode`. For the longest is `--length-weights 0,..,0,1`, which counts only the error of the longest \
              code. faiss fits and encodes with the beam named, for the longest code alone: its prefixes are codes too, but \
              nothing has made them good ones. It fits as it does by default, by progressive dimensions \
-             (`Train_progressive_dim`); top of the beam adds `Train_top_beam`, by which only the best of a beam is fitted to, and refined adds `Train_refine_codebook`: \
+             (`Train_progressive_dim`); top of the beam adds `Train_top_beam`, by which only the best of a beam is fitted to, \
+             and refined adds `Train_refine_codebook`: \
              {faiss_rounds} rounds, its default, of encoding and least squares over all levels at once."
         ),
     ];
