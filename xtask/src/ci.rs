@@ -1,6 +1,7 @@
 //! `cargo xtask ci`: everything that a change must pass.
 //!
-//! All compiling steps use the release profile and the whole workspace, so that a dependency is built once.
+//! All compiling steps use the release profile and the same features of shared dependencies. Cargo therefore compiles a
+//! dependency once, and `cargo xtask reproduce-paper` compiles none again. The step `tidy` checks the features.
 
 use std::fs;
 use std::process::Command;
@@ -8,8 +9,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::process::{cargo, run as run_command, tested_dpq};
-use crate::{bench, reproduce, tidy};
+use crate::process::{build_dpq, cargo, run as run_command};
+use crate::{bench, python, reproduce, tidy};
 
 /// One step of the check.
 pub(crate) struct Step {
@@ -19,7 +20,7 @@ pub(crate) struct Step {
 }
 
 /// The steps, in order: the cheapest and the most often broken come first.
-pub(crate) const STEPS: [Step; 8] = [
+pub(crate) const STEPS: [Step; 9] = [
     Step { name: "fmt", what: "the code is formatted", run: fmt },
     Step { name: "tidy", what: "the conventions of the repository hold", run: tidy::run },
     Step {
@@ -29,6 +30,7 @@ pub(crate) const STEPS: [Step; 8] = [
     },
     Step { name: "test", what: "tests and the examples in documentation pass", run: test },
     Step { name: "faiss", what: "indexes pass between faiss and dpq", run: faiss },
+    Step { name: "python", what: "the Python module is built, installed and tested", run: python::run },
     Step { name: "doc", what: "the documentation builds without a warning", run: doc },
     Step {
         name: "protocol",
@@ -73,7 +75,7 @@ fn test() -> Result<()> {
 /// Needs python3, and once the network.
 fn faiss() -> Result<()> {
     let python = bench::faiss_python()?;
-    let dpq = fs::canonicalize(tested_dpq()?)?;
+    let dpq = fs::canonicalize(build_dpq("cpu")?)?;
     run_command(Command::new(python).arg("crates/dpq/tests/faiss/interchange.py").arg(dpq))
 }
 
@@ -83,6 +85,6 @@ fn doc() -> Result<()> {
 }
 
 fn quick() -> Result<()> {
-    reproduce::check_quick(&reproduce::run(&reproduce::Settings::quick(), tested_dpq)?)?;
-    reproduce::check_quick_collages(&reproduce::run(&reproduce::Settings::quick_collages(), tested_dpq)?)
+    reproduce::check_quick(&reproduce::run(&reproduce::Settings::quick())?)?;
+    reproduce::check_quick_collages(&reproduce::run(&reproduce::Settings::quick_collages())?)
 }

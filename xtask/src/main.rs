@@ -163,7 +163,7 @@ impl ReproduceArgs {
             tsne_items: if self.quick { quick.tsne_items } else { 5000 },
             ablations: self.ablations,
         };
-        reproduce::run(&settings, || process::build_dpq(&settings.device))?;
+        reproduce::run(&settings)?;
         if write_docs { reproduce::write_docs(&settings) } else { Ok(()) }
     }
 }

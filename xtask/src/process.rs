@@ -59,44 +59,28 @@ pub(crate) fn python(folder: &str, requirements: &str) -> Result<String> {
 
 /// Builds the `dpq` command for a device and returns the path of the executable.
 pub(crate) fn build_dpq(device: &str) -> Result<PathBuf> {
-    let mut build = cargo(&["build", "--package=dpq", "--bin=dpq"]);
-    if device.starts_with("cuda") {
-        build.arg("--features=cuda");
-    }
-    built_dpq(build)
+    let features: &[&str] = if device.starts_with("cuda") { &["--features=dpq/cuda"] } else { &[] };
+    executable(cargo(&["build", "--workspace", "--bin=dpq"]).args(features), "bin", "dpq")
 }
 
-/// The `dpq` executable that the workspace's tests run.
-///
-/// Dependencies of tests switch on features of shared crates, so that [`build_dpq`] after the tests would compile candle
-/// and its matrix products a second time.
-pub(crate) fn tested_dpq() -> Result<PathBuf> {
-    tested("bin", "dpq")
-}
-
-/// An executable of this kind and name that is built with the workspace's tests.
-pub(crate) fn tested(kind: &str, name: &str) -> Result<PathBuf> {
-    executable(cargo(&["test", "--workspace", "--no-run"]), kind, name)
-}
-
-/// The `dpq` executable that this command of cargo builds.
-pub(crate) fn built_dpq(cargo: Command) -> Result<PathBuf> {
-    executable(cargo, "bin", "dpq")
+/// Builds an example of any package and returns the path of the executable.
+pub(crate) fn build_example(name: &str) -> Result<PathBuf> {
+    executable(&mut cargo(&["build", "--workspace", "--example", name]), "example", name)
 }
 
 /// Builds a benchmark of `package` and returns the path of the executable.
 pub(crate) fn build_bench(package: &str, name: &str) -> Result<PathBuf> {
-    executable(cargo(&["build", "--package", package, "--bench", name]), "bench", name)
+    executable(&mut cargo(&["build", "--package", package, "--bench", name]), "bench", name)
 }
 
-/// Has cargo build and returns the path of the executable of this kind and name.
-fn executable(mut cargo: Command, kind: &str, name: &str) -> Result<PathBuf> {
+/// Runs a cargo command that builds, and returns the path of the executable of this kind and name.
+pub(crate) fn executable(cargo: &mut Command, kind: &str, name: &str) -> Result<PathBuf> {
     let flags = ["--release", "--locked", "--message-format=json-render-diagnostics"];
     let messages = output(cargo.args(flags))?;
     let executable = messages.lines().find_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         let is_named = message["target"]["name"] == name && message["target"]["kind"][0] == kind;
-        // A binary is built a second time with its tests inside; of a benchmark there is only that kind.
+        // `cargo test` also builds a binary with its unit tests inside. Benchmarks exist only in that form.
         let is_right = message["profile"]["test"] == (kind == "bench");
         (is_named && is_right).then(|| message["executable"].as_str().map(PathBuf::from))?
     });

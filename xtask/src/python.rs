@@ -1,7 +1,4 @@
-//! `cargo xtask python`: the wheel of the Python module, built, installed and tested.
-//!
-//! This is no step of `cargo xtask ci`: maturin builds the module's crate alone, for which cargo compiles candle once
-//! more, with other features than the workspace's tests have.
+//! `cargo xtask python` and a step of `cargo xtask ci`: builds the wheel of the Python module, installs and tests it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +12,7 @@ const CRATE: &str = "crates/dpq-python";
 const ENVIRONMENT: &str = "target/python-venv";
 const WHEELS: &str = "target/wheels";
 
-/// Leaves the wheel in `target/wheels`, and nothing else there.
+/// Leaves one wheel in `target/wheels` and removes the others.
 pub(crate) fn run() -> Result<()> {
     let python = python(ENVIRONMENT, &format!("{CRATE}/requirements.txt"))?;
     if fs::exists(WHEELS)? {

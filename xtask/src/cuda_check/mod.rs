@@ -12,7 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::{built_dpq, output, run as run_command, tested_dpq};
+use crate::process::{build_dpq, executable, output, run as run_command};
 use toolkit::Toolkit;
 
 const FOLDER: &str = "target/cuda-check";
@@ -44,7 +44,8 @@ pub(crate) fn run() -> Result<()> {
     eprintln!(
         "==> dpq: starts, says that there is no GPU, trains on the CPU as the program without CUDA does"
     );
-    let dpq = built_dpq(toolkit.cargo(&[&["test", "--no-run", "--tests"], &BUILD[..]].concat())?)?;
+    let mut build = toolkit.cargo(&[&["test", "--no-run", "--tests"], &BUILD[..]].concat())?;
+    let dpq = executable(&mut build, "bin", "dpq")?;
     let with_cuda = |args: &[&str]| {
         let mut command = toolkit.load(Command::new(&dpq));
         command.args(args);
@@ -59,7 +60,7 @@ pub(crate) fn run() -> Result<()> {
     }
     refuses_a_gpu(&mut with_cuda(&[&train(0)[..], &["--device=cuda:0"]].concat()))?;
     run_command(&mut with_cuda(&train(1)))?;
-    run_command(Command::new(tested_dpq()?).args(train(2)))?;
+    run_command(Command::new(build_dpq("cpu")?).args(train(2)))?;
     let model =
         |i: usize| fs::read(format!("{}/model.safetensors", out[i])).context("a training left no model");
     ensure!(

@@ -43,6 +43,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::process::build_dpq;
 pub(crate) use check::{check_quick, check_quick_collages};
 pub(crate) use docs::check_docs;
 use pipeline::SeedRun;
@@ -128,8 +129,8 @@ impl Settings {
 /// Where stages and reports are.
 const FOLDER: &str = "target/reproduce";
 
-/// Runs the stages that have to run, with the executable that `build` builds, and writes the report.
-pub(crate) fn run(settings: &Settings, build: impl FnOnce() -> Result<PathBuf>) -> Result<Results> {
+/// Runs the stages that have to run, and writes the report.
+pub(crate) fn run(settings: &Settings) -> Result<Results> {
     let pretrained = settings.weights.is_some();
     ensure!(
         !(settings.ablations && variants::variants(&settings.preset, true, pretrained).is_empty()),
@@ -155,7 +156,7 @@ pub(crate) fn run(settings: &Settings, build: impl FnOnce() -> Result<PathBuf>) 
     // A run that fails leaves no table, an old one least of all.
     docs::remove_report(&folder)?;
 
-    let runner = Runner::new(build()?, &settings.dataset)?;
+    let runner = Runner::new(build_dpq(&settings.device)?, &settings.dataset)?;
     // First what takes no time, then what reads all images: if they fail, nothing was trained for hours before.
     pipeline::check_configuration(&runner, settings, &folder)?;
     let baseline = pipeline::raw_pixels(&runner, settings)?;
@@ -230,7 +231,7 @@ mod tests {
     #[test]
     fn what_cannot_be_run_is_refused_before_anything_is_built() {
         let refused = |settings: &Settings| {
-            let run = run(settings, || unreachable!("nothing is built"));
+            let run = run(settings);
             run.map(|_| ()).unwrap_err().to_string()
         };
         let nowhere = Settings { dataset: "datasets/nowhere".into(), ..Settings::quick() };

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use super::{Settings, run};
-use crate::process::{output, run as run_command, tested, tested_dpq};
+use crate::process::{build_dpq, build_example, output, run as run_command};
 
 /// Where the example of dpq-data writes the data sets and the weights.
 const SETS: &str = "target/toy-sets";
@@ -69,9 +69,9 @@ const PROTOCOLS: [Protocol; 3] = [
 
 /// Makes the data sets and weights, and runs all protocols twice: the second time nothing may be left to do.
 pub(crate) fn toy_protocols() -> Result<()> {
-    run_command(Command::new(tested("example", "toy_sets")?).arg(SETS))?;
-    let dpq = tested_dpq()?;
-    refuses_other_lengths(&dpq)?;
+    run_command(Command::new(build_example("toy_sets")?).arg(SETS))?;
+    let dpq = build_dpq("cpu")?;
+    refuses_other_lengths()?;
     let (weights, fingerprint) = import(&dpq)?;
     for protocol in PROTOCOLS {
         let settings = Settings {
@@ -82,7 +82,7 @@ pub(crate) fn toy_protocols() -> Result<()> {
             ablations: protocol.ablations,
             ..Settings::quick()
         };
-        let results = run(&settings, || Ok(dpq.clone()))?;
+        let results = run(&settings)?;
         let items = [results.items.train, results.items.query, results.items.gallery];
         ensure!(
             items == protocol.items,
@@ -94,18 +94,17 @@ pub(crate) fn toy_protocols() -> Result<()> {
         check(&settings, protocol.says)?;
 
         // Times are those of the stages when they ran, so one that ran again would show.
-        let again = run(&settings, || Ok(dpq.clone()))?;
+        let again = run(&settings)?;
         ensure!(again.to_json()? == results.to_json()?, "stages of {} ran a second time", protocol.dataset);
     }
     Ok(())
 }
 
 /// A report has no room for other lengths, and it would be late to say so when all is trained.
-fn refuses_other_lengths(dpq: &Path) -> Result<()> {
+fn refuses_other_lengths() -> Result<()> {
     let dataset = Path::new(SETS).join("cifar-10");
     let shorter = Settings { dataset, changes: vec!["quantizer.levels=2".to_owned()], ..Settings::quick() };
-    let refused =
-        run(&shorter, || Ok(dpq.to_owned())).map_or_else(|error| error.to_string(), |_| String::new());
+    let refused = run(&shorter).map_or_else(|error| error.to_string(), |_| String::new());
     ensure!(
         refused.starts_with("quantizer.levels is 2, "),
         "two levels should be refused, found `{refused}`"

@@ -33,6 +33,12 @@ const OWNERS: [(&str, &[&str]); 6] = [
 /// Crates in a library's normal dependency tree, itself included, at most.
 const TREE_SIZES: [(&str, usize); 2] = [("dpq-index", 40), ("dpq-eval", 8)];
 
+/// Packages that tasks build without their tests: `dpq` with [`crate::process::build_dpq`], the module with maturin.
+const BUILDS: [&[&str]; 2] = [&["--workspace"], &["--package=dpq-python"]];
+
+/// Enables the features that the dependencies of `BUILDS` have in the workspace's tests.
+const FEATURES: &str = "crates/dpq-python/Cargo.toml";
+
 /// What `cargo metadata` prints, as far as it is used.
 #[derive(Deserialize)]
 struct Metadata {
@@ -63,7 +69,24 @@ pub(super) fn check() -> Result<Vec<String>> {
                 .push(format!("{package} pulls in {} crates, at most {most} are allowed", crates.len()));
         }
     }
+    let features = |edges: &str, packages: &[&str]| {
+        let args = ["tree", "--locked", "--prefix=none", "--no-dedupe", "--format={p} {f}", "--edges", edges];
+        output(cargo(&args).args(packages))
+    };
+    let tested = features("normal,build,dev", &["--workspace"])?;
+    for packages in BUILDS {
+        let built = features("normal,build", packages)?;
+        complaints.extend(compiled_again(&built, &tested).into_iter().map(|package| {
+            format!("cargo compiles {package} again for {}; see {FEATURES}", packages.join(" "))
+        }));
+    }
     Ok(complaints)
+}
+
+/// Lines of `built` that `tested` lacks. A line names a package, its version and its features.
+fn compiled_again<'a>(built: &'a str, tested: &str) -> BTreeSet<&'a str> {
+    let tested: BTreeSet<&str> = tested.lines().collect();
+    built.lines().filter(|line| !tested.contains(line)).collect()
 }
 
 fn arrows(metadata: &Metadata) -> Vec<String> {
@@ -116,6 +139,14 @@ mod tests {
         assert_eq!(check("dpq-eval", &["anyhow", "clap", "serde_json", "candlelight"]).len(), 3);
         assert!(check("dpq-python", &["dpq-model", "numpy", "pyo3"]).is_empty());
         assert_eq!(check("dpq-index", &["numpy", "pyo3-ffi"]).len(), 2);
+    }
+
+    #[test]
+    fn other_features_compile_a_dependency_again() {
+        let tested = "rand v1.0.0 alloc,std\nrand v0.9.0 \nzip v9.8.1 \n";
+        assert!(compiled_again("zip v9.8.1 \nrand v0.9.0 \n", tested).is_empty());
+        let again = compiled_again("rand v1.0.0 alloc\nzip v9.8.1 \nrand v1.0.0 alloc\n", tested);
+        assert_eq!(again.into_iter().collect::<Vec<_>>(), ["rand v1.0.0 alloc"]);
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub(crate) fn compare(libraries: &[Library], items: &[u32], queries: u16) -> Res
         ("commit", commit(SOURCES)),
         ("compiler", output(Command::new("rustc").arg("--version"))?.trim().to_owned()),
     ];
-    reproduce::run(&reproduce::Settings::quick(), || build_dpq("cpu"))?;
+    reproduce::run(&reproduce::Settings::quick())?;
     let mut scripts = 0.0;
     for library in libraries {
         let python = library.python()?;
