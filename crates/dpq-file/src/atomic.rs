@@ -16,7 +16,11 @@ use crate::Error;
 /// # Errors
 /// [`Error::Io`] if the system or `fill` fails, or if `path` is a folder or a device. The temporary file is removed, and
 /// unless only the last step failed, the syncing of the folder, `path` is as it was.
-pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+pub fn write_atomic(
+    path: impl AsRef<Path>,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
+    let path = path.as_ref();
     replace(path, fill).map_err(|source| Error::Io { action: "write", path: path.to_owned(), source })
 }
 
@@ -39,7 +43,8 @@ fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
 ///
 /// # Errors
 /// [`Error::Io`] if the system fails. Unless only the last step failed, the syncing of the folder, `to` is as it was.
-pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Error> {
+    let (from, to) = (from.as_ref(), to.as_ref());
     let rename = || {
         // Only a file that was opened for writing can be synced everywhere.
         OpenOptions::new().write(true).open(from)?.sync_all()?;

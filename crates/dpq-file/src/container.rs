@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{self, Read};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
@@ -50,28 +51,45 @@ impl Deref for Bytes {
 }
 
 impl Container {
-    /// Maps the file at `path` and checks its header. No section is read.
+    /// Reads the file at `path` into memory and checks its header.
     ///
-    /// Nobody may change or truncate the file while it is mapped. Files that [`write()`] makes are replaced by renaming,
-    /// which is safe; use [`Container::from_bytes`] where others may do otherwise.
+    /// Takes memory for the whole file. [`Container::map`] takes none, and asks for a promise.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is no safetensors file or shorter than its
-    /// header says.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is not a safetensors file or has another length
+    /// than its header says.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
         let io = |source| Error::Io { action: "open", path: path.to_owned(), source };
-        // Asked before opening, since opening a pipe waits for its writer.
-        if !fs::metadata(path).map_err(io)?.is_file() {
-            return Err(io(not_a_file()));
-        }
-        let file = File::open(path).map_err(io)?;
+        let mut file = open_file(path).map_err(io)?;
+        let n_bytes = file.metadata().map_err(io)?.len();
+        // A large file of another kind is refused before it is read.
+        let mut bytes = Vec::new();
+        file.by_ref().take(START).read_to_end(&mut bytes).map_err(io)?;
+        check_start(&bytes, n_bytes).map_err(|reason| Error::Format { path: path.to_owned(), reason })?;
+        file.read_to_end(&mut bytes).map_err(io)?;
+        Self::parse(path.to_owned(), Bytes::Owned(bytes))
+    }
+
+    /// Memory-maps the file at `path` and checks its header. No section is read.
+    ///
+    /// # Errors
+    /// As for [`Container::open`].
+    ///
+    /// # Safety
+    /// Until the value is dropped, nobody may change or truncate the file, in this process or another one: its bytes are
+    /// behind shared references, and reading past the end of a truncated file ends the process. Replacing the file by
+    /// renaming another one over its path is allowed, as is deleting it. [`write()`] and [`write_atomic`] do the former.
+    #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
+    pub unsafe fn map(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let io = |source| Error::Io { action: "open", path: path.to_owned(), source };
+        let file = open_file(path).map_err(io)?;
         if file.metadata().map_err(io)?.len() == 0 {
-            // An empty file cannot be mapped everywhere.
+            // Some systems refuse to map an empty file.
             return Self::parse(path.to_owned(), Bytes::Owned(Vec::new()));
         }
-        #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
-        // SAFETY: the mapping is read-only and private to this value; that nobody else changes the file is the contract
-        // of this function, which its documentation states.
+        // SAFETY: the caller promises that the file does not change while this value, which owns the mapping, lives.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         Self::parse(path.to_owned(), Bytes::Mapped(map))
     }
@@ -180,7 +198,7 @@ impl Container {
 /// If two sections have one name or one is called `__metadata__`, or a metadata key is `crc` or begins with `crc.`: these
 /// are kept for checksums.
 pub fn write(
-    path: &Path,
+    path: impl AsRef<Path>,
     metadata: &BTreeMap<String, String>,
     sections: &[(&str, Section<'_>)],
 ) -> Result<(), Error> {
@@ -249,19 +267,36 @@ fn checksum(bytes: &[u8]) -> String {
     format!("{:08x}", crc32c(bytes))
 }
 
-/// The header's length and contents, or what is wrong with the file.
-fn read_header(bytes: &[u8]) -> Result<(usize, safetensors::tensor::Metadata), String> {
-    if bytes.is_empty() {
+/// Opens a regular file.
+fn open_file(path: &Path) -> io::Result<File> {
+    // Checked before opening, because opening a pipe waits for its writer.
+    if fs::metadata(path)?.is_file() { File::open(path) } else { Err(not_a_file()) }
+}
+
+/// The number of bytes that [`check_start`] looks at, at most.
+const START: u64 = 32;
+
+/// Checks the first bytes of a file of `n_bytes`, or says what the file is instead.
+fn check_start(start: &[u8], n_bytes: u64) -> Result<(), String> {
+    if n_bytes == 0 {
         return Err("the file is empty, make it again or restore it from a copy".to_owned());
     }
-    if bytes.starts_with(b"version https://git-lfs") {
+    if start.starts_with(b"version https://git-lfs") {
         return Err("this is a Git LFS pointer, not the file it points to, run `git lfs pull`".to_owned());
     }
-    let length = bytes.first_chunk().map(|&length| u64::from_le_bytes(length));
-    if length.is_none_or(|length| length > bytes.len() as u64 - 8) && bytes.get(8).is_none_or(|&b| b == b'{')
-    {
-        return Err(format!("the file is truncated: it ends after {} bytes, inside its header", bytes.len()));
+    if start.get(8).is_some_and(|&byte| byte != b'{') {
+        return Err("not a safetensors file, expected a .safetensors file".to_owned());
     }
+    let length = start.first_chunk().map(|&length| u64::from_le_bytes(length));
+    if length.is_none_or(|length| length > n_bytes.saturating_sub(8)) {
+        return Err(format!("the file is truncated: it ends after {n_bytes} bytes, inside its header"));
+    }
+    Ok(())
+}
+
+/// The header's length and contents, or what is wrong with the file.
+fn read_header(bytes: &[u8]) -> Result<(usize, safetensors::tensor::Metadata), String> {
+    check_start(bytes, bytes.len() as u64)?;
     SafeTensors::read_metadata(bytes).map_err(|error| match error {
         SafeTensorError::MetadataIncompleteBuffer => format!(
             "the file is truncated or was appended to: its {} bytes are not what its header describes, copy it again",

@@ -1,4 +1,4 @@
-//! The one container of dpq: safetensors files that are memory-mapped, checked and written atomically.
+//! The one container of dpq: safetensors files that are read or memory-mapped, checked and written atomically.
 //!
 //! A [`Container`] is a safetensors file whose header has been checked against the size of the file: every section lies
 //! inside it, without gaps or overlaps. This crate knows nothing of what sections mean. Files that [`write()`] makes have

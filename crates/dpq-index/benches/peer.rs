@@ -91,7 +91,10 @@ fn build_and_open(shape: Shape, n_items: usize, n_levels: usize, metric: Metric)
 
     let open = || {
         let start = Instant::now();
-        Index::open(&path).map(|index| (index, start.elapsed().as_nanos()))
+        #[expect(unsafe_code, reason = "opening is measured on a mapped file")]
+        // SAFETY: the file lies in a temporary folder of this process, which does not change it.
+        let index = unsafe { Index::map(&path) };
+        index.map(|index| (index, start.elapsed().as_nanos()))
     };
     let memory_before = memory("VmRSS:")?;
     let (index, first) = open()?;

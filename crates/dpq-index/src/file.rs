@@ -15,7 +15,7 @@ use crate::layout::{FORMAT, Kind, Layout, Metric, VERSION, cross_name, plane_nam
 use crate::norms::{Norms, Quantizer, own_norms};
 use crate::sort::rows_by_id;
 
-/// An index: codes sorted and memory-mapped, searched exactly at any length.
+/// An index: sorted codes, searched exactly at any length.
 ///
 /// Made by [`build`](crate::build). It can be shared between threads.
 pub struct Index {
@@ -32,16 +32,29 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens the index at `path` by memory-mapping it, in time independent of the number of items.
+    /// Reads the index at `path` into memory.
     ///
-    /// The file must not be changed while it is open; read it into memory and use [`from_bytes`](Self::from_bytes) where
-    /// others may do that.
+    /// [`map`](Self::map) opens a large index in less time and memory, and asks for a promise.
     ///
     /// # Errors
     /// [`Error::File`] if there is no whole container, [`Error::Format`] if it is not an index of version 1,
     /// [`Error::Codebook`] and [`Error::Section`] if its parts contradict each other.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::from_container(Container::open(path)?)
+    }
+
+    /// Memory-maps the index at `path`, in time independent of the number of items.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    ///
+    /// # Safety
+    /// Until the index is dropped, nobody may change or truncate the file, in this process or another one. Replacing or
+    /// deleting it is allowed: [`build`](crate::build) renames a new file over an old one.
+    #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
+    pub unsafe fn map(path: impl AsRef<Path>) -> Result<Self, Error> {
+        // SAFETY: the caller promises what `Container::map` asks for.
+        Self::from_container(unsafe { Container::map(path) }?)
     }
 
     /// Opens an index that lies in memory.

@@ -33,10 +33,13 @@ const NO_SCORE: f32 = f32::MIN;
 impl Index {
     /// Opens an index file by memory-mapping it, in time independent of the number of items.
     ///
-    /// The file must not be changed while it is open; replacing it by renaming, as dpq does, is safe.
+    /// Do not change or truncate the file while the index lives: that can end the process. Replacing the file is safe when a
+    /// new file is renamed over it, as dpq does.
     #[staticmethod]
+    #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        Ok(Self { inner: py.detach(|| dpq_index::Index::open(&path)).map_err(raise)? })
+        // SAFETY: the documentation of this function passes the promise on to the caller. Python has no other way.
+        Ok(Self { inner: py.detach(|| unsafe { dpq_index::Index::map(&path) }).map_err(raise)? })
     }
 
     /// Builds an index in memory from codes, uint8 [n, L], that codebooks made.

@@ -16,11 +16,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use dpq_codebook::CodeLength;
 use dpq_eval::{Denominator, EmptyQuery, MapRule, Report, Ties};
-use dpq_index::Index;
 use serde::Serialize;
 
 use crate::npy::Matrix;
-use crate::{output, vectors};
+use crate::{index, output, vectors};
 use features::Scores;
 pub(crate) use features::scores;
 use judge::{Gallery, Judge};
@@ -140,7 +139,7 @@ impl Args {
         let judge = Judge::read(&self, queries.rows)?;
         let (mut by_bits, mut features, mut seconds) = (BTreeMap::new(), None, [Duration::ZERO; 2]);
         if let Some(path) = &self.index {
-            let index = Index::open(path)?;
+            let index = index::map(path)?;
             ensure!(
                 index.len() == judge.gallery.len(),
                 "{} has {} items, {} labels {} of them, give the labels of this gallery",

@@ -100,7 +100,7 @@ impl Command {
             }
             Self::Verify(args) => {
                 let start = Instant::now();
-                let index = Index::open(&args.index)?;
+                let index = map(&args.index)?;
                 index.verify()?;
                 let verified = Verified { items: index.len(), seconds: output::seconds(start) };
                 let text = format!("{}: every byte is right, {} items", args.index.display(), verified.items);
@@ -125,8 +125,15 @@ impl BuildArgs {
     }
 }
 
+/// Memory-maps an index, which opens in the same time whatever its size.
+#[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
+pub(crate) fn map(path: &Path) -> Result<Index> {
+    // SAFETY: the process maps the file for one command, and dpq replaces files by renaming. The user promises the rest.
+    Ok(unsafe { Index::map(path) }?)
+}
+
 fn info(path: &Path) -> Result<Info> {
-    let index = Index::open(path)?;
+    let index = map(path)?;
     let bytes = std::fs::metadata(path)?.len();
     Ok(Info {
         items: index.len(),

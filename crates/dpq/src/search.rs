@@ -11,7 +11,7 @@ use dpq_model::Model;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::{data, npy, output, vectors};
+use crate::{data, index, npy, output, vectors};
 
 /// Search an index for the items nearest to queries
 #[derive(clap::Args)]
@@ -83,7 +83,7 @@ impl Args {
             let inputs = [&self.queries, &self.image, &self.model, &self.allow];
             output::check_out(out, inputs.into_iter().flatten().chain([&self.index]))?;
         }
-        let index = Index::open(&self.index)?;
+        let index = index::map(&self.index)?;
         let length = self.bits.map_or(Ok(index.max_length()), CodeLength::from_bits)?;
         let queries = self.queries(&index)?;
         let names = self.names.as_deref().map(Names::read).transpose()?;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use dpq_file::{Container, Dtype, Error, Section, rename, write, write_atomic};
@@ -44,13 +45,28 @@ fn contents_survive_and_equal_contents_are_equal_bytes() {
 }
 
 #[test]
-fn an_open_file_stays_as_it_was_when_replaced() {
+fn a_mapped_file_stays_as_it_was_when_replaced() {
     let dir = TempDir::new().unwrap();
     let path = sample(&dir);
-    let file = Container::open(&path).unwrap();
+    #[expect(unsafe_code, reason = "the mapped form is under test")]
+    // SAFETY: the file lies in a folder of this test, which replaces it and does not change it.
+    let file = unsafe { Container::map(&path) }.unwrap();
+    assert_eq!(file.bytes(), Container::open(&path).unwrap().bytes());
     write(&path, &BTreeMap::new(), &[]).unwrap();
     file.verify().unwrap();
     assert_eq!(Container::open(&path).unwrap().names().count(), 0);
+}
+
+#[test]
+fn an_open_file_stays_as_it_was_when_overwritten_and_truncated() {
+    let dir = TempDir::new().unwrap();
+    let path = sample(&dir);
+    let file = Container::open(&path).unwrap();
+    let length = fs::metadata(&path).unwrap().len() as usize;
+    fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(&vec![0xff; length]).unwrap();
+    file.verify().unwrap();
+    fs::write(&path, b"").unwrap();
+    file.verify().unwrap();
 }
 
 #[test]
@@ -123,7 +139,7 @@ fn headers_made_to_mislead_are_refused() {
 #[test]
 fn what_is_missing_or_of_another_shape_is_said_with_what_there_is() {
     let dir = TempDir::new().unwrap();
-    let file = Container::open(&sample(&dir)).unwrap();
+    let file = Container::open(sample(&dir)).unwrap();
     let error = file.section("b").unwrap_err().to_string();
     assert!(error.contains("no section `b`, found `a`, `none`, `z`"), "{error}");
     let error = file.metadata("version").unwrap_err().to_string();
@@ -132,7 +148,7 @@ fn what_is_missing_or_of_another_shape_is_said_with_what_there_is() {
     assert_eq!(error, "section has U8 [3], expected U8 [4]");
     assert!(file.section("z").unwrap().to_f32().is_err());
     assert!(matches!(Container::open(dir.path()), Err(Error::Io { .. })));
-    assert!(matches!(Container::open(&dir.path().join("absent")), Err(Error::Io { .. })));
+    assert!(matches!(Container::open(dir.path().join("absent")), Err(Error::Io { .. })));
 }
 
 #[test]
@@ -217,6 +233,18 @@ fn only_files_are_opened_and_replaced() {
         assert!(matches!(write_atomic(path, |_| Ok(())), Err(Error::Io { .. })), "{}", path.display());
         assert!(!fs::metadata(path).unwrap().is_file());
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_refused_without_waiting_for_its_writer() {
+    let dir = TempDir::new().unwrap();
+    let pipe = dir.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (opened, answer) = std::sync::mpsc::channel();
+    std::thread::spawn(move || opened.send(Container::open(&pipe).unwrap_err().to_string()));
+    let error = answer.recv_timeout(std::time::Duration::from_secs(10)).expect("an answer at once");
+    assert!(error.contains("pipe"), "{error}");
 }
 
 #[cfg(unix)]

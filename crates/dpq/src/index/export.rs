@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
-use dpq_index::Index;
 use serde::Serialize;
 
 use crate::codes::write_codes;
@@ -51,7 +50,7 @@ impl ExportArgs {
         if matches!(self.to, Form::Faiss) {
             output::check_out(&self.out, [&self.index])?;
         }
-        let index = Index::open(&self.index)?;
+        let index = super::map(&self.index)?;
         index.verify()?;
         let (ids, codes) = index.ids_and_codes();
         let codebooks = index.codebooks();
