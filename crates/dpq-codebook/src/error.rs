@@ -62,6 +62,26 @@ pub enum Error {
         "the codebooks assign by cosine, expected euclidean: beam search and refinement are for the nearest codeword"
     )]
     Cosine,
+    /// The inner products between codewords are too many to keep.
+    #[error(
+        "the inner products between codewords take {n_bytes} bytes for \
+         {n_levels} levels of {n_codewords} codewords, expected at most {max_bytes}, use fewer levels or rank by inner product"
+    )]
+    TooManyProducts {
+        /// Levels, L.
+        n_levels: usize,
+        /// Codewords per level, K.
+        n_codewords: usize,
+        /// The size of all products, in bytes.
+        n_bytes: u64,
+        /// The maximum size, in bytes.
+        max_bytes: u64,
+    },
+    /// Inner products between codewords overflow f32.
+    #[error(
+        "inner products between the codewords overflow f32, scale the features down and train the codebooks again"
+    )]
+    Overflow,
     /// There are fewer features than codewords.
     #[error(
         "{n_features} features cannot fit {n_codewords} codewords, give more features or ask for fewer codewords"

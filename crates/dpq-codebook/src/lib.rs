@@ -32,6 +32,7 @@ mod error;
 mod kmeans;
 mod length;
 mod norm;
+mod products;
 mod refine;
 mod rounded;
 mod table;

@@ -8,7 +8,7 @@ use dpq_file::{Dtype, Section};
 use rayon::prelude::*;
 
 use crate::layout::{ID_BLOCK, Kind, Layout, Metric, cross_name, plane_name};
-use crate::norms::{Norms, Quantizer, gram, own_norms};
+use crate::norms::{Norms, Quantizer};
 use crate::sort::{Row, sorted_rows};
 use crate::{Error, Index};
 
@@ -163,8 +163,8 @@ fn fill<R: Row>(
 
     let mut quantizers = Vec::new();
     if metric == Metric::Euclidean {
-        let gram = floats(&gram(codebooks)?);
-        let own = own_norms(codebooks);
+        let gram = floats(&codebooks.cross_products()?);
+        let own = codebooks.squared_norms();
         let norms = Norms::new(&own, gram.1.as_chunks().0, codebooks.n_codewords());
         for n in layout.cross_lengths() {
             let terms = codes().map(|code| norms.cross(n, |level| code[level]));

@@ -12,7 +12,7 @@ use dpq_file::{Container, Dtype, Section};
 
 use crate::Error;
 use crate::layout::{FORMAT, Kind, Layout, Metric, VERSION, cross_name, plane_name};
-use crate::norms::{Norms, Quantizer, own_norms};
+use crate::norms::{Norms, Quantizer};
 use crate::sort::rows_by_id;
 
 /// An index: sorted codes, searched exactly at any length.
@@ -178,7 +178,7 @@ impl Index {
                 })
             })
             .collect::<Result<_, Error>>()?;
-        let own_norms = if metric == Metric::Euclidean { own_norms(&codebooks) } else { Vec::new() };
+        let own_norms = if metric == Metric::Euclidean { codebooks.squared_norms() } else { Vec::new() };
         let rows = rows(&layout, Integers::new(container.section("cells")?));
         Ok(Self { container, layout, codebooks, rows, own_norms, cross, by_id: OnceLock::new() })
     }

@@ -1,65 +1,6 @@
-//! What the Euclidean metric adds: inner products between codewords, and from them the norms of reconstructions.
-//!
-//! Every inner product of two codewords is summed in f64 over ascending dimensions (the product of two f32 is exact
-//! there, so a fused multiply-add would change nothing) and rounded to f32 once. Sums of such products are f64.
-
-use dpq_codebook::Codebooks;
-use rayon::prelude::*;
+//! What the Euclidean metric adds: norms of reconstructions, from inner products between codewords. Their sums are f64.
 
 use crate::Error;
-
-/// Returns the squared norm of every codeword, `[L, K]`.
-pub(crate) fn own_norms(codebooks: &Codebooks) -> Vec<f32> {
-    let squared =
-        |codeword: &[f32]| codeword.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() as f32;
-    codebooks.values().chunks_exact(codebooks.dim()).map(squared).collect()
-}
-
-/// Product quantization has levels by the dozen: beyond this, a file would hold next to nothing but tables.
-const MOST_BYTES: usize = 1 << 30;
-
-/// Returns the inner products between the codewords of every two levels i < j, `[L(L−1)/2, K of i, K of j]`.
-///
-/// The pair (i, j) is table j(j−1)/2 + i, so that the first n levels use the first n(n−1)/2 tables.
-///
-/// # Errors
-/// [`Error::Build`] when a product overflows f32, or there are more than 1 GiB of them.
-pub(crate) fn gram(codebooks: &Codebooks) -> Result<Vec<f32>, Error> {
-    let (n_levels, n_codewords, dim) = (codebooks.n_levels(), codebooks.n_codewords(), codebooks.dim());
-    let n_bytes = n_levels * (n_levels - 1) / 2 * n_codewords * n_codewords * 4;
-    if n_bytes > MOST_BYTES {
-        return Err(Error::Build {
-            reason: format!(
-                "an index by Euclidean distance keeps the products of all codewords with each other, {n_bytes} bytes for \
-                 {n_levels} levels of {n_codewords} codewords, at most {MOST_BYTES}: use fewer levels, or the inner product"
-            ),
-        });
-    }
-    let mut gram = Vec::new();
-    for j in 1..codebooks.n_levels() {
-        // A dimension-major copy lets one codeword of level i meet all codewords of level j side by side.
-        let values = codebooks.level(j);
-        let transposed: Vec<f32> =
-            (0..dim * n_codewords).map(|at| values[at % n_codewords * dim + at / n_codewords]).collect();
-        let mut tables = vec![0.0; j * n_codewords * n_codewords];
-        tables.par_chunks_mut(n_codewords).enumerate().for_each(|(row, products)| {
-            let mut sums = [0.0; 256];
-            let sums = &mut sums[..n_codewords];
-            let left = codebooks.codeword(row / n_codewords, row % n_codewords);
-            for (&x, column) in left.iter().zip(transposed.chunks_exact(n_codewords)) {
-                for (sum, &y) in sums.iter_mut().zip(column) {
-                    *sum += f64::from(x) * f64::from(y);
-                }
-            }
-            products.iter_mut().zip(sums).for_each(|(product, sum)| *product = *sum as f32);
-        });
-        gram.extend(tables);
-    }
-    if gram.iter().chain(&own_norms(codebooks)).all(|x| x.is_finite()) {
-        return Ok(gram);
-    }
-    Err(overflow())
-}
 
 fn overflow() -> Error {
     Error::Build {
@@ -69,7 +10,7 @@ fn overflow() -> Error {
     }
 }
 
-/// Squared norms of reconstructions, from the products above.
+/// Squared norms of reconstructions, from inner products between codewords.
 #[derive(Clone, Copy)]
 pub(crate) struct Norms<'a> {
     own: &'a [f32],

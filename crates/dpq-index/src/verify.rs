@@ -2,7 +2,7 @@
 
 use crate::file::{Integers, View};
 use crate::layout::{ID_BLOCK, cross_name, plane_name};
-use crate::norms::{Norms, Quantizer, gram};
+use crate::norms::{Norms, Quantizer};
 use crate::{Error, Index};
 
 impl Index {
@@ -126,7 +126,7 @@ impl Index {
 
     /// Checks what is computed from codebooks and codes for the Euclidean metric.
     fn verify_norms(&self, view: &View, norms: &Norms) -> Result<(), Error> {
-        let expected = gram(&self.codebooks)?;
+        let expected = self.codebooks.cross_products()?;
         let (found, _) = self.bytes("gram").as_chunks();
         if let Some(at) = expected.iter().zip(found).position(|(x, &bytes)| x.to_le_bytes() != bytes) {
             let (found, expected) = (f32::from_le_bytes(found[at]), expected[at]);
