@@ -48,6 +48,20 @@ pub enum Error {
         /// What was found and what was expected.
         reason: String,
     },
+    /// A filter that was made from another index, or two filters of different indexes combined.
+    #[error(
+        "the filter belongs to another index, expected one that was made from this opened index: make it with \
+         `Index::allow`, `deny` or `filter` of the index that it is used with"
+    )]
+    ForeignFilter,
+    /// A bitmap of another length.
+    #[error("the bitmap has {found} words of 64 bits, expected {expected}: one bit per item")]
+    Bitmap {
+        /// Words given.
+        found: usize,
+        /// Words that hold one bit per item.
+        expected: usize,
+    },
     /// A metric that does not exist.
     #[error("unknown metric {found:?}, expected \"ip\" (inner product) or \"l2\" (Euclidean distance)")]
     Metric {

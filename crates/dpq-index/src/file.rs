@@ -1,19 +1,16 @@
-//! An open index file: what is checked when it is opened, and safe access to what lies inside.
-//!
-//! Opening checks everything that decides where things lie. What only reading every byte could tell (order, the directory,
-//! ids) is left to [`Index::verify`], so access here clamps: damaged bytes can give wrong hits, nothing worse.
+//! An open index, and the checks of opening: all that decides where sections lie and how large they are.
 
-use std::ops::Range;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use dpq_codebook::{CodeLength, Codebooks, LookupTable};
-use dpq_file::{Container, Dtype, Section};
+use dpq_file::{Container, Dtype};
 
 use crate::Error;
-use crate::layout::{FORMAT, Kind, Layout, Metric, VERSION, cross_name, plane_name};
-use crate::norms::{Norms, Quantizer};
+use crate::layout::{FORMAT, Kind, Layout, Metric, VERSION};
+use crate::norms::Quantizer;
 use crate::sort::rows_by_id;
+use crate::view::{Sections, View};
 
 /// An index: sorted codes, searched exactly at any length.
 ///
@@ -22,13 +19,12 @@ pub struct Index {
     pub(crate) container: Container,
     pub(crate) layout: Layout,
     pub(crate) codebooks: Codebooks,
-    /// Where each row starts, and the last one ends.
-    rows: Vec<usize>,
+    sections: Sections,
     /// Squared norms of the codewords, `[L, K]`; empty unless the metric is Euclidean.
     own_norms: Vec<f32>,
-    /// One for each length with a cross section.
-    pub(crate) cross: Vec<Quantizer>,
     by_id: OnceLock<Vec<u32>>,
+    /// Shared with the filters of this index, and with no other index.
+    pub(crate) identity: Arc<()>,
 }
 
 impl Index {
@@ -178,34 +174,15 @@ impl Index {
                 })
             })
             .collect::<Result<_, Error>>()?;
+        let sections = Sections::find(&container, &layout, cross)?;
         let own_norms = if metric == Metric::Euclidean { codebooks.squared_norms() } else { Vec::new() };
-        let rows = rows(&layout, Integers::new(container.section("cells")?));
-        Ok(Self { container, layout, codebooks, rows, own_norms, cross, by_id: OnceLock::new() })
+        let (by_id, identity) = (OnceLock::new(), Arc::new(()));
+        Ok(Self { container, layout, codebooks, sections, own_norms, by_id, identity })
     }
 
     /// Returns access to the sections.
     pub(crate) fn view(&self) -> View<'_> {
-        let section = |name: &str| self.container.section(name).expect("sections were checked when opened");
-        let layout = self.layout;
-        View {
-            layout,
-            rows: &self.rows,
-            cells: Integers::new(section("cells")),
-            planes: (1..layout.n_levels).map(|level| section(&plane_name(level)).bytes).collect(),
-            starts: layout.has_starts().then(|| Integers::new(section("starts"))),
-            ids: Integers::new(section("ids")),
-            id_min: Integers::new(section("id_min")),
-            sample: section("sample").bytes,
-            cross: layout
-                .cross_lengths()
-                .zip(&self.cross)
-                .map(|(n, &quantizer)| (section(&cross_name(n)).bytes, quantizer))
-                .collect(),
-            norms: (layout.metric == Metric::Euclidean).then(|| {
-                let (gram, _) = section("gram").bytes.as_chunks();
-                Norms::new(&self.own_norms, gram, layout.n_codewords)
-            }),
-        }
+        View::new(self.container.bytes(), self.layout, &self.sections, &self.own_norms)
     }
 
     /// Returns all items, fewer than 2³², by ascending id. Made when first asked for, as no search of few items needs it.
@@ -218,11 +195,6 @@ impl Index {
 
     pub(crate) fn section_error(&self, section: &str, reason: String) -> Error {
         section_error(&self.container, section, reason)
-    }
-
-    /// Returns the bytes of a section that the layout has.
-    pub(crate) fn bytes(&self, name: &str) -> &[u8] {
-        self.container.section(name).expect("sections were checked when opened").bytes
     }
 }
 
@@ -253,152 +225,4 @@ fn check_sections(container: &Container, layout: &Layout) -> Result<(), Error> {
 
 fn section_error(container: &Container, section: &str, reason: String) -> Error {
     Error::Section { path: container.path().to_owned(), section: section.to_owned(), reason }
-}
-
-/// The sections of an index, and access to them that stays inside whatever the bytes say.
-pub(crate) struct View<'a> {
-    pub(crate) layout: Layout,
-    rows: &'a [usize],
-    pub(crate) cells: Integers<'a>,
-    /// Levels 1, 2, ….
-    pub(crate) planes: Vec<&'a [u8]>,
-    pub(crate) starts: Option<Integers<'a>>,
-    pub(crate) ids: Integers<'a>,
-    pub(crate) id_min: Integers<'a>,
-    /// The codes at some positions, row by row.
-    pub(crate) sample: &'a [u8],
-    /// For each length of 3 levels or more: the cross terms and what they stand for. Euclidean only.
-    pub(crate) cross: Vec<(&'a [u8], Quantizer)>,
-    pub(crate) norms: Option<Norms<'a>>,
-}
-
-impl View<'_> {
-    /// Returns the positions of the codes that begin with `first`.
-    pub(crate) fn row(&self, first: u8) -> Range<usize> {
-        self.rows[usize::from(first)]..self.rows[usize::from(first) + 1]
-    }
-
-    /// Returns the first byte of the code at `position`, and the positions of its row.
-    pub(crate) fn row_of(&self, position: usize) -> (u8, Range<usize>) {
-        let first = (self.rows.partition_point(|&start| start <= position) - 1).min(255) as u8;
-        (first, self.row(first))
-    }
-
-    /// Returns the position of the code of `item`.
-    pub(crate) fn position_of(&self, item: usize) -> usize {
-        self.starts.map_or(item, |starts| {
-            starts.partition_point(|start| start <= item as u64).clamp(1, self.layout.n_positions()) - 1
-        })
-    }
-
-    /// Yields the first byte and the positions of each row, ascending and disjoint.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = (u8, Range<usize>)> {
-        (0..=255).map(|first| (first, self.row(first)))
-    }
-
-    /// Returns the positions of the codes that begin with `first` and `second`, for two levels or more, without what lies
-    /// before `from`: with the end of the last cell for `from`, the cells of a damaged directory are disjoint too.
-    pub(crate) fn cell(&self, first: u8, second: u8, from: usize) -> Range<usize> {
-        let (cell, row) = (usize::from(first) << 8 | usize::from(second), self.row(first));
-        let inside = |entry: usize| self.cells.get(entry).min(row.end as u64) as usize;
-        let start = inside(cell).max(from);
-        start..inside(cell + 1).max(start)
-    }
-
-    /// Yields all positions with the first byte of their codes.
-    pub(crate) fn positions(&self) -> impl Iterator<Item = (u8, usize)> {
-        self.rows().flat_map(|(first, row)| row.map(move |position| (first, position)))
-    }
-
-    /// Returns the byte of a level of the code at `position`, which begins with `first`.
-    pub(crate) fn code(&self, first: u8, position: usize, level: usize) -> u8 {
-        if level == 0 { first } else { self.planes[level - 1][position] }
-    }
-
-    /// Returns the items at `positions`, at most `n_left`, from which their number is taken: positions come once each, but in
-    /// a damaged file items may belong to many of them.
-    #[inline]
-    pub(crate) fn items(&self, positions: Range<usize>, n_left: &mut usize) -> Range<usize> {
-        let Some(starts) = &self.starts else { return positions };
-        let n_items = self.layout.n_items as u64;
-        let start = starts.get(positions.start).min(n_items) as usize;
-        let end = (starts.get(positions.end).min(n_items) as usize).clamp(start, start + *n_left);
-        *n_left -= end - start;
-        start..end
-    }
-}
-
-/// Returns where each row starts and the last one ends, ascending whatever the directory says.
-fn rows(layout: &Layout, cells: Integers) -> Vec<usize> {
-    let mut last = 0;
-    let starts = (0..=layout.n_cells()).step_by(layout.n_cells() / 256);
-    let mut rows: Vec<usize> = starts
-        .map(|cell| {
-            last = cells.get(cell).clamp(last, layout.n_positions() as u64);
-            last as usize
-        })
-        .collect();
-    rows[0] = 0;
-    rows
-}
-
-/// A section of whole numbers, four or eight bytes each.
-#[derive(Clone, Copy)]
-pub(crate) enum Integers<'a> {
-    U32(&'a [[u8; 4]]),
-    U64(&'a [[u8; 8]]),
-}
-
-impl<'a> Integers<'a> {
-    fn new(section: Section<'a>) -> Self {
-        match section.dtype {
-            Dtype::U32 => Self::U32(section.bytes.as_chunks().0),
-            _ => Self::U64(section.bytes.as_chunks().0),
-        }
-    }
-
-    /// Returns number `i`.
-    #[inline]
-    pub(crate) fn get(&self, i: usize) -> u64 {
-        match self {
-            Self::U32(values) => u64::from(u32::from_le_bytes(values[i])),
-            Self::U64(values) => u64::from_le_bytes(values[i]),
-        }
-    }
-
-    /// Returns how many numbers come before the first that is not `before`, where all that are come first.
-    fn partition_point(&self, before: impl Fn(u64) -> bool) -> usize {
-        match self {
-            Self::U32(values) => values.partition_point(|&value| before(u32::from_le_bytes(value).into())),
-            Self::U64(values) => values.partition_point(|&value| before(u64::from_le_bytes(value))),
-        }
-    }
-
-    /// Calls `f` with each number of `range` that is at most `bound`.
-    #[inline]
-    pub(crate) fn each_at_most(&self, bound: u64, range: Range<usize>, f: impl FnMut(u64)) {
-        match self {
-            Self::U32(values) => values[range]
-                .iter()
-                .map(|&value| u64::from(u32::from_le_bytes(value)))
-                .filter(|&id| id <= bound)
-                .for_each(f),
-            Self::U64(values) => values[range]
-                .iter()
-                .map(|&value| u64::from_le_bytes(value))
-                .filter(|&id| id <= bound)
-                .for_each(f),
-        }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::U32(values) => values.len(),
-            Self::U64(values) => values.len(),
-        }
-    }
-
-    pub(crate) fn iter(self) -> impl Iterator<Item = u64> + use<'a> {
-        (0..self.len()).map(move |i| self.get(i))
-    }
 }

@@ -1,49 +1,115 @@
 //! Filters: the items that a search may return, prepared once and used for many searches.
 
 use std::collections::HashSet;
+use std::fmt::{Debug, Formatter};
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
+use crate::view::View;
 use crate::{Error, Index};
 
-/// A set of items of one index, one bit each, made by [`Index::allow`] or [`Index::deny`].
-pub struct Filter {
+/// The items of one index that a search may return.
+///
+/// [`Index::allow`], [`Index::deny`], [`Index::filter`] and [`Index::filter_from_bitmap`] make filters. A filter serves
+/// any number of searches of the opened index that made it, and no other index: not even another opening of the same
+/// file. It holds one bit per item. Clones share that memory.
+///
+/// ```
+/// # use dpq_codebook::{Assignment, CodeLength, Codebooks};
+/// # use dpq_index::{Index, Metric};
+/// # let codebooks = Codebooks::new(vec![1.0, 0.0, 0.0, 1.0], 1, 2, 2, Assignment::Euclidean)?;
+/// # let index = Index::from_codes(&codebooks, Metric::InnerProduct, &[0, 1, 1, 0, 1, 1], None)?;
+/// let even = index.filter(|id| id % 2 == 0);
+/// let new_and_even = even.and(&index.deny(&[0, 1, 2]))?;
+/// assert_eq!(new_and_even.len(), 1); // of ids 0 to 5 only id 4 passes
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Filter(Arc<Inner>);
+
+struct Inner {
+    /// The identity of the index.
+    index: Arc<()>,
+    n_items: usize,
+    /// One bit per item, zeros behind the last.
     words: Vec<u64>,
-    /// The items that pass, ascending, unless there are many.
-    few: Option<Vec<Place>>,
-    n_allowed: usize,
-    /// Number of items and checksum of `ids`: the bits mean the same items exactly where these agree.
-    index: (usize, String),
+    n_passing: usize,
+    /// The items that pass, ascending, once a search has asked for them.
+    listed: OnceLock<Vec<ListedItem>>,
 }
 
-/// Where an item and its code are.
-pub(crate) struct Place {
+/// An item and the place of its code.
+pub(crate) struct ListedItem {
     pub(crate) first: u8,
     pub(crate) position: usize,
     pub(crate) item: usize,
 }
 
-/// The most items that are listed.
-const FEW: usize = 1 << 16;
-
 impl Filter {
-    /// Returns the items that pass, unless they are many.
-    pub(crate) fn few(&self) -> Option<&[Place]> {
-        self.few.as_deref()
+    fn new(index: Arc<()>, n_items: usize, mut words: Vec<u64>) -> Self {
+        if let Some(last) = words.last_mut() {
+            *last &= u64::MAX >> (words_of(n_items) * 64 - n_items);
+        }
+        let n_passing = words.iter().map(|word| word.count_ones() as usize).sum();
+        Self(Arc::new(Inner { index, n_items, words, n_passing, listed: OnceLock::new() }))
     }
 
     /// Returns the number of items that pass.
     pub fn len(&self) -> usize {
-        self.n_allowed
+        self.0.n_passing
     }
 
-    /// Tells whether no item passes.
+    /// Returns true if no item passes.
     pub fn is_empty(&self) -> bool {
-        self.n_allowed == 0
+        self.len() == 0
     }
 
-    /// Tells whether an item passes.
+    /// Returns a filter that the items pass which pass both filters.
+    ///
+    /// # Errors
+    /// [`Error::ForeignFilter`] if the two were made from different indexes.
+    pub fn and(&self, other: &Self) -> Result<Self, Error> {
+        self.combine(other, |a, b| a & b)
+    }
+
+    /// Returns a filter that the items pass which pass at least one of both filters.
+    ///
+    /// # Errors
+    /// [`Error::ForeignFilter`] if the two were made from different indexes.
+    pub fn or(&self, other: &Self) -> Result<Self, Error> {
+        self.combine(other, |a, b| a | b)
+    }
+
+    /// Returns a filter that the items pass which do not pass this one.
+    #[must_use]
+    pub fn not(&self) -> Self {
+        let words = self.0.words.iter().map(|word| !word).collect();
+        Self::new(self.0.index.clone(), self.0.n_items, words)
+    }
+
+    fn combine(&self, other: &Self, combine: impl Fn(u64, u64) -> u64) -> Result<Self, Error> {
+        other.check(&self.0.index)?;
+        let words = self.0.words.iter().zip(&other.0.words).map(|(&a, &b)| combine(a, b)).collect();
+        Ok(Self::new(self.0.index.clone(), self.0.n_items, words))
+    }
+
+    /// Refuses a filter of another index than that of this identity.
+    pub(crate) fn check(&self, index: &Arc<()>) -> Result<(), Error> {
+        if Arc::ptr_eq(&self.0.index, index) { Ok(()) } else { Err(Error::ForeignFilter) }
+    }
+
+    /// Returns the items that pass. `view` belongs to the index of the filter.
+    pub(crate) fn listed(&self, view: &View) -> &[ListedItem] {
+        let listed = |item| {
+            let position = view.position_of(item);
+            ListedItem { first: view.row_of(position).0, position, item }
+        };
+        self.0.listed.get_or_init(|| self.runs(0..self.0.n_items).flatten().map(listed).collect())
+    }
+
+    /// Returns true if an item passes.
     pub(crate) fn has(&self, item: usize) -> bool {
-        self.words[item / 64] >> (item % 64) & 1 == 1
+        self.0.words[item / 64] >> (item % 64) & 1 == 1
     }
 
     /// Yields the longest runs of items in `items` that pass.
@@ -60,7 +126,7 @@ impl Filter {
     fn next(&self, items: Range<usize>, flip: u64) -> Option<usize> {
         let mut from = items.start;
         while from < items.end {
-            let rest = (self.words[from / 64] ^ flip) >> (from % 64);
+            let rest = (self.0.words[from / 64] ^ flip) >> (from % 64);
             if rest != 0 {
                 return Some(from + rest.trailing_zeros() as usize).filter(|&found| found < items.end);
             }
@@ -70,60 +136,53 @@ impl Filter {
     }
 }
 
+impl Debug for Filter {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Filter({} of {} items)", self.len(), self.0.n_items)
+    }
+}
+
 impl Index {
-    /// Prepares a filter that lets only the items with these ids pass. Reads every id of the index once.
-    ///
-    /// Ids that the index does not hold are ignored: [`Filter::len`] tells how many were found.
+    /// Makes a filter that only the items with these ids pass. Ids that the index does not hold are ignored.
     pub fn allow(&self, ids: &[u64]) -> Filter {
         let ids: HashSet<u64> = ids.iter().copied().collect();
         self.filter(|id| ids.contains(&id))
     }
 
-    /// Prepares a filter that lets all items pass but those with these ids. Reads every id of the index once.
-    ///
-    /// Ids that the index does not hold are ignored.
+    /// Makes a filter that all items pass except those with these ids. Ids that the index does not hold are ignored.
     pub fn deny(&self, ids: &[u64]) -> Filter {
         let ids: HashSet<u64> = ids.iter().copied().collect();
         self.filter(|id| !ids.contains(&id))
     }
 
-    fn filter(&self, passes: impl Fn(u64) -> bool) -> Filter {
-        let view = self.view();
-        let mut words = vec![0; self.len().div_ceil(64)];
-        let mut n_allowed = 0;
-        for (item, id) in view.ids.iter().enumerate() {
-            if passes(id) {
-                words[item / 64] |= 1 << (item % 64);
-                n_allowed += 1;
-            }
+    /// Makes a filter that the items pass whose id satisfies `passes`, which is called once per item.
+    pub fn filter(&self, passes: impl Fn(u64) -> bool) -> Filter {
+        let mut words = vec![0; words_of(self.len())];
+        for (item, id) in self.ids().enumerate() {
+            words[item / 64] |= u64::from(passes(id)) << (item % 64);
         }
-        let mut filter = Filter { words, few: None, n_allowed, index: self.identity() };
-        if n_allowed <= FEW {
-            let place = |item| {
-                let position = view.position_of(item);
-                Place { first: view.row_of(position).0, position, item }
-            };
-            filter.few = Some(filter.runs(0..self.len()).flatten().map(place).collect());
-        }
-        filter
+        Filter::new(self.identity.clone(), self.len(), words)
     }
 
-    fn identity(&self) -> (usize, String) {
-        let checksum =
-            self.container.metadata("crc.ids").expect("the container checks every section's checksum");
-        (self.len(), checksum.to_owned())
+    /// Makes a filter from a bitmap `[⌈N/64⌉]` in the order of [`ids`](Self::ids): item i passes if bit i mod 64 of word
+    /// ⌊i/64⌋ is set. Bits behind the last item are ignored.
+    ///
+    /// # Errors
+    /// [`Error::Bitmap`] for another number of words.
+    pub fn filter_from_bitmap(&self, words: &[u64]) -> Result<Filter, Error> {
+        let expected = words_of(self.len());
+        if words.len() != expected {
+            return Err(Error::Bitmap { found: words.len(), expected });
+        }
+        Ok(Filter::new(self.identity.clone(), self.len(), words.to_vec()))
     }
 
-    pub(crate) fn check_filter(&self, filter: &Filter) -> Result<(), Error> {
-        if filter.index == self.identity() {
-            return Ok(());
-        }
-        Err(Error::Search {
-            reason: format!(
-                "the filter was prepared for another index (of {} items, this one has {}): prepare it with this one",
-                filter.index.0,
-                self.len()
-            ),
-        })
+    /// Returns the id of each item in the order in which the index keeps items: by code, then by id.
+    pub fn ids(&self) -> impl Iterator<Item = u64> {
+        self.view().ids.iter()
     }
+}
+
+fn words_of(n_items: usize) -> usize {
+    n_items.div_ceil(64)
 }

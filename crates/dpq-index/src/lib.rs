@@ -27,6 +27,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod batch;
 mod block;
 mod bound;
 mod build;
@@ -46,6 +47,7 @@ mod search;
 mod sort;
 mod topk;
 mod verify;
+mod view;
 
 pub use block::{Codes, score_block};
 pub use build::build;

@@ -2,14 +2,6 @@
 
 use crate::Error;
 
-fn overflow() -> Error {
-    Error::Build {
-        reason: "inner products between these codewords overflow f32, so the Euclidean metric cannot be used: scale \
-                 the features down and train the codebooks again"
-            .to_owned(),
-    }
-}
-
 /// Squared norms of reconstructions, from inner products between codewords.
 #[derive(Clone, Copy)]
 pub(crate) struct Norms<'a> {
@@ -22,6 +14,11 @@ pub(crate) struct Norms<'a> {
 impl<'a> Norms<'a> {
     pub(crate) fn new(own: &'a [f32], gram: &'a [[u8; 4]], n_codewords: usize) -> Self {
         Self { own, gram, n_codewords }
+    }
+
+    /// Returns the inner products between codewords, little-endian.
+    pub(crate) fn gram(&self) -> &'a [[u8; 4]] {
+        self.gram
     }
 
     /// Returns ‖x̂‖² of a code at `n_levels` levels: Σ_l (‖c_l‖² + 2 Σ_{i<l} ⟨c_i, c_l⟩) in f64, i and l ascending.
@@ -91,7 +88,7 @@ impl Quantizer {
     /// Spreads the bytes over the range of `values`; without values `min` and `step` are 0.
     ///
     /// # Errors
-    /// [`Error::Build`] when the range overflows f32.
+    /// [`dpq_codebook::Error::Overflow`] when the range overflows f32.
     pub(crate) fn new(values: impl Iterator<Item = f64>) -> Result<Self, Error> {
         let range = values.fold(None, |range: Option<(f64, f64)>, x| {
             Some(range.map_or((x, x), |(low, high)| (low.min(x), high.max(x))))
@@ -100,7 +97,11 @@ impl Quantizer {
         let min = low as f32;
         let min = if f64::from(min) > low { min.next_down() } else { min };
         let step = ((high - f64::from(min)) / 255.0) as f32;
-        if min.is_finite() && step.is_finite() { Ok(Self { min, step }) } else { Err(overflow()) }
+        if min.is_finite() && step.is_finite() {
+            Ok(Self { min, step })
+        } else {
+            Err(dpq_codebook::Error::Overflow.into())
+        }
     }
 
     /// Returns the largest byte b with `min` + b·`step` ≤ `value`.

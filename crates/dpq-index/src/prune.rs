@@ -8,11 +8,11 @@
 use std::ops::Range;
 
 use crate::bound::Bound;
-use crate::file::View;
-use crate::filter::{Filter, Place};
+use crate::filter::{Filter, ListedItem};
 use crate::kernel::{BLOCK, Column, Kernel};
 use crate::score::Scorer;
 use crate::topk::{Candidates, order_key};
+use crate::view::View;
 
 /// One query at one length.
 #[derive(Clone, Copy)]
@@ -23,75 +23,26 @@ pub(crate) struct Query<'a> {
     pub(crate) filter: Option<&'a Filter>,
 }
 
-/// Listed items up to this many are scored rather than searched for.
-const FEW_ALLOWED: usize = 8192;
+/// Filters that at most so many items pass have these scored one by one, whatever k is.
+const MAX_SCORED_ONE_BY_ONE: usize = 8192;
 
-/// Rows of all queries are visited by turns where planes are longer than this, in bytes, so that caches do not hold them,
-/// and more than this share of them is read.
-const LONG: usize = 1 << 21;
-const MUCH: f64 = 0.1;
+/// Filters that more items pass do not list them.
+const MAX_LISTED: usize = 1 << 16;
 
 impl<'a> Query<'a> {
-    /// Returns what [`best`](Self::best) returns for each of some queries of one index and length; each row is read once for
-    /// all of them. `None` where that is not the faster way, which the first query tells for all.
-    pub(crate) fn best_of_all(queries: &'a [Query<'a>], k: usize, min_score: f32) -> Option<Vec<Candidates>> {
-        let (first, levels) = (queries.first()?, queries.first()?.scorer.n_levels());
-        let is_long = first.view.layout.n_positions() * (levels - 1) > LONG;
-        if queries.len() == 1 || levels < 3 || !is_long || first.listed(k).is_some() {
-            return None;
-        }
-        let threshold = |query: &Query| min_score.max(query.estimate(k, &query.rows()));
-        let threshold_of_first = threshold(first);
-        if first.share_read(threshold_of_first) < MUCH {
-            return None;
-        }
-        let thresholds = std::iter::once(threshold_of_first).chain(queries[1..].iter().map(threshold));
-        let visit = |(query, threshold): (&'a Query<'a>, f32)| {
-            (threshold, query.bound(), Pass::new(query, Candidates::new(k, threshold)))
-        };
-        let mut visits: Vec<_> = queries.iter().zip(thresholds).map(visit).collect();
-        for row in 0..=255 {
-            for (_, bound, pass) in &mut visits {
-                pass.visit_row(row, bound);
-            }
-        }
-        let complete = |(threshold, _, pass): (f32, _, Pass)| {
-            let is_complete = pass.candidates.is_full() || threshold == min_score;
-            if is_complete { pass.candidates } else { pass.query.all_rows(k, min_score, &pass.query.rows()) }
-        };
-        Some(visits.into_iter().map(complete).collect())
-    }
-
-    /// Returns about the share of the codes that must be read to find those that reach `threshold`.
-    fn share_read(&self, threshold: f32) -> f64 {
-        let mut bound = self.bound();
-        let mut n_read = 0.0;
-        for (first, row) in self.view.rows() {
-            bound.enter(first);
-            let slack = bound.slack(threshold);
-            if slack >= 0.0 {
-                let cells = bound
-                    .limit(slack)
-                    .map_or(256, |limit| bound.qualifying(limit).iter().map(|&byte| u32::from(byte)).sum());
-                n_read += row.len() as f64 * f64::from(cells) / 256.0;
-            }
-        }
-        n_read / self.view.layout.n_positions() as f64
-    }
-
     /// Returns the items that pass the filter, if scoring each of them is faster than a search.
-    fn listed(&self, k: usize) -> Option<&[Place]> {
-        let few = |filter: &&Filter| filter.len() <= FEW_ALLOWED || filter.len() / 16 <= k;
-        self.filter.filter(few)?.few()
+    pub(crate) fn listed(&self, k: usize) -> Option<&[ListedItem]> {
+        let few = |n| n <= MAX_LISTED && (n <= MAX_SCORED_ONE_BY_ONE || n / 16 <= k);
+        self.filter.filter(|filter| few(filter.len())).map(|filter| filter.listed(self.view))
     }
 
     /// Returns the best `k` items whose score is at least `min_score`, and those that tie with the last of them.
     pub(crate) fn best(&self, k: usize, min_score: f32) -> Candidates {
-        if let Some(places) = self.listed(k) {
+        if let Some(listed) = self.listed(k) {
             let mut candidates = Candidates::new(k, min_score);
-            for place in places {
-                let score = self.scorer.code(|level| self.view.code(place.first, place.position, level));
-                candidates.offer(score, place.item..place.item + 1);
+            for &ListedItem { first, position, item } in listed {
+                let score = self.scorer.code(|level| self.view.code(first, position, level));
+                candidates.offer(score, item..item + 1);
             }
             return candidates;
         }
@@ -119,14 +70,14 @@ impl<'a> Query<'a> {
     }
 
     /// Returns the best `k` items whose score is at least `threshold` from a visit of all rows.
-    fn all_rows(&self, k: usize, threshold: f32, rows: &[u8; 256]) -> Candidates {
+    pub(crate) fn all_rows(&self, k: usize, threshold: f32, rows: &[u8; 256]) -> Candidates {
         let mut pass = Pass::new(self, Candidates::new(k, threshold));
         pass.visit_rows(rows);
         pass.candidates
     }
 
     /// Prepares bounds of the scores.
-    fn bound(&self) -> Bound<'_> {
+    pub(crate) fn bound(&self) -> Bound<'_> {
         let cross = self.scorer.n_levels().checked_sub(3).and_then(|n| self.view.cross.get(n)).copied();
         Bound::new(self.scorer, &self.view.planes, cross)
     }
@@ -143,7 +94,7 @@ impl<'a> Query<'a> {
 
 /// A visit of all rows, which collects candidates.
 pub(crate) struct Pass<'a> {
-    query: &'a Query<'a>,
+    pub(crate) query: &'a Query<'a>,
     pub(crate) candidates: Candidates,
     /// Items that were not offered yet.
     n_left: usize,
@@ -177,7 +128,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Offers the codes that begin with `first` and may be among the best; tells whether there may be any.
-    fn visit_row(&mut self, first: u8, bound: &mut Bound) -> bool {
+    pub(crate) fn visit_row(&mut self, first: u8, bound: &mut Bound) -> bool {
         let row = self.query.view.row(first);
         if row.is_empty() {
             return true;

@@ -3,12 +3,12 @@
 use dpq_codebook::{CodeLength, LookupTable};
 use rayon::prelude::*;
 
-use crate::file::View;
 use crate::filter::Filter;
 use crate::kernel::Kernel;
 use crate::prune::Query;
 use crate::score::Scorer;
 use crate::topk::Hit;
+use crate::view::View;
 use crate::{Error, Index};
 
 /// What a search returns: at most k items, at a code length, optionally only those above a score or in a filter.
@@ -101,9 +101,12 @@ impl Index {
             let scorer = |table| Scorer::new(table, options.length.levels(), view.norms);
             let scorers: Vec<Scorer> = tables.iter().map(scorer).collect();
             let queries: Vec<Query> = scorers.iter().map(|scorer| options.query(scorer, &view)).collect();
-            let shared = || Query::best_of_all(&queries, options.k, options.least());
-            match by_id.is_none().then(shared).flatten() {
-                Some(found) => found.into_iter().map(|found| found.into_hits(&view)).collect(),
+            let (k, min_score) = (options.k, options.least());
+            match by_id.is_none().then(|| Query::shared_thresholds(&queries, k, min_score)).flatten() {
+                Some(thresholds) => Query::best_together(&queries, k, min_score, &thresholds)
+                    .into_iter()
+                    .map(|found| found.into_hits(&view))
+                    .collect(),
                 None => queries.iter().map(|query| options.hits(query, by_id)).collect(),
             }
         };
@@ -133,7 +136,7 @@ impl Index {
             "the least score is NaN, expected a number"
         } else {
             self.check_table(table, options.length)?;
-            return options.filter.map_or(Ok(()), |filter| self.check_filter(filter));
+            return options.filter.map_or(Ok(()), |filter| filter.check(&self.identity));
         };
         Err(Error::Search { reason: reason.to_owned() })
     }

@@ -6,9 +6,9 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::file::View;
 use crate::layout::ID_BLOCK;
 use crate::order::Sorter;
+use crate::view::View;
 
 /// An item that a search found.
 #[derive(Clone, Copy, Debug, PartialEq)]

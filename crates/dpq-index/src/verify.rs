@@ -1,8 +1,8 @@
 //! Reads every byte of an index and checks what opening takes on trust.
 
-use crate::file::{Integers, View};
 use crate::layout::{ID_BLOCK, cross_name, plane_name};
 use crate::norms::{Norms, Quantizer};
+use crate::view::{Integers, View};
 use crate::{Error, Index};
 
 impl Index {
@@ -56,8 +56,7 @@ impl Index {
 
     /// Checks that codes are codewords, ascend, count as claimed and agree with `sample`.
     fn verify_codes(&self, view: &View) -> Result<(), Error> {
-        let mut sample =
-            self.layout.sample().zip(self.bytes("sample").chunks(self.layout.n_levels)).peekable();
+        let mut sample = self.layout.sample().zip(view.sample.chunks(self.layout.n_levels)).peekable();
         let mut last: Vec<u8> = Vec::new();
         let mut n_distinct = 0;
         for (first, position) in view.positions() {
@@ -127,12 +126,12 @@ impl Index {
     /// Checks what is computed from codebooks and codes for the Euclidean metric.
     fn verify_norms(&self, view: &View, norms: &Norms) -> Result<(), Error> {
         let expected = self.codebooks.cross_products()?;
-        let (found, _) = self.bytes("gram").as_chunks();
+        let found = norms.gram();
         if let Some(at) = expected.iter().zip(found).position(|(x, &bytes)| x.to_le_bytes() != bytes) {
             let (found, expected) = (f32::from_le_bytes(found[at]), expected[at]);
             return Err(self.section_error("gram", format!("has {found} at entry {at}, which is {expected}")));
         }
-        for (n, &claimed) in self.layout.cross_lengths().zip(&self.cross) {
+        for (n, &(found, claimed)) in self.layout.cross_lengths().zip(&view.cross) {
             let terms = || {
                 view.positions()
                     .map(|(first, position)| norms.cross(n, |level| view.code(first, position, level)))
@@ -142,7 +141,6 @@ impl Index {
                 let reason = format!("is scaled by {claimed:?}, which is {quantizer:?}");
                 return Err(self.section_error(&cross_name(n), reason));
             }
-            let found = self.bytes(&cross_name(n));
             if terms().zip(found).any(|(term, &found)| quantizer.byte(term) != found) {
                 let reason = "does not hold the cross terms of the codes".to_owned();
                 return Err(self.section_error(&cross_name(n), reason));

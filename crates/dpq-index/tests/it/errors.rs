@@ -125,13 +125,11 @@ fn search() {
     let (gallery, mut random) = (gallery(), Random(8));
     let index = gallery.index();
     let table = gallery.table(|| random.fine());
-    let foreign = Gallery { ids: Some((100..130).collect()), ..self::gallery() }.index().allow(&[101]);
     let length = |levels| CodeLength::from_levels(levels).unwrap();
     for (options, words) in [
         (SearchOptions::new(0, length(1)), "k is 0"),
         (SearchOptions::new(1, length(3)), "length is 24 bits, but the codes of this index have 16 bits"),
         (SearchOptions::new(1, length(1)).min_score(f32::NAN), "NaN"),
-        (SearchOptions::new(1, length(1)).filter(&foreign), "another index"),
     ] {
         let error = index.search(&table, &options).unwrap_err();
         assert!(matches!(error, Error::Search { .. }), "{error}");

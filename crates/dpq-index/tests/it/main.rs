@@ -4,6 +4,7 @@
 
 mod damage;
 mod errors;
+mod filter;
 mod gallery;
 mod golden;
 mod naive;

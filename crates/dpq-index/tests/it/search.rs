@@ -206,28 +206,6 @@ fn long_ties_give_the_least_ids() {
 }
 
 #[test]
-fn a_batch_gives_what_single_searches_give() {
-    let recipe = Recipe {
-        seed: 2,
-        metric: Metric::Euclidean,
-        n_levels: 4,
-        n_codewords: 256,
-        n_items: 3000,
-        n_distinct: 2000,
-        id_limit: None,
-    };
-    let gallery = recipe.gallery();
-    let index = gallery.index();
-    let mut random = Random(3);
-    let tables: Vec<LookupTable> = (0..20).map(|_| gallery.table(|| random.fine())).collect();
-    let options = SearchOptions::new(100, index.max_length());
-    let batch = index.search_batch(&tables, &options).unwrap();
-    for (table, hits) in tables.iter().zip(batch) {
-        assert_eq!(bits(&hits), bits(&index.search(table, &options).unwrap()));
-    }
-}
-
-#[test]
 fn a_batch_that_reads_most_codes_gives_what_single_searches_give() {
     // Only planes longer than the caches are read for several queries at once.
     for metric in [Metric::InnerProduct, Metric::Euclidean] {

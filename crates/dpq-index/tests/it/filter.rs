@@ -1,0 +1,107 @@
+//! Filters: set operations on items, and only of the index that made them.
+
+use dpq_codebook::{Assignment, Codebooks};
+use dpq_index::{Error, Filter, Index, Metric, SearchOptions};
+
+use crate::gallery::{Gallery, Random, Recipe, bits};
+
+/// Two levels of 16 codewords in the plane, all different.
+fn codebooks() -> Codebooks {
+    let mut random = Random(17);
+    let values = (0..2 * 16 * 2).map(|_| random.fine()).collect();
+    Codebooks::new(values, 2, 16, 2, Assignment::Euclidean).unwrap()
+}
+
+fn index(codes: &[u8]) -> Index {
+    Index::from_codes(&codebooks(), Metric::InnerProduct, codes, None).unwrap()
+}
+
+fn search(index: &Index, filter: &Filter) -> Result<Vec<dpq_index::Hit>, Error> {
+    let table = index.lookup_table(&[0.3, -0.7]).unwrap();
+    index.search(&table, &SearchOptions::new(1, index.max_length()).filter(filter))
+}
+
+/// Filters refer to codes, so equal ids and equally many items do not make them fit.
+#[test]
+fn a_filter_of_another_index_is_refused() {
+    let first = index(&[0, 0, 1, 0, 2, 0, 3, 0]);
+    let filter = first.allow(&[3]);
+    assert_eq!(search(&first, &filter).unwrap()[0].id, 3);
+    for codes in [[0; 8], [4, 0, 5, 0, 6, 0, 7, 0], [0, 0, 1, 0, 2, 0, 3, 0]] {
+        let other = index(&codes);
+        let error = search(&other, &filter).unwrap_err();
+        assert!(matches!(error, Error::ForeignFilter), "{error}");
+        assert!(error.to_string().contains("another index"), "{error}");
+        let batch = other.search_batch(
+            &[other.lookup_table(&[0.3, -0.7]).unwrap()],
+            &SearchOptions::new(1, other.max_length()).filter(&filter),
+        );
+        assert!(matches!(batch, Err(Error::ForeignFilter)));
+        let own = other.allow(&[3]);
+        assert!(matches!(filter.and(&own), Err(Error::ForeignFilter)));
+        assert!(matches!(own.or(&filter), Err(Error::ForeignFilter)));
+        assert_eq!(search(&other, &own).unwrap()[0].id, 3);
+    }
+}
+
+#[test]
+fn filters_combine_as_sets() {
+    // Positions are items in the first gallery and codes that several items share in the second.
+    for n_distinct in [900, 50] {
+        let recipe = Recipe {
+            seed: 40,
+            metric: Metric::Euclidean,
+            n_levels: 3,
+            n_codewords: 30,
+            n_items: 901,
+            n_distinct,
+            id_limit: Some(1 << 12),
+        };
+        let gallery = recipe.gallery();
+        let index = gallery.index();
+        let ids: Vec<u64> = index.ids().collect();
+        let mut sorted = (gallery.ids(), ids.clone());
+        sorted.0.sort_unstable();
+        sorted.1.sort_unstable();
+        assert_eq!(sorted.0, sorted.1);
+
+        let (even, low) = (index.filter(|id| id % 2 == 0), index.filter(|id| id < 2000));
+        let listed = index.allow(&sorted.0[100..300]);
+        let mut words = vec![u64::MAX; ids.len().div_ceil(64)];
+        for (item, id) in ids.iter().enumerate().filter(|item| item.1 % 3 != 0) {
+            words[item / 64] ^= 1 << (item % 64);
+            assert_ne!(id % 3, 0);
+        }
+        // The bits behind the last item stay set.
+        let third = index.filter_from_bitmap(&words).unwrap();
+        let in_list = |id: u64| sorted.0[100..300].contains(&id);
+        check(&gallery, &index, &even, |id| id % 2 == 0);
+        check(&gallery, &index, &third, |id| id % 3 == 0);
+        check(&gallery, &index, &even.not(), |id| id % 2 == 1);
+        check(&gallery, &index, &even.and(&low).unwrap(), |id| id % 2 == 0 && id < 2000);
+        check(&gallery, &index, &third.or(&listed).unwrap(), |id| id % 3 == 0 || in_list(id));
+        check(&gallery, &index, &listed.not().and(&third.not()).unwrap(), |id| !in_list(id) && id % 3 != 0);
+        check(&gallery, &index, &even.and(&even.not()).unwrap(), |_| false);
+        check(&gallery, &index, &even.or(&even.not()).unwrap(), |_| true);
+        check(&gallery, &index, &index.deny(&sorted.0[100..300]), |id| !in_list(id));
+
+        let error = index.filter_from_bitmap(&words[1..]).unwrap_err();
+        assert!(matches!(error, Error::Bitmap { found: 14, expected: 15 }), "{error}");
+    }
+}
+
+/// Compares searches with `filter` with the definition, and uses the filter for several of them.
+fn check(gallery: &Gallery, index: &Index, filter: &Filter, passes: impl Fn(u64) -> bool) {
+    let mut random = Random(41);
+    for _ in 0..3 {
+        let table = gallery.table(|| random.fine());
+        let expected = gallery.ranking(&table, 3, |hit| passes(hit.id));
+        assert_eq!(filter.len(), expected.len());
+        assert_eq!(filter.is_empty(), expected.is_empty());
+        for k in [1, 20, index.len()] {
+            let found =
+                index.search(&table, &SearchOptions::new(k, index.max_length()).filter(filter)).unwrap();
+            assert_eq!(bits(&found), bits(&expected[..k.min(expected.len())]), "{filter:?}, k = {k}");
+        }
+    }
+}
