@@ -298,7 +298,9 @@ mod tests {
 
     #[test]
     fn products_are_as_wrong_as_is_said_at_most() {
-        for dim in [1, 2, 3, 16, 300, 301, 4096] {
+        // Miri would take hours for more dimensions.
+        let dims: &[usize] = if cfg!(miri) { &[1, 2, 17] } else { &[1, 2, 3, 16, 300, 301, 4096] };
+        for &dim in dims {
             for n in [1, 5, 6, 7, 33] {
                 let vectors: Vec<f32> = numbers(n * dim).collect();
                 // Rows of all sizes, and such as have one large value.
@@ -335,7 +337,8 @@ mod tests {
 
     #[test]
     fn the_largest_sums_fit_and_are_the_same_on_every_route() {
-        for dim in [1, 2, 3, 300, 2000] {
+        let dims: &[usize] = if cfg!(miri) { &[1, 2, 17] } else { &[1, 2, 3, 300, 2000] };
+        for &dim in dims {
             let values: Vec<f32> = (0..17 * dim).map(|i| if i / dim % 2 == 0 { 3.5 } else { -3.5 }).collect();
             let columns = Columns::new(&values, vec![0.0; dim]);
             let (mut memory, mut all) = (Rows::default(), Vec::new());
