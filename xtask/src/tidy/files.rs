@@ -1,14 +1,8 @@
-//! Tracked files: heads and lengths of sources, what must not be in them, links between documents.
+//! Each tracked file: heads and lengths of sources, what must not be in them, links between documents.
 
-use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::Result;
-
-use crate::process::output;
-
-/// Lines of a source file, at most. The aim is 400.
+/// Maximum lines of a source file. The aim is 400.
 const MOST_LINES: usize = 450;
 
 /// What no source file holds. Written in two parts, for this is a source file.
@@ -23,28 +17,16 @@ const BANNED: [(&str, &str); 4] = [
 const MACHINE_PATHS: [&str; 4] =
     [concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Us", "ers/"), concat!("/tm", "p/")];
 
-pub(super) fn check() -> Result<Vec<String>> {
-    let root = std::env::current_dir()?;
-    let root = root.to_string_lossy();
-    let files = output(Command::new("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]))?;
-    let mut complaints = Vec::new();
-    for name in files.lines() {
-        // Neither data nor a file that was removed and not yet committed is text.
-        let Ok(text) = fs::read_to_string(name) else { continue };
-        let mut found = machine_paths(&text, &root);
-        if name.ends_with(".rs") {
-            found.extend(source(&text));
-        }
-        if name.ends_with(".md") {
-            found.extend(
-                links(&text)
-                    .filter(|link| !leads_somewhere(name, link))
-                    .map(|link| format!("the link to {link} leads nowhere")),
-            );
-        }
-        complaints.extend(found.into_iter().map(|complaint| format!("{name}: {complaint}")));
+pub(super) fn check(name: &str, text: &str, root: &str) -> Vec<String> {
+    let mut complaints = machine_paths(text, root);
+    if name.ends_with(".rs") {
+        complaints.extend(source(text));
     }
-    Ok(complaints)
+    if name.ends_with(".md") {
+        let broken = links(text).filter(|link| !leads_somewhere(name, link));
+        complaints.extend(broken.map(|link| format!("the link to {link} leads nowhere")));
+    }
+    complaints
 }
 
 fn source(text: &str) -> Vec<String> {

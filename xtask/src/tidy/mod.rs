@@ -1,23 +1,43 @@
 //! `cargo xtask tidy`: conventions of this repository that no compiler checks.
 //!
-//! - `crates`: who may depend on whom, and how much a library pulls in
-//! - `files`: how source files begin and end, what they must not hold, links that lead somewhere
+//! - `crates`: who may depend on whom, the size of a library's dependencies, features that all builds share
+//! - `circles`: modules that use each other
+//! - `files`: how source files begin and end, words that they must not hold, links that lead somewhere
+//! - `prose`: width and wording of comments and documents
 //!
-//! And reports in `docs` are what their JSON files render to.
+//! Reports in `docs` must also equal what their JSON files render to.
 
+mod circles;
 mod crates;
 mod files;
+mod prose;
 
+use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 
+use crate::process::output;
 use crate::{bench, reproduce};
 
 /// Checks everything and fails with all that is wrong.
 pub(crate) fn run() -> Result<()> {
-    let docs = [reproduce::check_docs(Path::new("docs"))?, bench::check_docs()?].concat();
-    let complaints = [crates::check()?, files::check()?, docs].concat();
+    let names = output(Command::new("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]))?;
+    // Data and files that were removed but not yet committed are skipped.
+    let files: Vec<(&str, String)> =
+        names.lines().filter_map(|name| Some((name, fs::read_to_string(name).ok()?))).collect();
+    let root = std::env::current_dir()?;
+    let (mut complaints, mut warnings) = (crates::check()?, Vec::new());
+    for (name, text) in &files {
+        let named = |complaint| format!("{name}: {complaint}");
+        complaints.extend(files::check(name, text, &root.to_string_lossy()).into_iter().map(named));
+        warnings.extend(prose::check(name, text).into_iter().map(named));
+    }
+    warnings.extend(circles::check(files.iter().map(|(name, text)| (*name, text.as_str()))));
+    complaints.extend(reproduce::check_docs(Path::new("docs"))?);
+    complaints.extend(bench::check_docs()?);
+    warnings.iter().for_each(|warning| println!("{warning}"));
     ensure!(complaints.is_empty(), "the repository is not tidy:\n  {}", complaints.join("\n  "));
     Ok(())
 }
