@@ -1,127 +1,141 @@
-//! Everything that decides a run, as plain data.
+//! The configuration of a training run, as plain data.
 
 use dpq_codebook::Assignment;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-pub use crate::loss::Margins;
 pub use network::{Alexnet, Backbone, Body, NetworkConfig, StageOrder};
 
 mod network;
 mod presets;
 
-/// Everything that decides a training run, apart from the data. The presets are in [`TrainConfig::PRESETS`].
+/// Everything that decides a training run, apart from the data. [`TrainConfig::PRESETS`] lists the
+/// presets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Decides everything random.
+    /// Seeds every random choice.
     pub seed: u64,
     /// Passes over the training set.
     pub epochs: usize,
-    /// Images a step. An epoch is cut into steps of nearly equal size, none larger than this.
+    /// Maximum number of images per step. An epoch is cut into steps of nearly equal size.
     pub batch_size: usize,
-    /// Whether a feature (and a logit) is the mean over an image and its mirror image. Doubles the time of encoding.
+    /// Averages features and logits over an image and its mirror image. Doubles the time of
+    /// encoding.
     pub mirror_average: bool,
-    /// Which losses reach what, and when.
+    /// When the network and the codebooks are trained.
     pub schedule: Schedule,
     /// The network.
     pub network: NetworkConfig,
-    /// The quantization blocks.
+    /// The codebooks.
     pub quantizer: QuantizerConfig,
-    /// The losses' weights.
+    /// The weights of the losses.
     pub loss: LossConfig,
-    /// How the network's weights are updated.
+    /// The optimiser of the network.
     pub network_optimizer: OptimizerConfig,
-    /// How the codebooks are updated, where they are trained by gradients.
+    /// The optimiser of the codebooks, used by schedules that train codebooks by gradients.
     pub codebook_optimizer: OptimizerConfig,
-    /// How training images are varied. The caller does it, see [`crate::TrainSet`].
+    /// Augmentation of training images. The caller applies it, see [`crate::TrainSet`].
     pub augment: AugmentConfig,
-    /// Which training images are held out. The caller does it, too.
+    /// Validation on held-out training images. The caller does this too.
     pub validation: ValidationConfig,
 }
 
-/// Which losses reach what, and when.
+/// When the network and the codebooks are trained, and which losses reach them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Schedule {
-    /// End to end (the paper): every loss reaches all that it depends on, network and codebooks.
+    /// End to end, as in the paper: every loss reaches the network and the codebooks.
     Joint {
-        /// The share of epochs that train the network alone, before there are codebooks. In [0, 1).
+        /// Share of epochs that train the network alone, before codebooks start. In [0, 1).
         features_first: f64,
     },
-    /// The authors' code: the quantization losses reach the codebooks only; in the later epochs each batch takes a step for
-    /// the network, then one for the codebooks.
+    /// As in the authors' code: the quantization losses reach only the codebooks. Once codebooks
+    /// have started, each batch takes a step for the network, then a step for the codebooks.
     Alternating {
-        /// The share of epochs that train the network alone. In [0, 1).
+        /// Share of epochs that train the network alone. In [0, 1).
         features_first: f64,
     },
-    /// The network first; then the codebooks, by residual k-means on the final features.
+    /// The network first. Then residual k-means fits the codebooks to the final features.
     TwoStep,
 }
 
-/// The quantization blocks.
+/// The codebooks.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuantizerConfig {
-    /// Levels, L. A code has a byte for each.
+    /// Number of levels, L. A code has one byte per level.
     pub levels: usize,
-    /// Codewords a level, K, at most 256.
+    /// Codewords per level, K, at most 256.
     pub codewords: usize,
-    /// Whether levels have codewords of their own.
+    /// Whether levels share codewords.
     pub codebooks: Sharing,
-    /// How a level chooses its codeword.
+    /// How a level chooses a codeword.
     #[serde(with = "assignment")]
     pub assignment: Assignment,
-    /// The softness γ: soft assignment weights codeword k by exp(−γ‖r − c_k‖²), or by exp(γ cos(r, c_k)).
+    /// Softness γ: soft assignment weights codeword k by exp(−γ‖r − c_k‖²), or by exp(γ cos(r,
+    /// c_k)).
     pub softness: f64,
-    /// Where codebooks start.
+    /// Initial values of the codebooks.
     pub start: Start,
-    /// Rounds of residual k-means, at most.
+    /// Maximum number of iterations of residual k-means.
     pub kmeans_iterations: usize,
-    /// Whether codewords that no image of an epoch had move to where features are; after all epochs but the last.
-    /// Residual k-means does so by itself.
+    /// Moves codewords that no image of an epoch uses to features of that epoch. The last epoch
+    /// moves none. Residual k-means always does this.
     pub revive: bool,
 }
 
-/// Whether levels have codewords of their own.
+/// Whether levels share codewords.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sharing {
-    /// K for each level (Deep Progressive Quantization).
+    /// Each level has its own K codewords (Deep Progressive Quantization).
     Separate,
-    /// K for all levels, times a learnt scale for each level, that of the first being 1 (Deep Recurrent Quantization).
+    /// All levels share K codewords, times a learnt scale per level. The first scale is 1 (Deep
+    /// Recurrent Quantization).
     Shared,
 }
 
-/// Where codebooks start.
+/// Initial values of codebooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
-    /// Normal numbers of standard deviation 0.01 (the authors' code).
+    /// Normally distributed numbers of standard deviation 0.01, as in the authors' code.
     Random,
-    /// Residual k-means on the features of that moment.
+    /// Residual k-means on the current features.
     ResidualKmeans,
 }
 
-/// The weights of L = margin · L_S + λ · L_C + τ · (soft · L_soft + μ · L_hard + ν · L_match). A weight of 0 leaves
-/// its term out.
+/// The weights of L = margin · L_S + λ · L_C + τ · (soft · L_soft + μ · L_hard + ν · L_match). A
+/// weight of 0 removes its term.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossConfig {
-    /// Weight of the adaptive margin loss L_S.
+    /// Weight of the adaptive margin loss, L_S.
     pub margin: f64,
-    /// The classes that a true class is held apart from.
+    /// The classes that the margin loss compares with a label.
     pub margins: Margins,
-    /// λ, weight of the classification loss L_C.
+    /// λ, weight of the classification loss, L_C.
     pub classification: f64,
-    /// τ, weight of the quantization losses.
+    /// τ, weight of the three quantization losses.
     pub quantization: f64,
-    /// Weight of the soft distortion among them; 1 in the paper.
+    /// Weight of the soft distortion, L_soft; 1 in the paper.
     pub soft: f64,
-    /// μ, weight of the hard distortion among them.
+    /// μ, weight of the hard distortion, L_hard.
     pub hard: f64,
-    /// ν, weight of the joint centre among them.
+    /// ν, weight of the joint centre, L_match.
     pub joint_center: f64,
+}
+
+/// Which classes j the margin loss compares with a label i of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Margins {
+    /// Classes that the item does not have, as in the paper.
+    Negatives,
+    /// All classes, other labels of the item included, as in the authors' code. The same as
+    /// `Negatives` with one label per item.
+    All,
 }
 
 /// An optimiser.
@@ -132,13 +146,13 @@ pub struct OptimizerConfig {
     pub method: Method,
     /// The learning rate.
     pub rate: f64,
-    /// How the learning rate changes over the run.
+    /// Changes of the learning rate over the run.
     pub rate_schedule: RateSchedule,
-    /// Decoupled weight decay of weights; biases and normalisation have none.
+    /// Decoupled decay of weights. Biases and normalisation do not decay.
     pub weight_decay: f64,
-    /// Factor on the learning rate of the heads' weights.
+    /// Factor on the learning rate of weights of the heads.
     pub head_weights: f64,
-    /// Factor on the learning rate of the heads' biases.
+    /// Factor on the learning rate of biases of the heads.
     pub head_biases: f64,
 }
 
@@ -148,67 +162,67 @@ pub struct OptimizerConfig {
 pub enum Method {
     /// Stochastic gradient descent: v ← momentum · v + g, w ← w − rate · v.
     Sgd {
-        /// The share of the last update that is kept.
+        /// Share of the previous update that is kept.
         momentum: f64,
     },
-    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019); Adam if the decay is 0.
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019). Plain Adam if the decay is 0.
     AdamW {
-        /// The share of the mean gradient that is kept.
+        /// Share of the mean gradient that is kept.
         beta1: f64,
-        /// The share of the mean squared gradient that is kept.
+        /// Share of the mean squared gradient that is kept.
         beta2: f64,
-        /// Keeps the denominator from 0.
+        /// Added to the denominator, so that it is never 0.
         epsilon: f64,
     },
 }
 
-/// How a learning rate changes over a run.
+/// Changes of a learning rate over a run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum RateSchedule {
-    /// Not at all.
+    /// The rate does not change.
     Constant,
-    /// Times `factor` after every `every` steps.
+    /// The rate is multiplied by `factor` after every `every` steps.
     Exponential {
         /// The factor.
         factor: f64,
-        /// Steps between two changes.
+        /// Steps from one change to the next.
         every: usize,
     },
-    /// Up from 0 in a straight line, then down to 0 along half a cosine.
+    /// The rate rises linearly from 0, then falls to 0 along half a cosine.
     WarmupCosine {
-        /// The share of steps that go up. In [0, 1).
+        /// Share of steps in which the rate rises. In [0, 1).
         warmup: f64,
     },
 }
 
-/// How training images are varied: the numbers of the data crate's `Augment`, which does it.
+/// Augmentation of training images, see `Augment` of the data crate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AugmentConfig {
-    /// Pixels put around an image before a random crop of the old size; 0 for no crop.
+    /// Pixels added on each side before a random crop to the original size; 0 for no crop.
     pub padding: usize,
-    /// Whether every second image is mirrored.
+    /// Mirrors half of the images.
     pub mirror: bool,
-    /// The side of the square that is blanked, in pixels; 0 for none.
+    /// Side of the blanked square in pixels; 0 for none.
     pub cutout: usize,
-    /// The share of images with a blanked square.
+    /// Share of images with a blanked square.
     pub cutout_probability: f32,
 }
 
-/// Training images that nothing learns from, to be ranked while training goes on. What comes of it decides nothing:
-/// the last epoch is the model.
+/// Validation on held-out training images. It does not change the model, which is always that of
+/// the last epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationConfig {
-    /// How many, drawn as the seed decides; 0 for none.
+    /// Number of held-out images, drawn at random; 0 for none.
     pub images: usize,
-    /// Epochs from one ranking to the next. The last epoch has one in any case.
+    /// Epochs from one validation to the next. The last epoch is always validated.
     pub every: usize,
 }
 
 impl TrainConfig {
-    /// Refuses what cannot be trained.
+    /// Returns an error for a configuration that cannot be trained.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let share = |x: f64| (0.0..1.0).contains(&x);
         let at_least_0 = |x: f64| (0.0..f64::INFINITY).contains(&x);
@@ -343,16 +357,6 @@ mod tests {
             assert!((found - rate).abs() < 1e-12, "{found}");
             assert_eq!((head_weights, head_biases), (10.0, 20.0));
         }
-    }
-
-    #[test]
-    fn a_frozen_backbone_has_an_older_name() {
-        let json = serde_json::to_string(&TrainConfig::quick()).unwrap();
-        let read = |name: &str| {
-            let json = json.replacen("\"backbone\":\"trained\"", &format!("\"backbone\":\"{name}\""), 1);
-            serde_json::from_str::<TrainConfig>(&json).unwrap().network.backbone
-        };
-        assert_eq!([read("frozen"), read("frozen-random")], [Backbone::Frozen; 2]);
     }
 
     #[test]

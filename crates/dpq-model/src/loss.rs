@@ -3,19 +3,9 @@
 //! Labels are multi-hot, `[n, C]`: 1 where the item has the class, else 0. All tensors are of one floating type.
 
 use candle_core::{D, Result, Tensor};
-use serde::{Deserialize, Serialize};
 
+use crate::config::Margins;
 use crate::quantize::cosines;
-
-/// Which classes j the margin loss compares with a label i of an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Margins {
-    /// The classes that the item does not have: the paper.
-    Negatives,
-    /// All classes, the item's other labels included: the authors' code. The same as `Negatives` with one label an item.
-    All,
-}
 
 /// How far class scores are from the labels, a scalar.
 ///
@@ -25,7 +15,7 @@ pub enum Margins {
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn classification(logits: &Tensor, labels: &Tensor, multi_label: bool) -> Result<Tensor> {
+pub(crate) fn classification(logits: &Tensor, labels: &Tensor, multi_label: bool) -> Result<Tensor> {
     if multi_label {
         // −y·log σ(x) − (1 − y)·log(1 − σ(x)) without the logarithm of a vanishing sigmoid. At 0 candle takes 1 for the
         // gradients of both relu and abs, with which the gradient of the whole is σ(0) − y as it should be.
@@ -50,7 +40,12 @@ pub fn classification(logits: &Tensor, labels: &Tensor, multi_label: bool) -> Re
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn adaptive_margin(x: &Tensor, labels: &Tensor, embeddings: &Tensor, margins: Margins) -> Result<Tensor> {
+pub(crate) fn adaptive_margin(
+    x: &Tensor,
+    labels: &Tensor,
+    embeddings: &Tensor,
+    margins: Margins,
+) -> Result<Tensor> {
     let to_x = cosines(x, embeddings)?;
     let deltas = (1.0 - cosines(embeddings, embeddings)?)?.unsqueeze(0)?;
     // [n, C, C]: an item, its label i, the class j it is compared with.
@@ -68,3 +63,6 @@ pub fn adaptive_margin(x: &Tensor, labels: &Tensor, embeddings: &Tensor, margins
         .broadcast_mul(&compared.unsqueeze(1)?)?;
     (hinges * counts)?.sum_all()? / labels.elem_count() as f64
 }
+
+#[cfg(test)]
+mod tests;

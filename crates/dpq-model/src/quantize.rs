@@ -23,13 +23,13 @@ const LEAST_SQUARED_NORMS: f64 = 1e-12;
 ///
 /// Element l of a list belongs to level l, counted from 0, and is the sum over the levels 0 to l: the approximation by a
 /// code of l + 1 bytes.
-pub struct Quantized {
+pub(crate) struct Quantized {
     /// Sums of soft codewords, `[n, D]` a level.
-    pub soft: Vec<Tensor>,
+    pub(crate) soft: Vec<Tensor>,
     /// Sums of hard codewords, `[n, D]` a level.
-    pub hard: Vec<Tensor>,
+    pub(crate) hard: Vec<Tensor>,
     /// The numbers of the hard codewords, u32 `[n]` a level; no sums.
-    pub codes: Vec<Tensor>,
+    pub(crate) codes: Vec<Tensor>,
 }
 
 /// Quantizes `x` with the codewords in `codebook`.
@@ -42,7 +42,12 @@ pub struct Quantized {
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn quantize(x: &Tensor, codebook: &Tensor, assignment: Assignment, gamma: f64) -> Result<Quantized> {
+pub(crate) fn quantize(
+    x: &Tensor,
+    codebook: &Tensor,
+    assignment: Assignment,
+    gamma: f64,
+) -> Result<Quantized> {
     let (n_levels, _, _) = codebook.dims3()?;
     let mut quantized = Quantized { soft: Vec::new(), hard: Vec::new(), codes: Vec::new() };
     let mut residual = x.clone();
@@ -71,7 +76,7 @@ pub fn quantize(x: &Tensor, codebook: &Tensor, assignment: Assignment, gamma: f6
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn soft_distortion(x: &Tensor, quantized: &Quantized) -> Result<Tensor> {
+pub(crate) fn soft_distortion(x: &Tensor, quantized: &Quantized) -> Result<Tensor> {
     distortion(x, &quantized.soft)
 }
 
@@ -81,7 +86,7 @@ pub fn soft_distortion(x: &Tensor, quantized: &Quantized) -> Result<Tensor> {
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn hard_distortion(x: &Tensor, quantized: &Quantized) -> Result<Tensor> {
+pub(crate) fn hard_distortion(x: &Tensor, quantized: &Quantized) -> Result<Tensor> {
     distortion(x, &quantized.hard)
 }
 
@@ -94,7 +99,7 @@ pub fn hard_distortion(x: &Tensor, quantized: &Quantized) -> Result<Tensor> {
 ///
 /// # Panics
 /// If there is no level.
-pub fn joint_center(quantized: &Quantized) -> Result<Tensor> {
+pub(crate) fn joint_center(quantized: &Quantized) -> Result<Tensor> {
     let last = quantized.soft.last().zip(quantized.hard.last());
     let (soft, hard) = last.expect("there is a level");
     mean_squared_distance(soft, hard)
@@ -143,3 +148,6 @@ fn distortion(x: &Tensor, sums: &[Tensor]) -> Result<Tensor> {
 fn mean_squared_distance(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     (a - b)?.sqr()?.sum_all()? / a.dim(0)? as f64
 }
+
+#[cfg(test)]
+mod tests;

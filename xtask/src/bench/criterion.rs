@@ -15,7 +15,7 @@ const FOLDER: &str = "target/criterion";
 
 /// Benches by crate: the name of each, which is that of its source file.
 pub(super) const BENCHES: [(&str, &str); 4] =
-    [("dpq-codebook", "codebook"), ("dpq-index", "index"), ("dpq-model", "conv"), ("dpq-eval", "query")];
+    [("dpq-codebook", "codebook"), ("dpq-index", "index"), ("dpq-model", "network"), ("dpq-eval", "query")];
 
 /// The time of one iteration in nanoseconds: an estimate (slope, or mean where samples have one length) and the 95 % interval
 /// around it.

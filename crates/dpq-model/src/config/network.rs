@@ -1,70 +1,73 @@
-//! The network's part of the configuration.
+//! The configuration of the network.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// A body that makes f of an image, and two heads on it with dropout in between.
+/// A body that maps an image to f, and two heads on f. Dropout is applied to f.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkConfig {
-    /// Whether the body learns.
+    /// Whether the body is trained.
     pub backbone: Backbone,
-    /// The share of the body's outputs that each training image does without. In [0, 1).
+    /// Share of the outputs of the body that dropout removes in training. In [0, 1).
     pub dropout: f64,
-    /// Dimensions of the feature, D.
+    /// Dimension of the feature, D.
     pub dim: usize,
-    /// All below the heads.
+    /// The layers below the heads.
     pub body: Body,
 }
 
-/// All below the heads.
+/// The layers below the heads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Body {
-    /// Nothing: features that something else made are the input, and only heads and codebooks are trained.
+    /// No layers: the inputs are stored features, and only heads and codebooks are trained.
     Features,
-    /// A small convolutional network: stages of 3×3 convolution, batch normalisation and ReLU, some with 2×2 pooling;
-    /// then one hidden layer with ReLU.
+    /// A small convolutional network: stages of 3×3 convolution, batch normalisation and ReLU, some
+    /// with 2×2 pooling, then one hidden layer with ReLU.
     Small {
-        /// Channels that each stage puts out.
+        /// Output channels of each stage.
         channels: Vec<usize>,
-        /// How many stages, from the first, halve the image by pooling.
+        /// Number of stages, counted from the first, that halve the image by pooling.
         pools: usize,
-        /// Where a stage pools.
+        /// Order of the operations of a stage.
         order: StageOrder,
         /// Units of the hidden layer.
         hidden: usize,
     },
-    /// Five convolutions and two fully connected layers, with dropout after the first of those; overlapping pooling.
+    /// AlexNet: five convolutions with overlapping pooling, and two fully connected layers with
+    /// dropout after the first.
     Alexnet {
-        /// Whose.
+        /// Which AlexNet.
         variant: Alexnet,
-        /// Channels that each convolution puts out.
+        /// Output channels of each convolution.
         channels: [usize; 5],
         /// Units of each fully connected layer.
         hidden: usize,
     },
-    /// Simonyan and Zisserman (2014), configuration D: thirteen 3×3 convolutions in five stages and two fully connected layers,
-    /// with dropout after the first of those; 224×224 images.
+    /// VGG-16 (Simonyan and Zisserman 2014, configuration D): thirteen 3×3 convolutions in five
+    /// stages, and two fully connected layers with dropout after the first. Images have 224×224
+    /// pixels.
     Vgg16 {
         /// Channels of each stage.
         channels: [usize; 5],
         /// Units of each fully connected layer.
         hidden: usize,
     },
-    /// He et al. (2015), 50 layers, with the stride in the 3×3 convolution as in torchvision; the mean over positions.
+    /// ResNet-50 (He et al. 2015) with the stride in the 3×3 convolution, as in torchvision. The
+    /// result is the mean over positions.
     Resnet50 {
-        /// Channels of the first convolution; the result has 32 times as many.
+        /// Output channels of the first convolution. The result has 32 times as many.
         width: usize,
     },
 }
 
 impl Body {
-    /// The names that [`Body::named`] knows.
+    /// The names that [`Body::named`] accepts.
     pub const NAMES: [&'static str; 4] = ["alexnet", "alexnet-torchvision", "vgg16", "resnet50"];
 
-    /// A body in the size that its weights are published in; none for another name.
+    /// Returns the body of that name in its published size, or `None` for an unknown name.
     pub fn named(name: &str) -> Option<Self> {
         let (channels, hidden) = ([64, 128, 256, 512, 512], 4096);
         match name {
@@ -84,9 +87,9 @@ impl Body {
 }
 
 impl NetworkConfig {
-    /// Refuses what cannot be built.
+    /// Returns an error for a network that cannot be built.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let in_range = |n: &usize| (1..=MOST).contains(n);
+        let in_range = |n: &usize| (1..=MAX_UNITS).contains(n);
         let refused = |what, reason: &str| Err(Error::invalid(what, reason));
         match &self.body {
             _ if !in_range(&self.dim) => refused("network.dim", "expected 1 to 65536"),
@@ -109,13 +112,13 @@ impl NetworkConfig {
             {
                 refused("network.body", "expected 1 to 65536 channels and units")
             }
-            // The two groups of the second convolution read the first's channels, and so on.
+            // Each of the two groups reads half of the channels of the layer before it.
             Body::Alexnet { variant: Alexnet::Caffe, channels, .. }
                 if !channels.iter().all(|n| n.is_multiple_of(2)) =>
             {
                 refused("network.body.alexnet.channels", "expected even numbers, for two groups")
             }
-            Body::Resnet50 { width } if !(1..=MOST / 32).contains(width) => {
+            Body::Resnet50 { width } if !(1..=MAX_UNITS / 32).contains(width) => {
                 refused("network.body.resnet50.width", "expected 1 to 2048")
             }
             Body::Alexnet { .. } | Body::Vgg16 { .. } | Body::Resnet50 { .. } => Ok(()),
@@ -123,38 +126,41 @@ impl NetworkConfig {
     }
 }
 
-/// The most channels or units of a layer: a damaged file must not ask for absurd tensors.
-const MOST: usize = 1 << 16;
+/// Maximum number of channels or units of a layer, so that a damaged file cannot ask for huge
+/// tensors.
+const MAX_UNITS: usize = 1 << 16;
 
-/// Whose AlexNet.
+/// A variant of AlexNet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Alexnet {
-    /// Krizhevsky et al. (2012) as in Caffe's `bvlc_alexnet`, which the paper starts from: two groups of channels in the
-    /// second, fourth and fifth convolution, local response normalisation; 227×227 images.
+    /// Krizhevsky et al. (2012) as in Caffe's `bvlc_alexnet`, the network of the paper: two groups
+    /// of channels in the second, fourth and fifth convolution, and local response normalisation.
+    /// Images have 227×227 pixels.
     Caffe,
-    /// Krizhevsky (2014) as in torchvision: one group, no normalisation, a first convolution with a border; 224×224 images.
+    /// Krizhevsky (2014) as in torchvision: one group, no normalisation, and padding in the first
+    /// convolution. Images have 224×224 pixels.
     Torchvision,
 }
 
-/// The order of a stage's operations.
+/// The order of the operations of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StageOrder {
-    /// Convolution, pooling, normalisation, ReLU: normalisation has a quarter of the work.
+    /// Convolution, pooling, normalisation, ReLU. Normalisation has a quarter of the work.
     ConvPoolNormRelu,
-    /// Convolution, normalisation, ReLU, pooling: the usual one.
+    /// Convolution, normalisation, ReLU, pooling: the usual order.
     ConvNormReluPool,
 }
 
-/// Whether all below the heads learns.
+/// Whether the body is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backbone {
-    /// It learns with the heads.
+    /// The body is trained with the heads.
     Trained,
-    /// It stays as it started, and the heads learn from its features; normalisation still follows the images. With
-    /// pretrained weights this is E of the paper's Table 2, without them features are random.
-    #[serde(alias = "frozen-random")]
+    /// The body keeps its initial weights, but normalisation still follows the images. With
+    /// pretrained weights this is row E of the paper's Table 2. Without them the features are
+    /// random.
     Frozen,
 }

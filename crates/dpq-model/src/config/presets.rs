@@ -1,7 +1,8 @@
-//! Named configurations, each number with its source.
+//! Named configurations, with the source of each number.
 //!
-//! Numbers without another source were found on Fashion-MNIST before this program was written, by a few hundred trainings of
-//! a reference in PyTorch that ranked gallery images, so not on a split of their own (docs/deviations.md).
+//! Numbers without a source come from a few hundred trainings of a PyTorch reference on
+//! Fashion-MNIST, made before this program was written. They ranked gallery images, not a split of
+//! their own (docs/deviations.md).
 
 use dpq_codebook::Assignment;
 
@@ -15,13 +16,13 @@ use crate::Error;
 const ADAM: Method = Method::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
 
 impl TrainConfig {
-    /// The names that [`TrainConfig::preset`] knows.
+    /// The names that [`TrainConfig::preset`] accepts.
     pub const PRESETS: [&'static str; 4] = ["best", "authors-code", "paper", "quick"];
 
-    /// The preset of that name.
+    /// Returns the preset of that name.
     ///
     /// # Errors
-    /// [`Error::Invalid`] lists the names there are.
+    /// Returns an error that lists the presets if the name is unknown.
     pub fn preset(name: &str) -> Result<Self, Error> {
         match name {
             "best" => Ok(Self::best()),
@@ -35,7 +36,8 @@ impl TrainConfig {
         }
     }
 
-    /// The most accurate recipe: many small steps for the network, then codebooks by residual k-means on its features.
+    /// The most accurate recipe: many small steps for the network, then codebooks by residual
+    /// k-means on its features.
     pub fn best() -> Self {
         Self {
             seed: 1,
@@ -47,7 +49,7 @@ impl TrainConfig {
             network: NetworkConfig {
                 backbone: Backbone::Trained,
                 dropout: 0.5,
-                // As long as the paper's word vectors.
+                // The length of the paper's word vectors.
                 dim: 300,
                 body: small(StageOrder::ConvPoolNormRelu),
             },
@@ -62,7 +64,8 @@ impl TrainConfig {
                 kmeans_iterations: 25,
                 revive: false,
             },
-            // λ = 1 instead of the authors' 0.1; the quantization losses have no part in two-step training.
+            // λ = 1 instead of the authors' 0.1. Two-step training does not use the quantization
+            // losses.
             loss: LossConfig { classification: 1.0, ..released_flags() },
             network_optimizer: OptimizerConfig {
                 method: ADAM,
@@ -78,10 +81,11 @@ impl TrainConfig {
         }
     }
 
-    /// What the authors' code does, on this network.
+    /// The method of the authors' code, on this network.
     ///
-    /// Cosine assignment, codebooks from N(0, 0.01²), no γ, quantization losses that never reach the network, features
-    /// alone for half the epochs and in turns with the codebooks after that.
+    /// It assigns by cosine, starts codebooks from N(0, 0.01²) and has no γ. The quantization
+    /// losses never reach the network. Half of the epochs train features alone, the other half
+    /// features and codebooks by turns.
     pub fn authors_code() -> Self {
         Self {
             // Reference code: batch 256, 64 epochs.
@@ -101,11 +105,13 @@ impl TrainConfig {
             loss: LossConfig { margins: Margins::All, ..released_flags() },
             network_optimizer: OptimizerConfig {
                 method: Method::Sgd { momentum: 0.9 },
-                // Reference code: 1e-4 to 1e-3 for a pretrained network. A network from scratch needs more.
+                // Reference code: 1e-4 to 1e-3 for a pretrained network. A network from scratch
+                // needs a higher rate.
                 rate: 0.1,
                 rate_schedule: RateSchedule::Exponential { factor: 0.9, every: 10_000 },
                 weight_decay: 0.0,
-                // Reference code: new heads learn 10 and 20 times as fast as the pretrained body. Here all is new.
+                // Reference code: the rate of new heads is 10 and 20 times that of a pretrained
+                // body. Here the body is new too.
                 head_weights: 1.0,
                 head_biases: 1.0,
             },
@@ -116,17 +122,19 @@ impl TrainConfig {
         }
     }
 
-    /// What the paper describes, on this network: one end-to-end run, nearest codewords, soft assignment by distance.
+    /// The method of the paper, on this network: one end-to-end run, nearest codewords, soft
+    /// assignment by distance.
     ///
-    /// γ, the learning rates, the batch and the start of the codebooks are not printed in the paper: γ = 1, the optimiser is
-    /// that of `best` at twice the rate, and the others were chosen on held-out training images (docs/deviations.md).
+    /// The paper does not print γ, the learning rates, the batch size or the initial codebooks.
+    /// Here γ = 1 and the optimiser is that of `best` at twice the rate. Held-out training images
+    /// chose the rest (docs/deviations.md).
     pub fn paper() -> Self {
         Self {
             epochs: 32,
-            // The authors' code has 256; with 64 the features are better.
+            // The authors' code has 256. Features are better with 64.
             batch_size: 64,
             mirror_average: false,
-            // Codebooks that join features still far from their place lose nearly all their codewords on the way.
+            // Codebooks that start while features still move far lose nearly all their codewords.
             schedule: Schedule::Joint { features_first: 0.5 },
             loss: released_flags(),
             network_optimizer: OptimizerConfig { rate: 2e-3, ..Self::best().network_optimizer },
@@ -135,15 +143,15 @@ impl TrainConfig {
         }
     }
 
-    /// `best` cut short: a rough model within a minute or two, for tests of everything around it.
+    /// `best` with fewer epochs: a rough model within two minutes, for trying things out.
     pub fn quick() -> Self {
         Self { epochs: 12, ..Self::best() }
     }
 
-    /// This preset for a body that starts from pretrained weights and learns more slowly than its heads, and for images
-    /// of its size.
+    /// Adapts a preset to pretrained weights: the body has a lower learning rate than the heads,
+    /// and crops fit the larger images.
     ///
-    /// Nothing of it was measured here, for want of pretrained weights.
+    /// These values have not been measured here, because no pretrained weights were available.
     #[must_use]
     pub fn fine_tuned(self) -> Self {
         let rate = match self.network_optimizer.method {
@@ -152,27 +160,30 @@ impl TrainConfig {
             Method::AdamW { .. } => self.network_optimizer.rate / 10.0,
         };
         Self {
-            // Reference code: new heads learn 10 (weights) and 20 (biases) times as fast as the body.
+            // Reference code: the rate of new heads is 10 (weights) and 20 (biases) times that of
+            // the body.
             network_optimizer: OptimizerConfig {
                 rate,
                 head_weights: 10.0,
                 head_biases: 20.0,
                 ..self.network_optimizer
             },
-            // Reference code: 227×227 pixels anywhere in 256×256, so up to 14 from the middle.
+            // Reference code: 227×227 pixels anywhere in 256×256, so at most 14 pixels from the
+            // middle.
             augment: AugmentConfig { padding: 14, cutout: 0, cutout_probability: 0.0, ..self.augment },
             ..self
         }
     }
 }
 
-/// A few seconds an epoch on 28×28 images.
+/// A network that trains in a few seconds per epoch on 28×28 images.
 fn small(order: StageOrder) -> Body {
     Body::Small { channels: vec![32, 64, 128], pools: 3, order, hidden: 512 }
 }
 
-/// The loss weights of the authors' released flags (λ 0.1, τ 1, μ 1, ν 0.1). Their distortions are means over the feature's
-/// 300 dimensions, ours are sums, so τ is a 300th: with 1, the features of an end-to-end run collapse.
+/// The loss weights of the authors' released flags (λ 0.1, τ 1, μ 1, ν 0.1). Their distortions are
+/// means over the 300 dimensions of a feature. Ours are sums, so τ is a 300th: with τ = 1 the
+/// features of an end-to-end run collapse.
 fn released_flags() -> LossConfig {
     LossConfig {
         margin: 1.0,

@@ -16,7 +16,7 @@ thread_local! {
 ///
 /// # Errors
 /// What candle or an operation reports.
-pub fn backward(loss: &Tensor) -> Result<GradStore> {
+pub(crate) fn backward(loss: &Tensor) -> Result<GradStore> {
     // A thread that waits for a piece of one loss may take up another.
     let before = OF_VARIABLES.replace(Some(Vec::new()));
     let gradients = loss.backward();

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use conv::Conv;
-pub use gradients::backward;
+pub(crate) use gradients::backward;
 use linear::Linear;
 use norm::{BatchNorm, ScaleShift};
 use patches::Geometry;
@@ -40,7 +40,7 @@ mod response;
 ///
 /// # Errors
 /// Shapes that do not fit, a kernel larger than the padded image, a stride of 0, or a type other than f32.
-pub fn conv2d(
+pub(crate) fn conv2d(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
@@ -64,7 +64,7 @@ pub fn conv2d(
 ///
 /// # Errors
 /// Those of [`conv2d`] and [`max_pool2d`].
-pub fn conv2d_pool(
+pub(crate) fn conv2d_pool(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
@@ -99,7 +99,7 @@ pub fn conv2d_pool(
 ///
 /// # Errors
 /// A rank other than 4, a type other than f32, a kernel of 0, above 16 or larger than the image, a stride of 0.
-pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
+pub(crate) fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let (_, channels, height, width) = x.dims4()?;
     check_f32(&[x])?;
     check_pool([height, width], (kernel, stride))?;
@@ -123,7 +123,7 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
 ///
 /// # Errors
 /// Shapes that do not fit, an empty batch, or a type other than f32.
-pub fn batch_norm(
+pub(crate) fn batch_norm(
     x: &Tensor,
     gamma: &Tensor,
     beta: &Tensor,
@@ -158,7 +158,7 @@ pub fn batch_norm(
 ///
 /// # Errors
 /// Shapes that do not fit, or a type other than f32.
-pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
+pub(crate) fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
     check_channels(x, scale, shift)?;
     if x.device().is_cpu() {
         return x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, ScaleShift { relu });
@@ -178,7 +178,7 @@ pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Re
 ///
 /// # Errors
 /// A rank other than 4, or a type other than f32.
-pub fn response_norm(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn response_norm(x: &Tensor) -> Result<Tensor> {
     x.dims4()?;
     check_f32(&[x])?;
     if x.device().is_cpu() { x.contiguous()?.apply_op1(ResponseNorm) } else { portable::response_norm(x) }
@@ -190,7 +190,7 @@ pub fn response_norm(x: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// Shapes that do not fit, or a type other than f32.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
+pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
     let ((_, n_in), (n_out, k)) = (x.dims2()?, weight.dims2()?);
     check_f32(&[x, weight])?;
     if n_in != k {
@@ -319,3 +319,6 @@ fn check_channels(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,9 +6,5 @@
 mod cuda;
 mod diverged;
 mod features;
-mod golden;
-mod loss;
-mod ops;
 mod options;
-mod quantize;
 mod train;

@@ -1,11 +1,11 @@
 //! Classification and margin losses against the golden values, finite differences and hand-worked cases.
 
-use candle_core::{DType, Device, Tensor};
-use dpq_model::loss::{Margins, adaptive_margin, classification};
-
-use crate::golden::{
+use super::{adaptive_margin, classification};
+use crate::config::Margins;
+use crate::tests::{
     assert_close, check_gradients, f32s, flat, golden, numbers, random, tensor, value_and_gradients,
 };
+use candle_core::{DType, Device, Tensor};
 
 const MARGINS: [Margins; 2] = [Margins::Negatives, Margins::All];
 

@@ -1,12 +1,11 @@
 //! Quantization and its losses against the golden values, finite differences, hand-worked cases and `dpq_codebook`.
 
-use candle_core::{DType, Device, Result, Tensor, Var};
-use dpq_codebook::{Assignment, CodeLength, Codebooks};
-use dpq_model::quantize::{Quantized, hard_distortion, joint_center, quantize, soft_distortion};
-
-use crate::golden::{
+use super::{Quantized, hard_distortion, joint_center, quantize, soft_distortion};
+use crate::tests::{
     assert_close, check_gradients, f32s, flat, golden, numbers, random, tensor, value_and_gradients,
 };
+use candle_core::{DType, Device, Result, Tensor, Var};
+use dpq_codebook::{Assignment, CodeLength, Codebooks};
 
 const ASSIGNMENTS: [Assignment; 2] = [Assignment::Euclidean, Assignment::Cosine];
 

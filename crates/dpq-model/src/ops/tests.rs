@@ -2,9 +2,10 @@
 //! other thread counts.
 
 use candle_core::{Device, Result, Tensor, Var};
-use dpq_model::ops::{batch_norm, conv2d, conv2d_pool, linear, max_pool2d, scale_shift};
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
+
+use super::{batch_norm, conv2d, conv2d_pool, linear, max_pool2d, scale_shift};
 
 /// Values in [−1, 1).
 fn random(shape: &[usize], seed: u64) -> Tensor {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// The values that `tests/golden/golden.py` computed in float64.
 pub(crate) fn golden() -> Value {
-    serde_json::from_str(include_str!("../golden/golden.json")).unwrap()
+    serde_json::from_str(include_str!("../tests/golden/golden.json")).unwrap()
 }
 
 pub(crate) fn numbers(value: &Value) -> Vec<f64> {
