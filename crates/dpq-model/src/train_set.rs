@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device};
 use rayon::prelude::*;
 
 use crate::body::layers;
 use crate::config::{Body, Start, TrainConfig};
 use crate::inputs::Batch;
+use crate::loss::Labels;
 use crate::{BoxError, Error, Weights};
 
 /// Inputs and labels to learn from. The caller reads and augments; this crate says what and with which seed.
@@ -171,12 +172,11 @@ impl TrainSet<'_> {
         })
     }
 
-    /// The labels of `rows`, f32 `[n, C]`.
-    pub(crate) fn labels_of(&self, rows: &[usize], device: &Device) -> candle_core::Result<Tensor> {
+    /// Returns the labels of `rows`.
+    pub(crate) fn labels_of(&self, rows: &[usize], device: &Device) -> candle_core::Result<Labels> {
         let c = self.n_classes;
-        let labels: Vec<f32> =
-            rows.iter().flat_map(|row| &self.labels[row * c..][..c]).map(|&label| f32::from(label)).collect();
-        Tensor::from_vec(labels, (rows.len(), c), device)
+        let labels: Vec<u8> = rows.iter().flat_map(|row| &self.labels[row * c..][..c]).copied().collect();
+        Labels::new(&labels, c, DType::F32, device)
     }
 
     /// Rows read at a time where all are read.

@@ -1,11 +1,25 @@
 //! Classification and margin losses against the golden values, finite differences and hand-worked cases.
 
-use super::{adaptive_margin, classification};
+use super::Labels;
 use crate::config::Margins;
+use crate::quantize::cosines;
 use crate::tests::{
     assert_close, check_gradients, f32s, flat, golden, numbers, random, tensor, value_and_gradients,
 };
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Result, Tensor, Var};
+
+fn labels_of(multi_hot: &Tensor) -> Labels {
+    let values = multi_hot.to_dtype(DType::U8).unwrap().flatten_all().unwrap().to_vec1::<u8>().unwrap();
+    Labels::new(&values, multi_hot.dim(1).unwrap(), multi_hot.dtype(), &Device::Cpu).unwrap()
+}
+
+fn classification(logits: &Tensor, labels: &Tensor, multi_label: bool) -> Result<Tensor> {
+    super::classification(logits, &labels_of(labels), multi_label)
+}
+
+fn adaptive_margin(x: &Tensor, labels: &Tensor, embeddings: &Tensor, margins: Margins) -> Result<Tensor> {
+    super::adaptive_margin(x, &labels_of(labels), embeddings, margins)
+}
 
 const MARGINS: [Margins; 2] = [Margins::Negatives, Margins::All];
 
@@ -85,6 +99,80 @@ fn single_label_classification_by_hand() {
     let third = 1.0 / 3.0;
     let expected = [0.0, 0.0, 0.0, 1.0, -1.0, 0.0, third, third, -2.0 * third].map(|g| g / 3.0);
     assert_close(&gradients[0], &expected, 1e-6);
+}
+
+/// The definition in tensors of every pair of classes, `[n, C, C]`.
+fn margin_of_all_pairs(x: &Tensor, labels: &Tensor, embeddings: &Tensor, margins: Margins) -> Result<Tensor> {
+    let to_x = cosines(x, embeddings)?;
+    let deltas = (1.0 - cosines(embeddings, embeddings)?)?.unsqueeze(0)?;
+    let hinges = deltas.broadcast_sub(&to_x.unsqueeze(2)?)?.broadcast_add(&to_x.unsqueeze(1)?)?;
+    let compared = match margins {
+        Margins::Negatives => (1.0 - labels)?,
+        Margins::All => labels.ones_like()?,
+    };
+    let counts = hinges
+        .detach()
+        .gt(0.0)?
+        .to_dtype(labels.dtype())?
+        .broadcast_mul(&labels.unsqueeze(2)?)?
+        .broadcast_mul(&compared.unsqueeze(1)?)?;
+    (hinges * counts)?.sum_all()? / labels.elem_count() as f64
+}
+
+#[test]
+fn margin_and_gradient_equal_those_of_all_pairs() {
+    for (seed, n_classes) in [(0, 1), (1, 2), (2, 10), (3, 70)] {
+        let (n, dim) = (16, 12);
+        let (x, embeddings) = (random(&[n, dim], seed), random(&[n_classes, dim], seed + 100));
+        for labels in [several_labels(n, n_classes, seed + 200), one_label(n, n_classes)] {
+            for margins in MARGINS {
+                let by = |f: fn(&Tensor, &Tensor, &Tensor, Margins) -> Result<Tensor>| {
+                    let args = [x.clone()];
+                    value_and_gradients(&args, |args| f(&args[0], &labels, &embeddings, margins))
+                };
+                let (found, expected) = (by(adaptive_margin), by(margin_of_all_pairs));
+                assert!((found.0 - expected.0).abs() <= 1e-12 * expected.0.abs(), "{}", found.0);
+                assert_close(&found.1[0], &expected.1[0], 1e-12);
+            }
+        }
+    }
+}
+
+/// With one label per item, a training step in f32 has the bits of the definition.
+#[test]
+fn one_label_per_item_gives_the_bits_of_all_pairs() {
+    let f32s = |shape: &[usize], seed| random(shape, seed).to_dtype(DType::F32).unwrap();
+    let labels = one_label(64, 10).to_dtype(DType::F32).unwrap();
+    let embeddings = crate::embeddings::label_embeddings(10, 300, 1);
+    let embeddings = Tensor::from_vec(embeddings, (10, 300), &Device::Cpu).unwrap();
+    let x = Var::from_tensor(&f32s(&[64, 300], 3)).unwrap();
+    let bits = |loss: Tensor| {
+        let gradients = loss.backward().unwrap();
+        let gradient = gradients.get(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let value = loss.to_scalar::<f32>().unwrap();
+        (value.to_bits(), gradient.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+    };
+    for margins in MARGINS {
+        let found = bits(adaptive_margin(&x, &labels, &embeddings, margins).unwrap());
+        assert!(found == bits(margin_of_all_pairs(&x, &labels, &embeddings, margins).unwrap()));
+    }
+}
+
+/// 64 items of 20,000 classes: all pairs of classes would take 100 GB.
+#[test]
+fn many_classes_take_memory_in_proportion() {
+    let (n, n_classes, dim) = (64, 20_000, 8);
+    let x = random(&[n, dim], 1).to_dtype(DType::F32).unwrap();
+    let embeddings = random(&[n_classes, dim], 2).to_dtype(DType::F32).unwrap();
+    let mut multi_hot = vec![0; n * n_classes];
+    (0..n).for_each(|item| multi_hot[item * n_classes + item * 311 % n_classes] = 1);
+    let labels = Labels::new(&multi_hot, n_classes, DType::F32, &Device::Cpu).unwrap();
+    let (value, gradients) = value_and_gradients(&[x], |args| {
+        super::adaptive_margin(&args[0], &labels, &embeddings, Margins::Negatives)
+    });
+    // Random cosines have mean 0, so the mean hinge is near 1.
+    assert!((0.8..1.2).contains(&value), "{value}");
+    assert!(gradients[0].iter().any(|&g| g != 0.0));
 }
 
 /// The formula in loops.
