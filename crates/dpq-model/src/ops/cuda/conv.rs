@@ -1,7 +1,9 @@
 //! Convolution, fused with bias, max pooling and ReLU, and max pooling alone.
 //!
-//! A group of images at a time is unrolled into patches [K, images · positions] and multiplied with the weights
-//! [co, K] in one matrix product.
+//! A group of images at a time is unrolled into patches `[K, images · positions]` and multiplied with
+//! the weights `[co, K]` in one matrix product.
+
+#![expect(unsafe_code, reason = "kernels take pointers")]
 
 use std::sync::OnceLock;
 
@@ -12,23 +14,24 @@ use candle_core::{CudaStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tens
 use super::super::patches::Geometry;
 use super::super::pool::Windows;
 use super::{
-    Matrix, gemm, grid, ints, launch, not_on_cpu, room, storage, tensor, tensor_values, threads, values,
+    Matrix, gemm, grid, ints, launch, not_on_cpu, storage, tensor, tensor_values, threads, uninitialised,
+    values,
 };
 
-/// Elements of patches that are in memory at a time: half a gigabyte.
+/// Maximum number of elements of patches in memory: half a gigabyte.
 const PATCHES: usize = 1 << 27;
 
-/// (x, weight, bias), as the operation on the CPU.
+/// The operation on (x, weight, bias), as on the CPU.
 pub(crate) struct Conv {
     pub(crate) geometry: Geometry,
     pub(crate) windows: Windows,
     pub(crate) relu: bool,
     pub(crate) has_bias: bool,
-    /// Which taps won in pooling.
+    /// The tap of the maximum in each window.
     pub(crate) taps: OnceLock<CudaSlice<u8>>,
 }
 
-/// Pooling as kernels take it: of images that lie channel by channel, or image by image.
+/// Converts the sizes of pooling for kernels. Images lie channel by channel or image by image.
 fn pooling(windows: &Windows, batch: usize, channels_first: bool, relu: bool) -> Result<[i32; 11]> {
     let &Windows { channels, height, width, kernel, stride } = windows;
     let plane = height * width;
@@ -54,7 +57,7 @@ impl Conv {
         self.geometry.n_positions()
     }
 
-    /// Images in a group.
+    /// Number of images per group.
     fn group(&self) -> usize {
         (PATCHES / (self.geometry.patch_len() * self.n_positions()).max(1)).max(1)
     }
@@ -75,7 +78,9 @@ impl Conv {
     ) -> Result<()> {
         let columns = batch * self.n_positions();
         let config = grid(columns.div_ceil(256), self.geometry.image[0], 256);
-        launch!(device, "unfold", config, patches, x, &self.sizes(batch)?);
+        let sizes = self.sizes(batch)?;
+        // SAFETY: `x` holds `batch` images and `patches` their patches, as `group` sizes it.
+        unsafe { launch!(device, "unfold", config, patches, x, &sizes) };
         Ok(())
     }
 
@@ -88,11 +93,12 @@ impl Conv {
         let (k, co, positions) = (self.geometry.patch_len(), self.geometry.n_out, self.n_positions());
         let (image_len, out_len) = (self.geometry.image_len(), self.windows.out_len());
         let group = self.group().min(batch);
-        let mut y = room(device, batch * out_len)?;
         let n_taps = if self.windows.kernel > 1 { batch * out_len } else { 1 };
         let mut taps = device.alloc_zeros::<u8>(n_taps)?;
-        let mut patches = room(device, k * group * positions)?;
-        let mut product = room(device, co * group * positions)?;
+        let columns = group * positions;
+        // SAFETY: for each group, `unfold` writes the patches, `gemm` the product and `pool` the results.
+        let [mut y, mut patches, mut product] =
+            unsafe { uninitialised(device, [batch * out_len, k * columns, co * columns])? };
         for first in (0..batch).step_by(group) {
             let n = group.min(batch - first);
             self.unfold(device, &x.slice(first * image_len..(first + n) * image_len), n, &mut patches)?;
@@ -105,24 +111,30 @@ impl Conv {
             )?;
             let out = first * out_len..(first + n) * out_len;
             let mut taps = taps.slice_mut(if self.windows.kernel > 1 { out.clone() } else { 0..1 });
-            launch!(
-                device,
-                "pool",
-                threads(n * out_len),
-                &mut y.slice_mut(out),
-                &mut taps,
-                &product,
-                bias,
-                &i32::from(self.has_bias),
-                &pooling(&self.windows, n, true, self.relu)?,
-            );
+            let (has_bias, sizes) = (i32::from(self.has_bias), pooling(&self.windows, n, true, self.relu)?);
+            let mut y = y.slice_mut(out);
+            // SAFETY: `product` holds the images that are pooled, `y` and `taps` an element per window,
+            // `bias` an element per channel if there is one.
+            unsafe {
+                launch!(
+                    device,
+                    "pool",
+                    threads(n * out_len),
+                    &mut y,
+                    &mut taps,
+                    &product,
+                    bias,
+                    &has_bias,
+                    &sizes
+                );
+            }
         }
         // `forward` runs once for each `Conv`.
         let _ = self.taps.set(taps);
         Ok(y)
     }
 
-    /// Gradients of x (empty if it is not asked for), weight and bias.
+    /// Returns the gradients of x (without meaning unless `with_x` is set), weight and bias.
     fn backward(
         &self,
         device: &CudaDevice,
@@ -134,24 +146,20 @@ impl Conv {
         let (image_len, out_len) = (self.geometry.image_len(), self.windows.out_len());
         let group = self.group().min(batch);
         let taps = self.taps.get().expect("the forward pass ran before the backward pass");
-        let mut grad_x = room(device, if with_x { batch * image_len } else { 1 })?;
-        let mut grad_weight = room(device, co * k)?;
-        let mut grad_bias = room(device, co)?;
-        let mut patches = room(device, k * group * positions)?;
-        let mut product = room(device, co * group * positions)?;
+        let (n_x, columns) = (if with_x { batch * image_len } else { 1 }, group * positions);
+        // SAFETY: for each group, kernels and products write all that later ones read. `grad_x` and
+        // `grad_bias` are dropped unread if they are not asked for, since x or the bias is no variable.
+        let [mut grad_x, mut grad_weight, mut grad_bias, mut patches, mut product] =
+            unsafe { uninitialised(device, [n_x, co * k, co, k * columns, co * columns])? };
         for first in (0..batch).step_by(group) {
             let n = group.min(batch - first);
             let out = first * out_len..(first + n) * out_len;
-            launch!(
-                device,
-                "pool_backward",
-                threads(n * co * positions),
-                &mut product,
-                &grad.slice(out.clone()),
-                &y.slice(out.clone()),
-                &taps.slice(if self.windows.kernel > 1 { out } else { 0..1 }),
-                &pooling(&self.windows, n, true, self.relu)?,
-            );
+            let (grad, y) = (grad.slice(out.clone()), y.slice(out.clone()));
+            let taps = taps.slice(if self.windows.kernel > 1 { out } else { 0..1 });
+            let sizes = pooling(&self.windows, n, true, self.relu)?;
+            let config = threads(n * co * positions);
+            // SAFETY: `grad`, `y` and `taps` hold an element per window, `product` the images.
+            unsafe { launch!(device, "pool_backward", config, &mut product, &grad, &y, &taps, &sizes) };
             self.unfold(device, &x.slice(first * image_len..(first + n) * image_len), n, &mut patches)?;
             gemm(
                 device,
@@ -162,7 +170,9 @@ impl Conv {
             )?;
             if self.has_bias {
                 let (columns, add) = (ints([n * positions])?[0], i32::from(first > 0));
-                launch!(device, "row_sums", grid(co, 1, 256), &mut grad_bias, &product, &columns, &add);
+                let config = grid(co, 1, 256);
+                // SAFETY: `product` has `co` rows of `columns` elements, `grad_bias` an element per row.
+                unsafe { launch!(device, "row_sums", config, &mut grad_bias, &product, &columns, &add) };
             }
             if with_x {
                 gemm(
@@ -174,7 +184,9 @@ impl Conv {
                 )?;
                 let mut grad_x: CudaViewMut<f32> =
                     grad_x.slice_mut(first * image_len..(first + n) * image_len);
-                launch!(device, "fold", threads(n * image_len), &mut grad_x, &patches, &self.sizes(n)?);
+                let (config, sizes) = (threads(n * image_len), self.sizes(n)?);
+                // SAFETY: `grad_x` holds `n` images and `patches` their patches.
+                unsafe { launch!(device, "fold", config, &mut grad_x, &patches, &sizes) };
             }
         }
         Ok([grad_x, grad_weight, grad_bias])
@@ -246,10 +258,16 @@ impl CustomOp1 for MaxPool {
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (device, windows, batch) = (&x.device, &self.windows, layout.dims()[0]);
         let n = batch * windows.out_len();
-        let (mut y, mut taps) = (room(device, n)?, device.alloc_zeros::<u8>(n)?);
+        let mut taps = device.alloc_zeros::<u8>(n)?;
         let x = values(x, layout)?;
         let sizes = pooling(windows, batch, false, false)?;
-        launch!(device, "pool", threads(n), &mut y, &mut taps, &x, &x, &0i32, &sizes);
+        // SAFETY: `x` holds `batch` images, `y` and `taps` an element per window, all of which the kernel
+        // writes. It reads no bias.
+        let y = unsafe {
+            let [mut y] = uninitialised(device, [n])?;
+            launch!(device, "pool", threads(n), &mut y, &mut taps, &x, &x, &0i32, &sizes);
+            y
+        };
         // `cuda_fwd` runs once for each `MaxPool`.
         let _ = self.taps.set(taps);
         let shape = (batch, windows.channels, windows.out_height(), windows.out_width());
@@ -262,9 +280,14 @@ impl CustomOp1 for MaxPool {
         let (y_storage, y_layout) = y.storage_and_layout();
         let (grad_storage, grad_layout) = grad.storage_and_layout();
         let (y, grads) = (tensor_values(&y_storage, y_layout)?, tensor_values(&grad_storage, grad_layout)?);
-        let mut grad_x = room(device, x.elem_count())?;
-        let sizes = pooling(&self.windows, x.dim(0)?, false, false)?;
-        launch!(device, "pool_backward", threads(x.elem_count()), &mut grad_x, &grads, &y, taps, &sizes);
+        let (n, sizes) = (x.elem_count(), pooling(&self.windows, x.dim(0)?, false, false)?);
+        // SAFETY: `grads`, `y` and `taps` hold an element per window, `grad_x` an element per element of
+        // x, all of which the kernel writes.
+        let grad_x = unsafe {
+            let [mut grad_x] = uninitialised(device, [n])?;
+            launch!(device, "pool_backward", threads(n), &mut grad_x, &grads, &y, taps, &sizes);
+            grad_x
+        };
         Ok(Some(tensor(device, grad_x, x.shape())))
     }
 }

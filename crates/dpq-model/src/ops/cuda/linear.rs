@@ -1,12 +1,15 @@
 //! A linear layer with bias and ReLU.
 
+#![expect(unsafe_code, reason = "kernels take pointers")]
+
 use candle_core::{CudaStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::{
-    Matrix, gemm, grid, ints, launch, not_on_cpu, room, storage, tensor, tensor_values, threads, values,
+    Matrix, gemm, grid, ints, launch, not_on_cpu, storage, tensor, tensor_values, threads, uninitialised,
+    values,
 };
 
-/// (x `[b, in]`, weight [out, in], bias [out]) → `[b, out]`.
+/// The operation (x `[b, in]`, weight `[out, in]`, bias `[out]`) → `[b, out]`.
 pub(crate) struct Linear {
     pub(crate) relu: bool,
 }
@@ -30,21 +33,14 @@ impl CustomOp3 for Linear {
         let device = &x.device;
         let ([batch, n_in], n_out) = ([x_layout.dims()[0], x_layout.dims()[1]], weight_layout.dims()[0]);
         let (x, weight) = (values(x, x_layout)?, values(weight, weight_layout)?);
-        let mut y = room(device, batch * n_out)?;
+        // SAFETY: `gemm` writes all of it.
+        let [mut y] = unsafe { uninitialised(device, [batch * n_out])? };
         let (x, weight) = (Matrix::new(&x, batch, n_in), Matrix::new(&weight, n_out, n_in).transposed());
         gemm(device, x, weight, &mut y.as_view_mut(), false)?;
         let [columns, n] = ints([n_out, batch * n_out])?;
-        let bias = values(bias, bias_layout)?;
-        launch!(
-            device,
-            "add_bias",
-            threads(batch * n_out),
-            &mut y,
-            &bias,
-            &columns,
-            &n,
-            &i32::from(self.relu)
-        );
+        let (bias, relu) = (values(bias, bias_layout)?, i32::from(self.relu));
+        // SAFETY: `y` has `n` elements in rows of `columns`, `bias` has `columns`.
+        unsafe { launch!(device, "add_bias", threads(y.len()), &mut y, &bias, &columns, &n, &relu) };
         Ok((storage(device, y), (batch, n_out).into()))
     }
 
@@ -64,23 +60,30 @@ impl CustomOp3 for Linear {
         let (grad_storage, grad_layout) = grad.storage_and_layout();
         let (y, grads) = (tensor_values(&y_storage, y_layout)?, tensor_values(&grad_storage, grad_layout)?);
 
-        let (mut before, mut grad_bias) = (room(device, batch * n_out)?, room(device, n_out)?);
-        let [rows, columns] = ints([batch, n_out])?;
-        launch!(
-            device,
-            "add_bias_backward",
-            grid(n_out.div_ceil(32), 1, 1024),
-            &mut before,
-            &mut grad_bias,
-            &grads,
-            &y,
-            &rows,
-            &columns,
-            &i32::from(self.relu),
-        );
+        let ([rows, columns], relu) = (ints([batch, n_out])?, i32::from(self.relu));
+        let config = grid(n_out.div_ceil(32), 1, 1024);
+        // SAFETY: `grads`, `y` and `before` have `rows` rows of `columns` elements, `grad_bias` has
+        // `columns`. The kernel writes all of `before` and `grad_bias`.
+        let (before, grad_bias) = unsafe {
+            let [mut before, mut grad_bias] = uninitialised(device, [batch * n_out, n_out])?;
+            launch!(
+                device,
+                "add_bias_backward",
+                config,
+                &mut before,
+                &mut grad_bias,
+                &grads,
+                &y,
+                &rows,
+                &columns,
+                &relu
+            );
+            (before, grad_bias)
+        };
         let before = before.as_view();
         let product = |a: Matrix, b: Matrix, shape: &Shape| -> Result<Option<Tensor>> {
-            let mut out = room(device, shape.elem_count())?;
+            // SAFETY: `gemm` writes all of it.
+            let [mut out] = unsafe { uninitialised(device, [shape.elem_count()])? };
             gemm(device, a, b, &mut out.as_view_mut(), false)?;
             Ok(Some(tensor(device, out, shape)))
         };

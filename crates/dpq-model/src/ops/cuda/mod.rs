@@ -1,6 +1,7 @@
-//! The operations on CUDA: our own kernels, compiled by NVRTC when they are first needed, and cuBLAS.
+//! The operations on CUDA: cuBLAS and kernels of our own, which NVRTC compiles on first use.
 //!
-//! Everything runs in the one stream of the device, so results need no further ordering. Matrix products are full f32.
+//! All work runs in the one stream of the device, so results need no further ordering. Matrix
+//! products are full f32.
 
 use std::sync::OnceLock;
 
@@ -27,14 +28,14 @@ mod update;
 /// Threads in a block.
 const BLOCK: u32 = 256;
 
-/// `kernels.cu` as PTX, or why it cannot be compiled.
+/// Returns `kernels.cu` as PTX, or the error of the compiler.
 fn ptx() -> &'static std::result::Result<String, String> {
     static PTX: OnceLock<std::result::Result<String, String>> = OnceLock::new();
     let compile = || compile_ptx(include_str!("kernels.cu")).map(|ptx| ptx.to_src());
     PTX.get_or_init(|| compile().map_err(|error| format!("{error:?}")))
 }
 
-/// One of the kernels in `kernels.cu`.
+/// Returns a kernel of `kernels.cu`.
 fn kernel(device: &CudaDevice, name: &str) -> Result<CudaFunction> {
     match ptx() {
         Ok(ptx) => Ok(device.get_or_load_custom_func(name, "dpq", ptx)?.into_cuda_function()),
@@ -42,21 +43,22 @@ fn kernel(device: &CudaDevice, name: &str) -> Result<CudaFunction> {
     }
 }
 
-/// Launches a kernel in the device's stream.
+/// Launches a kernel in the stream of the device. Only an `unsafe` block can call it.
+///
+/// # Safety
+/// The arguments are those that kernels.cu declares for the kernel, and each array has at least the
+/// length that kernels.cu states.
 macro_rules! launch {
     ($device:expr, $name:literal, $config:expr, $($argument:expr),* $(,)?) => {{
         use candle_core::cuda_backend::WrapErr;
         use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
         let (stream, function) = ($device.cuda_stream(), super::kernel($device, $name)?);
-        // SAFETY: the arguments are those that kernels.cu declares, and the arrays have the lengths it names there.
-        #[expect(unsafe_code)]
-        let launched = unsafe { stream.launch_builder(&function)$(.arg($argument))*.launch($config) };
-        launched.w()?;
+        stream.launch_builder(&function)$(.arg($argument))*.launch($config).w()?;
     }};
 }
 use launch;
 
-/// The `cpu_fwd` of an operation of one tensor or of three, which candle asks for: it is never called.
+/// The `cpu_fwd` that candle requires of an operation. It is never called.
 macro_rules! not_on_cpu {
     ($($storage:ident: $layout:ident),+) => {
         fn cpu_fwd(
@@ -69,7 +71,7 @@ macro_rules! not_on_cpu {
 }
 use not_on_cpu;
 
-/// A thread for each of `n` things.
+/// One thread for each of `n` elements.
 fn threads(n: usize) -> LaunchConfig {
     grid(n.div_ceil(BLOCK as usize), 1, BLOCK)
 }
@@ -78,7 +80,7 @@ fn grid(x: usize, y: usize, block: u32) -> LaunchConfig {
     LaunchConfig { grid_dim: (x as u32, y as u32, 1), block_dim: (block, 1, 1), shared_mem_bytes: 0 }
 }
 
-/// Sizes as kernels take them, where every index fits an `int`.
+/// Converts sizes for kernels, whose indexes are of type `int`.
 fn ints<const N: usize>(sizes: [usize; N]) -> Result<[i32; N]> {
     if sizes.iter().any(|&size| size > i32::MAX as usize) {
         bail!("a tensor of more than {} elements is too large for the CUDA kernels", i32::MAX);
@@ -86,16 +88,21 @@ fn ints<const N: usize>(sizes: [usize; N]) -> Result<[i32; N]> {
     Ok(sizes.map(|size| size as i32))
 }
 
-/// Room for `n` elements, which a kernel fills.
-fn room(device: &CudaDevice, n: usize) -> Result<CudaSlice<f32>> {
-    // SAFETY: whoever asks for it has every element written before it is read.
-    #[expect(unsafe_code)]
-    unsafe {
-        device.alloc::<f32>(n)
-    }
+/// Allocates an array of each length without setting its elements.
+///
+/// # Safety
+/// The caller has every element written, by a kernel or a product, before anything reads it.
+#[expect(unsafe_code, reason = "setting elements that a kernel overwrites takes time")]
+unsafe fn uninitialised<const N: usize>(
+    device: &CudaDevice,
+    lens: [usize; N],
+) -> Result<[CudaSlice<f32>; N]> {
+    // SAFETY: the caller promises it.
+    let arrays: Result<Vec<_>> = lens.into_iter().map(|n| unsafe { device.alloc::<f32>(n) }).collect();
+    Ok(arrays?.try_into().expect("there is an array for each length"))
 }
 
-/// The values of a contiguous f32 tensor.
+/// Returns the values of a contiguous f32 tensor.
 fn values<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, f32>> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(storage.as_cuda_slice::<f32>()?.slice(start..end)),
@@ -103,7 +110,7 @@ fn values<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, 
     }
 }
 
-/// [`values`] of a tensor's storage.
+/// Returns the [`values`] of the storage of a tensor.
 fn tensor_values<'a>(storage: &'a Storage, layout: &Layout) -> Result<CudaView<'a, f32>> {
     match storage {
         Storage::Cuda(storage) => values(storage, layout),
@@ -143,13 +150,13 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Writes the product a · b into `out`, row-major, or adds it to what is there.
+/// Writes the product a · b to `out`, row-major, or adds it to `out` if `add` is set.
 fn gemm(device: &CudaDevice, a: Matrix, b: Matrix, out: &mut CudaViewMut<f32>, add: bool) -> Result<()> {
     let ([m, k], [k_b, n]) = (a.dims(), b.dims());
     assert!(k == k_b && out.len() >= m * n, "matrix shapes do not fit");
     let operation = |matrix: &Matrix| if matrix.transposed { CUBLAS_OP_T } else { CUBLAS_OP_N };
     let [m, n, k, lda, ldb] = ints([m, n, k, a.shape[1], b.shape[1]])?;
-    // cuBLAS thinks in columns: there, the row-major product is bᵀ · aᵀ.
+    // cuBLAS is column-major, where the row-major product is bᵀ · aᵀ.
     let config = GemmConfig {
         transa: operation(&b),
         transb: operation(&a),
@@ -162,8 +169,8 @@ fn gemm(device: &CudaDevice, a: Matrix, b: Matrix, out: &mut CudaViewMut<f32>, a
         beta: if add { 1.0 } else { 0.0 },
         ldc: n,
     };
-    // SAFETY: the arrays are as long as the shapes say, which the assertions check.
-    #[expect(unsafe_code)]
+    // SAFETY: the assertions check that the arrays have the lengths that the shapes need.
+    #[expect(unsafe_code, reason = "cuBLAS takes pointers")]
     let product = unsafe { device.cublas_handle().gemm(config, b.values, a.values, out) };
     product.w()
 }

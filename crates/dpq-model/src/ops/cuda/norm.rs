@@ -1,27 +1,68 @@
 //! Batch normalisation with a fused ReLU, and its inference form.
 
+#![expect(unsafe_code, reason = "kernels take pointers")]
+
 use std::sync::{Arc, OnceLock};
 
-use candle_core::cuda_backend::cudarc::driver::CudaSlice;
+use candle_core::cuda_backend::CudaDevice;
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
 use candle_core::{CudaStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
-use super::{grid, ints, launch, not_on_cpu, room, storage, tensor, tensor_values, threads, values};
+use super::{grid, ints, launch, not_on_cpu, storage, tensor, tensor_values, threads, uninitialised, values};
 
-/// (x, gamma, beta), x being `[b, c, h, w]` or `[b, c]`.
+/// The operation on (x, gamma, beta), where x is `[b, c, h, w]` or `[b, c]`.
 pub(crate) struct BatchNorm {
     pub(crate) eps: f64,
     pub(crate) relu: bool,
-    /// Mean, variance and scale of every channel, [3, c], which the forward pass finds.
+    /// Mean, variance and scale of each channel, `[3, c]`. The forward pass sets it.
     pub(crate) moments: Arc<OnceLock<CudaSlice<f32>>>,
 }
 
-/// Threads that work on a channel.
+/// Number of threads per channel.
 const BLOCK: u32 = 512;
 
-/// [b, c, h · w] of `[b, c, h, w]` or `[b, c]`, and their product.
+/// Returns `[b, c, h · w]` of `[b, c, h, w]` or `[b, c]`, and their product.
 fn sizes(dims: &[usize]) -> Result<[i32; 4]> {
     let [batch, channels, plane] = [dims[0], dims[1], dims[2..].iter().product()];
     ints([batch, channels, plane, batch * channels * plane])
+}
+
+/// Writes `(x - centre) * scale + shift` by channel to `y`, then a ReLU if `relu` is set.
+fn scale_shift(
+    device: &CudaDevice,
+    y: &mut CudaSlice<f32>,
+    x: &CudaView<f32>,
+    centre: Option<&CudaView<f32>>,
+    [scale, shift]: [&CudaView<f32>; 2],
+    [channels, plane, n]: [i32; 3],
+    relu: bool,
+) -> Result<()> {
+    let (has_centre, relu) = (i32::from(centre.is_some()), i32::from(relu));
+    // Without a centre an array of its type stands in for it, which the kernel does not read.
+    let centre = centre.unwrap_or(scale);
+    let arrays = [centre, scale, shift].map(|array| array.len());
+    assert!(
+        y.len() == x.len() && x.len() == n as usize && arrays.iter().all(|&len| len >= channels as usize)
+    );
+    // SAFETY: the assertion checks the lengths that the kernel relies on.
+    unsafe {
+        launch!(
+            device,
+            "scale_shift",
+            threads(x.len()),
+            y,
+            x,
+            centre,
+            scale,
+            shift,
+            &has_centre,
+            &channels,
+            &plane,
+            &n,
+            &relu
+        );
+    }
+    Ok(())
 }
 
 impl CustomOp3 for BatchNorm {
@@ -45,24 +86,21 @@ impl CustomOp3 for BatchNorm {
             (values(x, x_layout)?, values(gamma, gamma_layout)?, values(beta, beta_layout)?);
         let [batch, channels, plane, n] = sizes(x_layout.dims())?;
         let c = channels as usize;
-        let mut moments = room(device, 3 * c)?;
-        launch!(device, "moments", grid(c, 1, BLOCK), &mut moments, &x, &gamma, &batch, &plane, &self.eps);
-        let mut y = room(device, x.len())?;
-        launch!(
+        let config = grid(c, 1, BLOCK);
+        // SAFETY: `x` holds `batch` images of `channels` planes, `gamma` an element per channel and
+        // `moments` three. The kernel writes all of `moments`, and `scale_shift` all of `y`.
+        let [mut moments, mut y] = unsafe { uninitialised(device, [3 * c, x.len()])? };
+        unsafe { launch!(device, "moments", config, &mut moments, &x, &gamma, &batch, &plane, &self.eps) };
+        let sizes = [channels, plane, n];
+        scale_shift(
             device,
-            "scale_shift",
-            threads(x.len()),
             &mut y,
             &x,
-            &moments,
-            &moments.slice(2 * c..),
-            &beta,
-            &1i32,
-            &channels,
-            &plane,
-            &n,
-            &i32::from(self.relu),
-        );
+            Some(&moments.slice(..c)),
+            [&moments.slice(2 * c..), &beta],
+            sizes,
+            self.relu,
+        )?;
         // `cuda_fwd` runs once for each `BatchNorm`.
         let _ = self.moments.set(moments);
         Ok((storage(device, y), x_layout.shape().clone()))
@@ -85,39 +123,49 @@ impl CustomOp3 for BatchNorm {
         let (grad_storage, grad_layout) = grad.storage_and_layout();
         let (xs, ys) = (tensor_values(&x_storage, x_layout)?, tensor_values(&y_storage, y_layout)?);
         let grads = tensor_values(&grad_storage, grad_layout)?;
-        let mut sums = room(device, 4 * c)?;
         let config = grid(c, 1, BLOCK);
-        launch!(
-            device,
-            "batch_norm_sums",
-            config,
-            &mut sums,
-            &xs,
-            &ys,
-            &grads,
-            moments,
-            &batch,
-            &plane,
-            &self.eps,
-            &relu,
-        );
-        let grad_x = if x.track_op() {
-            let mut grad_x = room(device, xs.len())?;
+        // SAFETY: `xs`, `ys` and `grads` hold `batch` images of `channels` planes, `moments` three
+        // elements per channel and `sums` four, all of which the kernel writes.
+        let sums = unsafe {
+            let [mut sums] = uninitialised(device, [4 * c])?;
             launch!(
                 device,
-                "batch_norm_backward",
-                threads(xs.len()),
-                &mut grad_x,
+                "batch_norm_sums",
+                config,
+                &mut sums,
                 &xs,
                 &ys,
                 &grads,
                 moments,
-                &sums,
-                &channels,
+                &batch,
                 &plane,
-                &n,
-                &relu,
+                &self.eps,
+                &relu
             );
+            sums
+        };
+        let grad_x = if x.track_op() {
+            let config = threads(xs.len());
+            // SAFETY: as above. The kernel writes all of `grad_x`.
+            let grad_x = unsafe {
+                let [mut grad_x] = uninitialised(device, [xs.len()])?;
+                launch!(
+                    device,
+                    "batch_norm_backward",
+                    config,
+                    &mut grad_x,
+                    &xs,
+                    &ys,
+                    &grads,
+                    moments,
+                    &sums,
+                    &channels,
+                    &plane,
+                    &n,
+                    &relu
+                );
+                grad_x
+            };
             Some(tensor(device, grad_x, x.shape()))
         } else {
             None
@@ -153,28 +201,15 @@ impl CustomOp3 for ScaleShift {
         let (x, scale, shift) =
             (values(x, x_layout)?, values(scale, scale_layout)?, values(shift, shift_layout)?);
         let [_, channels, plane, n] = sizes(x_layout.dims())?;
-        let mut y = room(device, x.len())?;
-        launch!(
-            device,
-            "scale_shift",
-            threads(x.len()),
-            &mut y,
-            &x,
-            &scale,
-            &scale,
-            &shift,
-            &0i32,
-            &channels,
-            &plane,
-            &n,
-            &i32::from(self.relu),
-        );
+        // SAFETY: `scale_shift` writes all of it.
+        let [mut y] = unsafe { uninitialised(device, [x.len()])? };
+        scale_shift(device, &mut y, &x, None, [&scale, &shift], [channels, plane, n], self.relu)?;
         Ok((storage(device, y), x_layout.shape().clone()))
     }
 }
 
-/// Mean and variance `[c]` as tensors.
 impl BatchNorm {
+    /// Returns mean and variance, `[c]`, as tensors.
     pub(crate) fn mean_and_variance(
         moments: &OnceLock<CudaSlice<f32>>,
         like: &Tensor,
