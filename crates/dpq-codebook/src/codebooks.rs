@@ -115,7 +115,7 @@ impl Codebooks {
         let content = |reason: String| Error::Content { path: file.path().to_owned(), reason };
         let assignment = file.metadata("assignment")?.parse().map_err(content)?;
         let section = file.section("codebook")?;
-        let values = section.to_f32()?;
+        let values = file.floats("codebook", section.shape)?;
         let &[n_levels, n_codewords, dim] = section.shape else {
             return Err(content(format!(
                 "section `codebook` has shape {:?}, expected [levels, codewords, dimensions]",

@@ -7,28 +7,29 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use safetensors::{SafeTensorError, SafeTensors};
+use safetensors::tensor::{self, TensorInfo};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::atomic::not_a_file;
 use crate::header::{self, Layout};
-use crate::{Error, Section, crc32c, write_atomic};
+use crate::{Error, Malformed, Section, crc32c, write_atomic};
 
-/// An open safetensors file, mapped or in memory.
+/// An open safetensors file, in memory or mapped.
 #[derive(Debug)]
 pub struct Container {
     path: PathBuf,
     bytes: Bytes,
     metadata: BTreeMap<String, String>,
     sections: BTreeMap<String, Entry>,
-    /// Where the sections begin.
+    /// The offset at which the sections begin.
     data: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
-    dtype: safetensors::Dtype,
+    dtype: Dtype,
     shape: Vec<usize>,
-    /// Offsets from the beginning of the file.
+    /// An offset from the beginning of the file, as is `end`.
     begin: usize,
     end: usize,
 }
@@ -66,7 +67,7 @@ impl Container {
         // A large file of another kind is refused before it is read.
         let mut bytes = Vec::new();
         file.by_ref().take(START).read_to_end(&mut bytes).map_err(io)?;
-        check_start(&bytes, n_bytes).map_err(|reason| Error::Format { path: path.to_owned(), reason })?;
+        check_start(&bytes, n_bytes).map_err(|found| Error::Format { path: path.to_owned(), found })?;
         file.read_to_end(&mut bytes).map_err(io)?;
         Self::parse(path.to_owned(), Bytes::Owned(bytes))
     }
@@ -103,77 +104,98 @@ impl Container {
     }
 
     fn parse(path: PathBuf, bytes: Bytes) -> Result<Self, Error> {
-        let format = |reason: String| Error::Format { path: path.clone(), reason };
-        let (length, header) = read_header(&bytes).map_err(format)?;
+        let (length, header) = match read_header(&bytes) {
+            Ok(read) => read,
+            Err(found) => return Err(Error::Format { path, found }),
+        };
         let data = 8 + length;
-        let metadata: BTreeMap<_, _> = header.metadata().clone().unwrap_or_default().into_iter().collect();
-        let mut sections = BTreeMap::new();
-        for (name, info) in header.tensors() {
+        let metadata = header.metadata().iter().flatten();
+        let metadata = metadata.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let entry = |(name, info): (String, &TensorInfo)| {
             let (begin, end) = info.data_offsets;
-            let entry =
-                Entry { dtype: info.dtype, shape: info.shape.clone(), begin: data + begin, end: data + end };
-            sections.insert(name, entry);
-        }
+            (
+                name,
+                Entry { dtype: info.dtype, shape: info.shape.clone(), begin: data + begin, end: data + end },
+            )
+        };
+        let sections = header.tensors().into_iter().map(entry).collect();
         Ok(Self { path, bytes, metadata, sections, data })
     }
 
-    /// The whole file.
+    /// Returns the whole file.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The file's path, or words that say that it has none.
+    /// Returns the file's path, or `bytes in memory`.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The metadata under `key`.
+    /// Returns the metadata under `key`.
     ///
     /// # Errors
-    /// [`Error::MissingMetadata`] names the keys that there are.
+    /// [`Error::MissingMetadata`] lists the keys in the file.
     pub fn metadata(&self, key: &str) -> Result<&str, Error> {
         self.metadata.get(key).map(String::as_str).ok_or_else(|| Error::MissingMetadata {
             path: self.path.clone(),
             key: key.to_owned(),
-            found: list(self.metadata.keys().filter(|key| !is_checksum(key))),
+            found: self.metadata.keys().filter(|key| !is_checksum(key)).cloned().collect(),
         })
     }
 
-    /// The section called `name`.
+    /// Returns the section called `name`.
     ///
     /// # Errors
-    /// [`Error::MissingSection`] names the sections that there are.
+    /// [`Error::MissingSection`] lists the sections in the file.
     pub fn section(&self, name: &str) -> Result<Section<'_>, Error> {
         let Entry { dtype, shape, begin, end } =
             self.sections.get(name).ok_or_else(|| Error::MissingSection {
                 path: self.path.clone(),
                 name: name.to_owned(),
-                found: list(self.sections.keys()),
+                found: self.sections.keys().cloned().collect(),
             })?;
         Ok(Section { dtype: *dtype, shape, bytes: &self.bytes[*begin..*end] })
     }
 
-    /// The names of the sections, sorted.
+    /// Returns the elements of the section called `name`, which is f32 of this shape.
+    ///
+    /// # Errors
+    /// [`Error::MissingSection`], or [`Error::Section`] if its type or shape differs.
+    pub fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        let section = self.section(name)?;
+        if section.dtype != Dtype::F32 || section.shape != shape {
+            return Err(Error::Section {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                found: (section.dtype, section.shape.to_vec()),
+                expected: (Dtype::F32, shape.to_vec()),
+            });
+        }
+        Ok(section.bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+    }
+
+    /// Returns the names of the sections, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.sections.keys().map(String::as_str)
     }
 
-    /// Reads every byte and compares it with what was written.
+    /// Reads every byte and compares the checksums.
     ///
     /// # Errors
-    /// [`Error::Damaged`] names the part that changed; [`Error::NoChecksum`] if no checksum that is there is wrong, but a
-    /// section has none, as in files of other programs.
+    /// [`Error::Damaged`] names the part that changed. [`Error::NoChecksum`] if no checksum differs but a section has
+    /// none, as in files of other programs.
     pub fn verify(&self) -> Result<(), Error> {
-        let damaged = |what: String| Error::Damaged { path: self.path.clone(), what };
-        let mut without = None;
+        let damaged = |part: String| Error::Damaged { path: self.path.clone(), part };
+        let mut unchecked = None;
         for name in self.names() {
             match self.metadata.get(&format!("{CRC}{name}")) {
-                None => without = without.or(Some(name)),
+                None => unchecked = unchecked.or(Some(name)),
                 Some(expected) if *expected == checksum(self.section(name)?.bytes) => {}
                 Some(_) => return Err(damaged(format!("section `{name}`"))),
             }
         }
-        if let Some(name) = without {
+        if let Some(name) = unchecked {
             return Err(Error::NoChecksum { path: self.path.clone(), name: name.to_owned() });
         }
         let mut metadata = self.metadata.clone();
@@ -189,14 +211,12 @@ impl Container {
     }
 }
 
-/// Writes a container: sorted keys, a CRC32C a section, atomically.
+/// Writes a container atomically: sorted keys, a CRC32C per section.
 ///
 /// # Errors
-/// [`Error::Io`] if the system fails, [`Error::Shape`] if a section's bytes are not those of its type and shape.
-///
-/// # Panics
-/// If two sections have one name or one is called `__metadata__`, or a metadata key is `crc` or begins with `crc.`: these
-/// are kept for checksums.
+/// [`Error::Io`] if the system refuses. [`Error::Bytes`] if a section does not have the bytes of its type and shape.
+/// [`Error::Name`] if two sections share a name, a section is called `__metadata__`, or a metadata key is `crc` or begins
+/// with `crc.`, which are kept for checksums.
 pub fn write(
     path: impl AsRef<Path>,
     metadata: &BTreeMap<String, String>,
@@ -212,10 +232,7 @@ pub fn write(
 /// Returns the bytes of the file that [`write()`] writes.
 ///
 /// # Errors
-/// [`Error::Shape`] as for [`write()`].
-///
-/// # Panics
-/// As [`write()`].
+/// [`Error::Bytes`] and [`Error::Name`] as for [`write()`].
 pub fn to_bytes(
     metadata: &BTreeMap<String, String>,
     sections: &[(&str, Section<'_>)],
@@ -224,30 +241,31 @@ pub fn to_bytes(
     Ok([&[header.as_slice()], sections.as_slice()].concat().concat())
 }
 
-/// The header of a file, its checksums included, and the bytes of its sections in their order.
+/// Returns the header of a file, with its checksums, and the bytes of its sections in the order of their names.
 fn parts<'a>(
     metadata: &BTreeMap<String, String>,
     sections: &[(&str, Section<'a>)],
 ) -> Result<(Vec<u8>, Vec<&'a [u8]>), Error> {
-    assert!(
-        !metadata.keys().any(is_checksum),
-        "metadata keys `{HEADER_CRC}` and `{CRC}*` are kept for checksums"
-    );
-    let sorted: BTreeMap<&str, Section<'a>> = sections.iter().copied().collect();
-    assert_eq!(sorted.len(), sections.len(), "sections have names of their own");
-    assert!(!sorted.contains_key("__metadata__"), "the format keeps `__metadata__` for itself");
-
+    let reserved = |name: &str| Err(Error::Name { name: name.to_owned() });
+    if let Some(key) = metadata.keys().find(|key| is_checksum(key)) {
+        return reserved(key);
+    }
+    let mut sorted = BTreeMap::new();
+    for (name, section) in sections {
+        if *name == "__metadata__" || sorted.insert(*name, section).is_some() {
+            return reserved(name);
+        }
+    }
     let mut metadata = metadata.clone();
     let mut layout = Layout::new();
     for (&name, section) in &sorted {
-        if section.claimed_len() != Some(section.bytes.len()) {
-            return Err(Error::Shape {
-                found: format!("{} bytes", section.bytes.len()),
-                expected: format!("{:?} {:?}", section.dtype, section.shape),
-            });
+        let Section { dtype, shape, bytes } = **section;
+        if section.claimed_len() != Some(bytes.len()) {
+            let (name, shape) = (name.to_owned(), shape.to_vec());
+            return Err(Error::Bytes { name, n_bytes: bytes.len(), dtype, shape });
         }
-        metadata.insert(format!("{CRC}{name}"), checksum(section.bytes));
-        layout.insert(name.to_owned(), (section.dtype, section.shape.to_vec(), section.bytes.len()));
+        metadata.insert(format!("{CRC}{name}"), checksum(bytes));
+        layout.insert(name.to_owned(), (dtype, shape.to_vec(), bytes.len()));
     }
     metadata.insert(HEADER_CRC.to_owned(), checksum(&header::encode(&metadata, &layout)));
     Ok((header::encode(&metadata, &layout), sorted.values().map(|section| section.bytes).collect()))
@@ -256,10 +274,10 @@ fn parts<'a>(
 /// The prefix of metadata keys that hold the checksums of sections.
 const CRC: &str = "crc.";
 
-/// The metadata key that holds the checksum of the header as it is without this entry.
+/// The metadata key that holds the checksum of the header without this entry.
 const HEADER_CRC: &str = "crc";
 
-fn is_checksum(key: &String) -> bool {
+fn is_checksum(key: &str) -> bool {
     key == HEADER_CRC || key.starts_with(CRC)
 }
 
@@ -273,40 +291,32 @@ fn open_file(path: &Path) -> io::Result<File> {
     if fs::metadata(path)?.is_file() { File::open(path) } else { Err(not_a_file()) }
 }
 
-/// The number of bytes that [`check_start`] looks at, at most.
+/// The maximum number of bytes that [`check_start`] looks at.
 const START: u64 = 32;
 
-/// Checks the first bytes of a file of `n_bytes`, or says what the file is instead.
-fn check_start(start: &[u8], n_bytes: u64) -> Result<(), String> {
+/// Checks the first bytes of a file of `n_bytes`.
+fn check_start(start: &[u8], n_bytes: u64) -> Result<(), Malformed> {
     if n_bytes == 0 {
-        return Err("the file is empty, make it again or restore it from a copy".to_owned());
+        return Err(Malformed::Empty);
     }
     if start.starts_with(b"version https://git-lfs") {
-        return Err("this is a Git LFS pointer, not the file it points to, run `git lfs pull`".to_owned());
+        return Err(Malformed::LfsPointer);
     }
     if start.get(8).is_some_and(|&byte| byte != b'{') {
-        return Err("not a safetensors file, expected a .safetensors file".to_owned());
+        return Err(Malformed::OtherKind);
     }
-    let length = start.first_chunk().map(|&length| u64::from_le_bytes(length));
-    if length.is_none_or(|length| length > n_bytes.saturating_sub(8)) {
-        return Err(format!("the file is truncated: it ends after {n_bytes} bytes, inside its header"));
+    match start.first_chunk().map(|&length| u64::from_le_bytes(length)) {
+        Some(length) if length <= n_bytes.saturating_sub(8) => Ok(()),
+        _ => Err(Malformed::Truncated { n_bytes }),
     }
-    Ok(())
 }
 
-/// The header's length and contents, or what is wrong with the file.
-fn read_header(bytes: &[u8]) -> Result<(usize, safetensors::tensor::Metadata), String> {
-    check_start(bytes, bytes.len() as u64)?;
+/// Returns the header's length and contents.
+fn read_header(bytes: &[u8]) -> Result<(usize, tensor::Metadata), Malformed> {
+    let n_bytes = bytes.len() as u64;
+    check_start(bytes, n_bytes)?;
     SafeTensors::read_metadata(bytes).map_err(|error| match error {
-        SafeTensorError::MetadataIncompleteBuffer => format!(
-            "the file is truncated or was appended to: its {} bytes are not what its header describes, copy it again",
-            bytes.len()
-        ),
-        error => format!("not a safetensors file ({error}), expected a .safetensors file"),
+        SafeTensorError::MetadataIncompleteBuffer => Malformed::WrongLength { n_bytes },
+        error => Malformed::Header(error),
     })
-}
-
-fn list<'a>(names: impl Iterator<Item = &'a String>) -> String {
-    let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Var};
-use dpq_file::{Container, Dtype};
+use dpq_file::Container;
 
 use crate::Error;
 use crate::codebook::{self, Variables};
@@ -96,12 +96,12 @@ impl State {
         state.codebook_optimizer.n_steps = number("codebook_optimizer")?;
         let shapes = codebook::shapes(&header.train);
         for name in file.names() {
-            let section = file.section(name)?;
             if let Some(shape) = shapes.get(name) {
-                let values = section.expect(Dtype::F32, shape)?.to_f32()?;
+                let values = file.floats(name, shape)?;
                 state.codebook.insert(name.to_owned(), Var::from_vec(values, &shape[..], device)?);
             } else if let Some((optimizer, which, variable)) = state.buffer_of(name) {
-                optimizer.buffers.entry(variable).or_default()[which] = section.to_f32()?;
+                optimizer.buffers.entry(variable).or_default()[which] =
+                    file.floats(name, file.section(name)?.shape)?;
             }
         }
         let started = header.train.schedule.first_codebook_epoch(header.train.epochs);

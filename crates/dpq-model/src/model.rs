@@ -305,11 +305,7 @@ pub(crate) fn read_tensors(
 ) -> Result<Tensors, Error> {
     let mut tensors = Tensors::new();
     for (name, shape) in shapes {
-        let section = file.section(&format!("{prefix}{name}"))?;
-        let values = section.expect(Dtype::F32, &shape).and_then(Section::to_f32).map_err(|error| {
-            let reason = format!("`{prefix}{name}`: {error}");
-            Error::Content { path: file.path().to_owned(), reason }
-        })?;
+        let values = file.floats(&format!("{prefix}{name}"), &shape)?;
         if let Some(value) = values.iter().find(|value| !value.is_finite()) {
             let reason = format!("`{name}` holds {value}, expected finite numbers");
             return Err(Error::Content { path: file.path().to_owned(), reason });

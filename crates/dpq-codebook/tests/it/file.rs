@@ -82,3 +82,18 @@ fn other_files_are_refused_by_what_they_are() {
     );
     says(error("dpq-codebook", "1", "cosine", &[1, 257, 1]), "number of codewords is 257, expected 1 to 256");
 }
+
+#[test]
+fn codebooks_of_another_type_are_refused_with_the_name_of_the_file() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("half.safetensors");
+    let metadata = [("format", "dpq-codebook"), ("version", "1"), ("assignment", "euclidean")];
+    let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let section = Section { dtype: Dtype::F16, shape: &[1, 2, 3], bytes: &[0; 12] };
+    dpq_file::write(&path, &metadata, &[("codebook", section)]).unwrap();
+    let error = Codebooks::open(&path).unwrap_err().to_string();
+    assert!(
+        error.ends_with("half.safetensors: section `codebook` has F16 [1, 2, 3], expected F32 [1, 2, 3]"),
+        "{error}"
+    );
+}

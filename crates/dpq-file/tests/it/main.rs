@@ -34,7 +34,7 @@ fn contents_survive_and_equal_contents_are_equal_bytes() {
     file.verify().unwrap();
     assert_eq!(file.names().collect::<Vec<_>>(), ["a", "none", "z"]);
     assert_eq!(file.metadata("quoted").unwrap(), "a \"b\" \\ \u{e9}\n");
-    assert_eq!(file.section("a").unwrap().to_f32().unwrap(), [1.5, -2.0]);
+    assert_eq!(file.floats("a", &[2, 1]).unwrap(), [1.5, -2.0]);
     assert_eq!(file.section("z").unwrap().bytes, [7, 8, 9]);
     assert_eq!(file.section("none").unwrap().shape, [0]);
 
@@ -144,9 +144,12 @@ fn what_is_missing_or_of_another_shape_is_said_with_what_there_is() {
     assert!(error.contains("no section `b`, found `a`, `none`, `z`"), "{error}");
     let error = file.metadata("version").unwrap_err().to_string();
     assert!(error.contains("no metadata `version`, found `format`, `quoted`"), "{error}");
-    let error = file.section("z").unwrap().expect(Dtype::U8, &[4]).unwrap_err().to_string();
-    assert_eq!(error, "section has U8 [3], expected U8 [4]");
-    assert!(file.section("z").unwrap().to_f32().is_err());
+    for (section, shape, says) in
+        [("z", 3, "`z` has U8 [3], expected F32 [3]"), ("a", 2, "`a` has F32 [2, 1], expected F32 [2]")]
+    {
+        let error = file.floats(section, &[shape]).unwrap_err().to_string();
+        assert!(error.contains("sample.safetensors: section") && error.contains(says), "{error}");
+    }
     assert!(matches!(Container::open(dir.path()), Err(Error::Io { .. })));
     assert!(matches!(Container::open(dir.path().join("absent")), Err(Error::Io { .. })));
 }
@@ -188,9 +191,18 @@ fn a_write_that_fails_leaves_nothing_behind() {
     assert_eq!(fs::read(&path).unwrap(), before);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     let wrong = [("a", Section { dtype: Dtype::F32, shape: &[2], bytes: &[0; 7] })];
-    assert!(matches!(write(&path, &BTreeMap::new(), &wrong), Err(Error::Shape { .. })));
+    assert!(matches!(write(&path, &BTreeMap::new(), &wrong), Err(Error::Bytes { .. })));
     let half_a_byte = [("a", Section { dtype: Dtype::F4, shape: &[3], bytes: &[0] })];
-    assert!(matches!(write(&path, &BTreeMap::new(), &half_a_byte), Err(Error::Shape { .. })));
+    assert!(matches!(write(&path, &BTreeMap::new(), &half_a_byte), Err(Error::Bytes { .. })));
+    let section = Section { dtype: Dtype::U8, shape: &[0], bytes: &[] };
+    for names in [["a", "a"], ["a", "__metadata__"]] {
+        let refused = write(&path, &BTreeMap::new(), &names.map(|name| (name, section)));
+        assert!(matches!(refused, Err(Error::Name { .. })), "{names:?}");
+    }
+    for key in ["crc", "crc.a"] {
+        let metadata = BTreeMap::from([(key.to_owned(), String::new())]);
+        assert!(matches!(write(&path, &metadata, &[]), Err(Error::Name { .. })), "{key}");
+    }
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 

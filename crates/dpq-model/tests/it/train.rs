@@ -329,7 +329,7 @@ fn a_model_file_that_contradicts_itself_is_refused() {
         let error = Model::open(&changed).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     };
-    refused("config", "\"hidden\":16", "\"hidden\":65536", "`backbone.hidden.bias`: section has F32 [16]");
+    refused("config", "\"hidden\":16", "\"hidden\":65536", "section `backbone.hidden.bias` has F32 [16]");
     refused("config", "\"hidden\":16", "\"hidden\":65537", "network.body.small.hidden: expected 1 to 65536");
     refused("config", "\"deviation\":[0.", "\"deviation\":[-0.", "found shapes or moments");
     refused("config", "\"levels\":2", "\"levels\":3", "codebooks [2, 8, 12] of euclidean assignment");

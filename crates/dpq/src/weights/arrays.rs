@@ -30,9 +30,8 @@ pub(super) fn read(path: &Path) -> Result<Arrays> {
             // Counters of batches are no weights.
             let names = file.names().filter(|name| !name.ends_with(".num_batches_tracked"));
             let array = |name: &str| {
-                let section = file.section(name)?;
-                let values = section.to_f32().with_context(|| format!("{}: `{name}`", path.display()))?;
-                Ok((name.to_owned(), (section.shape.to_vec(), values)))
+                let shape = file.section(name)?.shape;
+                Ok((name.to_owned(), (shape.to_vec(), file.floats(name, shape)?)))
             };
             names.map(array).collect()
         }
