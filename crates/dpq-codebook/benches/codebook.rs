@@ -40,7 +40,7 @@ fn bench(c: &mut Criterion) {
     group.bench_function("lookup_table", |b| b.iter(|| codebooks.lookup_table(black_box(query))));
     group.sample_size(10);
     let config = ResidualKMeans { n_levels: 1, n_codewords: 256, n_iterations: 25 };
-    let fitted = config.train(&features, DIM, &mut |_, _| {}).expect("enough features");
+    let fitted = config.train(&features, DIM).expect("enough features");
     let fit = |codebooks: &Codebooks| {
         codebooks
             .relative_distortion(&features, &codebooks.encode(&features)?)
@@ -50,7 +50,7 @@ fn bench(c: &mut Criterion) {
     let distortion = fit(&fitted).expect("features that fit");
     assert!((0.85..0.94).contains(&distortion), "{distortion}");
     group.bench_function(format!("residual_kmeans/4096/level/threads-{threads}"), |b| {
-        b.iter(|| config.train(black_box(&features), DIM, &mut |_, _| {}));
+        b.iter(|| config.train(black_box(&features), DIM));
     });
     group.finish();
 }

@@ -1,21 +1,21 @@
-//! This crate's side of a comparison: commands come on stdin, one a line, each answered by a line of JSON on stdout.
+//! This crate's side of a comparison with faiss. Commands come on stdin, one per line. Each is answered by a line on stdout.
 //!
 //! - `features PATH DIM`: reads features, raw f32 [N, D]
 //! - `codebooks PATH L K`: reads codebooks, raw f32 [L, K, D]
-//! - `train L K ITERATIONS WIDTH PATH WEIGHT...`: residual k-means of the features for codes of a beam, which are greedy if its
-//!   width is 1; writes and keeps the codebooks
+//! - `train L K ITERATIONS WIDTH PATH WEIGHT...`: residual k-means of the features for codes of a beam search (greedy at
+//!   width 1); writes and keeps the codebooks
 //! - `refine WIDTH ROUNDS PATH WEIGHT...`: refines the codebooks for codes of a beam; writes and keeps them
 //! - `encode PATH`: writes the codes of the features, raw u8 [N, L]
 //! - `beam WIDTH PATH WEIGHT...`: the same by beam search
 //!
-//! The answer is the time of the work itself in nanoseconds of this thread, which does all of it: files are read and
-//! written outside of it, and other programs on the machine do not count.
+//! The answer is the CPU time of the work in nanoseconds. One thread does all of it. Reading and writing files does not
+//! count, nor do other programs on the machine.
 
 use std::error::Error;
 use std::str::FromStr;
 use std::{fs, io, thread};
 
-use dpq_codebook::{Assignment, Beam, Codebooks, ResidualKMeans};
+use dpq_codebook::{Assignment, Beam, Codebooks, FitOptions, ResidualKMeans};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -59,8 +59,8 @@ impl State {
                     n_codewords: parse(n_codewords)?,
                     n_iterations: parse(n_iterations)?,
                 };
-                let (codebooks, ns) =
-                    timed(|| Ok(config.train_beam(&self.features, self.dim, beam, &mut |_, _| {})?))?;
+                let options = FitOptions { beam: Some(beam), ..FitOptions::default() };
+                let (codebooks, ns) = timed(|| Ok(config.train_with(&self.features, self.dim, options)?))?;
                 self.keep(codebooks, path)?;
                 Ok(ns)
             }
@@ -68,7 +68,8 @@ impl State {
                 let (weights, n_rounds) = (parse_all(weights)?, parse(n_rounds)?);
                 let beam = Beam { width: parse(width)?, weights: &weights };
                 let (codebooks, ns) = timed(|| {
-                    Ok(self.codebooks()?.refine(&self.features, beam, n_rounds, &mut |_, _| {})?)
+                    let options = FitOptions { beam: Some(beam), ..FitOptions::default() };
+                    Ok(self.codebooks()?.refine(&self.features, n_rounds, options)?)
                 })?;
                 self.keep(codebooks, path)?;
                 Ok(ns)
@@ -85,7 +86,7 @@ impl State {
                 fs::write(path, codes)?;
                 Ok(ns)
             }
-            _ => Err(format!("`{}` is no command", words.join(" ")).into()),
+            _ => Err(format!("`{}` is not a command", words.join(" ")).into()),
         }
     }
 }
@@ -108,12 +109,12 @@ fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
     Ok((made, cpu_ns()? - start))
 }
 
-/// Nanoseconds that this thread has run.
+/// Returns the CPU time of this thread in nanoseconds.
 fn cpu_ns() -> Result<u64> {
-    // The file tells what the scheduler last wrote down.
+    // Yielding makes the scheduler update the file.
     thread::yield_now();
     let stat = fs::read_to_string("/proc/thread-self/schedstat")?;
-    parse(stat.split_whitespace().next().ok_or("the system does not tell times")?)
+    parse(stat.split_whitespace().next().ok_or("the system does not report CPU times")?)
 }
 
 fn numbers(path: &str) -> Result<Vec<f32>> {

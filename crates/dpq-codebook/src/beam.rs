@@ -1,48 +1,44 @@
-//! Beam search: codes that look ahead, where greedy ones take the nearest codeword level by level.
+//! Beam search: codes that look ahead, where greedy encoding takes the nearest codeword level by level.
+
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
-use crate::error::check_finite;
+use crate::error::{check_finite, check_length, check_range, size_of_result};
+use crate::options::check_interrupt;
 use crate::{Assignment, CodeLength, Codebooks, Error};
-use search::{Memory, Products, Search};
+use search::{Products, Scratch, Search};
 
 mod search;
 
-/// Features encoded at a time by one thread.
+/// The number of features that a thread encodes at a time.
 const CHUNK: usize = 60;
 
-/// Codewords of all levels, at most: their inner products with each other take half a GiB then.
+/// The maximum number of codewords of all levels. Their inner products with each other then take half a GiB.
 const MAX_CODEWORDS: usize = 1 << 14;
 
-/// How codes are searched for, and what they are to be good at.
+/// How beam search finds codes, and which errors it minimizes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Beam<'a> {
-    /// Codes that are kept from one level to the next. 1 is greedy encoding.
+    /// The number of codes kept from one level to the next. 1 is greedy encoding.
     pub width: usize,
-    /// By length `[L]`, how much its squared error ‖x − x̂^l‖² counts, at least 0. All equal is the paper's sum over
-    /// lengths; 0 but for the last is the longest code alone, at the expense of its prefixes. The last is not 0: levels that
-    /// no length counts would be arbitrary.
+    /// The weight of each length's squared error ‖x − x̂^l‖², f32 `[L]`, at least 0. Only their ratios count. Equal weights
+    /// are the paper's sum over lengths. Weights of 0 except for the last minimize the error of the longest code alone, at
+    /// the expense of its prefixes. The last weight must be above 0, or the last levels would be arbitrary.
     pub weights: &'a [f32],
 }
 
 impl Beam<'_> {
-    /// Refuses a beam that does not fit codebooks of that many levels and codewords a level.
+    /// Refuses a beam that does not fit codebooks of `n_levels` levels and `n_codewords` codewords per level.
     pub(crate) fn check(&self, n_levels: usize, n_codewords: usize) -> Result<(), Error> {
         CodeLength::from_levels(n_levels)?;
-        if self.width == 0 {
-            return Err(Error::Range { what: "beam width", found: 0, expected: "at least 1".to_owned() });
-        }
-        if self.weights.len() != n_levels {
-            return Err(Error::Length {
-                what: "weights",
-                found: self.weights.len(),
-                expected: format!("{n_levels}, one a length"),
-            });
-        }
-        let found = n_levels * n_codewords;
-        if self.width > 1 && found > MAX_CODEWORDS {
-            let expected = format!("at most {MAX_CODEWORDS} for a beam");
-            return Err(Error::Range { what: "number of codewords of all levels", found, expected });
+        check_range("beam width", self.width, 1..=usize::MAX)?;
+        check_length("weights", self.weights.len(), &[n_levels])?;
+        if self.width > 1 {
+            check_range("number of codewords of a beam", n_levels * n_codewords, 0..=MAX_CODEWORDS)?;
+            // No more codes are kept than there are prefixes, each with the costs of all its continuations.
+            let n_prefixes = n_codewords.saturating_pow(n_levels as u32 - 1);
+            size_of_result("the beam", self.width.min(n_prefixes), n_codewords)?;
         }
         check_finite("weights", self.weights)?;
         let last = self.weights.len() - 1;
@@ -53,45 +49,56 @@ impl Beam<'_> {
         }
     }
 
-    /// The weights divided by their sum, as only their ratios count; none that is above 0 becomes 0.
+    /// Returns the weights divided by their sum. A weight above 0 stays above 0.
     pub(crate) fn normalized_weights(&self) -> Vec<f32> {
         let sum: f64 = self.weights.iter().map(|&weight| f64::from(weight)).sum();
-        let least = |weight: f32| if weight > 0.0 { f32::MIN_POSITIVE } else { 0.0 };
-        self.weights.iter().map(|&weight| ((f64::from(weight) / sum) as f32).max(least(weight))).collect()
+        let minimum = |weight: f32| if weight > 0.0 { f32::MIN_POSITIVE } else { 0.0 };
+        self.weights.iter().map(|&weight| ((f64::from(weight) / sum) as f32).max(minimum(weight))).collect()
     }
 }
 
-/// By level, the sum of the weights of the lengths that it is part of.
+/// Returns, by level, the sum of the weights of the lengths that include it.
 pub(crate) fn weights_from(weights: &[f32]) -> Vec<f32> {
     (0..weights.len()).map(|level| weights[level..].iter().sum()).collect()
 }
 
 impl Codebooks {
-    /// Encodes features by beam search: of all continuations of the codes kept at a level, those are kept whose weighted
-    /// error up to here, with that of the longer codes as if they left as much, is least.
+    /// Encodes features by beam search. At each level it considers all continuations of the codes kept so far and keeps
+    /// those of the lowest weighted error, counting longer codes as if they left the same error.
     ///
     /// Source: faiss's residual quantizer, for the weights of the longest code alone. A width of 1 is
-    /// [`encode`](Self::encode). Shapes: features [N, D]; returns codes [N, L]. Takes 2·L·(L − 1)·K² bytes beside. Errors are
-    /// differences of sums in f32, so that codes whose errors differ by less than about D·2⁻²⁴ of ‖x‖² are not told apart:
-    /// centre features far from the origin. Codes are the same on every CPU. Features whose norm is outside 1e-15 to 1e15 get
-    /// the code of [`encode`](Self::encode), and so do all where a codeword's is.
+    /// [`encode`](Self::encode). Shapes: features [N, D]; returns codes [N, L]. Takes 2·L·(L − 1)·K² bytes of memory.
+    ///
+    /// Errors are differences of sums in f32. Codes whose errors differ by less than about D·2⁻²⁴ of ‖x‖² count as equal,
+    /// so centre features that lie far from the origin. Codes are the same on every CPU. Features whose norm is outside
+    /// 1e-15 to 1e15 get the code of [`encode`](Self::encode). So do all features if a codeword has such a norm.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode); [`Error::Range`], [`Error::Length`], [`Error::NotFinite`] or [`Error::Weight`] if the
-    /// beam does not fit, [`Error::Cosine`] for assignment by cosine with a width above 1.
+    /// As [`encode`](Self::encode). [`Error::Range`], [`Error::Length`], [`Error::TooLarge`], [`Error::NotFinite`] or
+    /// [`Error::Weight`] if the beam does not fit. [`Error::Cosine`] for assignment by cosine with a width above 1.
     pub fn encode_beam(&self, features: &[f32], beam: Beam<'_>) -> Result<Vec<u8>, Error> {
+        self.encode_beam_until(features, beam, None)
+    }
+
+    pub(crate) fn encode_beam_until(
+        &self,
+        features: &[f32],
+        beam: Beam<'_>,
+        interrupt: Option<&AtomicBool>,
+    ) -> Result<Vec<u8>, Error> {
         let codes = |codes: &mut Vec<u8>, _: &[f32], kept: &[u8]| {
             codes.extend_from_slice(&kept[..self.n_levels()]);
         };
-        Ok(self.fold_beam(features, beam, codes)?.concat())
+        Ok(self.fold_beam(features, beam, interrupt, codes)?.concat())
     }
 
-    /// Hands each feature [D] and the codes [n, L] that a beam search keeps of it, the best first, to `fold`, with a value for
-    /// each piece of the features; returns these in the order of the features.
+    /// Calls `fold` with each feature [D] and the codes [n, L] that a beam search keeps of it, best first, and with a value
+    /// per chunk of features. Returns these values in the order of the features.
     pub(crate) fn fold_beam<T: Default + Send>(
         &self,
         features: &[f32],
         beam: Beam<'_>,
+        interrupt: Option<&AtomicBool>,
         fold: impl Fn(&mut T, &[f32], &[u8]) + Sync,
     ) -> Result<Vec<T>, Error> {
         beam.check(self.n_levels(), self.n_codewords())?;
@@ -99,11 +106,11 @@ impl Codebooks {
             return Err(Error::Cosine);
         }
         self.check_features(features)?;
-        let pieces = features.par_chunks(CHUNK * self.dim());
+        let chunks = features.par_chunks(CHUNK * self.dim());
         let Some(search) = Search::new(self, beam) else {
-            let codes = self.encode(features)?;
-            let pieces = pieces.zip(codes.par_chunks(CHUNK * self.n_levels()));
-            let folded = pieces.map(|(features, codes)| {
+            let codes = self.encode_until(features, interrupt)?;
+            let chunks = chunks.zip(codes.par_chunks(CHUNK * self.n_levels()));
+            let folded = chunks.map(|(features, codes)| {
                 let mut folded = T::default();
                 let rows = features.chunks_exact(self.dim()).zip(codes.chunks_exact(self.n_levels()));
                 rows.for_each(|(x, code)| fold(&mut folded, x, code));
@@ -111,12 +118,13 @@ impl Codebooks {
             });
             return Ok(folded.collect());
         };
-        pieces
+        chunks
             .map_init(
-                || (Products::default(), Memory::default()),
-                |(products, memory), features| {
+                || (Products::default(), Scratch::default()),
+                |(products, scratch), features| {
+                    check_interrupt(interrupt)?;
                     let mut folded = T::default();
-                    search.encode(features, products, memory, |x, kept| fold(&mut folded, x, kept))?;
+                    search.encode(features, products, scratch, |x, kept| fold(&mut folded, x, kept))?;
                     Ok(folded)
                 },
             )

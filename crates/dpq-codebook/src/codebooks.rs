@@ -1,4 +1,4 @@
-//! The codebooks themselves: checked when made, saved, opened, named by a fingerprint.
+//! The codebooks themselves: checked when made, written, opened, named by a fingerprint.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,12 +7,12 @@ use std::str::FromStr;
 
 use dpq_file::{Container, Dtype, Section, crc32c_append};
 
-use crate::error::{check_finite, check_rows};
-use crate::{CodeLength, Error};
+use crate::error::{check_finite, check_length, check_range, check_rows};
+use crate::{CodeLength, Error, norm};
 
 /// How a level chooses its codeword.
 ///
-/// Source: the paper assigns to the nearest codeword; the authors' code to the one of largest cosine
+/// Source: the paper assigns to the nearest codeword, the authors' code to the codeword of largest cosine
 /// (docs/deviations.md, row 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Assignment {
@@ -32,13 +32,13 @@ impl fmt::Display for Assignment {
 }
 
 impl FromStr for Assignment {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Error> {
         [Self::Euclidean, Self::Cosine]
             .into_iter()
             .find(|assignment| assignment.to_string() == text)
-            .ok_or_else(|| format!("assignment is `{text}`, expected `euclidean` or `cosine`"))
+            .ok_or_else(|| Error::Assignment { found: text.to_owned() })
     }
 }
 
@@ -56,7 +56,8 @@ impl Codebooks {
     /// Makes codebooks of `values`, f32 [n_levels, n_codewords, dim].
     ///
     /// # Errors
-    /// [`Error::Range`], [`Error::Length`] or [`Error::NotFinite`] if the values are no codebooks.
+    /// [`Error::Range`] if a size is out of range, [`Error::Length`] if `values` does not have these sizes,
+    /// [`Error::NotFinite`] if a value is NaN or infinite.
     pub fn new(
         values: Vec<f32>,
         n_levels: usize,
@@ -66,72 +67,64 @@ impl Codebooks {
     ) -> Result<Self, Error> {
         CodeLength::from_levels(n_levels)?;
         check_n_codewords(n_codewords)?;
-        if dim == 0 {
-            return Err(Error::Range { what: "dimension", found: 0, expected: "at least 1".to_owned() });
-        }
-        if n_levels.checked_mul(n_codewords).and_then(|n| n.checked_mul(dim)) != Some(values.len()) {
-            return Err(Error::Length {
-                what: "codebook",
-                found: values.len(),
-                expected: format!("{n_levels} levels × {n_codewords} codewords × {dim} dimensions"),
-            });
-        }
+        check_range("dimension", dim, 1..=usize::MAX)?;
+        check_length("codebook", values.len(), &[n_levels, n_codewords, dim])?;
         check_finite("codebook", &values)?;
         Ok(Self { values, n_levels, n_codewords, dim, assignment })
     }
 
-    /// Opens a codebook file, or a model file, which carries its codebooks.
+    /// Opens a codebook file, or another container that carries codebooks: a model or an index.
     ///
     /// # Errors
-    /// [`Error::File`] or [`Error::Content`] say what is wrong with the file; a fingerprint that it carries must fit.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    /// As [`from_container`](Self::from_container), and [`Error::Version`] for a codebook file of another version.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let file = Container::open(path)?;
-        let content = |reason: String| Error::Content { path: path.to_owned(), reason };
-        let format = file.metadata("format")?;
-        if !["dpq-codebook", "dpq-model"].contains(&format) {
-            return Err(content(format!("the file holds a `{format}`, expected codebooks or a model")));
+        if file.metadata("format").is_ok_and(|format| format == FORMAT) {
+            let version = file.metadata("version")?;
+            if version != VERSION {
+                let (path, found) = (file.path().to_owned(), version.to_owned());
+                return Err(Error::Version { path, found, expected: VERSION });
+            }
         }
-        let version = file.metadata("version")?;
-        if version != VERSION {
-            return Err(content(format!(
-                "the file has version {version}, this program reads version {VERSION}, use a newer program"
-            )));
-        }
-        let codebooks = Self::from_container(&file)?;
-        match file.metadata("fingerprint") {
-            Ok(claimed) if claimed != codebooks.fingerprint() => Err(content(format!(
-                "the codebooks have the fingerprint {}, the file says {claimed}, make it again or restore it from a copy",
-                codebooks.fingerprint()
-            ))),
-            _ => Ok(codebooks),
-        }
+        Self::from_container(&file)
     }
 
-    /// Reads the section `codebook` and the metadata `assignment` of an open file.
+    /// Reads the section `codebook` and the metadata `assignment` of an open container. If it has the metadata
+    /// `fingerprint`, that is compared.
     ///
     /// # Errors
-    /// [`Error::File`] if they are missing, [`Error::Content`] if they are no codebooks.
+    /// [`Error::NoCodebooks`] if they are missing. [`Error::File`], [`Error::Dimensions`] or [`Error::Content`] if they
+    /// are not codebooks. [`Error::Fingerprint`] if the fingerprint differs.
     pub fn from_container(file: &Container) -> Result<Self, Error> {
-        let content = |reason: String| Error::Content { path: file.path().to_owned(), reason };
-        let assignment = file.metadata("assignment")?.parse().map_err(content)?;
-        let section = file.section("codebook")?;
-        let values = file.floats("codebook", section.shape)?;
-        let &[n_levels, n_codewords, dim] = section.shape else {
-            return Err(content(format!(
-                "section `codebook` has shape {:?}, expected [levels, codewords, dimensions]",
-                section.shape
-            )));
+        let path = || file.path().to_owned();
+        let (Ok(section), Ok(assignment)) = (file.section("codebook"), file.metadata("assignment")) else {
+            let format = file.metadata("format").unwrap_or("safetensors").to_owned();
+            return Err(Error::NoCodebooks { path: path(), format });
         };
-        Self::new(values, n_levels, n_codewords, dim, assignment).map_err(|error| content(error.to_string()))
+        let &[n_levels, n_codewords, dim] = section.shape else {
+            return Err(Error::Dimensions { path: path(), found: section.shape.to_vec() });
+        };
+        let values = file.floats("codebook", section.shape)?;
+        let codebooks = assignment
+            .parse()
+            .and_then(|assignment| Self::new(values, n_levels, n_codewords, dim, assignment))
+            .map_err(|error| Error::Content { path: path(), error: Box::new(error) })?;
+        let found = codebooks.fingerprint();
+        match file.metadata("fingerprint") {
+            Ok(claimed) if claimed != found => {
+                Err(Error::Fingerprint { path: path(), found, claimed: claimed.to_owned() })
+            }
+            _ => Ok(codebooks),
+        }
     }
 
     /// Writes a codebook file.
     ///
     /// # Errors
     /// [`Error::File`] if the system refuses.
-    pub fn save(&self, path: &Path) -> Result<(), Error> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let metadata = [
-            ("format", "dpq-codebook"),
+            ("format", FORMAT),
             ("version", VERSION),
             ("assignment", &self.assignment.to_string()),
             ("fingerprint", &self.fingerprint()),
@@ -143,66 +136,64 @@ impl Codebooks {
         Ok(dpq_file::write(path, &metadata, &[("codebook", section)])?)
     }
 
-    /// Levels, L.
+    /// Returns the number of levels, L.
     pub fn n_levels(&self) -> usize {
         self.n_levels
     }
 
-    /// Codewords a level, K.
+    /// Returns the number of codewords per level, K.
     pub fn n_codewords(&self) -> usize {
         self.n_codewords
     }
 
-    /// Dimensions of a feature, D.
+    /// Returns the dimension of a feature, D.
     pub fn dim(&self) -> usize {
         self.dim
     }
 
-    /// How a level chooses its codeword.
+    /// Returns how a level chooses its codeword.
     pub fn assignment(&self) -> Assignment {
         self.assignment
     }
 
-    /// All codewords, f32 [L, K, D].
+    /// Returns all codewords, f32 [L, K, D].
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// The codewords of a level, f32 [K, D].
+    /// Returns the codewords of a level, f32 [K, D].
     ///
     /// # Panics
-    /// If there is no such level.
+    /// If `level` is not less than L.
     pub fn level(&self, level: usize) -> &[f32] {
         let size = self.n_codewords * self.dim;
         &self.values[level * size..][..size]
     }
 
-    /// One codeword, f32 `[D]`.
+    /// Returns one codeword, f32 `[D]`.
     ///
     /// # Panics
-    /// If there is no such level or codeword.
+    /// If `level` is not less than L or `codeword` not less than K.
     pub fn codeword(&self, level: usize, codeword: usize) -> &[f32] {
         &self.level(level)[codeword * self.dim..][..self.dim]
     }
 
-    /// The length of the longest code.
+    /// Subtracts the codeword that a code has at `level` from a residual `[D]`.
+    pub(crate) fn subtract(&self, residual: &mut [f32], level: usize, code: u8) {
+        norm::subtract(residual, self.codeword(level, code.into()));
+    }
+
+    /// Returns the length of the longest code.
     pub fn max_length(&self) -> CodeLength {
         CodeLength::from_levels(self.n_levels).expect("codebooks have 1 to 255 levels")
     }
 
     /// Refuses a length above that of the codes.
     pub(crate) fn check_length(&self, length: CodeLength) -> Result<(), Error> {
-        if length <= self.max_length() {
-            return Ok(());
-        }
-        Err(Error::Range {
-            what: "code length in bits",
-            found: length.bits(),
-            expected: format!("at most {}", self.max_length().bits()),
-        })
+        check_range("code length in bits", length.bits(), 0..=self.max_length().bits())
     }
 
-    /// The name of exactly these codebooks: the CRC32C of L, K, D as u64 and of all values, as eight hex digits.
+    /// Returns the name of exactly these codebooks: the CRC32C of L, K, D as u64 and of all values, as eight hex digits.
     pub fn fingerprint(&self) -> String {
         let mut crc = self.shape().iter().fold(0, |crc, &n| crc32c_append(crc, &(n as u64).to_le_bytes()));
         for chunk in self.values.chunks(1024) {
@@ -231,26 +222,17 @@ impl Codebooks {
     }
 }
 
-/// The version of the file format.
+/// The name and version of the file format.
+const FORMAT: &str = "dpq-codebook";
 const VERSION: &str = "1";
 
 /// Refuses a number of codewords that a byte cannot name.
 pub(crate) fn check_n_codewords(n_codewords: usize) -> Result<(), Error> {
-    if (1..=256).contains(&n_codewords) {
-        return Ok(());
-    }
-    let expected = "1 to 256".to_owned();
-    Err(Error::Range { what: "number of codewords", found: n_codewords, expected })
+    check_range("number of codewords", n_codewords, 1..=256)
 }
 
 /// Refuses codes that name no codeword.
 pub(crate) fn check_codes(codes: &[u8], n_codewords: usize) -> Result<(), Error> {
-    match codes.iter().find(|&&code| usize::from(code) >= n_codewords) {
-        None => Ok(()),
-        Some(&code) => Err(Error::Range {
-            what: "code",
-            found: code.into(),
-            expected: format!("less than the number of codewords, {n_codewords}"),
-        }),
-    }
+    let max = codes.iter().copied().max().map_or(0, usize::from);
+    check_range("code", max, 0..=n_codewords - 1)
 }

@@ -5,44 +5,39 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 
 use crate::codebooks::{check_codes, check_n_codewords};
-use crate::error::check_rows;
+use crate::error::{check_length, check_rows};
 use crate::norm::squared_norm;
 use crate::{CodeLength, Codebooks, Error};
 
-/// Items whose errors are summed before sums are added, in order, so that threads do not change the result.
+/// The number of items per partial sum. Partial sums are added in order, so threads do not change the result.
 const CHUNK: usize = 1024;
 
 impl Codebooks {
-    /// The mean squared error at each length as a share of the mean squared norm: mean ‖x − x̂^l‖² / mean ‖x‖².
+    /// Returns the mean squared error at each length as a share of the mean squared norm: mean ‖x − x̂^l‖² / mean ‖x‖².
     ///
-    /// Source: the paper's hard distortion, divided by mean ‖x‖² since a loss may shrink x (docs/deviations.md, row 7).
-    /// Shapes: features [N, D], codes [N, L]; returns L numbers. Without any energy in the features they are 0.
+    /// Source: the paper's hard distortion, divided by mean ‖x‖² because a loss may shrink x (docs/deviations.md, row 7).
+    /// Shapes: features [N, D], codes [N, L]; returns L numbers, which are 0 if all features are.
     ///
     /// # Errors
-    /// [`Error::Length`], [`Error::Range`] or [`Error::NotFinite`] if features or codes do not fit these codebooks.
+    /// [`Error::Rows`], [`Error::Length`], [`Error::Range`] or [`Error::NotFinite`] if features or codes do not fit these
+    /// codebooks.
     pub fn relative_distortion(&self, features: &[f32], codes: &[u8]) -> Result<Vec<f64>, Error> {
-        let n = self.check_features(features)?;
-        if self.check_codes(codes)? != n {
-            return Err(Error::Length {
-                what: "codes",
-                found: codes.len(),
-                expected: format!("{n} × {}, as there are features", self.n_levels()),
-            });
-        }
         let (dim, n_levels) = (self.dim(), self.n_levels());
+        let n = self.check_features(features)?;
+        self.check_codes(codes)?;
+        check_length("codes", codes.len(), &[n, n_levels])?;
         let sums: Vec<Vec<f64>> = features
             .par_chunks(CHUNK * dim)
             .zip(codes.par_chunks(CHUNK * n_levels))
             .map(|(features, codes)| {
-                // The squared norms of x and of what each level leaves of it.
+                // The squared norm of x, then of what remains after each level.
                 let mut sums = vec![0.0; n_levels + 1];
                 let mut residual = vec![0.0; dim];
                 for (x, code) in features.chunks_exact(dim).zip(codes.chunks_exact(n_levels)) {
                     residual.copy_from_slice(x);
                     sums[0] += squared_norm(&residual);
                     for (level, &codeword) in code.iter().enumerate() {
-                        let codeword = self.codeword(level, codeword.into());
-                        residual.iter_mut().zip(codeword).for_each(|(r, c)| *r -= c);
+                        self.subtract(&mut residual, level, codeword);
                         sums[level + 1] += squared_norm(&residual);
                     }
                 }
@@ -60,16 +55,16 @@ impl Codebooks {
 pub struct LevelUsage {
     /// Codewords that at least one code uses.
     pub used: usize,
-    /// exp of the entropy of the codewords' shares: K if all are equally frequent, 1 if there is only one.
+    /// exp of the entropy of the codewords' shares: K if all are equally frequent, 1 if only one is used.
     pub perplexity: f64,
     /// Distinct codes at the length that ends with this level.
     pub distinct: usize,
 }
 
-/// How codes [N, L] use each of the `n_levels` levels.
+/// Returns how codes [N, L] use each of the `n_levels` levels.
 ///
 /// # Errors
-/// [`Error::Length`] unless `codes` is whole rows, [`Error::Range`] if a code is not less than `n_codewords`.
+/// [`Error::Rows`] unless `codes` is whole rows, [`Error::Range`] if a code is not less than `n_codewords`.
 pub fn usage(codes: &[u8], n_levels: usize, n_codewords: usize) -> Result<Vec<LevelUsage>, Error> {
     CodeLength::from_levels(n_levels)?;
     check_n_codewords(n_codewords)?;

@@ -1,18 +1,17 @@
-//! One inner product in one fixed order of summation, the same bits on every CPU.
+//! Inner products in one fixed order of summation, which gives the same bits on every CPU.
 //!
-//! Both sides count as padded with zeros to a multiple of 16. Element i is added to partial sum i mod 16 by fused
-//! multiply-add; the sixteen partial sums are then added as a tree: i and i + 8, i and i + 4, i and i + 2, i and i + 1.
-//! A sum of zero is +0.
+//! Both vectors count as padded with zeros to a multiple of 16. Fused multiply-add adds element i to partial sum i mod 16.
+//! A tree then adds the sixteen partial sums: i and i + 8, i and i + 4, i and i + 2, i and i + 1. A sum of zero is +0.
 
 use crate::vectorize::vectorize;
 
-/// Partial sums.
+/// The number of partial sums.
 const LANES: usize = 16;
 
-/// Rows that are worked on together, so that several chains of additions are in flight.
+/// The number of rows that are multiplied together, so that several chains of additions overlap.
 pub(crate) const ROWS: usize = 4;
 
-/// The inner products of `x` [dim] and each row of `rows` [n, dim]: out [n]. All numbers are finite.
+/// Writes the inner products of `x` [dim] and each row of `rows` [n, dim] to `out` [n]. All numbers are finite.
 pub(crate) fn dots(x: &[f32], rows: &[f32], out: &mut [f32]) {
     assert_eq!(rows.len(), out.len() * x.len(), "whole rows");
     vectorized(x, rows, out);
@@ -32,14 +31,14 @@ fn by_fours(
     dots_of: impl Fn(&[f32], [&[f32]; ROWS]) -> [f32; ROWS],
 ) {
     for (rows, out) in rows.chunks(ROWS * x.len()).zip(out.chunks_mut(ROWS)) {
-        // For rows that are missing the last stands in.
+        // The last row stands in for missing ones.
         let row = |i: usize| &rows[i.min(out.len() - 1) * x.len()..][..x.len()];
         let products = dots_of(x, std::array::from_fn(row));
         out.copy_from_slice(&products[..out.len()]);
     }
 }
 
-/// The inner products of `x` and rows as long.
+/// Returns the inner products of `x` and rows of the same length.
 #[inline(always)]
 pub(crate) fn dots_of(x: &[f32], rows: [&[f32]; ROWS]) -> [f32; ROWS] {
     rows.map(|row| {
@@ -63,7 +62,7 @@ pub(crate) mod avx2 {
 
     use super::{LANES, ROWS};
 
-    /// [`dots_of`](super::dots_of), which the compiler vectorizes only two numbers wide.
+    /// [`dots_of`](super::dots_of) eight numbers wide; the compiler would vectorize it two wide.
     #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
     #[inline]
     #[target_feature(enable = "avx2,fma")]
@@ -77,7 +76,7 @@ pub(crate) mod avx2 {
         let mut sums = [[_mm256_setzero_ps(); ROWS]; 2];
         for (i, x) in x.iter().enumerate() {
             for (sums, at) in sums.iter_mut().zip([0, LANES / 2]) {
-                // SAFETY: eight of sixteen numbers, from the first or the ninth on.
+                // SAFETY: reads eight of sixteen numbers, starting at the first or the ninth.
                 let load = |numbers: &[f32; LANES]| unsafe { _mm256_loadu_ps(numbers[at..].as_ptr()) };
                 let x = load(x);
                 for (sum, blocks) in sums.iter_mut().zip(blocks) {
@@ -86,17 +85,17 @@ pub(crate) mod avx2 {
             }
         }
         for (sums, at) in sums.iter_mut().zip([0, LANES / 2]) {
-            let n_left = x_tail.len().saturating_sub(at) as i32;
-            let is_there =
-                _mm256_cmpgt_epi32(_mm256_set1_epi32(n_left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-            // SAFETY: of the eight numbers those are read that the tail has; those of the rows are as long.
-            let load = |tail: &[f32]| unsafe { _mm256_maskload_ps(tail.as_ptr().wrapping_add(at), is_there) };
+            let n_rest = x_tail.len().saturating_sub(at) as i32;
+            let mask =
+                _mm256_cmpgt_epi32(_mm256_set1_epi32(n_rest), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+            // SAFETY: the mask reads only numbers inside the tail, and all tails have one length.
+            let load = |tail: &[f32]| unsafe { _mm256_maskload_ps(tail.as_ptr().wrapping_add(at), mask) };
             let x = load(x_tail);
             for (sum, tail) in sums.iter_mut().zip(tails) {
                 *sum = _mm256_fmadd_ps(x, load(tail), *sum);
             }
         }
-        // The tree of `add_up`, for the rows at a time.
+        // The tree of `add_up`, for all rows together.
         let [low, high] = sums;
         let mut halves = [_mm_setzero_ps(); ROWS];
         for ((half, low), high) in halves.iter_mut().zip(low).zip(high) {
@@ -107,13 +106,13 @@ pub(crate) mod avx2 {
         _MM_TRANSPOSE4_PS(a, b, c, d);
         let sum = _mm_add_ps(_mm_add_ps(*a, *c), _mm_add_ps(*b, *d));
         let mut out = [0.0; ROWS];
-        // SAFETY: there is room for four numbers.
+        // SAFETY: `out` has four numbers.
         unsafe { _mm_storeu_ps(out.as_mut_ptr(), _mm_add_ps(sum, _mm_setzero_ps())) }
         out
     }
 }
 
-/// The sum of all partial sums.
+/// Adds the partial sums.
 #[inline(always)]
 fn add_up(mut sums: [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
@@ -123,7 +122,7 @@ fn add_up(mut sums: [f32; LANES]) -> f32 {
         }
         half /= 2;
     }
-    // The sign of a zero may come from the padding; adding 0 makes it +.
+    // Padding can make a zero negative; adding 0 makes it +0.
     sums[0] + 0.0
 }
 
@@ -131,7 +130,7 @@ fn add_up(mut sums: [f32; LANES]) -> f32 {
 mod tests {
     use super::*;
 
-    /// The definition of the order, one element at a time.
+    /// The definition, one element at a time.
     fn naive(x: &[f32], row: &[f32]) -> f32 {
         let mut sums = [0.0f32; 16];
         for i in 0..x.len() {

@@ -1,19 +1,22 @@
 //! Residual k-means: codebooks from features alone.
 //!
-//! Level 0 is k-means on the features, each further level k-means on the residuals. Nothing is random: codewords start as one,
-//! the mean, and grow in number as those of the largest error are split in two. Sums run over members in the order of their
-//! rows, so threads do not change the result.
+//! Level 0 is k-means on the features, each further level k-means on the residuals. Nothing is random: k-means starts
+//! with one codeword, the mean, and splits the codewords of the largest error in two until there are enough. Sums run
+//! over members in the order of their rows, so threads do not change the result.
+
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
-use crate::assign::{Level, Memory};
+use crate::assign::{Level, Scratch};
 use crate::beam::weights_from;
 use crate::codebooks::check_n_codewords;
-use crate::error::{check_finite, check_rows};
+use crate::error::{check_finite, check_range, check_rows, size_of_result};
 use crate::norm::{add, mean, squared_distance, squared_norm, subtract};
+use crate::options::{check_interrupt, is_set};
 use crate::rounded::Rows;
 use crate::vectorize::vectorize;
-use crate::{Assignment, Beam, CodeLength, Codebooks, Error};
+use crate::{Assignment, Beam, CodeLength, Codebooks, Error, FitOptions};
 
 /// The configuration of residual k-means.
 ///
@@ -22,159 +25,156 @@ use crate::{Assignment, Beam, CodeLength, Codebooks, Error};
 pub struct ResidualKMeans {
     /// Levels to fit, L.
     pub n_levels: usize,
-    /// Codewords a level, K.
+    /// Codewords per level, K.
     pub n_codewords: usize,
-    /// Rounds of Lloyd's algorithm a level once it has all codewords, at most; it stops when nothing moves.
+    /// The maximum number of rounds of Lloyd's algorithm per level, once it has all codewords. A level stops earlier when
+    /// no feature changes its codeword.
     pub n_iterations: usize,
 }
 
-/// Features worked on at a time by one thread.
+/// The number of features that a thread works on at a time.
 const CHUNK: usize = 48;
 
-/// How much larger than that of the best code another's squared error may be. More leaves less at the longest lengths and more
-/// at short ones, and where codewords are few more at all of them.
-const NEARLY: f64 = 1.25;
+/// The maximum squared error of a code that a level is fitted to, relative to the best code's. A larger ratio lowers the
+/// error at the longest lengths and raises it at short lengths. With few codewords it raises the error at all lengths.
+const MAX_ERROR_RATIO: f64 = 1.25;
 
-/// Rounds of Lloyd's algorithm between one splitting and the next, and rounds of power iteration for the direction of one:
-/// more of either leave hardly less distortion.
+/// Rounds of Lloyd's algorithm between two splits, and rounds of power iteration for the direction of a split. More of
+/// either hardly lower the distortion.
 const GROWTH_ROUNDS: usize = 2;
 const POWER_ROUNDS: usize = 2;
 
 impl ResidualKMeans {
     /// Fits codebooks to features [N, D] by Euclidean residual k-means, for greedy codes.
     ///
-    /// Splits the half of the codewords whose members have the largest error, along the direction of their largest
-    /// variance, again and again; moves a codeword that lost all its members to the feature farthest from its own. The same
-    /// features give the same bytes at any number of threads.
-    /// `on_level` hears each level as it is done, with the share of the features' energy that it leaves. Takes memory for one and
-    /// a half times the features beside them.
+    /// The same features give the same bytes at any number of threads. Takes memory for 1.5 times the features, beside the
+    /// features. [`train_with`](Self::train_with) reports progress, can be interrupted, and fits for beam search.
     ///
     /// # Errors
-    /// [`Error::TooFewFeatures`] if there are fewer features than codewords; [`Error::Length`], [`Error::Range`] or
+    /// [`Error::TooFewFeatures`] if there are fewer features than codewords. [`Error::Rows`], [`Error::Range`] or
     /// [`Error::NotFinite`] if arguments are wrong.
-    pub fn train(
-        &self,
-        features: &[f32],
-        dim: usize,
-        on_level: &mut dyn FnMut(usize, f64),
-    ) -> Result<Codebooks, Error> {
-        CodeLength::from_levels(self.n_levels)?;
-        let weights = vec![1.0; self.n_levels];
-        self.train_beam(features, dim, Beam { width: 1, weights: &weights }, on_level)
+    pub fn train(&self, features: &[f32], dim: usize) -> Result<Codebooks, Error> {
+        self.train_with(features, dim, FitOptions::default())
     }
 
-    /// [`train`](Self::train) for codes of a beam search: a level is fitted to what each code of the beam leaves that is nearly
-    /// as good as the best, so to more than the features alone. Beside `train`, codes of other features leave less at the longer
-    /// lengths, those of the features fitted only after [`refine`](Codebooks::refine), and short codes leave a little more
-    /// (docs/codes.md).
+    /// Fits codebooks as [`train`](Self::train), with options.
     ///
-    /// `on_level` hears what the best codes of a beam that ends there leave. Source: faiss's residual quantizer, which fits a
-    /// level to all codes of the beam. Takes memory for about three times the beam's width times the features.
+    /// `progress` is called after each level with its number and the share of the features' energy that the best codes up
+    /// to this level leave.
+    ///
+    /// With a beam, a level is fitted to the residuals of each code of the beam that is nearly as good as the best, so to
+    /// more than the features alone. Compared with `train`, codes of new features leave less error at the longer lengths
+    /// and slightly more at short ones. Codes of the features fitted gain only after [`refine`](Codebooks::refine)
+    /// (docs/codes.md). Takes memory for about three times the beam's width times the features.
+    ///
+    /// Source: faiss's residual quantizer, which fits a level to all codes of the beam.
     ///
     /// # Errors
-    /// As [`train`](Self::train); [`Error::Range`], [`Error::Length`], [`Error::NotFinite`] or [`Error::Weight`] if the beam
-    /// does not fit.
-    pub fn train_beam(
+    /// As [`train`](Self::train). [`Error::Range`], [`Error::Length`], [`Error::NotFinite`] or [`Error::Weight`] if the
+    /// beam does not fit. [`Error::Interrupted`] if the caller interrupts.
+    pub fn train_with(
         &self,
         features: &[f32],
         dim: usize,
-        beam: Beam<'_>,
-        on_level: &mut dyn FnMut(usize, f64),
+        mut options: FitOptions<'_>,
     ) -> Result<Codebooks, Error> {
-        check_n_codewords(self.n_codewords)?;
-        beam.check(self.n_levels, self.n_codewords)?;
-        if self.n_iterations == 0 {
-            let expected = "at least 1".to_owned();
-            return Err(Error::Range { what: "number of iterations", found: 0, expected });
-        }
-        if dim == 0 {
-            return Err(Error::Range { what: "dimension", found: 0, expected: "at least 1".to_owned() });
-        }
+        let &Self { n_levels, n_codewords, n_iterations } = self;
+        CodeLength::from_levels(n_levels)?;
+        check_n_codewords(n_codewords)?;
+        let equal = vec![1.0; n_levels];
+        let beam = options.beam.unwrap_or(Beam { width: 1, weights: &equal });
+        beam.check(n_levels, n_codewords)?;
+        check_range("number of iterations", n_iterations, 1..=usize::MAX)?;
+        check_range("dimension", dim, 1..=usize::MAX)?;
         let n_features = check_rows("features", features.len(), dim)?;
         check_finite("features", features)?;
-        if n_features < self.n_codewords {
-            return Err(Error::TooFewFeatures { n_features, n_codewords: self.n_codewords });
+        if n_features < n_codewords {
+            return Err(Error::TooFewFeatures { n_features, n_codewords });
         }
 
         let energy = sum_of_squares(features);
-        let share = |left: f64| if energy > 0.0 { left / energy } else { 0.0 };
+        let share = |error: f64| if energy > 0.0 { error / energy } else { 0.0 };
         let weights = beam.normalized_weights();
         let weights_from = weights_from(&weights);
         let mut residuals = features.to_vec();
-        let mut values = Vec::with_capacity(self.n_levels * self.n_codewords * dim);
-        for level in 0..self.n_levels {
-            let points = Points::new(&residuals, dim);
-            let codewords = start(&points, self.n_codewords);
-            let (codewords, _) = lloyd(&points, codewords, self.n_iterations);
+        let mut values = Vec::with_capacity(size_of_result("codebooks", n_levels * n_codewords, dim)?);
+        for level in 0..n_levels {
+            let points = Points::new(&residuals, dim, options.interrupt);
+            let codewords = start(&points, n_codewords)?;
+            let (codewords, _) = lloyd(&points, codewords, n_iterations)?;
             values.extend_from_slice(&codewords);
-            if beam.width == 1 {
-                let assigned = assign(&points, &codewords);
+            let error = if beam.width == 1 {
+                let assigned = assign(&points, &codewords)?;
                 let rows = residuals.par_chunks_exact_mut(dim).zip(&assigned);
                 rows.for_each(|(residual, &codeword)| {
                     subtract(residual, &codewords[codeword * dim..][..dim])
                 });
-                on_level(level, share(sum_of_squares(&residuals)));
+                sum_of_squares(&residuals)
             } else {
                 let codebooks =
-                    Codebooks::new(values.clone(), level + 1, self.n_codewords, dim, Assignment::Euclidean)?;
-                // Those of the codes up to here, as if the longer ones left as much.
+                    Codebooks::new(values.clone(), level + 1, n_codewords, dim, Assignment::Euclidean)?;
+                // The last weight is that of all longer codes, as if they left the same error.
                 let weights = [&weights[..level], &weights_from[level..=level]].concat();
-                let n_kept = if level + 1 == self.n_levels { 1 } else { beam.width };
-                // Their memory is needed.
+                let n_kept = if level + 1 == n_levels { 1 } else { beam.width };
+                // Frees their memory before the next residuals take it.
                 drop(points);
                 drop(std::mem::take(&mut residuals));
                 let beam = Beam { weights: &weights, ..beam };
-                let left;
-                (left, residuals) = residuals_of_beam(&codebooks, features, beam, n_kept)?;
-                on_level(level, share(left));
-            }
+                let error;
+                (error, residuals) =
+                    residuals_of_beam(&codebooks, features, beam, n_kept, options.interrupt)?;
+                error
+            };
+            options.report(level, share(error));
         }
-        Codebooks::new(values, self.n_levels, self.n_codewords, dim, Assignment::Euclidean)
+        Codebooks::new(values, n_levels, n_codewords, dim, Assignment::Euclidean)
     }
 }
 
-/// What codes of a beam leave of features [n, D]: the sum of squares that the best leave, and the residuals [m, D] of all
-/// among the first `n_kept` that are nearly as good, by feature.
+/// Encodes features [n, D] by beam search. Returns the sum of squared errors of the best codes, and the residuals [m, D],
+/// by feature, of each code that is among the first `n_kept` and nearly as good as the best.
 fn residuals_of_beam(
     codebooks: &Codebooks,
     features: &[f32],
     beam: Beam<'_>,
     n_kept: usize,
+    interrupt: Option<&AtomicBool>,
 ) -> Result<(f64, Vec<f32>), Error> {
-    let fold = |(left, residuals): &mut (f64, Vec<f32>), x: &[f32], codes: &[u8]| {
-        let mut least = f64::INFINITY;
+    let fold = |(sum, residuals): &mut (f64, Vec<f32>), x: &[f32], codes: &[u8]| {
+        let mut best = f64::INFINITY;
         for (i, code) in codes.chunks_exact(codebooks.n_levels()).take(n_kept).enumerate() {
             let at = residuals.len();
             residuals.extend_from_slice(x);
             for (level, &codeword) in code.iter().enumerate() {
-                subtract(&mut residuals[at..], codebooks.codeword(level, codeword.into()));
+                codebooks.subtract(&mut residuals[at..], level, codeword);
             }
             let error = squared_norm(&residuals[at..]);
             if i == 0 {
-                least = error;
-                *left += error;
-            } else if error > NEARLY * least {
+                best = error;
+                *sum += error;
+            } else if error > MAX_ERROR_RATIO * best {
                 residuals.truncate(at);
             }
         }
     };
-    let (left, residuals): (Vec<f64>, Vec<Vec<f32>>) =
-        codebooks.fold_beam(features, beam, fold)?.into_iter().unzip();
-    Ok((left.iter().sum(), residuals.concat()))
+    let (sums, residuals): (Vec<f64>, Vec<Vec<f32>>) =
+        codebooks.fold_beam(features, beam, interrupt, fold)?.into_iter().unzip();
+    Ok((sums.iter().sum(), residuals.concat()))
 }
 
-/// The points of one k-means, and what stays the same from round to round.
+/// The points of one k-means, with values that are the same in every round.
 struct Points<'a> {
-    /// [n, dim].
+    /// f32 [n, dim].
     values: &'a [f32],
     dim: usize,
     mean: Vec<f32>,
-    /// By [`CHUNK`] points, less the mean.
+    /// The points minus their mean, rounded, in groups of [`CHUNK`].
     rounded: Vec<Rows>,
+    interrupt: Option<&'a AtomicBool>,
 }
 
 impl<'a> Points<'a> {
-    fn new(values: &'a [f32], dim: usize) -> Self {
+    fn new(values: &'a [f32], dim: usize, interrupt: Option<&'a AtomicBool>) -> Self {
         let mean = mean(values, dim);
         let round = |values| {
             let mut rows = Rows::default();
@@ -182,7 +182,7 @@ impl<'a> Points<'a> {
             rows
         };
         let rounded = values.par_chunks(CHUNK * dim).map(round).collect();
-        Self { values, dim, mean, rounded }
+        Self { values, dim, mean, rounded, interrupt }
     }
 
     fn point(&self, i: usize) -> &'a [f32] {
@@ -190,56 +190,60 @@ impl<'a> Points<'a> {
     }
 }
 
-/// Lloyd's algorithm: assign to the nearest codeword, move codewords to the mean of their members, which are returned beside
-/// them.
-fn lloyd(points: &Points<'_>, mut codewords: Vec<f32>, n_rounds: usize) -> (Vec<f32>, Vec<Vec<usize>>) {
-    let (mut before, mut of_codewords) = (Vec::new(), Vec::new());
+/// Runs Lloyd's algorithm: assigns points to the nearest codeword, then moves codewords to the mean of their members.
+/// Returns the codewords and their members.
+fn lloyd(
+    points: &Points<'_>,
+    mut codewords: Vec<f32>,
+    n_rounds: usize,
+) -> Result<(Vec<f32>, Vec<Vec<usize>>), Error> {
+    let (mut previous, mut members) = (Vec::new(), Vec::new());
     for _ in 0..n_rounds {
-        let assigned = assign(points, &codewords);
-        if assigned == before {
+        let assigned = assign(points, &codewords)?;
+        if assigned == previous {
             break;
         }
-        of_codewords = members(&assigned, codewords.len() / points.dim);
-        let moved = codewords.par_chunks_exact_mut(points.dim).zip(&of_codewords);
+        members = members_of(&assigned, codewords.len() / points.dim);
+        let moved = codewords.par_chunks_exact_mut(points.dim).zip(&members);
         moved.for_each(|(codeword, members)| move_to_mean(codeword, points.values, members));
-        revive(points, &of_codewords, &assigned, &mut codewords);
-        before = assigned;
+        revive(points, &members, &assigned, &mut codewords);
+        previous = assigned;
     }
-    (codewords, of_codewords)
+    Ok((codewords, members))
 }
 
-/// Codewords to start from: one, the mean, and from there half as many again and again, until there are `n_codewords`.
-fn start(points: &Points<'_>, n_codewords: usize) -> Vec<f32> {
+/// Returns `n_codewords` codewords to start from. The first is the mean. Splitting the half of the codewords whose members
+/// have the largest error gives half as many again, until there are enough.
+fn start(points: &Points<'_>, n_codewords: usize) -> Result<Vec<f32>, Error> {
     let dim = points.dim;
     let mut codewords = points.mean.clone();
     let mut members = vec![(0..points.values.len() / dim).collect::<Vec<_>>()];
     loop {
         let n = members.len();
         if n == n_codewords {
-            return codewords;
+            return Ok(codewords);
         }
-        let of_codewords = codewords.par_chunks_exact(dim).zip(&members);
-        let errors: Vec<f64> =
-            of_codewords.map(|(codeword, members)| error(points, members, codeword)).collect();
+        let clusters = codewords.par_chunks_exact(dim).zip(&members);
+        let errors: Vec<f64> = clusters.map(|(codeword, members)| error(points, members, codeword)).collect();
         let mut split: Vec<usize> = (0..n).collect();
         split.sort_by(|&a, &b| errors[b].total_cmp(&errors[a]));
         split.truncate(n.div_ceil(2).min(n_codewords - n));
-        let halves: Vec<Vec<f32>> =
-            split.par_iter().map(|&i| half(points, &members[i], &codewords[i * dim..][..dim])).collect();
-        for (i, half) in split.into_iter().zip(halves) {
+        let offsets: Vec<Vec<f32>> =
+            split.par_iter().map(|&i| offset(points, &members[i], &codewords[i * dim..][..dim])).collect();
+        for (i, offset) in split.into_iter().zip(offsets) {
             let codeword = &mut codewords[i * dim..][..dim];
-            let other: Vec<f32> = codeword.iter().zip(&half).map(|(c, half)| c + half).collect();
-            codeword.iter_mut().zip(half).for_each(|(c, half)| *c -= half);
-            codewords.extend(other);
+            let second: Vec<f32> = codeword.iter().zip(&offset).map(|(c, offset)| c + offset).collect();
+            codeword.iter_mut().zip(offset).for_each(|(c, offset)| *c -= offset);
+            codewords.extend(second);
         }
-        (codewords, members) = lloyd(points, codewords, GROWTH_ROUNDS);
+        (codewords, members) = lloyd(points, codewords, GROWTH_ROUNDS)?;
     }
 }
 
-/// How far from their mean the means of the two halves of `members` are, if they spread like a Gaussian: the direction of
-/// their largest variance, by power iteration, times 0.8 standard deviations.
+/// Returns the offset from the mean of `members` to the means of their two halves, if they are spread like a Gaussian: the
+/// direction of their largest variance, found by power iteration, times 0.8 standard deviations.
 #[inline(always)]
-fn half_any(points: &Points<'_>, members: &[usize], mean: &[f32]) -> Vec<f32> {
+fn offset_any(points: &Points<'_>, members: &[usize], mean: &[f32]) -> Vec<f32> {
     let mut direction = vec![0.0; points.dim];
     let Some(farthest) = members
         .iter()
@@ -250,7 +254,7 @@ fn half_any(points: &Points<'_>, members: &[usize], mean: &[f32]) -> Vec<f32> {
     };
     direction.iter_mut().zip(farthest).zip(mean).for_each(|((d, x), mean)| *d = x - mean);
     for _ in 0..POWER_ROUNDS {
-        normalise(&mut direction);
+        normalize(&mut direction);
         let mut next = vec![0.0; points.dim];
         for &member in members {
             let x = points.point(member);
@@ -259,7 +263,7 @@ fn half_any(points: &Points<'_>, members: &[usize], mean: &[f32]) -> Vec<f32> {
         }
         direction = next;
     }
-    normalise(&mut direction);
+    normalize(&mut direction);
     let variance: f64 =
         members.iter().map(|&m| f64::from(along(points.point(m), mean, &direction)).powi(2)).sum::<f64>()
             / members.len() as f64;
@@ -269,20 +273,19 @@ fn half_any(points: &Points<'_>, members: &[usize], mean: &[f32]) -> Vec<f32> {
 }
 
 vectorize! {
-    fn half(points: &Points<'_>, members: &[usize], mean: &[f32]) -> Vec<f32> = half_any, half_any
+    fn offset(points: &Points<'_>, members: &[usize], mean: &[f32]) -> Vec<f32> = offset_any, offset_any
 }
 
-/// Gives a vector the norm 1, if it has any.
+/// Scales a vector to norm 1, unless it is zero.
 #[inline(always)]
-fn normalise(x: &mut [f32]) {
+fn normalize(x: &mut [f32]) {
     let norm = squared_norm(x).sqrt();
     if norm > 0.0 {
         x.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
     }
 }
 
-/// The inner product of x − mean and `direction`, in one order: eight partial sums, so that the loop becomes vector
-/// instructions.
+/// Returns the inner product of x − mean and `direction`. Eight partial sums let the loop become vector instructions.
 #[inline(always)]
 fn along(x: &[f32], mean: &[f32], direction: &[f32]) -> f32 {
     let mut sums = [0.0f32; 8];
@@ -297,29 +300,33 @@ fn along(x: &[f32], mean: &[f32], direction: &[f32]) -> f32 {
     tail.map(|((x, mean), direction)| (x - mean) * direction).chain(sums).sum()
 }
 
-/// The nearest codeword of each point; the least of equals.
-fn assign(points: &Points<'_>, codewords: &[f32]) -> Vec<usize> {
-    let level = Level::about(points.mean.clone(), codewords);
+/// Returns the nearest codeword of each point, the first of equal ones.
+fn assign(points: &Points<'_>, codewords: &[f32]) -> Result<Vec<usize>, Error> {
+    let level = Level::centred(points.mean.clone(), codewords);
     let mut assigned = vec![0; points.values.len() / points.dim];
     let chunks = points.values.par_chunks(CHUNK * points.dim).zip(&points.rounded);
     assigned.par_chunks_mut(CHUNK).zip(chunks).for_each_init(
-        Memory::default,
-        |memory, (assigned, (points, rounded))| {
-            let best = level.assign(points, rounded, memory);
+        Scratch::default,
+        |scratch, (assigned, (values, rounded))| {
+            if is_set(points.interrupt) {
+                return;
+            }
+            let best = level.assign(values, rounded, scratch);
             assigned.iter_mut().zip(best).for_each(|(assigned, best)| *assigned = best);
         },
     );
-    assigned
+    check_interrupt(points.interrupt)?;
+    Ok(assigned)
 }
 
-/// The points of each codeword, in ascending order.
-pub(crate) fn members(assigned: &[usize], n_codewords: usize) -> Vec<Vec<usize>> {
+/// Returns the points of each codeword, in ascending order.
+pub(crate) fn members_of(assigned: &[usize], n_codewords: usize) -> Vec<Vec<usize>> {
     let mut members = vec![Vec::new(); n_codewords];
     assigned.iter().enumerate().for_each(|(point, &codeword)| members[codeword].push(point));
     members
 }
 
-/// Moves a codeword to the mean of its members among `points` [n, dim]; one without any stays where it is.
+/// Moves a codeword to the mean of its members among `points` [n, dim]. A codeword without members stays.
 fn move_to_mean(codeword: &mut [f32], points: &[f32], members: &[usize]) {
     if members.is_empty() {
         return;
@@ -337,7 +344,7 @@ vectorize! {
     fn add_four(sums: &mut [f64], rows: [&[f32]; 4]) = add_four_any, add_four_any
 }
 
-/// Adds rows in their order, which come from memory side by side.
+/// Adds rows in their order. Four at a time are fetched from memory in parallel.
 #[inline(always)]
 fn add_four_any(sums: &mut [f64], rows: [&[f32]; 4]) {
     let [a, b, c, d] = rows.map(|row| &row[..sums.len()]);
@@ -350,7 +357,7 @@ vectorize! {
     fn error(points: &Points<'_>, members: &[usize], codeword: &[f32]) -> f64 = error_any, error_any
 }
 
-/// The sum of the squared distances of a codeword and its members.
+/// Returns the sum of the squared distances between a codeword and its members.
 #[inline(always)]
 fn error_any(points: &Points<'_>, members: &[usize], codeword: &[f32]) -> f64 {
     let mut error = 0.0;
@@ -373,7 +380,7 @@ fn revive(points: &Points<'_>, members: &[Vec<usize>], assigned: &[usize], codew
         .map(|(i, &own)| (squared_distance(points.point(i), &codewords[own * dim..][..dim]), i))
         .collect();
     farthest.par_sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    // A point that its codeword meets exactly has no use for another one.
+    // A point at distance 0 does not need another codeword.
     for (codeword, (_, i)) in dead.into_iter().zip(farthest.into_iter().filter(|point| point.0 > 0.0)) {
         codewords[codeword * dim..][..dim].copy_from_slice(points.point(i));
     }

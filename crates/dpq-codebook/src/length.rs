@@ -3,47 +3,39 @@
 use std::fmt;
 
 use crate::Error;
+use crate::error::check_range;
 
-/// The length of a code: one byte a level, so 8, 16, 24, … bits.
+/// The length of a code: one byte per level, so 8, 16, 24, … bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CodeLength(u8);
 
 impl CodeLength {
-    /// The length of a code of `levels` levels.
+    /// Makes the length of a code of `levels` levels.
     ///
     /// # Errors
-    /// [`Error::Range`] unless `levels` lies in 1..=255.
+    /// [`Error::Range`] unless `levels` is 1 to 255.
     pub fn from_levels(levels: usize) -> Result<Self, Error> {
-        match u8::try_from(levels) {
-            Ok(n) if n > 0 => Ok(Self(n)),
-            _ => {
-                Err(Error::Range { what: "number of levels", found: levels, expected: "1 to 255".to_owned() })
-            }
-        }
+        check_range("number of levels", levels, 1..=255)?;
+        Ok(Self(levels as u8))
     }
 
-    /// The length of a code of `bits` bits.
+    /// Makes the length of a code of `bits` bits.
     ///
     /// # Errors
-    /// [`Error::Range`] unless `bits` is a multiple of 8 in 8..=2040.
+    /// [`Error::Bits`] unless `bits` is a multiple of 8 from 8 to 2040.
     pub fn from_bits(bits: usize) -> Result<Self, Error> {
-        let range = || Error::Range {
-            what: "code length in bits",
-            found: bits,
-            expected: "a multiple of 8 from 8 to 2040".to_owned(),
-        };
         if !bits.is_multiple_of(8) {
-            return Err(range());
+            return Err(Error::Bits { found: bits });
         }
-        Self::from_levels(bits / 8).map_err(|_| range())
+        Self::from_levels(bits / 8).map_err(|_| Error::Bits { found: bits })
     }
 
-    /// Levels, that is bytes.
+    /// Returns the number of levels, which is the number of bytes.
     pub fn levels(self) -> usize {
         self.0.into()
     }
 
-    /// Bits.
+    /// Returns the number of bits.
     pub fn bits(self) -> usize {
         8 * self.levels()
     }

@@ -1,14 +1,14 @@
-//! Norms, distances, differences, means, and folds that become vector instructions.
+//! Norms, distances, differences and means, in loops that become vector instructions.
 
 /// Norms whose products with each other f32 holds with full precision.
-pub(crate) const ORDINARY: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
+pub(crate) const SAFE_NORMS: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
 
-/// Whether a vector of this squared norm has such a norm, or is zero.
-pub(crate) fn is_ordinary(square: f64) -> bool {
-    square == 0.0 || ORDINARY.contains(&square.sqrt())
+/// Returns true if a vector of this squared norm has a safe norm or is zero.
+pub(crate) fn is_safe(square: f64) -> bool {
+    square == 0.0 || SAFE_NORMS.contains(&square.sqrt())
 }
 
-/// The squared norm, summed in one order: eight partial sums, so that the loop becomes vector instructions.
+/// Returns the squared norm, summed in one fixed order. Eight partial sums let the loop become vector instructions.
 pub(crate) fn squared_norm(x: &[f32]) -> f64 {
     let mut sums = [0.0; 8];
     let (blocks, tail) = x.as_chunks::<8>();
@@ -20,10 +20,9 @@ pub(crate) fn squared_norm(x: &[f32]) -> f64 {
     tail.iter().map(|&x| f64::from(x) * f64::from(x)).chain(sums).sum()
 }
 
-/// The squared distance, summed in one order.
+/// Returns the squared distance, summed in one fixed order.
 #[inline(always)]
 pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
-    // Eight partial sums, so that the loop becomes vector instructions.
     let mut sums = [0.0f32; 8];
     let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     for (a, b) in a.iter().zip(b) {
@@ -34,7 +33,7 @@ pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
     a_tail.iter().zip(b_tail).map(|(a, b)| (a - b) * (a - b)).chain(sums).sum()
 }
 
-/// Sixteen partial results of folding `values`, so that the loop becomes vector instructions.
+/// Folds `values` into sixteen partial results, which let the loop become vector instructions.
 #[inline(always)]
 pub(crate) fn lanes(values: &[f32], init: f32, fold: impl Fn(f32, f32) -> f32) -> [f32; 16] {
     let mut lanes = [init; 16];
@@ -54,7 +53,7 @@ pub(crate) fn add(sums: &mut [f64], row: &[f32]) {
     sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
 }
 
-/// The mean of `rows` [n, dim], summed in their order.
+/// Returns the mean of `rows` [n, dim], summed in their order.
 pub(crate) fn mean(rows: &[f32], dim: usize) -> Vec<f32> {
     let mut sums = vec![0.0f64; dim];
     rows.chunks_exact(dim).for_each(|row| add(&mut sums, row));

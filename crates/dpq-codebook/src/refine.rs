@@ -1,83 +1,87 @@
-//! Codebooks that fit all levels of their codes at once.
+//! Refinement: fits all levels of codebooks together.
 //!
-//! Residual k-means fits a level to what the levels before it leave, and never looks back. Refinement goes over them in
-//! turns: codes by beam search, then, for these codes, each codeword where the weighted squared error of all lengths is
-//! least while the other levels stay. Only sums of features by codeword and counts of pairs of codewords enter.
+//! Residual k-means fits a level to the residuals of the levels before it and never revisits it. Refinement alternates
+//! between two steps. It finds codes by beam search. Then, for these codes, it moves each codeword to where the weighted
+//! squared error of all lengths is smallest while the other levels stay. The second step needs only sums of features by
+//! codeword and counts of pairs of codewords.
 
 use rayon::prelude::*;
 
 use crate::beam::weights_from;
-use crate::kmeans::members;
-use crate::{Beam, Codebooks, Error};
+use crate::kmeans::members_of;
+use crate::{Assignment, Beam, Codebooks, Error, FitOptions};
 
-/// Rounds over the levels for one set of codes. More of them gain little before codes change.
+/// Rounds over the levels for one set of codes. More rounds gain little before the codes change.
 const SWEEPS: usize = 4;
 
 impl Codebooks {
-    /// Refines codebooks for features [N, D] that are encoded with `beam`, in at most `n_rounds` rounds.
+    /// Refines codebooks for features [N, D], in at most `n_rounds` rounds.
     ///
-    /// `on_round` hears the error of the start, as round 0, and of each round: the relative distortion of each length times
-    /// its weight, summed. It ends with the first round that does not lower it, and returns the codebooks before that round,
-    /// so the error never rises. A codeword without members stays as it is.
+    /// `progress` is called with the error before refinement as round 0, then after each round. The error is the relative
+    /// distortion of each length times its weight, summed. Refinement ends with the first round that does not lower the
+    /// error and returns the codebooks before that round, so the error never rises. A codeword without members stays as it
+    /// is.
     ///
     /// # Errors
-    /// As [`encode_beam`](Self::encode_beam); [`Error::Cosine`] for assignment by cosine whatever the width.
+    /// As [`encode_beam`](Self::encode_beam). [`Error::Cosine`] for assignment by cosine at any width.
+    /// [`Error::Interrupted`] if the caller interrupts.
     pub fn refine(
         &self,
         features: &[f32],
-        beam: Beam<'_>,
         n_rounds: usize,
-        on_round: &mut dyn FnMut(usize, f64),
+        mut options: FitOptions<'_>,
     ) -> Result<Self, Error> {
-        if self.assignment() == crate::Assignment::Cosine {
+        if self.assignment() == Assignment::Cosine {
             return Err(Error::Cosine);
         }
-        let error = |codebooks: &Self, codes: &[u8]| {
-            let distortion = codebooks.relative_distortion(features, codes)?;
-            Ok::<_, Error>(
-                distortion.iter().zip(beam.weights).map(|(d, &weight)| d * f64::from(weight)).sum(),
-            )
+        let equal = vec![1.0; self.n_levels()];
+        let beam = options.beam.unwrap_or(Beam { width: 1, weights: &equal });
+        let interrupt = options.interrupt;
+        let encode = |codebooks: &Self| {
+            let codes = codebooks.encode_beam_until(features, beam, interrupt)?;
+            let distortion = codebooks.relative_distortion(features, &codes)?;
+            let error: f64 =
+                distortion.iter().zip(beam.weights).map(|(d, &weight)| d * f64::from(weight)).sum();
+            Ok::<_, Error>((codes, error))
         };
         let mut codebooks = self.clone();
-        let mut codes = self.encode_beam(features, beam)?;
-        let mut least: f64 = error(self, &codes)?;
-        on_round(0, least);
+        let (mut codes, mut error) = encode(self)?;
+        options.report(0, error);
         let weights_from = weights_from(&beam.normalized_weights());
         for round in 1..=n_rounds {
             let moved = codebooks.fitted(features, &codes, &weights_from)?;
-            codes = moved.encode_beam(features, beam)?;
-            let now = error(&moved, &codes)?;
-            on_round(round, now);
-            if now >= least {
+            let (new_codes, new_error) = encode(&moved)?;
+            options.report(round, new_error);
+            if new_error >= error {
                 break;
             }
-            (codebooks, least) = (moved, now);
+            (codebooks, codes, error) = (moved, new_codes, new_error);
         }
         Ok(codebooks)
     }
 
-    /// The codebooks that fit `codes` better; `weights` by level, of all lengths that it is part of.
+    /// Returns codebooks that fit `codes` better. The weight of a level is the sum over all lengths that include it.
     fn fitted(&self, features: &[f32], codes: &[u8], weights: &[f32]) -> Result<Self, Error> {
         let (dim, n_levels, n_codewords) = (self.dim(), self.n_levels(), self.n_codewords());
-        // By level and codeword, the sum of its members and how often it meets each codeword of each level.
+        // Per codeword of each level: the sum of its members, and how many of them have each codeword of each level.
         let sums: Vec<(Vec<f64>, Vec<u32>)> = (0..n_levels)
             .flat_map(|level| {
                 let of_level: Vec<usize> =
                     codes.iter().skip(level).step_by(n_levels).map(|&code| code.into()).collect();
-                members(&of_level, n_codewords)
+                members_of(&of_level, n_codewords)
             })
             .collect::<Vec<_>>()
             .into_par_iter()
             .map(|members| {
-                let (mut sum, mut meets) = (vec![0.0; dim], vec![0; n_levels * n_codewords]);
+                let (mut sum, mut counts) = (vec![0.0; dim], vec![0; n_levels * n_codewords]);
                 for member in members {
                     let x = &features[member * dim..][..dim];
                     sum.iter_mut().zip(x).for_each(|(sum, &x)| *sum += f64::from(x));
                     for (level, &code) in codes[member * n_levels..][..n_levels].iter().enumerate() {
-                        meets[level * n_codewords + usize::from(code)] += 1;
+                        counts[level * n_codewords + usize::from(code)] += 1;
                     }
                 }
-                (sum, meets)
+                (sum, counts)
             })
             .collect();
         let mut values = self.values().to_vec();
@@ -86,19 +90,19 @@ impl Codebooks {
             let mut moved = values[level * size..][..size].to_vec();
             moved.par_chunks_exact_mut(dim).enumerate().for_each(|(codeword, moved)| {
                 let row = level * n_codewords + codeword;
-                let (sum, meets) = &sums[row];
-                if meets[row] == 0 {
+                let (sum, counts) = &sums[row];
+                if counts[row] == 0 {
                     return;
                 }
-                // What the other levels leave of the members, in the lengths that both are part of.
-                let mut left: Vec<f64> = sum.iter().map(|sum| f64::from(weights[level]) * sum).collect();
-                for (other, &n) in meets.iter().enumerate().filter(|&(other, &n)| n > 0 && other != row) {
+                // The members minus their other codewords, weighted by the lengths that include both levels.
+                let mut target: Vec<f64> = sum.iter().map(|sum| f64::from(weights[level]) * sum).collect();
+                for (other, &n) in counts.iter().enumerate().filter(|&(other, &n)| n > 0 && other != row) {
                     let weight = f64::from(n) * f64::from(weights[level.max(other / n_codewords)]);
                     let values = &values[other * dim..][..dim];
-                    left.iter_mut().zip(values).for_each(|(left, &c)| *left -= weight * f64::from(c));
+                    target.iter_mut().zip(values).for_each(|(target, &c)| *target -= weight * f64::from(c));
                 }
-                let share = f64::from(weights[level]) * f64::from(meets[row]);
-                moved.iter_mut().zip(left).for_each(|(c, left)| *c = (left / share) as f32);
+                let share = f64::from(weights[level]) * f64::from(counts[row]);
+                moved.iter_mut().zip(target).for_each(|(c, target)| *c = (target / share) as f32);
             });
             values[level * size..][..size].copy_from_slice(&moved);
         }

@@ -1,71 +1,71 @@
-//! Inner products of vectors rounded to small integers: faster than in f32, and wrong by no more than is known.
+//! Inner products of vectors rounded to small integers: faster than in f32, with a known bound on the error.
 //!
-//! A vector x is rounded to integers q and a scale, x − origin ≈ scale·q, so small that the sum of all products of two of them
-//! fits into 32 bits. Such a sum is exact, whatever its order, and so the same on every CPU. Products are made of tiles: the
-//! sums of [`ROWS`] rows and [`COLUMNS`] columns stay in vector registers while the dimensions go by, two at a time, as one
-//! instruction multiplies and adds them.
+//! A vector x is rounded to integers q and a scale, x − origin ≈ scale·q. The integers are so small that the sum of their
+//! products fits into 32 bits. This sum is exact in any order, so it is the same on every CPU. Products are computed in
+//! tiles: the sums of [`ROWS`] rows and [`COLUMNS`] columns stay in vector registers while a loop runs over pairs of
+//! dimensions, which one instruction multiplies and adds.
 
-use crate::norm::{ORDINARY, lanes, squared_norm};
+use crate::norm::{SAFE_NORMS, lanes, squared_norm};
 use crate::vectorize::vectorize;
 
-/// Rows of a tile. With the columns, its sums take 12 of the 16 vector registers of AVX2, 24 of the 32 of NEON, and 6 of the
-/// 32 of AVX-512.
+/// The rows of a tile. Its sums take 12 of the 16 vector registers of AVX2, 24 of the 32 of NEON, and 6 of the 32 of
+/// AVX-512.
 const ROWS: usize = 6;
 
-/// Columns of a tile.
+/// The columns of a tile.
 const COLUMNS: usize = 16;
 
-/// Two neighbouring dimensions of a vector.
+/// Two consecutive dimensions of a vector.
 type Pair = [i16; 2];
 
-/// Vectors that others are multiplied with, rounded to one scale and laid out tile by tile.
+/// Vectors to multiply rows with, rounded to one scale and laid out tile by tile.
 pub(crate) struct Columns {
-    /// What is subtracted from rows and columns before, [dim].
+    /// What is subtracted from rows and columns before rounding, f32 [dim].
     pub(crate) origin: Vec<f32>,
-    /// The columns are about this times their integers.
+    /// A column is approximately this times its integers.
     pub(crate) scale: f32,
-    /// The largest distance of a vector from what it is rounded to.
+    /// The maximum distance of a vector from its rounded form.
     error: f64,
-    /// [n / COLUMNS, dim / 2], each entry two dimensions of the columns of a tile; 0 where there is no column.
+    /// [n / COLUMNS, dim / 2]: each entry holds two dimensions of the columns of a tile, 0 for missing columns.
     tiles: Vec<[Pair; COLUMNS]>,
 }
 
-/// Rows less an origin, rounded: memory that is used again, for columns of one dimension.
+/// Rows minus an origin, rounded. Its memory can be reused for rows of the same dimension.
 #[derive(Default)]
 pub(crate) struct Rows {
-    /// [n / ROWS, dim / 2], each entry two dimensions of the rows of a tile; where there is no row, what an earlier one left.
+    /// [n / ROWS, dim / 2]: each entry holds two dimensions of the rows of a tile, arbitrary numbers for missing rows.
     tiles: Vec<[Pair; ROWS]>,
-    /// What is known of each row.
+    /// Scale, norm and error of each row.
     pub(crate) rounded: Vec<Rounded>,
-    /// A row less the origin.
-    left: Vec<f32>,
+    /// A row minus the origin.
+    centred: Vec<f32>,
 }
 
-/// What is known of a rounded row.
+/// Scale, norm and error of a rounded row.
 #[derive(Clone, Copy)]
 pub(crate) struct Rounded {
-    /// The row less the origin is about this times its integers.
+    /// The row minus the origin is approximately this times its integers.
     pub(crate) scale: f32,
-    /// Of the row less the origin.
+    /// The norm of the row minus the origin.
     pub(crate) norm: f64,
-    /// More than its distance from what it is rounded to.
+    /// A bound on its distance from its rounded form.
     error: f64,
 }
 
 impl Columns {
-    /// Rounds and lays out `vectors` [n, dim], from which `origin` [dim] is already subtracted.
+    /// Rounds and lays out `vectors` [n, dim]. The caller has subtracted `origin` [dim] from them.
     pub(crate) fn new(vectors: &[f32], origin: Vec<f32>) -> Self {
         let dim = origin.len();
         let (n, n_pairs) = (vectors.len() / dim, dim.div_ceil(2));
-        let scale = scale(vectors, most(dim));
+        let scale = scale(vectors, max_integer(dim));
         let mut tiles = vec![[[0; 2]; COLUMNS]; n.div_ceil(COLUMNS) * n_pairs];
         let mut error = 0.0f64;
         for (i, vector) in vectors.chunks_exact(dim).enumerate() {
             let tile = &mut tiles[i / COLUMNS * n_pairs..][..n_pairs];
-            let left = |(&x, q): (&f32, i16)| x - scale * f32::from(q);
+            let remainder = |(&x, q): (&f32, i16)| x - scale * f32::from(q);
             let integers: Vec<i16> = vector.iter().map(|&x| round(x, scale.recip())).collect();
-            let left: Vec<f32> = vector.iter().zip(integers.iter().copied()).map(left).collect();
-            error = error.max(squared_norm(&left).sqrt());
+            let remainders: Vec<f32> = vector.iter().zip(integers.iter().copied()).map(remainder).collect();
+            error = error.max(squared_norm(&remainders).sqrt());
             for (tile, pair) in tile.iter_mut().zip(integers.chunks(2)) {
                 tile[i % COLUMNS][..pair.len()].copy_from_slice(pair);
             }
@@ -77,28 +77,28 @@ impl Columns {
         self.origin.len()
     }
 
-    /// Whether `row` less the origin is of an ordinary norm, or zero.
-    pub(crate) fn is_ordinary(&self, row: &[f32], rounded: Rounded) -> bool {
-        ORDINARY.contains(&rounded.norm) || row == self.origin
+    /// Returns true if `row` minus the origin has a safe norm or is zero.
+    pub(crate) fn is_safe(&self, row: &[f32], rounded: Rounded) -> bool {
+        SAFE_NORMS.contains(&rounded.norm) || row == self.origin
     }
 
-    /// More than the inner product of `row` and a column of this norm is changed by, as both are rounded.
+    /// Returns a bound on how much rounding changes the inner product of `row` and a column of this norm.
     pub(crate) fn bound(&self, row: Rounded, norm: f64) -> f64 {
         row.error * norm + (row.norm + row.error) * self.error
     }
 
-    /// Products of a row: the number of vectors, rounded up to a multiple of [`COLUMNS`].
+    /// Returns the number of products of a row: the number of columns, rounded up to a multiple of [`COLUMNS`].
     pub(crate) fn width(&self) -> usize {
         self.tiles.len() / self.dim().div_ceil(2) * COLUMNS
     }
 
-    /// The products of the integers of rounded rows and of all vectors, by row: out [n, width] and what the last tile has more.
+    /// Writes the products of rounded rows and all columns to `out` [n, width], with n rounded up to whole tiles.
     pub(crate) fn products(&self, rows: &Rows, out: &mut Vec<i32>) {
         out.resize(rows.rounded.len().next_multiple_of(ROWS) * self.width(), 0);
         multiply(self, &rows.tiles, out);
     }
 
-    /// The products of all tiles, each by `tile`.
+    /// Computes the products of all tiles, each by `tile`.
     #[inline(always)]
     fn multiply(
         &self,
@@ -118,27 +118,27 @@ impl Columns {
 }
 
 impl Rows {
-    /// Rounds `rows` [n, dim] less `origin` [dim], for columns of that origin.
+    /// Rounds `rows` [n, dim] minus `origin` [dim], for columns of the same origin.
     pub(crate) fn round(&mut self, rows: &[f32], origin: &[f32]) {
         let dim = origin.len();
-        let (n, n_pairs, most) = (rows.len() / dim, dim.div_ceil(2), most(dim));
+        let (n, n_pairs, max) = (rows.len() / dim, dim.div_ceil(2), max_integer(dim));
         self.tiles.resize(n.div_ceil(ROWS) * n_pairs, [[0; 2]; ROWS]);
-        self.left.resize(dim, 0.0);
+        self.centred.resize(dim, 0.0);
         self.rounded.clear();
         for (i, row) in rows.chunks_exact(dim).enumerate() {
             let tile = &mut self.tiles[i / ROWS * n_pairs..][..n_pairs];
-            self.rounded.push(round_row(row, origin, most, i % ROWS, &mut self.left, tile));
+            self.rounded.push(round_row(row, origin, max, i % ROWS, &mut self.centred, tile));
         }
     }
 }
 
-/// The largest integer of a row or column.
-fn most(dim: usize) -> f32 {
-    let most = (f64::from(i32::MAX) / dim.next_multiple_of(2) as f64).sqrt().min(f64::from(i16::MAX));
-    most.floor() as f32
+/// Returns the maximum integer of a row or column.
+fn max_integer(dim: usize) -> f32 {
+    let max = (f64::from(i32::MAX) / dim.next_multiple_of(2) as f64).sqrt().min(f64::from(i16::MAX));
+    max.floor() as f32
 }
 
-/// The products of all tiles.
+/// Computes the products of all tiles.
 fn multiply(columns: &Columns, rows: &[[Pair; ROWS]], out: &mut [i32]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
@@ -157,7 +157,7 @@ vectorize! {
 
 vectorize! {
     fn round_row(
-        row: &[f32], origin: &[f32], most: f32, at: usize, left: &mut [f32], tile: &mut [[Pair; ROWS]]
+        row: &[f32], origin: &[f32], max: f32, at: usize, centred: &mut [f32], tile: &mut [[Pair; ROWS]]
     ) -> Rounded =
         round_row_any, round_row_any
 }
@@ -166,28 +166,28 @@ vectorize! {
 fn round_row_any(
     row: &[f32],
     origin: &[f32],
-    most: f32,
+    max: f32,
     at: usize,
-    left: &mut [f32],
+    centred: &mut [f32],
     tile: &mut [[Pair; ROWS]],
 ) -> Rounded {
-    left.iter_mut().zip(row).zip(origin).for_each(|((left, x), origin)| *left = x - origin);
-    let scale = scale(left, most);
+    centred.iter_mut().zip(row).zip(origin).for_each(|((centred, x), origin)| *centred = x - origin);
+    let scale = scale(centred, max);
     let inverse = scale.recip();
-    let norm = f64::from(lanes(left, 0.0, |sum, x| sum + x * x).iter().sum::<f32>()).sqrt();
-    let (pairs, last) = left.as_chunks::<2>();
+    let norm = f64::from(lanes(centred, 0.0, |sum, x| sum + x * x).iter().sum::<f32>()).sqrt();
+    let (pairs, last) = centred.as_chunks::<2>();
     for (tile, pair) in tile.iter_mut().zip(pairs) {
         tile[at] = pair.map(|x| round(x, inverse));
     }
     if let ([x], Some(tile)) = (last, tile.last_mut()) {
         tile[at] = [round(*x, inverse), 0];
     }
-    // An integer is off by at most one half and by what its computation in f32 adds.
+    // An integer differs by at most one half, and by the rounding of its computation in f32.
     let error = 0.51 * f64::from(scale) * (row.len() as f64).sqrt();
     Rounded { scale, norm, error }
 }
 
-/// Products of a tile's rows and columns.
+/// Computes the products of a tile's rows and columns.
 #[inline(always)]
 fn tile(columns: &[[Pair; COLUMNS]], rows: &[[Pair; ROWS]], out: [&mut [i32; COLUMNS]; ROWS]) {
     let mut sums = [[0; COLUMNS]; ROWS];
@@ -207,7 +207,7 @@ mod avx2 {
 
     use super::{COLUMNS, Pair, ROWS};
 
-    /// Products of a tile's rows and columns.
+    /// Computes the products of a tile's rows and columns.
     #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -240,13 +240,13 @@ mod avx512 {
 
     use super::{COLUMNS, Columns, Pair, ROWS};
 
-    /// The products of all tiles.
+    /// Computes the products of all tiles.
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub(super) fn multiply(columns: &Columns, rows: &[[Pair; ROWS]], out: &mut [i32]) {
         columns.multiply(rows, out, |columns, rows, out| tile(columns, rows, out));
     }
 
-    /// Products of a tile's rows and columns.
+    /// Computes the products of a tile's rows and columns.
     #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
     #[inline]
     #[target_feature(enable = "avx512f,avx512vnni")]
@@ -267,18 +267,18 @@ mod avx512 {
     }
 }
 
-/// The scale with which the largest of `values` becomes `most`.
+/// Returns the scale at which the largest of `values` becomes `max`.
 #[inline(always)]
-fn scale(values: &[f32], most: f32) -> f32 {
+fn scale(values: &[f32], max: f32) -> f32 {
     let largest = lanes(values, 0.0, |largest, x| if x.abs() > largest { x.abs() } else { largest });
-    // Where all values are 0 any scale will do whose inverse is finite.
-    largest.into_iter().fold(1e-30, f32::max) / most
+    // If all values are 0, any scale with a finite inverse works.
+    largest.into_iter().fold(1e-30, f32::max) / max
 }
 
-/// The integer nearest to x times `inverse`, of less than 16 bits.
+/// Returns the integer nearest to x times `inverse`, which fits into 16 bits.
 #[inline(always)]
 fn round(x: f32, inverse: f32) -> i16 {
-    /// Floats of this size are integers whose lowest bits are those of a number added to them.
+    /// Floats of this size are integers, so adding a number to this rounds it and leaves it in the lowest bits.
     const SHIFT: f32 = (3 << 22) as f32;
     (x * inverse + SHIFT).to_bits() as i16
 }
@@ -297,13 +297,13 @@ mod tests {
     }
 
     #[test]
-    fn products_are_as_wrong_as_is_said_at_most() {
+    fn products_are_within_their_bound() {
         // Miri would take hours for more dimensions.
         let dims: &[usize] = if cfg!(miri) { &[1, 2, 17] } else { &[1, 2, 3, 16, 300, 301, 4096] };
         for &dim in dims {
             for n in [1, 5, 6, 7, 33] {
                 let vectors: Vec<f32> = numbers(n * dim).collect();
-                // Rows of all sizes, and such as have one large value.
+                // Rows of all sizes, and rows with single large values.
                 let size = |row: usize| 10f32.powi(row as i32 % 20 - 10);
                 let outlier = |i: usize| if i % 97 == 5 { 50.0 } else { 1.0 };
                 let rows: Vec<f32> = numbers((n + 1) * dim)
@@ -344,11 +344,11 @@ mod tests {
             let (mut memory, mut all) = (Rows::default(), Vec::new());
             memory.round(&values, &columns.origin);
             columns.products(&memory, &mut all);
-            let most = most(dim) as i32;
+            let max = max_integer(dim) as i32;
             let sign = |i: usize| if i.is_multiple_of(2) { 1 } else { -1 };
             for (i, products) in all.chunks_exact(columns.width()).take(17).enumerate() {
                 for (j, &product) in products.iter().take(17).enumerate() {
-                    assert_eq!(product, sign(i) * sign(j) * most * most * dim as i32);
+                    assert_eq!(product, sign(i) * sign(j) * max * max * dim as i32);
                 }
             }
             type Route = fn(&Columns, &[[Pair; ROWS]], &mut [i32]);

@@ -63,7 +63,7 @@ fn run(name: &str) -> Result<()> {
         ["k-means"] => {
             let config = ResidualKMeans { n_levels: 1, n_codewords: 64, n_iterations: 3 };
             counted_instructions(&mut || {
-                black_box(config.train(&features, DIM, &mut |_, _| {})?);
+                black_box(config.train(&features, DIM)?);
                 Ok(())
             })
         }

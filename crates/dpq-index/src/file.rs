@@ -152,12 +152,7 @@ impl Index {
         }
 
         let codebooks = Codebooks::from_container(&container)?;
-        let (found, claimed) = (codebooks.fingerprint(), container.metadata("fingerprint")?);
-        if found != claimed {
-            return Err(format_error(format!(
-                "has the codebook {found} inside but was built with {claimed}: build it again"
-            )));
-        }
+        container.metadata("fingerprint")?;
         let layout = Layout::new(metric, &codebooks, n_items, n_distinct);
         check_sections(&container, &layout)?;
         let float = |key: String| -> Result<f32, Error> {

@@ -43,7 +43,7 @@ pub(crate) fn fit(config: &TrainConfig, features: &[f32], device: &Device) -> Re
         n_codewords: config.quantizer.codewords,
         n_iterations: config.quantizer.kmeans_iterations,
     };
-    let codebook = kmeans.train(features, config.network.dim, &mut |_, _| {})?.values().to_vec();
+    let codebook = kmeans.train(features, config.network.dim)?.values().to_vec();
     let scales = match config.quantizer.codebooks {
         Sharing::Separate => Vec::new(),
         Sharing::Shared => fit_scales(config, &codebook, features)?,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dpq_codebook::{Assignment, Beam, CodeLength, ResidualKMeans};
+use dpq_codebook::{Assignment, Beam, CodeLength, FitOptions, ResidualKMeans};
 use numpy::ndarray::{Ix2, Ix3};
 use numpy::{PyArray1, PyArray3, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use crate::array::{Matrix, borrow, check_columns, matrix, values};
 use crate::error::raise;
-use crate::threads::in_pieces;
+use crate::threads::{in_pieces, interruptible};
 
 /// Codebooks of L levels of K codewords of D values: Codebooks(values, assignment="euclidean").
 ///
@@ -30,7 +30,7 @@ impl Codebooks {
     #[pyo3(signature = (values, assignment = "euclidean"))]
     fn new(values: &Bound<'_, PyAny>, assignment: &str) -> PyResult<Self> {
         let array = borrow::<f32, Ix3>("values", values, "[L, K, D]")?;
-        let assignment: Assignment = assignment.parse().map_err(PyValueError::new_err)?;
+        let assignment: Assignment = assignment.parse().map_err(raise)?;
         let &[levels, codewords, dim] = array.shape() else { unreachable!("the array has three dimensions") };
         let values = crate::array::values(&array).to_vec();
         dpq_codebook::Codebooks::new(values, levels, codewords, dim, assignment)
@@ -42,7 +42,7 @@ impl Codebooks {
     ///
     /// x: float32 [n, D], n >= codewords. iterations: rounds of Lloyd's algorithm a level, at most. beam, length_weights:
     /// fits for codes as encode finds them with the same beam and weights. refine: rounds, at most, that then fit all levels
-    /// together. The same x gives the same codebooks at any number of threads.
+    /// together. The same x gives the same codebooks at any number of threads. Ctrl-C ends the call.
     #[staticmethod]
     #[pyo3(signature = (x, levels, *, codewords = 256, iterations = 25, refine = 0, beam = 1, length_weights = None))]
     fn train(
@@ -65,17 +65,16 @@ impl Codebooks {
         CodeLength::from_levels(levels).map_err(raise)?;
         let weights = length_weights.unwrap_or_else(|| vec![1.0; levels]);
         let beam = Beam { width: beam, weights: &weights };
-        let fit = || {
-            let codebooks = config.train_beam(features, dim, beam, &mut |_, _| {})?;
-            match refine {
-                0 => Ok(codebooks),
-                n_rounds => codebooks.refine(features, beam, n_rounds, &mut |_, _| {}),
-            }
-        };
-        x.py().detach(fit).map(Self::from).map_err(raise)
+        interruptible(x.py(), |interrupt| {
+            let options = || FitOptions { beam: Some(beam), interrupt: Some(interrupt), progress: None };
+            let codebooks = config.train_with(features, dim, options())?;
+            if refine > 0 { codebooks.refine(features, refine, options()) } else { Ok(codebooks) }
+        })?
+        .map(Self::from)
+        .map_err(raise)
     }
 
-    /// Opens a codebook file, or a model file, which carries its codebooks.
+    /// Opens a codebook file, or a file that carries codebooks: a model or an index.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         py.detach(|| dpq_codebook::Codebooks::open(&path)).map(Self::from).map_err(raise)

@@ -1,7 +1,11 @@
 //! The threads that a call works on, and Ctrl-C between the pieces of its work.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -26,6 +30,25 @@ pub(crate) fn pool(n: usize) -> PyResult<Arc<ThreadPool>> {
 
 /// Threads of a pool, at most: a number that no machine here has is a mistake.
 const MOST: usize = 1024;
+
+/// Runs `work` on a thread of its own and sets its flag on Ctrl-C, which only this thread can see.
+pub(crate) fn interruptible<T: Send>(
+    py: Python<'_>,
+    work: impl FnOnce(&AtomicBool) -> T + Send,
+) -> PyResult<T> {
+    let interrupt = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        let worker = scope.spawn(move || work(interrupt));
+        let mut seen = Ok(());
+        while !worker.is_finished() && seen.is_ok() {
+            py.detach(|| thread::sleep(Duration::from_millis(2)));
+            seen = py.check_signals();
+            interrupt.store(seen.is_err(), Ordering::Relaxed);
+        }
+        let done = py.detach(|| worker.join()).unwrap_or_else(|panic| resume_unwind(panic));
+        seen.map(|()| done)
+    })
+}
 
 /// Does `work` on one piece of `rows` after the other, and lets Ctrl-C end the call between two of them.
 pub(crate) fn in_pieces<T>(

@@ -1,3 +1,8 @@
+import os
+import signal
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -130,3 +135,14 @@ def test_what_the_system_refuses_is_an_os_error(data, tmp_path):
     (tmp_path / "text").write_text("no codebooks")
     with pytest.raises(ValueError, match="text: .*safetensors"):
         dpq.Codebooks.load(tmp_path / "text")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_ends_training():
+    x = np.random.default_rng(1).standard_normal((200_000, 64), dtype=np.float32)
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    start = time.perf_counter()
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        dpq.Codebooks.train(x, levels=4, iterations=10_000, refine=1000)
+    assert time.perf_counter() < start + 20

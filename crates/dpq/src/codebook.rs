@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Subcommand;
-use dpq_codebook::{Beam, ResidualKMeans};
+use dpq_codebook::{Beam, FitOptions, ResidualKMeans};
 use serde::Serialize;
 
 use crate::{output, vectors};
@@ -101,11 +101,14 @@ impl TrainArgs {
         let weights = length_weights(self.length_weights, levels);
         let beam = Beam { width: self.beam, weights: &weights };
         let (values, dim) = (&features.values, features.columns);
-        let fitted = config.train_beam(values, dim, beam, &mut |_, _| bar.inc(1))?;
-        let codebooks = match self.refine {
-            0 => fitted,
-            n_rounds => fitted.refine(values, beam, n_rounds, &mut |_, _| bar.inc(1))?,
-        };
+        let mut progress = |_: usize, _: f64| bar.inc(1);
+        let options = FitOptions { beam: Some(beam), progress: Some(&mut progress), ..FitOptions::default() };
+        let mut codebooks = config.train_with(values, dim, options)?;
+        if self.refine > 0 {
+            let options =
+                FitOptions { beam: Some(beam), progress: Some(&mut progress), ..FitOptions::default() };
+            codebooks = codebooks.refine(values, self.refine, options)?;
+        }
         let codes = codebooks.encode_beam(values, beam)?;
         let relative_distortion = codebooks.relative_distortion(values, &codes)?;
         bar.finish_and_clear();

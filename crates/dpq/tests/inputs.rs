@@ -77,6 +77,18 @@ fn class_numbers_are_labels_too() {
 }
 
 #[test]
+fn an_index_serves_as_a_codebook() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    gallery(dir);
+    let codes = |codebook: &str| {
+        json(dir, &format!("encode --codebook {codebook} --features query/features.npy --out-dir x"));
+        fs::read(dir.join("x/codes.npy")).unwrap()
+    };
+    assert_eq!(codes("g.dpq"), codes("cb.safetensors"));
+}
+
+#[test]
 fn wrong_input_is_one_line_that_says_what_to_do() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();
@@ -106,10 +118,6 @@ fn wrong_input_is_one_line_that_says_what_to_do() {
     says("search g.dpq --queries query/features.npy --bits 32", "32");
     says("search cb.safetensors --queries query/features.npy", "cb.safetensors");
     says("index info missing.dpq", "missing.dpq");
-    says(
-        "encode --codebook g.dpq --features query/features.npy --out-dir x",
-        "expected codebooks or a model",
-    );
     says("data export --data nowhere --split train --out-dir x", "nowhere/dataset.toml");
     says("codebook train --features query/features.npy --out x", "6 features cannot fit 256 codewords");
     says(&EVAL.replace(" --gallery-ids gallery/ids.npy", ""), "give them with --gallery-ids");

@@ -1,11 +1,17 @@
 //! Beam search and refinement.
 
-use dpq_codebook::{Assignment, Beam, Codebooks, Error, ResidualKMeans};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dpq_codebook::{Assignment, Beam, Codebooks, Error, FitOptions, ResidualKMeans};
 use proptest::prelude::*;
 
 use crate::{codebooks, numbers, threads};
 
 const CONFIG: ResidualKMeans = ResidualKMeans { n_levels: 3, n_codewords: 16, n_iterations: 10 };
+
+fn options(beam: Beam<'_>) -> FitOptions<'_> {
+    FitOptions { beam: Some(beam), ..FitOptions::default() }
+}
 
 /// The weighted errors of all lengths, summed over features, from the definition.
 fn cost(codebooks: &Codebooks, features: &[f32], codes: &[u8], weights: &[f32]) -> f64 {
@@ -75,7 +81,7 @@ proptest! {
 #[test]
 fn a_wider_beam_costs_less_and_what_it_costs_is_what_the_weights_count() {
     let features = numbers(2000 * 12, 1);
-    let codebooks = CONFIG.train(&features, 12, &mut |_, _| {}).unwrap();
+    let codebooks = CONFIG.train(&features, 12).unwrap();
     let last = [0.0, 0.0, 1.0];
     let all = [1.0; 3];
     let encode = |width, weights: &[f32]| codebooks.encode_beam(&features, Beam { width, weights }).unwrap();
@@ -101,13 +107,15 @@ fn codebooks_fitted_for_a_beam_suit_its_codes() {
     let train = |width, weights: &[f32]| {
         let mut left = Vec::new();
         let beam = Beam { width, weights };
-        let codebooks = config.train_beam(fitted, 12, beam, &mut |_, error| left.push(error)).unwrap();
+        let mut progress = |_: usize, error: f64| left.push(error);
+        let options = FitOptions { progress: Some(&mut progress), ..options(beam) };
+        let codebooks = config.train_with(fitted, 12, options).unwrap();
         let codes = codebooks.encode_beam(fitted, beam).unwrap();
         let expected = codebooks.relative_distortion(fitted, &codes).unwrap();
         assert!((left[2] - expected[2]).abs() < 1e-5 * expected[2], "{left:?} {expected:?}");
         codebooks
     };
-    let greedy = config.train(fitted, 12, &mut |_, _| {}).unwrap();
+    let greedy = config.train(fitted, 12).unwrap();
     assert_eq!(train(1, &[1.0; 3]), greedy);
     for weights in [[1.0; 3], [0.0, 0.0, 1.0], [0.0, 1.0, 0.5]] {
         let for_beam = train(5, &weights);
@@ -125,23 +133,25 @@ fn a_beam_wider_than_there_are_codes_and_features_that_it_cannot_hold_are_fitted
     let config = ResidualKMeans { n_codewords: 2, ..CONFIG };
     let mut features = numbers(50 * 3, 7);
     let beam = Beam { width: 8, weights: &[1.0; 3] };
-    let train = |features: &[f32]| config.train_beam(features, 3, beam, &mut |_, _| {}).unwrap();
+    let train = |features: &[f32]| config.train_with(features, 3, options(beam)).unwrap();
     train(&features);
-    assert!(config.train_beam(&features, 3, Beam { width: usize::MAX, ..beam }, &mut |_, _| {}).is_ok());
+    assert!(config.train_with(&features, 3, options(Beam { width: usize::MAX, ..beam })).is_ok());
     features[..6].iter_mut().for_each(|x| *x *= 1e20);
     train(&features);
-    let refused = config.train_beam(&features, 3, Beam { weights: &[1.0; 2], ..beam }, &mut |_, _| {});
-    assert_eq!(refused.unwrap_err().to_string(), "weights has 2 values, expected 3, one a length");
+    let refused = config.train_with(&features, 3, options(Beam { weights: &[1.0; 2], ..beam }));
+    assert_eq!(refused.unwrap_err().to_string(), "weights has 2 values, expected 3");
 }
 
 #[test]
 fn refinement_lowers_the_weighted_error_and_reports_it() {
     let features = numbers(2000 * 12, 1);
-    let codebooks = CONFIG.train(&features, 12, &mut |_, _| {}).unwrap();
+    let codebooks = CONFIG.train(&features, 12).unwrap();
     for (width, weights) in [(1, [1.0; 3]), (5, [1.0; 3]), (5, [0.0, 0.0, 1.0]), (5, [0.0, 1.0, 0.5])] {
         let beam = Beam { width, weights: &weights };
         let mut reported = Vec::new();
-        let refined = codebooks.refine(&features, beam, 5, &mut |_, error| reported.push(error)).unwrap();
+        let mut progress = |_: usize, error: f64| reported.push(error);
+        let options = FitOptions { progress: Some(&mut progress), ..options(beam) };
+        let refined = codebooks.refine(&features, 5, options).unwrap();
         let error = |codebooks: &Codebooks| {
             let codes = codebooks.encode_beam(&features, beam).unwrap();
             cost(codebooks, &features, &codes, &weights)
@@ -165,7 +175,9 @@ fn features_that_codes_can_meet_are_met() {
     let moved = Codebooks::new(moved, 2, 4, 6, Assignment::Euclidean).unwrap();
     let beam = Beam { width: 4, weights: &[0.0, 1.0] };
     let mut errors = Vec::new();
-    moved.refine(&features, beam, 30, &mut |_, error| errors.push(error)).unwrap();
+    let mut progress = |_: usize, error: f64| errors.push(error);
+    let options = FitOptions { progress: Some(&mut progress), ..options(beam) };
+    moved.refine(&features, 30, options).unwrap();
     assert!(errors.last().unwrap() < &(1e-9 * errors[0]), "{errors:?}");
 }
 
@@ -174,8 +186,8 @@ fn threads_change_nothing() {
     let features = numbers(3000 * 20, 4);
     let beam = Beam { width: 5, weights: &[1.0; 3] };
     let work = || {
-        let codebooks = CONFIG.train_beam(&features, 20, beam, &mut |_, _| {}).unwrap();
-        let refined = codebooks.refine(&features, beam, 3, &mut |_, _| {}).unwrap();
+        let codebooks = CONFIG.train_with(&features, 20, options(beam)).unwrap();
+        let refined = codebooks.refine(&features, 3, options(beam)).unwrap();
         let codes = refined.encode_beam(&features, beam).unwrap();
         (refined, codes)
     };
@@ -189,7 +201,7 @@ fn beams_that_do_not_fit_are_refused() {
         codebooks.encode_beam(&[0.0; 6], Beam { width, weights }).unwrap_err().to_string()
     };
     assert_eq!(error(&euclidean, 0, &[1.0; 2]), "beam width is 0, expected at least 1");
-    assert_eq!(error(&euclidean, 5, &[1.0]), "weights has 1 values, expected 2, one a length");
+    assert_eq!(error(&euclidean, 5, &[1.0]), "weights has 1 values, expected 2");
     assert_eq!(
         error(&euclidean, 5, &[1.0, -1.0]),
         "weights has the value -1 at position 1, expected 0 or more, and more than 0 at the end"
@@ -198,12 +210,12 @@ fn beams_that_do_not_fit_are_refused() {
     let many = codebooks(255, 256, 1, Assignment::Euclidean);
     let all = vec![1.0; 255];
     let refused = many.encode_beam(&[0.0], Beam { width: 2, weights: &all }).unwrap_err().to_string();
-    assert_eq!(refused, "number of codewords of all levels is 65280, expected at most 16384 for a beam");
+    assert_eq!(refused, "number of codewords of a beam is 65280, expected at most 16384");
     assert!(error(&euclidean, 5, &[1.0, f32::NAN]).contains("expected finite numbers"));
     let cosine = codebooks(2, 4, 3, Assignment::Cosine);
     assert!(error(&cosine, 5, &[1.0; 2]).contains("assign by cosine, expected euclidean"));
     let beam = Beam { width: 1, weights: &[1.0; 2] };
-    assert!(matches!(cosine.refine(&[0.0; 6], beam, 1, &mut |_, _| {}), Err(Error::Cosine)));
+    assert!(matches!(cosine.refine(&[0.0; 6], 1, options(beam)), Err(Error::Cosine)));
 }
 
 #[test]
@@ -277,8 +289,8 @@ fn only_the_ratios_of_weights_count() {
     assert_eq!(codes(1e-30), codes(1.0));
     let fit = |weight| {
         let beam = Beam { width: 4, weights: &[weight; 3] };
-        let codebooks = CONFIG.train_beam(&features, 8, beam, &mut |_, _| {}).unwrap();
-        codebooks.refine(&features, beam, 2, &mut |_, _| {}).unwrap()
+        let codebooks = CONFIG.train_with(&features, 8, options(beam)).unwrap();
+        codebooks.refine(&features, 2, options(beam)).unwrap()
     };
     assert_eq!(fit(f32::MAX), fit(1.0));
     assert_eq!(fit(1e-30), fit(1.0));
@@ -292,6 +304,44 @@ fn a_weight_too_small_to_count_still_decides_what_nothing_else_does() {
         let beam = Beam { width: 4, weights: &[1e30, 1e30, last] };
         let codes = codebooks.encode_beam(&features, beam).unwrap();
         assert!(codes.iter().skip(2).step_by(3).collect::<std::collections::BTreeSet<_>>().len() > 4);
-        CONFIG.train_beam(&features, 8, beam, &mut |_, _| {}).unwrap();
+        CONFIG.train_with(&features, 8, options(beam)).unwrap();
+    }
+}
+
+#[test]
+fn a_beam_of_more_costs_than_memory_holds_is_refused() {
+    // 64 levels of 256 codewords have 256⁶³ prefixes.
+    let wide = codebooks(64, 256, 1, Assignment::Euclidean);
+    let beam = Beam { width: usize::MAX, weights: &[1.0; 64] };
+    assert!(matches!(wide.encode_beam(&[0.5], beam), Err(Error::TooLarge { .. })));
+}
+
+#[test]
+fn an_interrupted_fit_ends() {
+    let features = numbers(2000 * 12, 1);
+    let beam = Beam { width: 4, weights: &[1.0; 3] };
+    for beam in [None, Some(beam)] {
+        // Interrupted before the first level, and after it.
+        for levels_before in [0, 1] {
+            let interrupt = AtomicBool::new(levels_before == 0);
+            let mut n_levels = 0;
+            let mut progress = |level: usize, _: f64| {
+                n_levels = level + 1;
+                interrupt.store(true, Ordering::Relaxed);
+            };
+            let options = FitOptions { beam, progress: Some(&mut progress), interrupt: Some(&interrupt) };
+            assert!(matches!(CONFIG.train_with(&features, 12, options), Err(Error::Interrupted)));
+            assert_eq!(n_levels, levels_before);
+        }
+        let codebooks = CONFIG.train(&features, 12).unwrap();
+        let interrupt = AtomicBool::new(false);
+        let mut n_reports = 0;
+        let mut progress = |_: usize, _: f64| {
+            n_reports += 1;
+            interrupt.store(true, Ordering::Relaxed);
+        };
+        let options = FitOptions { beam, progress: Some(&mut progress), interrupt: Some(&interrupt) };
+        assert!(matches!(codebooks.refine(&features, 5, options), Err(Error::Interrupted)));
+        assert_eq!(n_reports, 1, "the error at the start");
     }
 }

@@ -226,10 +226,7 @@ fn wrong_arguments_are_refused_by_name() {
     );
     let length = CodeLength::from_bits(16).unwrap();
     says(codebooks.decode(&[0; 3], length).unwrap_err(), "codes has 3 values, expected a multiple of 2");
-    says(
-        codebooks.decode(&[0, 4], length).unwrap_err(),
-        "code is 4, expected less than the number of codewords, 4",
-    );
+    says(codebooks.decode(&[0, 4], length).unwrap_err(), "code is 4, expected at most 3");
     says(
         codebooks.decode(&[0, 1], CodeLength::from_bits(24).unwrap()).unwrap_err(),
         "code length in bits is 24, expected at most 16",
@@ -243,18 +240,17 @@ fn wrong_arguments_are_refused_by_name() {
     assert!(matches!(codebooks.lookup_table(&[f32::INFINITY; 3]), Err(Error::NotFinite { .. })));
     assert!(matches!(codebooks.lookup_table(&[f32::MAX; 3]), Err(Error::NotFinite { .. })));
     assert!(codebooks.relative_distortion(&[0.0; 3], &[0; 4]).is_err());
-    says(
-        LookupTable::new(vec![0.0; 7], 2, 4).unwrap_err(),
-        "lookup table has 7 values, expected 2 levels × 4 codewords",
-    );
+    says(LookupTable::new(vec![0.0; 7], 2, 4).unwrap_err(), "lookup table has 7 values, expected 2 × 4");
     says(
         Codebooks::new(vec![0.0; 7], 2, 4, 1, Assignment::Euclidean).unwrap_err(),
-        "codebook has 7 values, expected 2 levels × 4 codewords × 1 dimensions",
+        "codebook has 7 values, expected 2 × 4 × 1",
     );
     for (levels, codewords, dim) in [(0, 1, 1), (256, 1, 1), (1, 0, 1), (1, 257, 1), (1, 1, 0)] {
         let made = Codebooks::new(vec![0.0; 257], levels, codewords, dim, Assignment::Euclidean);
         assert!(matches!(made, Err(Error::Range { .. })), "{levels} {codewords} {dim}");
     }
     assert!(Codebooks::new(vec![f32::NAN], 1, 1, 1, Assignment::Euclidean).is_err());
-    assert!("Cosine".parse::<Assignment>().unwrap_err().contains("expected `euclidean` or `cosine`"));
+    assert!(
+        "Cosine".parse::<Assignment>().unwrap_err().to_string().contains("expected `euclidean` or `cosine`")
+    );
 }

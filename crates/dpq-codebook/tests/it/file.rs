@@ -73,7 +73,12 @@ fn other_files_are_refused_by_what_they_are() {
         let error = result.unwrap_err();
         assert!(error.contains(text), "{error}");
     };
-    says(error("dpq-index", "1", "cosine", &[1, 2, 3]), "holds a `dpq-index`, expected codebooks or a model");
+    assert!(error("another format", "7", "cosine", &[1, 2, 3]).is_ok(), "any container may carry codebooks");
+    dpq_file::write(&path, &[("format".to_owned(), "dpq-weights".to_owned())].into(), &[]).unwrap();
+    says(
+        Codebooks::open(&path).map_err(|error| error.to_string()),
+        "holds a `dpq-weights` without codebooks, expected codebooks or a model",
+    );
     says(error("dpq-codebook", "2", "cosine", &[1, 2, 3]), "has version 2, this program reads version 1");
     says(error("dpq-codebook", "1", "hamming", &[1, 2, 3]), "expected `euclidean` or `cosine`");
     says(

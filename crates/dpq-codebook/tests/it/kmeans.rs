@@ -1,6 +1,6 @@
 //! Residual k-means.
 
-use dpq_codebook::{Assignment, Codebooks, Error, ResidualKMeans};
+use dpq_codebook::{Assignment, Codebooks, Error, FitOptions, ResidualKMeans};
 
 use crate::{numbers, threads};
 
@@ -8,7 +8,9 @@ const CONFIG: ResidualKMeans = ResidualKMeans { n_levels: 4, n_codewords: 16, n_
 
 fn train(config: ResidualKMeans, features: &[f32], dim: usize) -> (Codebooks, Vec<f64>) {
     let mut distortion = Vec::new();
-    let codebooks = config.train(features, dim, &mut |_, d| distortion.push(d)).unwrap();
+    let mut progress = |_: usize, d: f64| distortion.push(d);
+    let options = FitOptions { progress: Some(&mut progress), ..FitOptions::default() };
+    let codebooks = config.train_with(features, dim, options).unwrap();
     (codebooks, distortion)
 }
 
@@ -80,14 +82,14 @@ fn degenerate_features_end_and_stay_finite() {
 
 #[test]
 fn what_cannot_be_fitted_is_refused() {
-    let train = |config: ResidualKMeans, features: &[f32], dim| config.train(features, dim, &mut |_, _| {});
+    let train = |config: ResidualKMeans, features: &[f32], dim| config.train(features, dim);
     let error = train(CONFIG, &[0.0; 15 * 2], 2).unwrap_err();
     assert_eq!(
         error.to_string(),
         "15 features cannot fit 16 codewords, give more features or ask for fewer codewords"
     );
     assert!(matches!(train(CONFIG, &[f32::NAN; 64], 2), Err(Error::NotFinite { .. })));
-    assert!(matches!(train(CONFIG, &[0.0; 65], 2), Err(Error::Length { .. })));
+    assert!(matches!(train(CONFIG, &[0.0; 65], 2), Err(Error::Rows { .. })));
     assert!(matches!(train(CONFIG, &[0.0; 64], 0), Err(Error::Range { .. })));
     assert!(matches!(
         train(ResidualKMeans { n_levels: 0, ..CONFIG }, &[0.0; 64], 2),

@@ -128,7 +128,7 @@ impl Data {
         let mixture = Mixture::new(&mut Random::new(0));
         let training = mixture.draws(&mut Random::new(1), TRAINING, 1.0);
         let config = ResidualKMeans { n_levels: LEVELS, n_codewords: CODEWORDS, n_iterations: 10 };
-        let codebooks = config.train(&training, RANK, &mut |_, _| {}).expect("enough draws");
+        let codebooks = config.train(&training, RANK).expect("enough draws");
         let codes = in_chunks(n_items, |random, n| {
             codebooks.encode(&mixture.draws(random, n, within)).expect("draws are finite")
         });

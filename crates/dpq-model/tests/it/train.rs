@@ -334,7 +334,7 @@ fn a_model_file_that_contradicts_itself_is_refused() {
     refused("config", "\"deviation\":[0.", "\"deviation\":[-0.", "found shapes or moments");
     refused("config", "\"levels\":2", "\"levels\":3", "codebooks [2, 8, 12] of euclidean assignment");
     refused("assignment", "euclidean", "cosine", "codebooks [2, 8, 12] of cosine assignment");
-    refused("fingerprint", "", "x", "another fingerprint");
+    refused("fingerprint", "", "x", ", the file says x");
 }
 
 #[test]
