@@ -7,9 +7,10 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use clap::Subcommand;
 use dpq_codebook::{Beam, FitOptions, ResidualKMeans};
+use dpq_formats::{read_features, read_sample};
 use serde::Serialize;
 
-use crate::{output, vectors};
+use crate::output;
 
 /// Make codebooks from features, without a network
 #[derive(Subcommand)]
@@ -90,8 +91,8 @@ impl TrainArgs {
             "--length-weights are of a beam and of refinement: give --beam or --refine, or no weights"
         );
         let features = match self.sample {
-            Some(n) => vectors::read_sample(&self.features, usize::try_from(n)?)?,
-            None => vectors::read_features(&self.features)?,
+            Some(n) => read_sample(&self.features, usize::try_from(n)?)?,
+            None => read_features(&self.features)?,
         };
         let start = Instant::now();
         let levels = usize::from(self.levels);

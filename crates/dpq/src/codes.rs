@@ -4,10 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use dpq_codebook::Codebooks;
+use dpq_formats::{Matrix, npy};
 use dpq_index::Metric;
 use serde::{Deserialize, Serialize};
-
-use crate::npy::{self, Matrix};
 
 /// Beside `codes.npy`, and written after it.
 const ORIGIN: &str = "codes.json";

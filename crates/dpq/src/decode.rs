@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use anyhow::Result;
 use dpq_codebook::{CodeLength, Codebooks};
+use dpq_formats::npy;
 use serde::Serialize;
 
 use crate::codes::read_codes;
-use crate::{npy, output};
+use crate::output;
 
 /// Decode codes into the features that they stand for
 ///

@@ -6,12 +6,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use dpq_data::parse_word_vectors;
-
-use crate::vectors::read_features;
+use dpq_formats::{extension, read_features};
 
 /// Reads a vector for each class of these names, f32 [C, dim]: the rows of a .npy file, or word vectors as text.
 pub(crate) fn read(path: &Path, names: &[String], dim: usize) -> Result<Vec<f32>> {
-    let (found, values) = if path.extension().is_some_and(|extension| extension == "npy") {
+    let (found, values) = if extension(path) == "npy" {
         let vectors = read_features(path)?;
         ensure!(
             vectors.rows == names.len(),

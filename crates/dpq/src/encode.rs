@@ -13,13 +13,14 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use dpq_codebook::{Beam, Codebooks, LevelUsage, usage};
 use dpq_data::{Dataset, ImageShape, Split};
+use dpq_formats::{FeatureFile, npy};
 use dpq_model::config::Body;
 use dpq_model::{Device, Model, Weights};
 use serde::Serialize;
 
 use crate::codebook::length_weights;
 use crate::codes::{remove_stale, write_codes};
-use crate::{data, npy, output, vectors};
+use crate::{data, output};
 use outputs::{Outputs, accuracy};
 
 /// Encode images or features into codes
@@ -150,24 +151,24 @@ impl Args {
     }
 
     fn encode_features(&self, codebooks: &Codebooks, path: &Path) -> Result<Encoded> {
-        let rows = vectors::Rows::open(path)?;
+        let rows = FeatureFile::open(path)?;
         ensure!(
-            rows.columns == codebooks.dim(),
+            rows.columns() == codebooks.dim(),
             "{} has features of {} dimensions, the codebooks have {}",
             path.display(),
-            rows.columns,
+            rows.columns(),
             codebooks.dim()
         );
         let _dir = output::ResultDir::create(&self.out_dir)?;
         let weights = length_weights(self.length_weights.clone(), codebooks.n_levels());
         let beam = Beam { width: self.beam, weights: &weights };
-        let bar = output::progress(rows.n, "encoding");
+        let bar = output::progress(rows.rows(), "encoding");
         let mut seconds = 0.0;
-        let mut codes = Vec::with_capacity(rows.n * codebooks.n_levels());
+        let mut codes = Vec::with_capacity(rows.rows() * codebooks.n_levels());
         // Of all features read so far, their energy and what each level leaves of it.
         let (mut energy, mut left) = (0.0, vec![0.0; codebooks.n_levels()]);
         for (first, n) in rows.chunks() {
-            let mut features = vec![0.0; n * rows.columns];
+            let mut features = vec![0.0; n * rows.columns()];
             rows.read_finite(first, &mut features)?;
             let start = Instant::now();
             let chunk = codebooks.encode_beam(&features, beam)?;
@@ -188,8 +189,8 @@ impl Args {
 
     /// Encodes features that something else made, with a model that was trained on such.
     fn encode_foreign(&self, model: &Model, path: &Path) -> Result<Encoded> {
-        let rows = vectors::Rows::open(path)?;
-        let dim = rows.columns;
+        let rows = FeatureFile::open(path)?;
+        let dim = rows.columns();
         ensure!(
             model.config().network.body == Body::Features && model.image_shape() == [dim, 1, 1],
             "{} has features of {dim} numbers, the model takes {}",
@@ -198,9 +199,9 @@ impl Args {
         );
         let _dir = output::ResultDir::create(&self.out_dir)?;
         let start = Instant::now();
-        let mut outputs = Outputs::new(model, self.posterior, rows.n);
-        for first in (0..rows.n).step_by(data::BATCH) {
-            let mut inputs = vec![0.0; data::BATCH.min(rows.n - first) * dim];
+        let mut outputs = Outputs::new(model, self.posterior, rows.rows());
+        for first in (0..rows.rows()).step_by(data::BATCH) {
+            let mut inputs = vec![0.0; data::BATCH.min(rows.rows() - first) * dim];
             rows.read(first, &mut inputs).with_context(|| format!("cannot read {}", path.display()))?;
             let output = model.forward_features(&inputs);
             outputs.push(output.with_context(|| format!("{}, counted from row {first}", path.display()))?)?;

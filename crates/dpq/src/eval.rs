@@ -16,10 +16,10 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use dpq_codebook::CodeLength;
 use dpq_eval::{Denominator, EmptyQuery, MapRule, Report, Ties};
+use dpq_formats::{FeatureFile, Matrix, read_features};
 use serde::Serialize;
 
-use crate::npy::Matrix;
-use crate::{index, output, vectors};
+use crate::{index, output};
 use features::Scores;
 pub(crate) use features::scores;
 use judge::{Gallery, Judge};
@@ -130,7 +130,7 @@ const RECALL_STEPS: usize = 100;
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
-        let queries = vectors::read_features(&self.queries)?;
+        let queries = read_features(&self.queries)?;
         if let Some(out) = &self.out {
             let inputs = [&self.index, &self.gallery_features, &self.gallery_ids, &self.query_ids];
             let given = [&self.queries, &self.query_labels, &self.gallery_labels];
@@ -161,17 +161,17 @@ impl Args {
                 by_bits.insert(bits, Metrics::new(report));
             }
         } else if let Some(path) = &self.gallery_features {
-            let gallery = vectors::Rows::open(path)?;
-            check_dim(&queries, gallery.columns, &self.queries)?;
+            let gallery = FeatureFile::open(path)?;
+            check_dim(&queries, gallery.columns(), &self.queries)?;
             ensure!(
-                gallery.n == judge.gallery.len(),
+                gallery.rows() == judge.gallery.len(),
                 "{} has {} rows, {} has {}",
                 path.display(),
-                gallery.n,
+                gallery.rows(),
                 self.gallery_labels.display(),
                 judge.gallery.len()
             );
-            let starts: Vec<u32> = (0..).take(gallery.n + 1).collect();
+            let starts: Vec<u32> = (0..).take(gallery.rows() + 1).collect();
             let score = |scores: &Scores, q, _: &[f32], out: &mut [f32]| {
                 scores.of_query(q, out);
                 Ok(())

@@ -9,11 +9,12 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Subcommand;
 use dpq_codebook::Codebooks;
+use dpq_formats::read_ids;
 use dpq_index::{Index, Metric};
 use serde::Serialize;
 
 use crate::codes::read_codes;
-use crate::{output, vectors};
+use crate::output;
 
 /// Build, inspect, check, import and export an index file
 #[derive(Subcommand)]
@@ -118,7 +119,7 @@ impl BuildArgs {
         output::check_out(&self.out, [&self.codes, &self.codebook].into_iter().chain(&self.ids))?;
         let codebooks = Codebooks::open(&self.codebook)?;
         let (codes, metric) = read_codes(&self.codes, &codebooks, &self.codebook)?;
-        let ids = self.ids.as_deref().map(vectors::read_ids).transpose()?;
+        let ids = self.ids.as_deref().map(read_ids).transpose()?;
         let metric = self.metric.or(metric).unwrap_or(Metric::InnerProduct);
         dpq_index::build(&self.out, &codebooks, metric, &codes.values, ids.as_deref())?;
         Info::built(&self.out, start)?.print(json, &self.out)

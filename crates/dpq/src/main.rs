@@ -10,13 +10,11 @@ mod decode;
 mod embeddings;
 mod encode;
 mod eval;
-mod faiss;
 mod index;
-mod npy;
+mod labels;
 mod output;
 mod search;
 mod train;
-mod vectors;
 mod weights;
 
 use std::env;

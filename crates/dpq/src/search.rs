@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use dpq_codebook::CodeLength;
+use dpq_formats::{NpzWriter, read_features, read_ids};
 use dpq_index::{Filter, Hit, Index, Kernel, SearchOptions};
 use dpq_model::Model;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::{data, index, npy, output, vectors};
+use crate::{data, index, output};
 
 /// Search an index for the items nearest to queries
 #[derive(clap::Args)]
@@ -87,7 +88,7 @@ impl Args {
         let length = self.bits.map_or(Ok(index.max_length()), CodeLength::from_bits)?;
         let queries = self.queries(&index)?;
         let names = self.names.as_deref().map(Names::read).transpose()?;
-        let allow = self.allow.as_deref().map(vectors::read_ids).transpose()?;
+        let allow = self.allow.as_deref().map(read_ids).transpose()?;
         let filter: Option<Filter> = allow.map(|ids| index.allow(&ids));
         let kernel = self.kernel.unwrap_or_else(Kernel::best);
         let mut options = SearchOptions::new(self.k, length).kernel(kernel);
@@ -147,7 +148,7 @@ impl Args {
         let dim = index.codebooks().dim();
         match (&self.queries, &self.image, &self.model) {
             (Some(path), ..) => {
-                let queries = vectors::read_features(path)?;
+                let queries = read_features(path)?;
                 ensure!(
                     queries.columns == dim,
                     "{} has queries of {} dimensions, the index has {dim}",
@@ -208,7 +209,8 @@ fn write_hits(path: &Path, hits: &[Vec<Hit>]) -> Result<()> {
     let columns = hits.first().map_or(0, Vec::len);
     let ids: Vec<u64> = hits.iter().flatten().map(|hit| hit.id).collect();
     let scores: Vec<f32> = hits.iter().flatten().map(|hit| hit.score).collect();
-    npy::write_hits(path, [hits.len(), columns], &ids, &scores)
+    let shape = [hits.len(), columns];
+    Ok(NpzWriter::default().add("ids", &shape, &ids)?.add("scores", &shape, &scores)?.save(path)?)
 }
 
 /// A table: query, rank, id, score, name.

@@ -1,14 +1,10 @@
 //! `dpq weights`: pretrained weights for `dpq train --weights`.
-//!
-//! - `arrays`, `pickle`: what others publish them in
-
-mod arrays;
-mod pickle;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
+use dpq_formats::read_weights;
 use dpq_model::Weights;
 use dpq_model::config::Body;
 use serde::Serialize;
@@ -67,7 +63,7 @@ impl Command {
                 args.body.as_deref().and_then(Body::named).context("without --config clap wants a --body")?
             }
         };
-        let arrays = arrays::read(&args.file)?;
+        let arrays = read_weights(&args.file)?;
         let weights = Weights::import(&body, arrays).with_context(|| args.file.display().to_string())?;
         weights.save(&args.out)?;
         let imported = Imported {

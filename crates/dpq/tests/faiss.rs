@@ -146,7 +146,7 @@ fn what_is_not_read_is_one_sentence() {
     says(&read("flat"), "is an IndexFlatL2, expected faiss's IndexResidualQuantizer or IndexPQ");
     says(b"IxZZ and so on", "begins with `IxZZ`");
     says(b"", "needs 4 more bytes where 0 are left");
-    says(&[read("product-ip"), vec![0]].concat(), "goes on for 1 bytes");
+    says(&[read("product-ip"), vec![0]].concat(), "has 1 more bytes after its contents");
     let change = |name: &str, at: usize, byte: u8| {
         let mut bytes = read(name);
         bytes[at] = byte;
@@ -154,18 +154,18 @@ fn what_is_not_read_is_one_sentence() {
     };
     // Letters, dimensions, items, two numbers and `trained` take 33 bytes; then comes the metric.
     says(&change("product-ip", 33, 7), "metric 7");
-    says(&change("product-ip", 4, 0), "has no dimensions");
-    says(&change("product-ip", 4, 12), "quantizes 6 dimensions in an index of 12");
-    says(&change("product-ip", 8, 41), "expected 82: the file is damaged");
-    says(&change("product-ip", 53, 9), "codes of 9 bits a level");
+    says(&change("product-ip", 4, 0), "has 0 dimensions");
+    says(&change("product-ip", 4, 12), "has 6 dimensions in its quantizer, expected 12");
+    says(&change("product-ip", 8, 41), "expected 82");
+    says(&change("product-ip", 53, 9), "has 9 bits per level");
     says(&change("product-ip", 45, 4), "cuts 6 dimensions into 4 parts");
     // The numbers of bits come behind their count.
     says(&change("residual-ip", 61, 4), "levels of [4, 3, 3] bits");
     says(&change("residual-ip", 85, 0), "is not trained");
     // The last id.
     let mapped = read("product-l2-idmap");
-    says(&change("product-l2-idmap", mapped.len() - 1, 0x80), "has the id -");
-    says(&change("product-l2-idmap", 8, 41), "maps ids of 41 items around an index of 40");
+    says(&change("product-l2-idmap", mapped.len() - 1, 0x80), "holds the id -");
+    says(&change("product-l2-idmap", 8, 41), "has 41 items in its map of ids, expected 40");
     says(&change("residual-ip-idmap2", 37 + 2, b'F'), "begins with `IxFq`");
 }
 

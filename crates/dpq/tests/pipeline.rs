@@ -9,6 +9,7 @@ mod gallery;
 use std::fs;
 use std::process::Command;
 
+use dpq_formats::NpzReader;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -340,11 +341,10 @@ fn hits_are_written_as_numpy_arrays_and_filters_hold() {
     let dir = dir.path();
     gallery(dir);
     json(dir, "search g.dpq --queries query/features.npy -k 50 --out hits.npz");
-    let mut archive = npyz::npz::NpzArchive::open(dir.join("hits.npz")).unwrap();
-    let ids = archive.by_name("ids").unwrap().unwrap();
-    assert_eq!(ids.shape(), [6, 30], "there are only 30 items");
-    let ids: Vec<u64> = ids.into_vec().unwrap();
-    let scores: Vec<f32> = archive.by_name("scores").unwrap().unwrap().into_vec().unwrap();
+    let mut archive = NpzReader::open(dir.join("hits.npz")).unwrap();
+    let (shape, ids) = archive.read::<u64>("ids").unwrap();
+    assert_eq!(shape, [6, 30], "there are only 30 items");
+    let (_, scores) = archive.read::<f32>("scores").unwrap();
     for (ids, scores) in ids.chunks(30).zip(scores.chunks(30)) {
         let order = |i: usize| scores[i] > scores[i + 1] || scores[i] == scores[i + 1] && ids[i] < ids[i + 1];
         assert!((0..29).all(order), "score descending, then id ascending");

@@ -5,16 +5,15 @@
 mod common;
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 
-use npyz::WriterBuilder as _;
+use dpq_formats::NpzWriter;
 use tempfile::TempDir;
 
 use common::{dpq, error, images, json};
 
 /// Layers of an AlexNet of a few channels in Caffe's layout.
-const LAYERS: [(&str, &[u64]); 8] = [
+const LAYERS: [(&str, &[usize]); 8] = [
     ("conv1", &[11, 11, 3, 4]),
     ("conv2", &[5, 5, 2, 8]),
     ("conv3", &[3, 3, 8, 8]),
@@ -26,28 +25,19 @@ const LAYERS: [(&str, &[u64]); 8] = [
 ];
 
 /// Writes `layers` as numpy.savez does.
-fn savez(path: &Path, layers: &[(&str, &[u64])]) {
-    let mut archive = npyz::npz::NpzWriter::new(fs::File::create(path).unwrap());
+fn savez(path: &Path, layers: &[(&str, &[usize])]) {
+    let mut archive = NpzWriter::default();
     for (name, shape) in layers {
-        let (n_in, n_out) = (shape[..shape.len() - 1].iter().product::<u64>(), shape[shape.len() - 1]);
-        let mut write = |kind: &str, shape: &[u64], scale: f32| {
-            let entry = npyz::zip::write::FileOptions::default();
-            archive.zip_writer().start_file(format!("{name}.{kind}.npy"), entry).unwrap();
-            let out = archive.zip_writer();
-            npyz::WriteOptions::<f32>::new()
-                .default_dtype()
-                .shape(shape)
-                .writer(&mut *out)
-                .write_header_only()
-                .unwrap();
-            for i in 0..shape.iter().product::<u64>() {
-                out.write_all(&(scale * (i as f32 * 12.9898).sin()).to_le_bytes()).unwrap();
-            }
-        };
-        write("weights", shape, 2.0 / (n_in as f32).sqrt());
-        write("biases", &[n_out], 0.1);
+        let (n_in, n_out) = (shape[..shape.len() - 1].iter().product::<usize>(), shape[shape.len() - 1]);
+        for (kind, shape, scale) in
+            [("weights", *shape, 2.0 / (n_in as f32).sqrt()), ("biases", &[n_out][..], 0.1)]
+        {
+            let value = |i| scale * (i as f32 * 12.9898).sin();
+            let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(value).collect();
+            archive = archive.add(&format!("{name}.{kind}"), shape, &values).unwrap();
+        }
     }
-    archive.zip_writer().finish().unwrap();
+    archive.save(path).unwrap();
 }
 
 /// A configuration with the body of [`LAYERS`].
@@ -134,8 +124,11 @@ fn weights_that_do_not_fit_are_refused_in_a_sentence() {
         "found `conv1.biases`, expected those of torchvision's vgg16",
     );
     fs::write(dir.join("w.pth"), "").unwrap();
-    says("weights import w.pth --body vgg16 --out x", "w.pth: expected a .npy, .npz or .safetensors file");
-    says("weights import no.npz --body vgg16 --out x", "no.npz does not exist");
+    says(
+        "weights import w.pth --body vgg16 --out x",
+        "w.pth: extension .pth, expected a .npy, .npz or .safetensors file",
+    );
+    says("weights import no.npz --body vgg16 --out x", "cannot read no.npz: No such file");
     fs::write(dir.join("text.npz"), "text").unwrap();
     says(
         &format!("weights import text.npz {import}"),

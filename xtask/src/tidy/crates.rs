@@ -8,15 +8,16 @@ use serde::Deserialize;
 use crate::process::{cargo, output};
 
 /// Each package of the workspace and those of ours that it may depend on, in tests as well.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("dpq-file", &[]),
     ("dpq-codebook", &["dpq-file"]),
     ("dpq-index", &["dpq-codebook", "dpq-file"]),
+    ("dpq-formats", &["dpq-file"]),
     ("dpq-eval", &[]),
     ("dpq-data", &[]),
     ("dpq-model", &["dpq-codebook", "dpq-file"]),
-    ("dpq", &["dpq-codebook", "dpq-data", "dpq-eval", "dpq-file", "dpq-index", "dpq-model"]),
-    ("dpq-python", &["dpq-codebook", "dpq-eval", "dpq-index", "dpq-model"]),
+    ("dpq", &["dpq-codebook", "dpq-data", "dpq-eval", "dpq-file", "dpq-formats", "dpq-index", "dpq-model"]),
+    ("dpq-python", &["dpq-codebook", "dpq-eval", "dpq-formats", "dpq-index", "dpq-model"]),
     ("xtask", &[]),
 ];
 

@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use dpq_data::{Dataset, ImageShape, Split};
+use dpq_formats::npy;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::for_each_batch;
 use crate::codes::remove_stale;
-use crate::{npy, output};
+use crate::output;
 
 /// Write the pixels of a split as features
 ///
@@ -118,7 +119,7 @@ impl Features {
     fn create(dir: &Path, dim: usize) -> Result<Self> {
         let create = || -> io::Result<Self> {
             let mut file = BufWriter::new(File::create(dir.join(PART))?);
-            file.write_all(&npy::header_bytes::<f32>(&[0, dim])?)?;
+            file.write_all(&npy::header_bytes::<f32>(&[0, dim]))?;
             Ok(Self { dir: dir.to_owned(), dim, file })
         };
         create().with_context(|| format!("cannot write into {}", dir.display()))
@@ -131,7 +132,7 @@ impl Features {
 
     /// How many rows there are is known only now, since images may have been left out.
     fn finish(mut self, n: usize) -> Result<()> {
-        let header = npy::header_bytes::<f32>(&[n, self.dim])?;
+        let header = npy::header_bytes::<f32>(&[n, self.dim]);
         let mut finish = || -> io::Result<()> {
             self.file.rewind()?;
             self.file.write_all(&header)?;

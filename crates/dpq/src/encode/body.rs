@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use dpq_data::ImageShape;
+use dpq_formats::npy;
 use serde::Serialize;
 
 use super::Args;
-use crate::{data, npy, output};
+use crate::{data, output};
 
 /// Features, behind room for the header of `features.npy`, which they become.
 const FEATURES: &str = "features.part";
@@ -113,14 +114,14 @@ impl Partial {
         let open = || -> io::Result<Self> {
             let is_same = fs::read_to_string(dir.join(KEY)).is_ok_and(|found| found == key);
             if !(is_same && dir.join(FEATURES).exists()) {
-                fs::write(dir.join(FEATURES), npy::header_bytes::<f32>(&[0, dim])?)?;
+                fs::write(dir.join(FEATURES), npy::header_bytes::<f32>(&[0, dim]))?;
                 fs::write(dir.join(ROWS), [])?;
                 fs::write(dir.join(KEY), key)?;
             }
             let append = |name| OpenOptions::new().append(true).open(dir.join(name));
             let (features, rows) = (append(FEATURES)?, append(ROWS)?);
             // What a run that was cut off had written of its last batch is left out.
-            let header = npy::header_bytes::<f32>(&[0, dim])?.len() as u64;
+            let header = npy::header_bytes::<f32>(&[0, dim]).len() as u64;
             let n_whole = features.metadata()?.len().saturating_sub(header) / (4 * dim as u64);
             let numbers = fs::read(dir.join(ROWS))?;
             let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("pieces of four"));
@@ -155,7 +156,7 @@ impl Partial {
         drop((features, rows));
         let write_header = || -> io::Result<()> {
             let mut features = OpenOptions::new().write(true).open(dir.join(FEATURES))?;
-            features.write_all(&npy::header_bytes::<f32>(&[done.len(), dim])?)
+            features.write_all(&npy::header_bytes::<f32>(&[done.len(), dim]))
         };
         write_header().with_context(|| format!("cannot write into {}", dir.display()))?;
         dpq_file::rename(&dir.join(FEATURES), &dir.join("features.npy"))?;
@@ -170,7 +171,7 @@ impl Partial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vectors::read_features;
+    use dpq_formats::read_features;
 
     #[test]
     fn a_run_that_was_cut_off_goes_on_after_its_last_whole_row() {

@@ -1,9 +1,8 @@
 //! Rankings of a gallery by the inner product with its features, without codes.
 
 use anyhow::Result;
+use dpq_formats::FeatureFile;
 use rayon::prelude::*;
-
-use crate::vectors;
 
 /// The scores of all items of a gallery for some queries, f32 [N, Q].
 pub(super) struct Scores {
@@ -13,9 +12,9 @@ pub(super) struct Scores {
 
 impl Scores {
     /// Reads the gallery once, a part at a time, for `queries` of its dimension.
-    pub(super) fn of(gallery: &vectors::Rows, queries: &[f32]) -> Result<Self> {
-        let (dim, n_queries) = (gallery.columns, queries.len() / gallery.columns);
-        let mut values = vec![0.0; gallery.n * n_queries];
+    pub(super) fn of(gallery: &FeatureFile, queries: &[f32]) -> Result<Self> {
+        let (dim, n_queries) = (gallery.columns(), queries.len() / gallery.columns());
+        let mut values = vec![0.0; gallery.rows() * n_queries];
         let read = |(first, n)| -> Result<_> {
             let mut rows = vec![0.0; n * dim];
             gallery.read_finite(first, &mut rows)?;
@@ -57,7 +56,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::npy;
+    use dpq_formats::npy;
 
     #[test]
     fn a_gallery_of_several_parts_scores_as_one_in_memory() {
@@ -65,7 +64,7 @@ mod tests {
         let gallery: Vec<f32> = (0..n * dim).map(|i| ((i * 7919) % 1013) as f32 / 1013.0 - 0.5).collect();
         let file = tempfile::Builder::new().suffix(".npy").tempfile().unwrap();
         npy::write(file.path(), &[n, dim], &gallery).unwrap();
-        let rows = vectors::Rows::open(file.path()).unwrap();
+        let rows = FeatureFile::open(file.path()).unwrap();
         assert!(rows.chunks().count() > 1);
         let found = Scores::of(&rows, &gallery[..3 * dim]).unwrap();
         for query in 0..3 {

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use dpq_eval::{Evaluator, Labels, MapRule, QueryResult, Ranker, Report, Ties};
+use dpq_formats::{Matrix, read_ids};
 use rayon::prelude::*;
 
 use super::rows::Rows;
 use super::{Args, CUTOFFS, RECALL_STEPS};
-use crate::npy::{LabelFile, Matrix};
-use crate::{output, vectors};
+use crate::labels::LabelFile;
+use crate::output;
 
 /// What decides relevance, and the rules that count it.
 pub(super) struct Judge {
@@ -53,7 +54,7 @@ impl Judge {
             args.queries.display()
         );
         let ids = match &args.gallery_ids {
-            Some(path) => vectors::read_ids(path)?,
+            Some(path) => read_ids(path)?,
             None => (0..gallery.len() as u64).collect(),
         };
         ensure!(
@@ -64,7 +65,7 @@ impl Judge {
             gallery.len()
         );
         let rows = Rows::new(&ids).context("the gallery's ids are not unique")?;
-        let query_ids = args.query_ids.as_deref().map(vectors::read_ids).transpose()?;
+        let query_ids = args.query_ids.as_deref().map(read_ids).transpose()?;
         if let Some(query_ids) = &query_ids {
             ensure!(query_ids.len() == n_queries, "{} query ids for {n_queries} queries", query_ids.len());
         }

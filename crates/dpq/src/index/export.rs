@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
+use dpq_formats::{FaissIndex, FaissMetric, npy};
+use dpq_index::Metric;
 use serde::Serialize;
 
 use crate::codes::write_codes;
-use crate::{faiss, npy, output};
+use crate::output;
 
 /// Write what an index holds in the form of another program
 ///
@@ -56,13 +58,19 @@ impl ExportArgs {
         let codebooks = index.codebooks();
         match self.to {
             Form::Faiss => {
-                let contents = faiss::Contents {
-                    codebooks: codebooks.clone(),
-                    metric: index.metric(),
+                let faiss = FaissIndex {
+                    metric: match index.metric() {
+                        Metric::InnerProduct => FaissMetric::InnerProduct,
+                        Metric::Euclidean => FaissMetric::Euclidean,
+                    },
+                    dim: codebooks.dim(),
+                    n_levels: codebooks.n_levels(),
+                    n_codewords: codebooks.n_codewords(),
+                    codebooks: codebooks.values().to_vec(),
                     codes,
                     ids: Some(ids),
                 };
-                faiss::write(&self.out, &contents)?;
+                faiss.save(&self.out)?;
             }
             Form::Npy => {
                 let _dir = output::ResultDir::create(&self.out)?;

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use dpq_codebook::{Assignment, Codebooks};
+use dpq_formats::{FaissIndex, FaissMetric};
+use dpq_index::Metric;
 
 use super::Info;
-use crate::{faiss, output};
+use crate::output;
 
 /// Make an index file of an index that another program wrote
 ///
@@ -35,10 +38,16 @@ impl ImportArgs {
     pub(super) fn run(self, json: bool) -> Result<()> {
         let start = Instant::now();
         output::check_out(&self.out, [&self.input])?;
-        let faiss::Contents { codebooks, metric, codes, ids } = match self.from {
-            Program::Faiss => faiss::read(&self.input)?,
+        let Program::Faiss = self.from;
+        let faiss = FaissIndex::open(&self.input)?;
+        let FaissIndex { n_levels, n_codewords, dim, .. } = faiss;
+        let codebooks = Codebooks::new(faiss.codebooks, n_levels, n_codewords, dim, Assignment::Euclidean)
+            .with_context(|| self.input.display().to_string())?;
+        let metric = match faiss.metric {
+            FaissMetric::InnerProduct => Metric::InnerProduct,
+            FaissMetric::Euclidean => Metric::Euclidean,
         };
-        dpq_index::build(&self.out, &codebooks, metric, &codes, ids.as_deref())?;
+        dpq_index::build(&self.out, &codebooks, metric, &faiss.codes, faiss.ids.as_deref())?;
         Info::built(&self.out, start)?.print(json, &self.out)
     }
 }

@@ -4,28 +4,30 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use dpq_data::{Augment, Dataset, Split};
+use dpq_formats::{FeatureFile, Matrix, extension};
 use dpq_model::config::{AugmentConfig, Body};
 use dpq_model::{BoxError, Inputs, Snapshot, TrainConfig, TrainSet};
 
-use crate::{data, embeddings, npy, vectors};
+use crate::labels::LabelFile;
+use crate::{data, embeddings};
 
 /// Where items and labels come from. Items are rows, numbered from 0.
 pub(super) enum Source {
     Images(Dataset),
-    Features { features: vectors::Rows, labels: npy::Matrix<u8> },
+    Features { features: FeatureFile, labels: Matrix<u8> },
 }
 
 impl Source {
     /// Features f32 [N, D] and their labels.
     pub(super) fn features(features: &Path, labels: &Path) -> Result<Self> {
-        let (rows, file) = (vectors::Rows::open(features)?, npy::LabelFile::read(labels)?);
+        let (rows, file) = (FeatureFile::open(features)?, LabelFile::read(labels)?);
         let n_classes = file.n_classes();
         let matrix = file.into_multi_hot(n_classes);
         ensure!(
-            rows.n == matrix.rows,
+            rows.rows() == matrix.rows,
             "{} has {} rows, {} has labels of {}, expected as many",
             features.display(),
-            rows.n,
+            rows.rows(),
             labels.display(),
             matrix.rows
         );
@@ -45,7 +47,7 @@ impl Source {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Images(dataset) => dataset.split(Split::Train).len(),
-            Self::Features { features, .. } => features.n,
+            Self::Features { features, .. } => features.rows(),
         }
     }
 
@@ -60,7 +62,7 @@ impl Source {
                 })?;
                 Ok(rows)
             }
-            Self::Features { features, .. } => Ok((0..u32::try_from(features.n)?).collect()),
+            Self::Features { features, .. } => Ok((0..u32::try_from(features.rows())?).collect()),
         }
     }
 
@@ -89,7 +91,7 @@ impl Source {
             // Features come without names of classes: a .npy file has a row for each.
             Self::Features { labels, .. } => {
                 ensure!(
-                    path.extension().is_some_and(|extension| extension == "npy"),
+                    extension(path) == "npy",
                     "{}: without a data set classes have no names to look up, give a .npy file of their vectors",
                     path.display()
                 );
@@ -141,7 +143,7 @@ impl Source {
                 let read = |row: usize, _: Option<u64>, out: &mut [f32]| -> Result<(), BoxError> {
                     Ok(features.read(rows[row] as usize, out)?)
                 };
-                train(set(Inputs::Features { dim: features.columns, read: &read }))
+                train(set(Inputs::Features { dim: features.columns(), read: &read }))
             }
         }
     }
@@ -151,8 +153,8 @@ impl Source {
         match self {
             Self::Images(dataset) => Ok(Items::Images(data::read_images(dataset, rows, true)?.pixels)),
             Self::Features { features, .. } => {
-                let mut values = vec![0.0; rows.len() * features.columns];
-                for (&row, out) in rows.iter().zip(values.chunks_exact_mut(features.columns)) {
+                let mut values = vec![0.0; rows.len() * features.columns()];
+                for (&row, out) in rows.iter().zip(values.chunks_exact_mut(features.columns())) {
                     features.read(row as usize, out)?;
                 }
                 Ok(Items::Features(values))

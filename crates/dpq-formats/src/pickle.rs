@@ -1,61 +1,72 @@
-//! The little of Python's pickle that NumPy writes a dictionary of arrays in, as `bvlc_alexnet.npy` is one.
+//! Python's pickle, as far as NumPy uses it for a dictionary of arrays, for example `bvlc_alexnet.npy`.
 //!
-//! Nothing is run: a class is a name, and an object is what it would be made of. Values are numbered, so that what a
-//! pickle mentions again is the same value.
+//! No code of the pickle runs: classes are ignored, and an object keeps the arguments of its constructor. Values are
+//! numbered, so a value that a pickle repeats is stored once.
+//!
+//! `serde-pickle` 1.2 is not used here. It drops the arguments of constructors, among them the element type of an array, so
+//! int32 would be read as float32; and it copies a value each time that the pickle repeats it.
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result, bail, ensure};
+use crate::npy::Element;
+use crate::{Error, Result};
 
 type Id = usize;
 
 #[derive(Debug)]
 enum Value<'a> {
-    /// None, and classes by their names.
+    /// None, or a class.
     Other,
-    /// A truth value is 0 or 1.
+    /// A number; true is 1 and false is 0.
     Int(i64),
     /// A string or bytes.
     Text(&'a [u8]),
     /// A list or tuple.
     List(Vec<Id>),
-    /// Keys and values by turns.
+    /// Keys and values, interleaved.
     Dict(Vec<Id>),
-    /// The arguments of its constructor, and its state.
+    /// The arguments of its constructor, and its state if that was set.
     Object(Id, Option<Id>),
 }
 use Value::{Dict, Int, List, Object, Other, Text};
 
-/// An array as it is stored: shape, whether its first axis is the fastest, float32.
-pub(super) struct Array<'a> {
-    pub(super) shape: Vec<usize>,
-    pub(super) fortran: bool,
-    pub(super) bytes: &'a [u8],
+/// A float32 array as it is stored.
+pub(crate) struct Array<'a> {
+    pub(crate) shape: Vec<usize>,
+    /// True if the first axis is the fastest.
+    pub(crate) fortran: bool,
+    pub(crate) bytes: &'a [u8],
 }
 
-/// Arrays of a file, at most: what is mentioned again and again must not fill the memory.
-const MOST: usize = 10_000;
+/// The maximum number of arrays. A small pickle can repeat an array many times.
+const MAX_ARRAYS: usize = 10_000;
 
-/// Reads an array of one dictionary, whose values are lists of arrays or dictionaries of them: by key, and by place or
-/// key.
-pub(super) fn read(pickle: &[u8]) -> Result<Vec<(String, String, Array<'_>)>> {
+/// Reads an array of one dictionary, whose values are lists or dictionaries of arrays. Returns each array with its two keys;
+/// the second one is a position in a list, or the key in a dictionary.
+pub(crate) fn read(pickle: &[u8]) -> Result<Vec<(String, String, Array<'_>)>> {
     let mut pickle = Pickle { rest: pickle, ..Pickle::default() };
     let whole = pickle.run()?;
-    let &[.., data] = pickle.state(whole)? else { bail!("an array without data") };
-    let &[dict] = pickle.list(data)? else { bail!("an array of several objects, expected one dictionary") };
+    let &[.., data] = pickle.state(whole)? else {
+        return Err(unexpected("an array without data", "one dictionary"));
+    };
+    let &[dict] = pickle.list(data)? else {
+        return Err(unexpected("an array of several objects", "one dictionary"));
+    };
     let mut arrays = Vec::new();
     for &[key, value] in pickle.pairs(dict)? {
         let key = pickle.text(key)?;
-        if let List(items) = &pickle.values[value] {
-            for (i, &item) in items.iter().enumerate() {
-                ensure!(arrays.len() < MOST, "more than {MOST} arrays, the file is damaged");
-                arrays.push((key.clone(), i.to_string(), pickle.array(item)?));
+        let parts: Vec<(String, Id)> = match &pickle.values[value] {
+            List(items) => items.iter().enumerate().map(|(i, &item)| (i.to_string(), item)).collect(),
+            _ => {
+                let pairs = pickle.pairs(value)?.iter();
+                pairs.map(|&[name, item]| Ok((pickle.text(name)?, item))).collect::<Result<_>>()?
             }
-        } else {
-            for &[name, item] in pickle.pairs(value)? {
-                ensure!(arrays.len() < MOST, "more than {MOST} arrays, the file is damaged");
-                arrays.push((key.clone(), pickle.text(name)?, pickle.array(item)?));
+        };
+        for (part, item) in parts {
+            if arrays.len() == MAX_ARRAYS {
+                return Err(unexpected("more than 10,000 arrays", "the layers of a network"));
             }
+            arrays.push((key.clone(), part, pickle.array(item)?));
         }
     }
     Ok(arrays)
@@ -66,13 +77,13 @@ struct Pickle<'a> {
     rest: &'a [u8],
     values: Vec<Value<'a>>,
     stack: Vec<Id>,
-    /// How high the stack was at each mark.
+    /// The height of the stack at each mark.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
 }
 
 impl<'a> Pickle<'a> {
-    /// Builds the values, and returns the one that is pickled.
+    /// Builds the values, and returns the pickled one.
     fn run(&mut self) -> Result<Id> {
         loop {
             match self.number(1)? as u8 {
@@ -131,19 +142,20 @@ impl<'a> Pickle<'a> {
                 b'h' => self.recall(1)?,
                 b'j' => self.recall(4)?,
                 b'R' => {
-                    let of = self.pop_n(2)?;
-                    self.push(Object(of[1], None));
+                    let class_and_arguments = self.pop_n(2)?;
+                    self.push(Object(class_and_arguments[1], None));
                 }
                 b'b' => {
-                    let of = self.pop()?;
+                    let new = self.pop()?;
                     let top = self.top()?;
                     let Object(_, state) = &mut self.values[top] else {
-                        bail!("a state of what is no object")
+                        return Err(unexpected(name(&self.values[top]), "an object that gets a state"));
                     };
-                    *state = Some(of);
+                    *state = Some(new);
                 }
                 other => {
-                    bail!("operation {other:#04x} of a pickle, expected those that NumPy needs for arrays")
+                    let found = format!("operation {other:#04x} of a pickle");
+                    return Err(Error::kind(found, "only operations that NumPy uses for arrays"));
                 }
             }
         }
@@ -151,32 +163,35 @@ impl<'a> Pickle<'a> {
 
     fn take(&mut self, n: u64) -> Result<&'a [u8]> {
         let n = usize::try_from(n).unwrap_or(usize::MAX);
-        let (taken, rest) = self.rest.split_at_checked(n).context("the pickle ends too early")?;
+        let left = self.rest.len() as u64;
+        let (taken, rest) =
+            self.rest.split_at_checked(n).ok_or(Error::Truncated { needed: n as u64, left })?;
         self.rest = rest;
         Ok(taken)
     }
 
-    /// A whole number of so many bytes, little-endian.
+    /// Reads an integer of `n_bytes` bytes, little-endian.
     fn number(&mut self, n_bytes: u64) -> Result<u64> {
+        if n_bytes > 8 {
+            return Err(Error::kind(format!("a number of {n_bytes} bytes"), "at most 8 bytes"));
+        }
         let bytes = self.take(n_bytes)?;
-        ensure!(bytes.len() <= 8, "a number of {} bytes, expected at most 8", bytes.len());
         Ok(bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte)))
     }
 
     fn line(&mut self) -> Result<()> {
-        let n = self.rest.iter().position(|&byte| byte == b'\n').context("the pickle ends too early")?;
-        self.take(n as u64 + 1)?;
-        Ok(())
+        let n = self.rest.iter().position(|&byte| byte == b'\n').unwrap_or(self.rest.len());
+        self.take(n as u64 + 1).map(drop)
     }
 
     fn int(&mut self, n_bytes: u64) -> Result<()> {
         let number = self.number(n_bytes)? as i64;
-        // Of the sizes that occur those of one and two bytes have no sign.
+        // Numbers of one and two bytes have no sign.
         self.push(Int(if n_bytes == 4 { i64::from(number as i32) } else { number }));
         Ok(())
     }
 
-    /// Text behind its length, a number of so many bytes.
+    /// Reads text after its length, an integer of `n_bytes` bytes.
     fn bytes(&mut self, n_bytes: u64) -> Result<()> {
         let n = self.number(n_bytes)?;
         let text = self.take(n)?;
@@ -190,7 +205,7 @@ impl<'a> Pickle<'a> {
     }
 
     fn top(&self) -> Result<Id> {
-        self.stack.last().copied().context("the pickle takes what is not there")
+        self.stack.last().copied().ok_or_else(|| unexpected("a damaged pickle", "a value on its stack"))
     }
 
     fn pop(&mut self) -> Result<Id> {
@@ -198,19 +213,21 @@ impl<'a> Pickle<'a> {
     }
 
     fn pop_n(&mut self, n: usize) -> Result<Vec<Id>> {
-        let left = self.stack.len().checked_sub(n).context("the pickle takes what is not there")?;
-        Ok(self.stack.split_off(left))
+        let left = self.stack.len().checked_sub(n);
+        Ok(self.stack.split_off(left.ok_or_else(|| unexpected("a damaged pickle", "a value on its stack"))?))
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<Id>> {
         let mark = self.marks.pop().filter(|&mark| mark <= self.stack.len());
-        Ok(self.stack.split_off(mark.context("the pickle lacks a mark")?))
+        Ok(self.stack.split_off(mark.ok_or_else(|| unexpected("a damaged pickle", "a mark on its stack"))?))
     }
 
-    /// Adds to the list or dictionary on top.
+    /// Appends to the list or dictionary on top of the stack.
     fn extend(&mut self, items: Vec<Id>) -> Result<()> {
         let top = self.top()?;
-        let (List(all) | Dict(all)) = &mut self.values[top] else { bail!("items of what is no list") };
+        let (List(all) | Dict(all)) = &mut self.values[top] else {
+            return Err(unexpected(name(&self.values[top]), "a list or dictionary that gets items"));
+        };
         all.extend(items);
         Ok(())
     }
@@ -223,59 +240,69 @@ impl<'a> Pickle<'a> {
 
     fn recall(&mut self, n_bytes: u64) -> Result<()> {
         let place = self.number(n_bytes)?;
-        self.stack.push(*self.memo.get(&place).context("the pickle recalls what is not there")?);
+        let value =
+            self.memo.get(&place).ok_or_else(|| unexpected("a damaged pickle", "a value in its memo"))?;
+        self.stack.push(*value);
         Ok(())
     }
 
     fn list(&self, id: Id) -> Result<&[Id]> {
         match &self.values[id] {
             List(items) => Ok(items),
-            other => bail!("{}, expected a list", name(other)),
+            other => Err(unexpected(name(other), "a list")),
         }
     }
 
     fn pairs(&self, id: Id) -> Result<&[[Id; 2]]> {
         match &self.values[id] {
             Dict(items) => Ok(items.as_chunks().0),
-            other => bail!("{}, expected a dictionary", name(other)),
+            other => Err(unexpected(name(other), "a dictionary")),
         }
     }
 
     fn text(&self, id: Id) -> Result<String> {
         match &self.values[id] {
             Text(text) => Ok(String::from_utf8_lossy(text).into_owned()),
-            other => bail!("{}, expected a name", name(other)),
+            other => Err(unexpected(name(other), "a name")),
         }
     }
 
     fn state(&self, id: Id) -> Result<&[Id]> {
         match self.values[id] {
             Object(_, Some(state)) => self.list(state),
-            ref other => bail!("{}, expected an array", name(other)),
+            ref other => Err(unexpected(name(other), "an array")),
         }
     }
 
-    /// An array of float32: its state is a version, the shape, the type, whether it is in Fortran order, the bytes.
+    /// Reads an array of float32. Its state is a version, the shape, the type, whether it is in Fortran order, and the bytes.
     fn array(&self, id: Id) -> Result<Array<'a>> {
-        let &[_, shape, dtype, order, data] = self.state(id)? else { bail!("an object, expected an array") };
-        // Of a type the constructor has the kind and the size, the second part of the state is the order of bytes.
-        let (&Object(args, _), &[_, order_of_bytes, ..]) = (&self.values[dtype], self.state(dtype)?) else {
-            bail!("an array without a type")
+        let &[_, shape, dtype, order, data] = self.state(id)? else {
+            return Err(unexpected("an object", "an array"));
+        };
+        // The first argument of a type is its kind and size; the second part of its state is the order of bytes.
+        let (&Object(args, _), &[_, byte_order, ..]) = (&self.values[dtype], self.state(dtype)?) else {
+            return Err(unexpected("an array without a type", "float32"));
         };
         let kind = self.list(args)?.first().map(|&kind| self.text(kind)).transpose()?.unwrap_or_default();
-        let dtype = self.text(order_of_bytes)? + &kind;
-        ensure!(dtype == "<f4", "array holds {dtype}, expected float32 (convert it with .astype('float32'))");
-        let Text(bytes) = self.values[data] else { bail!("an array without data") };
+        let found = self.text(byte_order)? + &kind;
+        if found != f32::DTYPE {
+            return Err(Error::ElementType { found, expected: f32::NAME });
+        }
+        let Text(bytes) = self.values[data] else { return Err(unexpected("an array without data", "bytes")) };
         let size = |&id: &Id| match self.values[id] {
             Int(n) if n >= 0 => Ok(n as usize),
-            _ => bail!("an array whose shape is no list of numbers"),
+            ref other => Err(unexpected(name(other), "the size of a dimension")),
         };
         let shape = self.list(shape)?.iter().map(size).collect::<Result<Vec<_>>>()?;
         Ok(Array { shape, fortran: matches!(self.values[order], Int(1)), bytes })
     }
 }
 
-/// What a value is, in words.
+fn unexpected(found: &str, expected: &'static str) -> Error {
+    Error::kind(found, expected)
+}
+
+/// Describes a value in an error.
 fn name(value: &Value) -> &'static str {
     match value {
         Other => "a class or nothing",
@@ -288,7 +315,7 @@ fn name(value: &Value) -> &'static str {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// An array as NumPy for Python 2 pickles it.
@@ -312,7 +339,7 @@ pub(super) mod tests {
     }
 
     /// Two layers, one of a list of arrays, one of a dictionary.
-    pub(in crate::weights) fn layers(dtype: &str) -> Vec<u8> {
+    pub(crate) fn layers(dtype: &str) -> Vec<u8> {
         let weights = array(&[2, 1], dtype, true, b"T\x08\x00\x00\x00abcdefgh");
         let biases = array(&[1], "<f4", false, b"U\x04ijkl");
         let dict = [
@@ -343,7 +370,10 @@ pub(super) mod tests {
         ];
         assert_eq!(found, expected);
         let error = read(&layers("<f8")).err().unwrap().to_string();
-        assert_eq!(error, "array holds <f8, expected float32 (convert it with .astype('float32'))");
+        assert_eq!(
+            error,
+            "array holds <f8, expected float32: convert it with .astype('float32') if no value changes"
+        );
     }
 
     #[test]

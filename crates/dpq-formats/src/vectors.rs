@@ -1,0 +1,341 @@
+//! Features and ids in .npy files, and in the .fvecs, .bvecs and .ivecs files of public collections of vectors.
+//!
+//! The extension decides the format, in upper or lower case. In a .fvecs, .bvecs or .ivecs file each row is the number of its
+//! values, i32, followed by its values, f32, u8 or i32, little-endian; there is no header.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::npy::{self, Matrix, NpyFile};
+use crate::{Error, Result, extension, file};
+
+/// A matrix of features that stays in its file: only the rows that are read are in memory.
+#[derive(Debug)]
+pub struct FeatureFile {
+    rows: usize,
+    columns: usize,
+    path: PathBuf,
+    /// A seek and the read after it belong together.
+    file: Mutex<File>,
+    /// The offset of the first row.
+    begin: u64,
+    layout: Layout,
+}
+
+/// The layout of a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Layout {
+    /// f32, without a prefix.
+    Npy,
+    /// The number of values, and f32.
+    Fvecs,
+    /// The number of values, and u8.
+    Bvecs,
+}
+
+impl Layout {
+    fn value_size(self) -> usize {
+        if self == Self::Bvecs { 1 } else { 4 }
+    }
+
+    fn row_size(self, columns: usize) -> usize {
+        let prefix = if self == Self::Npy { 0 } else { PREFIX };
+        prefix + columns * self.value_size()
+    }
+}
+
+/// The size of the number before the values of a row.
+const PREFIX: usize = 4;
+/// The maximum number of values per row. A larger number means another kind of file.
+const MAX_COLUMNS: i32 = 1 << 24;
+/// Values read at a time when all are read.
+const CHUNK: usize = 1 << 22;
+
+impl FeatureFile {
+    /// Opens a .npy, .fvecs or .bvecs file. A file with another extension is read as .npy.
+    ///
+    /// # Errors
+    /// [`Error::Read`] or [`Error::NotAFile`] if the file cannot be opened, [`Error::File`] if it does not hold a matrix of f32
+    /// (u8 in a .bvecs file).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let layout = match extension(path).as_str() {
+            "fvecs" => Layout::Fvecs,
+            "bvecs" => Layout::Bvecs,
+            _ => Layout::Npy,
+        };
+        let ([rows, columns], file, begin) = if layout == Layout::Npy {
+            let npy = NpyFile::open(path)?;
+            (npy.matrix_shape::<f32>()?, npy.file, npy.header.begin)
+        } else {
+            let (file, size) = file::open(path)?;
+            (vecs_shape(&file, size, layout.value_size()).map_err(|error| error.at(path))?, file, 0)
+        };
+        Ok(Self { rows, columns, path: path.to_owned(), file: Mutex::new(file), begin, layout })
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The number of values per row, at least 1.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Reads consecutive rows, starting with row `first`, into `out` [rows, columns].
+    ///
+    /// # Errors
+    /// [`Error::Read`] if the system fails, or if there are fewer rows; [`Error::File`] if a row has another length than row 0.
+    pub fn read(&self, first: usize, out: &mut [f32]) -> Result<()> {
+        self.read_rows(first, out).map_err(|error| error.at(&self.path))
+    }
+
+    fn read_rows(&self, first: usize, out: &mut [f32]) -> Result<()> {
+        let size = self.layout.row_size(self.columns);
+        let mut bytes = vec![0; out.len() / self.columns * size];
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(self.begin + first as u64 * size as u64))?;
+        file.read_exact(&mut bytes)?;
+        drop(file);
+        let rows = bytes.chunks_exact(size).zip(out.chunks_exact_mut(self.columns));
+        for (row, (bytes, out)) in (first..).zip(rows) {
+            let values =
+                if self.layout == Layout::Npy { bytes } else { vecs_values(bytes, row, self.columns)? };
+            if self.layout == Layout::Bvecs {
+                out.iter_mut().zip(values).for_each(|(x, &byte)| *x = byte.into());
+            } else {
+                out.iter_mut()
+                    .zip(values.as_chunks().0)
+                    .for_each(|(x, &bytes)| *x = f32::from_le_bytes(bytes));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads rows as [`FeatureFile::read`] does, and refuses infinite values and NaN.
+    ///
+    /// # Errors
+    /// Those of [`FeatureFile::read`], and [`Error::File`] if a value is not finite.
+    pub fn read_finite(&self, first: usize, out: &mut [f32]) -> Result<()> {
+        self.read(first, out)?;
+        let Some(at) = out.iter().position(|x| !x.is_finite()) else { return Ok(()) };
+        let (row, column) = (first + at / self.columns, at % self.columns);
+        Err(Error::NotFinite { row, column, value: out[at] }.at(&self.path))
+    }
+
+    /// Returns the first row and the number of rows of consecutive parts, each of about 16 MB.
+    pub fn chunks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (n, step) = (self.rows, (CHUNK / self.columns).max(1));
+        (0..n).step_by(step).map(move |first| (first, step.min(n - first)))
+    }
+}
+
+/// Reads all features, finite f32 [rows, columns].
+///
+/// # Errors
+/// Those of [`FeatureFile`].
+pub fn read_features(path: impl AsRef<Path>) -> Result<Matrix<f32>> {
+    let file = FeatureFile::open(path)?;
+    let (rows, columns) = (file.rows, file.columns);
+    let mut values = vec![0.0; rows * columns];
+    for (first, n) in file.chunks() {
+        file.read_finite(first, &mut values[first * columns..][..n * columns])?;
+    }
+    Ok(Matrix { rows, columns, values })
+}
+
+/// Reads `n` rows of features at equal distances, or all if there are at most `n`.
+///
+/// # Errors
+/// Those of [`FeatureFile`].
+pub fn read_sample(path: impl AsRef<Path>, n: usize) -> Result<Matrix<f32>> {
+    let file = FeatureFile::open(path)?;
+    let (rows, columns) = (n.min(file.rows), file.columns);
+    let mut values = vec![0.0; rows * columns];
+    for (i, row) in values.chunks_exact_mut(columns).enumerate() {
+        file.read_finite((i as u128 * file.rows as u128 / rows as u128) as usize, row)?;
+    }
+    Ok(Matrix { rows, columns, values })
+}
+
+/// Reads ids: uint64 or int64 `[N]` of a .npy file, or the only row or column of an .ivecs file.
+///
+/// # Errors
+/// [`Error::Read`] or [`Error::NotAFile`] if the file cannot be opened, [`Error::File`] if it does not hold ids, or if an id is
+/// negative.
+pub fn read_ids(path: impl AsRef<Path>) -> Result<Vec<u64>> {
+    let path = path.as_ref();
+    let ids = if extension(path) == "ivecs" {
+        read_ivecs(path)?
+    } else if NpyFile::open(path)?.holds::<i64>() {
+        npy::read_vector(path)?
+    } else {
+        return npy::read_vector(path);
+    };
+    let id = |id: i64| u64::try_from(id).map_err(|_| Error::Id { id: id.into(), max: u64::MAX }.at(path));
+    ids.into_iter().map(id).collect()
+}
+
+fn read_ivecs(path: &Path) -> Result<Vec<i64>> {
+    let (mut file, size) = file::open(path)?;
+    let mut read = || -> Result<_> {
+        let [rows, columns] = vecs_shape(&file, size, 4)?;
+        if rows != 1 && columns != 1 {
+            return Err(Error::kind(
+                format!("holds {rows} rows of {columns} numbers"),
+                "ids in one row or one column",
+            ));
+        }
+        file.rewind()?;
+        let bytes: Vec<u8> = npy::read_values(&file, size as usize)?;
+        let mut ids = Vec::with_capacity(rows * columns);
+        for (row, bytes) in bytes.chunks_exact(PREFIX + columns * 4).enumerate() {
+            let values = vecs_values(bytes, row, columns)?.as_chunks().0;
+            ids.extend(values.iter().map(|&id| i64::from(i32::from_le_bytes(id))));
+        }
+        Ok(ids)
+    };
+    read().map_err(|error| error.at(path))
+}
+
+/// Returns the rows and columns of a file of `size` bytes whose values take `value_size` bytes each.
+fn vecs_shape(mut file: &File, size: u64, value_size: usize) -> Result<[usize; 2]> {
+    if size < PREFIX as u64 {
+        return Err(Error::Truncated { needed: PREFIX as u64, left: size });
+    }
+    let mut columns = [0; PREFIX];
+    file.read_exact(&mut columns)?;
+    let found = i32::from_le_bytes(columns);
+    if !(1..=MAX_COLUMNS).contains(&found) {
+        let (what, found, max) = ("values in row 0", found.into(), MAX_COLUMNS as u64);
+        let help = "the file is damaged, or not the .fvecs, .bvecs or .ivecs file that its name promises";
+        return Err(Error::OutOfRange { what, found, min: 1, max, help });
+    }
+    let columns = found as usize;
+    let row = (PREFIX + columns * value_size) as u64;
+    let left = size % row;
+    match usize::try_from(size / row) {
+        Ok(rows) if left == 0 => Ok([rows, columns]),
+        _ => Err(Error::Truncated { needed: row, left }),
+    }
+}
+
+/// The values in the bytes of `row`.
+fn vecs_values(bytes: &[u8], row: usize, columns: usize) -> Result<&[u8]> {
+    let (prefix, values) = bytes.split_first_chunk().expect("a row begins with the number of its values");
+    let found = i32::from_le_bytes(*prefix);
+    if usize::try_from(found) != Ok(columns) {
+        return Err(Error::RowLength { row, found, expected: columns });
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const VALUES: [f32; 30] = {
+        let mut values = [0.0; 30];
+        let mut i = 0;
+        while i < 30 {
+            values[i] = i as f32;
+            i += 1;
+        }
+        values
+    };
+
+    fn file(extension: &str, bytes: &[u8]) -> tempfile::NamedTempFile {
+        let file = tempfile::Builder::new().suffix(extension).tempfile().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        file
+    }
+
+    /// Rows of three values, each of which `bytes` writes.
+    fn vecs(bytes: impl Fn(f32) -> Vec<u8>) -> Vec<u8> {
+        let row = |row: &[f32]| {
+            [3i32.to_le_bytes().to_vec(), row.iter().flat_map(|&x| bytes(x)).collect()].concat()
+        };
+        VALUES.chunks(3).flat_map(row).collect()
+    }
+
+    fn fvecs() -> Vec<u8> {
+        vecs(|x| x.to_le_bytes().to_vec())
+    }
+
+    #[test]
+    fn rows_are_read_from_where_they_lie() {
+        let npy = file(".npy", &[]);
+        npy::write(npy.path(), &[10, 3], &VALUES).unwrap();
+        for file in [npy, file(".fvecs", &fvecs()), file(".bvecs", &vecs(|x| vec![x as u8]))] {
+            let rows = FeatureFile::open(file.path()).unwrap();
+            assert_eq!((rows.rows(), rows.columns()), (10, 3));
+            for first in [8, 0, 3] {
+                let mut out = [0.0; 6];
+                rows.read(first, &mut out).unwrap();
+                assert_eq!(out, VALUES[first * 3..][..6]);
+            }
+            assert!(rows.read(9, &mut [0.0; 6]).is_err());
+            assert_eq!(read_features(file.path()).unwrap().values, VALUES);
+            let sample = read_sample(file.path(), 3).unwrap();
+            assert_eq!(
+                (sample.rows, sample.values),
+                (3, [&VALUES[..3], &VALUES[9..12], &VALUES[18..21]].concat())
+            );
+            assert_eq!(read_sample(file.path(), 11).unwrap().rows, 10);
+        }
+    }
+
+    #[test]
+    fn chunks_are_all_rows_in_order() {
+        let npy = file(".npy", &[]);
+        npy::write(npy.path(), &[5, CHUNK / 2], &vec![0.0f32; 5 * CHUNK / 2]).unwrap();
+        let rows = FeatureFile::open(npy.path()).unwrap();
+        assert_eq!(rows.chunks().collect::<Vec<_>>(), [(0, 2), (2, 2), (4, 1)]);
+    }
+
+    #[test]
+    fn ids_are_a_row_or_a_column() {
+        let ids = |rows: &[&[i32]]| {
+            let row = |row: &&[i32]| [&[row.len() as i32], *row].concat();
+            let bytes: Vec<u8> = rows.iter().flat_map(row).flat_map(i32::to_le_bytes).collect();
+            read_ids(file(".ivecs", &bytes).path()).map_err(|error| error.to_string())
+        };
+        assert_eq!(ids(&[&[4, 0, 2]]).unwrap(), [4, 0, 2]);
+        assert_eq!(ids(&[&[4], &[0], &[2]]).unwrap(), [4, 0, 2]);
+        assert!(ids(&[&[1, 2], &[3, 4]]).unwrap_err().contains("holds 2 rows of 2 numbers"));
+        assert!(ids(&[&[1, -2]]).unwrap_err().contains("holds the id -2"));
+        let npy = file(".npy", &[]);
+        npy::write(npy.path(), &[2], &[7u64, 1]).unwrap();
+        assert_eq!(read_ids(npy.path()).unwrap(), [7, 1]);
+    }
+
+    #[test]
+    fn damaged_files_are_refused() {
+        let error = |bytes: &[u8]| {
+            let file = file(".fvecs", bytes);
+            read_features(file.path()).map(drop).map_err(|error| error.to_string()).unwrap_err()
+        };
+        let good = fvecs();
+        assert!(error(&[]).contains("needs 4 more bytes where 0 are left"));
+        for end in (1..good.len()).filter(|end| end % 16 > 0) {
+            assert!(!error(&good[..end]).is_empty());
+        }
+        assert!(error(&good[..17]).contains("needs 16 more bytes where 1 are left"));
+        for first in [0, -1, i32::MAX] {
+            let bytes = [&first.to_le_bytes(), &good[4..]].concat();
+            assert!(error(&bytes).contains(&format!("has {first} values in row 0")));
+        }
+        let mut other = good.clone();
+        other[16] = 4;
+        assert!(error(&other).contains("row 1 has 4 values, row 0 has 3"));
+        let mut infinite = good;
+        infinite[20..24].copy_from_slice(&f32::INFINITY.to_le_bytes());
+        assert!(error(&infinite).contains("row 1, column 0 is inf, expected finite numbers"));
+    }
+}

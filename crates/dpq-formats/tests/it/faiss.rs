@@ -1,0 +1,75 @@
+//! Indexes of faiss, out and in. `crates/dpq/tests/faiss.rs` reads files that faiss wrote.
+
+use std::fs;
+
+use dpq_formats::{FaissIndex, FaissMetric};
+use tempfile::TempDir;
+
+fn index(metric: FaissMetric, ids: Option<Vec<u64>>) -> FaissIndex {
+    FaissIndex {
+        metric,
+        dim: 2,
+        n_levels: 3,
+        n_codewords: 256,
+        codebooks: (0..3 * 256 * 2).map(|i| (i as f32 * 0.37).sin()).collect(),
+        codes: vec![0, 1, 2, 255, 0, 7, 3, 3, 3],
+        ids,
+    }
+}
+
+#[test]
+fn indexes_survive_the_round_trip() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.index");
+    for metric in [FaissMetric::InnerProduct, FaissMetric::Euclidean] {
+        for (ids, kind) in [(None, b"IxRq"), (Some(vec![9, 0, i64::MAX as u64]), b"IxMp")] {
+            let index = index(metric, ids);
+            index.save(&path).unwrap();
+            assert_eq!(&fs::read(&path).unwrap()[..4], kind);
+            // The first kind keeps norms behind the codes, which are skipped.
+            assert_eq!(FaissIndex::open(&path).unwrap(), index);
+        }
+        index(metric, Some(vec![0, 1, 2])).save(&path).unwrap();
+        assert_eq!(FaissIndex::open(&path).unwrap(), index(metric, None), "row numbers need no map");
+    }
+}
+
+/// The advice is followed by taking the map away, as the Python code of the message does.
+#[test]
+fn repeated_ids_are_refused_with_advice_that_works() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.index");
+    index(FaissMetric::InnerProduct, Some(vec![7, 3, 7])).save(&path).unwrap();
+    let error = FaissIndex::open(&path).unwrap_err().to_string();
+    assert!(error.contains("x.index: gives the id 7 to several items, expected distinct ids"), "{error}");
+    assert!(error.contains("faiss.write_index(faiss.read_index(file).index, new_file)"), "{error}");
+    let bytes = fs::read(&path).unwrap();
+    // A map is its letters and header of 37 bytes, and the ids behind the index.
+    fs::write(&path, &bytes[37..bytes.len() - 8 - 3 * 8]).unwrap();
+    assert_eq!(FaissIndex::open(&path).unwrap(), index(FaissMetric::InnerProduct, None));
+}
+
+#[test]
+fn contents_that_faiss_cannot_hold_are_not_written() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.index");
+    let error = |change: &dyn Fn(&mut FaissIndex)| {
+        let mut index = index(FaissMetric::Euclidean, Some(vec![1, 2, 3]));
+        change(&mut index);
+        let error = index.save(&path).unwrap_err().to_string();
+        assert!(!path.exists());
+        error
+    };
+    assert!(
+        error(&|index| index.ids = Some(vec![1, 2, 1 << 63])).starts_with("holds the id 9223372036854775808")
+    );
+    assert_eq!(error(&|index| index.ids = Some(vec![1])), "has 1 values for its shape, expected 3");
+    assert_eq!(error(&|index| index.codes = vec![1; 4]), "has 4 values for its shape, expected 3");
+    assert!(error(&|index| index.n_levels = 0).starts_with("has 0 levels, expected 1 to 255"));
+    assert!(error(&|index| index.dim = 3).starts_with("has 1536 values for its shape, expected 2304"));
+    let fewer = |index: &mut FaissIndex| {
+        index.n_codewords = 128;
+        index.codebooks.truncate(3 * 128 * 2);
+    };
+    assert!(error(&fewer).contains("expected 1 to 128"));
+}
