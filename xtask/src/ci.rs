@@ -1,7 +1,8 @@
 //! `cargo xtask ci`: everything that a change must pass.
 //!
-//! All compiling steps use the release profile and the same features of shared dependencies. Cargo therefore compiles a
-//! dependency once, and `cargo xtask reproduce-paper` compiles none again. The step `tidy` checks the features.
+//! All steps use the release profile and the same features of shared dependencies. Cargo therefore
+//! compiles each dependency once, also for `cargo xtask reproduce-paper` afterwards. The step
+//! `tidy` checks the features.
 
 use std::fs;
 use std::process::Command;
@@ -19,17 +20,17 @@ pub(crate) struct Step {
     run: fn() -> Result<()>,
 }
 
-/// The steps, in order: the cheapest and the most often broken come first.
+/// The steps in order. Cheap steps and steps that often fail come first.
 pub(crate) const STEPS: [Step; 9] = [
     Step { name: "fmt", what: "the code is formatted", run: fmt },
-    Step { name: "tidy", what: "the conventions of the repository hold", run: tidy::run },
+    Step { name: "tidy", what: "the repository keeps its conventions", run: tidy::run },
     Step {
         name: "clippy",
         what: "no warning in libraries, commands, tests, examples and benches",
         run: clippy,
     },
     Step { name: "test", what: "tests and the examples in documentation pass", run: test },
-    Step { name: "faiss", what: "indexes pass between faiss and dpq", run: faiss },
+    Step { name: "faiss", what: "faiss and dpq read each other's indexes", run: faiss },
     Step { name: "python", what: "the Python module is built, installed and tested", run: python::run },
     Step { name: "doc", what: "the documentation builds without a warning", run: doc },
     Step {
@@ -37,12 +38,12 @@ pub(crate) const STEPS: [Step; 9] = [
         what: "the paper's runs with pretrained weights reach their reports at toy size",
         run: reproduce::toy_protocols,
     },
-    Step { name: "reproduce", what: "small training runs give the tables that they should", run: quick },
+    Step { name: "reproduce", what: "small training runs give the expected tables", run: quick },
 ];
 
-/// Runs all steps, or one.
-pub(crate) fn run(only: Option<&str>) -> Result<()> {
-    let steps = STEPS.iter().filter(|step| only.is_none_or(|name| name == step.name));
+/// Runs all steps, or the step of this name.
+pub(crate) fn run(name: Option<&str>) -> Result<()> {
+    let steps = STEPS.iter().filter(|step| name.is_none_or(|name| name == step.name));
     let mut summary = String::new();
     let start = Instant::now();
     for step in steps {
@@ -72,7 +73,7 @@ fn test() -> Result<()> {
     run_command(&mut cargo(&["test", "--release", "--locked", "--workspace"]))
 }
 
-/// Needs python3, and once the network.
+/// Needs python3, and the network the first time.
 fn faiss() -> Result<()> {
     let python = bench::faiss_python()?;
     let dpq = fs::canonicalize(build_dpq("cpu")?)?;

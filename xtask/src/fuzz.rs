@@ -6,9 +6,9 @@ use anyhow::Result;
 
 use crate::process::{output, run as run_command};
 
-/// Runs all targets, each for some seconds beside building it. Needs a nightly toolchain and cargo-fuzz.
+/// Builds each target and runs it for `seconds`. Needs a nightly toolchain and cargo-fuzz.
 pub(crate) fn run(seconds: u32) -> Result<()> {
-    // Through rustup: the cargo that runs this task is of one toolchain.
+    // The cargo that runs this task cannot switch toolchains; the one of rustup can.
     let fuzz = |args: &[&str]| {
         let mut command = Command::new("cargo");
         command.args(["+nightly", "fuzz"]).args(args);

@@ -1,7 +1,8 @@
 //! The tasks of this repository, run as `cargo xtask <command>`.
 //!
-//! One clap declaration, here; one file a command. Tasks run cargo and the `dpq` command as processes and read what
-//! they print; nothing here links the libraries, so that a task compiles in seconds.
+//! This file declares the command line; each command has a file of its own. Tasks run cargo and
+//! `dpq` as processes and read their output. Nothing here links candle, so a task compiles in
+//! seconds.
 
 mod bench;
 mod ci;
@@ -30,73 +31,77 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything that a change must pass, in order; stops at the first failure
+    /// Run everything that a change must pass, up to the first failure
     Ci {
-        /// Run this step alone
+        /// Run only this step
         #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(ci::STEPS.map(|step| step.name)))]
         step: Option<String>,
     },
-    /// Dependencies, file heads, links, committed results: conventions that no compiler checks
+    /// Check conventions that no compiler checks: dependencies, modules, prose, links, committed
+    /// results
     Tidy,
     /// Train, encode, index, search and evaluate, and write a report
     ///
-    /// Each stage is kept under `target/reproduce/` and skipped when nothing that it depends on has changed; an
-    /// interrupted run goes on where it stopped.
+    /// Stages are kept under `target/reproduce/`. A later run skips stages whose inputs are
+    /// unchanged and resumes an interrupted training.
     ReproducePaper(ReproduceArgs),
-    /// Write docs/results.md, the reports in docs/results, docs/benchmarks.md and docs/codes.md again from what runs left there
+    /// Render the reports and benchmark pages in docs again from their results
     RenderDocs,
     /// Measure all crates, or compare with other libraries
     ///
-    /// Writes `bench.json` and `bench.md` into `target/bench/`: times of criterion's benches with confidence intervals,
-    /// instructions of the kernels, and mAP and bytes a vector if `reproduce-paper --quick` was run. Codes, codebooks and
-    /// queries are made once and kept under `target/bench-data/`. Comparisons write docs/benchmarks.md and docs/codes.md; they
-    /// want a machine at rest.
+    /// Writes `bench.json` and `bench.md` into `target/bench/`: times of criterion's benches with
+    /// confidence intervals, instructions of the kernels, and mAP and bytes per vector if
+    /// `reproduce-paper --quick` ran before. Codes, codebooks and queries are made once and kept
+    /// under `target/bench-data/`. Comparisons write docs/benchmarks.md and docs/codes.md and need
+    /// an idle machine.
     Bench(BenchArgs),
     /// Run each fuzz target for some seconds; needs a nightly toolchain and cargo-fuzz
     Fuzz {
-        /// Seconds a target
+        /// Seconds per target
         #[arg(long, default_value_t = 60, value_name = "N")]
         seconds: u32,
     },
-    /// The wheel of the Python module: built into `target/wheels/`, installed and tested; needs python3, once the network
-    Python,
-    /// Build the program for NVIDIA GPUs and try what shows without one
+    /// Build the wheel of the Python module into `target/wheels/`, install and test it
     ///
-    /// On x86-64 Linux; needs python3 with pip, a C++ compiler and once the network. Everything is kept under
-    /// `target/cuda-check/`.
+    /// Needs python3, and the network the first time.
+    Python,
+    /// Build the program for NVIDIA GPUs and check everything that needs no GPU
+    ///
+    /// Needs x86-64 Linux, python3 with pip, a C++ compiler, and the network the first time. Keeps
+    /// everything under `target/cuda-check/`.
     CudaCheck,
 }
 
 #[derive(clap::Args)]
 struct ReproduceArgs {
-    /// A folder of `datasets/` by its name, or one elsewhere by its path, as ./cifar-10; the name of the folder decides
-    /// which of the paper's results stand beside ours
+    /// The name of a folder in `datasets/`, or the path of a folder elsewhere, such as ./cifar-10.
+    /// The name of the folder selects the results of the paper to compare with
     #[arg(long, default_value = "fashion-mnist", value_name = "NAME|DIR", value_parser = dataset)]
     dataset: PathBuf,
     /// A configuration of `dpq train`
     #[arg(long, default_value = "best", value_name = "NAME")]
     preset: String,
-    /// Change the preset by a line as `dpq train --set` takes it, without spaces, for every training; may be given several
-    /// times. The results are kept apart from the preset's, and the report names the lines
+    /// Change the preset in every training, as `dpq train --set` does, without spaces; may be
+    /// repeated. The results go to a separate folder, and the report names the changes
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "write_docs")]
     set: Vec<String>,
-    /// Trainings, with seeds 1, 2, …; the report gives mean and standard deviation
+    /// Number of trainings, with seeds 1, 2, …; the report gives mean and standard deviation
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     seeds: u16,
     /// A small training that takes minutes: `--preset quick --seeds 1`
     #[arg(long, conflicts_with_all = ["preset", "seeds", "write_docs"])]
     quick: bool,
-    /// Where the network runs, in training and in encoding; for cuda:N the program is built with the feature `cuda`
+    /// Device of the network: cpu or cuda:N. For cuda:N, dpq is built with the feature `cuda`
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: String,
-    /// Pretrained weights that the network's body starts from, as `dpq weights import` writes them
+    /// Start the body of the network from pretrained weights that `dpq weights import` wrote
     #[arg(long, value_name = "SAFETENSORS", value_parser = |path: &str| path::absolute(path))]
     weights: Option<PathBuf>,
-    /// Vectors of the classes for every training, as `dpq train --embeddings` takes them: a .npy file or word vectors as text
+    /// Vectors of the classes, as for `dpq train --embeddings`: a .npy file or word vectors as text
     #[arg(long, value_name = "FILE", value_parser = |path: &str| path::absolute(path))]
     embeddings: Option<PathBuf>,
-    /// Beside `paper`, the rows of Table 2 and one model for each length; beside `best`, the preset
-    /// without each of its ingredients: for each row as many trainings as seeds
+    /// Also run ablations, with as many trainings per row as seeds. For `paper`: the rows of Table
+    /// 2 and one model per length. For `best`: the preset without each of its ingredients
     #[arg(long)]
     ablations: bool,
     /// Copy the report to docs/results/DATASET-PRESET and write docs/results.md
@@ -106,40 +111,41 @@ struct ReproduceArgs {
 
 #[derive(clap::Args)]
 struct BenchArgs {
-    /// Items of an index, or several numbers with commas between them
+    /// Items of an index, or several numbers separated by commas
     #[arg(long, default_value = "1000000", value_name = "N", value_delimiter = ',')]
     items: Vec<u32>,
-    /// Run the benches of this crate alone; may be given several times
+    /// Run only the benches of this crate; may be repeated
     #[arg(long = "crate", value_name = "NAME")]
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(bench::crates()))]
     crates: Vec<String>,
-    /// Run only benches with this in their names
+    /// Run only benches whose names contain this text
     #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
     filter: String,
-    /// Count instructions too; needs valgrind
+    /// Also count instructions; needs valgrind
     #[arg(long)]
     instructions: bool,
-    /// Take no times
+    /// Do not measure times
     #[arg(long)]
     no_time: bool,
-    /// Show changes since an earlier run, of which this is the bench.json
+    /// Show changes since an earlier run with this bench.json
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Fail if instructions (by 5 %), bytes a vector (by 1 %) or mAP (by 0.005) are worse than the baseline's, or are missing
-    /// on either side
+    /// Fail if instructions (by 5 %), bytes per vector (by 1 %) or mAP (by 0.005) are worse than
+    /// the baseline's, or are missing on one side
     #[arg(long, requires = "baseline")]
     gate: bool,
-    /// Compare with these libraries, with commas between them; Linux, needs python3 and once the network
+    /// Compare with these libraries, separated by commas; needs Linux, python3, and the network the
+    /// first time
     #[arg(long, value_name = "LIBRARY", value_delimiter = ',')]
     #[arg(conflicts_with_all = ["crates", "filter", "instructions", "no_time", "baseline", "gate"])]
     against: Vec<bench::Library>,
-    /// Queries of the searches beside faiss that are timed one by one
+    /// Number of queries that are timed one by one in searches beside faiss
     #[arg(long, default_value_t = 30, value_name = "N", requires = "against")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=900))]
     queries: u16,
 }
 
-/// The folder of a data set, which is seen from where the command was given.
+/// Returns the folder of a data set. A path is relative to the folder in which the command runs.
 fn dataset(text: &str) -> io::Result<PathBuf> {
     if text.contains(path::is_separator) {
         path::absolute(text)

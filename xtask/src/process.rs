@@ -7,21 +7,21 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// Makes the repository the current folder, so that all paths in tasks and reports are relative to it.
+/// Makes the repository the current folder. Paths in tasks and reports are relative to it.
 pub(crate) fn enter_repository() -> Result<()> {
     let xtask = env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`, through cargo")?;
     let root = PathBuf::from(xtask).join("..");
     env::set_current_dir(&root).with_context(|| format!("cannot enter {}", root.display()))
 }
 
-/// The cargo that runs this task.
+/// Returns a command of the cargo that runs this task.
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args);
     command
 }
 
-/// Runs a command whose output goes where ours goes.
+/// Runs a command. It inherits stdout and stderr.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = describe(command);
     let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
@@ -29,7 +29,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns its stdout; its stderr, where progress and errors are, goes where ours goes.
+/// Runs a command and returns its stdout. It inherits stderr for progress and errors.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let line = describe(command);
     let output =
@@ -38,7 +38,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed something that is not UTF-8"))
 }
 
-/// The command line, with the program's name in place of its path.
+/// Returns the command line with the name of the program instead of its path.
 fn describe(command: &Command) -> String {
     let program = PathBuf::from(command.get_program());
     let program = program.file_name().unwrap_or(command.get_program());
@@ -46,8 +46,8 @@ fn describe(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// Makes a virtual environment of Python's in `folder` unless it is there, with what the file `requirements` lists; returns its
-/// Python.
+/// Creates a virtual environment in `folder` unless it exists, installs the packages of the file
+/// `requirements`, and returns the path of its Python.
 pub(crate) fn python(folder: &str, requirements: &str) -> Result<String> {
     let python = format!("{folder}/bin/python");
     if !Path::new(&python).exists() {
@@ -80,21 +80,22 @@ pub(crate) fn executable(cargo: &mut Command, kind: &str, name: &str) -> Result<
     let executable = messages.lines().find_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         let is_named = message["target"]["name"] == name && message["target"]["kind"][0] == kind;
-        // `cargo test` also builds a binary with its unit tests inside. Benchmarks exist only in that form.
+        // `cargo test` also builds a binary with its unit tests inside. Benchmarks exist only in
+        // that form.
         let is_right = message["profile"]["test"] == (kind == "bench");
         (is_named && is_right).then(|| message["executable"].as_str().map(PathBuf::from))?
     });
     executable.with_context(|| format!("cargo built {name} but named no executable"))
 }
 
-/// The commit of the repository, `-dirty` if a file under `paths` is not as committed.
+/// Returns the commit of the repository, with `-dirty` if a file under `paths` differs from it.
 pub(crate) fn commit(paths: &[&str]) -> String {
     let git = |args: &[&str]| output(Command::new("git").args(args));
     let status = git(&[&["status", "--porcelain", "--"], paths].concat());
     match (git(&["rev-parse", "HEAD"]), status) {
         (Ok(commit), Ok(changes)) if changes.is_empty() => commit.trim().to_owned(),
         (Ok(commit), _) => format!("{}-dirty", commit.trim()),
-        // A copy of the sources without their history.
+        // The sources are here without their history.
         _ => "unknown".to_owned(),
     }
 }

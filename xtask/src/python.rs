@@ -1,4 +1,4 @@
-//! `cargo xtask python` and a step of `cargo xtask ci`: builds the wheel of the Python module, installs and tests it.
+//! `cargo xtask python`, also a step of `cargo xtask ci`: builds, installs and tests the wheel.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
-//! `cargo xtask cuda-check`: the program for NVIDIA GPUs, built and tried on a machine without one.
+//! `cargo xtask cuda-check`: builds and tests the program for NVIDIA GPUs on a machine without one.
 //!
-//! - `toolkit`: the compilers, and libraries that find no GPU
+//! - `toolkit`: compilers, and libraries that find no GPU
 //!
 //! Everything is kept under `target/cuda-check/`, apart from other builds.
 
@@ -19,14 +19,14 @@ const FOLDER: &str = "target/cuda-check";
 const KERNELS: &str = "crates/dpq-model/src/ops/cuda/kernels.cu";
 const DATA: &str = "datasets/fashion-mnist";
 
-/// The same in every command, so that candle is built once for compiling and once for checking.
+/// The same selection in each command, so that cargo compiles candle once and checks it once.
 const BUILD: [&str; 3] = ["--package=dpq", "--package=dpq-model", "--features=dpq/cuda"];
 
-/// Checks all that shows without a GPU.
+/// Checks everything that needs no GPU.
 pub(crate) fn run() -> Result<()> {
     let toolkit = Toolkit::set_up(FOLDER)?;
 
-    eprintln!("==> kernels: nvcc and ptxas have no warning and registers suffice");
+    eprintln!("==> kernels: nvcc and ptxas compile without warnings and without spilling registers");
     let mut nvcc = toolkit.nvcc();
     nvcc.args(["--cubin", "-Werror", "all-warnings", "-Xptxas", "--warn-on-spills,--warning-as-error", "-o"]);
     run_command(nvcc.arg(format!("{FOLDER}/kernels.cubin")).arg(KERNELS))?;
@@ -36,14 +36,12 @@ pub(crate) fn run() -> Result<()> {
         [&["clippy", "--release", "--locked", "--all-targets"], &BUILD[..], &["--", "-D", "warnings"]];
     run_command(&mut toolkit.cargo(&clippy.concat())?)?;
 
-    eprintln!("==> test: NVRTC compiles the kernels, tests that need a GPU say SKIPPED");
+    eprintln!("==> test: NVRTC compiles the kernels; tests that need a GPU print SKIPPED");
     let tests = ["--", "--nocapture", "cuda::", "device::"];
     let test = [&["test", "--release", "--locked", "--tests"], &BUILD[..], &tests];
     run_command(&mut toolkit.cargo(&test.concat())?)?;
 
-    eprintln!(
-        "==> dpq: starts, says that there is no GPU, trains on the CPU as the program without CUDA does"
-    );
+    eprintln!("==> dpq: starts, reports that it finds no GPU, and trains as the program without CUDA");
     let mut build = toolkit.cargo(&[&["test", "--no-run", "--tests"], &BUILD[..]].concat())?;
     let dpq = executable(&mut build, "bin", "dpq")?;
     let with_cuda = |args: &[&str]| {
@@ -73,7 +71,7 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Writes a configuration that is a preset's but for the number of epochs; returns its path.
+/// Writes a configuration with one epoch and returns its path.
 fn one_epoch(config: &str) -> Result<String> {
     let path = format!("{FOLDER}/one-epoch.toml");
     let line = config
@@ -84,7 +82,7 @@ fn one_epoch(config: &str) -> Result<String> {
     Ok(path)
 }
 
-/// Runs a command that has to fail with one line, for want of a GPU.
+/// Runs a command that must fail with a one-line error because it finds no GPU.
 fn refuses_a_gpu(command: &mut Command) -> Result<()> {
     let found = command.output()?;
     let message = String::from_utf8_lossy(&found.stderr);
@@ -93,7 +91,7 @@ fn refuses_a_gpu(command: &mut Command) -> Result<()> {
         found.status.code() == Some(1)
             && message.starts_with("error: device: cuda:0 cannot be used: ")
             && message.lines().count() == 1,
-        "expected an error of one line about cuda:0, found the above ({})",
+        "expected a one-line error about cuda:0, found the message above ({})",
         found.status
     );
     Ok(())

@@ -1,4 +1,5 @@
-//! A CUDA toolkit without a GPU or a driver: NVIDIA's compilers from PyPI, and libraries that find no GPU.
+//! A CUDA toolkit that needs no GPU and no driver: NVIDIA's compilers from PyPI, and stub
+//! libraries.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -15,11 +16,11 @@ use crate::process::{cargo, output, run};
 /// The wheels, each with the hash of its file.
 const REQUIREMENTS: &str = "xtask/src/cuda_check/requirements.txt";
 
-/// Real libraries that programs are linked with; they need no driver.
+/// Real libraries that programs link with. They need no driver.
 const LIBRARIES: [(&str, &str); 2] = [("cudart", "libcudart.so.13"), ("nvrtc", "libnvrtc.so.13")];
 
-/// Libraries that come with the driver or are large, the module of cudarc that calls each, and the file that a program
-/// loads.
+/// Libraries that are large or come with the driver: name, module of cudarc that calls it, and the
+/// file that a program loads.
 const STUBS: [(&str, &str, &str); 4] = [
     ("cuda", "driver", "libcuda.so.1"),
     ("cublas", "cublas", "libcublas.so.13"),
@@ -27,7 +28,7 @@ const STUBS: [(&str, &str, &str); 4] = [
     ("curand", "curand", "libcurand.so.10"),
 ];
 
-/// What every function of a stub returns: CUDA_ERROR_NO_DEVICE.
+/// Return value of each function of a stub: CUDA_ERROR_NO_DEVICE.
 const NO_DEVICE: u32 = 100;
 
 pub(super) struct Toolkit {
@@ -37,7 +38,7 @@ pub(super) struct Toolkit {
 }
 
 impl Toolkit {
-    /// Sets the toolkit up in a folder, downloading what is not there yet.
+    /// Sets the toolkit up in a folder and downloads missing files.
     pub(super) fn set_up(folder: &str) -> Result<Self> {
         ensure!(
             cfg!(all(target_os = "linux", target_arch = "x86_64")),
@@ -53,7 +54,7 @@ impl Toolkit {
 
     fn install(&self) -> Result<()> {
         let (wheels, requirements) = (self.folder.join("toolkit"), fs::read(REQUIREMENTS)?);
-        // Copied there when all is installed.
+        // Copied there after everything is installed.
         let installed = wheels.join("requirements.txt");
         if fs::read(&installed).is_ok_and(|found| found == requirements) {
             return Ok(());
@@ -68,7 +69,7 @@ impl Toolkit {
         Ok(fs::write(installed, requirements)?)
     }
 
-    /// Libraries under the names that linkers look for, which wheels lack.
+    /// Adds the library names that linkers look for. The wheels lack them.
     fn add_libraries(&self) -> Result<()> {
         let (lib, stubs) = (self.home.join("lib"), self.stubs());
         fs::create_dir_all(&stubs)?;
@@ -99,14 +100,14 @@ impl Toolkit {
         self.home.join("lib/stubs")
     }
 
-    /// A command of this toolkit, for the GPU that docs/cuda.md has measurements of.
+    /// Returns a command of nvcc for the GPU of the measurements in docs/cuda.md.
     pub(super) fn nvcc(&self) -> Command {
         let mut nvcc = Command::new(self.home.join("bin/nvcc"));
         nvcc.arg("--gpu-architecture=sm_90");
         nvcc
     }
 
-    /// cargo with this toolkit and a target folder of its own.
+    /// Returns a command of cargo with this toolkit and a separate target folder.
     pub(super) fn cargo(&self, args: &[&str]) -> Result<Command> {
         let path = env::var_os("PATH").unwrap_or_default();
         let path = env::join_paths([self.home.join("bin")].into_iter().chain(env::split_paths(&path)))?;
@@ -116,14 +117,14 @@ impl Toolkit {
             .env("CUDA_HOME", &self.home)
             .env("CUDA_COMPUTE_CAP", "90")
             .env("CARGO_TARGET_DIR", self.folder.join("build"))
-            // Half of the time goes to candle's kernels for quantised weights, which dpq never calls; without
-            // optimisation it is half as long.
+            // candle's kernels for quantised weights, which dpq never calls, take half of the time.
+            // Without optimisation they take half as long.
             .env("NVCC_APPEND_FLAGS", "-Xcicc -O0 -Xptxas -O0")
             .env("CUDAFORGE_THREADS", available_parallelism()?.to_string());
         Ok(command)
     }
 
-    /// The command, with the libraries of this toolkit when it starts.
+    /// Makes the command find the libraries of this toolkit when it starts.
     pub(super) fn load(&self, mut command: Command) -> Command {
         let paths = [self.home.join("lib"), self.stubs()].map(|path| path.to_string_lossy().into_owned());
         command.env("LD_LIBRARY_PATH", paths.join(":"));
@@ -131,18 +132,18 @@ impl Toolkit {
     }
 }
 
-/// The folder of a dependency's source.
+/// Returns the folder of the sources of a dependency.
 fn source_of(package: &str) -> Result<PathBuf> {
     let args = ["metadata", "--locked", "--format-version=1", "--features=dpq/cuda"];
     let metadata: Value = serde_json::from_str(&output(&mut cargo(&args))?)?;
     let packages = metadata["packages"].as_array().into_iter().flatten();
     let manifest =
         packages.filter(|found| found["name"] == package).find_map(|found| found["manifest_path"].as_str());
-    let manifest = manifest.with_context(|| format!("nothing here depends on {package} any more"))?;
+    let manifest = manifest.with_context(|| format!("nothing here depends on {package}"))?;
     Ok(Path::new(manifest).with_file_name(""))
 }
 
-/// C with the functions that bindings call, each of which finds no GPU.
+/// Returns C code of the functions that the bindings call. Each finds no GPU.
 fn stub(bindings: &str) -> String {
     let lines = bindings.lines().filter_map(|line| line.strip_prefix("pub unsafe fn "));
     let names: BTreeSet<&str> = lines.filter_map(|line| line.split('(').next()).collect();

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The modules that a module uses, both as paths from the folder of sources, such as `crates/x/src/reproduce/csv`.
+/// The modules that a module uses, both as paths from the folder of sources, such as
+/// `crates/x/src/reproduce/csv`.
 type Uses = BTreeMap<String, BTreeSet<String>>;
 
-/// Returns a complaint per pair of neighbouring modules that use each other, directly or through further neighbours.
+/// Returns a complaint per pair of neighbouring modules that use each other, directly or through
+/// further neighbours.
 pub(super) fn check<'a>(sources: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     let sources: Vec<(Vec<&str>, &str)> =
         sources.filter_map(|(name, text)| Some((module(name)?, text))).collect();
@@ -13,7 +15,8 @@ pub(super) fn check<'a>(sources: impl Iterator<Item = (&'a str, &'a str)>) -> Ve
     let mut uses = Uses::new();
     for (from, text) in &sources {
         for to in paths(text, from) {
-            // The first file on the way that is not the user's parent: its neighbour, which is what the order is about.
+            // The first file on the way that is not the user's parent: its neighbour, which is what
+            // the order is about.
             let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
             if common < from.len().min(to.len()) && files.contains(&to[..=common]) {
                 uses.entry(from[..=common].join("/")).or_default().insert(to[..=common].join("/"));

@@ -1,4 +1,5 @@
-//! Dependencies: the arrows of `docs/architecture.md`, and the size of what a library pulls in.
+//! Dependencies: the arrows of `docs/architecture.md`, the number of crates that a library needs,
+//! and features that would make cargo compile a dependency twice.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +8,8 @@ use serde::Deserialize;
 
 use crate::process::{cargo, output};
 
-/// Each package of the workspace and those of ours that it may depend on, in tests as well.
-const ARROWS: [(&str, &[&str]); 10] = [
+/// Each package of the workspace and the packages of ours that it may depend on, also in tests.
+const ARROWS: &[(&str, &[&str])] = &[
     ("dpq-file", &[]),
     ("dpq-codebook", &["dpq-file"]),
     ("dpq-index", &["dpq-codebook", "dpq-file"]),
@@ -21,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("xtask", &[]),
 ];
 
-/// Dependencies that only some packages may have. A name covers all that begin with it and a hyphen.
+/// Dependencies that only some packages may have. A name also covers names that extend it by `-…`.
 const OWNERS: [(&str, &[&str]); 6] = [
     ("candle", &["dpq-model"]),
     ("clap", &["dpq", "xtask"]),
@@ -31,16 +32,16 @@ const OWNERS: [(&str, &[&str]); 6] = [
     ("numpy", &["dpq-python"]),
 ];
 
-/// Crates in a library's normal dependency tree, itself included, at most.
+/// Maximum number of crates in the normal dependency tree of a library, itself included.
 const TREE_SIZES: [(&str, usize); 2] = [("dpq-index", 40), ("dpq-eval", 8)];
 
-/// Packages that tasks build without their tests: `dpq` with [`crate::process::build_dpq`], the module with maturin.
+/// Selections that tasks build without tests: [`crate::process::build_dpq`] and maturin.
 const BUILDS: [&[&str]; 2] = [&["--workspace"], &["--package=dpq-python"]];
 
 /// Enables the features that the dependencies of `BUILDS` have in the workspace's tests.
 const FEATURES: &str = "crates/dpq-python/Cargo.toml";
 
-/// What `cargo metadata` prints, as far as it is used.
+/// The used part of the output of `cargo metadata`.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -60,14 +61,13 @@ struct Dependency {
 pub(super) fn check() -> Result<Vec<String>> {
     let metadata = output(&mut cargo(&["metadata", "--locked", "--no-deps", "--format-version=1"]))?;
     let mut complaints = arrows(&serde_json::from_str(&metadata)?);
-    for (package, most) in TREE_SIZES {
+    for (package, max) in TREE_SIZES {
         let args = ["tree", "--locked", "--edges=normal", "--prefix=none", "--no-dedupe", "-p", package];
         let tree = output(&mut cargo(&args))?;
         let crates: BTreeSet<&str> = tree.lines().filter(|line| !line.is_empty()).collect();
-        println!("{package}: {} crates, at most {most}", crates.len());
-        if crates.len() > most {
-            complaints
-                .push(format!("{package} pulls in {} crates, at most {most} are allowed", crates.len()));
+        println!("{package}: {} crates, at most {max}", crates.len());
+        if crates.len() > max {
+            complaints.push(format!("{package} needs {} crates, at most {max} are allowed", crates.len()));
         }
     }
     let features = |edges: &str, packages: &[&str]| {

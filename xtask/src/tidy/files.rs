@@ -1,19 +1,19 @@
-//! Each tracked file: heads and lengths of sources, what must not be in them, links between documents.
+//! Checks of one file: first line, length, forbidden words, broken links.
 
 use std::path::Path;
 
 /// Maximum lines of a source file. The aim is 400.
 const MOST_LINES: usize = 450;
 
-/// What no source file holds. Written in two parts, for this is a source file.
+/// Words that no source file may contain, in two parts because this is a source file.
 const BANNED: [(&str, &str); 4] = [
-    (concat!("#[ign", "ore"), "a test that does not run proves nothing; a slow one returns early"),
-    (concat!("should_", "panic"), "a test says which error it expects"),
+    (concat!("#[ign", "ore"), "a test that does not run proves nothing"),
+    (concat!("should_", "panic"), "test the error itself"),
     (concat!("todo", "!("), "unfinished"),
-    (concat!("dbg", "!("), "left over from a search for a defect"),
+    (concat!("dbg", "!("), "left over from debugging"),
 ];
 
-/// Beginnings of paths that exist on one machine only.
+/// Prefixes of paths that exist on one machine only.
 const MACHINE_PATHS: [&str; 4] =
     [concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Us", "ers/"), concat!("/tm", "p/")];
 
@@ -32,7 +32,7 @@ pub(super) fn check(name: &str, text: &str, root: &str) -> Vec<String> {
 fn source(text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     if !text.starts_with("//!") {
-        complaints.push("does not begin with `//!`; say what the file knows".to_owned());
+        complaints.push("does not begin with `//!`; say what the file is for".to_owned());
     }
     let n_lines = text.lines().count();
     if n_lines > MOST_LINES {
@@ -61,7 +61,7 @@ fn lines_with(text: &str, what: &str) -> impl Iterator<Item = usize> {
     text.lines().enumerate().filter(move |(_, line)| line.contains(what)).map(|(n, _)| n + 1)
 }
 
-/// Targets of the links and images of a Markdown text, in Markdown or HTML, code blocks left out.
+/// Returns the targets of Markdown and HTML links and images outside code blocks.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let mut in_code = false;
     let prose = text.lines().filter(move |line| {
@@ -76,7 +76,7 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a link from the file `from` is to a file of the repository that exists, or to elsewhere.
+/// Returns true if a link in the file `from` leaves the repository or names an existing file.
 fn leads_somewhere(from: &str, link: &str) -> bool {
     let elsewhere = ["https://", "http://", "mailto:", "#"].iter().any(|start| link.starts_with(start));
     let path = link.split(['#', ' ']).next().unwrap_or_default();

@@ -1,8 +1,8 @@
 //! `cargo xtask tidy`: conventions of this repository that no compiler checks.
 //!
-//! - `crates`: who may depend on whom, the size of a library's dependencies, features that all builds share
+//! - `crates`: dependencies between our crates, their number, and their features in each build
 //! - `circles`: modules that use each other
-//! - `files`: how source files begin and end, words that they must not hold, links that lead somewhere
+//! - `files`: first line and length of sources, words that they must not contain, broken links
 //! - `prose`: width and wording of comments and documents
 //!
 //! Reports in `docs` must also equal what their JSON files render to.
@@ -21,7 +21,7 @@ use anyhow::{Result, ensure};
 use crate::process::output;
 use crate::{bench, reproduce};
 
-/// Checks everything and fails with all that is wrong.
+/// Checks everything and fails with all complaints.
 pub(crate) fn run() -> Result<()> {
     let names = output(Command::new("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]))?;
     // Data and files that were removed but not yet committed are skipped.

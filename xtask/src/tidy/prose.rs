@@ -146,7 +146,9 @@ mod tests {
     #[test]
     fn wordings_are_found_across_lines() {
         let found = |text: &str| check("a.rs", text).len();
-        assert_eq!(found("/// A download is gone\n/// on with here.\nlet x = \"told apart\";"), 2);
+        let (phrase, _) = PHRASES.split_once(" | ").unwrap();
+        let across_lines = phrase.replacen(' ', "\n/// ", 1);
+        assert_eq!(found(&format!("/// It is {across_lines} it.\nlet x = \"{phrase}\";")), 2);
         assert_eq!(found("/// Of the row.\n\n/// First. What\n/// follows."), 2);
         assert_eq!(found("//! - `x`: two bytes a\n//!   vector"), 1);
         assert_eq!(found("/// The bytes per vector. Like what follows, of a row.\nlet told = apart;"), 0);
