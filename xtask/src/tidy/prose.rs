@@ -67,10 +67,11 @@ pub(super) fn check(name: &str, text: &str) -> Vec<String> {
     }
     let (mut complaints, mut in_code, mut paragraph) = (Vec::new(), false, (0, String::new()));
     for (n, line) in (1..).zip(text.lines().chain([""])) {
-        let prose = line
-            .trim_start()
-            .strip_prefix(marker)
-            .map(|prose| prose.trim_start_matches(['/', '!', '#']).trim());
+        let comment = if marker.is_empty() { Some(line) } else { line.trim_start().strip_prefix(marker) };
+        let prose = comment
+            .map(|prose| prose.trim_start_matches(['/', '!', '#']))
+            .filter(|prose| !prose.starts_with("    ") || !paragraph.1.is_empty())
+            .map(str::trim);
         let fence = prose.is_some_and(|prose| prose.starts_with("```"));
         in_code ^= fence;
         let prose = prose.filter(|prose| !in_code && !fence && !prose.starts_with(['|', '<']));
@@ -141,6 +142,7 @@ mod tests {
             assert_eq!(check(name, &code), [""; 0]);
         }
         assert_eq!(check("a.md", &format!("[{wide}](https://example.org)")), [""; 0]);
+        assert_eq!(check("a.md", &format!("Code:\n\n    {wide}")), [""; 0]);
     }
 
     #[test]
