@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Codebooks", "Index", "Model", "mean_average_precision"]
+__all__ = ["Codebooks", "Filter", "Index", "Model", "mean_average_precision"]
 
 _Path = str | PathLike[str]
 _Ids = NDArray[np.uint64] | NDArray[np.int64]
@@ -71,21 +71,30 @@ class Index:
         codes: NDArray[np.uint8], codebooks: Codebooks, ids: _Ids | None = None, metric: Literal["ip", "l2"] = "ip"
     ) -> Index:
         """Builds an index in memory from codes, uint8 [n, L]; ids None are row numbers."""
+    @staticmethod
+    def from_faiss(path: _Path) -> Index:
+        """Reads a faiss IndexResidualQuantizer or IndexPQ, alone or in an IndexIDMap."""
+    def to_faiss(self, path: _Path) -> None:
+        """Writes a faiss IndexResidualQuantizer, in an IndexIDMap unless ids are row numbers."""
+    def allow(self, ids: _Ids) -> Filter:
+        """Returns a filter that these ids pass."""
+    def deny(self, ids: _Ids) -> Filter:
+        """Returns a filter that all other ids pass."""
     def save(self, path: _Path) -> None:
         """Writes the index to a file, whole or not at all."""
     def search(
         self,
         queries: NDArray[np.float32],
         k: int,
-        bits: int = 16,
+        bits: int | None = None,
         *,
-        allow: _Ids | None = None,
-        deny: _Ids | None = None,
+        filter: Filter | None = None,
         threads: int | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Returns (scores, ids) of the best k items for queries, float32 [n, D]: float32 and int64 [n, k].
 
-        Larger scores are nearer. Where fewer than k items match, a row ends in ids of -1 and the least float32.
+        bits None searches at all levels. Larger scores are nearer. Where fewer than k items match, a row ends in ids of -1
+        and the minimum float32.
         """
     def verify(self) -> None:
         """Reads every byte and checks it."""
@@ -105,6 +114,14 @@ class Index:
     @property
     def codebooks(self) -> Codebooks:
         """The codebooks that made the codes."""
+
+class Filter:
+    """The items of one index that a search may return, made by Index.allow or Index.deny."""
+
+    def __and__(self, other: Filter) -> Filter: ...
+    def __or__(self, other: Filter) -> Filter: ...
+    def __invert__(self) -> Filter: ...
+    def __len__(self) -> int: ...
 
 class Model:
     """A trained network with its codebooks, run on the CPU."""

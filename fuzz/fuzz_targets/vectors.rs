@@ -1,4 +1,5 @@
-//! Reads any bytes as vectors and ids: reading may fail, never panic. The first byte chooses the format.
+//! Reads any bytes as vectors and ids: reading may fail, never panic. The first byte chooses the
+//! format.
 
 #![no_main]
 

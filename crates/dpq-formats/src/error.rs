@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 /// A file that cannot be read or written.
 ///
-/// Only [`Read`](Self::Read), [`Stream`](Self::Stream), [`NotAFile`](Self::NotAFile) and [`Container`](Self::Container)
-/// come from the system. All other variants describe the contents of a file or the arguments of the caller.
+/// Only [`Read`](Self::Read), [`Stream`](Self::Stream), [`NotAFile`](Self::NotAFile) and
+/// [`Container`](Self::Container) come from the system. All other variants describe the contents of
+/// a file or the arguments of the caller.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -62,14 +63,6 @@ pub enum Error {
         /// NumPy's type string.
         found: String,
         /// NumPy's name of the type.
-        expected: &'static str,
-    },
-    /// An array of another number of dimensions.
-    #[error("array has {found} dimension(s), expected {expected}")]
-    Dimensions {
-        /// The number of dimensions.
-        found: usize,
-        /// The number and their meaning.
         expected: &'static str,
     },
     /// A header of a .npy file that cannot be parsed.
@@ -141,14 +134,6 @@ pub enum Error {
         /// The value.
         value: f32,
     },
-    /// A negative id, or one that the other program cannot hold.
-    #[error("holds the id {id}, expected ids from 0 to {max}")]
-    Id {
-        /// The id.
-        id: i128,
-        /// The maximum.
-        max: u64,
-    },
     /// A faiss index that maps two items to the same id.
     #[error(
         "gives the id {0} to several items, expected distinct ids: to number the items from 0 instead, write the index \
@@ -163,6 +148,16 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     pub(crate) fn kind(found: impl Into<String>, expected: &'static str) -> Self {
         Self::Kind { found: found.into(), expected }
+    }
+
+    /// A negative id, or an id above the maximum of the format.
+    pub(crate) fn id(id: impl Into<i128>, max: u64) -> Self {
+        let help = "convert or replace the ids";
+        Self::OutOfRange { what: "as an id", found: id.into(), min: 0, max, help }
+    }
+
+    pub(crate) fn dimensions(found: usize, expected: &'static str) -> Self {
+        Self::kind(format!("array has {found} dimension(s)"), expected)
     }
 
     /// Names the array that the error is about.

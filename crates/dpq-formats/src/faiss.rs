@@ -1,7 +1,7 @@
 //! Indexes of faiss whose codes add up as dpq's do, as `faiss.write_index` writes them.
 //!
-//! A file is the four letters of its kind, the header that all kinds share, and the fields of the kind, little-endian and
-//! without gaps. A vector is its length, u64, followed by its elements.
+//! A file is the four letters of its kind, the header that all kinds share, and the fields of the
+//! kind, little-endian and without gaps. A vector is its length, u64, followed by its elements.
 
 mod read;
 mod write;
@@ -13,8 +13,9 @@ use crate::{Result, file};
 
 /// A faiss index in memory: codebooks, codes and ids.
 ///
-/// Readable kinds are `IndexResidualQuantizer` and `IndexPQ` with 1 to 8 bits per level, the same for all levels, alone or in
-/// an `IndexIDMap` or `IndexIDMap2`. An `IndexResidualQuantizer` is written, in an `IndexIDMap` unless ids are row numbers.
+/// Readable kinds are `IndexResidualQuantizer` and `IndexPQ` with 1 to 8 bits per level, the same
+/// for all levels, alone or in an `IndexIDMap` or `IndexIDMap2`. An `IndexResidualQuantizer` is
+/// written, in an `IndexIDMap` unless ids are row numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FaissIndex {
     /// The metric that ranks items.
@@ -25,7 +26,8 @@ pub struct FaissIndex {
     pub n_levels: usize,
     /// The number of codewords per level, K.
     pub n_codewords: usize,
-    /// Codewords, f32 [L, K, D]. Those of product quantization are zero outside the dimensions of their level.
+    /// Codewords, f32 [L, K, D]. Those of product quantization are zero outside the dimensions of
+    /// their level.
     pub codebooks: Vec<f32>,
     /// Codes, u8 [N, L], row-major.
     pub codes: Vec<u8>,
@@ -43,14 +45,16 @@ pub enum FaissMetric {
 }
 
 impl FaissIndex {
-    /// Reads an index file. Stored norms are skipped, because codes and codebooks give them exactly.
+    /// Reads an index file. Stored norms are skipped, because codes and codebooks give them
+    /// exactly.
     ///
-    /// Unpacked codes take up to 8 times the size of the file; nothing else is larger than the file, except that product
-    /// codebooks grow L-fold, to at most 2 GiB.
+    /// Unpacked codes take up to 8 times the size of the file; nothing else is larger than the
+    /// file, except that product codebooks grow L-fold, to at most 2 GiB.
     ///
     /// # Errors
-    /// [`Read`](crate::Error::Read) or [`NotAFile`](crate::Error::NotAFile) if the file cannot be opened, [`File`](crate::Error::File) if it is damaged, of another kind, or
-    /// maps several items to one id.
+    /// [`Read`](crate::Error::Read) or [`NotAFile`](crate::Error::NotAFile) if the file cannot be
+    /// opened, [`File`](crate::Error::File) if it is damaged, of another kind, or maps several
+    /// items to one id.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (file, size) = file::open(path)?;
@@ -65,11 +69,13 @@ impl FaissIndex {
         read::Reader::new(bytes, size).index()
     }
 
-    /// Writes an index file, atomically. Codes have 8 bits per level; missing codewords are written as zeros.
+    /// Writes an index file, atomically. Codes have 8 bits per level; missing codewords are written
+    /// as zeros.
     ///
     /// # Errors
-    /// [`Count`](crate::Error::Count) or [`OutOfRange`](crate::Error::OutOfRange) if shapes do not match or a code names a missing codeword, [`Id`](crate::Error::Id) if an
-    /// id is 2^63 or more, [`Container`](crate::Error::Container) if the system fails.
+    /// [`Count`](crate::Error::Count) if shapes do not match,
+    /// [`OutOfRange`](crate::Error::OutOfRange) if a code names a missing codeword or an id is 2^63
+    /// or more, [`Container`](crate::Error::Container) if the system fails.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         write::check(self)?;
         dpq_file::write_atomic(path.as_ref(), |out| write::index(out, self))?;
@@ -77,7 +83,8 @@ impl FaissIndex {
     }
 }
 
-/// Kinds of files: a map of ids around another index (version 2 also finds items by id), and the two kinds that hold codes.
+/// Kinds of files: a map of ids around another index (version 2 also finds items by id), and the
+/// two kinds that hold codes.
 const MAPS: [&[u8; 4]; 2] = [b"IxMp", b"IxM2"];
 const RESIDUAL: &[u8; 4] = b"IxRq";
 const PRODUCT: &[u8; 4] = b"IxPq";

@@ -16,7 +16,8 @@ pub trait Element: Copy {
     const NAME: &'static str;
     /// NumPy's type string.
     const DTYPE: &'static str;
-    /// Converts values of `size_of::<Self>()` bytes each, little-endian, and appends them to `values`.
+    /// Converts values of `size_of::<Self>()` bytes each, little-endian, and appends them to
+    /// `values`.
     fn extend(values: &mut Vec<Self>, bytes: &[u8]);
     /// Appends the little-endian bytes of `values` to `bytes`.
     fn append(values: &[Self], bytes: &mut Vec<u8>);
@@ -64,8 +65,8 @@ impl NpyFile {
     /// Opens a file and reads its header.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::NotAFile`] if the file cannot be opened, [`Error::File`] if it is not a .npy file, or if its
-    /// size does not match its header.
+    /// [`Error::Read`] or [`Error::NotAFile`] if the file cannot be opened, [`Error::File`] if it
+    /// is not a .npy file, or if its size does not match its header.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (file, size) = file::open(path)?;
@@ -89,7 +90,8 @@ impl NpyFile {
     /// Reads all values.
     ///
     /// # Errors
-    /// [`Error::File`] if the elements are of another type or in Fortran order, [`Error::Read`] if the system fails.
+    /// [`Error::File`] if the elements are of another type or in Fortran order, [`Error::Read`] if
+    /// the system fails.
     pub fn read<T: Element>(mut self) -> Result<Vec<T>> {
         let mut values = || {
             self.header.expect::<T>()?;
@@ -104,7 +106,7 @@ impl NpyFile {
         let shape = match *self.shape() {
             [_, 0] => Err(Error::kind("array has rows of 0 values", "at least 1 value per row")),
             [rows, columns] => self.header.expect::<T>().map(|()| [rows, columns]),
-            _ => Err(Error::Dimensions { found: self.shape().len(), expected: "2: [rows, columns]" }),
+            _ => Err(Error::dimensions(self.shape().len(), "2: [rows, columns]")),
         };
         shape.map_err(|error| error.at(&self.path))
     }
@@ -113,7 +115,8 @@ impl NpyFile {
 /// Reads a two-dimensional array.
 ///
 /// # Errors
-/// Those of [`NpyFile`], and [`Error::File`] if the array has another number of dimensions or empty rows.
+/// Those of [`NpyFile`], and [`Error::File`] if the array has another number of dimensions or empty
+/// rows.
 pub fn read_matrix<T: Element>(path: impl AsRef<Path>) -> Result<Matrix<T>> {
     let file = NpyFile::open(path)?;
     let [rows, columns] = file.matrix_shape::<T>()?;
@@ -128,7 +131,7 @@ pub fn read_vector<T: Element>(path: impl AsRef<Path>) -> Result<Vec<T>> {
     let file = NpyFile::open(path)?;
     match file.shape().len() {
         1 => file.read(),
-        found => Err(Error::Dimensions { found, expected: "1: a list of numbers" }.at(&file.path)),
+        found => Err(Error::dimensions(found, "1: a list of numbers").at(&file.path)),
     }
 }
 
@@ -143,7 +146,8 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Parses the header of a file of `size` bytes that begins with `start`, at least [`MAX_START`] bytes of it.
+    /// Parses the header of a file of `size` bytes that begins with `start`, at least [`MAX_START`]
+    /// bytes of it.
     pub(crate) fn parse(start: &[u8], size: u64) -> Result<Self> {
         let begin = header_end(start)?;
         // The parser's own message would repeat the whole header.
@@ -178,8 +182,8 @@ impl Header {
     }
 }
 
-/// Returns the offset at which the header ends. Refuses other files than .npy, and a header that is longer than the file or
-/// than any header of one array.
+/// Returns the offset at which the header ends. Refuses other files than .npy, and a header that is
+/// longer than the file or than any header of one array.
 pub(crate) fn header_end(bytes: &[u8]) -> Result<usize> {
     let (begin, length) = match bytes {
         [0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, a, b, ..] => {
@@ -216,7 +220,8 @@ pub(crate) fn read_values<T: Element>(mut bytes: impl Read, n: usize) -> Result<
 /// Writes `values` as an array of `shape`, atomically.
 ///
 /// # Errors
-/// [`Error::Count`] if the shape is not that of the values, [`Error::Container`] if the system fails.
+/// [`Error::Count`] if the shape is not that of the values, [`Error::Container`] if the system
+/// fails.
 pub fn write<T: Element>(path: impl AsRef<Path>, shape: &[usize], values: &[T]) -> Result<()> {
     check_shape(shape, values.len())?;
     dpq_file::write_atomic(path.as_ref(), |out| write_array(out, shape, values))?;

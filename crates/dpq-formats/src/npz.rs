@@ -21,7 +21,8 @@ pub struct NpzReader {
     path: PathBuf,
 }
 
-/// The maximum size of an array in bytes. A small archive may claim to hold more than the memory does.
+/// The maximum size of an array in bytes. A small archive may claim to hold more than the memory
+/// does.
 const MAX_SIZE: u64 = 1 << 30;
 
 const NOT_NPZ: Error = Error::Format { expected: ".npz archive", writer: "numpy.savez" };
@@ -30,7 +31,8 @@ impl NpzReader {
     /// Opens an archive and reads its directory.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::NotAFile`] if the file cannot be opened, [`Error::File`] if it is not an archive.
+    /// [`Error::Read`] or [`Error::NotAFile`] if the file cannot be opened, [`Error::File`] if it
+    /// is not an archive.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (file, _) = file::open(path)?;
@@ -47,8 +49,8 @@ impl NpzReader {
     /// Reads one array. Fortran order becomes C order.
     ///
     /// # Errors
-    /// [`Error::File`] if there is no array of this name, if its elements are of another type, if it has more than 2^30
-    /// bytes, or if it is damaged.
+    /// [`Error::File`] if there is no array of this name, if its elements are of another type, if
+    /// it has more than 2^30 bytes, or if it is damaged.
     pub fn read<T: Element>(&mut self, name: &str) -> Result<Array<T>> {
         let mut read = || {
             let mut bytes = Vec::new();

@@ -1,10 +1,12 @@
-//! Python's pickle, as far as NumPy uses it for a dictionary of arrays, for example `bvlc_alexnet.npy`.
+//! Python's pickle, as far as NumPy uses it for a dictionary of arrays, for example
+//! `bvlc_alexnet.npy`.
 //!
-//! No code of the pickle runs: classes are ignored, and an object keeps the arguments of its constructor. Values are
-//! numbered, so a value that a pickle repeats is stored once.
+//! No code of the pickle runs: classes are ignored, and an object keeps the arguments of its
+//! constructor. Values are numbered, so a value that a pickle repeats is stored once.
 //!
-//! `serde-pickle` 1.2 is not used here. It drops the arguments of constructors, among them the element type of an array, so
-//! int32 would be read as float32; and it copies a value each time that the pickle repeats it.
+//! `serde-pickle` 1.2 is not used here. It drops the arguments of constructors, among them the
+//! element type of an array, so int32 would be read as float32; and it copies a value each time
+//! that the pickle repeats it.
 
 use std::collections::HashMap;
 
@@ -41,16 +43,16 @@ pub(crate) struct Array<'a> {
 /// The maximum number of arrays. A small pickle can repeat an array many times.
 const MAX_ARRAYS: usize = 10_000;
 
-/// Reads an array of one dictionary, whose values are lists or dictionaries of arrays. Returns each array with its two keys;
-/// the second one is a position in a list, or the key in a dictionary.
+/// Reads an array of one dictionary, whose values are lists or dictionaries of arrays. Returns each
+/// array with its two keys; the second one is a position in a list, or the key in a dictionary.
 pub(crate) fn read(pickle: &[u8]) -> Result<Vec<(String, String, Array<'_>)>> {
     let mut pickle = Pickle { rest: pickle, ..Pickle::default() };
     let whole = pickle.run()?;
     let &[.., data] = pickle.state(whole)? else {
-        return Err(unexpected("an array without data", "one dictionary"));
+        return Err(Error::kind("an array without data", "one dictionary"));
     };
     let &[dict] = pickle.list(data)? else {
-        return Err(unexpected("an array of several objects", "one dictionary"));
+        return Err(Error::kind("an array of several objects", "one dictionary"));
     };
     let mut arrays = Vec::new();
     for &[key, value] in pickle.pairs(dict)? {
@@ -64,7 +66,7 @@ pub(crate) fn read(pickle: &[u8]) -> Result<Vec<(String, String, Array<'_>)>> {
         };
         for (part, item) in parts {
             if arrays.len() == MAX_ARRAYS {
-                return Err(unexpected("more than 10,000 arrays", "the layers of a network"));
+                return Err(Error::kind("more than 10,000 arrays", "the layers of a network"));
             }
             arrays.push((key.clone(), part, pickle.array(item)?));
         }
@@ -149,7 +151,7 @@ impl<'a> Pickle<'a> {
                     let new = self.pop()?;
                     let top = self.top()?;
                     let Object(_, state) = &mut self.values[top] else {
-                        return Err(unexpected(name(&self.values[top]), "an object that gets a state"));
+                        return Err(Error::kind(name(&self.values[top]), "an object that gets a state"));
                     };
                     *state = Some(new);
                 }
@@ -205,7 +207,7 @@ impl<'a> Pickle<'a> {
     }
 
     fn top(&self) -> Result<Id> {
-        self.stack.last().copied().ok_or_else(|| unexpected("a damaged pickle", "a value on its stack"))
+        self.stack.last().copied().ok_or_else(|| Error::kind("a damaged pickle", "a value on its stack"))
     }
 
     fn pop(&mut self) -> Result<Id> {
@@ -214,19 +216,19 @@ impl<'a> Pickle<'a> {
 
     fn pop_n(&mut self, n: usize) -> Result<Vec<Id>> {
         let left = self.stack.len().checked_sub(n);
-        Ok(self.stack.split_off(left.ok_or_else(|| unexpected("a damaged pickle", "a value on its stack"))?))
+        Ok(self.stack.split_off(left.ok_or_else(|| Error::kind("a damaged pickle", "a value on its stack"))?))
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<Id>> {
         let mark = self.marks.pop().filter(|&mark| mark <= self.stack.len());
-        Ok(self.stack.split_off(mark.ok_or_else(|| unexpected("a damaged pickle", "a mark on its stack"))?))
+        Ok(self.stack.split_off(mark.ok_or_else(|| Error::kind("a damaged pickle", "a mark on its stack"))?))
     }
 
     /// Appends to the list or dictionary on top of the stack.
     fn extend(&mut self, items: Vec<Id>) -> Result<()> {
         let top = self.top()?;
         let (List(all) | Dict(all)) = &mut self.values[top] else {
-            return Err(unexpected(name(&self.values[top]), "a list or dictionary that gets items"));
+            return Err(Error::kind(name(&self.values[top]), "a list or dictionary that gets items"));
         };
         all.extend(items);
         Ok(())
@@ -241,7 +243,7 @@ impl<'a> Pickle<'a> {
     fn recall(&mut self, n_bytes: u64) -> Result<()> {
         let place = self.number(n_bytes)?;
         let value =
-            self.memo.get(&place).ok_or_else(|| unexpected("a damaged pickle", "a value in its memo"))?;
+            self.memo.get(&place).ok_or_else(|| Error::kind("a damaged pickle", "a value in its memo"))?;
         self.stack.push(*value);
         Ok(())
     }
@@ -249,57 +251,57 @@ impl<'a> Pickle<'a> {
     fn list(&self, id: Id) -> Result<&[Id]> {
         match &self.values[id] {
             List(items) => Ok(items),
-            other => Err(unexpected(name(other), "a list")),
+            other => Err(Error::kind(name(other), "a list")),
         }
     }
 
     fn pairs(&self, id: Id) -> Result<&[[Id; 2]]> {
         match &self.values[id] {
             Dict(items) => Ok(items.as_chunks().0),
-            other => Err(unexpected(name(other), "a dictionary")),
+            other => Err(Error::kind(name(other), "a dictionary")),
         }
     }
 
     fn text(&self, id: Id) -> Result<String> {
         match &self.values[id] {
             Text(text) => Ok(String::from_utf8_lossy(text).into_owned()),
-            other => Err(unexpected(name(other), "a name")),
+            other => Err(Error::kind(name(other), "a name")),
         }
     }
 
     fn state(&self, id: Id) -> Result<&[Id]> {
         match self.values[id] {
             Object(_, Some(state)) => self.list(state),
-            ref other => Err(unexpected(name(other), "an array")),
+            ref other => Err(Error::kind(name(other), "an array")),
         }
     }
 
-    /// Reads an array of float32. Its state is a version, the shape, the type, whether it is in Fortran order, and the bytes.
+    /// Reads an array of float32. Its state is a version, the shape, the type, whether it is in
+    /// Fortran order, and the bytes.
     fn array(&self, id: Id) -> Result<Array<'a>> {
         let &[_, shape, dtype, order, data] = self.state(id)? else {
-            return Err(unexpected("an object", "an array"));
+            return Err(Error::kind("an object", "an array"));
         };
-        // The first argument of a type is its kind and size; the second part of its state is the order of bytes.
+        // The first argument of a type is its kind and size; the second part of its state is the
+        // order of bytes.
         let (&Object(args, _), &[_, byte_order, ..]) = (&self.values[dtype], self.state(dtype)?) else {
-            return Err(unexpected("an array without a type", "float32"));
+            return Err(Error::kind("an array without a type", "float32"));
         };
         let kind = self.list(args)?.first().map(|&kind| self.text(kind)).transpose()?.unwrap_or_default();
         let found = self.text(byte_order)? + &kind;
         if found != f32::DTYPE {
             return Err(Error::ElementType { found, expected: f32::NAME });
         }
-        let Text(bytes) = self.values[data] else { return Err(unexpected("an array without data", "bytes")) };
+        let Text(bytes) = self.values[data] else {
+            return Err(Error::kind("an array without data", "bytes"));
+        };
         let size = |&id: &Id| match self.values[id] {
             Int(n) if n >= 0 => Ok(n as usize),
-            ref other => Err(unexpected(name(other), "the size of a dimension")),
+            ref other => Err(Error::kind(name(other), "the size of a dimension")),
         };
         let shape = self.list(shape)?.iter().map(size).collect::<Result<Vec<_>>>()?;
         Ok(Array { shape, fortran: matches!(self.values[order], Int(1)), bytes })
     }
-}
-
-fn unexpected(found: &str, expected: &'static str) -> Error {
-    Error::kind(found, expected)
 }
 
 /// Describes a value in an error.

@@ -1,7 +1,9 @@
-//! Features and ids in .npy files, and in the .fvecs, .bvecs and .ivecs files of public collections of vectors.
+//! Features and ids in .npy files, and in the .fvecs, .bvecs and .ivecs files of public collections
+//! of vectors.
 //!
-//! The extension decides the format, in upper or lower case. In a .fvecs, .bvecs or .ivecs file each row is the number of its
-//! values, i32, followed by its values, f32, u8 or i32, little-endian; there is no header.
+//! The extension decides the format, in upper or lower case. In a .fvecs, .bvecs or .ivecs file
+//! each row is the number of its values, i32, followed by its values, f32, u8 or i32,
+//! little-endian; there is no header.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -57,8 +59,8 @@ impl FeatureFile {
     /// Opens a .npy, .fvecs or .bvecs file. A file with another extension is read as .npy.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::NotAFile`] if the file cannot be opened, [`Error::File`] if it does not hold a matrix of f32
-    /// (u8 in a .bvecs file).
+    /// [`Error::Read`] or [`Error::NotAFile`] if the file cannot be opened, [`Error::File`] if it
+    /// does not hold a matrix of f32 (u8 in a .bvecs file).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let layout = match extension(path).as_str() {
@@ -89,7 +91,8 @@ impl FeatureFile {
     /// Reads consecutive rows, starting with row `first`, into `out` [rows, columns].
     ///
     /// # Errors
-    /// [`Error::Read`] if the system fails, or if there are fewer rows; [`Error::File`] if a row has another length than row 0.
+    /// [`Error::Read`] if the system fails, or if there are fewer rows; [`Error::File`] if a row
+    /// has another length than row 0.
     pub fn read(&self, first: usize, out: &mut [f32]) -> Result<()> {
         self.read_rows(first, out).map_err(|error| error.at(&self.path))
     }
@@ -165,8 +168,8 @@ pub fn read_sample(path: impl AsRef<Path>, n: usize) -> Result<Matrix<f32>> {
 /// Reads ids: uint64 or int64 `[N]` of a .npy file, or the only row or column of an .ivecs file.
 ///
 /// # Errors
-/// [`Error::Read`] or [`Error::NotAFile`] if the file cannot be opened, [`Error::File`] if it does not hold ids, or if an id is
-/// negative.
+/// [`Error::Read`] or [`Error::NotAFile`] if the file cannot be opened, [`Error::File`] if it does
+/// not hold ids, or if an id is negative.
 pub fn read_ids(path: impl AsRef<Path>) -> Result<Vec<u64>> {
     let path = path.as_ref();
     let ids = if extension(path) == "ivecs" {
@@ -176,7 +179,7 @@ pub fn read_ids(path: impl AsRef<Path>) -> Result<Vec<u64>> {
     } else {
         return npy::read_vector(path);
     };
-    let id = |id: i64| u64::try_from(id).map_err(|_| Error::Id { id: id.into(), max: u64::MAX }.at(path));
+    let id = |id: i64| u64::try_from(id).map_err(|_| Error::id(id, u64::MAX).at(path));
     ids.into_iter().map(id).collect()
 }
 
@@ -202,7 +205,8 @@ fn read_ivecs(path: &Path) -> Result<Vec<i64>> {
     read().map_err(|error| error.at(path))
 }
 
-/// Returns the rows and columns of a file of `size` bytes whose values take `value_size` bytes each.
+/// Returns the rows and columns of a file of `size` bytes whose values take `value_size` bytes
+/// each.
 fn vecs_shape(mut file: &File, size: u64, value_size: usize) -> Result<[usize; 2]> {
     if size < PREFIX as u64 {
         return Err(Error::Truncated { needed: PREFIX as u64, left: size });
@@ -309,7 +313,7 @@ mod tests {
         assert_eq!(ids(&[&[4, 0, 2]]).unwrap(), [4, 0, 2]);
         assert_eq!(ids(&[&[4], &[0], &[2]]).unwrap(), [4, 0, 2]);
         assert!(ids(&[&[1, 2], &[3, 4]]).unwrap_err().contains("holds 2 rows of 2 numbers"));
-        assert!(ids(&[&[1, -2]]).unwrap_err().contains("holds the id -2"));
+        assert!(ids(&[&[1, -2]]).unwrap_err().contains("has -2 as an id"));
         let npy = file(".npy", &[]);
         npy::write(npy.path(), &[2], &[7u64, 1]).unwrap();
         assert_eq!(read_ids(npy.path()).unwrap(), [7, 1]);

@@ -9,14 +9,16 @@ use crate::npy::{self, read_values};
 use crate::npz::{Array, NpzReader, to_c_order};
 use crate::{Error, Result, extension, file, pickle};
 
-/// Reads all float32 arrays of a file, by name; a .npy file holds a pickled dictionary of layers, whose arrays are named
-/// `LAYER.weights` and `LAYER.biases`. Counters of batches in a .safetensors file are skipped.
+/// Reads all float32 arrays of a file, by name; a .npy file holds a pickled dictionary of layers,
+/// whose arrays are named `LAYER.weights` and `LAYER.biases`. Counters of batches in a .safetensors
+/// file are skipped.
 ///
-/// The extension decides the format, .npy, .npz or .safetensors, in upper or lower case. No code of a pickle runs.
+/// The extension decides the format, .npy, .npz or .safetensors, in upper or lower case. No code of
+/// a pickle runs.
 ///
 /// # Errors
-/// [`Error::Read`], [`Error::Container`] or [`Error::NotAFile`] if the file cannot be opened, [`Error::File`] if it is damaged, has
-/// another extension, or holds other elements than float32.
+/// [`Error::Read`], [`Error::Container`] or [`Error::NotAFile`] if the file cannot be opened,
+/// [`Error::File`] if it is damaged, has another extension, or holds other elements than float32.
 pub fn read_weights(path: impl AsRef<Path>) -> Result<BTreeMap<String, Array<f32>>> {
     let path = path.as_ref();
     match extension(path).as_str() {
@@ -50,10 +52,12 @@ pub fn read_weights(path: impl AsRef<Path>) -> Result<BTreeMap<String, Array<f32
 /// The formats of weights.
 const WEIGHTS: &str = "a .npy, .npz or .safetensors file, `dpq weights import --help` says how to make one";
 
-/// Reads a .npy file that holds a pickled dictionary: for each layer a list of weights and biases, or a dictionary of them.
+/// Reads a .npy file that holds a pickled dictionary: for each layer a list of weights and biases,
+/// or a dictionary of them.
 ///
 /// # Errors
-/// [`Error::Format`] if the file is not a .npy file, other variants if the pickle is damaged or holds anything else.
+/// [`Error::Format`] if the file is not a .npy file, other variants if the pickle is damaged or
+/// holds anything else.
 pub fn parse_dictionary(file: &[u8]) -> Result<BTreeMap<String, Array<f32>>> {
     let begin = npy::header_end(file)?;
     let (mut arrays, mut left) = (BTreeMap::new(), file.len() as u64);

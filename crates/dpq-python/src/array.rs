@@ -1,4 +1,4 @@
-//! NumPy arrays in: borrowed as they are, or refused by what they are and what they should be.
+//! Borrows NumPy arrays, or refuses them with an error that names the expected array.
 
 use numpy::{
     Element, PyArray, PyArray1, PyArray2, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray,
@@ -8,10 +8,10 @@ use numpy::{PyUntypedArrayMethods, ndarray};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-/// An array that goes to Python, [rows, columns].
+/// An array that Python receives, [rows, columns].
 pub(crate) type Matrix<'py, T> = Bound<'py, PyArray2<T>>;
 
-/// Borrows an array of `T` with as many dimensions as `shape` names, C-contiguous.
+/// Borrows a C-contiguous array of `T`. `shape` names its dimensions in the error.
 pub(crate) fn borrow<'py, T: Element, D: ndarray::Dimension>(
     what: &str,
     array: &Bound<'py, PyAny>,
@@ -29,7 +29,7 @@ pub(crate) fn borrow<'py, T: Element, D: ndarray::Dimension>(
                     if is_float && floats && D::NDIM == Some(array.ndim() + 1) {
                         advice = format!("one row alone is {what}[None]");
                     } else if is_float && !floats {
-                        // Fractions would be cut off, and what is left be taken for pixels, codes or classes.
+                        // A conversion would cut off fractions and return wrong pixels, codes or classes.
                         advice = format!("whole numbers convert with {what}.astype(numpy.{expected})");
                     }
                     let order = if array.is_c_contiguous() && array.is_aligned() { "" } else { ", strided" };
@@ -44,7 +44,7 @@ pub(crate) fn borrow<'py, T: Element, D: ndarray::Dimension>(
     }
 }
 
-/// The values of an array that [`borrow`] gave.
+/// Returns the values of an array that [`borrow`] returned.
 pub(crate) fn values<'a, T: Element, D: ndarray::Dimension>(array: &'a PyReadonlyArray<'_, T, D>) -> &'a [T] {
     array.as_slice().expect("a borrowed array is contiguous")
 }
@@ -57,7 +57,7 @@ pub(crate) fn check_columns(what: &str, found: usize, columns: usize, whose: &st
     Err(PyValueError::new_err(format!("{what} has rows of {found} values, expected {columns}, {whose}")))
 }
 
-/// Reads ids, uint64 or int64 without negative ones.
+/// Reads ids, uint64 or int64, and refuses negative ids.
 pub(crate) fn ids(what: &str, array: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
     let Ok(signed) = borrow::<i64, ndarray::Ix1>(what, array, "[n]") else {
         return Ok(values(&borrow::<u64, ndarray::Ix1>(what, array, "[n]")?).to_vec());
@@ -69,7 +69,7 @@ pub(crate) fn ids(what: &str, array: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
     values(&signed).iter().map(id).collect()
 }
 
-/// Gives `values` to Python as an array of `shape`.
+/// Returns `values` as a NumPy array of `shape`.
 pub(crate) fn matrix<T: Element>(
     py: Python<'_>,
     values: Vec<T>,

@@ -12,16 +12,18 @@ use crate::array::{Matrix, borrow, check_columns, matrix, values};
 use crate::error::raise;
 use crate::threads::{in_pieces, interruptible};
 
-/// Codebooks of L levels of K codewords of D values: Codebooks(values, assignment="euclidean").
+/// Codebooks of L levels with K codewords of D values each: Codebooks(values,
+/// assignment="euclidean").
 ///
-/// values: float32 [L, K, D], finite, 1 <= K <= 256. assignment: how a level chooses its codeword, "euclidean" (the
-/// nearest) or "cosine" (the one of largest cosine). The first l bytes of a code are the code at l levels, 8 l bits.
+/// values: float32 [L, K, D], finite, 1 <= K <= 256. assignment: how a level chooses its codeword,
+/// "euclidean" (the nearest one) or "cosine" (the largest cosine). The first l bytes of a code are
+/// the code of l levels, 8 l bits.
 #[pyclass(frozen, module = "dpq")]
 pub(crate) struct Codebooks {
     pub(crate) inner: dpq_codebook::Codebooks,
 }
 
-/// Rows encoded between two looks for Ctrl-C.
+/// Rows encoded between two checks for Ctrl-C.
 const ROWS: usize = 1 << 14;
 
 #[pymethods]
@@ -38,11 +40,13 @@ impl Codebooks {
             .map_err(raise)
     }
 
-    /// Fits codebooks to x by residual k-means: level 0 to x, every further level to what the levels before it leave.
+    /// Trains codebooks on x by residual k-means: level 0 fits x, and each further level fits the
+    /// residuals of the levels before it.
     ///
-    /// x: float32 [n, D], n >= codewords. iterations: rounds of Lloyd's algorithm a level, at most. beam, length_weights:
-    /// fits for codes as encode finds them with the same beam and weights. refine: rounds, at most, that then fit all levels
-    /// together. The same x gives the same codebooks at any number of threads. Ctrl-C ends the call.
+    /// x: float32 [n, D], n >= codewords. iterations: maximum rounds of Lloyd's algorithm per
+    /// level. beam, length_weights: train for codes that encode finds with the same beam and
+    /// weights. refine: maximum rounds that then refine all levels together. The result does not
+    /// depend on the number of threads. Ctrl-C ends the call.
     #[staticmethod]
     #[pyo3(signature = (x, levels, *, codewords = 256, iterations = 25, refine = 0, beam = 1, length_weights = None))]
     fn train(
@@ -74,22 +78,23 @@ impl Codebooks {
         .map_err(raise)
     }
 
-    /// Opens a codebook file, or a file that carries codebooks: a model or an index.
+    /// Loads a codebook file, or the codebooks of a model or index file.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         py.detach(|| dpq_codebook::Codebooks::open(&path)).map(Self::from).map_err(raise)
     }
 
-    /// Writes a codebook file, whole or not at all.
+    /// Writes a codebook file atomically.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         py.detach(|| self.inner.save(&path)).map_err(raise)
     }
 
-    /// Encodes x, float32 [n, D], into codes, uint8 [n, L]: each level takes the codeword that fits best what is
-    /// left.
+    /// Encodes x, float32 [n, D], into codes, uint8 [n, L]: each level takes the best codeword for
+    /// the residual of the levels before it.
     ///
-    /// beam: codes kept from level to level; more than 1 looks for the code of least error over all lengths, each
-    /// counted as length_weights, L numbers, says (None: alike; 0, …, 0, 1 is the longest alone).
+    /// beam: the number of candidates kept per level. With more than 1, encode searches for the
+    /// code of minimum error over all lengths, weighted by length_weights, L numbers (None: equal
+    /// weights; 0, …, 0, 1: the longest length alone).
     #[pyo3(signature = (x, *, beam = 1, length_weights = None))]
     fn encode<'py>(
         &self,
@@ -116,7 +121,8 @@ impl Codebooks {
         matrix(py, codes, shape)
     }
 
-    /// Decodes codes, uint8 [n, L], into float32 [n, D]: the sum of the codewords of the first bits / 8 levels.
+    /// Decodes codes, uint8 [n, L], into float32 [n, D]: the sum of the codewords of the first bits
+    /// / 8 levels.
     ///
     /// bits: a multiple of 8, at most 8 L; None for all levels.
     #[pyo3(signature = (codes, bits = None))]
@@ -129,25 +135,25 @@ impl Codebooks {
         matrix(codes.py(), features, [array.shape()[0], self.inner.dim()])
     }
 
-    /// All codewords, float32 [L, K, D], as a copy.
+    /// Returns all codewords, float32 [L, K, D], as a copy.
     fn as_array<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray3<f32>>> {
         let shape = [self.inner.n_levels(), self.inner.n_codewords(), self.inner.dim()];
         PyArray1::from_slice(py, self.inner.values()).reshape(shape)
     }
 
-    /// Levels, L, the bytes of a code.
+    /// The number of levels, L: the bytes of a code.
     #[getter]
     fn n_levels(&self) -> usize {
         self.inner.n_levels()
     }
 
-    /// Codewords a level, K.
+    /// The number of codewords per level, K.
     #[getter]
     fn n_codewords(&self) -> usize {
         self.inner.n_codewords()
     }
 
-    /// Dimensions of a feature, D.
+    /// The dimensions of a feature, D.
     #[getter]
     fn dim(&self) -> usize {
         self.inner.dim()
@@ -159,7 +165,7 @@ impl Codebooks {
         self.inner.assignment().to_string()
     }
 
-    /// The name of exactly these codebooks, eight hex digits, which codes and indexes carry.
+    /// Eight hex digits that identify these codebooks. Codes and indexes carry them.
     #[getter]
     fn fingerprint(&self) -> String {
         self.inner.fingerprint()

@@ -1,4 +1,4 @@
-//! Errors out: the sentences of the crates, as the exceptions that Python programs expect.
+//! Converts the errors of the crates to Python exceptions.
 
 use std::error::Error;
 use std::io;
@@ -6,7 +6,8 @@ use std::io;
 use pyo3::PyErr;
 use pyo3::exceptions::{PyOSError, PyValueError};
 
-/// An OSError, of the kind that the system's number names, where the system refused something; else a ValueError.
+/// Returns an OSError if the system refused something, with the system's error number, and a
+/// ValueError otherwise.
 pub(crate) fn raise(error: impl Error + 'static) -> PyErr {
     let chain = || std::iter::successors(Some(&error as &(dyn Error + 'static)), |&error| error.source());
     let sentence = chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");

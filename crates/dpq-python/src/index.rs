@@ -1,10 +1,10 @@
-//! `dpq.Index`.
+//! `dpq.Index` and its filters.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 
-use dpq_codebook::CodeLength;
-use dpq_index::{Error, Filter, Hit, SearchOptions};
+use dpq_codebook::{Assignment, CodeLength};
+use dpq_formats::{FaissIndex, FaissMetric};
+use dpq_index::{Error, Hit, Metric, SearchOptions};
 use numpy::PyUntypedArrayMethods;
 use numpy::ndarray::Ix2;
 use pyo3::exceptions::PyMemoryError;
@@ -16,16 +16,50 @@ use crate::codebooks::Codebooks;
 use crate::error::raise;
 use crate::threads::{in_pieces, pool};
 
-/// An index, searched exactly at any code length: Index.open(path) or Index.from_codes(codes, codebooks).
+/// An index, searched exactly at any code length: Index.open(path), Index.from_codes(codes,
+/// codebooks) or Index.from_faiss(path).
 #[pyclass(frozen, module = "dpq")]
 pub(crate) struct Index {
     inner: dpq_index::Index,
 }
 
-/// Queries answered between two looks for Ctrl-C.
+/// The items of one index that a search may return: index.allow(ids) or index.deny(ids).
+///
+/// A filter holds one bit per item and serves any number of searches of the index that made it.
+/// Combine filters with & (both), | (either) and ~ (not). len(filter) is the number of items that
+/// pass.
+#[pyclass(frozen, module = "dpq")]
+pub(crate) struct Filter {
+    inner: dpq_index::Filter,
+}
+
+#[pymethods]
+impl Filter {
+    fn __and__(&self, other: &Self) -> PyResult<Self> {
+        Ok(Self { inner: self.inner.and(&other.inner).map_err(raise)? })
+    }
+
+    fn __or__(&self, other: &Self) -> PyResult<Self> {
+        Ok(Self { inner: self.inner.or(&other.inner).map_err(raise)? })
+    }
+
+    fn __invert__(&self) -> Self {
+        Self { inner: self.inner.not() }
+    }
+
+    fn __len__(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<dpq.Filter that {} items pass>", self.inner.len())
+    }
+}
+
+/// Queries searched between two checks for Ctrl-C.
 const QUERIES: usize = 256;
 
-/// What is in the place of a hit that there is not, as in faiss.
+/// Fills the place of a missing hit, as in faiss.
 const NO_ID: i64 = -1;
 const NO_SCORE: f32 = f32::MIN;
 
@@ -33,19 +67,20 @@ const NO_SCORE: f32 = f32::MIN;
 impl Index {
     /// Opens an index file by memory-mapping it, in time independent of the number of items.
     ///
-    /// Do not change or truncate the file while the index lives: that can end the process. Replacing the file is safe when a
-    /// new file is renamed over it, as dpq does.
+    /// Do not change or truncate the file while the index is in use: that can end the process.
+    /// Renaming a new file over it is safe, as dpq does.
     #[staticmethod]
     #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        // SAFETY: the documentation of this function passes the promise on to the caller. Python has no other way.
+        // SAFETY: the documentation of this function passes the promise on to the caller, since
+        // Python cannot enforce it.
         Ok(Self { inner: py.detach(|| unsafe { dpq_index::Index::map(&path) }).map_err(raise)? })
     }
 
-    /// Builds an index in memory from codes, uint8 [n, L], that codebooks made.
+    /// Builds an index in memory from codes, uint8 [n, L], that codebooks encoded.
     ///
-    /// ids: uint64 or int64 [n], each once, not negative; None for row numbers. metric: "ip" (inner product) or "l2"
-    /// (Euclidean distance).
+    /// ids: uint64 or int64 [n], distinct and not negative; None for row numbers. metric: "ip"
+    /// (inner product) or "l2" (Euclidean distance).
     #[staticmethod]
     #[pyo3(signature = (codes, codebooks, ids = None, metric = "ip"))]
     fn from_codes(
@@ -62,43 +97,99 @@ impl Index {
         Ok(Self { inner: codes.py().detach(build).map_err(raise)? })
     }
 
-    /// Writes the index to a file, whole or not at all.
+    /// Reads a faiss index file: IndexResidualQuantizer or IndexPQ of 1 to 8 bits per level, alone
+    /// or in an IndexIDMap.
+    ///
+    /// Scores are the same as in faiss; Euclidean ones are exact, whatever norms faiss stored.
+    #[staticmethod]
+    fn from_faiss(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let faiss = py.detach(|| FaissIndex::open(path)).map_err(raise)?;
+        let metric = match faiss.metric {
+            FaissMetric::InnerProduct => Metric::InnerProduct,
+            FaissMetric::Euclidean => Metric::Euclidean,
+        };
+        let FaissIndex { n_levels, n_codewords, dim, .. } = faiss;
+        let codebooks =
+            dpq_codebook::Codebooks::new(faiss.codebooks, n_levels, n_codewords, dim, Assignment::Euclidean)
+                .map_err(raise)?;
+        let build = || dpq_index::Index::from_codes(&codebooks, metric, &faiss.codes, faiss.ids.as_deref());
+        Ok(Self { inner: py.detach(build).map_err(raise)? })
+    }
+
+    /// Writes a faiss index file atomically: an IndexResidualQuantizer, in an IndexIDMap unless ids
+    /// are row numbers.
+    ///
+    /// faiss.read_index(path) searches it with the same scores at the full length. Items are
+    /// ordered by ascending id.
+    fn to_faiss(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        let save = || {
+            let (ids, codes) = self.inner.ids_and_codes();
+            let codebooks = self.inner.codebooks();
+            let faiss = FaissIndex {
+                metric: match self.inner.metric() {
+                    Metric::InnerProduct => FaissMetric::InnerProduct,
+                    Metric::Euclidean => FaissMetric::Euclidean,
+                },
+                dim: codebooks.dim(),
+                n_levels: codebooks.n_levels(),
+                n_codewords: codebooks.n_codewords(),
+                codebooks: codebooks.values().to_vec(),
+                codes,
+                ids: Some(ids),
+            };
+            faiss.save(path)
+        };
+        py.detach(save).map_err(raise)
+    }
+
+    /// Returns a filter that only these ids pass, uint64 or int64 [n]. Ids that are not in the
+    /// index are ignored.
+    fn allow(&self, ids: &Bound<'_, PyAny>) -> PyResult<Filter> {
+        let given = array::ids("ids", ids)?;
+        Ok(Filter { inner: ids.py().detach(|| self.inner.allow(&given)) })
+    }
+
+    /// Returns a filter that all ids except these pass, uint64 or int64 [n].
+    fn deny(&self, ids: &Bound<'_, PyAny>) -> PyResult<Filter> {
+        let given = array::ids("ids", ids)?;
+        Ok(Filter { inner: ids.py().detach(|| self.inner.deny(&given)) })
+    }
+
+    /// Writes the index to a file atomically.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         py.detach(|| self.inner.save(&path)).map_err(raise)
     }
 
-    /// Finds the best k items for each row of queries, float32 [n, D], at a code length of bits, and returns (scores,
-    /// ids): float32 and int64 [n, k], each row in the order score descending, then id ascending.
+    /// Finds the best k items for each row of queries, float32 [n, D], at a code length of bits.
+    /// Returns (scores, ids): float32 and int64 [n, k], each row ordered by descending score, then
+    /// ascending id.
     ///
-    /// The result is exact: what scoring every code and sorting would give. Scores are inner products, or for "l2"
-    /// 2<q, x> - |x|^2, larger is nearer; subtract |q|^2 for the negative squared distance. Where fewer than k items
-    /// match, a row ends in ids of -1 with the least float32 as their score, as in faiss. An id above 2^63 - 1 comes
-    /// out negative; ids.view(numpy.uint64) is the id.
+    /// The result is exact: the same as scoring every code and sorting. Scores are inner products,
+    /// or 2<q, x> - |x|^2 for "l2"; larger is nearer. |q|^2 - score is the squared distance. If
+    /// fewer than k items match, a row ends with ids of -1 and the minimum float32 as scores, as in
+    /// faiss. An id above 2^63 - 1 is negative; ids.view(numpy.uint64) returns it.
     ///
-    /// bits: a multiple of 8, at most 8 n_levels; the default is the first two levels, whatever the codes hold. allow,
-    /// deny: ids, uint64 or int64, that alone may, or may not, be found; ids that the index does not hold are ignored.
-    /// Both are prepared once a call by reading every id of the index, so give queries that share them together. threads: worker threads, None for all cores; threads=1 has
-    /// the least overhead.
-    #[pyo3(signature = (queries, k, bits = 16, *, allow = None, deny = None, threads = None))]
+    /// bits: a multiple of 8, at most 8 n_levels; None for all levels. filter: the items that may
+    /// be found, from allow or deny of this index. threads: worker threads, None for all cores;
+    /// threads=1 has the least overhead.
+    #[pyo3(signature = (queries, k, bits = None, *, filter = None, threads = None))]
     fn search<'py>(
         &self,
         queries: &Bound<'py, PyAny>,
         k: usize,
-        bits: usize,
-        allow: Option<&Bound<'py, PyAny>>,
-        deny: Option<&Bound<'py, PyAny>>,
+        bits: Option<usize>,
+        filter: Option<&Filter>,
         threads: Option<usize>,
     ) -> PyResult<(Matrix<'py, f32>, Matrix<'py, i64>)> {
         let py = queries.py();
         let array = borrow::<f32, Ix2>("queries", queries, "[n, D]")?;
         let dim = self.inner.codebooks().dim();
         check_columns("queries", array.shape()[1], dim, "the dimension of the index")?;
-        let length = CodeLength::from_bits(bits).map_err(raise)?;
+        let length = bits.map_or(Ok(self.inner.max_length()), CodeLength::from_bits).map_err(raise)?;
         let pool = threads.map(pool).transpose()?;
-        let filter = self.filter(py, allow, deny)?;
         let mut options = SearchOptions::new(k, length);
-        if let Some(filter) = &filter {
-            options = options.filter(filter);
+        if let Some(filter) = filter {
+            options = options.filter(&filter.inner);
         }
         let shape = [array.shape()[0], k];
         let (mut scores, mut ids) = (reserve(shape)?, reserve(shape)?);
@@ -117,7 +208,7 @@ impl Index {
         Ok((matrix(py, scores, shape)?, matrix(py, ids, shape)?))
     }
 
-    /// Reads every byte of the index and checks it; a ValueError names the section that is damaged.
+    /// Reads and checks every byte of the index. A ValueError names the damaged section.
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.inner.verify()).map_err(raise)
     }
@@ -126,31 +217,31 @@ impl Index {
         self.inner.len()
     }
 
-    /// Dimensions of a query, D.
+    /// The dimensions of a query, D.
     #[getter]
     fn dim(&self) -> usize {
         self.inner.codebooks().dim()
     }
 
-    /// Levels, L: the longest code has 8 L bits.
+    /// The number of levels, L: the longest code has 8 L bits.
     #[getter]
     fn n_levels(&self) -> usize {
         self.inner.codebooks().n_levels()
     }
 
-    /// What the index ranks by, "ip" or "l2".
+    /// The metric, "ip" or "l2".
     #[getter]
     fn metric(&self) -> String {
         self.inner.metric().to_string()
     }
 
-    /// The fingerprint of the codebooks that made the codes, eight hex digits.
+    /// Eight hex digits that identify the codebooks of the codes.
     #[getter]
     fn fingerprint(&self) -> String {
         self.inner.fingerprint()
     }
 
-    /// The codebooks that made the codes.
+    /// The codebooks of the codes.
     #[getter]
     fn codebooks(&self) -> Codebooks {
         self.inner.codebooks().clone().into()
@@ -168,8 +259,8 @@ impl Index {
 }
 
 impl Index {
-    /// The hits of each query. One query is answered by the thread that asks: waking another takes longer than the
-    /// search.
+    /// Returns the hits of each query. A single query is searched on the calling thread, because
+    /// waking another one takes longer than the search.
     fn batch(
         &self,
         queries: &[f32],
@@ -184,28 +275,9 @@ impl Index {
         let tables = queries.par_chunks_exact(dim).map(table).collect::<Result<Vec<_>, _>>()?;
         self.inner.search_batch(&tables, options)
     }
-
-    fn filter(
-        &self,
-        py: Python<'_>,
-        allow: Option<&Bound<'_, PyAny>>,
-        deny: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Option<Filter>> {
-        let allow = allow.map(|given| array::ids("allow", given)).transpose()?;
-        let deny = deny.map(|given| array::ids("deny", given)).transpose()?;
-        Ok(py.detach(|| match (allow, deny) {
-            (None, None) => None,
-            (None, Some(deny)) => Some(self.inner.deny(&deny)),
-            (Some(mut allow), deny) => {
-                let deny: HashSet<u64> = deny.into_iter().flatten().collect();
-                allow.retain(|id| !deny.contains(id));
-                Some(self.inner.allow(&allow))
-            }
-        }))
-    }
 }
 
-/// Memory for an array of this shape. Asking for more than there is must not end the process.
+/// Allocates an array of this shape. Asking for too much memory must not end the process.
 fn reserve<T>([rows, columns]: [usize; 2]) -> PyResult<Vec<T>> {
     let mut values = Vec::new();
     match values.try_reserve_exact(rows.saturating_mul(columns)) {

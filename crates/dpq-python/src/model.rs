@@ -12,26 +12,26 @@ use crate::codebooks::Codebooks;
 use crate::error::raise;
 use crate::threads::in_pieces;
 
-/// A trained network with its codebooks, run on the CPU: Model.load(path).
+/// A trained network with its codebooks, on the CPU: Model.load(path).
 #[pyclass(frozen, module = "dpq")]
 pub(crate) struct Model {
     inner: dpq_model::Model,
 }
 
-/// Images encoded between two looks for Ctrl-C.
+/// Images encoded between two checks for Ctrl-C.
 const IMAGES: usize = 512;
 
 #[pymethods]
 impl Model {
-    /// Opens a model file that `dpq train` made, and checks every byte of it.
+    /// Loads a model file of `dpq train` and checks every byte.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         Ok(Self { inner: py.detach(|| dpq_model::Model::open(&path)).map_err(raise)? })
     }
 
-    /// Encodes images, uint8 [n, C, H, W], and returns (codes, features): uint8 [n, L] and float32 [n, D].
+    /// Encodes images, uint8 [n, C, H, W]. Returns (codes, features): uint8 [n, L] and float32 [n, D].
     ///
-    /// C, H, W are those of image_shape. An image gives the same bytes whatever images come with it.
+    /// C, H, W must equal image_shape. The result for an image does not depend on the other images.
     fn encode<'py>(&self, images: &Bound<'py, PyAny>) -> PyResult<(Matrix<'py, u8>, Matrix<'py, f32>)> {
         let py = images.py();
         let array = borrow::<u8, Ix4>("images", images, "[n, C, H, W]")?;

@@ -11,25 +11,25 @@ use crate::array::{borrow, values};
 use crate::error::raise;
 use crate::threads::in_pieces;
 
-/// Queries evaluated between two looks for Ctrl-C.
+/// Queries evaluated between two checks for Ctrl-C.
 const QUERIES: usize = 64;
 
 /// Computes the mean average precision of rankings under a named rule.
 ///
-/// query_labels, gallery_labels: uint8 [q, C] and [n, C], multi-hot (of class numbers, numpy.eye(C,
-/// dtype=numpy.uint8)[c]). An item is relevant to a query when they share a class. Id i is row i of gallery_labels.
-/// Rankings are one of
+/// query_labels, gallery_labels: uint8 [q, C] and [n, C], multi-hot; numpy.eye(C, dtype=numpy.uint8)[c]
+/// converts class numbers c. An item is relevant to a query if they share a class. Id i is row i of
+/// gallery_labels. Rankings are one of
 ///
-/// - scores, float32 [q, n]: a score for every item of the gallery, larger is nearer; equal scores are ties;
-/// - ids, int64 [q, m], and scores, float32 [q, m], as Index.search returns them: the same, already ranked; -1 ends a
-///   row;
-/// - ids alone: ranked as they stand, without ties.
+/// - scores, float32 [q, n]: one score per item of the gallery; larger is nearer, equal scores tie;
+/// - ids, int64 [q, m], and scores, float32 [q, m], as Index.search returns them; -1 ends a row;
+/// - ids alone: in their order, without ties.
 ///
-/// rule: as of `dpq eval`. "dpq", that of the DPQ paper's protocol, divides the sum of precisions by the relevant
-/// items retrieved, counts a query without relevant items as 0, and takes the exact expectation over all orders of
-/// tied items. "standard", TREC's, divides by all relevant items, leaves such queries out, and orders ties by
-/// ascending id. at: the ranks that count, None for all. A ranking that is cut short should end where a tie ends:
-/// under "dpq" give every item (k = len(index)), or at with some ranks to spare.
+/// rule: "dpq" or "standard", as in `dpq eval`. "dpq" follows the protocol of the DPQ paper. It divides
+/// the sum of precisions by the number of relevant items retrieved, counts a query without relevant
+/// items as 0, and takes the exact expectation over all orders of tied items. "standard" follows TREC.
+/// It divides by the number of all relevant items, skips queries without any, and orders ties by
+/// ascending id. at: the maximum rank that counts, None for all. A truncated ranking should end where a
+/// tie ends: under "dpq" pass every item (k = len(index)), or more ranks than at.
 #[pyfunction]
 #[pyo3(signature = (query_labels, gallery_labels, *, ids = None, scores = None, rule = "dpq", at = None))]
 pub(crate) fn mean_average_precision(
@@ -85,12 +85,12 @@ pub(crate) fn mean_average_precision(
     Ok(evaluator.finish().map_err(raise)?.map[0].1)
 }
 
-/// The rankings of all queries and what decides relevance; ids and scores are [q, columns], one of them may be
+/// The rankings and labels of all queries. ids and scores are [q, columns], and one of them may be
 /// missing.
 struct Rankings<'a> {
     queries: &'a Labels,
     gallery: &'a Labels,
-    /// The gallery for a [`Ranker`], each item by itself.
+    /// The gallery for a [`Ranker`], one group per item.
     items: (Vec<u32>, Vec<u64>),
     ids: Option<&'a [i64]>,
     scores: Option<&'a [f32]>,
@@ -108,7 +108,7 @@ impl Rankings<'_> {
         };
         let n_relevant = relevant.iter().filter(|&&relevant| relevant).count();
         let ids = ids[row].iter().map_while(|&id| u64::try_from(id).ok());
-        // Without scores, the greatest float, then the next one, and so on: no two are equal.
+        // Without scores, distinct floats that descend from the maximum keep the order.
         let score = |rank| f32::from_bits(f32::MAX.to_bits() - rank as u32);
         let mut seen = vec![false; relevant.len()];
         let items = ids.enumerate().map(|(rank, id)| {

@@ -1,4 +1,4 @@
-//! The threads that a call works on, and Ctrl-C between the pieces of its work.
+//! Thread pools, and Ctrl-C during long calls.
 
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
@@ -11,12 +11,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// A pool of `n` threads: starting threads takes longer than many a search, so they wait for the next one.
+/// Returns a pool of `n` threads. Pools are kept, because starting threads takes longer than many
+/// searches.
 pub(crate) fn pool(n: usize) -> PyResult<Arc<ThreadPool>> {
     static POOLS: Mutex<BTreeMap<usize, Arc<ThreadPool>>> = Mutex::new(BTreeMap::new());
-    if !(1..=MOST).contains(&n) {
+    if !(1..=MAX_THREADS).contains(&n) {
         return Err(PyValueError::new_err(format!(
-            "threads is {n}, expected 1 to {MOST}, or None for all cores"
+            "threads is {n}, expected 1 to {MAX_THREADS}, or None for all cores"
         )));
     }
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -28,10 +29,11 @@ pub(crate) fn pool(n: usize) -> PyResult<Arc<ThreadPool>> {
     Ok(pool)
 }
 
-/// Threads of a pool, at most: a number that no machine here has is a mistake.
-const MOST: usize = 1024;
+/// The maximum number of threads of a pool. A larger number is a mistake.
+const MAX_THREADS: usize = 1024;
 
-/// Runs `work` on a thread of its own and sets its flag on Ctrl-C, which only this thread can see.
+/// Runs `work` on a new thread and sets its flag on Ctrl-C, because only the calling thread receives
+/// signals.
 pub(crate) fn interruptible<T: Send>(
     py: Python<'_>,
     work: impl FnOnce(&AtomicBool) -> T + Send,
@@ -50,7 +52,7 @@ pub(crate) fn interruptible<T: Send>(
     })
 }
 
-/// Does `work` on one piece of `rows` after the other, and lets Ctrl-C end the call between two of them.
+/// Calls `work` for each piece of `rows`. Ctrl-C ends the call between two pieces.
 pub(crate) fn in_pieces<T>(
     py: Python<'_>,
     rows: &[T],

@@ -28,6 +28,15 @@ def python_blocks(document):
     return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
 
 
+@pytest.mark.parametrize("document", ["README.md", "crates/dpq-python/README.md"])
+def test_the_readmes_run(document, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for block in python_blocks(document):
+        names = {}
+        exec(block, names)
+        assert names["ids"].shape == (5, 10)
+
+
 @pytest.mark.parametrize("duplicates", [False, True])
 def test_numpy_finds_what_the_index_finds(index, data, duplicates, tmp_path):
     [block] = python_blocks("docs/formats.md")
@@ -54,14 +63,6 @@ def test_an_index_of_one_level_too(data, tmp_path):
     exec(python_blocks("docs/formats.md")[0], names)
     _, found = names["search"](tmp_path / "gallery.dpq", data.queries, 100, 8)
     np.testing.assert_array_equal(found, index.search(data.queries, 100, 8)[1])
-
-
-def test_the_readme_runs(tmp_path, monkeypatch):
-    [block] = python_blocks("README.md")
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(block, names)
-    assert names["ids"].shape == (5, 10)
 
 
 def test_the_stubs_name_what_there_is():

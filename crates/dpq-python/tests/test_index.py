@@ -1,7 +1,9 @@
+import json
 import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,8 +28,10 @@ def test_search_is_scoring_and_sorting_everything(index, data, bits, threads):
     np.testing.assert_array_equal(np.concatenate([ids for _, ids in one]), ids)
 
 
-def test_the_length_of_search_is_16_bits_unless_told(index, data):
-    np.testing.assert_array_equal(index.search(data.queries, 10)[1], index.search(data.queries, 10, 16)[1])
+def test_search_uses_all_levels_by_default(index, data):
+    for found, expected in zip(index.search(data.queries, 10), index.search(data.queries, 10, 24)):
+        np.testing.assert_array_equal(found, expected)
+    assert np.any(index.search(data.queries, 10)[0] != index.search(data.queries, 10, 16)[0])
 
 
 def test_pieces_of_a_large_batch_come_in_order(index, data):
@@ -36,24 +40,69 @@ def test_pieces_of_a_large_batch_come_in_order(index, data):
 
 
 def test_few_matches_are_padded_as_in_faiss(index, data):
-    scores, ids = index.search(data.queries, k=5, allow=np.array([7, 3, 10**12]))
+    scores, ids = index.search(data.queries, k=5, filter=index.allow(np.array([7, 3, 10**12])))
     assert np.all(np.sort(ids[:, :2]) == [3, 7]) and np.all(ids[:, 2:] == -1)
     assert np.all(scores[:, 2:] == np.finfo(np.float32).min) and np.all(scores[:, :2] > np.finfo(np.float32).min)
-    scores, ids = index.search(data.queries, k=2, allow=np.array([], np.uint64))
+    scores, ids = index.search(data.queries, k=2, filter=index.allow(np.array([], np.uint64)))
     assert np.all(ids == -1) and scores.shape == (20, 2)
     assert (index.search(data.queries, k=3010)[1] == -1).sum() == 20 * 10
 
 
 def test_filters_are_what_filtering_afterwards_gives(index, data):
     _, ids = index.search(data.queries, k=3000)
-    even, low = np.arange(0, 3000, 2), np.arange(100, dtype=np.uint64)
-    for given, passes in [
-        ({"allow": even}, ids % 2 == 0),
-        ({"deny": even}, ids % 2 == 1),
-        ({"allow": even, "deny": low}, (ids % 2 == 0) & (ids >= 100)),
+    even, low = index.allow(np.arange(0, 3000, 2)), index.deny(np.arange(100, dtype=np.uint64))
+    for filter, n, passes in [
+        (even, 1500, ids % 2 == 0),
+        (~even, 1500, ids % 2 == 1),
+        (even & low, 1450, (ids % 2 == 0) & (ids >= 100)),
+        (even | low, 2950, (ids % 2 == 0) | (ids >= 100)),
     ]:
-        found = index.search(data.queries, k=20, **given)[1]
+        assert len(filter) == n and repr(filter) == f"<dpq.Filter that {n} items pass>"
+        found = index.search(data.queries, k=20, filter=filter)[1]
         np.testing.assert_array_equal(found, [row[keep][:20] for row, keep in zip(ids, passes)])
+
+
+def test_a_filter_fits_only_its_index(index, data):
+    other = dpq.Index.from_codes(data.codes[::-1].copy(), data.codebooks, metric=index.metric)
+    for call in [
+        lambda: other.search(data.queries, 3, filter=index.allow(np.arange(3))),
+        lambda: index.allow(np.arange(3)) & other.allow(np.arange(3)),
+    ]:
+        with pytest.raises(ValueError, match="filter"):
+            call()
+
+
+@pytest.mark.parametrize("ids", [None, np.arange(3000)[::-1] * 7])
+def test_faiss_files_hold_the_same_index(index, data, ids, tmp_path):
+    path = tmp_path / "x.index"
+    index = dpq.Index.from_codes(data.codes, data.codebooks, ids, index.metric)
+    index.to_faiss(path)
+    assert path.read_bytes()[:4] == (b"IxRq" if ids is None else b"IxMp")
+    read = dpq.Index.from_faiss(path)
+    assert (len(read), read.metric, read.codebooks.n_codewords) == (3000, index.metric, 256)
+    for found, expected in zip(read.search(data.queries, 50), index.search(data.queries, 50)):
+        np.testing.assert_array_equal(found, expected)
+
+
+FIXTURES = Path(__file__).parents[2] / "dpq/tests/faiss"
+
+
+def test_files_of_faiss_give_what_faiss_found():
+    expected = json.loads((FIXTURES / "expected.json").read_text())
+    queries = np.array(expected["queries"], np.float32)
+    for name, found in expected["found"].items():
+        index = dpq.Index.from_faiss(FIXTURES / f"{name}.index")
+        scores, ids = index.search(queries, 5)
+        assert index.metric == found["metric"]
+        np.testing.assert_array_equal(ids, found["ids"])
+        np.testing.assert_allclose(scores, found["scores"], atol=1e-5)
+
+
+def test_other_faiss_files_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="flat.index: is an IndexFlatL2, expected faiss's IndexResidualQuantizer"):
+        dpq.Index.from_faiss(FIXTURES / "flat.index")
+    with pytest.raises(FileNotFoundError, match="cannot read .*missing.index"):
+        dpq.Index.from_faiss(tmp_path / "missing.index")
 
 
 def test_ids_are_those_given(data):
@@ -103,8 +152,8 @@ def test_errors_say_what_was_expected(index, data, tmp_path):
         (lambda: index.search(queries, 3, 7), "code length in bits is 7, expected a multiple of 8"),
         (lambda: index.search(queries, 3, 32), "the length is 32 bits, but the codes of this index have 24 bits"),
         (lambda: index.search(queries, 3, threads=0), "threads is 0, expected 1 to 1024, or None for all cores"),
-        (lambda: index.search(queries, 3, allow=np.array([-1])), "allow has the id -1, expected 0 or more"),
-        (lambda: index.search(queries, 3, deny=np.array([1.0])), r"deny is an array of float64 \[1\], expected uint64"),
+        (lambda: index.allow(np.array([-1])), "ids has the id -1, expected 0 or more"),
+        (lambda: index.deny(np.array([1.0])), r"ids is an array of float64 \[1\], expected uint64"),
         (lambda: dpq.Index.from_codes(data.codes, data.codebooks, metric="cos"), 'unknown metric "cos", expected "ip"'),
         (lambda: dpq.Index.from_codes(data.codes, data.codebooks, np.zeros(3000, int)), "id 0 is given to more"),
         (lambda: dpq.Index.from_codes(data.codes, data.codebooks, np.arange(5)), "there are 5 ids for 3000 codes"),

@@ -29,7 +29,8 @@ const OTHERS: [(&[u8; 4], &str); 19] = [
     (b"IxRQ", "an IndexResidualQuantizer of an older faiss (read it and write it again)"),
 ];
 
-/// Values of faiss's `Search_type_t` whose norms are entries of a codebook in the file, and those that add tables to it.
+/// Values of faiss's `Search_type_t` whose norms are entries of a codebook in the file, and those
+/// that add tables to it.
 const NORM_CODEBOOK: std::ops::RangeInclusive<i32> = 6..=9;
 const NORM_TABLES: std::ops::RangeInclusive<i32> = 8..=9;
 
@@ -212,7 +213,7 @@ impl<R: Read> Reader<R> {
 
     fn ids(&mut self, n_items: usize) -> Result<Vec<u64>> {
         let ids: Vec<i64> = self.vector("ids", Some(n_items))?;
-        let id = |id: i64| u64::try_from(id).map_err(|_| Error::Id { id: id.into(), max: i64::MAX as u64 });
+        let id = |id: i64| u64::try_from(id).map_err(|_| Error::id(id, i64::MAX as u64));
         let ids: Vec<u64> = ids.into_iter().map(id).collect::<Result<_>>()?;
         let mut sorted = ids.clone();
         sorted.sort_unstable();
@@ -294,8 +295,8 @@ fn check_bits(found: u64) -> Result<usize> {
     Err(Error::OutOfRange { what, found: found.into(), min: 1, max: 8, help })
 }
 
-/// Unpacks codes of `size` bytes to one byte per level, [N, n_levels]. A packed code begins with `bits` bits per level, the
-/// lowest bits of a byte first.
+/// Unpacks codes of `size` bytes to one byte per level, [N, n_levels]. A packed code begins with
+/// `bits` bits per level, the lowest bits of a byte first.
 fn unpack(packed: Vec<u8>, size: usize, n_levels: usize, bits: usize) -> Vec<u8> {
     if bits == 8 && size == n_levels {
         return packed;

@@ -6,11 +6,12 @@ use super::{EUCLIDEAN, FaissIndex, FaissMetric, INNER_PRODUCT, MAPS, RESIDUAL};
 use crate::npy::check_shape;
 use crate::{Error, Result};
 
-/// Values of faiss's `Search_type_t`. `ST_LUT_nonorm`: scores are sums of table entries. `ST_norm_float`: an f32 after each
-/// code is the squared norm of its reconstruction.
+/// Values of faiss's `Search_type_t`. `ST_LUT_nonorm`: scores are sums of table entries.
+/// `ST_norm_float`: an f32 after each code is the squared norm of its reconstruction.
 const LOOKUP_ONLY: i32 = 1;
 const NORM_FLOAT: i32 = 3;
-/// `Skip_codebook_tables`: leaves out tables for encoding by beam search, which grow with the square of L·K.
+/// `Skip_codebook_tables`: leaves out tables for encoding by beam search, which grow with the
+/// square of L·K.
 const NO_TABLES: i32 = 2048;
 
 /// Refuses shapes that do not match, and numbers that faiss cannot hold.
@@ -33,7 +34,7 @@ pub(super) fn check(index: &FaissIndex) -> Result<()> {
     let Some(ids) = &index.ids else { return Ok(()) };
     check_shape(&[n_items], ids.len())?;
     let max = i64::MAX as u64;
-    ids.iter().find(|&&id| id > max).map_or(Ok(()), |&id| Err(Error::Id { id: id.into(), max }))
+    ids.iter().find(|&&id| id > max).map_or(Ok(()), |&id| Err(Error::id(id, max)))
 }
 
 pub(super) fn index(out: &mut dyn Write, index: &FaissIndex) -> io::Result<()> {

@@ -61,7 +61,7 @@ fn contents_that_faiss_cannot_hold_are_not_written() {
         error
     };
     assert!(
-        error(&|index| index.ids = Some(vec![1, 2, 1 << 63])).starts_with("holds the id 9223372036854775808")
+        error(&|index| index.ids = Some(vec![1, 2, 1 << 63])).starts_with("has 9223372036854775808 as an id")
     );
     assert_eq!(error(&|index| index.ids = Some(vec![1])), "has 1 values for its shape, expected 3");
     assert_eq!(error(&|index| index.codes = vec![1; 4]), "has 4 values for its shape, expected 3");

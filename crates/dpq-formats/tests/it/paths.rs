@@ -41,7 +41,8 @@ fn extensions_are_read_in_upper_case() {
     assert!(error.contains("w.pth: extension .pth, expected a .npy, .npz or .safetensors file"), "{error}");
 }
 
-/// Every reader refuses a pipe, which nobody writes to, and a folder. Reading a pipe would wait forever.
+/// Every reader refuses a pipe, which nobody writes to, and a folder. Reading a pipe would wait
+/// forever.
 #[cfg(unix)]
 #[test]
 fn pipes_and_folders_are_refused() {
@@ -84,10 +85,7 @@ fn ids_of_numpys_own_type_are_read() {
     assert_eq!(read_ids(&path).unwrap(), [7, 0]);
     npy::write(&path, &[2], &[7i64, -1]).unwrap();
     let error = read_ids(&path).unwrap_err().to_string();
-    assert!(
-        error.ends_with("ids.npy: holds the id -1, expected ids from 0 to 18446744073709551615"),
-        "{error}"
-    );
+    assert!(error.contains("ids.npy: has -1 as an id, expected 0 to 18446744073709551615"), "{error}");
     npy::write(&path, &[2], &[7f32, 1.0]).unwrap();
     assert!(read_ids(&path).unwrap_err().to_string().contains("array holds <f4, expected uint64"));
 }

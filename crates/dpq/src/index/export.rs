@@ -13,9 +13,10 @@ use crate::output;
 
 /// Write what an index holds in the form of another program
 ///
-/// For faiss one file: an IndexResidualQuantizer, in an IndexIDMap unless ids are row numbers, whose search gives the same
-/// scores at the full length. As NumPy arrays a folder: codes.npy, codes.json, ids.npy and codebook.safetensors, what `dpq index build`
-/// takes. Items come by ascending id. The index is verified first.
+/// For faiss one file: an IndexResidualQuantizer, in an IndexIDMap unless ids are row numbers,
+/// whose search gives the same scores at the full length. As NumPy arrays a folder: codes.npy,
+/// codes.json, ids.npy and codebook.safetensors, what `dpq index build` takes. Items come by
+/// ascending id. The index is verified first.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq index export gallery.dpq --to faiss --out x.index\n  dpq index export gallery.dpq --to npy \

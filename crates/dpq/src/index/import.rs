@@ -13,8 +13,9 @@ use crate::output;
 
 /// Make an index file of an index that another program wrote
 ///
-/// Of faiss: IndexResidualQuantizer and IndexPQ of at most 8 bits a level, alone or in an IndexIDMap. Codes, codebooks, ids
-/// and metric are taken over, so that scores are the same; Euclidean ones are exact, whatever norms faiss kept.
+/// Of faiss: IndexResidualQuantizer and IndexPQ of at most 8 bits a level, alone or in an
+/// IndexIDMap. Codes, codebooks, ids and metric are taken over, so that scores are the same;
+/// Euclidean ones are exact, whatever norms faiss kept.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  dpq index import --from faiss x.index --out gallery.dpq")]
 pub(crate) struct ImportArgs {
