@@ -2,8 +2,7 @@
 
 #![no_main]
 
-use dpq_codebook::CodeLength;
-use dpq_index::{Index, Kernel, SearchOptions};
+use dpq_index::{CodeLength, Index, Kernel, SearchOptions};
 
 const FILES: [&[u8]; 2] = [
     include_bytes!("../../crates/dpq-index/tests/data/v1.dpq"),
@@ -25,13 +24,14 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     for length in (1..=index.max_length().levels()).filter_map(|levels| CodeLength::from_levels(levels).ok()) {
         for kernel in Kernel::available() {
             for k in [1, 3, usize::MAX] {
-                let options = SearchOptions::new(k, length).kernel(kernel);
-                let _ = index.search(&table, &options);
-                let _ = index.search(&table, &options.filter(&some));
-                let _ = index.search(&table, &options.filter(&few).min_score(0.0));
+                let options = SearchOptions::new(k).length(length).kernel(kernel);
+                let _ = index.search_with(&table, &options);
+                let _ = index.search_with(&table, &options.filter(&some));
+                let _ = index.search_with(&table, &options.filter(&few).min_score(0.0));
             }
         }
     }
-    let _ = index.search_batch(&[table.clone(), table], &SearchOptions::new(2, index.max_length()));
+    let _ = index.search_batch(&vec![1.0; 2 * index.codebooks().dim()], &SearchOptions::new(2));
+    let _ = index.search(&vec![1.0; index.codebooks().dim()], usize::MAX);
     let _ = index.verify();
 });

@@ -1,5 +1,6 @@
-//! This crate alone: the lookup table, building, and search at every length, k and shape, one query at a time with
-//! every kernel and in batches. `DPQ_BENCH_ITEMS` sets the number of items, a million unless it says otherwise.
+//! This crate alone: the lookup table, building, and search at every length, k and shape, one query
+//! at a time with every kernel and in batches. `DPQ_BENCH_ITEMS` sets the number of items, a
+//! million unless it says otherwise.
 
 mod data;
 #[path = "../tests/it/naive.rs"]
@@ -13,10 +14,10 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use data::{Data, LEVELS, SHAPES, Shape};
-use dpq_codebook::{CodeLength, Codebooks, LookupTable};
-use dpq_index::{Hit, Index, Kernel, Metric, SearchOptions, build};
+use dpq_index::{CodeLength, Hit, Index, Kernel, Metric, SearchOptions};
 
-/// Levels of an index, and the lengths searched in it: the shorter ones are not burdened with what 64 bits need.
+/// Levels of an index, and the lengths searched in it: the shorter ones are not burdened with what
+/// 64 bits need.
 const INDEXES: [(usize, &[usize]); 2] = [(4, &[8, 16, 24, 32]), (LEVELS, &[64])];
 const KS: [usize; 3] = [10, 1000, 5000];
 /// Queries in a batch; single searches take them in turn.
@@ -54,7 +55,8 @@ fn bench_index(
     let folder = tempfile::tempdir_in(data::folder()).expect("a folder");
     let path: PathBuf = folder.path().join("index.dpq");
     let (codebooks, codes) = (data.codebooks(n_levels), data.codes(n_levels));
-    let make = || build(&path, &codebooks, metric, &codes, None).expect("codes of these codebooks");
+    let builder = Index::builder(&codebooks, &codes).metric(metric);
+    let make = || builder.write(&path).expect("codes of these codebooks");
     group.throughput(Throughput::Elements((codes.len() / n_levels) as u64));
     make();
     group.bench_function(format!("{shape}/{metric}/build/{n_levels}-levels"), |b| b.iter(make));
@@ -73,23 +75,20 @@ fn bench_index(
             b.iter(|| table(black_box(next())));
         });
         for query in &queries[..CHECKED] {
-            check(&index, &codebooks, &codes, &table(query), length);
+            check(&index, &codes, query, length);
         }
         for k in KS {
             let name = format!("{shape}/{metric}/{bits}-bits/{k}");
             for kernel in Kernel::available() {
-                let options = SearchOptions::new(k, length).kernel(kernel);
+                let options = SearchOptions::new(k).length(length).kernel(kernel);
                 group.bench_function(format!("{name}/{kernel}"), |b| {
-                    b.iter(|| index.search(&table(black_box(next())), &options).expect("a search"));
+                    b.iter(|| index.search_with(&table(black_box(next())), &options).expect("a search"));
                 });
             }
-            let options = SearchOptions::new(k, length);
+            let options = SearchOptions::new(k).length(length);
             group.throughput(Throughput::Elements(BATCH as u64));
             group.bench_function(format!("{name}/batch"), |b| {
-                b.iter(|| {
-                    let tables: Vec<LookupTable> = black_box(&queries).iter().map(table).collect();
-                    index.search_batch(&tables, &options).expect("a search")
-                });
+                b.iter(|| index.search_batch(black_box(&queries.concat()), &options).expect("a search"));
             });
             group.throughput(Throughput::Elements(1));
         }
@@ -98,12 +97,15 @@ fn bench_index(
 
 /// Compares all that every kernel and a batch find with the definition.
 ///
-/// For the Euclidean metric, whose definition takes seconds a million items, it is the scores of what was found.
-fn check(index: &Index, codebooks: &Codebooks, codes: &[u8], table: &LookupTable, length: CodeLength) {
-    let n_levels = codebooks.n_levels();
+/// For the Euclidean metric, whose definition takes seconds a million items, it is the scores of
+/// what was found.
+fn check(index: &Index, codes: &[u8], query: &[f32], length: CodeLength) {
+    let (codebooks, n_levels) = (index.codebooks(), index.codebooks().n_levels());
+    let table = &index.lookup_table_at(query, length).expect("a query of this dimension");
     let most = KS[KS.len() - 1];
-    let search =
-        |k, kernel| index.search(table, &SearchOptions::new(k, length).kernel(kernel)).expect("a search");
+    let search = |k, kernel| {
+        index.search_with(table, &SearchOptions::new(k).length(length).kernel(kernel)).expect("a search")
+    };
     let score = |code: &[u8]| naive::score(codebooks, index.metric(), table, code, length.levels());
     let expected: Vec<Hit> = if index.metric() == Metric::InnerProduct {
         let ids: Vec<u64> = (0..index.len() as u64).collect();
@@ -121,7 +123,7 @@ fn check(index: &Index, codebooks: &Codebooks, codes: &[u8], table: &LookupTable
         for kernel in Kernel::available() {
             assert!(search(k, kernel) == expected, "{kernel} finds others than the definition at {length}");
         }
-        let batch = index.search_batch(&[table.clone(), table.clone()], &SearchOptions::new(k, length));
+        let batch = index.search_batch(&[query, query].concat(), &SearchOptions::new(k).length(length));
         assert!(
             batch.expect("a search").iter().all(|hits| hits == expected),
             "a batch differs from a search"

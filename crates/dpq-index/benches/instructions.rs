@@ -1,11 +1,12 @@
-//! Kernels for `cargo xtask bench --instructions`, which runs each under valgrind: `list` prints their names, and a name runs
-//! that kernel once. What lies inside of [`counted_instructions`] counts, so data is made outside of it.
+//! Kernels for `cargo xtask bench --instructions`, which runs each under valgrind: `list` prints
+//! their names, and a name runs that kernel once. What lies inside of [`counted_instructions`]
+//! counts, so data is made outside of it.
 
 use std::error::Error;
 use std::hint::black_box;
 
-use dpq_codebook::{Assignment, CodeLength, Codebooks, ResidualKMeans};
-use dpq_index::{Codes, Index, Kernel, Metric, SearchOptions, score_block};
+use dpq_codebook::ResidualKMeans;
+use dpq_index::{Assignment, CodeLength, Codebooks, Index, Kernel, Metric, SearchOptions};
 
 /// The sizes of the paper, and items enough for every part of a search to do some work.
 const DIM: usize = 300;
@@ -35,7 +36,7 @@ fn main() -> Result<()> {
 }
 
 fn names() -> Vec<String> {
-    let mut names = ["encode", "k-means", "lookup-table", "score-block", "build"].map(str::to_owned).to_vec();
+    let mut names = ["encode", "k-means", "lookup-table", "scores", "build"].map(str::to_owned).to_vec();
     for metric in [Metric::InnerProduct, Metric::Euclidean] {
         for bits in [8, 16, 24, 32] {
             let kernels = Kernel::available().map(|kernel| kernel.to_string());
@@ -54,7 +55,6 @@ fn run(name: &str) -> Result<()> {
     let features: Vec<f32> = numbers(2, FEATURES * DIM).collect();
     let query = &features[..DIM];
     let codes: Vec<u8> = numbers(3, ITEMS * LEVELS).map(|x| ((x + 1.0) * 128.0) as u8).collect();
-    let longest = codebooks.max_length();
     match name.split('/').collect::<Vec<_>>()[..] {
         ["encode"] => counted_instructions(&mut || {
             black_box(codebooks.encode(&features)?);
@@ -71,25 +71,27 @@ fn run(name: &str) -> Result<()> {
             black_box(codebooks.lookup_table(query)?);
             Ok(())
         }),
-        ["score-block"] => {
-            let (table, mut scores) = (codebooks.lookup_table(query)?, vec![0.0; ITEMS]);
+        ["scores"] => {
+            let index = Index::builder(&codebooks, &codes).build()?;
+            let (table, distinct) = (index.lookup_table(query)?, index.distinct_codes(index.max_length())?);
+            let mut scores = vec![0.0; distinct.len()];
             counted_instructions(&mut || {
-                score_block(&table, Codes::Rows(&codes), longest, &mut scores)?;
+                distinct.score(&table, &mut scores)?;
                 black_box(&scores);
                 Ok(())
             })
         }
         ["build"] => counted_instructions(&mut || {
-            black_box(Index::from_codes(&codebooks, Metric::InnerProduct, &codes, None)?);
+            black_box(Index::builder(&codebooks, &codes).build()?);
             Ok(())
         }),
         ["search", metric, bits, kernel] => {
-            let index = Index::from_codes(&codebooks, metric.parse()?, &codes, None)?;
+            let index = Index::builder(&codebooks, &codes).metric(metric.parse()?).build()?;
             let length = CodeLength::from_bits(bits.parse()?)?;
             let table = index.lookup_table_at(query, length)?;
-            let options = SearchOptions::new(K, length).kernel(kernel.parse()?);
+            let options = SearchOptions::new(K).length(length).kernel(kernel.parse()?);
             counted_instructions(&mut || {
-                assert_eq!(index.search(&table, &options)?.len(), K);
+                assert_eq!(index.search_with(&table, &options)?.len(), K);
                 Ok(())
             })
         }

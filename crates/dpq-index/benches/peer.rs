@@ -1,14 +1,17 @@
-//! This crate's side of a comparison: commands come on stdin, one a line, each answered by a line of JSON on stdout.
+//! This crate's side of a comparison: commands come on stdin, one a line, each answered by a line
+//! of JSON on stdout.
 //!
 //! - `files SHAPE N`: makes the data unless it is there; the paths of codebooks, codes and queries
-//! - `build SHAPE N LEVELS METRIC`: builds an index of them and opens it; the time and memory that both took
+//! - `build SHAPE N LEVELS METRIC`: builds an index of them and opens it; the time and memory that
+//!   both took
 //! - `query KERNEL BITS K I`: searches for query I; nanoseconds, ids and scores
-//! - `row KERNEL BITS K N`: searches for the first N queries, one after the other; nanoseconds of each
+//! - `row KERNEL BITS K N`: searches for the first N queries, one after the other; nanoseconds of
+//!   each
 //! - `batch KERNEL BITS K N`: searches for the first N queries, [`BATCH`] at a time; nanoseconds
 //! - `resident`: the bytes in memory of this process, mapped files included
 //!
-//! Searches include the lookup table. The clock is CLOCK_MONOTONIC, which `Instant` reads on Linux; batches run on
-//! as many threads as RAYON_NUM_THREADS says.
+//! Searches include the lookup table. The clock is CLOCK_MONOTONIC, which `Instant` reads on Linux;
+//! batches run on as many threads as RAYON_NUM_THREADS says.
 
 mod data;
 
@@ -19,8 +22,7 @@ use std::time::Instant;
 use std::{fs, io};
 
 use data::{Data, Shape};
-use dpq_codebook::{CodeLength, LookupTable};
-use dpq_index::{Index, Kernel, Metric, SearchOptions, build};
+use dpq_index::{CodeLength, Index, Kernel, Metric, SearchOptions};
 use tempfile::TempDir;
 
 /// Queries that are searched for together.
@@ -84,7 +86,7 @@ fn build_and_open(shape: Shape, n_items: usize, n_levels: usize, metric: Metric)
     // Makes the memory of now the peak.
     fs::write("/proc/self/clear_refs", "5")?;
     let (memory_before, start) = (memory("VmRSS:")?, Instant::now());
-    build(&path, &codebooks, metric, &codes, None)?;
+    Index::builder(&codebooks, &codes).metric(metric).write(&path)?;
     let (build_ns, build_bytes) =
         (start.elapsed().as_nanos(), memory("VmHWM:")?.saturating_sub(memory_before));
     drop(codes);
@@ -119,7 +121,7 @@ impl Opened {
     fn query(&self, (length, options): &Options, query: usize) -> Result<String> {
         let query = self.queries.get(query).ok_or("there is no such query")?;
         let start = Instant::now();
-        let hits = self.index.search(&self.index.lookup_table_at(query, *length)?, options)?;
+        let hits = self.index.search_with(&self.index.lookup_table_at(query, *length)?, options)?;
         let ns = start.elapsed().as_nanos();
         let ids: Vec<u64> = hits.iter().map(|hit| hit.id).collect();
         let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
@@ -130,7 +132,7 @@ impl Opened {
         let mut times = Vec::with_capacity(n_queries);
         for query in self.queries.get(..n_queries).ok_or("there are fewer queries")? {
             let start = Instant::now();
-            let hits = self.index.search(&self.index.lookup_table_at(query, *length)?, options)?;
+            let hits = self.index.search_with(&self.index.lookup_table_at(query, *length)?, options)?;
             times.push(start.elapsed().as_nanos());
             black_box(hits);
         }
@@ -141,10 +143,7 @@ impl Opened {
         let queries = self.queries.get(..n_queries).ok_or("there are fewer queries")?;
         let start = Instant::now();
         for queries in queries.chunks(BATCH) {
-            let table = |query: &Vec<f32>| self.index.lookup_table_at(query, *length);
-            let tables: Vec<LookupTable> =
-                queries.iter().map(table).collect::<std::result::Result<_, _>>()?;
-            self.index.search_batch(&tables, options)?;
+            self.index.search_batch(&queries.concat(), options)?;
         }
         Ok(start.elapsed().as_nanos().to_string())
     }
@@ -157,7 +156,7 @@ fn parse<T: FromStr<Err: ToString>>(word: &str) -> Result<T> {
 fn parse_options(words: &[&str]) -> Result<Options> {
     let &[kernel, bits, k] = words else { return Err("expected KERNEL BITS K and one number more".into()) };
     let length = CodeLength::from_bits(parse(bits)?)?;
-    Ok((length, SearchOptions::new(parse(k)?, length).kernel(parse(kernel)?)))
+    Ok((length, SearchOptions::new(parse(k)?).length(length).kernel(parse(kernel)?)))
 }
 
 /// Bytes, from the line of the process's status that begins with `name`.

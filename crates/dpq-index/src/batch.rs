@@ -1,5 +1,6 @@
 //! Several queries of one index and length that read each row once for all of them.
 
+use crate::Error;
 use crate::prune::{Pass, Query};
 use crate::topk::Candidates;
 
@@ -10,8 +11,8 @@ const MIN_SHARED_BYTES: usize = 1 << 21;
 const MIN_SHARE_READ: f64 = 0.1;
 
 impl<'a> Query<'a> {
-    /// Returns the score that each query starts with as its threshold if it is faster that they share what they read. The
-    /// first query decides that for all.
+    /// Returns the score that each query starts with as its threshold if it is faster that they
+    /// share what they read. The first query decides that for all.
     pub(crate) fn shared_thresholds(queries: &[Self], k: usize, min_score: f32) -> Option<Vec<f32>> {
         let (first, rest) = queries.split_first().filter(|(_, rest)| !rest.is_empty())?;
         let n_levels = first.scorer.n_levels();
@@ -27,14 +28,17 @@ impl<'a> Query<'a> {
         Some(std::iter::once(threshold_of_first).chain(rest.iter().map(threshold)).collect())
     }
 
-    /// Returns what [`best`](Self::best) returns for each query, of three levels or more; `thresholds` are those that they
-    /// start with.
+    /// Returns what [`best`](Self::best) returns for each query, of three levels or more;
+    /// `thresholds` are those that they start with.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
     pub(crate) fn best_together(
         queries: &'a [Self],
         k: usize,
         min_score: f32,
         thresholds: &[f32],
-    ) -> Vec<Candidates> {
+    ) -> Result<Vec<Candidates>, Error> {
         let visit = |(query, &threshold): (&'a Self, &f32)| {
             (query.bound(), Pass::new(query, Candidates::new(k, threshold)))
         };
@@ -45,8 +49,10 @@ impl<'a> Query<'a> {
             }
         }
         let complete = |((_, pass), &threshold): ((_, Pass), &f32)| {
-            let is_complete = pass.candidates.is_full() || threshold == min_score;
-            if is_complete { pass.candidates } else { pass.query.all_rows(k, min_score, &pass.query.rows()) }
+            let query = pass.query;
+            let found = pass.finish()?;
+            let is_complete = found.is_full() || threshold == min_score;
+            if is_complete { Ok(found) } else { query.all_rows(k, min_score, &query.rows()) }
         };
         visits.into_iter().zip(thresholds).map(complete).collect()
     }
@@ -101,7 +107,7 @@ mod tests {
             })
             .copied()
             .collect();
-        Index::from_codes(&codebooks, metric, &codes, None).unwrap()
+        Index::builder(&codebooks, &codes).metric(metric).build().unwrap()
     }
 
     fn tables(index: &Index) -> Vec<LookupTable> {
@@ -114,7 +120,8 @@ mod tests {
         for n_levels in [3, 4, LEVELS] {
             let scorers: Vec<Scorer> =
                 tables.iter().map(|table| Scorer::new(table, n_levels, view.norms)).collect();
-            let query = |scorer| Query { view: &view, scorer, kernel: Kernel::best(), filter };
+            let query =
+                |scorer| Query { view: &view, scorer, kernel: Kernel::best(), filter, interrupt: None };
             check(&scorers.iter().map(query).collect::<Vec<_>>());
         }
     }
@@ -133,13 +140,14 @@ mod tests {
                         for (k, min_score) in
                             [(1, f32::NEG_INFINITY), (100, f32::NEG_INFINITY), (100, 1.5), (6000, 0.0)]
                         {
-                            // Estimates, none at all, and one that is too high, so that it has to be mended.
+                            // Estimates, none at all, and one that is too high, so that it has to
+                            // be mended.
                             let estimate = |query: &Query| min_score.max(query.estimate(k, &query.rows()));
                             let estimates: Vec<f32> = queries.iter().map(estimate).collect();
                             for thresholds in [&estimates[..], &[min_score; 5], &[1e6; 5]] {
-                                let found = Query::best_together(queries, k, min_score, thresholds);
+                                let found = Query::best_together(queries, k, min_score, thresholds).unwrap();
                                 for (query, found) in queries.iter().zip(found) {
-                                    let expected = query.best(k, min_score).into_hits(query.view);
+                                    let expected = query.best(k, min_score).unwrap().into_hits(query.view);
                                     assert_eq!(bits(&found.into_hits(query.view)), bits(&expected));
                                 }
                             }
@@ -156,7 +164,8 @@ mod tests {
             let (view, tables) = (index.view(), tables(index));
             let scorers: Vec<Scorer> =
                 tables.iter().map(|table| Scorer::new(table, LEVELS, view.norms)).collect();
-            let query = |scorer| Query { view: &view, scorer, kernel: Kernel::best(), filter: None };
+            let query =
+                |scorer| Query { view: &view, scorer, kernel: Kernel::best(), filter: None, interrupt: None };
             let queries: Vec<Query> = scorers.iter().map(query).collect();
             assert!(Query::shared_thresholds(&queries[..1], 20_000, min_score).is_none());
             Query::shared_thresholds(&queries, 20_000, min_score).is_some()

@@ -1,4 +1,4 @@
-//! Builds an index: sorts the items, fills the sections of the layout and writes them as one file.
+//! Builds an index: sorts the items, and fills the sections of the layout.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,46 +12,135 @@ use crate::norms::{Norms, Quantizer};
 use crate::sort::{Row, sorted_rows};
 use crate::{Error, Index};
 
-/// Builds an index from codes and writes it to `path`, whole or not at all.
-///
-/// Shapes: `codes` u8 `[N, L]`, row-major, as `codebooks` made them; `ids` `[N]`, any numbers, each once, or `None` for row
-/// numbers. The same input gives the same bytes. Up to 2³² items, sorting takes 8 bytes an item in memory, and the file
-/// to be written about L + 4.
-///
-/// # Errors
-/// [`Error::Build`] if the codes are no whole number of rows, have a byte that is no codeword, or the ids are of another
-/// number; [`Error::DuplicateId`]; [`Error::File`] if the file cannot be written.
-pub fn build(
-    path: &Path,
-    codebooks: &Codebooks,
+/// The parts that an index is built from, made by [`Index::builder`].
+#[derive(Clone, Copy, Debug)]
+pub struct IndexBuilder<'a> {
+    codebooks: &'a Codebooks,
+    codes: &'a [u8],
+    ids: Option<&'a [u64]>,
     metric: Metric,
-    codes: &[u8],
-    ids: Option<&[u64]>,
-) -> Result<(), Error> {
-    let parts = parts(codebooks, metric, codes, ids)?;
-    Ok(dpq_file::write(path, &parts.metadata, &parts.sections())?)
+}
+
+impl<'a> IndexBuilder<'a> {
+    /// Gives each item, `[N]`, an id of its own. The default is the row number.
+    #[must_use]
+    pub fn ids(self, ids: &'a [u64]) -> Self {
+        Self { ids: Some(ids), ..self }
+    }
+
+    /// Ranks by `metric`. The default is the inner product.
+    #[must_use]
+    pub fn metric(self, metric: Metric) -> Self {
+        Self { metric, ..self }
+    }
+
+    /// Builds the index and writes it to `path`, whole or not at all. The same input gives the same
+    /// bytes.
+    ///
+    /// Up to 2³² items, sorting takes 8 bytes per item in memory, and the file to be written about
+    /// L + 4.
+    ///
+    /// # Errors
+    /// [`Error::Codebook`] if the codes are not whole rows, the ids are not as many as rows, or the
+    /// codebooks are too large for the Euclidean metric; [`Error::Code`] for a code that names no
+    /// codeword; [`Error::DuplicateId`]; [`Error::File`] if the file cannot be written.
+    pub fn write(self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let parts = self.parts()?;
+        Ok(dpq_file::write(path, &parts.metadata, &parts.sections())?)
+    }
+
+    /// Builds the index in memory. It takes as much as the file, and twice that while it is built.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), without those of writing.
+    pub fn build(self) -> Result<Index, Error> {
+        let parts = self.parts()?;
+        Index::from_bytes(dpq_file::to_bytes(&parts.metadata, &parts.sections())?)
+    }
+
+    /// Checks the input and makes the parts of the file.
+    fn parts(self) -> Result<Parts, Error> {
+        let (n_levels, n_codewords) = (self.codebooks.n_levels(), self.codebooks.n_codewords());
+        let n_items = self.codes.len() / n_levels;
+        Error::check_rows("codes", self.codes.len(), n_levels)?;
+        if let Some(at) = self.codes.iter().position(|&code| usize::from(code) >= n_codewords) {
+            let (row, level, found) = (at / n_levels, at % n_levels, self.codes[at]);
+            return Err(Error::Code { row, level, found, n_codewords });
+        }
+        self.ids.map_or(Ok(()), |ids| Error::check_length("ids", ids.len(), n_items))?;
+        if u32::try_from(n_items).is_ok() {
+            self.fill(sorted_rows::<u32>(self.codes, n_levels, self.ids)?)
+        } else {
+            self.fill(sorted_rows::<u64>(self.codes, n_levels, self.ids)?)
+        }
+    }
+
+    /// Makes the parts of the file, whose items come in the order of `rows`.
+    fn fill<R: Row>(self, rows: Vec<R>) -> Result<Parts, Error> {
+        let Self { codebooks, codes, ids, metric } = self;
+        let (n_items, n_levels) = (rows.len(), codebooks.n_levels());
+        let code = |row: R| &codes[row.get() * n_levels..][..n_levels];
+        let firsts = || (0..n_items).filter(|&item| item == 0 || code(rows[item]) != code(rows[item - 1]));
+        let layout = Layout::new(metric, codebooks, n_items, firsts().count());
+        let mut filled: BTreeMap<String, (Dtype, Vec<u8>)> = BTreeMap::new();
+
+        let id = |&row: &R| ids.map_or(row.get() as u64, |ids| ids[row.get()]);
+        let id_min = |rows: &[R]| rows.iter().map(id).min().expect("a chunk is not empty");
+        filled.insert("ids".to_owned(), integers(rows.iter().map(id)));
+        filled.insert("id_min".to_owned(), integers(rows.chunks(ID_BLOCK).map(id_min)));
+
+        // From here on, only one row per position matters.
+        let rows = if layout.has_starts() {
+            let firsts: Vec<R> = firsts().map(R::new).collect();
+            let starts = firsts.iter().map(|first| first.get()).chain([n_items]).map(|item| item as u64);
+            filled.insert("starts".to_owned(), integers(starts));
+            firsts.iter().map(|first| rows[first.get()]).collect()
+        } else {
+            rows
+        };
+        let codes = || rows.iter().map(|&row| code(row));
+        filled.insert("cells".to_owned(), integers(cells(&layout, codes()).into_iter()));
+        for level in 1..n_levels {
+            filled.insert(plane_name(level), (Dtype::U8, codes().map(|code| code[level]).collect()));
+        }
+        let sample = layout.sample().flat_map(|position| code(rows[position])).copied().collect();
+        filled.insert("sample".to_owned(), (Dtype::U8, sample));
+        filled.insert("codebook".to_owned(), floats(codebooks.values()));
+
+        let mut quantizers = Vec::new();
+        if metric == Metric::Euclidean {
+            let gram = floats(&codebooks.cross_products()?);
+            let own = codebooks.squared_norms();
+            let norms = Norms::new(&own, gram.1.as_chunks().0, codebooks.n_codewords());
+            for n in layout.cross_lengths() {
+                let terms = codes().map(|code| norms.cross(n, |level| code[level]));
+                let quantizer = Quantizer::new(terms.clone())?;
+                filled.insert(cross_name(n), (Dtype::U8, terms.map(|term| quantizer.byte(term)).collect()));
+                quantizers.push(quantizer);
+            }
+            filled.insert("gram".to_owned(), gram);
+        }
+
+        let metadata = layout.metadata(&codebooks.fingerprint(), codebooks.assignment(), &quantizers);
+        let section = |(name, _, shape): (String, Kind, Vec<usize>)| {
+            let (dtype, bytes) = filled.remove(&name).expect("every section of the layout was filled");
+            (name, dtype, shape, bytes)
+        };
+        Ok(Parts { metadata, sections: layout.sections().into_iter().map(section).collect() })
+    }
 }
 
 impl Index {
-    /// Builds an index from codes, as [`build`] does, and keeps it in memory: as much as the file, and while it is made
-    /// twice that.
-    ///
-    /// # Errors
-    /// As [`build`], without those of writing.
-    pub fn from_codes(
-        codebooks: &Codebooks,
-        metric: Metric,
-        codes: &[u8],
-        ids: Option<&[u64]>,
-    ) -> Result<Self, Error> {
-        let parts = parts(codebooks, metric, codes, ids)?;
-        Self::from_bytes(dpq_file::to_bytes(&parts.metadata, &parts.sections())?)
+    /// Starts to build an index of `codes`, u8 `[N, L]`, row-major, that `codebooks` made.
+    pub fn builder<'a>(codebooks: &'a Codebooks, codes: &'a [u8]) -> IndexBuilder<'a> {
+        IndexBuilder { codebooks, codes, ids: None, metric: Metric::InnerProduct }
     }
 
-    /// Returns the ids, ascending, and the code of each, u8 `[N, L]`: what [`build`] was given, sorted.
+    /// Returns the ids, ascending, and the code of each, u8 `[N, L]`: the items that the index was
+    /// built from.
     ///
-    /// Takes 24 bytes an item in memory beside the result. Of a damaged file the items may be others, or fewer:
-    /// [`verify`](Self::verify) tells.
+    /// Takes 24 bytes per item in memory beside the result. A damaged file can give wrong items, or
+    /// fewer; call [`verify`](Self::verify) first.
     pub fn ids_and_codes(&self) -> (Vec<u64>, Vec<u8>) {
         let (view, n_levels) = (self.view(), self.layout.n_levels);
         let mut items = Vec::with_capacity(self.len());
@@ -69,16 +158,16 @@ impl Index {
         (items.into_iter().map(|(id, ..)| id).collect(), codes)
     }
 
-    /// Writes the index to `path`, whole or not at all: the bytes that it was opened from.
+    /// Writes the index to `path`, whole or not at all: the same bytes that it was opened from.
     ///
     /// # Errors
     /// [`Error::File`] if the file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<(), Error> {
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         Ok(dpq_file::write_atomic(path, |out| out.write_all(self.container.bytes()))?)
     }
 }
 
-/// What an index file is made of.
+/// The contents of an index file.
 struct Parts {
     metadata: BTreeMap<String, String>,
     /// Name, type, shape and bytes of each section.
@@ -94,96 +183,8 @@ impl Parts {
     }
 }
 
-/// Checks the arguments of [`build`] and makes the parts of the file.
-fn parts(codebooks: &Codebooks, metric: Metric, codes: &[u8], ids: Option<&[u64]>) -> Result<Parts, Error> {
-    let (n_levels, n_codewords) = (codebooks.n_levels(), codebooks.n_codewords());
-    let n_items = codes.len() / n_levels;
-    let error = |reason: String| Err(Error::Build { reason });
-    if !codes.len().is_multiple_of(n_levels) {
-        return error(format!(
-            "{} bytes of codes are no whole number of codes of {n_levels} levels",
-            codes.len()
-        ));
-    }
-    if let Some(at) = codes.iter().position(|&code| usize::from(code) >= n_codewords) {
-        return error(format!(
-            "row {} of the codes has {} at level {}, but there are {n_codewords} codewords: give the codebook that \
-             made these codes",
-            at / n_levels,
-            codes[at],
-            at % n_levels
-        ));
-    }
-    if let Some(ids) = ids.filter(|ids| ids.len() != n_items) {
-        return error(format!("there are {} ids for {n_items} codes, expected one each", ids.len()));
-    }
-    if u32::try_from(n_items).is_ok() {
-        fill(codebooks, metric, codes, ids, sorted_rows::<u32>(codes, n_levels, ids)?)
-    } else {
-        fill(codebooks, metric, codes, ids, sorted_rows::<u64>(codes, n_levels, ids)?)
-    }
-}
-
-/// Makes the parts of the index of `codes`, whose items come in the order of `rows`.
-fn fill<R: Row>(
-    codebooks: &Codebooks,
-    metric: Metric,
-    codes: &[u8],
-    ids: Option<&[u64]>,
-    rows: Vec<R>,
-) -> Result<Parts, Error> {
-    let (n_items, n_levels) = (rows.len(), codebooks.n_levels());
-    let code = |row: R| &codes[row.get() * n_levels..][..n_levels];
-    let firsts = || (0..n_items).filter(|&item| item == 0 || code(rows[item]) != code(rows[item - 1]));
-    let layout = Layout::new(metric, codebooks, n_items, firsts().count());
-    let mut filled: BTreeMap<String, (Dtype, Vec<u8>)> = BTreeMap::new();
-
-    let id = |&row: &R| ids.map_or(row.get() as u64, |ids| ids[row.get()]);
-    let id_min = |rows: &[R]| rows.iter().map(id).min().expect("a chunk is not empty");
-    filled.insert("ids".to_owned(), integers(rows.iter().map(id)));
-    filled.insert("id_min".to_owned(), integers(rows.chunks(ID_BLOCK).map(id_min)));
-
-    // From here on only one row for each position matters.
-    let rows = if layout.has_starts() {
-        let firsts: Vec<R> = firsts().map(R::new).collect();
-        let starts = firsts.iter().map(|first| first.get()).chain([n_items]).map(|item| item as u64);
-        filled.insert("starts".to_owned(), integers(starts));
-        firsts.iter().map(|first| rows[first.get()]).collect()
-    } else {
-        rows
-    };
-    let codes = || rows.iter().map(|&row| code(row));
-    filled.insert("cells".to_owned(), integers(cells(&layout, codes()).into_iter()));
-    for level in 1..n_levels {
-        filled.insert(plane_name(level), (Dtype::U8, codes().map(|code| code[level]).collect()));
-    }
-    let sample = layout.sample().flat_map(|position| code(rows[position])).copied().collect();
-    filled.insert("sample".to_owned(), (Dtype::U8, sample));
-    filled.insert("codebook".to_owned(), floats(codebooks.values()));
-
-    let mut quantizers = Vec::new();
-    if metric == Metric::Euclidean {
-        let gram = floats(&codebooks.cross_products()?);
-        let own = codebooks.squared_norms();
-        let norms = Norms::new(&own, gram.1.as_chunks().0, codebooks.n_codewords());
-        for n in layout.cross_lengths() {
-            let terms = codes().map(|code| norms.cross(n, |level| code[level]));
-            let quantizer = Quantizer::new(terms.clone())?;
-            filled.insert(cross_name(n), (Dtype::U8, terms.map(|term| quantizer.byte(term)).collect()));
-            quantizers.push(quantizer);
-        }
-        filled.insert("gram".to_owned(), gram);
-    }
-
-    let metadata = layout.metadata(&codebooks.fingerprint(), codebooks.assignment(), &quantizers);
-    let section = |(name, _, shape): (String, Kind, Vec<usize>)| {
-        let (dtype, bytes) = filled.remove(&name).expect("every section of the layout was filled");
-        (name, dtype, shape, bytes)
-    };
-    Ok(Parts { metadata, sections: layout.sections().into_iter().map(section).collect() })
-}
-
-/// Returns the directory of ascending `codes`: the first position of each cell, and the number of positions.
+/// Returns the directory of ascending `codes`: the first position of each cell, and the number of
+/// positions.
 fn cells<'a>(layout: &Layout, codes: impl Iterator<Item = &'a [u8]>) -> Vec<u64> {
     let mut cells = vec![0; layout.n_cells() + 1];
     for code in codes {

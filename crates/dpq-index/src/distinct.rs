@@ -1,20 +1,20 @@
-//! The distinct codes of an index at one length, for those who score every item.
+//! The distinct codes of an index at one length, for callers that score every item.
 
 use dpq_codebook::{CodeLength, LookupTable};
 
-use crate::norms::Norms;
 use crate::score::Scorer;
 use crate::{Error, Index};
 
 /// The distinct codes of an index at one length, and the items that have each.
 ///
-/// A whole ranking, as evaluation needs it, scores each code once: the items of a code have one score. Made by
-/// [`Index::distinct_codes`], in memory of its own: four bytes a code and as many as the length has, and eight an item.
+/// [`Index::distinct_codes`] makes it. All items of a code have the same score, so an evaluation of
+/// whole rankings scores each code once. Takes 4 bytes and the bytes of the length per code, and 8
+/// bytes per item.
+#[derive(Debug)]
 pub struct DistinctCodes<'a> {
     index: &'a Index,
     length: CodeLength,
-    norms: Option<Norms<'a>>,
-    /// One u8 `[U]` a level.
+    /// The bytes of each level, u8 `[U]`.
     planes: Vec<Vec<u8>>,
     starts: Vec<u32>,
     ids: Vec<u64>,
@@ -24,14 +24,11 @@ impl Index {
     /// Returns the distinct codes at `length`.
     ///
     /// # Errors
-    /// [`Error::Search`] for a length above that of the codes, or 2³² items or more; [`Error::Section`] if the file is damaged.
+    /// [`Error::Codebook`] for a length above that of the codes, or 2³² items or more;
+    /// [`Error::Section`] if the file is damaged.
     pub fn distinct_codes(&self, length: CodeLength) -> Result<DistinctCodes<'_>, Error> {
         self.check_length(length)?;
-        if u32::try_from(self.len()).is_err() {
-            let reason =
-                format!("there are {} items, expected fewer than 2^32 to rank all of them", self.len());
-            return Err(Error::Search { reason });
-        }
+        Error::check_range("number of items", self.len(), 0..=u32::MAX as usize)?;
         let view = self.view();
         let mut planes = vec![Vec::new(); length.levels()];
         let (mut starts, mut ids) = (Vec::new(), Vec::with_capacity(self.len()));
@@ -59,26 +56,27 @@ impl Index {
             );
         }
         starts.push(ids.len() as u32);
-        // Within a code of the greatest length they ascend already.
+        // Ids ascend already within a code of the greatest length.
         for run in starts.windows(2) {
             ids[run[0] as usize..run[1] as usize].sort_unstable();
         }
-        Ok(DistinctCodes { index: self, length, norms: view.norms, planes, starts, ids })
+        Ok(DistinctCodes { index: self, length, planes, starts, ids })
     }
 }
 
 impl DistinctCodes<'_> {
-    /// Returns the number U of codes.
+    /// Returns the number of codes, U.
     pub fn len(&self) -> usize {
         self.starts.len() - 1
     }
 
-    /// Tells whether there are none.
+    /// Returns true if there are no codes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns where the items of each code start in [`ids`](Self::ids), then the number of items, `[U + 1]`.
+    /// Returns where the items of each code start in [`ids`](Self::ids), then the number of items:
+    /// `[U + 1]`.
     pub fn starts(&self) -> &[u32] {
         &self.starts
     }
@@ -88,20 +86,19 @@ impl DistinctCodes<'_> {
         &self.ids
     }
 
-    /// Writes the score of each code for the query of `table`: those that [`Index::search`] gives its items.
+    /// Writes the score of each code for the query of `table`: the scores that
+    /// [`Index::search_with`] gives its items.
     ///
-    /// Shapes: `scores` `[U]`; `table` as for a search at this length.
+    /// Shapes: `scores` `[U]`, and `table` as for a search at this length.
     ///
     /// # Errors
-    /// [`Error::Search`] for a table of another shape or a wrong number of scores.
+    /// [`Error::Table`] for a table of another shape, [`Error::Codebook`] for another number of
+    /// scores.
     pub fn score(&self, table: &LookupTable, scores: &mut [f32]) -> Result<(), Error> {
         self.index.check_table(table, self.length)?;
-        if scores.len() != self.len() {
-            let reason = format!("there is room for {} scores, expected {}", scores.len(), self.len());
-            return Err(Error::Search { reason });
-        }
+        Error::check_length("scores", scores.len(), self.len())?;
         let planes: Vec<&[u8]> = self.planes.iter().map(Vec::as_slice).collect();
-        Scorer::new(table, self.length.levels(), self.norms).strided(&planes, 1, scores);
+        Scorer::new(table, self.length.levels(), self.index.view().norms).strided(&planes, 1, scores);
         Ok(())
     }
 }

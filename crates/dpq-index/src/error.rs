@@ -1,18 +1,22 @@
-//! The one error type of this crate.
+//! The error type of this crate.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-/// What can go wrong with an index: opening, checking, building or searching it.
+use dpq_codebook::CodeLength;
+
+/// An error of opening, checking, building or searching an index.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The container around the index cannot be read or written, or its checksums disagree.
     #[error(transparent)]
     File(#[from] dpq_file::Error),
-    /// The codebooks in the file, or a query given for them, are not right.
+    /// An argument has another length, range or value than expected, or the codebooks in the file
+    /// are wrong.
     #[error(transparent)]
     Codebook(#[from] dpq_codebook::Error),
-    /// A well-formed file that is not an index of a version known here.
+    /// A well-formed file that is not an index of a known version.
     #[error("{}: {reason}", path.display())]
     Format {
         /// The file.
@@ -20,52 +24,105 @@ pub enum Error {
         /// What was found, what was expected and what to do.
         reason: String,
     },
-    /// A section of the index contradicts the metadata or another section.
+    /// A section of the file contradicts the metadata or another section.
     #[error("{}: section `{section}` {reason}", path.display())]
     Section {
         /// The file.
         path: PathBuf,
-        /// The section at fault.
+        /// The name of the section.
         section: String,
         /// What was found and what was expected.
         reason: String,
     },
-    /// Codes or ids from which no index can be built.
-    #[error("{reason}")]
-    Build {
-        /// What was found and what was expected.
-        reason: String,
+    /// A code to build from that names no codeword.
+    #[error(
+        "row {row} of the codes has {found} at level {level}, but there are {n_codewords} codewords: give the codebooks \
+         that made these codes"
+    )]
+    Code {
+        /// The row of the codes.
+        row: usize,
+        /// The level, which is the column.
+        level: usize,
+        /// The code.
+        found: u8,
+        /// Codewords per level.
+        n_codewords: usize,
     },
-    /// The same id was given to two items.
+    /// Two items to build from with the same id.
     #[error("id {id} is given to more than one item, give each item its own id")]
     DuplicateId {
-        /// The id.
+        /// The smallest such id.
         id: u64,
     },
-    /// A search that makes no sense for this index.
-    #[error("{reason}")]
-    Search {
-        /// What was found and what was expected.
-        reason: String,
+    /// A minimum score that is NaN.
+    #[error("the minimum score is NaN, expected a number")]
+    NanMinScore,
+    /// A lookup table of another shape than the search needs.
+    #[error(
+        "the lookup table has {} levels of {} codewords, the index {} of {}, and the search is at {length}: make the \
+         table with the codebooks of the index, for this length or more",
+        found[0], found[1], max[0], max[1]
+    )]
+    Table {
+        /// Levels and codewords of the table.
+        found: [usize; 2],
+        /// Levels and codewords of the index.
+        max: [usize; 2],
+        /// The length searched.
+        length: CodeLength,
     },
     /// A filter that was made from another index, or two filters of different indexes combined.
     #[error(
-        "the filter belongs to another index, expected one that was made from this opened index: make it with \
-         `Index::allow`, `deny` or `filter` of the index that it is used with"
+        "the filter belongs to another index, make it from the opened index that is searched (`allow`, `deny`, `filter`)"
     )]
     ForeignFilter,
-    /// A bitmap of another length.
-    #[error("the bitmap has {found} words of 64 bits, expected {expected}: one bit per item")]
-    Bitmap {
-        /// Words given.
-        found: usize,
-        /// Words that hold one bit per item.
-        expected: usize,
-    },
+    /// The search was interrupted.
+    #[error("the search was interrupted")]
+    Interrupted,
+    /// Distances of hits whose scores are inner products.
+    #[error(
+        "scores of this index are inner products, which give no distances, build it with the Euclidean metric"
+    )]
+    NoDistance,
     /// A metric that does not exist.
     #[error("unknown metric {found:?}, expected \"ip\" (inner product) or \"l2\" (Euclidean distance)")]
     Metric {
-        /// What was given.
+        /// The name given.
         found: String,
     },
+    /// A kernel that does not exist or that this CPU cannot run.
+    #[error("there is no kernel {found:?} here, this CPU runs {available}")]
+    Kernel {
+        /// The name given.
+        found: String,
+        /// The names of the kernels that this CPU runs.
+        available: String,
+    },
+}
+
+impl Error {
+    /// Refuses an argument that does not have `expected` values.
+    pub(crate) fn check_length(what: &'static str, found: usize, expected: usize) -> Result<(), Self> {
+        let error = || dpq_codebook::Error::Length { what, found, expected: vec![expected] };
+        if found == expected { Ok(()) } else { Err(error().into()) }
+    }
+
+    /// Refuses an argument of `found` values that are not whole rows.
+    pub(crate) fn check_rows(what: &'static str, found: usize, columns: usize) -> Result<(), Self> {
+        let error = || dpq_codebook::Error::Rows { what, found, columns };
+        if found.is_multiple_of(columns) { Ok(()) } else { Err(error().into()) }
+    }
+
+    /// Refuses a number outside of `expected`.
+    pub(crate) fn check_range(
+        what: &'static str,
+        found: usize,
+        expected: RangeInclusive<usize>,
+    ) -> Result<(), Self> {
+        if expected.contains(&found) {
+            return Ok(());
+        }
+        Err(dpq_codebook::Error::Range { what, found, expected }.into())
+    }
 }

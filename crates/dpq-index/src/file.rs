@@ -1,5 +1,7 @@
-//! An open index, and the checks of opening: all that decides where sections lie and how large they are.
+//! An open index. Opening checks everything that decides where the sections lie and how large they
+//! are.
 
+use std::fmt::{Debug, Formatter};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -12,9 +14,10 @@ use crate::norms::Quantizer;
 use crate::sort::rows_by_id;
 use crate::view::{Sections, View};
 
-/// An index: sorted codes, searched exactly at any length.
+/// An index of codes, searched exactly at any of their lengths.
 ///
-/// Made by [`build`](crate::build). It can be shared between threads.
+/// [`builder`](Self::builder) makes one from codes; [`open`](Self::open) and [`map`](Self::map)
+/// open a file. Threads can share an index.
 pub struct Index {
     pub(crate) container: Container,
     pub(crate) layout: Layout,
@@ -27,14 +30,23 @@ pub struct Index {
     pub(crate) identity: Arc<()>,
 }
 
+impl Debug for Index {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Index")
+            .field("path", &self.container.path())
+            .field("layout", &self.layout)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Index {
     /// Reads the index at `path` into memory.
     ///
-    /// [`map`](Self::map) opens a large index in less time and memory, and asks for a promise.
+    /// [`map`](Self::map) takes less time and memory to open a large index, and asks for a promise.
     ///
     /// # Errors
-    /// [`Error::File`] if there is no whole container, [`Error::Format`] if it is not an index of version 1,
-    /// [`Error::Codebook`] and [`Error::Section`] if its parts contradict each other.
+    /// [`Error::File`] if the container is not whole, [`Error::Format`] if it is not an index of
+    /// version 1, [`Error::Codebook`] and [`Error::Section`] if its parts contradict each other.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::from_container(Container::open(path)?)
     }
@@ -45,15 +57,16 @@ impl Index {
     /// As [`open`](Self::open).
     ///
     /// # Safety
-    /// Until the index is dropped, nobody may change or truncate the file, in this process or another one. Replacing or
-    /// deleting it is allowed: [`build`](crate::build) renames a new file over an old one.
+    /// Until the index is dropped, nobody may change or truncate the file, in this process or
+    /// another one. Replacing or deleting it is allowed:
+    /// [`IndexBuilder::write`](crate::IndexBuilder::write) renames a new file over an old one.
     #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
     pub unsafe fn map(path: impl AsRef<Path>) -> Result<Self, Error> {
         // SAFETY: the caller promises what `Container::map` asks for.
         Self::from_container(unsafe { Container::map(path) }?)
     }
 
-    /// Opens an index that lies in memory.
+    /// Opens an index from the bytes of its file.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -61,17 +74,17 @@ impl Index {
         Self::from_container(Container::from_bytes(bytes)?)
     }
 
-    /// Returns the number of items.
+    /// Returns the number of items, N.
     pub fn len(&self) -> usize {
         self.layout.n_items
     }
 
-    /// Tells whether there are no items.
+    /// Returns true if the index has no items.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns what the index ranks by.
+    /// Returns the metric that the index ranks by.
     pub fn metric(&self) -> Metric {
         self.layout.metric
     }
@@ -96,7 +109,8 @@ impl Index {
         self.codebooks.fingerprint()
     }
 
-    /// Returns the lookup table of a query `[D]`: its inner products with all codewords, for searches at any length.
+    /// Returns the lookup table of a query `[D]`, f32 `[L, K]`: its inner products with all
+    /// codewords.
     ///
     /// # Errors
     /// [`Error::Codebook`] if the query has another dimension, or values that are not finite.
@@ -104,10 +118,12 @@ impl Index {
         self.lookup_table_at(query, self.max_length())
     }
 
-    /// Returns the levels of the lookup table that searches up to `length` use, in as much less time.
+    /// Returns only the levels of the lookup table that searches up to `length` use. Fewer levels
+    /// take less time.
     ///
     /// # Errors
-    /// As [`lookup_table`](Self::lookup_table), and [`Error::Search`] for a length above that of the codes.
+    /// As [`lookup_table`](Self::lookup_table), and [`Error::Codebook`] for a length above that of
+    /// the codes.
     pub fn lookup_table_at(&self, query: &[f32], length: CodeLength) -> Result<LookupTable, Error> {
         self.check_length(length)?;
         Ok(self.codebooks.lookup_table_at(query, length)?)
@@ -123,22 +139,15 @@ impl Index {
                 )));
             }
         }
-        match container.metadata("version")? {
-            VERSION => {}
-            newer if newer.parse::<u64>().is_ok_and(|version| version > 1) => {
-                return Err(format_error(format!(
-                    "is an index of version {newer}, this program reads version {VERSION}: use a newer one"
-                )));
-            }
-            other => {
-                return Err(format_error(format!(
-                    "has version {other:?}, expected {VERSION:?}: build it again"
-                )));
-            }
+        let version = container.metadata("version")?;
+        if version != VERSION {
+            return Err(format_error(format!(
+                "has version {version:?}, this program reads version {VERSION:?}: build it again, or use a newer program"
+            )));
         }
         let count = |key: &str| -> Result<usize, Error> {
             let found = container.metadata(key)?;
-            // Only what a number prints as is taken, so that no two files mean the same.
+            // Numbers must be written as Rust prints them, so that no two files mean the same.
             found.parse::<usize>().ok().filter(|count| count.to_string() == found).ok_or_else(|| {
                 format_error(format!("has {found:?} as its number of {key}, expected a decimal number"))
             })
@@ -180,7 +189,8 @@ impl Index {
         View::new(self.container.bytes(), self.layout, &self.sections, &self.own_norms)
     }
 
-    /// Returns all items, fewer than 2³², by ascending id. Made when first asked for, as no search of few items needs it.
+    /// Returns all items, fewer than 2³², by ascending id. They are sorted once, when the first
+    /// whole ranking asks for them.
     pub(crate) fn by_id(&self) -> &[u32] {
         self.by_id.get_or_init(|| {
             let ids = self.view().ids;
@@ -193,7 +203,8 @@ impl Index {
     }
 }
 
-/// Checks that the file has the sections of `layout` and no others, each with its type, shape and checksum.
+/// Checks that the file has exactly the sections of `layout`, each with its type, shape and
+/// checksum.
 fn check_sections(container: &Container, layout: &Layout) -> Result<(), Error> {
     let expected = layout.sections();
     for (section, kind, shape) in &expected {
@@ -213,7 +224,7 @@ fn check_sections(container: &Container, layout: &Layout) -> Result<(), Error> {
         container.metadata(&format!("crc.{section}"))?;
     }
     match container.names().find(|found| expected.iter().all(|(name, ..)| name != found)) {
-        Some(extra) => Err(section_error(container, extra, "does not belong into this index".to_owned())),
+        Some(extra) => Err(section_error(container, extra, "does not belong in this index".to_owned())),
         None => Ok(()),
     }
 }

@@ -10,15 +10,15 @@ use crate::{Error, Index};
 
 /// The items of one index that a search may return.
 ///
-/// [`Index::allow`], [`Index::deny`], [`Index::filter`] and [`Index::filter_from_bitmap`] make filters. A filter serves
-/// any number of searches of the opened index that made it, and no other index: not even another opening of the same
-/// file. It holds one bit per item. Clones share that memory.
+/// [`Index::allow`], [`Index::deny`], [`Index::filter`] and [`Index::filter_from_bitmap`] make
+/// filters. A filter serves any number of searches of the opened index that made it, and no other
+/// index: not even another opening of the same file. It holds one bit per item. Clones share that
+/// memory.
 ///
 /// ```
-/// # use dpq_codebook::{Assignment, CodeLength, Codebooks};
-/// # use dpq_index::{Index, Metric};
+/// # use dpq_index::{Assignment, Codebooks, Index};
 /// # let codebooks = Codebooks::new(vec![1.0, 0.0, 0.0, 1.0], 1, 2, 2, Assignment::Euclidean)?;
-/// # let index = Index::from_codes(&codebooks, Metric::InnerProduct, &[0, 1, 1, 0, 1, 1], None)?;
+/// # let index = Index::builder(&codebooks, &[0, 1, 1, 0, 1, 1]).build()?;
 /// let even = index.filter(|id| id % 2 == 0);
 /// let new_and_even = even.and(&index.deny(&[0, 1, 2]))?;
 /// assert_eq!(new_and_even.len(), 1); // of ids 0 to 5 only id 4 passes
@@ -143,19 +143,22 @@ impl Debug for Filter {
 }
 
 impl Index {
-    /// Makes a filter that only the items with these ids pass. Ids that the index does not hold are ignored.
+    /// Makes a filter that only the items with these ids pass. Ids that the index does not hold are
+    /// ignored.
     pub fn allow(&self, ids: &[u64]) -> Filter {
         let ids: HashSet<u64> = ids.iter().copied().collect();
         self.filter(|id| ids.contains(&id))
     }
 
-    /// Makes a filter that all items pass except those with these ids. Ids that the index does not hold are ignored.
+    /// Makes a filter that all items pass except those with these ids. Ids that the index does not
+    /// hold are ignored.
     pub fn deny(&self, ids: &[u64]) -> Filter {
         let ids: HashSet<u64> = ids.iter().copied().collect();
         self.filter(|id| !ids.contains(&id))
     }
 
-    /// Makes a filter that the items pass whose id satisfies `passes`, which is called once per item.
+    /// Makes a filter that the items pass whose id satisfies `passes`, which is called once per
+    /// item.
     pub fn filter(&self, passes: impl Fn(u64) -> bool) -> Filter {
         let mut words = vec![0; words_of(self.len())];
         for (item, id) in self.ids().enumerate() {
@@ -164,20 +167,18 @@ impl Index {
         Filter::new(self.identity.clone(), self.len(), words)
     }
 
-    /// Makes a filter from a bitmap `[⌈N/64⌉]` in the order of [`ids`](Self::ids): item i passes if bit i mod 64 of word
-    /// ⌊i/64⌋ is set. Bits behind the last item are ignored.
+    /// Makes a filter from a bitmap `[⌈N/64⌉]` in the order of [`ids`](Self::ids): item i passes if
+    /// bit i mod 64 of word ⌊i/64⌋ is set. Bits behind the last item are ignored.
     ///
     /// # Errors
-    /// [`Error::Bitmap`] for another number of words.
+    /// [`Error::Codebook`] for another number of words.
     pub fn filter_from_bitmap(&self, words: &[u64]) -> Result<Filter, Error> {
-        let expected = words_of(self.len());
-        if words.len() != expected {
-            return Err(Error::Bitmap { found: words.len(), expected });
-        }
+        Error::check_length("bitmap", words.len(), words_of(self.len()))?;
         Ok(Filter::new(self.identity.clone(), self.len(), words.to_vec()))
     }
 
-    /// Returns the id of each item in the order in which the index keeps items: by code, then by id.
+    /// Returns the id of each item in the order in which the index keeps items: by code, then by
+    /// id.
     pub fn ids(&self) -> impl Iterator<Item = u64> {
         self.view().ids.iter()
     }

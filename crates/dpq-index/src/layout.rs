@@ -1,17 +1,17 @@
-//! What a version-1 file holds: its sections with their types and shapes, and its metadata.
+//! The contents of a version-1 file: its sections with their types and shapes, and its metadata.
 //!
-//! Items are sorted by code bytes, then by id. A *position* is a distinct code when there are fewer than half as many of
-//! these as items (then `starts` says which items have it), and an item otherwise. With N items, P positions, L levels,
-//! K codewords of D values a level:
+//! Items are sorted by code bytes, then by id. If there are fewer than half as many distinct codes
+//! as items, a *position* is a distinct code, and `starts` gives its items. Otherwise a position is
+//! an item. With N items, P positions, L levels, and K codewords of D values per level:
 //!
 //! | section | type | holds |
 //! |---|---|---|
 //! | `codebook` | f32 `[L, K, D]` | the codebooks |
-//! | `cells` | u32 or u64 `[65537]`, `[257]` when L = 1 | the first position of each pair of bytes (c0, c1), then P; every 256th entry starts a *row*, the codes that begin with c0 |
-//! | `plane.1` … `plane.{L−1}` | u8 `[P]` | the byte of that level; the row gives level 0 |
+//! | `cells` | u32 or u64 `[65537]`, `[257]` when L = 1 | the first position of each *cell*, the codes that begin with bytes (c0, c1), then P; every 256th entry starts a *row*, the codes that begin with c0 |
+//! | `plane.1` … `plane.{L−1}` | u8 `[P]` | the byte of that level; the row gives the byte of level 0 |
 //! | `starts` | u32 or u64 `[P + 1]` | the first item of each position, then N; only if the distinct codes are fewer than N/2 |
 //! | `ids` | u32 or u64 `[N]` | the id of each item |
-//! | `id_min` | u32 or u64 `[⌈N/256⌉]` | the least id of each 256 items |
+//! | `id_min` | u32 or u64 `[⌈N/256⌉]` | the minimum id of each 256 items |
 //! | `sample` | u8 `[S, L]`, S = min(P, 65536) | the codes at positions ⌊i·P/S⌋ |
 //! | `gram` | f32 `[L(L−1)/2, K, K]` | Euclidean only: ⟨codeword of level i, codeword of level j⟩ for i < j, pair j(j−1)/2 + i |
 //! | `cross.3` … `cross.L` | u8 `[P]` | Euclidean only: Σ_{1≤i<j<n} ⟨c_i, c_j⟩ at n levels, rounded down to `cross.n.min` + byte · `cross.n.step` |
@@ -29,17 +29,19 @@ use crate::norms::Quantizer;
 
 pub(crate) const FORMAT: &str = "dpq-index";
 pub(crate) const VERSION: &str = "1";
-/// The items that share an entry of `id_min`.
+/// The number of items that share an entry of `id_min`.
 pub(crate) const ID_BLOCK: usize = 256;
-/// The most codes in `sample`.
+/// The maximum number of codes in `sample`.
 const SAMPLE: usize = 65_536;
 
-/// What an index ranks by.
+/// The score that an index ranks by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
-    /// The score is ⟨q, x̂⟩, the inner product of the query and the reconstruction at the length searched.
+    /// The inner product ⟨q, x̂⟩ of the query and the reconstruction of the item at the length
+    /// searched.
     InnerProduct,
-    /// The score is 2⟨q, x̂⟩ − ‖x̂‖². Subtract ‖q‖² for the negative squared distance.
+    /// 2⟨q, x̂⟩ − ‖x̂‖², which is ‖q‖² minus the squared distance
+    /// ([`Index::squared_distances`](crate::Index::squared_distances)).
     Euclidean,
 }
 
@@ -64,7 +66,7 @@ impl FromStr for Metric {
     }
 }
 
-/// The numbers that decide the sections of a file.
+/// The numbers that determine the sections of a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     pub(crate) metric: Metric,
@@ -90,7 +92,7 @@ impl Layout {
         Self { metric, n_items, n_distinct, n_levels, n_codewords, dim: codebooks.dim() }
     }
 
-    /// Tells whether positions are distinct codes, and `starts` exists.
+    /// Returns true if positions are distinct codes, and `starts` exists.
     pub(crate) fn has_starts(&self) -> bool {
         self.n_distinct < self.n_items.div_ceil(2)
     }
@@ -116,7 +118,7 @@ impl Layout {
         3..=longest
     }
 
-    /// Returns name, type and shape of every section.
+    /// Returns the name, type and shape of every section.
     pub(crate) fn sections(&self) -> Vec<(String, Kind, Vec<usize>)> {
         let (n_positions, k) = (self.n_positions(), self.n_codewords);
         let mut sections = vec![

@@ -1,4 +1,5 @@
-//! What the Euclidean metric adds: norms of reconstructions, from inner products between codewords. Their sums are f64.
+//! Norms of reconstructions, which the Euclidean metric needs. They are sums in f64 of inner
+//! products between codewords.
 
 use crate::Error;
 
@@ -21,10 +22,11 @@ impl<'a> Norms<'a> {
         self.gram
     }
 
-    /// Returns ‖x̂‖² of a code at `n_levels` levels: Σ_l (‖c_l‖² + 2 Σ_{i<l} ⟨c_i, c_l⟩) in f64, i and l ascending.
+    /// Returns ‖x̂‖² of a code at `n_levels` levels: Σ_l (‖c_l‖² + 2 Σ_{i<l} ⟨c_i, c_l⟩) in f64, i
+    /// and l ascending.
     #[inline]
     pub(crate) fn squared(&self, n_levels: usize, code: impl Fn(usize) -> u8) -> f64 {
-        // With a known number of levels the loops unroll.
+        // Loops unroll if the number of levels is known.
         match n_levels {
             1 => self.squared_at(1, code),
             2 => self.squared_at(2, code),
@@ -44,7 +46,8 @@ impl<'a> Norms<'a> {
         norm
     }
 
-    /// Returns the cross term Σ_{1≤i<j<n} ⟨c_i, c_j⟩ of a code at n = `n_levels` levels, in f64, i and j ascending.
+    /// Returns the cross term Σ_{1≤i<j<n} ⟨c_i, c_j⟩ of a code at n = `n_levels` levels, in f64, i
+    /// and j ascending.
     pub(crate) fn cross(&self, n_levels: usize, code: impl Fn(usize) -> u8) -> f64 {
         (2..n_levels).fold(0.0, |sum, level| sum + self.products(1, level, &code))
     }
@@ -54,8 +57,8 @@ impl<'a> Norms<'a> {
         &self.own[level * self.n_codewords..][..self.n_codewords]
     }
 
-    /// Returns the inner products of codeword `first` of level 0 and all codewords of `level`, `[K]`, little-endian; none
-    /// if there is no such codeword, which exists in damaged files only.
+    /// Returns the inner products of codeword `first` of level 0 and all codewords of `level`,
+    /// `[K]`, little-endian. A byte of a damaged file that names no codeword has none.
     pub(crate) fn with_first(&self, first: u8, level: usize) -> &'a [[u8; 4]] {
         let row = level * (level - 1) / 2 * self.n_codewords + usize::from(first);
         let known = usize::from(first) < self.n_codewords;
@@ -69,7 +72,8 @@ impl<'a> Norms<'a> {
         let mut sum = 0.0;
         for i in first..level {
             let table = level * level.saturating_sub(1) / 2 + i;
-            // A code outside the codebook exists in damaged files only, where the lookup table already gave NaN.
+            // Only damaged files have codes that name no codeword. The lookup table made their
+            // score NaN.
             let at = (table * k + usize::from(code(i))) * k + usize::from(code(level));
             sum += self.gram.get(at).map_or(0.0, |&bytes| f64::from(f32::from_le_bytes(bytes)));
         }
@@ -77,7 +81,8 @@ impl<'a> Norms<'a> {
     }
 }
 
-/// The bytes of a `cross` plane: byte b stands for a cross term of at least `min` + b·`step`.
+/// The scale of the bytes of a `cross` plane: byte b stands for a cross term of at least `min` +
+/// b·`step`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Quantizer {
     pub(crate) min: f32,
@@ -85,10 +90,10 @@ pub(crate) struct Quantizer {
 }
 
 impl Quantizer {
-    /// Spreads the bytes over the range of `values`; without values `min` and `step` are 0.
+    /// Spreads the bytes over the range of `values`. Without values, `min` and `step` are 0.
     ///
     /// # Errors
-    /// [`dpq_codebook::Error::Overflow`] when the range overflows f32.
+    /// [`dpq_codebook::Error::Overflow`] if the range overflows f32.
     pub(crate) fn new(values: impl Iterator<Item = f64>) -> Result<Self, Error> {
         let range = values.fold(None, |range: Option<(f64, f64)>, x| {
             Some(range.map_or((x, x), |(low, high)| (low.min(x), high.max(x))))
@@ -104,10 +109,11 @@ impl Quantizer {
         }
     }
 
-    /// Returns the largest byte b with `min` + b·`step` ≤ `value`.
+    /// Returns the maximum byte b with `min` + b·`step` ≤ `value`.
     pub(crate) fn byte(self, value: f64) -> u8 {
         let steps = (value - f64::from(self.min)) / f64::from(self.step);
-        // A step of 0 makes this NaN or infinite, which the cast turns into 0 or 255: both stand for `min` then.
+        // A step of 0 makes this NaN or infinite, which the cast turns into 0 or 255. Both stand
+        // for `min` then.
         let mut byte = steps as u8;
         while byte > 0 && self.value(byte) > value {
             byte -= 1;
@@ -115,7 +121,7 @@ impl Quantizer {
         byte
     }
 
-    /// Returns the least cross term that `byte` stands for.
+    /// Returns the minimum cross term that `byte` stands for.
     pub(crate) fn value(self, byte: u8) -> f64 {
         f64::from(self.min) + f64::from(byte) * f64::from(self.step)
     }

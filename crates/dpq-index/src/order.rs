@@ -1,10 +1,10 @@
-//! Sorts what a search found: runs by score, and ids that share a score.
+//! Sorts the results of a search: runs by score, and ids that share a score.
 
-/// Fewer items than this are not worth buckets.
-const FEW: usize = 256;
+/// With fewer items than this, buckets cost more time than they save.
+const MIN_ITEMS: usize = 256;
 
-/// Sorts items whose keys are spread about evenly, as scores and ids are: one pass puts them into as many buckets as there
-/// are items, and what is left to sort are a few in each. Keeps its memory between sorts.
+/// Sorts items whose keys are spread about evenly, as scores and ids are. One pass puts the items
+/// into one or two buckets per item, then each bucket is sorted. The memory is kept between sorts.
 #[derive(Default)]
 pub(crate) struct Sorter<T> {
     scratch: Vec<T>,
@@ -12,22 +12,22 @@ pub(crate) struct Sorter<T> {
 }
 
 impl<T: Copy> Sorter<T> {
-    /// Sorts by ascending `key`; equal keys come in any order. `spread` never descends where `key` ascends, and is what is spread
-    /// about evenly.
+    /// Sorts by ascending `key`; equal keys come in any order. `spread` chooses the buckets: it is
+    /// spread about evenly and never descends where `key` ascends.
     pub(crate) fn sort(&mut self, items: &mut [T], key: impl Fn(&T) -> u64, spread: impl Fn(&T) -> u64) {
-        if items.len() < FEW || u32::try_from(items.len()).is_err() {
+        if items.len() < MIN_ITEMS || u32::try_from(items.len()).is_err() {
             return items.sort_unstable_by_key(key);
         }
         if items.is_sorted_by_key(&key) {
             return;
         }
-        let (least, most) =
-            items.iter().map(&spread).fold((u64::MAX, 0), |(least, most), at| (least.min(at), most.max(at)));
-        // One to two buckets an item.
-        let shift = (u64::BITS - (most - least).leading_zeros()).saturating_sub(items.len().ilog2() + 1);
-        let bucket = |item: &T| ((spread(item) - least) >> shift) as usize;
+        let (min, max) =
+            items.iter().map(&spread).fold((u64::MAX, 0), |(min, max), at| (min.min(at), max.max(at)));
+        // One to two buckets per item.
+        let shift = (u64::BITS - (max - min).leading_zeros()).saturating_sub(items.len().ilog2() + 1);
+        let bucket = |item: &T| ((spread(item) - min) >> shift) as usize;
         self.ends.clear();
-        self.ends.resize(((most - least) >> shift) as usize + 1, 0);
+        self.ends.resize(((max - min) >> shift) as usize + 1, 0);
         items.iter().for_each(|item| self.ends[bucket(item)] += 1);
         let mut start = 0;
         for end in &mut self.ends {
@@ -64,10 +64,10 @@ mod tests {
             state >> 8
         };
         let mut sorter = Sorter::default();
-        for n in [0, 1, FEW - 1, FEW, 1000, 5000] {
+        for n in [0, 1, MIN_ITEMS - 1, MIN_ITEMS, 1000, 5000] {
             for range in [1, 2, 1000, u64::from(u32::MAX), 1 << 56] {
                 let mut keys: Vec<u64> = (0..n).map(|_| next() % range).collect();
-                // One key far from the others leaves these to one bucket.
+                // One key far from the others puts these into one bucket.
                 keys.extend([u64::MAX].repeat(usize::from(n % 2 == 1)));
                 let mut expected = keys.clone();
                 expected.sort_unstable();

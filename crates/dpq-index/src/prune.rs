@@ -1,12 +1,16 @@
-//! The pruned search: reads only codes that may be among the best, by bounds of rows, of cells and of single codes.
+//! The pruned search. Upper bounds of the scores of rows, cells and single codes decide what is
+//! skipped.
 //!
-//! Rows are visited by descending base. A row, a cell of it or a code is left out only if its bound is below the threshold:
-//! the least score asked for, or the score of the k-th best item found so far. Since much is left out only once the
-//! threshold is high, a search at three levels or more begins with an estimate of it (`estimate`). An estimate that was too
-//! high shows in too few items found; then everything is searched again without one.
+//! A search visits rows by descending score of the first level. It skips a row, a cell or a code
+//! only if its bound is below the threshold: the minimum score asked for, or the score of the k-th
+//! best item so far. Little is skipped before the threshold is high, so a search at three levels or
+//! more starts with an estimate of it (`estimate`). If the estimate was too high, fewer than k
+//! items are found, and the search runs again without an estimate.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::Error;
 use crate::bound::Bound;
 use crate::filter::{Filter, ListedItem};
 use crate::kernel::{BLOCK, Column, Kernel};
@@ -21,59 +25,69 @@ pub(crate) struct Query<'a> {
     pub(crate) scorer: &'a Scorer<'a>,
     pub(crate) kernel: Kernel,
     pub(crate) filter: Option<&'a Filter>,
+    pub(crate) interrupt: Option<&'a AtomicBool>,
 }
 
-/// Filters that at most so many items pass have these scored one by one, whatever k is.
+/// Items that pass a filter are scored one by one if they are at most this many, whatever k is.
 const MAX_SCORED_ONE_BY_ONE: usize = 8192;
 
-/// Filters that more items pass do not list them.
+/// Items that pass a filter are not listed if they are more than this.
 const MAX_LISTED: usize = 1 << 16;
 
 impl<'a> Query<'a> {
-    /// Returns the items that pass the filter, if scoring each of them is faster than a search.
+    /// Returns the items that pass the filter if it is faster to score each of them than to search.
     pub(crate) fn listed(&self, k: usize) -> Option<&[ListedItem]> {
         let few = |n| n <= MAX_LISTED && (n <= MAX_SCORED_ONE_BY_ONE || n / 16 <= k);
         self.filter.filter(|filter| few(filter.len())).map(|filter| filter.listed(self.view))
     }
 
-    /// Returns the best `k` items whose score is at least `min_score`, and those that tie with the last of them.
-    pub(crate) fn best(&self, k: usize, min_score: f32) -> Candidates {
+    /// Returns the best `k` items whose score is at least `min_score`, and the items that tie with
+    /// the last of them.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub(crate) fn best(&self, k: usize, min_score: f32) -> Result<Candidates, Error> {
         if let Some(listed) = self.listed(k) {
             let mut candidates = Candidates::new(k, min_score);
             for &ListedItem { first, position, item } in listed {
                 let score = self.scorer.code(|level| self.view.code(first, position, level));
                 candidates.offer(score, item..item + 1);
             }
-            return candidates;
+            return Ok(candidates);
         }
         let rows = self.rows();
         if self.scorer.n_levels() == 1 {
             let mut pass = Pass::new(self, Candidates::new(k, min_score));
-            let mut least = f32::INFINITY;
+            let mut last_score = f32::INFINITY;
             for first in rows {
                 let score = self.scorer.code(|_| first);
-                if pass.candidates.is_full() && score < least {
+                if pass.is_interrupted() || pass.candidates.is_full() && score < last_score {
                     break;
                 }
                 pass.offer(score, self.view.row(first));
-                least = score;
+                last_score = score;
             }
-            return pass.candidates;
+            return pass.finish();
         }
         let estimate = if self.scorer.n_levels() == 2 { f32::NEG_INFINITY } else { self.estimate(k, &rows) };
         let threshold = min_score.max(estimate);
-        let candidates = self.all_rows(k, threshold, &rows);
+        let candidates = self.all_rows(k, threshold, &rows)?;
         if candidates.is_full() || threshold == min_score {
-            return candidates;
+            return Ok(candidates);
         }
         self.all_rows(k, min_score, &rows)
     }
 
-    /// Returns the best `k` items whose score is at least `threshold` from a visit of all rows.
-    pub(crate) fn all_rows(&self, k: usize, threshold: f32, rows: &[u8; 256]) -> Candidates {
+    /// Returns the same as [`best`](Self::best), from one visit of all rows with `threshold` as the
+    /// minimum score.
+    pub(crate) fn all_rows(&self, k: usize, threshold: f32, rows: &[u8; 256]) -> Result<Candidates, Error> {
         let mut pass = Pass::new(self, Candidates::new(k, threshold));
         pass.visit_rows(rows);
-        pass.candidates
+        pass.finish()
+    }
+
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupt.is_some_and(|interrupt| interrupt.load(Ordering::Relaxed))
     }
 
     /// Prepares bounds of the scores.
@@ -82,7 +96,8 @@ impl<'a> Query<'a> {
         Bound::new(self.scorer, &self.view.planes, cross)
     }
 
-    /// Returns the first bytes by descending score of the first level: about the order of the best that each row has.
+    /// Returns the first bytes by descending score of the first level, which is about the order of
+    /// the best codes of the rows.
     pub(crate) fn rows(&self) -> [u8; 256] {
         let scorer = self.scorer.shortened(1);
         let mut keys: [u64; 256] =
@@ -92,14 +107,17 @@ impl<'a> Query<'a> {
     }
 }
 
-/// A visit of all rows, which collects candidates.
+/// A visit of all rows that collects candidates.
 pub(crate) struct Pass<'a> {
     pub(crate) query: &'a Query<'a>,
     pub(crate) candidates: Candidates,
-    /// Items that were not offered yet.
+    /// The number of items that were not offered yet.
     n_left: usize,
-    /// Positions are offered as they are: because they are items and all pass, or because positions are asked for.
+    /// Positions are offered as they are, because all items pass and positions are items, or
+    /// because the caller wants positions.
     pub(crate) is_direct: bool,
+    /// The search was interrupted, so candidates are missing.
+    interrupted: bool,
     scores: [f32; BLOCK],
     survivors: [u16; BLOCK],
 }
@@ -111,24 +129,44 @@ impl<'a> Pass<'a> {
             candidates,
             n_left: query.view.layout.n_items,
             is_direct: query.view.starts.is_none() && query.filter.is_none(),
+            interrupted: false,
             scores: [0.0; BLOCK],
             survivors: [0; BLOCK],
         }
+    }
+
+    /// Returns the candidates of a pass that was not interrupted.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub(crate) fn finish(self) -> Result<Candidates, Error> {
+        if self.interrupted { Err(Error::Interrupted) } else { Ok(self.candidates) }
+    }
+
+    /// Returns true if the search was interrupted now or before.
+    fn is_interrupted(&mut self) -> bool {
+        self.interrupted = self.interrupted || self.query.is_interrupted();
+        self.interrupted
     }
 
     /// Visits rows in the order of [`Query::rows`].
     pub(crate) fn visit_rows(&mut self, rows: &[u8; 256]) {
         let mut bound = self.query.bound();
         for &first in rows {
-            // Without norms, bounds descend with the first level's score.
-            if !self.visit_row(first, &mut bound) && self.query.scorer.norms().is_none() {
+            // Without norms, bounds descend with the score of the first level.
+            let ends = !self.visit_row(first, &mut bound) && self.query.scorer.norms().is_none();
+            if ends || self.interrupted {
                 break;
             }
         }
     }
 
-    /// Offers the codes that begin with `first` and may be among the best; tells whether there may be any.
+    /// Offers the codes that begin with `first` and may be among the best. Returns false if their
+    /// bound excludes all of them.
     pub(crate) fn visit_row(&mut self, first: u8, bound: &mut Bound) -> bool {
+        if self.is_interrupted() {
+            return false;
+        }
         let row = self.query.view.row(first);
         if row.is_empty() {
             return true;
@@ -138,7 +176,7 @@ impl<'a> Pass<'a> {
         if slack >= 0.0 {
             self.search_row(first, row, bound, slack);
         }
-        // NaN is the bound of a byte that is no codeword, which a damaged file may have.
+        // NaN is the bound of a byte that names no codeword, which a damaged file may have.
         slack >= 0.0 || slack.is_nan()
     }
 
@@ -162,7 +200,7 @@ impl<'a> Pass<'a> {
         let Some(limit) = limit else { return self.score(first, row) };
         let (columns, qualifies) = (bound.columns(), bound.qualifying(limit));
         let n_cells = qualifies.iter().map(|&byte| u32::from(byte)).sum::<u32>() as f32;
-        // In units of the time that finding a cell takes.
+        // In units of the time that it takes to find a cell.
         let by_byte = row.len() as f32 * kernel.cost();
         let by_cell = n_cells * (1.0 + by_byte / 256.0 * (columns.len() - 1) as f32);
         if by_byte * columns.len() as f32 <= by_cell {
@@ -180,8 +218,11 @@ impl<'a> Pass<'a> {
 
     /// Scores the codes at `positions` that pass the filter.
     fn filter(&mut self, first: u8, positions: Range<usize>, columns: &[Column], limit: u8) {
-        let Query { view, scorer, kernel, filter } = *self.query;
+        let Query { view, scorer, kernel, filter, .. } = *self.query;
         for start in positions.clone().step_by(BLOCK) {
+            if self.is_interrupted() {
+                return;
+            }
             let block = start..positions.end.min(start + BLOCK);
             let n_found = kernel.survivors(columns, block.clone(), limit, &mut self.survivors);
             if n_found > block.len() / 4 {
@@ -189,7 +230,7 @@ impl<'a> Pass<'a> {
                 continue;
             }
             let mut survivors = &mut self.survivors[..n_found];
-            // Where positions are items, looking at the filter costs less than a score.
+            // Where positions are items, a look at the filter costs less than a score.
             if let Some(filter) = filter.filter(|_| view.starts.is_none()) {
                 let mut n_passing = 0;
                 for i in 0..n_found {
@@ -211,6 +252,9 @@ impl<'a> Pass<'a> {
     pub(crate) fn score(&mut self, first: u8, positions: Range<usize>) {
         let Query { view, scorer, .. } = *self.query;
         for start in positions.clone().step_by(BLOCK) {
+            if self.is_interrupted() {
+                return;
+            }
             let block = start..positions.end.min(start + BLOCK);
             let scores = &mut self.scores[..block.len()];
             scorer.block(first, &view.planes, block.clone(), scores);
@@ -240,7 +284,7 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Calls `f` with the index of every byte that is 1; the others are 0.
+/// Calls `f` with the index of every byte that is 1, where all other bytes are 0.
 fn each_set(bytes: &[u8; 256], mut f: impl FnMut(u8)) {
     for (i, eight) in bytes.as_chunks::<8>().0.iter().enumerate() {
         let mut word = u64::from_le_bytes(*eight);

@@ -1,23 +1,28 @@
-//! The ranking of all items, or of most of them: each is scored and sorted, nothing is pruned.
+//! The ranking of all items, or of most of them: every item is scored and sorted, and nothing is
+//! pruned.
 //!
-//! Items come in the order of their ids and each sort is stable, so that only scores have to be compared. What is sorted by
-//! is the *place* of a score, the number of steps from the greatest score down to it, 2²² of which lead to the least: that
-//! takes two passes over memory, and leaves to be sorted what little shares a place.
+//! Items come in the order of their ids and each sort is stable, so only scores have to be
+//! compared. Scores are sorted by *place*: the range of scores is cut into 2²² equal steps, and a
+//! place is the number of steps below the maximum. Two radix passes sort by place, and the few
+//! scores that share a place are sorted by comparison.
+//!
+//! At 64,000 items this takes a third to a half of the time of a pruned search for all items.
 
 use std::cell::Cell;
 
 use crate::prune::Query;
 use crate::topk::{Hit, order_key};
 
-/// Places are sorted by so many bits at a time, the low ones first.
+/// The bits of a place that one pass sorts by, the low bits first.
 const DIGIT: u32 = 11;
 const BUCKETS: usize = 1 << DIGIT;
 
-/// What the rankings of a thread write to, one after the other.
+/// Memory that the rankings of a thread use one after the other.
 #[derive(Default)]
 struct Memory {
-    /// The first byte or the score of each item.
+    /// The first byte of the code of each item.
     firsts: Vec<u8>,
+    /// The score of each item.
     scores: Vec<f32>,
     scratch: Vec<Entry>,
     ranking: Vec<Entry>,
@@ -33,16 +38,16 @@ thread_local! {
     static MEMORY: Cell<Memory> = Cell::default();
 }
 
-/// The memory for more items than this is not kept for the next ranking.
-const MANY: usize = 1 << 18;
+/// Memory for more items than this is not kept for the next ranking.
+const MAX_KEPT: usize = 1 << 18;
 
 impl Query<'_> {
-    /// Returns the best `k` of all items in order. `by_id` are all items by ascending id. `None` where that is not the faster
-    /// way, or the file is damaged.
+    /// Returns the best `k` of all items in order, where `by_id` are all items by ascending id.
+    /// Returns `None` if a pruned search is faster, or the file is damaged.
     pub(crate) fn ranking(&self, by_id: &[u32], k: usize) -> Option<Vec<Hit>> {
         let mut memory = MEMORY.take();
         memory.ranking.resize(by_id.len(), Entry::default());
-        // Where few codes are distinct, sorting those and merging their ids takes less time.
+        // If few codes are distinct, it is faster to sort codes and to merge their ids.
         let is_ranked = match self.scorer.n_levels() {
             1 => self.rank_rows(&mut memory, by_id),
             _ if self.view.starts.is_some() => false,
@@ -53,13 +58,14 @@ impl Query<'_> {
         };
         let hit = |&Entry { item, score }: &Entry| Hit { id: self.view.ids.get(item as usize), score };
         let hits = is_ranked.then(|| memory.ranking.iter().take(k).map(hit).collect());
-        if by_id.len() <= MANY {
+        if by_id.len() <= MAX_KEPT {
             MEMORY.set(memory);
         }
         hits
     }
 
-    /// Ranks at one level, where an item has the score of its row. Tells whether the rows are sound.
+    /// Ranks at one level, where each item has the score of its row. Returns false if the rows are
+    /// damaged.
     fn rank_rows(&self, memory: &mut Memory, by_id: &[u32]) -> bool {
         let Memory { firsts, ranking, .. } = memory;
         firsts.resize(by_id.len(), 0);
@@ -69,7 +75,8 @@ impl Query<'_> {
             let items = self.view.items(row, &mut n_left);
             let (size, score) = (&mut sizes[usize::from(first)], scores[usize::from(first)]);
             *size = items.len();
-            // Only in a damaged file rows do not follow each other, or have bytes that are no codeword.
+            // Only in a damaged file do rows not follow each other, or have bytes that name no
+            // codeword.
             if items.start != end || *size > 0 && score.is_nan() {
                 return false;
             }
@@ -98,30 +105,36 @@ impl Query<'_> {
         true
     }
 
-    /// Writes the score of every item where positions are items, NaN where a damaged file has none.
+    /// Writes the score of every item, where positions are items. Items that rows miss in a damaged
+    /// file get NaN.
     fn score_all(&self, scores: &mut Vec<f32>) {
         let Query { view, scorer, .. } = *self;
         scores.clear();
         scores.resize(view.layout.n_items, f32::NAN);
         for (first, row) in view.rows() {
+            // The remaining NaN end the ranking, and the search after it reports the interrupt.
+            if self.is_interrupted() {
+                break;
+            }
             scorer.block(first, &view.planes, row.clone(), &mut scores[row]);
         }
     }
 }
 
 impl Memory {
-    /// Ranks by `scores`. Tells whether that is done: not if all scores are one, the difference of two is infinite, or one is
-    /// NaN.
+    /// Ranks by `scores`. Returns false, without a ranking, if all scores are equal, their range is
+    /// infinite, or one is NaN.
     fn sort(&mut self, by_id: &[u32]) -> bool {
         let Self { scores, scratch, ranking, .. } = self;
-        let (least, most) = extremes(scores);
-        // Rounding may add one to the last place.
-        let scale = (BUCKETS * BUCKETS - 2) as f32 / (most - least);
+        let (min, max) = extremes(scores);
+        // Rounding may add one to the last place, which must stay below the number of places.
+        let scale = (BUCKETS * BUCKETS - 2) as f32 / (max - min);
         if !scale.is_normal() || scores.iter().filter(|score| score.is_nan()).count() > 0 {
             return false;
         }
-        // Above 2²³ the spacing of f32 is 1, so that adding it rounds, and leaves the whole number in the lowest bits.
-        let place = |score: f32| ((most - score) * scale + (1u32 << 23) as f32).to_bits() as usize;
+        // Above 2²³ the spacing of f32 is 1: to add 2²³ rounds, and leaves the whole number in the
+        // lowest bits.
+        let place = |score: f32| ((max - score) * scale + (1u32 << 23) as f32).to_bits() as usize;
         let low = |score: f32| place(score) % BUCKETS;
         let high = |score: f32| (place(score) >> DIGIT) % BUCKETS;
 
@@ -151,7 +164,7 @@ impl Memory {
         }
         let mut from = 0;
         while let Some(at) = ranking[from..].windows(2).position(|pair| pair[0].score < pair[1].score) {
-            // Only scores that share a place can be in the wrong order.
+            // Only scores that share a place can be out of order.
             let (before, after) = ranking.split_at(from + at);
             let shares = |entry: &&Entry| place(entry.score) == place(after[0].score);
             let start = before.len() - before.iter().rev().take_while(shares).count();
@@ -162,19 +175,19 @@ impl Memory {
     }
 }
 
-/// Returns the least and the greatest of some numbers.
+/// Returns the minimum and the maximum of `scores`.
 fn extremes(scores: &[f32]) -> (f32, f32) {
-    // Eight at a time become vector instructions.
+    // The compiler turns eight at a time into vector instructions.
     let (eights, rest) = scores.as_chunks::<8>();
-    let (mut least, mut most) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
+    let (mut min, mut max) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
     for eight in eights {
-        for ((least, most), &score) in least.iter_mut().zip(&mut most).zip(eight) {
-            *least = if score < *least { score } else { *least };
-            *most = if score > *most { score } else { *most };
+        for ((min, max), &score) in min.iter_mut().zip(&mut max).zip(eight) {
+            *min = if score < *min { score } else { *min };
+            *max = if score > *max { score } else { *max };
         }
     }
-    let (least, most) = (least.iter().chain(rest), most.iter().chain(rest));
-    (least.copied().fold(f32::INFINITY, f32::min), most.copied().fold(f32::NEG_INFINITY, f32::max))
+    let (min, max) = (min.iter().chain(rest), max.iter().chain(rest));
+    (min.copied().fold(f32::INFINITY, f32::min), max.copied().fold(f32::NEG_INFINITY, f32::max))
 }
 
 #[cfg(test)]
@@ -193,7 +206,7 @@ mod tests {
             for spread in [1.0, -7.3, 1e-30, 1e30, f32::EPSILON] {
                 for far in [0.0, 1.0, 1e6] {
                     let mut scores: Vec<f32> = (0..n).map(|_| 0.1 + next() * spread).collect();
-                    // One score far from the others leaves these few places.
+                    // One score far from the others leaves few places for these.
                     scores[n / 2] += far;
                     scores[1] = scores[0];
                     let by_id: Vec<u32> = (0..n as u32).rev().collect();

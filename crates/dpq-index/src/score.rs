@@ -1,8 +1,9 @@
-//! Scores of codes against one lookup table, in the one order of summation that makes them reproducible.
+//! Scores of codes against one lookup table, summed in one fixed order so that they are
+//! reproducible.
 //!
-//! The inner product of a code at n levels is table[0][c_0] + … + table[n−1][c_{n−1}], f32, from left to right, no fused
-//! multiply-add. The Euclidean score is 2⟨q, x̂⟩ − ‖x̂‖² with that inner product and the norm of [`Norms::squared`], in f64,
-//! rounded to f32 once.
+//! The inner product of a code at n levels is table[0][c_0] + … + table[n−1][c_{n−1}], f32, from
+//! left to right, without fused multiply-add. The Euclidean score is 2⟨q, x̂⟩ − ‖x̂‖² of that inner
+//! product and the norm of [`Norms::squared`], in f64, rounded to f32 once.
 
 use std::ops::Range;
 
@@ -12,10 +13,10 @@ use crate::norms::Norms;
 
 /// One query at one length.
 pub(crate) struct Scorer<'a> {
-    /// One table a level, 256 entries wide so that a byte is always inside; NaN beyond the codewords, which no
-    /// threshold lets pass.
+    /// One table per level. It has 256 entries, so that every byte is inside. Entries behind the
+    /// codewords are NaN, which no threshold lets pass.
     tables: Vec<[f32; 256]>,
-    /// Only for the Euclidean metric.
+    /// Of the Euclidean metric only.
     norms: Option<Norms<'a>>,
 }
 
@@ -33,7 +34,7 @@ impl<'a> Scorer<'a> {
         self.tables.len()
     }
 
-    /// Returns the tables of all levels, NaN beyond the codewords.
+    /// Returns the tables of all levels, NaN behind the codewords.
     pub(crate) fn tables(&self) -> &[[f32; 256]] {
         &self.tables
     }
@@ -53,7 +54,8 @@ impl<'a> Scorer<'a> {
         self.finish((1..self.n_levels()).fold(entry(0), |sum, level| sum + entry(level)), &code)
     }
 
-    /// Writes the scores of the codes at `positions`, all of which begin with `first`; `planes` are levels 1, 2, ….
+    /// Writes the scores of the codes at `positions`, which all begin with `first`. `planes` are
+    /// those of levels 1, 2, ….
     pub(crate) fn block(&self, first: u8, planes: &[&[u8]], positions: Range<usize>, scores: &mut [f32]) {
         scores.fill(self.tables[0][usize::from(first)]);
         let code =
@@ -61,7 +63,8 @@ impl<'a> Scorer<'a> {
         self.add_levels(planes, positions.clone(), |i| i, code, scores);
     }
 
-    /// Writes the scores of the codes at some offsets from the first of `positions`, otherwise as [`block`](Self::block).
+    /// Writes the scores of the codes at some offsets from the first of `positions`, otherwise as
+    /// [`block`](Self::block).
     pub(crate) fn some(
         &self,
         first: u8,
@@ -77,7 +80,8 @@ impl<'a> Scorer<'a> {
         self.add_levels(planes, positions.clone(), offset, code, scores);
     }
 
-    /// Writes the scores of codes of which every `stride`-th byte of each of `planes`, levels 0, 1, …, is one.
+    /// Writes the scores of codes whose bytes are every `stride`-th byte of `planes`, those of
+    /// levels 0, 1, ….
     pub(crate) fn strided(&self, planes: &[&[u8]], stride: usize, scores: &mut [f32]) {
         let Some(last) = scores.len().checked_sub(1) else { return };
         for (i, score) in scores.iter_mut().enumerate() {
@@ -87,8 +91,8 @@ impl<'a> Scorer<'a> {
         self.add_levels(&planes[1..], 0..last * stride + 1, |i| i * stride, code, scores);
     }
 
-    /// Adds the levels from 1 on to scores that hold level 0, and finishes them. Score i belongs to the code at `offset(i)` in
-    /// `range` of the planes, which is `code(i, level)`.
+    /// Adds levels 1, 2, … to scores that hold level 0, and finishes them. Score i belongs to the
+    /// code at `offset(i)` in `range` of the planes, whose bytes are `code(i, level)`.
     #[inline(always)]
     fn add_levels(
         &self,

@@ -1,158 +1,224 @@
-//! Search: one function for the top k, everything above a score, and the whole ranking, with or without a filter.
+//! Search: the best items for one query or for many.
+
+use std::sync::atomic::AtomicBool;
 
 use dpq_codebook::{CodeLength, LookupTable};
 use rayon::prelude::*;
 
 use crate::filter::Filter;
 use crate::kernel::Kernel;
+use crate::layout::Metric;
 use crate::prune::Query;
 use crate::score::Scorer;
 use crate::topk::Hit;
 use crate::view::View;
 use crate::{Error, Index};
 
-/// What a search returns: at most k items, at a code length, optionally only those above a score or in a filter.
-#[derive(Clone, Copy)]
+/// What a search returns: how many items, at which code length, and which of them.
+///
+/// ```
+/// # use std::sync::atomic::AtomicBool;
+/// # use dpq_index::{CodeLength, SearchOptions};
+/// let interrupt = AtomicBool::new(false);
+/// let options = SearchOptions::new(10).length(CodeLength::from_bits(16)?).min_score(0.5).interrupt(&interrupt);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
 pub struct SearchOptions<'a> {
     k: usize,
-    length: CodeLength,
-    min_score: Option<f32>,
+    length: Option<CodeLength>,
+    min_score: f32,
     filter: Option<&'a Filter>,
-    kernel: Option<Kernel>,
+    interrupt: Option<&'a AtomicBool>,
+    kernel: Kernel,
 }
 
 impl<'a> SearchOptions<'a> {
-    /// Asks for the best `k` items at `length`. A `k` of the number of items or more gives the whole ranking.
-    pub fn new(k: usize, length: CodeLength) -> Self {
-        Self { k, length, min_score: None, filter: None, kernel: None }
+    /// Asks for the best `k` items at the greatest length. A `k` of at least the number of items
+    /// gives the whole ranking.
+    pub fn new(k: usize) -> Self {
+        let min_score = f32::NEG_INFINITY;
+        Self { k, length: None, min_score, filter: None, interrupt: None, kernel: Kernel::best() }
+    }
+
+    /// Searches at `length`. The default is the greatest: that of the index, or of a lookup table
+    /// with fewer levels.
+    #[must_use]
+    pub fn length(self, length: CodeLength) -> Self {
+        Self { length: Some(length), ..self }
     }
 
     /// Leaves out items whose score is below `min_score`; −0.0 equals 0.0.
     #[must_use]
     pub fn min_score(self, min_score: f32) -> Self {
-        Self { min_score: Some(min_score), ..self }
+        Self { min_score, ..self }
     }
 
-    /// Leaves out items that do not pass `filter`, which must come from the index searched.
+    /// Leaves out items that do not pass `filter`.
     #[must_use]
     pub fn filter(self, filter: &'a Filter) -> Self {
         Self { filter: Some(filter), ..self }
     }
 
-    /// Scans codes with `kernel` instead of the fastest that this CPU can run; the hits are the same.
+    /// Ends the search with [`Error::Interrupted`] soon after `interrupt` becomes true.
+    ///
+    /// A search looks at it before each block of at most 1,024 codes. The sort of the hits at the
+    /// end is not interrupted.
+    #[must_use]
+    pub fn interrupt(self, interrupt: &'a AtomicBool) -> Self {
+        Self { interrupt: Some(interrupt), ..self }
+    }
+
+    /// Scans codes with `kernel` in place of the fastest that this CPU runs. The hits are the same:
+    /// this is for benchmarks.
     #[must_use]
     pub fn kernel(self, kernel: Kernel) -> Self {
-        Self { kernel: Some(kernel), ..self }
-    }
-}
-
-impl SearchOptions<'_> {
-    fn query<'a>(&'a self, scorer: &'a Scorer<'a>, view: &'a View<'a>) -> Query<'a> {
-        let kernel = self.kernel.unwrap_or_else(Kernel::best);
-        Query { scorer, view, kernel, filter: self.filter }
+        Self { kernel, ..self }
     }
 
-    fn least(&self) -> f32 {
-        self.min_score.unwrap_or(f32::NEG_INFINITY)
+    fn query<'q>(&'q self, scorer: &'q Scorer<'q>, view: &'q View<'q>) -> Query<'q> {
+        Query { scorer, view, kernel: self.kernel, filter: self.filter, interrupt: self.interrupt }
     }
 
-    /// Returns the hits of one query; with all items by ascending id, those of a ranking of them.
-    fn hits(&self, query: &Query, by_id: Option<&[u32]>) -> Vec<Hit> {
-        let ranking = by_id.and_then(|by_id| query.ranking(by_id, self.k));
-        ranking.unwrap_or_else(|| query.best(self.k, self.least()).into_hits(query.view))
+    /// Returns the hits of one query. `by_id` are all items by ascending id, if they are to be
+    /// ranked.
+    fn hits(&self, query: &Query, by_id: Option<&[u32]>) -> Result<Vec<Hit>, Error> {
+        if query.is_interrupted() {
+            return Err(Error::Interrupted);
+        }
+        match by_id.and_then(|by_id| query.ranking(by_id, self.k)) {
+            Some(ranking) => Ok(ranking),
+            None => Ok(query.best(self.k, self.min_score)?.into_hits(query.view)),
+        }
     }
 }
 
 impl Index {
-    /// Returns the best items for the query of `table`, min(k, number that match), in the order score descending, then id
-    /// ascending. The result is exact: what it would be if every code were scored and sorted.
+    /// Returns the best `k` items for a query `[D]` at the greatest code length, or all items if
+    /// there are fewer.
     ///
-    /// Shapes: table `[L, K]` as the index's codebooks; levels beyond the length searched may be missing. Any table of inner
-    /// products will do, as from [`lookup_table`](Self::lookup_table); the score of a code at n levels is
-    /// `table[0][c_0] + … + table[n−1][c_{n−1}]`, f32, from left to right, and for the Euclidean metric twice that less
-    /// ‖x̂‖², in f64, rounded to f32 once.
+    /// Hits come in the order score descending, then id ascending. They are exact: the same as if
+    /// every code were scored and sorted. [`search_with`](Self::search_with) searches at other
+    /// lengths and with filters.
     ///
     /// # Errors
-    /// [`Error::Search`] for k = 0, a length above that of the codes, a `min_score` that is NaN, a table of another shape, or
-    /// a filter of another index.
-    pub fn search(&self, table: &LookupTable, options: &SearchOptions) -> Result<Vec<Hit>, Error> {
-        self.check(table, options)?;
-        let view = self.view();
-        let scorer = Scorer::new(table, options.length.levels(), view.norms);
-        Ok(options.hits(&options.query(&scorer, &view), self.to_rank(options)))
+    /// [`Error::Codebook`] for k = 0, and for a query with another dimension or with values that
+    /// are not finite.
+    pub fn search(&self, query: &[f32], k: usize) -> Result<Vec<Hit>, Error> {
+        self.search_with(&self.lookup_table(query)?, &SearchOptions::new(k))
     }
 
-    /// Searches for many queries at once, on the threads of the current rayon pool. Returns what single searches return,
-    /// sooner where each of them would read a tenth of a large index or more: then several share what they read.
+    /// Returns the best items for the query of `table`, as `options` say, in the order of
+    /// [`search`](Self::search).
+    ///
+    /// [`lookup_table`](Self::lookup_table) makes the table, which serves searches at any length.
+    /// The score of a code at n levels is `table[0][c_0] + … + table[n−1][c_{n−1}]`, f32, from left
+    /// to right. For the Euclidean metric it is twice that minus ‖x̂‖², in f64, rounded to f32
+    /// once. By inner product, a table may also hold any other scores that add up over levels
+    /// ([`LookupTable::new`]).
+    ///
+    /// Shapes: table `[l, K]` with K as the codebooks of the index, and from n to L levels.
     ///
     /// # Errors
-    /// As [`search`](Self::search).
-    pub fn search_batch(
-        &self,
-        tables: &[LookupTable],
-        options: &SearchOptions,
-    ) -> Result<Vec<Vec<Hit>>, Error> {
-        const SHARING: usize = 16;
-        tables.iter().try_for_each(|table| self.check(table, options))?;
-        let by_id = self.to_rank(options);
-        let n_sharing = (tables.len() / rayon::current_num_threads()).clamp(1, SHARING);
-        let search = |tables: &[LookupTable]| -> Vec<Vec<Hit>> {
+    /// [`Error::Codebook`] for k = 0 and for a length above that of the codes,
+    /// [`Error::NanMinScore`], [`Error::Table`] for a table of another shape,
+    /// [`Error::ForeignFilter`], [`Error::Interrupted`].
+    pub fn search_with(&self, table: &LookupTable, options: &SearchOptions) -> Result<Vec<Hit>, Error> {
+        let length = options.length.map_or_else(|| CodeLength::from_levels(table.n_levels()), Ok)?;
+        self.check(options, length)?;
+        self.check_table(table, length)?;
+        let view = self.view();
+        let scorer = Scorer::new(table, length.levels(), view.norms);
+        options.hits(&options.query(&scorer, &view), self.items_to_rank(options))
+    }
+
+    /// Returns for each of many queries, f32 `[Q, D]`, what [`search_with`](Self::search_with)
+    /// returns for its table.
+    ///
+    /// Queries run in parallel on the current rayon pool; a single one runs on the calling thread.
+    /// Queries that would each read a tenth of a large index or more read it together.
+    ///
+    /// # Errors
+    /// As [`search_with`](Self::search_with), and [`Error::Codebook`] for values that are not whole
+    /// queries or not finite.
+    pub fn search_batch(&self, queries: &[f32], options: &SearchOptions) -> Result<Vec<Vec<Hit>>, Error> {
+        const MAX_SHARING: usize = 16;
+        let length = options.length.unwrap_or(self.max_length());
+        self.check(options, length)?;
+        let dim = self.codebooks.dim();
+        Error::check_rows("queries", queries.len(), dim)?;
+        let by_id = self.items_to_rank(options);
+        let search = |queries: &[f32]| -> Result<Vec<Vec<Hit>>, Error> {
             let view = self.view();
-            let scorer = |table| Scorer::new(table, options.length.levels(), view.norms);
-            let scorers: Vec<Scorer> = tables.iter().map(scorer).collect();
+            let scorer = |query| {
+                let table = self.codebooks.lookup_table_at(query, length)?;
+                Ok(Scorer::new(&table, length.levels(), view.norms))
+            };
+            let scorers = queries.chunks_exact(dim).map(scorer).collect::<Result<Vec<_>, Error>>()?;
             let queries: Vec<Query> = scorers.iter().map(|scorer| options.query(scorer, &view)).collect();
-            let (k, min_score) = (options.k, options.least());
-            match by_id.is_none().then(|| Query::shared_thresholds(&queries, k, min_score)).flatten() {
-                Some(thresholds) => Query::best_together(&queries, k, min_score, &thresholds)
-                    .into_iter()
-                    .map(|found| found.into_hits(&view))
-                    .collect(),
+            let (k, min_score) = (options.k, options.min_score);
+            let shared = || Query::shared_thresholds(&queries, k, min_score);
+            match by_id.is_none().then(shared).flatten() {
+                Some(thresholds) => {
+                    let found = Query::best_together(&queries, k, min_score, &thresholds)?;
+                    Ok(found.into_iter().map(|found| found.into_hits(&view)).collect())
+                }
                 None => queries.iter().map(|query| options.hits(query, by_id)).collect(),
             }
         };
-        Ok(tables.par_chunks(n_sharing).map(search).collect::<Vec<_>>().into_iter().flatten().collect())
+        // Waking another thread takes longer than one search.
+        if queries.len() == dim {
+            return search(queries);
+        }
+        let n_sharing = (queries.len() / dim / rayon::current_num_threads()).clamp(1, MAX_SHARING);
+        let hits = queries.par_chunks(n_sharing * dim).map(search).collect::<Result<Vec<_>, _>>()?;
+        Ok(hits.into_iter().flatten().collect())
     }
 
-    /// Returns all items by ascending id if ranking them is faster than looking for the best.
-    fn to_rank(&self, options: &SearchOptions) -> Option<&[u32]> {
-        let are_most = options.k >= self.len() / 4 * 3 && u32::try_from(self.len()).is_ok();
-        (are_most && options.min_score.is_none() && options.filter.is_none()).then(|| self.by_id())
+    /// Returns the squared Euclidean distance ‖q − x̂‖² = ‖q‖² − score for each of the `hits` of a
+    /// query `[D]`, at the length that was searched.
+    ///
+    /// # Errors
+    /// [`Error::NoDistance`] unless the metric is Euclidean, [`Error::Codebook`] if the query has
+    /// another dimension.
+    pub fn squared_distances(&self, query: &[f32], hits: &[Hit]) -> Result<Vec<f32>, Error> {
+        if self.metric() != Metric::Euclidean {
+            return Err(Error::NoDistance);
+        }
+        Error::check_length("query", query.len(), self.codebooks.dim())?;
+        let norm: f64 = query.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        // Rounding can make the distance of a query from itself negative.
+        Ok(hits.iter().map(|hit| (norm - f64::from(hit.score)).max(0.0) as f32).collect())
+    }
+
+    /// Returns all items by ascending id if ranking them is faster than a search for the best.
+    fn items_to_rank(&self, options: &SearchOptions) -> Option<&[u32]> {
+        let ranks_most = options.k >= self.len() / 4 * 3 && u32::try_from(self.len()).is_ok();
+        let ranks_any = options.min_score == f32::NEG_INFINITY && options.filter.is_none();
+        (ranks_most && ranks_any).then(|| self.by_id())
+    }
+
+    /// Refuses options that make no sense for this index.
+    fn check(&self, options: &SearchOptions, length: CodeLength) -> Result<(), Error> {
+        self.check_length(length)?;
+        Error::check_range("k", options.k, 1..=usize::MAX)?;
+        if options.min_score.is_nan() {
+            return Err(Error::NanMinScore);
+        }
+        options.filter.map_or(Ok(()), |filter| filter.check(&self.identity))
     }
 
     pub(crate) fn check_length(&self, length: CodeLength) -> Result<(), Error> {
-        if length <= self.max_length() {
-            return Ok(());
-        }
-        let reason =
-            format!("the length is {length}, but the codes of this index have {}", self.max_length());
-        Err(Error::Search { reason })
-    }
-
-    fn check(&self, table: &LookupTable, options: &SearchOptions) -> Result<(), Error> {
-        self.check_length(options.length)?;
-        let reason = if options.k == 0 {
-            "k is 0, expected at least 1"
-        } else if options.min_score.is_some_and(f32::is_nan) {
-            "the least score is NaN, expected a number"
-        } else {
-            self.check_table(table, options.length)?;
-            return options.filter.map_or(Ok(()), |filter| filter.check(&self.identity));
-        };
-        Err(Error::Search { reason: reason.to_owned() })
+        Error::check_range("code length in bits", length.bits(), 0..=self.max_length().bits())
     }
 
     /// Refuses a table that does not serve searches at `length`.
     pub(crate) fn check_table(&self, table: &LookupTable, length: CodeLength) -> Result<(), Error> {
-        let (n_levels, n_codewords) = (self.layout.n_levels, self.layout.n_codewords);
-        if table.n_codewords() == n_codewords && (length.levels()..=n_levels).contains(&table.n_levels()) {
-            return Ok(());
+        let (found, max) =
+            ([table.n_levels(), table.n_codewords()], [self.layout.n_levels, self.layout.n_codewords]);
+        if found[1] != max[1] || !(length.levels()..=max[0]).contains(&found[0]) {
+            return Err(Error::Table { found, max, length });
         }
-        let reason = format!(
-            "the lookup table has {} levels of {} codewords, the index {n_levels} of {n_codewords}, and the search is at \
-             {length}: make it with the index's codebooks, for this length or more",
-            table.n_levels(),
-            table.n_codewords(),
-        );
-        Err(Error::Search { reason })
+        Ok(())
     }
 }

@@ -1,7 +1,8 @@
-//! Keeps the best items seen and puts them into the total order: score descending (−0.0 equals 0.0), then id ascending.
+//! Collects the best items and sorts them into the total order: score descending (−0.0 equals 0.0),
+//! then id ascending.
 //!
-//! What is kept are runs, ranges of items in file order that share one score, so that a short code, whose few scores each
-//! belong to many items, costs a few runs and not many items. Ids are looked at only at the end.
+//! Items are kept as *runs*: ranges in file order that share one score. Short codes have few scores
+//! with many items each, and then a few runs stand for many items. Ids are read only at the end.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -15,11 +16,11 @@ use crate::view::View;
 pub struct Hit {
     /// The id that the item was built with: its row number, if none was given.
     pub id: u64,
-    /// The score at the length searched, larger is nearer; its unit is given by [`Metric`](crate::Metric).
+    /// The score at the length searched; larger is nearer. [`Metric`](crate::Metric) defines it.
     pub score: f32,
 }
 
-/// Items `start..start + len` in file order, all of one score.
+/// Items `start..start + len` in file order that share a score.
 #[derive(Clone, Copy, Default)]
 struct Run {
     start: u64,
@@ -41,25 +42,26 @@ impl Run {
     }
 }
 
-/// Orders by descending score when sorted by it; −0.0 and 0.0 share a key.
+/// Returns a key that ascends where scores descend; −0.0 and 0.0 share a key.
 pub(crate) fn order_key(score: f32) -> u32 {
     let bits = (score + 0.0).to_bits();
-    // The bits of negative floats grow as they sink, and so do the inverted bits of the others, which come first.
+    // The bits of negative floats ascend as the floats descend. So do the inverted bits of the
+    // other floats, which come first.
     if bits >> 31 == 1 { bits } else { !bits & (u32::MAX >> 1) }
 }
 
-/// Collects the best `k` items, and those that tie with the last of them.
+/// Collects the best `k` items, and the items that tie with the last of them.
 pub(crate) struct Candidates {
     k: usize,
     threshold: f32,
     n_items: usize,
-    /// The number of runs at which those below the best `k` items are dropped.
+    /// The number of runs at which runs below the best `k` items are dropped.
     limit: usize,
     memory: Memory,
 }
 
-/// What the searches of a thread write to, one after the other: memory that has to be asked for each time costs more than
-/// many a search.
+/// Memory that the searches of a thread use one after the other. To allocate it each time costs
+/// more than a short search.
 #[derive(Default)]
 struct Memory {
     runs: Vec<Run>,
@@ -72,43 +74,44 @@ thread_local! {
     static MEMORY: Cell<Memory> = Cell::default();
 }
 
-/// More runs than this are not kept for the next search.
-const MANY_RUNS: usize = 1 << 16;
+/// Memory for more runs or ids than this is not kept for the next search.
+const MAX_KEPT: usize = 1 << 16;
 
 impl Drop for Candidates {
     fn drop(&mut self) {
-        if self.memory.runs.capacity() <= MANY_RUNS && self.memory.ids.capacity() <= MANY_RUNS {
+        if self.memory.runs.capacity() <= MAX_KEPT && self.memory.ids.capacity() <= MAX_KEPT {
             MEMORY.set(std::mem::take(&mut self.memory));
         }
     }
 }
 
-/// Fewer runs than this are not worth looking through.
-const FEW_RUNS: usize = 64;
+/// Runs are first dropped when there are this many.
+const MIN_LIMIT: usize = 64;
 
 impl Candidates {
     /// Starts to collect at most `k` items whose score is at least `min_score`.
     pub(crate) fn new(k: usize, min_score: f32) -> Self {
         let mut memory = MEMORY.take();
         memory.runs.clear();
-        Self { k, threshold: min_score, n_items: 0, limit: FEW_RUNS, memory }
+        Self { k, threshold: min_score, n_items: 0, limit: MIN_LIMIT, memory }
     }
 
-    /// Returns the least score that an item must have to be among the best, as far as is known.
+    /// Returns the minimum score of the best items, as far as is known.
     #[inline]
     pub(crate) fn threshold(&self) -> f32 {
         self.threshold
     }
 
-    /// Tells whether an item of this score may still be among the best; never for NaN.
+    /// Returns true if an item of this score may be among the best, and false for NaN.
     #[inline]
     pub(crate) fn wants(&self, score: f32) -> bool {
         score >= self.threshold
     }
 
-    /// Puts the offsets of scores that may still be among the best in front of `offsets`, and returns how many there are.
+    /// Writes the offsets of scores that may be among the best to the front of `offsets`, and
+    /// returns their number.
     pub(crate) fn wanted(&self, scores: &[f32], offsets: &mut [u16]) -> usize {
-        // Counting is fast, and mostly there is none.
+        // To count them is fast, and mostly there are none.
         if scores.iter().filter(|&&score| self.wants(score)).count() == 0 {
             return 0;
         }
@@ -120,17 +123,17 @@ impl Candidates {
         n
     }
 
-    /// Tells whether `k` items were found.
+    /// Returns true if at least `k` items were found.
     pub(crate) fn is_full(&self) -> bool {
         self.n_items >= self.k
     }
 
-    /// Yields the items found and their scores, in no order.
+    /// Yields the items found and their scores, in any order.
     pub(crate) fn found(&self) -> impl Iterator<Item = (f32, Range<usize>)> {
         self.memory.runs.iter().map(|run| (run.score, run.items()))
     }
 
-    /// Takes items that share a score. Ranges come in any order, but no item comes twice.
+    /// Adds items that share a score. Ranges come in any order, and each item at most once.
     #[inline]
     pub(crate) fn offer(&mut self, score: f32, mut items: Range<usize>) {
         if !self.wants(score) || items.is_empty() {
@@ -155,7 +158,7 @@ impl Candidates {
         }
     }
 
-    /// Raises the threshold to the score of the `k`-th best item and drops the runs below it.
+    /// Raises the threshold to the score of the `k`-th best item, and drops the runs below it.
     #[cold]
     pub(crate) fn cut(&mut self) {
         if self.is_full() {
@@ -164,7 +167,7 @@ impl Candidates {
             self.memory.runs.retain(|run| run.score >= threshold);
             self.n_items = self.memory.runs.iter().map(|run| run.len as usize).sum();
         }
-        self.limit = FEW_RUNS.max(2 * self.memory.runs.len());
+        self.limit = MIN_LIMIT.max(2 * self.memory.runs.len());
     }
 
     /// Returns the best `k` items in order.
@@ -183,7 +186,7 @@ impl Candidates {
                 continue;
             }
             if group.iter().any(|run| run.score.to_bits() != group[0].score.to_bits()) {
-                // −0.0 and 0.0: ids do not tell which. This is rare enough for a plain sort.
+                // Both −0.0 and 0.0: each id keeps its own. This is rare enough for a plain sort.
                 let item =
                     |run: Run| run.items().map(move |item| Hit { id: view.ids.get(item), score: run.score });
                 let mut zeros: Vec<Hit> = group.iter().copied().flat_map(item).collect();
@@ -191,7 +194,7 @@ impl Candidates {
                 hits.extend_from_slice(&zeros[..wanted.min(zeros.len())]);
                 continue;
             }
-            least_ids(view, group, wanted, ids);
+            smallest_ids(view, group, wanted, ids);
             id_sorter.sort(ids, |&id| id, |&id| id);
             hits.extend(ids.iter().take(wanted).map(|&id| Hit { id, score: group[0].score }));
         }
@@ -199,7 +202,7 @@ impl Candidates {
     }
 }
 
-/// Returns the score of the `k`-th best item of runs that hold as many; reorders them.
+/// Returns the score of the `k`-th best item of runs with at least `k` items, and reorders them.
 fn kth_score(runs: &mut [Run], mut k: usize) -> f32 {
     let (mut start, mut end) = (0, runs.len());
     // The k-th best item lies in `runs[start..end]`, where it is the k-th best.
@@ -220,48 +223,50 @@ fn kth_score(runs: &mut [Run], mut k: usize) -> f32 {
 /// Sorts runs by descending score.
 fn sort_runs(runs: &mut [Run], sorter: &mut Sorter<Run>) {
     let key = |run: &Run| u64::from(run.key());
-    let (least, most) = runs.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(least, most), run| {
-        (least.min(run.score), most.max(run.score))
-    });
-    // Scores are spread more evenly than their keys, which are those of a logarithm.
-    let (most, scale) = (f64::from(most), f64::from(u32::MAX) / (f64::from(most) - f64::from(least)));
+    let (min, max) = runs
+        .iter()
+        .fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), run| (min.min(run.score), max.max(run.score)));
+    // Scores are spread more evenly than their keys, which grow like logarithms.
+    let (max, scale) = (f64::from(max), f64::from(u32::MAX) / (f64::from(max) - f64::from(min)));
     if scale.is_normal() {
-        sorter.sort(runs, key, |run| ((most - f64::from(run.score)) * scale) as u64);
+        sorter.sort(runs, key, |run| ((max - f64::from(run.score)) * scale) as u64);
     } else {
         sorter.sort(runs, key, key);
     }
 }
 
-/// Puts the `wanted` least ids of some runs into `ids`, in no order, and perhaps a few more; all if there are not so many.
-fn least_ids(view: &View, group: &[Run], wanted: usize, ids: &mut Vec<u64>) {
+/// Writes the `wanted` smallest ids of `group` to `ids` in any order, perhaps with some more; all
+/// ids if there are fewer.
+fn smallest_ids(view: &View, group: &[Run], wanted: usize, ids: &mut Vec<u64>) {
     let n_items: usize = group.iter().map(|run| run.len as usize).sum();
     if n_items <= 2 * wanted {
         ids.clear();
         return group.iter().for_each(|run| view.ids.each_at_most(u64::MAX, run.items(), |id| ids.push(id)));
     }
-    let mut greatest = likely_bound(view, group, n_items, wanted, ids);
+    let mut max_id = estimated_max_id(view, group, n_items, wanted, ids);
     loop {
         ids.clear();
         for items in group.iter().flat_map(|run| blocks(run.items())) {
-            if view.id_min.get(items.start / ID_BLOCK) <= greatest {
-                view.ids.each_at_most(greatest, items, |id| ids.push(id));
+            if view.id_min.get(items.start / ID_BLOCK) <= max_id {
+                view.ids.each_at_most(max_id, items, |id| ids.push(id));
             }
         }
-        if ids.len() >= wanted || greatest == u64::MAX {
+        if ids.len() >= wanted || max_id == u64::MAX {
             return;
         }
-        greatest = u64::MAX;
+        max_id = u64::MAX;
     }
 }
 
-/// Returns an id that probably `wanted` items of the runs, and not many more, do not exceed.
-fn likely_bound(view: &View, group: &[Run], n_items: usize, wanted: usize, ids: &mut Vec<u64>) -> u64 {
+/// Returns an id that the ids of `wanted` items of `group` probably do not exceed, and not many
+/// more.
+fn estimated_max_id(view: &View, group: &[Run], n_items: usize, wanted: usize, ids: &mut Vec<u64>) -> u64 {
     const SAMPLED: usize = 512;
-    // As many blocks as are wanted, all inside, hold as many ids that do not exceed the greatest of their least ids.
+    // `wanted` whole blocks hold `wanted` ids up to the maximum of their minima.
     let inside = |items: &Range<usize>| items.len() == ID_BLOCK;
-    let least = |items: Range<usize>| view.id_min.get(items.start / ID_BLOCK);
+    let min_id = |items: Range<usize>| view.id_min.get(items.start / ID_BLOCK);
     ids.clear();
-    ids.extend(group.iter().flat_map(|run| blocks(run.items()).filter(inside).map(least)));
+    ids.extend(group.iter().flat_map(|run| blocks(run.items()).filter(inside).map(min_id)));
     if ids.len() >= wanted {
         return *ids.select_nth_unstable(wanted - 1).1;
     }
@@ -273,7 +278,7 @@ fn likely_bound(view: &View, group: &[Run], n_items: usize, wanted: usize, ids: 
     if rank < ids.len() { *ids.select_nth_unstable(rank).1 } else { u64::MAX }
 }
 
-/// Cuts items where blocks of `id_min` end.
+/// Splits items where blocks of `id_min` end.
 fn blocks(mut items: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     std::iter::from_fn(move || {
         let start = items.start;

@@ -1,4 +1,4 @@
-//! Reads every byte of an index and checks what opening takes on trust.
+//! Reads every byte of an index, and checks everything that opening does not.
 
 use crate::layout::{ID_BLOCK, cross_name, plane_name};
 use crate::norms::{Norms, Quantizer};
@@ -6,11 +6,11 @@ use crate::view::{Integers, View};
 use crate::{Error, Index};
 
 impl Index {
-    /// Reads every byte and checks it: checksums, the directory, the order of codes and ids, and all sections that follow
-    /// from others. Takes 8 bytes an item in memory.
+    /// Reads and checks every byte: checksums, the directory, the order of codes and ids, and all
+    /// sections that other sections determine. Takes 8 bytes per item in memory.
     ///
     /// # Errors
-    /// [`Error::File`] or [`Error::Section`], naming the section at fault.
+    /// [`Error::File`] or [`Error::Section`], which name the damaged section.
     pub fn verify(&self) -> Result<(), Error> {
         self.container.verify()?;
         let view = self.view();
@@ -32,7 +32,7 @@ impl Index {
         view.norms.map_or(Ok(()), |norms| self.verify_norms(&view, &norms))
     }
 
-    /// Checks that numbers go from 0 to `last`, every two neighbours in `order`.
+    /// Checks that numbers go from 0 to `last`, and that `order` holds for every two neighbours.
     fn verify_ascending(
         &self,
         section: &str,
@@ -54,7 +54,7 @@ impl Index {
         }
     }
 
-    /// Checks that codes are codewords, ascend, count as claimed and agree with `sample`.
+    /// Checks that codes name codewords, ascend, are as many as claimed, and agree with `sample`.
     fn verify_codes(&self, view: &View) -> Result<(), Error> {
         let mut sample = self.layout.sample().zip(view.sample.chunks(self.layout.n_levels)).peekable();
         let mut last: Vec<u8> = Vec::new();
@@ -62,23 +62,23 @@ impl Index {
         for (first, position) in view.positions() {
             let code: Vec<u8> =
                 (0..self.layout.n_levels).map(|level| view.code(first, position, level)).collect();
-            let whose = |level| if level == 0 { "cells".to_owned() } else { plane_name(level) };
+            let section = |level| if level == 0 { "cells".to_owned() } else { plane_name(level) };
             if let Some(level) = code.iter().position(|&code| usize::from(code) >= self.layout.n_codewords) {
                 let reason = format!(
                     "has {} at position {position}, of {} codewords",
                     code[level], self.layout.n_codewords
                 );
-                return Err(self.section_error(&whose(level), reason));
+                return Err(self.section_error(&section(level), reason));
             }
             let level = code.iter().zip(&last).position(|(a, b)| a != b);
             let ascends = match level {
                 _ if position == 0 => true,
                 Some(level) => code[level] > last[level],
-                // Equal codes are several items of one code, ordered by id, unless each position is a code of its own.
+                // If positions are items, equal codes are in the order of their ids.
                 None => view.starts.is_none() && view.ids.get(position) > view.ids.get(position - 1),
             };
             if !ascends {
-                let section = level.map_or("ids".to_owned(), whose);
+                let section = level.map_or("ids".to_owned(), section);
                 return Err(self.section_error(&section, format!("is out of order at position {position}")));
             }
             n_distinct += usize::from(position == 0 || level.is_some());
@@ -99,7 +99,7 @@ impl Index {
         Ok(())
     }
 
-    /// Checks that ids are unique, ascend within distinct codes, and agree with `id_min`.
+    /// Checks that ids are unique, ascend within each distinct code, and agree with `id_min`.
     fn verify_ids(&self, view: &View) -> Result<(), Error> {
         if let Some(starts) = view.starts {
             let positions = (1..starts.len()).map(|i| starts.get(i - 1) as usize + 1..starts.get(i) as usize);
@@ -109,12 +109,13 @@ impl Index {
             }
         }
         let mut ids: Vec<u64> = view.ids.iter().collect();
-        let least = ids.chunks(ID_BLOCK).map(|block| block.iter().min().copied());
-        if let Some(block) = least.zip(view.id_min.iter()).position(|(least, found)| least != Some(found)) {
+        let minima = ids.chunks(ID_BLOCK).map(|block| block.iter().min().copied());
+        if let Some(block) = minima.zip(view.id_min.iter()).position(|(min, found)| min != Some(found)) {
             let found = view.id_min.get(block);
-            return Err(
-                self.section_error("id_min", format!("has {found} for block {block}, not its least id"))
-            );
+            return Err(self.section_error(
+                "id_min",
+                format!("has {found} for block {block}, which is not its minimum id"),
+            ));
         }
         ids.sort_unstable();
         match ids.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -123,7 +124,7 @@ impl Index {
         }
     }
 
-    /// Checks what is computed from codebooks and codes for the Euclidean metric.
+    /// Checks the sections of the Euclidean metric, which codebooks and codes determine.
     fn verify_norms(&self, view: &View, norms: &Norms) -> Result<(), Error> {
         let expected = self.codebooks.cross_products()?;
         let found = norms.gram();

@@ -1,7 +1,8 @@
-//! The sections of an index, and access to them that stays inside whatever the bytes say.
+//! The sections of an open index, and access to them that stays inside them whatever their bytes
+//! say.
 //!
-//! Opening finds the sections and checks their sizes. Only [`Index::verify`](crate::Index::verify) reads every byte, so
-//! access here clamps: damaged bytes can give wrong hits, nothing worse.
+//! Opening finds the sections and checks their sizes. Only [`Index::verify`](crate::Index::verify)
+//! reads every byte, so access here clamps: damaged bytes can give wrong hits, but nothing worse.
 
 use std::ops::Range;
 
@@ -74,20 +75,22 @@ pub(crate) struct View<'a> {
     pub(crate) layout: Layout,
     rows: &'a [usize],
     pub(crate) cells: Integers<'a>,
-    /// Levels 1, 2, ….
+    /// The bytes of levels 1, 2, …, one per position.
     pub(crate) planes: Vec<&'a [u8]>,
     pub(crate) starts: Option<Integers<'a>>,
     pub(crate) ids: Integers<'a>,
     pub(crate) id_min: Integers<'a>,
     /// The codes at some positions, row by row.
     pub(crate) sample: &'a [u8],
-    /// For each length of 3 levels or more: the cross terms and what they stand for. Euclidean only.
+    /// The cross terms at each length of 3 levels or more, as bytes, and their quantizers.
+    /// Euclidean only.
     pub(crate) cross: Vec<(&'a [u8], Quantizer)>,
     pub(crate) norms: Option<Norms<'a>>,
 }
 
 impl<'a> View<'a> {
-    /// Returns a view of the `sections` of `file`; `own_norms` are those of the codewords, `[L, K]`.
+    /// Returns a view of the `sections` of `file`; `own_norms` are those of the codewords,
+    /// `[L, K]`.
     pub(crate) fn new(file: &'a [u8], layout: Layout, sections: &'a Sections, own_norms: &'a [f32]) -> Self {
         let bytes = |range: &Range<usize>| &file[range.clone()];
         Self {
@@ -130,8 +133,10 @@ impl<'a> View<'a> {
         (0..=255).map(|first| (first, self.row(first)))
     }
 
-    /// Returns the positions of the codes that begin with `first` and `second`, for two levels or more, without what lies
-    /// before `from`: with the end of the last cell for `from`, the cells of a damaged directory are disjoint too.
+    /// Returns the positions from `from` on of the codes that begin with `first` and `second`, for
+    /// two levels or more.
+    ///
+    /// If `from` is the end of the cell before, cells are disjoint even in a damaged directory.
     pub(crate) fn cell(&self, first: u8, second: u8, from: usize) -> Range<usize> {
         let (cell, row) = (usize::from(first) << 8 | usize::from(second), self.row(first));
         let inside = |entry: usize| self.cells.get(entry).min(row.end as u64) as usize;
@@ -149,8 +154,10 @@ impl<'a> View<'a> {
         if level == 0 { first } else { self.planes[level - 1][position] }
     }
 
-    /// Returns the items at `positions`, at most `n_left`, from which their number is taken: positions come once each, but in
-    /// a damaged file items may belong to many of them.
+    /// Returns the items at `positions`, at most `n_left` of them, and subtracts their number from
+    /// `n_left`.
+    ///
+    /// Each position comes once, but in a damaged file many positions may have the same items.
     #[inline]
     pub(crate) fn items(&self, positions: Range<usize>, n_left: &mut usize) -> Range<usize> {
         let Some(starts) = &self.starts else { return positions };
@@ -162,7 +169,8 @@ impl<'a> View<'a> {
     }
 }
 
-/// Returns where each row starts and the last one ends, ascending whatever the directory says.
+/// Returns where each row starts, then where the last one ends: ascending numbers, whatever the
+/// directory says.
 fn rows(layout: &Layout, cells: Integers) -> Vec<usize> {
     let mut last = 0;
     let starts = (0..=layout.n_cells()).step_by(layout.n_cells() / 256);
@@ -193,7 +201,7 @@ impl<'a> Integers<'a> {
         }
     }
 
-    /// Returns how many numbers come before the first that is not `before`, where all that are come first.
+    /// Returns how many numbers satisfy `before`, where those that do come first.
     fn partition_point(&self, before: impl Fn(u64) -> bool) -> usize {
         match self {
             Self::U32(values) => values.partition_point(|&value| before(u32::from_le_bytes(value).into())),

@@ -4,12 +4,11 @@ use std::path::PathBuf;
 
 use dpq_codebook::{Assignment, CodeLength};
 use dpq_formats::{FaissIndex, FaissMetric};
-use dpq_index::{Error, Hit, Metric, SearchOptions};
+use dpq_index::{Error, Metric, SearchOptions};
 use numpy::PyUntypedArrayMethods;
 use numpy::ndarray::Ix2;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
-use rayon::prelude::*;
 
 use crate::array::{self, Matrix, borrow, check_columns, matrix, values};
 use crate::codebooks::Codebooks;
@@ -93,8 +92,9 @@ impl Index {
         check_columns("codes", array.shape()[1], codebooks.inner.n_levels(), "the levels of the codebooks")?;
         let metric = metric.parse().map_err(|error: Error| raise(error))?;
         let (bytes, ids) = (values(&array), ids.map(|ids| array::ids("ids", ids)).transpose()?);
-        let build = || dpq_index::Index::from_codes(&codebooks.inner, metric, bytes, ids.as_deref());
-        Ok(Self { inner: codes.py().detach(build).map_err(raise)? })
+        let index = dpq_index::Index::builder(&codebooks.inner, bytes).metric(metric);
+        let index = ids.as_deref().map_or(index, |ids| index.ids(ids));
+        Ok(Self { inner: codes.py().detach(|| index.build()).map_err(raise)? })
     }
 
     /// Reads a faiss index file: IndexResidualQuantizer or IndexPQ of 1 to 8 bits per level, alone
@@ -112,8 +112,9 @@ impl Index {
         let codebooks =
             dpq_codebook::Codebooks::new(faiss.codebooks, n_levels, n_codewords, dim, Assignment::Euclidean)
                 .map_err(raise)?;
-        let build = || dpq_index::Index::from_codes(&codebooks, metric, &faiss.codes, faiss.ids.as_deref());
-        Ok(Self { inner: py.detach(build).map_err(raise)? })
+        let index = dpq_index::Index::builder(&codebooks, &faiss.codes).metric(metric);
+        let index = faiss.ids.as_deref().map_or(index, |ids| index.ids(ids));
+        Ok(Self { inner: py.detach(|| index.build()).map_err(raise)? })
     }
 
     /// Writes a faiss index file atomically: an IndexResidualQuantizer, in an IndexIDMap unless ids
@@ -187,14 +188,14 @@ impl Index {
         check_columns("queries", array.shape()[1], dim, "the dimension of the index")?;
         let length = bits.map_or(Ok(self.inner.max_length()), CodeLength::from_bits).map_err(raise)?;
         let pool = threads.map(pool).transpose()?;
-        let mut options = SearchOptions::new(k, length);
+        let mut options = SearchOptions::new(k).length(length);
         if let Some(filter) = filter {
             options = options.filter(&filter.inner);
         }
         let shape = [array.shape()[0], k];
         let (mut scores, mut ids) = (reserve(shape)?, reserve(shape)?);
         in_pieces(py, values(&array), QUERIES * dim, |queries| {
-            let search = || self.batch(queries, length, &options);
+            let search = || self.inner.search_batch(queries, &options);
             let hits = py.detach(|| pool.as_ref().map_or_else(search, |pool| pool.install(search)));
             for hits in hits.map_err(raise)? {
                 scores.extend(hits.iter().map(|hit| hit.score));
@@ -255,25 +256,6 @@ impl Index {
             self.dim(),
             self.n_levels()
         )
-    }
-}
-
-impl Index {
-    /// Returns the hits of each query. A single query is searched on the calling thread, because
-    /// waking another one takes longer than the search.
-    fn batch(
-        &self,
-        queries: &[f32],
-        length: CodeLength,
-        options: &SearchOptions,
-    ) -> Result<Vec<Vec<Hit>>, Error> {
-        let dim = self.inner.codebooks().dim();
-        let table = |query| self.inner.lookup_table_at(query, length);
-        if queries.len() == dim {
-            return Ok(vec![self.inner.search(&table(queries)?, options)?]);
-        }
-        let tables = queries.par_chunks_exact(dim).map(table).collect::<Result<Vec<_>, _>>()?;
-        self.inner.search_batch(&tables, options)
     }
 }
 

@@ -121,7 +121,8 @@ impl BuildArgs {
         let (codes, metric) = read_codes(&self.codes, &codebooks, &self.codebook)?;
         let ids = self.ids.as_deref().map(read_ids).transpose()?;
         let metric = self.metric.or(metric).unwrap_or(Metric::InnerProduct);
-        dpq_index::build(&self.out, &codebooks, metric, &codes.values, ids.as_deref())?;
+        let index = Index::builder(&codebooks, &codes.values).metric(metric);
+        ids.as_deref().map_or(index, |ids| index.ids(ids)).write(&self.out)?;
         Info::built(&self.out, start)?.print(json, &self.out)
     }
 }

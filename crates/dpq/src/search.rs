@@ -9,7 +9,6 @@ use dpq_codebook::CodeLength;
 use dpq_formats::{NpzWriter, read_features, read_ids};
 use dpq_index::{Filter, Hit, Index, Kernel, SearchOptions};
 use dpq_model::Model;
-use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::{data, index, output};
@@ -91,15 +90,13 @@ impl Args {
         let allow = self.allow.as_deref().map(read_ids).transpose()?;
         let filter: Option<Filter> = allow.map(|ids| index.allow(&ids));
         let kernel = self.kernel.unwrap_or_else(Kernel::best);
-        let mut options = SearchOptions::new(self.k, length).kernel(kernel);
+        let mut options = SearchOptions::new(self.k).length(length).kernel(kernel);
         if let Some(filter) = &filter {
             options = options.filter(filter);
         }
 
         let start = Instant::now();
-        let table = |query: &Vec<f32>| index.lookup_table_at(query, length);
-        let tables = queries.par_iter().map(table).collect::<Result<Vec<_>, _>>()?;
-        let hits = index.search_batch(&tables, &options)?;
+        let hits = index.search_batch(&queries.concat(), &options)?;
         let batch = start.elapsed();
         if let Some(path) = &self.out {
             write_hits(path, &hits)?;
@@ -119,7 +116,7 @@ impl Args {
         for _ in 0..self.repeat {
             for (query, expected) in queries.iter().zip(&hits) {
                 let start = Instant::now();
-                let found = index.search(&table(query)?, &options)?;
+                let found = index.search_with(&index.lookup_table_at(query, length)?, &options)?;
                 times.push(start.elapsed().as_nanos() as u64);
                 ensure!(found == *expected, "a single query and a batch disagree: this is a defect of dpq");
             }

@@ -1,16 +1,19 @@
-//! Codes, codebooks and queries for the benches, in three shapes: the same numbers from the same seed on every machine.
+//! Codes, codebooks and queries for the benches, in three shapes: the same numbers from the same
+//! seed on every machine.
 //!
-//! - `clustered`: codes are the encodings of draws from a mixture of Gaussians whose spectrum decays, by codebooks that
-//!   residual k-means fitted to other draws. Of ten million items, 8.6 million have codes of their own at 32 bits.
-//! - `collapsed`: the same codebooks and class means, with the draws of a class so near its mean, as training pulls the
-//!   features of a network, that ten million items share 18 thousand codes of 32 bits.
-//! - `uniform`: uniform codes and Gaussian codebooks of one scale. No trained codebook looks so; nothing is harder
-//!   to prune.
+//! - `clustered`: codes are the encodings of draws from a mixture of Gaussians whose spectrum
+//!   decays, by codebooks that residual k-means fitted to other draws. Of ten million items, 8.6
+//!   million have codes of their own at 32 bits.
+//! - `collapsed`: the same codebooks and class means, with the draws of a class so near its mean,
+//!   as training pulls the features of a network, that ten million items share 18 thousand codes of
+//!   32 bits.
+//! - `uniform`: uniform codes and Gaussian codebooks of one scale. No trained codebook looks so;
+//!   nothing is harder to prune.
 //!
-//! The mixture fills [`RANK`] dimensions. Codebooks are fitted and codes found there, at a fifth of the cost; then
-//! codebooks and queries are laid into [`DIM`] dimensions along random orthonormal directions, which changes no
-//! inner product and no distance. Queries are draws of their own. Ten million items cost 84 seconds of one AMD
-//! EPYC core, once: what was made is kept in [`folder`].
+//! The mixture fills [`RANK`] dimensions. Codebooks are fitted and codes found there, at a fifth of
+//! the cost; then codebooks and queries are laid into [`DIM`] dimensions along random orthonormal
+//! directions, which changes no inner product and no distance. Queries are draws of their own. Ten
+//! million items cost 84 seconds of one AMD EPYC core, once: what was made is kept in [`folder`].
 
 #![allow(dead_code, reason = "each bench uses a part")]
 
@@ -35,7 +38,8 @@ pub(crate) const QUERIES: usize = 1000;
 /// Dimensions that the mixture fills.
 const RANK: usize = 64;
 const CLASSES: usize = 100;
-/// Standard deviation within the classes, from the tightest to the widest, relative to that of the class means.
+/// Standard deviation within the classes, from the tightest to the widest, relative to that of the
+/// class means.
 const SPREAD: [f32; 2] = [0.15, 0.6];
 /// Draws that the codebooks are fitted to.
 const TRAINING: usize = 1 << 16;
@@ -154,7 +158,8 @@ pub(crate) fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench-data")
 }
 
-/// Codebooks f32 [LEVELS, CODEWORDS, DIM], codes u8 [N, LEVELS] and queries f32 [QUERIES, DIM], little-endian.
+/// Codebooks f32 [LEVELS, CODEWORDS, DIM], codes u8 [N, LEVELS] and queries f32 [QUERIES, DIM],
+/// little-endian.
 pub(crate) fn files(shape: Shape, n_items: usize) -> [PathBuf; 3] {
     ["codebooks.f32", "codes.u8", "queries.f32"]
         .map(|name| folder().join(format!("{shape}-{n_items}-{name}")))
@@ -174,7 +179,8 @@ impl Mixture {
         Self { spectrum, means }
     }
 
-    /// Draws features, f32 [n, RANK], whose distance from the mean of their class is `within` times the spectrum.
+    /// Draws features, f32 [n, RANK], whose distance from the mean of their class is `within` times
+    /// the spectrum.
     fn draws(&self, random: &mut Random, n: usize, within: f32) -> Vec<f32> {
         let mut draws = Vec::with_capacity(n * RANK);
         for _ in 0..n {

@@ -1,4 +1,4 @@
-//! The byte filter with AVX2: 32 codes at a time, tables looked up by shuffles of 16 bytes.
+//! The byte filter with AVX2: 32 codes at a time, with shuffles of 16 bytes as table lookups.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -36,7 +36,7 @@ pub(super) fn survivors(
     n_found
 }
 
-/// Loads 32 bytes of a plane from `start` on. Behind the end of the plane there are zeros.
+/// Loads 32 bytes of a plane from `start` on, with zeros behind the end of the plane.
 #[expect(unsafe_code, reason = "vector loads take pointers")]
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -53,14 +53,16 @@ fn load(plane: &[u8], start: usize) -> __m256i {
     }
 }
 
-/// Returns the table entries of 32 bytes: shuffles by the low four bits, then a tree of choices by the high four.
+/// Returns the table entries of 32 bytes: shuffles by the low four bits, then a tree of blends by
+/// the high four.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn look_up(table: &[u8; 256], bytes: __m256i) -> __m256i {
-    // A shuffle gives zero where the highest bit is set, which makes that choice for free.
+    // A shuffle gives zero where the highest bit is set, so an `or` serves as the blend by that
+    // bit.
     let flipped = _mm256_xor_si256(bytes, _mm256_set1_epi8(i8::MIN));
     let one = |i| _mm256_or_si256(shuffle(table, i, bytes), shuffle(table, i + 8, flipped));
-    // A blend looks at the highest bit of each byte; what shifts in from the byte below does not reach it.
+    // A blend uses only the highest bit of each byte, which bits from the byte below do not reach.
     let (bit_4, bit_5) = (_mm256_slli_epi16::<3>(bytes), _mm256_slli_epi16::<2>(bytes));
     let bit_6 = _mm256_slli_epi16::<1>(bytes);
     let two = |i| _mm256_blendv_epi8(one(i), one(i + 1), bit_4);

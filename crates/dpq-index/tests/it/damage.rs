@@ -1,7 +1,6 @@
 //! Damaged files: never a panic, and `verify` names every changed byte.
 
-use dpq_codebook::{CodeLength, LookupTable};
-use dpq_index::{Error, Index, Metric, SearchOptions};
+use dpq_index::{CodeLength, Error, Index, LookupTable, Metric, SearchOptions};
 use proptest::prelude::*;
 
 use crate::gallery::{Gallery, Random, Recipe};
@@ -25,9 +24,10 @@ fn use_it(index: &Index) {
             codes.score(&table, &mut vec![0.0; codes.len()]).unwrap();
         }
         for k in [1, 5, usize::MAX] {
-            let hits = index.search(&table, &SearchOptions::new(k, length)).unwrap();
+            let hits = index.search_with(&table, &SearchOptions::new(k).length(length)).unwrap();
             assert!(hits.len() <= k.min(index.len()));
-            let hits = index.search(&table, &SearchOptions::new(k, length).filter(&filter)).unwrap();
+            let hits =
+                index.search_with(&table, &SearchOptions::new(k).length(length).filter(&filter)).unwrap();
             assert!(hits.len() <= k.min(filter.len()));
         }
     }
@@ -83,7 +83,8 @@ fn every_truncation_is_named() {
     assert!(Index::from_bytes(longer).is_err());
 }
 
-/// Rewrites the file with a section changed and its checksum right: only the meaning of the bytes is wrong.
+/// Rewrites the file with a section changed and its checksum right: only the meaning of the bytes
+/// is wrong.
 fn with_section(gallery: &Gallery, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Index {
     let file = dpq_file::Container::from_bytes(gallery.bytes()).unwrap();
     let mut sections: Vec<(&str, dpq_file::Section, Vec<u8>)> = file
@@ -126,7 +127,8 @@ fn wrong_contents_are_named_by_section() {
 #[test]
 fn a_duplicate_id_inside_is_named() {
     let gallery = gallery(Metric::InnerProduct, 1, 60);
-    // The first items of the second code get the id of the first item of all, and `id_min` stays right.
+    // The first items of the second code get the id of the first item of all, and `id_min` stays
+    // right.
     let index = with_section(&gallery, "ids", |bytes| {
         let n_first = gallery.codes.iter().filter(|&&code| code == 0).count();
         let least = bytes.chunks_exact(8).min_by_key(|id| u64::from_le_bytes((*id).try_into().unwrap()));

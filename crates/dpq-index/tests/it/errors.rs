@@ -1,9 +1,7 @@
 //! What a user reads when something is wrong: one test for each kind of error.
 
-use std::path::Path;
-
-use dpq_codebook::{CodeLength, Codebooks};
-use dpq_index::{Error, Index, Metric, SearchOptions, build};
+use dpq_codebook::Error as CodebookError;
+use dpq_index::{Assignment, CodeLength, Codebooks, Error, Index, Kernel, Metric, SearchOptions};
 
 use crate::gallery::{Gallery, Random, Recipe};
 
@@ -26,7 +24,7 @@ fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
 
 #[test]
 fn file() {
-    let missing = Index::open(Path::new("no/such/file.dpq")).err().unwrap();
+    let missing = Index::open("no/such/file.dpq").err().unwrap();
     assert!(matches!(missing, Error::File(_)), "{missing}");
     assert!(missing.to_string().contains("no/such/file.dpq"), "{missing}");
     for (bytes, words) in [
@@ -53,8 +51,8 @@ fn format() {
     let bytes = gallery().bytes();
     let distinct = format!(r#""distinct":"{}""#, gallery().index().n_distinct());
     for (from, to, words) in [
-        (r#""version":"1""#, r#""version":"2""#, "version 2, this program reads version 1"),
-        (r#""version":"1""#, r#""version":"x""#, "version \"x\", expected \"1\""),
+        (r#""version":"1""#, r#""version":"2""#, "version \"2\", this program reads version \"1\""),
+        (r#""version":"1""#, r#""version":"x""#, "version \"x\", this program reads version \"1\""),
         (r#""items":"30""#, r#""items":"3x""#, "\"3x\" as its number of items"),
         (r#""items":"30""#, r#""items":"03""#, "\"03\" as its number of items"),
         (r#""items":"30""#, r#""items":"04""#, "\"04\" as its number of items"),
@@ -96,27 +94,32 @@ fn build_errors() {
     let path = dir.path().join("never.dpq");
     let Gallery { codebooks, .. } = gallery();
     let error = |codebooks: &Codebooks, metric, codes: &[u8], ids: Option<&[u64]>| {
-        let error = build(&path, codebooks, metric, codes, ids).unwrap_err();
+        let index = Index::builder(codebooks, codes).metric(metric);
+        let error = ids.map_or(index, |ids| index.ids(ids)).write(&path).unwrap_err();
         assert!(!path.exists(), "nothing is written");
         error
     };
     let ip = Metric::InnerProduct;
-    for (codes, ids, words) in [
-        (&[0, 1, 2][..], None, "3 bytes of codes are no whole number of codes of 2 levels"),
-        (&[0, 1, 2, 3], None, "row 1 of the codes has 3 at level 1, but there are 3 codewords"),
-        (&[0, 1, 2, 2], Some(&[5][..]), "1 ids for 2 codes"),
-    ] {
-        let error = error(&codebooks, ip, codes, ids);
-        assert!(matches!(error, Error::Build { .. }), "{error}");
-        assert!(error.to_string().contains(words), "{error}");
-    }
+    let rows = error(&codebooks, ip, &[0, 1, 2], None);
+    assert!(
+        matches!(rows, Error::Codebook(CodebookError::Rows { what: "codes", found: 3, columns: 2 })),
+        "{rows}"
+    );
+    let code = error(&codebooks, ip, &[0, 1, 2, 3], None);
+    assert!(matches!(code, Error::Code { row: 1, level: 1, found: 3, n_codewords: 3 }), "{code}");
+    assert!(
+        code.to_string().contains("row 1 of the codes has 3 at level 1, but there are 3 codewords"),
+        "{code}"
+    );
+    let ids = error(&codebooks, ip, &[0, 1, 2, 2], Some(&[5]));
+    assert!(matches!(ids, Error::Codebook(CodebookError::Length { what: "ids", found: 1, .. })), "{ids}");
     let duplicate = error(&codebooks, ip, &[0, 1, 2, 2], Some(&[5, 5]));
     assert!(matches!(duplicate, Error::DuplicateId { id: 5 }), "{duplicate}");
 
     let large = Codebooks::new(vec![1e30; 4], 2, 2, 1, codebooks.assignment()).unwrap();
     let overflow = error(&large, Metric::Euclidean, &[0, 1], None);
     assert!(overflow.to_string().contains("overflow"), "{overflow}");
-    let nowhere = build(Path::new("no/such/folder/x.dpq"), &codebooks, ip, &[0, 1], None).unwrap_err();
+    let nowhere = Index::builder(&codebooks, &[0, 1]).write("no/such/folder/x.dpq").unwrap_err();
     assert!(matches!(nowhere, Error::File(_)), "{nowhere}");
 }
 
@@ -126,15 +129,22 @@ fn search() {
     let index = gallery.index();
     let table = gallery.table(|| random.fine());
     let length = |levels| CodeLength::from_levels(levels).unwrap();
-    for (options, words) in [
-        (SearchOptions::new(0, length(1)), "k is 0"),
-        (SearchOptions::new(1, length(3)), "length is 24 bits, but the codes of this index have 16 bits"),
-        (SearchOptions::new(1, length(1)).min_score(f32::NAN), "NaN"),
-    ] {
-        let error = index.search(&table, &options).unwrap_err();
-        assert!(matches!(error, Error::Search { .. }), "{error}");
-        assert!(error.to_string().contains(words), "{error}");
-    }
+    let error = |options: SearchOptions| {
+        let (single, batch) = (index.search_with(&table, &options), index.search_batch(&[0.0; 6], &options));
+        let error = single.unwrap_err();
+        assert_eq!(batch.unwrap_err().to_string(), error.to_string());
+        error
+    };
+    let zero = error(SearchOptions::new(0));
+    assert_eq!(zero.to_string(), "k is 0, expected at least 1");
+    let long = error(SearchOptions::new(1).length(length(3)));
+    assert_eq!(long.to_string(), "code length in bits is 24, expected at most 16");
+    let nan = error(SearchOptions::new(1).min_score(f32::NAN));
+    assert!(matches!(nan, Error::NanMinScore) && nan.to_string().contains("NaN"), "{nan}");
+    let part = index.search_batch(&[0.0; 4], &SearchOptions::new(1)).unwrap_err();
+    assert_eq!(part.to_string(), "queries has 4 values, expected a multiple of 3");
+    assert!(matches!(index.search(&[0.0; 4], 1), Err(Error::Codebook(_))));
+    assert!(index.search_batch(&[], &SearchOptions::new(1)).unwrap().is_empty());
     let other = Recipe {
         seed: 9,
         metric: Metric::Euclidean,
@@ -144,16 +154,21 @@ fn search() {
         n_distinct: 1,
         id_limit: None,
     };
-    let error = index.search(&other.gallery().table(|| 0.0), &SearchOptions::new(1, length(1))).unwrap_err();
+    let large = other.gallery().table(|| 0.0);
+    let error = index.search_with(&large, &SearchOptions::new(1).length(length(1))).unwrap_err();
+    assert!(matches!(error, Error::Table { found: [3, 3], max: [2, 3], .. }), "{error}");
     assert!(error.to_string().contains("3 levels"), "{error}");
+    let short = index.lookup_table_at(&[0.0; 3], length(1)).unwrap();
+    let error = index.search_with(&short, &SearchOptions::new(1).length(length(2))).unwrap_err();
+    assert!(matches!(error, Error::Table { found: [1, 3], .. }), "{error}");
 
     let error = index.distinct_codes(length(3)).err().unwrap().to_string();
-    assert!(error.contains("length is 24 bits, but the codes of this index have 16 bits"), "{error}");
+    assert_eq!(error, "code length in bits is 24, expected at most 16");
     let codes = index.distinct_codes(length(1)).unwrap();
-    let error = codes.score(&other.gallery().table(|| 0.0), &mut vec![0.0; codes.len()]).unwrap_err();
+    let error = codes.score(&large, &mut vec![0.0; codes.len()]).unwrap_err();
     assert!(error.to_string().contains("3 levels"), "{error}");
     let error = codes.score(&table, &mut []).unwrap_err().to_string();
-    assert_eq!(error, format!("there is room for 0 scores, expected {}", codes.len()));
+    assert_eq!(error, format!("scores has 0 values, expected {}", codes.len()));
 }
 
 #[test]
@@ -166,20 +181,26 @@ fn metric() {
 }
 
 #[test]
+fn kernel() {
+    let error = "abacus".parse::<Kernel>().unwrap_err();
+    assert!(matches!(&error, Error::Kernel { found, .. } if found == "abacus"), "{error}");
+    assert!(error.to_string().contains("\"abacus\"") && error.to_string().contains("scalar"), "{error}");
+}
+
+#[test]
 fn an_index_of_nothing_but_tables_is_refused() {
     let dir = tempfile::TempDir::new().unwrap();
     let path = dir.path().join("x.dpq");
-    let codebooks =
-        dpq_codebook::Codebooks::new(vec![0.0; 92 * 256], 92, 256, 1, dpq_codebook::Assignment::Euclidean)
-            .unwrap();
-    let build = |metric| build(&path, &codebooks, metric, &[0; 92], None);
+    let codebooks = Codebooks::new(vec![0.0; 92 * 256], 92, 256, 1, Assignment::Euclidean).unwrap();
+    let build = |metric| Index::builder(&codebooks, &[0; 92]).metric(metric).write(&path);
     let error = build(Metric::Euclidean).unwrap_err().to_string();
     assert!(error.contains("1097334784 bytes for 92 levels of 256 codewords"), "{error}");
     assert!(!path.exists());
     build(Metric::InnerProduct).unwrap();
 }
 
-/// Each product is within f32, but three vectors that cancel each other have products that add up beyond it.
+/// Each product is within f32, but three vectors that cancel each other have products that add up
+/// beyond it.
 #[test]
 fn norms_that_overflow_are_refused_before_a_file_is_written() {
     let dir = tempfile::TempDir::new().unwrap();
@@ -187,13 +208,12 @@ fn norms_that_overflow_are_refused_before_a_file_is_written() {
     let (a, b) = (1.7e19, 1.7e19 * 0.75f32.sqrt());
     let build = |scale: f32| {
         let values = [0.0, 0.0, a, 0.0, -a / 2.0, b, -a / 2.0, -b].map(|x| x * scale).to_vec();
-        let codebooks =
-            dpq_codebook::Codebooks::new(values, 4, 1, 2, dpq_codebook::Assignment::Euclidean).unwrap();
-        dpq_index::build(&path, &codebooks, dpq_index::Metric::Euclidean, &[0; 4], None)
+        let codebooks = Codebooks::new(values, 4, 1, 2, Assignment::Euclidean).unwrap();
+        Index::builder(&codebooks, &[0; 4]).metric(Metric::Euclidean).write(&path)
     };
     let error = build(1.0).unwrap_err().to_string();
     assert!(error.contains("overflow f32"), "{error}");
     assert!(!path.exists());
     build(0.5).unwrap();
-    dpq_index::Index::open(&path).unwrap().verify().unwrap();
+    Index::open(&path).unwrap().verify().unwrap();
 }

@@ -1,7 +1,6 @@
 //! Filters: set operations on items, and only of the index that made them.
 
-use dpq_codebook::{Assignment, Codebooks};
-use dpq_index::{Error, Filter, Index, Metric, SearchOptions};
+use dpq_index::{Assignment, Codebooks, Error, Filter, Hit, Index, Metric, SearchOptions};
 
 use crate::gallery::{Gallery, Random, Recipe, bits};
 
@@ -13,12 +12,12 @@ fn codebooks() -> Codebooks {
 }
 
 fn index(codes: &[u8]) -> Index {
-    Index::from_codes(&codebooks(), Metric::InnerProduct, codes, None).unwrap()
+    Index::builder(&codebooks(), codes).build().unwrap()
 }
 
-fn search(index: &Index, filter: &Filter) -> Result<Vec<dpq_index::Hit>, Error> {
+fn search(index: &Index, filter: &Filter) -> Result<Vec<Hit>, Error> {
     let table = index.lookup_table(&[0.3, -0.7]).unwrap();
-    index.search(&table, &SearchOptions::new(1, index.max_length()).filter(filter))
+    index.search_with(&table, &SearchOptions::new(1).filter(filter))
 }
 
 /// Filters refer to codes, so equal ids and equally many items do not make them fit.
@@ -32,10 +31,7 @@ fn a_filter_of_another_index_is_refused() {
         let error = search(&other, &filter).unwrap_err();
         assert!(matches!(error, Error::ForeignFilter), "{error}");
         assert!(error.to_string().contains("another index"), "{error}");
-        let batch = other.search_batch(
-            &[other.lookup_table(&[0.3, -0.7]).unwrap()],
-            &SearchOptions::new(1, other.max_length()).filter(&filter),
-        );
+        let batch = other.search_batch(&[0.3, -0.7], &SearchOptions::new(1).filter(&filter));
         assert!(matches!(batch, Err(Error::ForeignFilter)));
         let own = other.allow(&[3]);
         assert!(matches!(filter.and(&own), Err(Error::ForeignFilter)));
@@ -86,7 +82,7 @@ fn filters_combine_as_sets() {
         check(&gallery, &index, &index.deny(&sorted.0[100..300]), |id| !in_list(id));
 
         let error = index.filter_from_bitmap(&words[1..]).unwrap_err();
-        assert!(matches!(error, Error::Bitmap { found: 14, expected: 15 }), "{error}");
+        assert_eq!(error.to_string(), "bitmap has 14 values, expected 15");
     }
 }
 
@@ -99,8 +95,7 @@ fn check(gallery: &Gallery, index: &Index, filter: &Filter, passes: impl Fn(u64)
         assert_eq!(filter.len(), expected.len());
         assert_eq!(filter.is_empty(), expected.is_empty());
         for k in [1, 20, index.len()] {
-            let found =
-                index.search(&table, &SearchOptions::new(k, index.max_length()).filter(filter)).unwrap();
+            let found = index.search_with(&table, &SearchOptions::new(k).filter(filter)).unwrap();
             assert_eq!(bits(&found), bits(&expected[..k.min(expected.len())]), "{filter:?}, k = {k}");
         }
     }

@@ -1,9 +1,6 @@
 //! Small galleries made from a few numbers, so that proptest can shrink them.
 
-use std::path::Path;
-
-use dpq_codebook::{Assignment, Codebooks, LookupTable};
-use dpq_index::{Hit, Index, Metric, build};
+use dpq_index::{Assignment, Codebooks, Hit, Index, IndexBuilder, LookupTable, Metric};
 
 use crate::naive;
 
@@ -23,7 +20,8 @@ impl Random {
         (self.next() % n as u64) as usize
     }
 
-    /// Returns a number that f32 holds exactly, often equal to another: a multiple of 1/8 in −2..2, −0.0 included.
+    /// Returns a number that f32 holds exactly, often equal to another: a multiple of 1/8 in −2..2,
+    /// −0.0 included.
     pub(crate) fn coarse(&mut self) -> f32 {
         let magnitude = self.below(16) as f32 / 8.0;
         if self.next().is_multiple_of(2) { magnitude } else { -magnitude }
@@ -51,9 +49,9 @@ pub(crate) struct Recipe {
     pub(crate) n_levels: usize,
     pub(crate) n_codewords: usize,
     pub(crate) n_items: usize,
-    /// Codes are drawn from so many.
+    /// The number of codes that items draw theirs from.
     pub(crate) n_distinct: usize,
-    /// Ids are below this, or row numbers; where this is large, one is the greatest there is.
+    /// Ids are below this, or row numbers if `None`. If this is large, one id is `u64::MAX`.
     pub(crate) id_limit: Option<u64>,
 }
 
@@ -93,15 +91,19 @@ impl Gallery {
         self.ids.clone().unwrap_or_else(|| (0..(self.codes.len() / self.n_levels()) as u64).collect())
     }
 
-    pub(crate) fn write(&self, path: &Path) {
-        build(path, &self.codebooks, self.metric, &self.codes, self.ids.as_deref()).unwrap();
+    pub(crate) fn builder(&self) -> IndexBuilder<'_> {
+        let builder = Index::builder(&self.codebooks, &self.codes).metric(self.metric);
+        match &self.ids {
+            Some(ids) => builder.ids(ids),
+            None => builder,
+        }
     }
 
     /// Returns the bytes of the index file.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gallery.dpq");
-        self.write(&path);
+        self.builder().write(&path).unwrap();
         std::fs::read(path).unwrap()
     }
 

@@ -1,13 +1,15 @@
-//! Files of version 1, kept for ever: they must open and give these answers whatever this crate becomes.
+//! Files of version 1, kept for ever: they must open and give these answers whatever this crate
+//! becomes.
 
 use std::path::PathBuf;
 
-use dpq_index::{Index, Metric, SearchOptions};
+use dpq_index::{CodeLength, Index, Metric, SearchOptions};
 
 use crate::gallery::{Gallery, Random, Recipe, bits};
 
 fn golden(metric: Metric) -> Gallery {
-    // Euclidean with codes that repeat and inner product with codes that do not: together all sections there are.
+    // Euclidean with codes that repeat and inner product with codes that do not: together all
+    // sections there are.
     let n_distinct = if metric == Metric::Euclidean { 40 } else { 2000 };
     Recipe {
         seed: 10,
@@ -36,20 +38,17 @@ fn check(file: &str, metric: Metric) {
     let mut random = Random(11);
     let table = gallery.table(|| random.coarse());
     for levels in 1..=4 {
-        let options = SearchOptions::new(50, dpq_codebook::CodeLength::from_levels(levels).unwrap());
+        let options = SearchOptions::new(50).length(CodeLength::from_levels(levels).unwrap());
         let expected = gallery.ranking(&table, levels, |_| true);
-        assert_eq!(bits(&index.search(&table, &options).unwrap()), bits(&expected[..50]));
+        assert_eq!(bits(&index.search_with(&table, &options).unwrap()), bits(&expected[..50]));
     }
     // The format has one way to write an index, so today's builder writes the same file.
     let expected = std::fs::read(&path).unwrap();
     assert!(gallery.bytes() == expected, "the bytes of a new {file} differ");
     // In memory too.
-    let (dir, codes) = (tempfile::tempdir().unwrap(), &gallery.codes);
+    let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("copy.dpq");
-    Index::from_codes(&gallery.codebooks, metric, codes, gallery.ids.as_deref())
-        .unwrap()
-        .save(&copy)
-        .unwrap();
+    gallery.builder().build().unwrap().save(&copy).unwrap();
     assert!(std::fs::read(&copy).unwrap() == expected, "the bytes of {file} made in memory differ");
     index.save(&copy).unwrap();
     assert!(std::fs::read(&copy).unwrap() == expected, "the bytes of a copy of {file} differ");

@@ -1,9 +1,9 @@
 //! The definition of a search, in a few lines: score everything, sort everything.
 
-use dpq_codebook::{Codebooks, LookupTable};
-use dpq_index::{Hit, Metric};
+use dpq_index::{Codebooks, Hit, LookupTable, Metric};
 
-/// Returns all items that `passes` lets through in the order score descending (−0.0 equals 0.0), then id ascending.
+/// Returns all items that `passes` lets through in the order score descending (−0.0 equals 0.0),
+/// then id ascending.
 pub(crate) fn ranking(
     score: impl Fn(&[u8]) -> f32,
     codes: &[u8],

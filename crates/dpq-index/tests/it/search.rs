@@ -1,7 +1,9 @@
 //! Search equals its definition: ids, order and score bits.
 
-use dpq_codebook::{CodeLength, LookupTable};
-use dpq_index::{Codes, Hit, Kernel, Metric, SearchOptions, score_block};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use dpq_index::{CodeLength, Error, Hit, Kernel, LookupTable, Metric, SearchOptions};
 use proptest::prelude::*;
 
 use crate::gallery::{Gallery, Random, Recipe, bits};
@@ -48,32 +50,32 @@ fn search(gallery: &Gallery, index: &dpq_index::Index, table: &LookupTable, rand
         let all = gallery.ranking(table, levels, |_| true);
         let check = |options: SearchOptions, expected: &[Hit]| {
             for kernel in Kernel::available() {
-                let found = index.search(table, &options.kernel(kernel)).unwrap();
+                let found = index.search_with(table, &options.kernel(kernel)).unwrap();
                 assert_eq!(bits(&found), bits(expected), "{kernel}");
             }
         };
         // A k in the middle often cuts a tie.
         for k in [1, 1 + random.below(all.len().max(1)), all.len().max(1), all.len() + 1, usize::MAX] {
-            check(SearchOptions::new(k, length), &all[..k.min(all.len())]);
+            check(SearchOptions::new(k).length(length), &all[..k.min(all.len())]);
         }
         every_code_has_the_score_of_its_items(index, table, length, &all);
         let Some(middle) = (!all.is_empty()).then(|| all[random.below(all.len())]) else { continue };
         let above: Vec<Hit> = all.iter().copied().filter(|hit| hit.score >= middle.score).collect();
-        check(SearchOptions::new(all.len(), length).min_score(middle.score), &above);
-        check(SearchOptions::new(3, length).min_score(middle.score), &above[..above.len().min(3)]);
+        check(SearchOptions::new(all.len()).length(length).min_score(middle.score), &above);
+        check(SearchOptions::new(3).length(length).min_score(middle.score), &above[..above.len().min(3)]);
         let infinite: Vec<Hit> = all.iter().copied().filter(|hit| hit.score == f32::INFINITY).collect();
-        check(SearchOptions::new(all.len(), length).min_score(f32::INFINITY), &infinite);
+        check(SearchOptions::new(all.len()).length(length).min_score(f32::INFINITY), &infinite);
 
         let (allow, deny) = (index.allow(&some_ids), index.deny(&some_ids));
         let allowed: Vec<Hit> = all.iter().copied().filter(|hit| some_ids.contains(&hit.id)).collect();
         let rest: Vec<Hit> = all.iter().copied().filter(|hit| !some_ids.contains(&hit.id)).collect();
         assert_eq!((allow.len(), deny.len()), (allowed.len(), rest.len()));
         for k in [1, 1 + random.below(all.len()), all.len()] {
-            check(SearchOptions::new(k, length).filter(&allow), &allowed[..k.min(allowed.len())]);
-            check(SearchOptions::new(k, length).filter(&deny), &rest[..k.min(rest.len())]);
+            check(SearchOptions::new(k).length(length).filter(&allow), &allowed[..k.min(allowed.len())]);
+            check(SearchOptions::new(k).length(length).filter(&deny), &rest[..k.min(rest.len())]);
         }
         let both: Vec<Hit> = rest.iter().copied().filter(|hit| hit.score >= middle.score).collect();
-        check(SearchOptions::new(all.len(), length).filter(&deny).min_score(middle.score), &both);
+        check(SearchOptions::new(all.len()).length(length).filter(&deny).min_score(middle.score), &both);
     }
 }
 
@@ -116,7 +118,8 @@ proptest! {
 
 #[test]
 fn large_galleries_equal_the_definition() {
-    // More positions than cells, and more runs than a small sort takes: both have routes of their own.
+    // More positions than cells, and more runs than a small sort takes: both have routes of their
+    // own.
     let n_levels = 3;
     for (metric, id_limit) in [(Metric::InnerProduct, None), (Metric::Euclidean, Some(1 << 60))] {
         let recipe = Recipe {
@@ -139,8 +142,8 @@ fn large_galleries_equal_the_definition() {
                 let length = CodeLength::from_levels(levels).unwrap();
                 for k in [1, 10, 1000, 20_000, 69_999, 70_000] {
                     for kernel in Kernel::available() {
-                        let options = SearchOptions::new(k, length).kernel(kernel);
-                        let found = index.search(&table, &options).unwrap();
+                        let options = SearchOptions::new(k).length(length).kernel(kernel);
+                        let found = index.search_with(&table, &options).unwrap();
                         let what = format!("{metric}, {levels} levels, k = {k}, {kernel}");
                         assert!(bits(&found) == bits(&all[..k]), "{what}");
                     }
@@ -152,7 +155,8 @@ fn large_galleries_equal_the_definition() {
 
 #[test]
 fn filters_of_large_galleries_equal_the_definition() {
-    // Three of four items pass, too many to list; in the second gallery positions are codes that several items share.
+    // Three of four items pass, too many to list; in the second gallery positions are codes that
+    // several items share.
     for (metric, n_items) in [(Metric::InnerProduct, 30_000), (Metric::Euclidean, 120_000)] {
         let recipe = Recipe {
             seed: 15,
@@ -172,8 +176,8 @@ fn filters_of_large_galleries_equal_the_definition() {
             let all = gallery.ranking(&table, 4, |hit| hit.id % 4 != 0);
             for k in [1, 10, 300, 3000] {
                 for kernel in Kernel::available() {
-                    let options = SearchOptions::new(k, index.max_length()).filter(&filter).kernel(kernel);
-                    let found = index.search(&table, &options).unwrap();
+                    let options = SearchOptions::new(k).filter(&filter).kernel(kernel);
+                    let found = index.search_with(&table, &options).unwrap();
                     assert!(bits(&found) == bits(&all[..k]), "{metric}, k = {k}, {kernel}");
                 }
             }
@@ -199,8 +203,8 @@ fn long_ties_give_the_least_ids() {
         let table = gallery.table(|| 0.5);
         let all = gallery.ranking(&table, 3, |_| true);
         for k in [1, 10, 255, 256, 257, 3000, 8999, 9000] {
-            let options = SearchOptions::new(k, CodeLength::from_levels(3).unwrap());
-            assert_eq!(bits(&index.search(&table, &options).unwrap()), bits(&all[..k]));
+            let options = SearchOptions::new(k).length(CodeLength::from_levels(3).unwrap());
+            assert_eq!(bits(&index.search_with(&table, &options).unwrap()), bits(&all[..k]));
         }
     }
 }
@@ -221,17 +225,16 @@ fn a_batch_that_reads_most_codes_gives_what_single_searches_give() {
         let gallery = recipe.gallery();
         let index = gallery.index();
         let mut random = Random(22);
-        let tables: Vec<LookupTable> = (0..6).map(|_| gallery.table(|| random.fine())).collect();
+        let queries: Vec<f32> = (0..6 * 3).map(|_| random.fine()).collect();
         let some = index.deny(&(0..800_000).step_by(3).collect::<Vec<_>>());
         for k in [20_000, 800_000] {
-            let options = SearchOptions::new(k, index.max_length());
+            let options = SearchOptions::new(k);
             for options in [options, options.min_score(0.5), options.filter(&some)] {
-                let batch = index.search_batch(&tables, &options).unwrap();
-                for (table, hits) in tables.iter().zip(batch) {
-                    assert!(
-                        bits(&hits) == bits(&index.search(table, &options).unwrap()),
-                        "{metric}, k = {k}"
-                    );
+                let batch = index.search_batch(&queries, &options).unwrap();
+                assert_eq!(batch.len(), 6);
+                for (query, hits) in queries.chunks(3).zip(batch) {
+                    let expected = index.search_with(&index.lookup_table(query).unwrap(), &options).unwrap();
+                    assert!(bits(&hits) == bits(&expected), "{metric}, k = {k}");
                 }
             }
         }
@@ -239,55 +242,121 @@ fn a_batch_that_reads_most_codes_gives_what_single_searches_give() {
 }
 
 #[test]
-fn blocks_have_the_scores_of_searches() {
-    for n_levels in [1, 2, 4, 7] {
+fn the_greatest_length_is_the_default() {
+    let recipe = Recipe {
+        seed: 50,
+        metric: Metric::Euclidean,
+        n_levels: 3,
+        n_codewords: 20,
+        n_items: 400,
+        n_distinct: 300,
+        id_limit: None,
+    };
+    let index = recipe.gallery().index();
+    let query = [0.25, -0.5, 1.0];
+    let table = index.lookup_table(&query).unwrap();
+    let at = |levels, table: &LookupTable| {
+        let options = SearchOptions::new(40).length(CodeLength::from_levels(levels).unwrap());
+        bits(&index.search_with(table, &options).unwrap())
+    };
+    let options = SearchOptions::new(40);
+    assert_eq!(bits(&index.search(&query, 40).unwrap()), at(3, &table));
+    assert_eq!(bits(&index.search_with(&table, &options).unwrap()), at(3, &table));
+    assert_eq!(bits(&index.search_batch(&[query, query].concat(), &options).unwrap()[1]), at(3, &table));
+    // A table with fewer levels serves their length and those below.
+    let short = index.lookup_table_at(&query, CodeLength::from_levels(2).unwrap()).unwrap();
+    assert_eq!(bits(&index.search_with(&short, &options).unwrap()), at(2, &table));
+    assert_eq!(at(1, &short), at(1, &table));
+    assert_ne!(at(2, &table), at(3, &table));
+}
+
+#[test]
+fn distances_are_those_of_reconstructions() {
+    let mut recipe = Recipe {
+        seed: 51,
+        metric: Metric::Euclidean,
+        n_levels: 3,
+        n_codewords: 20,
+        n_items: 200,
+        n_distinct: 200,
+        id_limit: None,
+    };
+    let gallery = recipe.gallery();
+    let index = gallery.index();
+    let decoded = gallery.codebooks.decode(&gallery.codes, index.max_length()).unwrap();
+    // The second query is an item, at distance 0.
+    for query in [vec![0.3, -0.7, 1.1], decoded[30..33].to_vec()] {
+        let hits = index.search(&query, 200).unwrap();
+        let distances = index.squared_distances(&query, &hits).unwrap();
+        assert!(distances.is_sorted() && distances.iter().all(|&distance| distance >= 0.0));
+        for (hit, distance) in hits.iter().zip(distances) {
+            let item = &decoded[hit.id as usize * 3..][..3];
+            let expected: f32 = query.iter().zip(item).map(|(q, x)| (q - x) * (q - x)).sum();
+            assert!((distance - expected).abs() < 1e-3, "{distance} is not {expected}");
+        }
+    }
+    let error = index.squared_distances(&[1.0], &[]).unwrap_err();
+    assert_eq!(error.to_string(), "query has 1 values, expected 3");
+    recipe.metric = Metric::InnerProduct;
+    let error = recipe.gallery().index().squared_distances(&[1.0, 0.0, 0.0], &[]).unwrap_err();
+    assert!(matches!(error, Error::NoDistance), "{error}");
+}
+
+#[test]
+fn an_interrupt_ends_a_search() {
+    // At one level, at more, by listed items, and as a whole ranking, alone and in a batch.
+    for n_levels in [1, 2, 4] {
         let recipe = Recipe {
-            seed: 31,
+            seed: 52,
             metric: Metric::InnerProduct,
             n_levels,
-            n_codewords: 40,
-            n_items: 333,
-            n_distinct: 300,
+            n_codewords: 256,
+            n_items: 5000,
+            n_distinct: 5000,
             id_limit: None,
         };
-        let gallery = recipe.gallery();
-        let mut random = Random(5);
-        let table = gallery.table(|| random.fine());
-        let planes: Vec<Vec<u8>> = (0..n_levels)
-            .map(|level| gallery.codes.iter().skip(level).step_by(n_levels).copied().collect())
-            .collect();
-        let planes: Vec<&[u8]> = planes.iter().map(Vec::as_slice).collect();
-        for levels in 1..=n_levels {
-            let length = CodeLength::from_levels(levels).unwrap();
-            for codes in [Codes::Rows(&gallery.codes), Codes::Planes(&planes)] {
-                let mut scores = vec![0.0; 333];
-                score_block(&table, codes, length, &mut scores).unwrap();
-                for hit in gallery.index().search(&table, &SearchOptions::new(333, length)).unwrap() {
-                    assert_eq!(scores[hit.id as usize].to_bits(), hit.score.to_bits());
-                }
+        let index = recipe.gallery().index();
+        let (interrupt, query) = (AtomicBool::new(false), [0.3, -0.7, 1.1]);
+        let filter = index.allow(&[1, 2, 3]);
+        for k in [1, 3000, 5000] {
+            let options = SearchOptions::new(k).interrupt(&interrupt);
+            for options in [options, options.filter(&filter)] {
+                let search = || index.search_with(&index.lookup_table(&query).unwrap(), &options);
+                let batch = || index.search_batch(&query.repeat(20), &options);
+                interrupt.store(true, Ordering::Relaxed);
+                assert!(matches!(search(), Err(Error::Interrupted)), "{n_levels} levels, k = {k}");
+                assert!(matches!(batch(), Err(Error::Interrupted)), "{n_levels} levels, k = {k}");
+                interrupt.store(false, Ordering::Relaxed);
+                let hits = search().unwrap();
+                assert!(batch().unwrap().iter().all(|other| bits(other) == bits(&hits)));
             }
         }
     }
 }
 
 #[test]
-fn blocks_of_the_wrong_shape_are_refused() {
-    let table = LookupTable::new(vec![1.0; 6], 2, 3).unwrap();
-    let says = |codes: Codes, levels: usize, expected: &str| {
-        let length = CodeLength::from_levels(levels).unwrap();
-        let error = score_block(&table, codes, length, &mut [0.0; 2]).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
+fn an_interrupt_ends_a_search_that_has_begun() {
+    let recipe = Recipe {
+        seed: 53,
+        metric: Metric::Euclidean,
+        n_levels: 8,
+        n_codewords: 256,
+        n_items: 200_000,
+        n_distinct: 200_000,
+        id_limit: None,
     };
-    says(Codes::Rows(&[0; 3]), 2, "3 bytes of codes, expected 2 rows of 2");
-    says(Codes::Rows(&[0; 4]), 3, "the length is 24 bits, but the lookup table has 2 levels");
-    says(
-        Codes::Rows(&[0, 0, 0, 3]),
-        2,
-        "code 1 has a byte that is no codeword, the lookup table has 3 codewords",
-    );
-    says(Codes::Planes(&[&[0, 0]]), 2, "planes of [2] codes, expected 2 of 2");
-    says(Codes::Planes(&[&[0, 0], &[0]]), 2, "planes of [2, 1] codes, expected 2 of 2");
-    score_block(&table, Codes::Rows(&[]), CodeLength::from_levels(2).unwrap(), &mut []).unwrap();
+    let index = recipe.gallery().index();
+    let interrupt = AtomicBool::new(false);
+    // Far more work than ends by itself before the interrupt.
+    let queries: Vec<f32> = [0.3, -0.7, 1.1].repeat(100_000);
+    let found = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(50));
+            interrupt.store(true, Ordering::Relaxed);
+        });
+        index.search_batch(&queries, &SearchOptions::new(1000).interrupt(&interrupt))
+    });
+    assert!(matches!(found, Err(Error::Interrupted)));
 }
 
 #[test]
@@ -309,7 +378,7 @@ fn scores_are_what_the_metric_says() {
         for levels in 1..=4 {
             let length = CodeLength::from_levels(levels).unwrap();
             let decoded = gallery.codebooks.decode(&gallery.codes, length).unwrap();
-            for hit in index.search(&table, &SearchOptions::new(500, length)).unwrap() {
+            for hit in index.search_with(&table, &SearchOptions::new(500).length(length)).unwrap() {
                 let item = &decoded[hit.id as usize * 3..][..3];
                 let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| a * b).sum::<f32>();
                 let expected = match metric {

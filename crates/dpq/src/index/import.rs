@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use dpq_codebook::{Assignment, Codebooks};
 use dpq_formats::{FaissIndex, FaissMetric};
-use dpq_index::Metric;
+use dpq_index::{Index, Metric};
 
 use super::Info;
 use crate::output;
@@ -48,7 +48,8 @@ impl ImportArgs {
             FaissMetric::InnerProduct => Metric::InnerProduct,
             FaissMetric::Euclidean => Metric::Euclidean,
         };
-        dpq_index::build(&self.out, &codebooks, metric, &faiss.codes, faiss.ids.as_deref())?;
+        let index = Index::builder(&codebooks, &faiss.codes).metric(metric);
+        faiss.ids.as_deref().map_or(index, |ids| index.ids(ids)).write(&self.out)?;
         Info::built(&self.out, start)?.print(json, &self.out)
     }
 }
