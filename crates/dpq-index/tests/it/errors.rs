@@ -58,12 +58,13 @@ fn format() {
         (r#""items":"30""#, r#""items":"04""#, "\"04\" as its number of items"),
         (r#""items":"30""#, r#""items":" 0""#, "\" 0\" as its number of items"),
         (&distinct, r#""distinct":"0""#, "0 distinct codes among 30 items"),
-        (&gallery().codebooks.fingerprint(), "00000000", "was built with 00000000"),
     ] {
         let error = open_error(&replaced(&bytes, from, to));
         assert!(matches!(error, Error::Format { .. }), "{error}");
         assert!(error.to_string().contains(words), "{error}");
     }
+    let error = open_error(&replaced(&bytes, &gallery().codebooks.fingerprint(), "00000000"));
+    assert!(matches!(error, Error::Codebook(CodebookError::Fingerprint { .. })), "{error}");
 }
 
 #[test]
