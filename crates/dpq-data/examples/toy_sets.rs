@@ -1,8 +1,9 @@
 //! The paper's data sets at toy size, in their own formats, and weights in that of its AlexNet.
 //!
-//! `cargo run --release --package dpq-data --example toy_sets -- DIR` writes the folders `cifar-10`, `nus-wide-21` and
-//! `imagenet-100`, each with the `dataset.toml` of `datasets/` but smaller numbers, a few hundred images of coloured bands, and
-//! `bvlc_alexnet.npy`. So they show what such files look like, and `cargo xtask ci` tries the paper's runs with them.
+//! `cargo run --release --package dpq-data --example toy_sets -- DIR` writes the folders
+//! `cifar-10`, `nus-wide-21` and `imagenet-100`, each with the `dataset.toml` of `datasets/` but
+//! smaller numbers, a few hundred images of coloured bands, and `bvlc_alexnet.npy`. They show the
+//! format of these files, and `cargo xtask ci` runs the paper's experiments on them.
 
 use std::error::Error;
 use std::fs;
@@ -14,7 +15,7 @@ use image::{DynamicImage, Rgb, RgbImage};
 
 type Done = Result<(), Box<dyn Error>>;
 
-/// Bands of a colour for each class, noisy.
+/// Draws a noisy band of colour for each class.
 fn picture(classes: &[usize], i: usize, width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let class = classes[(x * classes.len() as u32 / width) as usize];
@@ -23,18 +24,19 @@ fn picture(classes: &[usize], i: usize, width: u32, height: u32) -> RgbImage {
     })
 }
 
-/// A photograph of no particular size.
+/// Writes an image whose size depends on `i`, as photographs differ.
 fn photograph(path: &Path, classes: &[usize], i: usize) -> Done {
     let image = DynamicImage::from(picture(classes, i, 64 + 16 * (i as u32 % 5), 48 + 12 * (i as u32 % 7)));
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    // Some are gray.
+    // One in ten is gray.
     let image = if i % 10 == 9 { image.into_luma8().into() } else { image };
     Ok(image.save(path)?)
 }
 
-/// Writes the `dataset.toml` of `datasets/NAME` with `changes`, pairs of what is there and what to put in its place.
+/// Writes the `dataset.toml` of `datasets/NAME` with `changes`: pairs of a text and its
+/// replacement.
 fn manifest(dir: &Path, name: &str, changes: &[[&str; 2]]) -> Done {
     let datasets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets");
     let mut text = fs::read_to_string(datasets.join(name).join("dataset.toml"))?;
@@ -45,7 +47,8 @@ fn manifest(dir: &Path, name: &str, changes: &[[&str; 2]]) -> Done {
     Ok(fs::write(dir.join("dataset.toml"), text)?)
 }
 
-/// Ten classes in the binary version's six files: 3 queries, 26 training images and 17 others of each.
+/// Writes ten classes in the six files of the binary version: 3 queries, 26 training images and 17
+/// gallery images per class.
 fn cifar_10(dir: &Path) -> Done {
     let sums = ", md5 = \"c32a1d4ab5d03f1284b67883e8d87530\", \
                 sha256 = \"c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd\"";
@@ -73,8 +76,8 @@ fn cifar_10(dir: &Path) -> Done {
     Ok(())
 }
 
-/// One list with a 0 or 1 for each of 21 concepts: 20 queries, 260 training images in a gallery of 280. One photograph is
-/// damaged, as some of so many are.
+/// Writes one list with a 0 or 1 for each of 21 concepts: 20 queries, 260 training images in a
+/// gallery of 280. One photograph is damaged, because large sets have damaged files.
 fn nus_wide(dir: &Path) -> Done {
     let numbers = [["queries = 5000", "queries = 20"], ["train = 10000", "train = 260"]];
     manifest(dir, "nus-wide-21", &numbers)?;
@@ -91,7 +94,8 @@ fn nus_wide(dir: &Path) -> Done {
     Ok(fs::write(dir.join("all.txt"), list)?)
 }
 
-/// A list a split with class numbers, of four classes: 20 queries, 260 training images in a gallery of 280.
+/// Writes a list per split with the numbers of four classes: 20 queries, 260 training images in a
+/// gallery of 280.
 fn imagenet(dir: &Path) -> Done {
     manifest(dir, "imagenet-100", &[])?;
     let lines: Vec<String> = (0..300).map(|i| format!("n{:08}/{i}.JPEG {}\n", i % 4, i % 4)).collect();
@@ -105,7 +109,8 @@ fn imagenet(dir: &Path) -> Done {
     Ok(())
 }
 
-/// Layers of an AlexNet of few channels: rows, columns, channels in of a group, channels out.
+/// The layers of an AlexNet of few channels: rows, columns, input channels of a group, output
+/// channels.
 const LAYERS: [(&str, &[usize]); 8] = [
     ("conv1", &[11, 11, 3, 4]),
     ("conv2", &[5, 5, 2, 8]),
@@ -117,7 +122,7 @@ const LAYERS: [(&str, &[usize]); 8] = [
     ("fc8", &[16, 1000]),
 ];
 
-/// A dictionary of weights and biases by layer, as NumPy saves it: a header and a pickle.
+/// Makes a dictionary of weights and biases by layer, as NumPy saves it: a header and a pickle.
 fn alexnet() -> Vec<u8> {
     let text = |text: &str| [&[b'U', text.len() as u8][..], text.as_bytes()].concat();
     let array = |shape: &[usize], order: &str, kind: &str, data: &[u8]| {
@@ -131,7 +136,7 @@ fn alexnet() -> Vec<u8> {
             b"K\x00K\x01\x87R(K\x03",
             &text(order),
             b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK",
-            // What NumPy notes of a type: nothing, or that its elements are objects.
+            // NumPy's flags of a type: none, or those of objects.
             if kind == "O8" { &b"\x3f"[..] } else { b"\x00" },
             b"tb\x89",
             data,

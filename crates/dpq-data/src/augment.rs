@@ -1,40 +1,42 @@
-//! Random changes of training images.
+//! Augmentation: random changes of training images.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::ImageShape;
 use crate::split::below;
+use crate::{Error, ImageShape};
 
 /// The stream of random numbers that augmentation uses (docs/architecture.md).
 const STREAM: u64 = 2;
 
-/// Crop, mirror and cutout, all of them decided by a seed.
+/// Crop, mirror and cutout, decided by a seed.
 ///
-/// Source: random crop and mirror as in the paper's protocol; cutout (DeVries and Taylor, 2017) is ours
-/// (docs/deviations.md).
+/// Source: random crop and mirror are the paper's protocol; cutout (DeVries and Taylor, 2017) is
+/// ours (docs/deviations.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Augment {
-    /// The image is padded with this many black pixels on each side and cropped to its size at a random place.
+    /// The number of black pixels added to each side before a crop of the original size at a random
+    /// place.
     pub padding: usize,
-    /// Mirror left and right, half of the time.
+    /// True to mirror left and right with probability 1/2.
     pub mirror: bool,
-    /// The side of a square that is blackened around a random pixel, cut at the borders; 0 for none.
+    /// The side of a black square around a random pixel, clipped at the borders; 0 for none.
     pub cutout: usize,
-    /// How often a square is blackened, from 0 to 1.
+    /// The probability of the square, from 0 to 1.
     pub cutout_probability: f32,
 }
 
 impl Augment {
     /// Changes an image `[C, H, W]` as `seed` decides.
     ///
-    /// # Panics
-    /// If `image` does not have the length of `shape`.
-    pub fn apply(&self, shape: ImageShape, image: &mut [u8], seed: u64) {
-        assert_eq!(image.len(), shape.len(), "the image has the shape");
+    /// # Errors
+    /// [`Error::BufferLength`] if `image` does not have the length of `shape`.
+    pub fn apply(&self, shape: ImageShape, image: &mut [u8], seed: u64) -> Result<(), Error> {
+        shape.check_buffer(image)?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(STREAM);
-        // Every choice is drawn whether it is used or not, so that one setting does not change what another one draws.
+        // Every number is drawn whether it is used or not, so that one setting does not change what
+        // another one draws.
         let down = below(&mut rng, 2 * self.padding + 1) as isize - self.padding as isize;
         let right = below(&mut rng, 2 * self.padding + 1) as isize - self.padding as isize;
         let mirror = rng.next_u32() & 1 == 1 && self.mirror;
@@ -56,10 +58,11 @@ impl Augment {
                 }
             }
         }
+        Ok(())
     }
 }
 
-/// Moves `values` by `by` steps of `step` values towards the end, and fills with 0.
+/// Moves `values` by `by` steps of `step` values towards the end and fills the gap with 0.
 fn shift(values: &mut [u8], step: usize, by: isize) {
     let n = (by.unsigned_abs() * step).min(values.len());
     let rest = values.len() - n;
@@ -72,7 +75,7 @@ fn shift(values: &mut [u8], step: usize, by: isize) {
     }
 }
 
-/// The part of `0..size` that a square of side `side` around `centre` covers.
+/// Returns the part of `0..size` that a square of side `side` around `centre` covers.
 fn span(centre: usize, side: usize, size: usize) -> std::ops::Range<usize> {
     let begin = centre.saturating_sub(side / 2);
     begin..(centre + side - side / 2).min(size).max(begin)
@@ -91,7 +94,7 @@ mod tests {
 
     fn apply(augment: Augment, seed: u64) -> Vec<u8> {
         let mut image = image();
-        augment.apply(SHAPE, &mut image, seed);
+        augment.apply(SHAPE, &mut image, seed).unwrap();
         image
     }
 
@@ -101,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_changes_nothing() {
+    fn no_augmentation_changes_nothing() {
         (0..50).for_each(|seed| assert_eq!(apply(NONE, seed), image()));
     }
 

@@ -1,72 +1,86 @@
 //! Folders of images.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::dataset::Pixels;
+use crate::Error;
+use crate::image_file::is_image_name;
 use crate::labels::Labels;
-use crate::{Dataset, Error, ImageShape};
 
-impl Dataset {
-    /// Finds the PNG and JPEG images of a folder, in the order of their names.
-    ///
-    /// Sub-folders are classes. Without any, the folder's own images are taken, and they have no class. Hidden files and
-    /// files that are not named `.png`, `.jpg` or `.jpeg` are skipped.
-    ///
-    /// # Errors
-    /// [`Error::File`] if there is no image, images lie beside sub-folders, or a class has folders inside; [`Error::Io`] if
-    /// the folder cannot be read.
-    pub fn from_folder(dir: &Path, shape: ImageShape) -> Result<Self, Error> {
-        let shape = shape.check(dir)?;
-        let (folders, own) = folders_and_images(dir)?;
+/// The images of a folder, in the order of their names.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    pub(crate) paths: Vec<PathBuf>,
+    pub(crate) labels: Labels,
+    /// The names of the sub-folders.
+    pub(crate) class_names: Vec<String>,
+    /// How many files are not images, by extension.
+    pub(crate) skipped: BTreeMap<String, usize>,
+}
+
+impl Folder {
+    pub(crate) fn read(dir: &Path) -> Result<Self, Error> {
+        let mut skipped = BTreeMap::new();
+        let (folders, own) = folders_and_images(dir, &mut skipped)?;
         if folders.is_empty() {
             if own.is_empty() {
-                return Err(Error::file(dir, "no PNG or JPEG image in this folder"));
+                return Err(Error::NoImages.in_file(dir));
             }
             let labels = Labels::new(own.iter().map(|_| vec![]));
-            return Ok(Self::new(dir, shape, vec![], Pixels::Files(own), labels));
+            return Ok(Self { paths: own, labels, class_names: vec![], skipped });
         }
         if let Some(stray) = own.first() {
-            return Err(Error::file(
-                stray,
-                "an image beside sub-folders, expected every image in the folder of its class",
-            ));
+            return Err(Error::StrayImage.in_file(stray));
         }
-        let (mut paths, mut labels, mut names) = (vec![], vec![], vec![]);
+        let (mut paths, mut labels, mut class_names) = (vec![], vec![], vec![]);
         for (class, folder) in (0..).zip(&folders) {
-            let (inner, images) = folders_and_images(folder)?;
+            let (inner, images) = folders_and_images(folder, &mut skipped)?;
             if let Some(inner) = inner.first() {
-                return Err(Error::file(
-                    inner,
-                    "a folder inside the folder of a class, expected images only",
-                ));
+                return Err(Error::InnerFolder.in_file(inner));
             }
             if images.is_empty() {
-                return Err(Error::file(folder, "no PNG or JPEG image in the folder of this class"));
+                return Err(Error::NoImages.in_file(folder));
             }
             labels.extend(images.iter().map(|_| class));
             paths.extend(images);
-            names.push(folder.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            class_names.push(folder.file_name().unwrap_or_default().to_string_lossy().into_owned());
         }
-        Ok(Self::new(dir, shape, names, Pixels::Files(paths), Labels::single(labels)))
+        Ok(Self { paths, labels: Labels::single(labels), class_names, skipped })
     }
 }
 
-/// The folders and the images in a folder, each in the order of their names, so that rows do not depend on the disk.
-fn folders_and_images(dir: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
+/// Returns the folders and the images in a folder, each in the order of their names, so that rows
+/// do not depend on the disk. Hidden files do not count, files that are not images are added to
+/// `skipped`.
+fn folders_and_images(
+    dir: &Path,
+    skipped: &mut BTreeMap<String, usize>,
+) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
     let entries = fs::read_dir(dir).map_err(Error::io("read folder", dir))?;
-    let mut paths = entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(Error::io("read folder", dir))?;
-    paths.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
-    paths.sort_unstable();
-    let (folders, mut files): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.is_dir());
-    files.retain(|path| is_image(path));
-    Ok((folders, files))
-}
-
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-    extension.is_some_and(|extension| ["png", "jpg", "jpeg"].contains(&extension.as_str()))
+    let (mut folders, mut images) = (vec![], vec![]);
+    for entry in entries {
+        let path = entry.map_err(Error::io("read folder", dir))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') {
+            continue;
+        }
+        let is_folder = path.is_dir();
+        if !is_folder && !is_image_name(&path) {
+            let extension = path.extension().map(OsStr::to_string_lossy);
+            let kind =
+                extension.map_or("without extension".to_owned(), |kind| format!(".{}", kind.to_lowercase()));
+            *skipped.entry(kind).or_default() += 1;
+            continue;
+        }
+        // Names are written one per line, to names.txt and into the checksum of names.
+        if path.to_str().is_none_or(|path| path.contains(['\n', '\r'])) {
+            return Err(Error::Name(path));
+        }
+        if is_folder { &mut folders } else { &mut images }.push(path);
+    }
+    folders.sort_unstable();
+    images.sort_unstable();
+    Ok((folders, images))
 }

@@ -4,47 +4,38 @@ use std::io::Read;
 
 use flate2::read::MultiGzDecoder;
 
-/// Reads an IDX array of unsigned bytes, plain or compressed with gzip: its shape and its values, row-major.
+use crate::Error;
+
+/// Reads an IDX array of unsigned bytes, plain or compressed with gzip. Returns its shape and its
+/// values, row-major.
 ///
 /// # Errors
-/// A sentence that says what is wrong with the bytes.
-pub fn parse_idx(bytes: &[u8]) -> Result<(Vec<usize>, Vec<u8>), String> {
+/// [`Error::IdxMagic`], [`Error::IdxShape`], [`Error::IdxShort`], [`Error::IdxLong`] or
+/// [`Error::Damaged`].
+pub fn parse_idx(bytes: &[u8]) -> Result<(Vec<usize>, Vec<u8>), Error> {
     if bytes.starts_with(&[0x1f, 0x8b]) { read_idx(MultiGzDecoder::new(bytes)) } else { read_idx(bytes) }
 }
 
-fn read_idx(mut reader: impl Read) -> Result<(Vec<usize>, Vec<u8>), String> {
+fn read_idx(mut reader: impl Read) -> Result<(Vec<usize>, Vec<u8>), Error> {
     let mut word = || {
         let mut word = [0; 4];
-        reader
-            .read_exact(&mut word)
-            .map(|()| word)
-            .map_err(|error| format!("damaged IDX header ({error}), get the file again"))
+        reader.read_exact(&mut word).map(|()| word).map_err(Error::Damaged)
     };
     let magic = word()?;
-    let [0, 0, 8, n_dims] = magic else {
-        return Err(format!(
-            "not an IDX file of bytes: it begins with {magic:02x?}, expected [00, 00, 08, dimensions]"
-        ));
-    };
+    let [0, 0, 8, n_dims] = magic else { return Err(Error::IdxMagic(magic)) };
     let shape =
-        (0..n_dims).map(|_| Ok(u32::from_be_bytes(word()?) as usize)).collect::<Result<Vec<_>, String>>()?;
-    let expected = shape
-        .iter()
-        .try_fold(1usize, |n, &size| n.checked_mul(size))
-        .ok_or_else(|| format!("the IDX header claims the impossible shape {shape:?}"))?;
-    // One byte more than claimed tells whether something follows. Beyond 64 MiB, memory grows with what is there, not with
-    // the claim.
+        (0..n_dims).map(|_| Ok(u32::from_be_bytes(word()?) as usize)).collect::<Result<Vec<_>, Error>>()?;
+    let product = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+    let Some(expected) = product else { return Err(Error::IdxShape(shape)) };
+    // One more byte than claimed shows whether the file is too long. Beyond 64 MiB, memory grows
+    // with the bytes that are read, not with the claim.
     let mut values = Vec::with_capacity(expected.min(1 << 26));
-    let limit = (expected as u64).saturating_add(1);
-    reader
-        .take(limit)
-        .read_to_end(&mut values)
-        .map_err(|error| format!("damaged data ({error}), get the file again"))?;
-    if values.len() != expected {
-        let found = if values.len() > expected { "more".to_owned() } else { values.len().to_string() };
-        return Err(format!("the IDX header claims {expected} bytes, {found} follow, get the file again"));
+    reader.take((expected as u64).saturating_add(1)).read_to_end(&mut values).map_err(Error::Damaged)?;
+    match values.len() {
+        found if found < expected => Err(Error::IdxShort(expected, found)),
+        found if found > expected => Err(Error::IdxLong(expected)),
+        _ => Ok((shape, values)),
     }
-    Ok((shape, values))
 }
 
 #[cfg(test)]
@@ -85,12 +76,12 @@ mod tests {
         // Incompressible bytes are stored, so this changes a value, which only the checksum shows.
         let at = bytes.len() - 100;
         bytes[at] ^= 1;
-        assert!(parse_idx(&bytes).unwrap_err().contains("damaged data"));
+        assert!(parse_idx(&bytes).unwrap_err().to_string().contains("damaged data"));
     }
 
     #[test]
-    fn wrong_bytes_are_refused_by_what_is_wrong() {
-        let error = |bytes: &[u8]| parse_idx(bytes).unwrap_err();
+    fn invalid_bytes_are_refused_with_the_reason() {
+        let error = |bytes: &[u8]| parse_idx(bytes).unwrap_err().to_string();
         assert!(error(&idx(&[u32::MAX, u32::MAX, u32::MAX], &[])).contains("impossible shape"));
         assert!(error(&idx(&[u32::MAX], &[1])).contains("claims 4294967295 bytes, 1 follow"));
         assert!(error(&idx(&[1], &[1, 2])).contains("claims 1 bytes, more follow"));

@@ -1,22 +1,40 @@
-//! One image file to pixels.
+//! One image file to pixels, and back.
 
 use std::fmt;
-use std::fs::File;
-use std::io::BufReader;
+use std::io::Cursor;
+use std::panic;
 use std::path::Path;
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader, Limits, RgbaImage};
+use image::error::{DecodingError, UnsupportedError, UnsupportedErrorKind};
+use image::metadata::Orientation;
+use image::{
+    DynamicImage, ExtendedColorType, GrayImage, ImageDecoder, ImageEncoder, ImageError, ImageFormat,
+    ImageReader, ImageResult, Limits, RgbImage, RgbaImage,
+};
+use jpeg_decoder::PixelFormat;
 
 use crate::Error;
+use crate::files::read_regular;
+use crate::jpeg::Markers;
+
+/// Extensions of the image files that [`read_image`] reads.
+const EXTENSIONS: [&str; 12] =
+    ["png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "bmp", "dib", "tif", "tiff"];
+
+/// Returns true if a file of this name is read as an image.
+pub(crate) fn is_image_name(path: &Path) -> bool {
+    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+    extension.is_some_and(|extension| EXTENSIONS.iter().any(|&known| known == extension))
+}
 
 /// The shape of an image: u8, channel-major `[C, H, W]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageShape {
-    /// 1 for gray, 3 for red, green and blue.
+    /// 1 for gray; 3 for red, green and blue.
     pub channels: usize,
     /// Rows.
     pub height: usize,
@@ -25,19 +43,24 @@ pub struct ImageShape {
 }
 
 impl ImageShape {
-    /// Bytes of an image.
+    /// Returns the number of bytes of an image.
     #[expect(clippy::len_without_is_empty, reason = "a shape is not a collection")]
     pub fn len(self) -> usize {
         self.channels * self.height * self.width
     }
 
     /// Refuses shapes that no reader of this crate makes.
-    pub(crate) fn check(self, path: &Path) -> Result<Self, Error> {
-        if [1, 3].contains(&self.channels) && [self.height, self.width].iter().all(|n| (1..=4096).contains(n))
-        {
-            return Ok(self);
-        }
-        Err(Error::file(path, format!("images of {self}, expected 1 or 3 channels and sides of 1 to 4096")))
+    pub(crate) fn check(self) -> Result<Self, Error> {
+        let sides = [self.height, self.width];
+        let is_possible =
+            [1, 3].contains(&self.channels) && sides.iter().all(|side| (1..=4096).contains(side));
+        if is_possible { Ok(self) } else { Err(Error::ImpossibleShape(self)) }
+    }
+
+    /// Refuses a buffer that does not have the length of one image.
+    pub(crate) fn check_buffer(self, buffer: &[u8]) -> Result<(), Error> {
+        let (found, expected) = (buffer.len(), self.len());
+        if found == expected { Ok(()) } else { Err(Error::BufferLength(found, expected)) }
     }
 }
 
@@ -47,18 +70,34 @@ impl fmt::Display for ImageShape {
     }
 }
 
-/// Reads a PNG or JPEG file in `shape`: u8 `[C, H, W]`.
+/// Reads an image file in `shape`: u8 `[C, H, W]`.
 ///
-/// The orientation that a camera noted is applied, transparency is dropped, gray is the luma of a colour image, and
-/// another size is resized to `shape` by a Catmull-Rom filter, without keeping the aspect ratio.
+/// Formats are PNG, JPEG, WebP, GIF, BMP and TIFF, recognised by their contents; of an animation or
+/// of several pages the first is read. The orientation that a camera noted is applied and
+/// transparency is dropped. Colour becomes gray by its luma. Another size is resized to `shape` by
+/// a Catmull-Rom filter, without keeping the aspect ratio.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::Image`] if the file cannot be read, or claims to be of a size beyond reason.
-pub fn read_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, Error> {
-    let shape = shape.check(path)?;
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    let image =
-        decode(BufReader::new(file)).map_err(|source| Error::Image { path: path.to_owned(), source })?;
+/// [`Error::Io`], [`Error::Image`], [`Error::CutOff`] or [`Error::DecoderPanic`] if the file cannot
+/// be read. A size beyond 32,768 pixels per side, or beyond 512 MiB of pixels, is an
+/// [`Error::Image`]. [`Error::ImpossibleShape`] for `shape`.
+pub fn read_image(path: impl AsRef<Path>, shape: ImageShape) -> Result<Vec<u8>, Error> {
+    let path = path.as_ref();
+    let shape = shape.check()?;
+    let bytes = read_regular(path).map_err(Error::io("open", path))?;
+    let jpeg = Markers::read(&bytes);
+    // The decoder fills the missing part of a JPEG file with gray; other decoders fail.
+    if jpeg.as_ref().is_some_and(|jpeg| !jpeg.is_whole) {
+        return Err(Error::CutOff(path.to_owned()));
+    }
+    let needs_other_decoder = jpeg.is_some_and(|jpeg| jpeg.needs_other_decoder());
+    // Decoders are foreign code. A panic in one of them must not end a run over a million images.
+    let decoded =
+        panic::catch_unwind(|| if needs_other_decoder { decode_jpeg(&bytes) } else { decode(&bytes) });
+    let image = match decoded {
+        Ok(decoded) => decoded.map_err(|source| Error::Image(path.to_owned(), source))?,
+        Err(_) => return Err(Error::DecoderPanic(path.to_owned())),
+    };
     let (width, height) = (shape.width as u32, shape.height as u32);
     let image =
         if (image.width(), image.height()) == (width, height) { image } else { resize(image, width, height) };
@@ -69,24 +108,22 @@ pub fn read_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, Error> {
     Ok((0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect())
 }
 
-/// A PNG file of an image, u8 `[C, H, W]`.
+/// Makes a PNG file of an image, u8 `[C, H, W]`.
 ///
-/// # Panics
-/// If `pixels` does not have the length of `shape`, or `shape` has other than 1 or 3 channels.
-pub fn encode_png(shape: ImageShape, pixels: &[u8]) -> Vec<u8> {
-    assert_eq!(pixels.len(), shape.len(), "the shape is that of the pixels");
-    let colour = match shape.channels {
-        1 => ExtendedColorType::L8,
-        3 => ExtendedColorType::Rgb8,
-        n => panic!("{n} channels, expected 1 or 3"),
-    };
+/// # Errors
+/// [`Error::BufferLength`] if `pixels` does not have the length of `shape`,
+/// [`Error::ImpossibleShape`] for a shape that no image has.
+pub fn encode_png(shape: ImageShape, pixels: &[u8]) -> Result<Vec<u8>, Error> {
+    let shape = shape.check()?;
+    shape.check_buffer(pixels)?;
+    let colour = if shape.channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
     let plane = shape.height * shape.width;
     let bytes: Vec<u8> = (0..plane).flat_map(|at| pixels.iter().skip(at).step_by(plane).copied()).collect();
     let mut file = Vec::new();
     PngEncoder::new_with_quality(&mut file, CompressionType::Best, PngFilter::Adaptive)
         .write_image(&bytes, shape.width as u32, shape.height as u32, colour)
         .expect("writing to memory");
-    file
+    Ok(file)
 }
 
 fn resize(image: DynamicImage, width: u32, height: u32) -> DynamicImage {
@@ -115,19 +152,51 @@ pub(crate) fn resize_planes(image: &[u8], from: ImageShape, out: &mut [u8], to: 
     }
 }
 
-fn decode(file: BufReader<File>) -> image::ImageResult<DynamicImage> {
-    let mut reader = ImageReader::new(file).with_guessed_format()?;
-    // An image of a few bytes must not be able to ask for gigabytes.
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(1 << 15);
-    limits.max_image_height = Some(1 << 15);
+fn decode(bytes: &[u8]) -> ImageResult<DynamicImage> {
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let mut limits = limits();
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder()?;
-    // The limits given to a decoder do not cover the pixels that it writes, nor the four bytes a pixel of resizing.
+    // The limits given to a decoder cover neither the pixels that it writes nor the four bytes per
+    // pixel of resizing.
     let (width, height) = decoder.dimensions();
     limits.reserve(decoder.total_bytes().max(4 * u64::from(width) * u64::from(height)))?;
     let orientation = decoder.orientation()?;
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// Decodes a JPEG file by a decoder that is slower and knows more kinds of them than that of
+/// `image`.
+fn decode_jpeg(bytes: &[u8]) -> ImageResult<DynamicImage> {
+    let error = |error| ImageError::Decoding(DecodingError::new(ImageFormat::Jpeg.into(), error));
+    let mut decoder = jpeg_decoder::Decoder::new(bytes);
+    decoder.read_info().map_err(error)?;
+    let info = decoder.info().expect("the header was read");
+    let (width, height) = (u32::from(info.width), u32::from(info.height));
+    let mut limits = limits();
+    limits.check_dimensions(width, height)?;
+    limits.reserve(4 * u64::from(width) * u64::from(height))?;
+    let pixels = decoder.decode().map_err(error)?;
+    let image = match info.pixel_format {
+        PixelFormat::L8 => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
+        PixelFormat::RGB24 => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
+        _ => None,
+    };
+    let mut image = image.ok_or_else(|| {
+        let kind = UnsupportedErrorKind::GenericFeature(format!("{:?} in separate scans", info.pixel_format));
+        ImageError::Unsupported(UnsupportedError::from_format_and_kind(ImageFormat::Jpeg.into(), kind))
+    })?;
+    let orientation = decoder.exif_data().and_then(Orientation::from_exif_chunk);
+    image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
+    Ok(image)
+}
+
+/// Limits so that an image of a few bytes cannot ask for gigabytes.
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(1 << 15);
+    limits.max_image_height = Some(1 << 15);
+    limits
 }

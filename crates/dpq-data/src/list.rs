@@ -1,239 +1,235 @@
-//! List files: one image and its classes a line.
+//! List files: one image and its classes per line.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use crate::dataset::Pixels;
+use crate::image_file::is_image_name;
 use crate::labels::Labels;
-use crate::manifest::{DataFile, ListFiles, read_file};
-use crate::{Dataset, Error, ImageShape, Split};
+use crate::{Error, Split};
 
-/// How the words after a path say the classes of an image.
+/// How the words after a path state the classes of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum LabelForm {
     /// The name or the number of each class that the image has.
     #[default]
     Classes,
-    /// 1 or 0 for every class there is, in their order.
+    /// A 0 or 1 for each class, in the order of the classes.
     MultiHot,
 }
 
-/// A path as the list has it, and its classes: their names, or their columns.
-type Item = (String, Vec<String>);
-
-impl Dataset {
-    /// Reads a list of images: lines of a path, relative to the list's folder, and its classes, separated by white space.
-    ///
-    /// Empty lines and lines that begin with `#` are skipped. Classes are whatever words occur: numbers first, by value,
-    /// then names. (`classes` in `dataset.toml` fixes them, and then a class may be a name or an index.)
-    ///
-    /// # Errors
-    /// [`Error::File`] if there is no image, an image occurs twice, or only some have classes.
-    pub fn from_list(list: &Path, shape: ImageShape) -> Result<Self, Error> {
-        let shape = shape.check(list)?;
-        let bytes = read_file(list, "correct the path or make the list")?;
-        let items = parse_items(list, bytes, LabelForm::Classes, &mut 0)?;
-        let root = list.parent().unwrap_or(Path::new(""));
-        Ok(Self::from_items(list, root, shape, items))
-    }
-
-    /// Reads the list `file` of the data set in the folder `dir`, whose paths are relative to the folder `root`. `classes`
-    /// are its classes in their order, none for those that occur.
-    pub(crate) fn read_list(
-        dir: &Path,
-        file: &DataFile,
-        root: &Path,
-        shape: ImageShape,
-        form: LabelForm,
-        classes: Vec<String>,
-    ) -> Result<Self, Error> {
-        let list = dir.join(&file.file);
-        let mut n_columns = classes.len();
-        let items = parse_items(&list, file.read(dir)?, form, &mut n_columns)?;
-        Self::from_form(&list, root, shape, items, form, (classes, n_columns))
-    }
-
-    /// Reads a list for each split: the images, and the rows of queries and training images.
-    ///
-    /// No query is in another list. With `train_in_gallery` all training images are in the gallery's list too, else none.
-    pub(crate) fn read_lists(
-        dir: &Path,
-        lists: &ListFiles,
-        shape: ImageShape,
-        train_in_gallery: bool,
-        classes: Vec<String>,
-    ) -> Result<(Self, [Vec<u32>; 2]), Error> {
-        let files =
-            [(Split::Query, &lists.query), (Split::Train, &lists.train), (Split::Gallery, &lists.gallery)];
-        let mut items: Vec<Item> = Vec::new();
-        let mut owners: HashMap<PathBuf, (Split, usize)> = HashMap::new();
-        let mut ends = Vec::new();
-        let mut n_shared = 0;
-        let mut n_columns = classes.len();
-        for (split, file) in files {
-            let list = dir.join(&file.file);
-            for (path, classes) in parse_items(&list, file.read(dir)?, lists.labels, &mut n_columns)? {
-                let Some(&(other, row)) = owners.get(&same(&path)) else {
-                    owners.insert(same(&path), (split, items.len()));
-                    items.push((path, classes));
-                    continue;
-                };
-                if !(train_in_gallery && (other, split) == (Split::Train, Split::Gallery)) {
-                    return Err(Error::Split(format!(
-                        "`{path}` is in the {other} list and again in the {split} list, expected disjoint lists"
-                    )));
-                }
-                if items[row].1 != classes {
-                    return Err(Error::Split(format!(
-                        "`{path}` has other classes in the {split} list than in the {other} list"
-                    )));
-                }
-                n_shared += 1;
-            }
-            ends.push(items.len());
-        }
-        let (query, train) = (0..ends[0] as u32, ends[0] as u32..ends[1] as u32);
-        if train_in_gallery && n_shared != train.len() {
-            return Err(Error::Split(format!(
-                "the gallery list has {n_shared} of the {} training images, `train_in_gallery` expects all of them",
-                train.len()
-            )));
-        }
-        let root = lists.root.as_ref().map_or(dir.to_owned(), |root| dir.join(root));
-        let dataset = Self::from_form(dir, &root, shape, items, lists.labels, (classes, n_columns))?;
-        Ok((dataset, [query.collect(), train.collect()]))
-    }
-
-    fn from_form(
-        source: &Path,
-        root: &Path,
-        shape: ImageShape,
-        items: Vec<Item>,
-        form: LabelForm,
-        (classes, n_columns): (Vec<String>, usize),
-    ) -> Result<Self, Error> {
-        match form {
-            LabelForm::Classes => Self::from_items(source, root, shape, items).with_classes(classes, source),
-            LabelForm::MultiHot => {
-                // A column is a class by its place: names, of digits too, are not looked up.
-                let column = |column: &String| column.parse().expect("columns are written as numbers");
-                let labels = Labels::new(items.iter().map(|(_, own)| own.iter().map(column).collect()));
-                let names = if classes.is_empty() {
-                    (0..n_columns).map(|column| column.to_string()).collect()
-                } else {
-                    classes
-                };
-                Ok(Self::new(source, shape, names, paths(root, &items), labels))
-            }
-        }
-    }
-
-    fn from_items(source: &Path, root: &Path, shape: ImageShape, items: Vec<Item>) -> Self {
-        let mut names: Vec<&String> = items.iter().flat_map(|(_, classes)| classes).collect();
-        names.sort_by_cached_key(|name| (name.parse::<u64>().unwrap_or(u64::MAX), *name));
-        names.dedup();
-        let number: HashMap<&String, u32> = names.iter().copied().zip(0..).collect();
-        let labels = Labels::new(items.iter().map(|(_, own)| own.iter().map(|name| number[name]).collect()));
-        let names = names.into_iter().cloned().collect();
-        Self::new(source, shape, names, paths(root, &items), labels)
-    }
+/// A line of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListLine<'a> {
+    /// The number of the line, counted from 1.
+    pub number: usize,
+    /// The path of the image.
+    pub path: &'a str,
+    /// The words after the path.
+    pub words: Vec<&'a str>,
 }
 
-fn paths(root: &Path, items: &[Item]) -> Pixels {
-    Pixels::Files(items.iter().map(|(path, _)| root.join(path)).collect())
-}
-
-/// `n_columns` is the number of classes of multi-hot lists, 0 until the first of them says it.
-fn parse_items(
-    list: &Path,
-    bytes: Vec<u8>,
-    form: LabelForm,
-    n_columns: &mut usize,
-) -> Result<Vec<Item>, Error> {
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Error::file(list, "not UTF-8 text, expected lines of a path and its classes"))?;
-    let items = parse_list(&text).map_err(|reason| Error::file(list, reason))?;
-    if *n_columns == 0 {
-        *n_columns = items[0].1.len();
-    }
-    let n_columns = *n_columns;
-    let item = |(path, words): (&str, Vec<&str>)| match form {
-        LabelForm::Classes => Ok((path.to_owned(), words.into_iter().map(str::to_owned).collect())),
-        LabelForm::MultiHot => {
-            let is_multi_hot = words.len() == n_columns && words.iter().all(|word| ["0", "1"].contains(word));
-            if !is_multi_hot || !words.contains(&"1") {
-                let reason = format!(
-                    "`{path}` is followed by `{}`, expected a 0 or 1 for each of {n_columns} classes, at least one of them 1",
-                    words.join(" ")
-                );
-                return Err(Error::file(list, reason));
-            }
-            let classes = words.iter().enumerate().filter(|(_, word)| **word == "1");
-            Ok((path.to_owned(), classes.map(|(class, _)| class.to_string()).collect()))
+/// Reads the text of a list: the path of each image and the words for its classes, in the order of
+/// the lines.
+///
+/// A line is a path and any number of classes, separated by white space. A path with spaces stands
+/// in double quotes. Empty lines and lines that begin with `#` are skipped.
+///
+/// # Errors
+/// [`Error::EmptyList`] if there is no image. [`Error::InLine`] if a path occurs twice, since one
+/// image could train and be searched for, or if only some images have classes.
+pub fn parse_list(text: &str) -> Result<Vec<ListLine<'_>>, Error> {
+    let (mut lines, mut line_of) = (Vec::new(), HashMap::new());
+    let mut with_classes = None;
+    for (number, text) in (1..).zip(text.lines().map(str::trim)) {
+        if text.is_empty() || text.starts_with('#') {
+            continue;
         }
-    };
-    items.into_iter().map(item).collect()
+        let (path, words) = quoted_path(text)
+            .unwrap_or_else(|| text.split_at(text.find(char::is_whitespace).unwrap_or(text.len())));
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let problem = if let Some(first) = line_of.insert(normalized(path), number) {
+            Some(Error::RepeatedPath(path.to_owned(), first))
+        } else if *with_classes.get_or_insert(!words.is_empty()) != words.is_empty() {
+            None
+        } else if words.is_empty() {
+            Some(Error::MissingClass(path.to_owned()))
+        } else {
+            Some(Error::UnexpectedClass(path.to_owned()))
+        };
+        // The part of a path behind a space explains every other problem of the line.
+        let part = words.iter().find(|word| is_image_name(Path::new(word)));
+        if let Some(problem) = part.map(|part| Error::PathAsClass((*part).to_owned())).or(problem) {
+            return Err(problem.in_line(number));
+        }
+        lines.push(ListLine { number, path, words });
+    }
+    if lines.is_empty() { Err(Error::EmptyList) } else { Ok(lines) }
 }
 
-/// `./a.png` and `a.png` are one image.
-fn same(path: &str) -> PathBuf {
+/// Splits a line that begins with a path in double quotes. A quote that does not end before white
+/// space belongs to the path.
+fn quoted_path(text: &str) -> Option<(&str, &str)> {
+    let (path, rest) = text.strip_prefix('"')?.split_once('"')?;
+    (!path.is_empty() && (rest.is_empty() || rest.starts_with(char::is_whitespace))).then_some((path, rest))
+}
+
+/// Removes `.` from a path: `./a.png` and `a.png` are one image.
+fn normalized(path: &str) -> PathBuf {
     Path::new(path).components().filter(|part| *part != Component::CurDir).collect()
 }
 
-/// Reads the text of a list: for each image its path and the words for its classes, in the order of the lines.
-///
-/// A line is a path and any number of classes, separated by white space, so neither contains white space. Empty lines and
-/// lines that begin with `#` are skipped.
-///
-/// # Errors
-/// A sentence if there is no image, if a path occurs twice (one image could train and be searched for), or if only some
-/// images have classes.
-pub fn parse_list(text: &str) -> Result<Vec<(&str, Vec<&str>)>, String> {
-    let (mut items, mut line_of) = (Vec::new(), HashMap::new());
-    let mut with_classes = None;
-    for (line, text) in (1..).zip(text.lines()) {
-        let mut words = text.split_whitespace();
-        let Some(path) = words.next().filter(|word| !word.starts_with('#')) else { continue };
-        if let Some(first) = line_of.insert(same(path), line) {
-            return Err(format!(
-                "line {line}: `{path}` is on line {first} too, expected each image once with all its classes"
-            ));
-        }
-        let classes: Vec<&str> = words.collect();
-        if *with_classes.get_or_insert(!classes.is_empty()) == classes.is_empty() {
-            let (this, others) =
-                if classes.is_empty() { ("no class", "have") } else { ("a class", "have none") };
-            return Err(format!(
-                "line {line}: `{path}` has {this}, the lines above {others}, expected classes for all or none"
-            ));
-        }
-        items.push((path, classes));
+/// An image of a list: its path and its classes, by name, or by column if the list is multi-hot.
+#[derive(Debug)]
+pub(crate) struct Item {
+    path: String,
+    classes: Vec<String>,
+}
+
+/// Reads the contents of a list. `n_columns` is the number of classes of multi-hot lists, 0 until
+/// the first list sets it.
+pub(crate) fn read_items(bytes: Vec<u8>, form: LabelForm, n_columns: &mut usize) -> Result<Vec<Item>, Error> {
+    let text = String::from_utf8(bytes).map_err(|_| Error::NotText)?;
+    let lines = parse_list(&text)?;
+    if *n_columns == 0 {
+        *n_columns = lines[0].words.len();
     }
-    if items.is_empty() {
-        return Err("no image in this list, expected lines of a path and its classes".to_owned());
+    let is_column = |word: &&str| matches!(*word, "0" | "1");
+    if form == LabelForm::Classes
+        && lines.iter().all(|line| line.words.len() > 1 && line.words.iter().all(is_column))
+    {
+        return Err(Error::MultiHotColumns);
     }
-    Ok(items)
+    let classes = |words: &[&str]| match form {
+        LabelForm::Classes => words.iter().map(|&word| word.to_owned()).collect(),
+        LabelForm::MultiHot => {
+            (0..words.len()).filter(|&column| words[column] == "1").map(|column| column.to_string()).collect()
+        }
+    };
+    let item = |ListLine { number, path, words }: ListLine<'_>| {
+        let problem = match form {
+            LabelForm::Classes => (1..words.len())
+                .find(|&i| words[..i].contains(&words[i]))
+                .map(|i| Error::RepeatedClass(words[i].to_owned())),
+            LabelForm::MultiHot => (words.len() != *n_columns || !words.iter().all(is_column))
+                .then(|| Error::MultiHotRow(path.to_owned(), words.join(" "), *n_columns)),
+        };
+        match problem {
+            Some(problem) => Err(problem.in_line(number)),
+            None => Ok(Item { path: path.to_owned(), classes: classes(&words) }),
+        }
+    };
+    lines.into_iter().map(item).collect()
+}
+
+/// Merges a list per split, in the order of `lists`, and returns the rows of the first two: queries
+/// and training images.
+///
+/// No query is in another list. With `train_in_gallery` all training images are in the gallery's
+/// list too, otherwise none.
+pub(crate) fn merge(
+    lists: [(Split, Vec<Item>); 3],
+    train_in_gallery: bool,
+) -> Result<(Vec<Item>, [Vec<u32>; 2]), Error> {
+    let mut items: Vec<Item> = Vec::new();
+    let mut owners: HashMap<PathBuf, (Split, usize)> = HashMap::new();
+    let mut ends = Vec::new();
+    let mut n_shared = 0;
+    for (split, list) in lists {
+        for item in list {
+            let Some(&(other, row)) = owners.get(&normalized(&item.path)) else {
+                owners.insert(normalized(&item.path), (split, items.len()));
+                items.push(item);
+                continue;
+            };
+            if !(train_in_gallery && (other, split) == (Split::Train, Split::Gallery)) {
+                return Err(Error::SharedPath(item.path, other, split));
+            }
+            if items[row].classes != item.classes {
+                return Err(Error::DifferentClasses(item.path, other, split));
+            }
+            n_shared += 1;
+        }
+        ends.push(items.len());
+    }
+    let (query, train) = (0..ends[0] as u32, ends[0] as u32..ends[1] as u32);
+    if train_in_gallery && n_shared != train.len() {
+        return Err(Error::TrainNotInGallery(n_shared, train.len()));
+    }
+    Ok((items, [query.collect(), train.collect()]))
+}
+
+/// Returns the paths of images below the folder `root`.
+pub(crate) fn paths(root: &Path, items: &[Item]) -> Vec<PathBuf> {
+    items.iter().map(|item| root.join(&item.path)).collect()
+}
+
+/// Returns the classes that occur, numbers by value before names, and the classes of each image.
+pub(crate) fn named_classes(items: &[Item]) -> (Vec<String>, Labels) {
+    let mut names: Vec<&String> = items.iter().flat_map(|item| &item.classes).collect();
+    names.sort_by_cached_key(|name| (name.parse::<u64>().unwrap_or(u64::MAX), *name));
+    names.dedup();
+    let number: HashMap<&String, u32> = names.iter().copied().zip(0..).collect();
+    let labels = Labels::new(items.iter().map(|item| item.classes.iter().map(|name| number[name]).collect()));
+    (names.into_iter().cloned().collect(), labels)
+}
+
+/// Returns the classes of each image of a multi-hot list. A column is a class by its place,
+/// whatever the names of classes.
+pub(crate) fn column_classes(items: &[Item]) -> Labels {
+    let column = |column: &String| column.parse().expect("columns are written as numbers");
+    Labels::new(items.iter().map(|item| item.classes.iter().map(column).collect()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::parse_list;
+    use super::*;
 
     #[test]
     fn lines_are_paths_and_classes() {
         let text = "# path class ...\r\na/1.png cat  small\r\n\n \ta/2.png\tdog\n";
-        assert_eq!(parse_list(text).unwrap(), [("a/1.png", vec!["cat", "small"]), ("a/2.png", vec!["dog"])]);
-        assert_eq!(parse_list("a\nb").unwrap(), [("a", vec![]), ("b", vec![])]);
+        let line = |number, path, words: &[&'static str]| ListLine { number, path, words: words.to_vec() };
+        let expected = [line(2, "a/1.png", &["cat", "small"]), line(4, "a/2.png", &["dog"])];
+        assert_eq!(parse_list(text).unwrap(), expected);
+        assert_eq!(parse_list("a\nb").unwrap(), [line(1, "a", &[]), line(2, "b", &[])]);
+        let quoted = "\"my cats/a0.png\" 0\n\"# 1.png\"\t1\n\"a\"b.png 1\n";
+        let expected =
+            [line(1, "my cats/a0.png", &["0"]), line(2, "# 1.png", &["1"]), line(3, "\"a\"b.png", &["1"])];
+        assert_eq!(parse_list(quoted).unwrap(), expected);
     }
 
     #[test]
-    fn lists_that_make_no_sense_are_refused_by_line() {
-        let error = |text| parse_list(text).unwrap_err();
+    fn invalid_lists_are_refused_by_line() {
+        let error = |text| parse_list(text).unwrap_err().to_string();
         assert!(error("# nothing\n").contains("no image in this list"));
         assert!(error("a 1\n\nb 2\na 3").starts_with("line 4: `a` is on line 1 too"));
         assert!(error("a/b 1\n./a//b 2").starts_with("line 2: `./a//b` is on line 1 too"));
         assert!(error("a 1\nb").starts_with("line 2: `b` has no class, the lines above have,"));
         assert!(error("a\nb 1").starts_with("line 2: `b` has a class, the lines above have none,"));
+        let spaces = "line 1: `cats/a0.png` stands where a class is expected, put double quotes around a path with spaces";
+        assert_eq!(error("my cats/a0.png 0\nmy cats/a1.png 1\n"), spaces);
+    }
+
+    #[test]
+    fn columns_of_0_and_1_are_refused_unless_the_list_is_multi_hot() {
+        let read =
+            |text: &str, form| read_items(text.into(), form, &mut 0).map_err(|error| error.to_string());
+        let error = |text| read(text, LabelForm::Classes).unwrap_err();
+        assert!(error("a 1 0\nb 0 1 0\n").starts_with("columns of 0 and 1 only, set labels = \"multi-hot\""));
+        assert!(error("a 0 1\nb 1 0\n").starts_with("columns of 0 and 1 only"));
+        assert!(
+            error("a 2\nb 9 7 9\n").starts_with("line 2: class `9` stands twice, set labels = \"multi-hot\"")
+        );
+        assert!(read("a 0 1\nb 0\nc 1\n", LabelForm::Classes).is_ok(), "two classes, and an image of both");
+
+        let classes = |text| column_classes(&read(text, LabelForm::MultiHot).unwrap());
+        let labels = classes("a 1 0\nb 0 0\nc 1 1\n");
+        assert_eq!(
+            [0, 1, 2].map(|row| labels.of(row).to_vec()),
+            [vec![0], vec![], vec![0, 1]],
+            "b has no class"
+        );
+        let row = read("a 1 0\n\nb 0 2\n", LabelForm::MultiHot).unwrap_err();
+        assert_eq!(row, "line 3: `b` is followed by `0 2`, expected a 0 or 1 for each of 2 classes");
     }
 }

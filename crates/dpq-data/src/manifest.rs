@@ -1,13 +1,12 @@
-//! `dataset.toml`: what a data set is, where it comes from, and which part of it is used for what.
+//! `dataset.toml`: the images of a data set, their origin, and their splits.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io;
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::files;
 use crate::list::LabelForm;
 use crate::{Error, ImageShape, Protocol, SourceFile};
 
@@ -15,17 +14,17 @@ use crate::{Error, ImageShape, Protocol, SourceFile};
 #[serde(deny_unknown_fields)]
 pub(crate) struct Manifest {
     pub(crate) name: String,
-    /// Where the data comes from and under which licence; for people.
+    /// The origin of the data and its licence, for people.
     pub(crate) source: Option<String>,
     pub(crate) licence: Option<String>,
-    /// A sentence that says how to get what cannot be downloaded.
+    /// A sentence on how to get files that cannot be downloaded.
     pub(crate) instructions: Option<String>,
-    /// Names of the classes; what the folder or list has when they are not given.
+    /// Names of the classes. By default those of the folder or list.
     #[serde(default)]
     pub(crate) classes: Vec<String>,
     pub(crate) shape: ImageShape,
     pub(crate) images: Images,
-    /// Whether training images are searched, too: the paper's protocol for its larger sets.
+    /// True if training images are searched too: the paper's protocol for its larger sets.
     #[serde(default)]
     pub(crate) train_in_gallery: bool,
     pub(crate) protocol: Option<Protocol>,
@@ -40,20 +39,20 @@ pub(crate) enum Images {
     Idx { parts: Vec<IdxPart> },
     /// Files of CIFAR's binary version in their archive, pooled in this order.
     Cifar { archive: DataFile, members: Vec<String>, label_bytes: NonZeroU8 },
-    /// One sub-folder a class.
+    /// One sub-folder per class.
     Folder { path: PathBuf },
-    /// Lines of a path and labels.
+    /// Lines of a path and classes.
     List {
         path: PathBuf,
-        /// Of the list.
+        /// The checksum of the list.
         sha256: Option<String>,
         root: Option<PathBuf>,
         #[serde(default)]
         labels: LabelForm,
     },
-    /// A list for each split.
+    /// A list per split.
     Lists(ListFiles),
-    /// Collages of images of another data set, which is named by its `dataset.toml`.
+    /// Collages of images of another data set, given by the path of its `dataset.toml`.
     Collage { source: DataFile, train: usize, query: usize, gallery: usize, seed: u64 },
 }
 
@@ -76,11 +75,11 @@ pub(crate) struct IdxPart {
     pub(crate) labels: DataFile,
 }
 
-/// Files with one row number a line; rows in neither are the gallery.
+/// Files with one row number per line. Rows in neither are the gallery.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SplitFiles {
-    /// How many images there were to draw from, and the checksum of their names.
+    /// The number of images that the splits were drawn from, and the checksum of their names.
     pub(crate) items: Option<usize>,
     pub(crate) names_sha256: Option<String>,
     pub(crate) train: DataFile,
@@ -91,32 +90,27 @@ pub(crate) struct SplitFiles {
 #[serde(deny_unknown_fields)]
 pub(crate) struct DataFile {
     pub(crate) file: PathBuf,
-    /// Checksums of the file, in hexadecimal digits. Without any the file is not checked.
+    /// Checksums of the file, in hexadecimal digits. A file without any is not checked.
     sha256: Option<String>,
     md5: Option<String>,
-    /// Where to download the file from.
+    /// Where the file can be downloaded from.
     url: Option<String>,
 }
 
 impl Manifest {
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
-        let what_to_do = "expected a folder with a file dataset.toml that describes the data set";
-        Self::parse(path, read_file(path, what_to_do)?)
+        let advice = "expected a folder with a file dataset.toml that describes the data set";
+        Self::parse(files::read(path, advice)?).map_err(|error| error.in_file(path))
     }
 
-    /// Reads the bytes of the file `path`.
-    pub(crate) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, Error> {
-        let text = String::from_utf8(bytes).map_err(|_| Error::file(path, "not UTF-8 text"))?;
-        let manifest: Self =
-            toml::from_str(&text).map_err(|error| Error::file(path, one_line(&error, &text)))?;
+    pub(crate) fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
+        let text = String::from_utf8(bytes).map_err(|_| Error::NotText)?;
+        let manifest: Self = toml::from_str(&text).map_err(|error| toml_error(&error, &text))?;
         let mut names = HashSet::new();
-        if let Some(name) = manifest.classes.iter().find(|name| !names.insert(name.as_str())) {
-            return Err(Error::file(
-                path,
-                format!("class `{name}` is named twice, expected each class once"),
-            ));
+        match manifest.classes.iter().find(|name| !names.insert(name.as_str())) {
+            Some(name) => Err(Error::RepeatedClassName(name.clone())),
+            None => Ok(manifest),
         }
-        Ok(manifest)
     }
 }
 
@@ -136,42 +130,35 @@ impl DataFile {
         }
     }
 
-    /// Reads the file and checks that it is the one that the manifest means.
-    pub(crate) fn read(&self, dir: &Path) -> Result<Vec<u8>, Error> {
+    /// Reads the file, compares it with its checksums and parses it. Errors name the file.
+    pub(crate) fn parse<T>(
+        &self,
+        dir: &Path,
+        parse: impl FnOnce(Vec<u8>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let file = self.of(dir);
-        let what_to_do = "run `dpq data get` on its folder or get it from the source that dataset.toml names";
-        let bytes = read_file(&file.path, what_to_do)?;
+        let bytes = file.read()?;
         file.check(&bytes)?;
-        Ok(bytes)
+        parse(bytes).map_err(|error| error.in_file(file.path))
     }
 
-    /// Reads row numbers, one a line.
+    /// Reads row numbers, one per line.
     pub(crate) fn read_rows(&self, dir: &Path) -> Result<Vec<u32>, Error> {
-        let bytes = self.read(dir)?;
-        String::from_utf8_lossy(&bytes)
-            .lines()
-            .enumerate()
-            .map(|(at, line)| {
-                let reason = || format!("line {}: `{line}` is no row number", at + 1);
-                line.trim().parse().map_err(|_| Error::file(dir.join(&self.file), reason()))
-            })
-            .collect()
+        self.parse(dir, |bytes| {
+            let text = String::from_utf8_lossy(&bytes);
+            let row = |(number, line): (usize, &str)| {
+                line.trim().parse().map_err(|_| Error::RowNumber(line.to_owned()).in_line(number))
+            };
+            (1..).zip(text.lines()).map(row).collect()
+        })
     }
 }
 
-/// Reads a file; one that does not exist is an error that says what to do.
-pub(crate) fn read_file(path: &Path, what_to_do: &str) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::file(path, format!("no such file, {what_to_do}")),
-        _ => Error::io("read", path)(error),
-    })
-}
-
-/// TOML's errors show the text over several lines; ours are one.
-fn one_line(error: &toml::de::Error, text: &str) -> String {
-    let reason = error.message().replace('\n', ", ");
+/// Brings an error of TOML, which shows the text over several lines, into one line.
+fn toml_error(error: &toml::de::Error, text: &str) -> Error {
+    let reason = Error::Manifest(error.message().replace('\n', ", "));
     match error.span().and_then(|span| text.get(..span.start)) {
-        Some(before) => format!("line {}: {reason}", before.matches('\n').count() + 1),
+        Some(before) => reason.in_line(before.matches('\n').count() + 1),
         None => reason,
     }
 }

@@ -1,51 +1,40 @@
-//! Which files a data set needs, where they come from, and whether they are the right ones.
+//! The origin of a data set and the files that it needs.
 
 use std::path::{Path, PathBuf};
 
-use md5::Md5;
-use sha2::{Digest, Sha256};
-
 use crate::manifest::{DataFile, Images, ListFiles, Manifest};
-use crate::{Error, Protocol};
+use crate::{Error, Protocol, SourceFile};
 
-/// What `dataset.toml` says of where a data set comes from.
+/// The origin of a data set, its licence and its files, as `dataset.toml` states them.
+#[derive(Clone, Debug)]
 pub struct Source {
-    /// Its name.
+    /// The name of the data set.
     pub name: String,
-    /// Who made it and where it is found.
+    /// Who made the data set and where it is published.
     pub origin: Option<String>,
-    /// Its licence.
+    /// The licence of the data.
     pub licence: Option<String>,
-    /// A sentence that says how to get what cannot be downloaded.
+    /// A sentence on how to get files that cannot be downloaded.
     pub instructions: Option<String>,
-    /// The files that it is read from. Images that are files of their own are not among them.
+    /// The files that the data set is read from. Files of single images are not included.
     pub files: Vec<SourceFile>,
-    /// The folder of its images where they are files of their own and dataset.toml names it.
+    /// The folder of the image files, if images are files and `dataset.toml` names their folder.
     pub images: Option<PathBuf>,
-    /// Whether it comes with its `dataset.toml`: all images are in `files`, each has a SHA-256 and none has a URL.
+    /// True if the data ships with its `dataset.toml`: all images are in `files`, each has a
+    /// SHA-256 and none has a URL.
     pub shipped: bool,
-    /// How its splits are drawn where they are.
+    /// How splits are drawn, if `dataset.toml` says so.
     pub protocol: Option<Protocol>,
-}
-
-/// A file of a data set.
-pub struct SourceFile {
-    /// Where it is, or will be.
-    pub path: PathBuf,
-    /// Where it can be downloaded from.
-    pub url: Option<String>,
-    /// Its SHA-256, in hexadecimal digits.
-    pub sha256: Option<String>,
-    /// Its MD5, in hexadecimal digits, where its source publishes nothing better: it shows damage, not malice.
-    pub md5: Option<String>,
 }
 
 impl Source {
     /// Reads the `dataset.toml` in the folder `dir`.
     ///
     /// # Errors
-    /// [`Error::File`] if that cannot be read.
-    pub fn open(dir: &Path) -> Result<Self, Error> {
+    /// [`Error::NotFound`], [`Error::Io`], or [`Error::InFile`] with the reason if that file is
+    /// invalid.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
+        let dir = dir.as_ref();
         let manifest = Manifest::read(&dir.join("dataset.toml"))?;
         let (mut files, in_files): (Vec<SourceFile>, bool) = match &manifest.images {
             Images::Idx { parts } => (
@@ -80,63 +69,5 @@ impl Source {
             files,
             protocol: manifest.protocol,
         })
-    }
-}
-
-impl SourceFile {
-    /// Tells whether there is a checksum to compare the file with.
-    pub fn has_checksum(&self) -> bool {
-        self.sha256.is_some() || self.md5.is_some()
-    }
-
-    /// Compares `bytes`, the contents of the file, with its checksums.
-    ///
-    /// # Errors
-    /// [`Error::File`] names a checksum that differs.
-    pub fn check(&self, bytes: &[u8]) -> Result<(), Error> {
-        for (name, expected) in [("sha256", &self.sha256), ("md5", &self.md5)] {
-            let Some(expected) = expected else { continue };
-            let found = if name == "md5" { hex(&Md5::digest(bytes)) } else { sha256(bytes) };
-            if !found.eq_ignore_ascii_case(expected) {
-                return Err(Error::file(
-                    &self.path,
-                    format!(
-                        "its {name} is {found}, dataset.toml says {expected}, get the file again from its source"
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The SHA-256 of bytes, in hexadecimal digits.
-pub fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::SourceFile;
-
-    #[test]
-    fn each_checksum_that_is_stated_counts() {
-        let sha256 = "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD";
-        let md5 = "900150983cd24fb0d6963f7d28e17f72";
-        for sums in [[None, None], [Some(sha256), None], [None, Some(md5)], [Some(sha256), Some(md5)]] {
-            let [sha256, md5] = sums.map(|sum| sum.map(str::to_owned));
-            let file = SourceFile { path: "a".into(), url: None, sha256, md5 };
-            file.check(b"abc").unwrap();
-            let error = file.check(b"abd").map_err(|error| error.to_string());
-            match sums {
-                [None, None] => error.unwrap(),
-                [Some(_), _] => assert!(error.unwrap_err().starts_with("a: its sha256 is a52d159f")),
-                _ => assert!(error.unwrap_err().starts_with("a: its md5 is 4911e516")),
-            }
-        }
     }
 }

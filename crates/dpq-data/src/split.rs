@@ -1,4 +1,4 @@
-//! Which images train, which ask, and which are searched.
+//! Splits: training images, queries and gallery.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,8 @@ use crate::labels::Labels;
 const STREAM: u64 = 1;
 const HOLD_OUT_STREAM: u64 = 5;
 
-/// A part of a data set. No query is in another part; training images are in the gallery only where a protocol says so.
+/// A part of a data set. No query is in another part. Training images are in the gallery only if
+/// the protocol says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// Images that the network learns from.
@@ -35,30 +36,32 @@ impl fmt::Display for Split {
 }
 
 impl FromStr for Split {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Error> {
         [Self::Train, Self::Query, Self::Gallery]
             .into_iter()
             .find(|split| split.to_string() == text)
-            .ok_or_else(|| format!("split is `{text}`, expected `train`, `query` or `gallery`"))
+            .ok_or_else(|| Error::UnknownSplit(text.to_owned()))
     }
 }
 
-/// How splits are drawn from a seed: so many queries and training images, the rest is the gallery.
+/// How splits are drawn from a seed: the numbers of queries and training images. Other images are
+/// the gallery.
 ///
-/// Source: the paper's protocols. CIFAR-10 has 100 queries and 500 training images of each class, NUS-WIDE 5,000 and 10,000
-/// in all.
+/// Source: the paper's protocols. CIFAR-10 has 100 queries and 500 training images of each class,
+/// NUS-WIDE 5,000 and 10,000 in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "ProtocolTable")]
 pub struct Protocol {
-    /// Queries.
+    /// The number of queries.
     pub queries: usize,
-    /// Training images.
+    /// The number of training images.
     pub train: usize,
-    /// Whether these are numbers of each class, which needs images of one class each, or in all.
+    /// True if these are numbers per class, which needs images of one class each. False if they are
+    /// totals.
     pub per_class: bool,
-    /// Decides which images they are.
+    /// Decides which images are drawn.
     pub seed: u64,
 }
 
@@ -91,7 +94,7 @@ impl Protocol {
     /// Draws the rows of the queries and of the training images, each ascending.
     ///
     /// # Errors
-    /// [`Error::Split`] if there are not that many images.
+    /// [`Error::TooFewImages`].
     pub(crate) fn draw(&self, labels: &Labels, class_names: &[String]) -> Result<[Vec<u32>; 2], Error> {
         let n_rows = labels.len() as u32;
         let groups: Vec<(String, Vec<u32>)> = if self.per_class {
@@ -106,13 +109,7 @@ impl Protocol {
         for (name, mut rows) in groups {
             let wanted = self.queries.saturating_add(self.train);
             if rows.len() < wanted {
-                return Err(Error::Split(format!(
-                    "{name} has {} images, the protocol takes {} queries and {} training images of it, \
-                     lower these numbers or add images",
-                    rows.len(),
-                    self.queries,
-                    self.train
-                )));
+                return Err(Error::TooFewImages(name, rows.len(), self.queries, self.train));
             }
             draw_first(&mut rng, &mut rows, wanted);
             query.extend_from_slice(&rows[..self.queries]);
@@ -124,14 +121,14 @@ impl Protocol {
     }
 }
 
-/// Draws `n` of `rows`, such as training images to validate with, and returns the others and those, each ascending.
+/// Draws `n` of `rows`, for example training images for validation. Returns the rows that remain
+/// and the rows that were drawn, each ascending.
 ///
 /// # Errors
-/// [`Error::Split`] unless some are left.
+/// [`Error::HoldOut`] if no row would remain.
 pub fn hold_out(rows: &[u32], n: usize, seed: u64) -> Result<[Vec<u32>; 2], Error> {
     if n > 0 && n >= rows.len() {
-        let reason = format!("cannot hold out {n} of {} training images, expected fewer", rows.len());
-        return Err(Error::Split(reason));
+        return Err(Error::HoldOut(n, rows.len()));
     }
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(HOLD_OUT_STREAM);
@@ -151,22 +148,23 @@ fn draw_first(rng: &mut ChaCha8Rng, rows: &mut [u32], n: usize) {
     }
 }
 
-/// A number below `n`.
+/// Draws a number below `n`.
 pub(crate) fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
     ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }
 
-/// The rows of each split, ascending. No query is in another split, and no training image in the gallery unless asked for.
+/// The rows of each split, ascending. No query is in another split, and no training image is in the
+/// gallery unless asked for.
 #[derive(Debug)]
 pub(crate) struct Splits {
-    pub(crate) train: Vec<u32>,
-    pub(crate) query: Vec<u32>,
-    pub(crate) gallery: Vec<u32>,
+    train: Vec<u32>,
+    query: Vec<u32>,
+    gallery: Vec<u32>,
 }
 
 impl Splits {
-    /// Makes splits of queries and training images; every other row is the gallery, with `train_in_gallery` the training
-    /// images too.
+    /// Makes splits of queries and training images. Every other row is the gallery. With
+    /// `train_in_gallery` the training images are in the gallery too.
     ///
     /// Refuses rows that do not exist, that occur twice, and classes that no training image has.
     pub(crate) fn new(
@@ -180,13 +178,9 @@ impl Splits {
         let mut owner: Vec<Option<Split>> = vec![None; n_rows];
         for (split, rows) in [(Split::Query, &query), (Split::Train, &train)] {
             for &row in rows {
-                let owner = owner.get_mut(row as usize).ok_or_else(|| {
-                    Error::Split(format!("the {split} split has row {row}, the data set has {n_rows} rows"))
-                })?;
+                let owner = owner.get_mut(row as usize).ok_or(Error::SplitRow(split, row, n_rows))?;
                 if let Some(other) = owner.replace(split) {
-                    return Err(Error::Split(format!(
-                        "row {row} is in the {other} split and again in the {split} split, expected disjoint splits"
-                    )));
+                    return Err(Error::SharedRow(row, other, split));
                 }
             }
         }
@@ -196,10 +190,7 @@ impl Splits {
             .flat_map(|&row| labels.of(row as usize))
             .for_each(|&class| learnt[class as usize] = true);
         if let Some(class) = learnt.iter().position(|&learnt| !learnt) {
-            return Err(Error::Split(format!(
-                "class `{}` has no training image, add some or remove the class",
-                class_names[class]
-            )));
+            return Err(Error::NoTrainingImage(class_names[class].clone()));
         }
         let in_gallery =
             |owner: Option<Split>| owner.is_none() || train_in_gallery && owner == Some(Split::Train);
@@ -207,7 +198,7 @@ impl Splits {
             (0..).zip(owner).filter(|&(_, owner)| in_gallery(owner)).map(|(row, _)| row).collect();
         for (split, rows) in [(Split::Query, &query), (Split::Gallery, &gallery)] {
             if rows.is_empty() {
-                return Err(Error::Split(format!("the {split} split is empty")));
+                return Err(Error::EmptySplit(split));
             }
         }
         let ascending = |mut rows: Vec<u32>| {
@@ -216,6 +207,15 @@ impl Splits {
         };
         Ok(Self { train: ascending(train), query: ascending(query), gallery })
     }
+
+    /// Returns the rows of a split.
+    pub(crate) fn rows(&self, split: Split) -> &[u32] {
+        match split {
+            Split::Train => &self.train,
+            Split::Query => &self.query,
+            Split::Gallery => &self.gallery,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_out_is_drawn_by_the_seed_and_gone_from_the_rest() {
+    fn held_out_rows_are_drawn_by_the_seed_and_removed_from_the_rest() {
         let rows: Vec<u32> = (0..100).map(|row| 3 * row).collect();
         let [rest, held] = hold_out(&rows, 20, 1).unwrap();
         assert_eq!((rest.len(), held.len()), (80, 20));

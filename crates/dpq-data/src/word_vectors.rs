@@ -3,18 +3,24 @@
 use std::collections::HashMap;
 use std::io::{BufRead, Read};
 
-/// Bytes of a line, at most: a hundred times a line of 300 numbers, so that a file without line ends is not read whole.
-const MOST: u64 = 1 << 19;
+use crate::Error;
 
-/// Reads a vector for each class, `[C, E]`: that of its name, or else the mean of those of the words of its name.
+/// The maximum number of bytes of a line, a hundred times a line of 300 numbers, so that a file
+/// without line ends is not read whole.
+const MAX_BYTES: u64 = 1 << 19;
+
+/// Reads a vector for each class, `[C, E]`: the vector of its name, or else the mean of the vectors
+/// of the words of its name.
 ///
-/// A line is a word and its vector, separated by white space. A first line of two whole numbers, which word2vec writes, is
-/// skipped. White space, `_` and `/` separate the words of a name. A word is looked up as it is spelt, then in lower case;
-/// of several lines for it the first counts.
+/// A line is a word and its vector, separated by white space. A first line of two whole numbers,
+/// which word2vec writes, is skipped. White space, `_` and `/` separate the words of a name. A word
+/// is looked up as it is spelt, then in lower case. If several lines have the word, the first
+/// counts.
 ///
 /// # Errors
-/// A sentence that names all words without a vector, or the line that is wrong.
-pub fn parse_word_vectors(mut text: impl BufRead, class_names: &[String]) -> Result<Vec<Vec<f32>>, String> {
+/// [`Error::NoVector`] names all words without a vector. [`Error::InLine`] names the line that is
+/// too long, is not a vector or cannot be read.
+pub fn parse_word_vectors(mut text: impl BufRead, class_names: &[String]) -> Result<Vec<Vec<f32>>, Error> {
     let mut vectors: HashMap<String, Option<Vec<f32>>> = class_names
         .iter()
         .flat_map(|name| words(name).chain([name.as_str()]))
@@ -24,17 +30,17 @@ pub fn parse_word_vectors(mut text: impl BufRead, class_names: &[String]) -> Res
     let (mut dim, mut line) = (None, Vec::new());
     for at in 1.. {
         line.clear();
-        let n = text.by_ref().take(MOST).read_until(b'\n', &mut line);
-        if n.map_err(|error| format!("line {at} cannot be read ({error})"))? == 0 {
+        let n = text.by_ref().take(MAX_BYTES).read_until(b'\n', &mut line);
+        if n.map_err(|error| Error::Damaged(error).in_line(at))? == 0 {
             break;
         }
-        if line.len() as u64 == MOST {
-            return Err(format!("line {at} is longer than {MOST} bytes, expected a word and its vector"));
+        if line.len() as u64 == MAX_BYTES {
+            return Err(Error::LongLine(MAX_BYTES).in_line(at));
         }
         let mut columns =
             line.split(u8::is_ascii_whitespace).map(String::from_utf8_lossy).filter(|c| !c.is_empty());
         let Some(word) = columns.next() else { continue };
-        // A file has millions of lines, so only those of words that are looked for are taken apart.
+        // A file has millions of lines, so only those of wanted words are split.
         let vector = vectors.get_mut(&*word);
         if dim.is_some() && vector.as_ref().is_none_or(|vector| vector.is_some()) {
             continue;
@@ -44,12 +50,12 @@ pub fn parse_word_vectors(mut text: impl BufRead, class_names: &[String]) -> Res
             continue;
         }
         let dim = *dim.get_or_insert(columns.len());
-        // Some words contain spaces; their first part is not the word that is looked for.
+        // Some words contain spaces. Their first part is not the wanted word.
         let Some(vector) = vector.filter(|_| columns.len() <= dim) else { continue };
         let values = columns.iter().map(|value| value.parse().ok().filter(|value: &f32| value.is_finite()));
         match values.collect::<Option<Vec<_>>>() {
             Some(values) if dim > 0 && values.len() == dim => *vector = Some(values),
-            _ => return Err(format!("line {at}: `{word}` is not followed by {} finite numbers", dim.max(1))),
+            _ => return Err(Error::VectorLine(word.into_owned(), dim.max(1)).in_line(at)),
         }
     }
 
@@ -65,16 +71,13 @@ pub fn parse_word_vectors(mut text: impl BufRead, class_names: &[String]) -> Res
         for word in words(name) {
             match find(word) {
                 Some(vector) => mean.iter_mut().zip(vector).for_each(|(mean, value)| *mean += value / n),
-                None if missing.contains(&word) => {}
-                None => missing.push(word),
+                None if missing.iter().any(|other| other == word) => {}
+                None => missing.push(word.to_owned()),
             }
         }
         found.push(mean);
     }
-    if missing.is_empty() {
-        return Ok(found);
-    }
-    Err(format!("no vector for `{}`, rename these classes or take other word vectors", missing.join("`, `")))
+    if missing.is_empty() { Ok(found) } else { Err(Error::NoVector(missing)) }
 }
 
 fn words(name: &str) -> impl Iterator<Item = &str> {
@@ -87,7 +90,7 @@ mod tests {
 
     fn parse(text: &str, names: &[&str]) -> Result<Vec<Vec<f32>>, String> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        parse_word_vectors(text.as_bytes(), &names)
+        parse_word_vectors(text.as_bytes(), &names).map_err(|error| error.to_string())
     }
 
     const GLOVE: &str =
@@ -111,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_no_vectors_are_refused_by_number() {
+    fn lines_that_are_not_vectors_are_refused_by_number() {
         let error = |text: &str| parse(text, &["pine", "."]).unwrap_err();
         assert_eq!(error("the 1 2\npine 1\n"), "line 2: `pine` is not followed by 2 finite numbers");
         assert_eq!(error("the 1 2\npine 1 x\n"), "line 2: `pine` is not followed by 2 finite numbers");
@@ -123,8 +126,8 @@ mod tests {
             "no vector for `.`, rename these classes or take other word vectors"
         );
         let long = "pine ".to_owned() + &"1 ".repeat(1 << 20);
-        assert!(error(&long).starts_with("line 1 is longer than 524288 bytes"));
+        assert!(error(&long).starts_with("line 1: longer than 524288 bytes"));
         let bytes = parse_word_vectors(&b"\xff\xfe 1 2\npine 3 4"[..], &["pine".to_owned()]).unwrap();
-        assert_eq!(bytes, [[3.0, 4.0]], "words of other encodings are passed over");
+        assert_eq!(bytes, [[3.0, 4.0]], "words of other encodings are skipped");
     }
 }

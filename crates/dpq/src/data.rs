@@ -1,4 +1,4 @@
-//! `dpq data`, and what the commands share about images.
+//! `dpq data`, and how all commands read images.
 
 mod export;
 mod get;
@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use crate::output;
 
-/// Work with data sets
+/// Download, check, split and export data sets
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Get(get::Args),
@@ -37,17 +37,19 @@ impl Command {
     }
 }
 
-/// Images that could be read.
+/// Images that were read.
 pub(crate) struct Batch {
-    /// Their rows, in the order asked for.
+    /// The rows of the images, in the requested order.
     pub(crate) rows: Vec<u32>,
-    /// u8 [n, C, H, W].
+    /// u8 `[n, C, H, W]`.
     pub(crate) pixels: Vec<u8>,
 }
 
-/// Hands images to `work` in the order of `rows`, a batch at a time, while the next batch is read in parallel.
+/// Calls `work` with batches of images in the order of `rows`. The next batch is read in parallel
+/// meanwhile.
 ///
-/// At most two batches are held. Images that cannot be read are named on stderr and left out, or end it if `strict`.
+/// At most two batches are in memory. Images that cannot be read are reported on stderr and left
+/// out. If `strict`, the first of them is an error.
 pub(crate) fn for_each_batch(
     dataset: &Dataset,
     rows: &[u32],
@@ -57,10 +59,11 @@ pub(crate) fn for_each_batch(
     dpq_model::read_ahead(rows.chunks(BATCH), |rows| read_images(dataset, rows, strict), work)
 }
 
-/// Items read at a time.
+/// The number of images in a batch.
 pub(crate) const BATCH: usize = 512;
 
-/// Reads images in parallel, in the order of `rows`; unreadable ones as [`for_each_batch`] does.
+/// Reads images in parallel, in the order of `rows`. Unreadable images are treated as by
+/// [`for_each_batch`].
 pub(crate) fn read_images(dataset: &Dataset, rows: &[u32], strict: bool) -> Result<Batch> {
     let len = dataset.shape().len();
     let mut pixels = vec![0; rows.len() * len];
@@ -83,19 +86,33 @@ pub(crate) fn read_images(dataset: &Dataset, rows: &[u32], strict: bool) -> Resu
     Ok(Batch { rows: kept, pixels })
 }
 
-/// The shape of the images that a model takes.
+/// Reports on stderr how many files of an image folder are not images, by extension.
+pub(crate) fn report_skipped(dataset: &Dataset) {
+    if let Some(skipped) = skipped_text(dataset) {
+        output::note(&format!("{}: {skipped}", dataset.name()));
+    }
+}
+
+fn skipped_text(dataset: &Dataset) -> Option<String> {
+    let kinds: Vec<_> = dataset.skipped().iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+    (!kinds.is_empty()).then(|| {
+        format!("skipped files that are not PNG, JPEG, WebP, GIF, BMP or TIFF: {}", kinds.join(", "))
+    })
+}
+
+/// Returns the shape of the images that a model takes.
 pub(crate) fn model_shape(model: &Model) -> Result<ImageShape> {
     let body = &model.config().network.body;
     ensure!(*body != Body::Features, "the model takes {}, give --features", model_inputs(model));
     Ok(image_shape(model.image_shape()))
 }
 
-/// A shape `[C, H, W]`.
+/// Makes a shape of `[C, H, W]`.
 pub(crate) fn image_shape([channels, height, width]: [usize; 3]) -> ImageShape {
     ImageShape { channels, height, width }
 }
 
-/// What a model takes, in words.
+/// Describes the inputs of a model.
 pub(crate) fn model_inputs(model: &Model) -> String {
     let shape = image_shape(model.image_shape());
     match model.config().network.body {

@@ -62,7 +62,7 @@ pub(crate) struct Args {
     /// Which split of the data set: train, query or gallery
     #[arg(long, requires = "data", value_parser = |s: &str| s.parse::<Split>())]
     split: Option<Split>,
-    /// A folder of PNG and JPEG images, flat or one sub-folder a class
+    /// Folder of images, flat or one sub-folder per class
     #[arg(long, group = "input", value_name = "DIR")]
     images: Option<PathBuf>,
     /// Features, [N, D], .npy (float32), .fvecs or .bvecs: for codebooks, or for a model that was trained on such
@@ -220,6 +220,7 @@ impl Args {
             }
             (_, _, Some(dir)) => {
                 let dataset = Dataset::from_folder(dir, shape)?;
+                data::report_skipped(&dataset);
                 let rows = (0..dataset.len() as u32).collect();
                 Ok((dataset, rows))
             }

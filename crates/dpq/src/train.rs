@@ -113,6 +113,7 @@ impl Args {
         let (source, out) = match (&self.data, &self.features, &self.labels, &self.out) {
             (Some(data), .., Some(out)) => {
                 let dataset = Dataset::open(data)?;
+                data::report_skipped(&dataset);
                 let dataset = match &weights {
                     Some(weights) => dataset.resized(data::image_shape(weights.image_shape()))?,
                     None => dataset,
@@ -198,7 +199,7 @@ impl Args {
             write!(text, ", pretrained weights: {weights}")?;
         }
         if trained.left_out > 0 {
-            write!(text, "\nleft out {} images that cannot be read", trained.left_out)?;
+            write!(text, "\nleft out {} images that cannot be read or have no class", trained.left_out)?;
         }
         output::print(json, &trained, &text)
     }

@@ -48,11 +48,45 @@ fn verify_counts_equal_images_and_names_those_that_cannot_be_read() {
     let lines: Vec<&str> = stderr.lines().collect();
     assert_eq!((output.status.code(), lines.len()), (Some(1), 3), "{stderr}");
     assert!(
-        lines[0].starts_with("unreadable: set/images/top/03.png is no image that can be read: "),
+        lines[0].starts_with("unreadable: set/images/top/03.png cannot be read as an image: "),
         "{stderr}"
     );
-    assert!(lines[1].starts_with("unreadable: set/images/top/05.png is"), "{stderr}");
+    assert!(lines[1].starts_with("unreadable: set/images/top/05.png cannot"), "{stderr}");
     assert_eq!(lines[2], "error: 2 of 60 images cannot be read, get them again");
+}
+
+#[test]
+fn skipped_files_and_images_without_a_class_are_counted() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    fs::rename(dir.join("set/images/end/00.png"), dir.join("set/images/end/00.JFIF")).unwrap();
+    for file in ["end/a.avif", "top/b.txt", "top/c.TXT", "top/.hidden"] {
+        fs::write(dir.join("set/images").join(file), "").unwrap();
+    }
+    let found = json(dir, "data verify set");
+    assert_eq!((&found["images"], &found["without_class"]), (&60.into(), &0.into()));
+    assert_eq!(found["skipped"], serde_json::json!({ ".avif": 1, ".txt": 2 }));
+    let output = dpq(dir, "data export --data set --split query --out-dir pixels");
+    let skipped = "skipped files that are not PNG, JPEG, WebP, GIF, BMP or TIFF: 1 .avif, 2 .txt\n";
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("bands: {skipped}"));
+    assert!(String::from_utf8(dpq(dir, "data verify set").stdout).unwrap().contains(skipped));
+
+    let line = |i: u32| format!("images/top/{i:02}.png {}\n", ["1 0", "0 0", "0 1"][i as usize % 3]);
+    fs::write(dir.join("set/list.txt"), (0..12).map(line).collect::<String>()).unwrap();
+    let list = "name = \"zeros\"\nshape = { channels = 1, height = 9, width = 9 }\n\
+        images = { format = \"list\", path = \"list.txt\", labels = \"multi-hot\" }\n\
+        protocol = { queries = 2, train = 8, seed = 1 }\n";
+    fs::write(dir.join("set/dataset.toml"), list).unwrap();
+    let found = json(dir, "data verify set");
+    assert_eq!(
+        (&found["images"], &found["classes"], &found["without_class"]),
+        (&12.into(), &2.into(), &4.into())
+    );
+    let trained =
+        json(dir, "train --data set --out run --preset quick --set epochs=1 --set network.codewords=4");
+    let (images, left_out) = (trained["images"].as_u64().unwrap(), trained["left_out"].as_u64().unwrap());
+    assert!(left_out > 0 && images + left_out == 8, "images without a class teach nothing: {trained}");
 }
 
 #[test]
@@ -80,7 +114,7 @@ fn shipped_images_that_are_in_two_splits_are_an_error() {
     assert_eq!(json(dir, "data verify .")["equal_across_splits"], 0);
     pixels[16..].fill(10);
     write(&pixels);
-    assert!(error(dir, "data verify .", 1).contains("4 images look exactly like one in another split"));
+    assert!(error(dir, "data verify .", 1).contains("4 images equal an image in another split"));
 }
 
 #[test]
@@ -108,10 +142,10 @@ fn splits_are_written_once_and_are_the_splits_from_then_on() {
     union.sort_unstable();
     assert!(union.into_iter().eq(0..60), "every row is in exactly one");
 
-    assert!(error(dir, "data split set", 1).contains("query.txt is there and is not written over"));
+    assert!(error(dir, "data split set", 1).contains("query.txt exists and is not overwritten"));
     let manifest = fs::read_to_string(dir.join("set/dataset.toml")).unwrap();
     fs::write(dir.join("set/dataset.toml"), manifest.clone() + &text).unwrap();
-    assert!(error(dir, "data split set", 1).contains("has [splits], take it out"));
+    assert!(error(dir, "data split set", 1).contains("has [splits], remove it"));
     let after = json(dir, "data export --data set --split query --out-dir after");
     assert_eq!(before["items"], after["items"]);
     let bytes = |run: &str| fs::read(dir.join(run).join("ids.npy")).unwrap();
@@ -154,11 +188,14 @@ fn images_that_cannot_be_read_are_left_out_and_rows_stay_together() {
     json(dir, &format!("{encode} --images set/images --out-dir all"));
     json(dir, &format!("{encode} --data set --split train --out-dir train"));
 
-    // Half of a PNG, no PNG, and nothing.
+    // Half of a PNG, no PNG, and a JPEG without its last bytes.
     let png = fs::read(dir.join("set/images/end/00.png")).unwrap();
     fs::write(dir.join("set/images/end/00.png"), &png[..png.len() / 2]).unwrap();
     fs::write(dir.join("set/images/middle/19.png"), "no image").unwrap();
-    fs::write(dir.join("set/images/top/07.png"), "").unwrap();
+    let mut jpeg = std::io::Cursor::new(vec![]);
+    image::GrayImage::new(9, 9).write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
+    let jpeg = jpeg.into_inner();
+    fs::write(dir.join("set/images/top/07.png"), &jpeg[..jpeg.len() - 4]).unwrap();
     let folder = json(dir, &format!("{encode} --images set/images --out-dir some"));
     assert_eq!((&folder["items"], &folder["left_out"]), (&57.into(), &3.into()));
     let lines = |run: &str| -> Vec<String> {
@@ -214,7 +251,9 @@ fn images_that_cannot_be_read_are_left_out_and_rows_stay_together() {
         "data export --data set --split query --out-dir strict --strict",
     ] {
         let error = error(dir, command, 1);
-        assert!(error.contains(".png is no image that can be read: "), "{command}: {error}");
+        let is_named =
+            error.contains(".png cannot be read as an image: ") || error.contains("07.png is cut off");
+        assert!(is_named, "{command}: {error}");
     }
     fs::create_dir(dir.join("bad")).unwrap();
     fs::write(dir.join("bad/1.png"), "no image").unwrap();
@@ -298,7 +337,7 @@ fn images_are_written_under_their_ids() {
         assert!(found == source, "{id}");
     }
     let error = error(dir, "data images --data set --ids 7,60 --out-dir found", 1);
-    assert!(error.contains("bands has the ids 0 to 59, not 60"), "{error}");
+    assert!(error.contains("bands has no id 60, expected 0 to 59"), "{error}");
     assert!(!dir.join("found/7.png").exists());
 
     let source = dir.join("set/images/end/0.png");

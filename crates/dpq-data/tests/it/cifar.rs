@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use dpq_data::{Dataset, ImageShape, Split, parse_cifar, sha256};
+use dpq_data::{Dataset, Error, ImageShape, Split, parse_cifar, sha256};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
@@ -24,7 +24,8 @@ fn archive(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
     tar.into_inner().unwrap().finish().unwrap()
 }
 
-/// Six images in two batches, which lie in the archive in the other order, behind a file that is none of theirs.
+/// Six images in two batches, which lie in the archive in the other order, behind a file that is
+/// none of theirs.
 fn cifar_10() -> Vec<u8> {
     let batch = |first: u8| {
         (first..first + 3).flat_map(|i| record(&[i % 2], [i, 10 + i, 20 + i])).collect::<Vec<_>>()
@@ -69,11 +70,12 @@ fn the_class_of_a_record_is_its_last_label() {
 
 #[test]
 fn wrong_archives_are_refused() {
-    let error = |archive: &[u8]| parse_cifar(archive, &["c/1.bin"], 1).unwrap_err();
-    assert!(error(b"<html>").starts_with("damaged archive"));
+    let error = |archive: &[u8]| parse_cifar(archive, &["c/1.bin"], 1).unwrap_err().to_string();
+    assert!(error(b"<html>").starts_with("damaged data"));
     let whole = cifar_10();
-    assert!(error(&whole[..whole.len() / 2]).starts_with("damaged archive"));
+    assert!(error(&whole[..whole.len() / 2]).starts_with("damaged data"));
     assert!(error(&archive(&[("x", vec![])])).starts_with("no file c/1.bin in this archive"));
+    assert!(matches!(parse_cifar(&whole, &["c/1.bin"], 0), Err(Error::Records(..))));
     let cut = archive(&[("c/1.bin", vec![0; 3072])]);
     assert!(error(&cut).starts_with("c/1.bin has 3072 bytes, expected records of 3073 bytes"));
 

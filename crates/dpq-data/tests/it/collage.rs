@@ -63,7 +63,7 @@ fn collages_of_something_else_are_refused() {
     let sum = error("sha256 = \"", "sha256 = \"0");
     assert!(sum.contains("its sha256 is"), "{sum}");
     let shape = error("width = 56", "width = 28");
-    assert!(shape.contains("images of 1x56x28, the collages are 1x56x56"), "{shape}");
+    assert!(shape.contains("images of 1x56x28, expected 1x56x56"), "{shape}");
     let twice = error("seed = 1", "seed = 1\n[protocol]\nqueries = 1\ntrain = 1\nseed = 1");
     assert!(twice.contains("these images come with theirs"), "{twice}");
 

@@ -26,8 +26,12 @@ fn sub_folders_are_classes_in_the_order_of_their_names() {
     gray(&dir.path().join("b/2.png"), 20);
     gray(&dir.path().join("b/1.png"), 10);
     gray(&dir.path().join("a/x.PNG"), 30);
-    fs::write(dir.path().join("a/notes.txt"), "no image").unwrap();
+    for file in ["a/notes.txt", "b/notes.TXT", "b/3.avif", "b/README", "b/.hidden"] {
+        fs::write(dir.path().join(file), "no image").unwrap();
+    }
     let dataset = Dataset::from_folder(dir.path(), GRAY).unwrap();
+    let skipped: Vec<_> = dataset.skipped().iter().map(|(kind, &n)| (kind.as_str(), n)).collect();
+    assert_eq!(skipped, [(".avif", 1), (".txt", 2), ("without extension", 1)]);
     assert_eq!((dataset.len(), dataset.class_names()), (3, &["a".to_owned(), "b".to_owned()][..]));
     let mut image = vec![0; 24];
     for (row, (value, class, name)) in
@@ -51,13 +55,16 @@ fn sub_folders_are_classes_in_the_order_of_their_names() {
 #[test]
 fn a_flat_folder_has_no_classes() {
     let dir = TempDir::new().unwrap();
-    assert!(error(Dataset::from_folder(dir.path(), GRAY)).contains("no PNG or JPEG image in this folder"));
+    assert!(
+        error(Dataset::from_folder(dir.path(), GRAY))
+            .contains("no image in this folder, expected .png, .jpg")
+    );
     gray(&dir.path().join("1.png"), 5);
     let dataset = Dataset::from_folder(dir.path(), GRAY).unwrap();
     assert_eq!((dataset.len(), dataset.n_classes(), dataset.labels(0)), (1, 0, &[][..]));
     fs::create_dir(dir.path().join("empty")).unwrap();
     fs::remove_file(dir.path().join("1.png")).unwrap();
-    assert!(error(Dataset::from_folder(dir.path(), GRAY)).contains("in the folder of this class"));
+    assert!(error(Dataset::from_folder(dir.path(), GRAY)).contains("empty: no image in this folder"));
 }
 
 #[test]
@@ -65,7 +72,7 @@ fn lists_name_paths_and_classes() {
     let dir = TempDir::new().unwrap();
     gray(&dir.path().join("images/1.png"), 1);
     let list = dir.path().join("list.txt");
-    fs::write(&list, "# path label ...\nimages/1.png 10 9\n\nimages/2.png 9 9\n").unwrap();
+    fs::write(&list, "# path label ...\nimages/1.png 10 9\n\nimages/2.png 9\n").unwrap();
     let dataset = Dataset::from_list(&list, GRAY).unwrap();
     assert_eq!(dataset.class_names(), ["9", "10"], "numbers are ordered by value");
     assert_eq!((dataset.labels(0), dataset.labels(1)), (&[0, 1][..], &[0][..]));
@@ -78,6 +85,9 @@ fn lists_name_paths_and_classes() {
     fs::write(&list, "images/1.png cat\nimages/2.png\n").unwrap();
     let partly = error(Dataset::from_list(&list, GRAY));
     assert!(partly.contains("list.txt: line 2: `images/2.png` has no class"), "{partly}");
+    fs::write(&list, "images/1.png 1 0\nimages/2.png 1 1\n").unwrap();
+    let columns = error(Dataset::from_list(&list, GRAY));
+    assert!(columns.contains("list.txt: columns of 0 and 1 only, set labels = \"multi-hot\""), "{columns}");
     fs::write(&list, b"\xff.png cat\n").unwrap();
     assert!(error(Dataset::from_list(&list, GRAY)).contains("not UTF-8 text"));
     fs::remove_file(&list).unwrap();
@@ -100,12 +110,13 @@ fn images_are_converted_and_resized() {
     assert!(gray[0].abs_diff(114) <= 1 && gray[5].abs_diff(18) <= 1, "{gray:?}");
 
     fs::write(&path, b"\x89PNG\r\n\x1a\nbroken").unwrap();
-    assert!(matches!(read_image(&path, GRAY), Err(Error::Image { .. })));
+    assert!(matches!(read_image(&path, GRAY), Err(Error::Image(..))));
     let odd = read_image(&path, ImageShape { channels: 2, height: 4, width: 4 }).unwrap_err().to_string();
     assert!(odd.contains("images of 2x4x4, expected 1 or 3 channels"), "{odd}");
 }
 
-/// `image` resizes in its own way: within rounding, both filters are one. It is told to drop transparency first.
+/// `image` resizes in its own way: within rounding, both filters are one. It is told to drop
+/// transparency first.
 #[test]
 fn resizing_is_that_of_a_catmull_rom_filter() {
     let dir = TempDir::new().unwrap();
@@ -155,7 +166,8 @@ fn an_image_of_a_few_bytes_cannot_ask_for_gigabytes() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("bomb.png");
     gray(&path, 1);
-    // One beyond the longest side, two of sides that are fine but pixels that are too many, the last when they are resized.
+    // One side is too long, then sides are fine but pixels are too many, in the last case only when
+    // they are resized.
     for (width, height) in [(1_000_000u32, 4u32), (30_000, 30_000), (12_000, 12_000)] {
         let mut bytes = fs::read(&path).unwrap();
         bytes[16..20].copy_from_slice(&width.to_be_bytes());
@@ -166,7 +178,7 @@ fn an_image_of_a_few_bytes_cannot_ask_for_gigabytes() {
         bytes[29..33].copy_from_slice(&crc.sum().to_be_bytes());
         let bomb = dir.path().join("changed.png");
         fs::write(&bomb, bytes).unwrap();
-        let Err(Error::Image { source, .. }) = read_image(&bomb, GRAY) else { panic!("the bomb was read") };
+        let Err(Error::Image(_, source)) = read_image(&bomb, GRAY) else { panic!("the bomb was read") };
         assert!(matches!(source, image::ImageError::Limits(_)), "{source}");
     }
 }

@@ -1,4 +1,5 @@
-//! Lists in the forms that hashing research passes around: a list a split, multi-hot, training images in the gallery.
+//! Lists in the forms that hashing research passes around: a list a split, multi-hot, training
+//! images in the gallery.
 
 use std::fs;
 use std::path::Path;
@@ -77,16 +78,29 @@ fn lists_that_overlap_or_disagree_are_refused() {
     says([QUERY, QUERY, GALLERY], SHARED, "`a/0.png` is in the query list and again in the train list");
     says([QUERY, TRAIN, "a/1.png 0 0 1\n"], SHARED, "`a/1.png` has other classes in the gallery list");
     says([QUERY, TRAIN, "a/1.png 0 1 1\n"], SHARED, "the gallery list has 1 of the 2 training images");
-    says(["a/0.png 0 0 0\n", TRAIN, GALLERY], SHARED, "`a/0.png` is followed by `0 0 0`, expected a 0 or 1");
     says([QUERY, "a/1.png 0 1 1\na/2.png 1 0\n", GALLERY], SHARED, "expected a 0 or 1 for each of 3 classes");
     says(["a/0.png 2 0 0\n", TRAIN, GALLERY], SHARED, "is followed by `2 0 0`");
-    says(["a/0.png 1 0 0 1\n", TRAIN, GALLERY], SHARED, "q.txt: `a/0.png` is followed by `1 0 0 1`, exp");
+    says(
+        ["a/0.png 1 0 0 1\n", TRAIN, GALLERY],
+        SHARED,
+        "q.txt: line 1: `a/0.png` is followed by `1 0 0 1`, exp",
+    );
     let error = open_without_classes(dir.path(), ["a/0.png 1 0 0 1\n", TRAIN, GALLERY]).unwrap_err();
     assert!(
         error
             .to_string()
-            .contains("t.txt: `a/1.png` is followed by `0 1 1`, expected a 0 or 1 for each of 4")
+            .contains("t.txt: line 1: `a/1.png` is followed by `0 1 1`, expected a 0 or 1 for each of 4")
     );
+}
+
+#[test]
+fn multi_hot_rows_of_zeros_are_images_without_a_class() {
+    let dir = TempDir::new().unwrap();
+    let train = "a/1.png 0 1 1\na/2.png 1 0 0\na/9.png 0 0 0\n";
+    let dataset = open(dir.path(), ["a/0.png 0 0 0\n", train, "a/3.png 0 0 1\n"], "").unwrap();
+    let classes: Vec<_> = (0..dataset.len()).map(|row| dataset.labels(row).to_vec()).collect();
+    assert_eq!(classes, [vec![], vec![1, 2], vec![0], vec![], vec![2]]);
+    assert_eq!(dataset.multi_hot(&[0, 4]), [0, 0, 0, 0, 0, 1]);
 }
 
 #[test]
@@ -133,7 +147,7 @@ fn numbers_in_all_draw_from_images_of_several_classes() {
     assert!(error("queries = 30, train = 11").contains("the data set has 40 images"));
     assert!(error("queries = 5, train_per_class = 1").contains("expected `queries_per_class` and"));
     assert!(
-        error("queries_per_class = 5, train_per_class = 1").contains("need one class an image, row 1 has 2")
+        error("queries_per_class = 5, train_per_class = 1").contains("need one class per image, row 1 has 2")
     );
 }
 

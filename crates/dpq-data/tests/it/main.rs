@@ -1,4 +1,4 @@
-//! Data sets from every kind of source, and every way in which they can be wrong.
+//! Data sets from every kind of source, and every way in which they can be invalid.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -6,5 +6,6 @@ mod cifar;
 mod collage;
 mod fashion;
 mod folder;
+mod image;
 mod lists;
 mod manifest;

@@ -94,7 +94,7 @@ fn splits_are_drawn_as_asked_where_none_are_written_down() {
     assert_eq!(Source::open(without.dir.path()).unwrap().protocol, None);
 
     let written = Dataset::open_drawn(Set::splits("3\n0\n", "1\n2\n").write(), protocol);
-    says(&written.unwrap_err().to_string(), "has [splits], take it out");
+    says(&written.unwrap_err().to_string(), "has [splits], remove it");
     let huge = Protocol { queries: usize::MAX, ..protocol };
     says(&Dataset::open_drawn(set.dir.path(), huge).unwrap_err().to_string(), "lower these numbers");
 }
@@ -110,7 +110,7 @@ fn splits_that_cannot_be_are_refused() {
     says(&Set::splits("0\n", "2\n4\n").error(), "class `odd` has no training image");
     says(&Set::splits("", "1\n2\n").error(), "the query split is empty");
     says(&Set::splits("0\n3\n5\n7\n4\n6\n", "1\n2\n").error(), "the gallery split is empty");
-    says(&Set::splits("0\nx\n", "1\n2\n").error(), "line 2: `x` is no row number");
+    says(&Set::splits("0\nx\n", "1\n2\n").error(), "line 2: `x` is not a row number");
     let greedy = Set { rest: Set::new().rest.replace("= 2", "= 4"), ..Set::new() };
     says(&greedy.error(), "class `even` has 4 images, the protocol takes 1 queries and 4 training images");
     says(&Set { rest: String::new(), ..Set::new() }.error(), "no splits, add [splits]");
@@ -193,7 +193,7 @@ fn damaged_files_are_refused_by_name() {
 }
 
 #[test]
-fn wrong_manifests_are_refused_by_what_is_wrong() {
+fn invalid_manifests_are_refused_with_the_reason() {
     let unknown = Set { rest: Set::new().rest + "colour = 3\n", ..Set::new() };
     says(&unknown.error(), "dataset.toml: line 16: unknown field `colour`");
     assert!(!unknown.error().contains('\n'));
@@ -223,7 +223,7 @@ fn folders_and_lists_become_data_sets() {
     fs::write(dir.path().join("dataset.toml"), manifest).unwrap();
     says(
         &Dataset::open(dir.path()).unwrap_err().to_string(),
-        "numbers of each class need one class an image, row 0 has 2",
+        "numbers of each class need one class per image, row 0 has 2",
     );
 }
 

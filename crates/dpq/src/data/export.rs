@@ -1,4 +1,4 @@
-//! `dpq data export`: pixels as features.
+//! `dpq data export`: writes pixels as features.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, Write};
@@ -11,33 +11,33 @@ use dpq_formats::npy;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::for_each_batch;
+use super::{for_each_batch, report_skipped};
 use crate::codes::remove_stale;
 use crate::output;
 
 /// Write the pixels of a split as features
 ///
-/// Pixels are centred by the mean image of the training split and scaled to unit length: the features of a network that
-/// does nothing, to compare with. A batch of images is held at a time.
+/// Subtracts the mean image of the training split and scales each image to unit length. The result
+/// is a baseline to compare learned features with. Two batches of images are in memory at a time.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  dpq data export --data datasets/fashion-mnist --split gallery --out-dir pixels/gallery"
 )]
 pub(crate) struct Args {
-    /// A data set folder
+    /// Data set folder
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Which split: train, query or gallery
+    /// Split: train, query or gallery
     #[arg(long, value_parser = |s: &str| s.parse::<Split>())]
     split: Split,
-    /// Halve the sides of images, and again, until they are of N numbers at most
+    /// Halve the sides of images until they have at most N numbers
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
     at_most: Option<u32>,
-    /// Stop at the first image that cannot be read, one of the training images among them, whose mean is taken; without this,
-    /// such images are named and left out
+    /// Stop at the first image that cannot be read, training images included. By default unreadable
+    /// images are reported and left out
     #[arg(long)]
     strict: bool,
-    /// Folder for features.npy, ids.npy and labels.npy
+    /// Output folder for features.npy, ids.npy and labels.npy
     #[arg(long, value_name = "DIR")]
     out_dir: PathBuf,
 }
@@ -47,7 +47,7 @@ struct Exported {
     items: usize,
     /// Images that could not be read.
     left_out: usize,
-    /// Of the images, `[C, H, W]`.
+    /// The shape of the images, `[C, H, W]`.
     shape: [usize; 3],
     dim: usize,
     seconds: f64,
@@ -57,6 +57,7 @@ impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         let start = Instant::now();
         let dataset = Dataset::open(&self.data)?;
+        report_skipped(&dataset);
         let shape = at_most(self.at_most.map_or(usize::MAX, |n| n as usize), dataset.shape());
         let dataset = dataset.resized(shape)?;
         let rows = dataset.split(self.split);
@@ -101,12 +102,12 @@ impl Exported {
         let text = format!("wrote {} features of {} pixels to {}", self.items, self.dim, dir.display());
         match self.left_out {
             0 => text,
-            n => format!("{text}\nleft out {n} images that cannot be read"),
+            n => format!("{text}\nleft out {n} unreadable images"),
         }
     }
 }
 
-/// `features.npy` under another name until all of its rows are there.
+/// `features.npy` under a temporary name until all rows are written.
 struct Features {
     dir: PathBuf,
     dim: usize,
@@ -130,7 +131,8 @@ impl Features {
         self.file.write_all(&bytes).with_context(|| format!("cannot write into {}", self.dir.display()))
     }
 
-    /// How many rows there are is known only now, since images may have been left out.
+    /// Writes the number of rows, which is unknown before since images may be left out, and gives
+    /// the file its name.
     fn finish(mut self, n: usize) -> Result<()> {
         let header = npy::header_bytes::<f32>(&[n, self.dim]);
         let mut finish = || -> io::Result<()> {
@@ -145,12 +147,12 @@ impl Features {
 
 impl Drop for Features {
     fn drop(&mut self) {
-        // Nothing is there under this name any more once all is well.
+        // The file has been renamed if all rows were written.
         let _ = fs::remove_file(self.dir.join(PART));
     }
 }
 
-/// The shape after as many halvings as leave at most `n` numbers.
+/// Halves the sides of a shape until at most `n` numbers remain.
 fn at_most(n: usize, shape: ImageShape) -> ImageShape {
     if shape.len() <= n {
         return shape;
@@ -158,7 +160,7 @@ fn at_most(n: usize, shape: ImageShape) -> ImageShape {
     at_most(n, ImageShape { height: shape.height.div_ceil(2), width: shape.width.div_ceil(2), ..shape })
 }
 
-/// The pixels of an image less those of the mean image, scaled to unit length.
+/// Subtracts the mean image from an image and scales the result to unit length.
 fn feature(image: &[u8], mean: &[f64]) -> Vec<f32> {
     let mut x: Vec<f32> = image.iter().zip(mean).map(|(&x, mean)| (f64::from(x) - mean) as f32).collect();
     let norm = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
@@ -169,7 +171,7 @@ fn feature(image: &[u8], mean: &[f64]) -> Vec<f32> {
     x
 }
 
-/// Of the images that can be read.
+/// Returns the mean of the images that can be read.
 fn mean_image(dataset: &Dataset, rows: &[u32], strict: bool) -> Result<Vec<f64>> {
     let mut sum = vec![0u64; dataset.shape().len()];
     let mut n = 0;
@@ -189,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sides_are_halved_as_often_as_it_takes() {
+    fn sides_are_halved_until_the_shape_is_small_enough() {
         let side = |n, side| at_most(n, ImageShape { channels: 3, height: side, width: side }).height;
         assert_eq!([side(4096, 32), side(4096, 64), side(4096, 227), side(3, 227)], [32, 32, 29, 1]);
         assert_eq!(at_most(20, ImageShape { channels: 1, height: 3, width: 40 }).to_string(), "1x1x10");

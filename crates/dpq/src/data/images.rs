@@ -1,4 +1,4 @@
-//! `dpq data images`: images as files.
+//! `dpq data images`: writes images as PNG files.
 
 use std::path::{Path, PathBuf};
 
@@ -10,19 +10,20 @@ use crate::output;
 
 /// Write images of a data set as PNG files
 ///
-/// Each has the size that a network takes and is named by its id, as `dpq search` prints it: 17.png.
+/// Images have the size of the data set's `shape`. A file is named by the id of its image, which
+/// `dpq search` prints: 17.png.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  dpq data images --data datasets/fashion-mnist --ids 17,4711 --out-dir found"
 )]
 pub(crate) struct Args {
-    /// A data set folder
+    /// Data set folder
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Which images: ids with commas between them
+    /// Ids of images, separated by commas
     #[arg(long, value_name = "ID", required = true, value_delimiter = ',')]
     ids: Vec<u64>,
-    /// Folder for the files
+    /// Output folder
     #[arg(long, value_name = "DIR")]
     out_dir: PathBuf,
 }
@@ -30,7 +31,7 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Written {
     items: usize,
-    /// Names of the classes, in the order of the columns of labels.npy.
+    /// The names of the classes, in the order of the columns of labels.npy.
     classes: Vec<String>,
 }
 
@@ -40,10 +41,14 @@ impl Args {
         let row = |id: &u64| {
             let row = usize::try_from(*id).ok().filter(|&row| row < dataset.len());
             row.with_context(|| {
-                format!("{} has the ids 0 to {}, not {id}", dataset.name(), dataset.len().saturating_sub(1))
+                format!(
+                    "{} has no id {id}, expected 0 to {}",
+                    dataset.name(),
+                    dataset.len().saturating_sub(1)
+                )
             })
         };
-        // Of all ids before the first file is written.
+        // All ids are checked before the first file is written.
         let rows = self.ids.iter().map(row).collect::<Result<Vec<_>>>()?;
         let path = |id: &u64| self.out_dir.join(format!("{id}.png"));
         let sources: Vec<_> = rows.iter().filter_map(|&row| dataset.path(row)).map(Path::to_owned).collect();
@@ -52,7 +57,7 @@ impl Args {
         let mut pixels = vec![0; dataset.shape().len()];
         for (id, row) in self.ids.iter().zip(rows) {
             dataset.read(row, &mut pixels)?;
-            let png = encode_png(dataset.shape(), &pixels);
+            let png = encode_png(dataset.shape(), &pixels)?;
             dpq_file::write_atomic(&path(id), |out| out.write_all(&png))?;
         }
         let written = Written { items: self.ids.len(), classes: dataset.class_names().to_vec() };

@@ -1,4 +1,4 @@
-//! `dpq data split`: draws the splits and writes them down.
+//! `dpq data split`: draws splits and writes them as files.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -11,25 +11,26 @@ use crate::output;
 
 /// Draw the splits of a data set and write them as files
 ///
-/// Writes query.txt, train.txt and gallery.txt, a row number a line, into the folder splits/ of the data set, and prints
-/// the lines for dataset.toml that make them the splits. Numbers and seed are those of `[protocol]` unless they are given.
+/// Writes query.txt, train.txt and gallery.txt into the folder splits/ of the data set, one row
+/// number per line. Prints the lines to add to dataset.toml, so that these files define the splits.
+/// Numbers and seed are those of `[protocol]` by default.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  dpq data split datasets/pets --queries 100 --train 500 --per-class --seed 1"
 )]
 pub(crate) struct Args {
-    /// A data set folder whose dataset.toml names no splits
+    /// Data set folder whose dataset.toml has no [splits]
     dir: PathBuf,
-    /// Queries
+    /// Number of queries
     #[arg(long, value_name = "N", requires = "train")]
     queries: Option<usize>,
-    /// Training images
+    /// Number of training images
     #[arg(long, value_name = "N", requires = "queries")]
     train: Option<usize>,
-    /// The numbers are of each class, not in all
+    /// Draw these numbers from each class, not in total
     #[arg(long, requires = "queries")]
     per_class: bool,
-    /// Decides which images they are [default: that of dataset.toml, or 1]
+    /// Random seed [default: that of dataset.toml, or 1]
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -38,7 +39,7 @@ pub(crate) struct Args {
 struct Drawn {
     name: String,
     seed: u64,
-    /// Images that they were drawn from, and the checksum of their names where they are files.
+    /// The number of images in the data set, and the checksum of their names if they are files.
     items: usize,
     names_sha256: Option<String>,
     files: Vec<DrawnFile>,
@@ -71,7 +72,7 @@ impl Args {
         let path = |split: &Split| folder.join(format!("{split}.txt"));
         let splits = [Split::Query, Split::Train, Split::Gallery];
         if let Some(path) = splits.iter().map(path).find(|path| path.exists()) {
-            bail!("{} is there and is not written over, move it away first", path.display());
+            bail!("{} exists and is not overwritten, move it away first", path.display());
         }
         let _dir = output::ResultDir::create(&folder)?;
         let mut files = Vec::new();
@@ -98,7 +99,7 @@ impl Args {
     }
 }
 
-/// Rows as a file of a split has them.
+/// Formats rows as the file of a split, one per line.
 pub(super) fn lines(rows: &[u32]) -> String {
     rows.iter().map(|row| format!("{row}\n")).collect()
 }
@@ -108,7 +109,7 @@ impl Drawn {
         let mut text = format!("[splits]\nitems = {}\n", self.items);
         text.extend(self.names_sha256.iter().map(|sum| format!("names_sha256 = \"{sum}\"\n")));
         for DrawnFile { split, path, rows, sha256 } in &self.files {
-            // The gallery is every other row, so dataset.toml does not name it.
+            // The gallery is all other rows, so dataset.toml does not name its file.
             let begin = if split == "gallery" { "# " } else { "" };
             let name = path.file_name().unwrap_or_default().display();
             writeln!(

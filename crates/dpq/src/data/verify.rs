@@ -1,4 +1,4 @@
-//! `dpq data verify`: reads everything and says what is wrong.
+//! `dpq data verify`: reads a whole data set and reports errors.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -9,18 +9,19 @@ use dpq_data::{Dataset, Source, Split, sha256};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{for_each_batch, split};
+use super::{for_each_batch, skipped_text, split};
 use crate::output;
 
-/// Read a whole data set and say what is wrong with it
+/// Read a whole data set and report errors
 ///
-/// Compares every file with its checksum, checks that labels are classes and that no row is in two splits that must not
-/// share it, reads every image, and counts the images that look exactly like one in another split. A set that comes with
-/// its dataset.toml must have none. Prints a checksum of each split, which is that of the file `dpq data split` writes of it.
+/// Compares every file with its checksum, checks classes and splits, and reads every image. Counts
+/// images without a class, skipped files of image folders by extension, and images whose pixels
+/// equal those of an image in another split. Equal images are an error if the data ships with its
+/// dataset.toml. Prints a checksum of each split: that of the file that `dpq data split` writes.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  dpq data verify datasets/fashion-mnist")]
 pub(crate) struct Args {
-    /// A data set folder
+    /// Data set folder
     dir: PathBuf,
 }
 
@@ -31,12 +32,17 @@ struct Verified {
     files_without_checksum: usize,
     classes: usize,
     images: usize,
+    /// Images that are relevant to no other image: rows of zeros in a multi-hot list, or a folder
+    /// without sub-folders.
+    without_class: usize,
+    /// Files of an image folder that are not images, by extension.
+    skipped: BTreeMap<String, usize>,
     train: usize,
     query: usize,
     gallery: usize,
-    /// The SHA-256 of the rows of train, query and gallery, a line each.
+    /// The SHA-256 of the rows of each split, one per line.
     splits_sha256: BTreeMap<String, String>,
-    /// Images whose pixels are those of another row in another split.
+    /// Images whose pixels equal those of another row in another split.
     equal_across_splits: usize,
     seconds: f64,
 }
@@ -45,7 +51,7 @@ impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         let start = Instant::now();
         let source = Source::open(&self.dir)?;
-        // Opening compares the files with their checksums and refuses labels that are no class and splits that overlap.
+        // Opening compares files with their checksums and checks classes and splits.
         let dataset = Dataset::open(&self.dir)?;
         let len = dataset.shape().len();
         let rows: Vec<u32> = (0..dataset.len() as u32).collect();
@@ -63,7 +69,7 @@ impl Args {
         let equal = equal_across_splits(&dataset, &sums);
         ensure!(
             !source.shipped || equal == 0,
-            "{equal} images look exactly like one in another split, expected none in a set that comes with its files"
+            "{equal} images equal an image in another split, expected none in a data set that ships its files"
         );
         let [train, query, gallery] =
             [Split::Train, Split::Query, Split::Gallery].map(|split| dataset.split(split).len());
@@ -73,6 +79,8 @@ impl Args {
             files_without_checksum: source.files.iter().filter(|file| !file.has_checksum()).count(),
             classes: dataset.n_classes(),
             images: rows.len(),
+            without_class: rows.iter().filter(|&&row| dataset.labels(row as usize).is_empty()).count(),
+            skipped: dataset.skipped().clone(),
             train,
             query,
             gallery,
@@ -82,19 +90,20 @@ impl Args {
             equal_across_splits: equal,
             seconds: output::seconds(start),
         };
-        output::print(json, &verified, &verified.text())
+        output::print(json, &verified, &verified.text(skipped_text(&dataset)))
     }
 }
 
 impl Verified {
-    fn text(&self) -> String {
+    fn text(&self, skipped: Option<String>) -> String {
         let text = format!(
-            "{}: {} images of {} classes, all of them read\n\
+            "{}: {} images of {} classes, {} without a class, all readable\n\
             {} files, {} of them without a checksum in dataset.toml\n\
-            {} training images, {} queries, {} in the gallery; {} look exactly like one in another split",
+            {} training images, {} queries, {} in the gallery; {} equal an image in another split",
             self.name,
             self.images,
             self.classes,
+            self.without_class,
             self.files,
             self.files_without_checksum,
             self.train,
@@ -103,11 +112,13 @@ impl Verified {
             self.equal_across_splits
         );
         let sums = self.splits_sha256.iter().map(|(split, sum)| format!("\nrows of {split}: sha256 {sum}"));
-        text + &sums.collect::<String>()
+        let skipped = skipped.map(|text| format!("\n{text}"));
+        text + &skipped.unwrap_or_default() + &sums.collect::<String>()
     }
 }
 
-/// Images whose pixels are those of another row in an earlier split, by the checksums of each row.
+/// Counts images whose pixels equal those of another row in an earlier split, by the checksum of
+/// each row.
 fn equal_across_splits(dataset: &Dataset, sums: &HashMap<u32, String>) -> usize {
     let mut first: HashMap<&str, (Split, u32)> = HashMap::new();
     let splits = [Split::Query, Split::Train, Split::Gallery];
@@ -115,7 +126,7 @@ fn equal_across_splits(dataset: &Dataset, sums: &HashMap<u32, String>) -> usize 
     members
         .filter(|&(split, row)| {
             let (other, other_row) = *first.entry(&sums[&row]).or_insert((split, row));
-            // Where training images are in the gallery, a row meets itself.
+            // If training images are in the gallery, a row equals itself.
             other != split && other_row != row
         })
         .count()

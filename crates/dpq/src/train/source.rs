@@ -9,7 +9,7 @@ use dpq_model::config::{AugmentConfig, Body};
 use dpq_model::{BoxError, Inputs, Snapshot, TrainConfig, TrainSet};
 
 use crate::labels::LabelFile;
-use crate::{data, embeddings};
+use crate::{data, embeddings, output};
 
 /// Where items and labels come from. Items are rows, numbered from 0.
 pub(super) enum Source {
@@ -60,6 +60,12 @@ impl Source {
                     rows.extend(batch.rows);
                     Ok(())
                 })?;
+                let n_readable = rows.len();
+                rows.retain(|&row| !dataset.labels(row as usize).is_empty());
+                if rows.len() < n_readable {
+                    let n = n_readable - rows.len();
+                    output::note(&format!("{n} training images have no class and are left out"));
+                }
                 Ok(rows)
             }
             Self::Features { features, .. } => Ok((0..u32::try_from(features.rows())?).collect()),
@@ -132,7 +138,7 @@ impl Source {
                 let read = |row: usize, seed: Option<u64>, image: &mut [u8]| -> Result<(), BoxError> {
                     dataset.read(rows[row] as usize, image)?;
                     if let Some(seed) = seed {
-                        augment.apply(shape, image, seed);
+                        augment.apply(shape, image, seed)?;
                     }
                     Ok(())
                 };
