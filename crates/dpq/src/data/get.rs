@@ -1,6 +1,6 @@
-//! `dpq data get`: downloads what `dataset.toml` names.
+//! `dpq data get`: downloads the files that `dataset.toml` names.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,31 +12,32 @@ use serde::Serialize;
 
 use crate::output;
 
-/// Download what a data set needs
+/// Download the files of a data set
 ///
-/// Downloads the files that dataset.toml gives a URL for, with the system's curl, and checks them against the checksums
-/// there. A download that was cut off is gone on with where there is a checksum. Files that are there and right stay as they are.
-/// What cannot be downloaded is said in one sentence, images that are files of their own too.
+/// Downloads each file that has a URL in dataset.toml and compares it with the checksum there. Only
+/// http and https URLs are accepted. The system's curl does the transfer. An interrupted download
+/// resumes if the file has a checksum. Files that are already present are checked and kept. For
+/// files and images that have no URL, the command prints the instructions of dataset.toml.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  dpq data get datasets/cifar-10")]
 pub(crate) struct Args {
-    /// A data set folder
+    /// Data set folder
     dir: PathBuf,
 }
 
 #[derive(Serialize)]
-struct Got {
+struct Report {
     name: String,
     instructions: Option<String>,
-    files: Vec<GotFile>,
+    files: Vec<FileReport>,
 }
 
 #[derive(Serialize)]
-struct GotFile {
+struct FileReport {
     path: PathBuf,
     downloaded: bool,
     sha256: String,
-    /// Whether dataset.toml has a checksum of it.
+    /// True if dataset.toml has a checksum for the file.
     checked: bool,
 }
 
@@ -46,101 +47,135 @@ impl Args {
         let missing: Vec<_> = source.files.iter().filter(|file| !file.path.exists()).collect();
         if let Some(file) = missing.iter().find(|file| file.url.is_none()) {
             match &source.instructions {
-                Some(what_to_do) => bail!("{} cannot be downloaded: {what_to_do}", source.name),
+                Some(instructions) => bail!("{} cannot be downloaded: {instructions}", source.name),
                 None => bail!(
-                    "{} is not there and dataset.toml has no url for it, get it from the source",
+                    "{} is missing and dataset.toml has no url for it, get it from the source",
                     file.path.display()
                 ),
             }
         }
         if !missing.is_empty() {
-            let said = |what: &Option<String>| what.clone().unwrap_or_else(|| "not stated".to_owned());
-            output::note(&format!("{}, source: {}", source.name, said(&source.origin)));
-            output::note(&format!("licence: {}", said(&source.licence)));
+            let stated = |text: &Option<String>| text.clone().unwrap_or_else(|| "not stated".to_owned());
+            output::note(&format!("{}, source: {}", source.name, stated(&source.origin)));
+            output::note(&format!("licence: {}", stated(&source.licence)));
         }
         let files = source.files.iter().map(|file| get(&self.dir, file)).collect::<Result<Vec<_>>>()?;
         if let Some(folder) = source.images.as_ref().filter(|folder| is_empty(folder)) {
-            let what_to_do = source.instructions.as_deref().unwrap_or("get them from the source");
-            bail!("{}: no images there, they cannot be downloaded: {what_to_do}", folder.display());
+            let instructions = source.instructions.as_deref().unwrap_or("get them from the source");
+            bail!("{} has no images and they cannot be downloaded: {instructions}", folder.display());
         }
-        let got = Got { name: source.name, instructions: source.instructions, files };
-        output::print(json, &got, &got.text())
+        let report = Report { name: source.name, instructions: source.instructions, files };
+        output::print(json, &report, &report.text())
     }
 }
 
-impl Got {
+impl Report {
     fn text(&self) -> String {
         if self.files.is_empty() {
-            let instructions = self.instructions.iter().map(|what| format!(": {what}"));
+            let instructions = self.instructions.iter().map(|text| format!(": {text}"));
             return format!("{} names no file to download{}", self.name, instructions.collect::<String>());
         }
-        let line = |file: &GotFile| {
-            let what = match (file.downloaded, file.checked) {
-                (true, true) => "downloaded and right",
-                (true, false) => "downloaded, dataset.toml has no checksum to compare it with",
-                (false, true) => "already there and right",
-                (false, false) => "already there, dataset.toml has no checksum to compare it with",
+        let line = |file: &FileReport| {
+            let state = match (file.downloaded, file.checked) {
+                (true, true) => "downloaded, checksum matches",
+                (true, false) => "downloaded, dataset.toml has no checksum for it",
+                (false, true) => "already present, checksum matches",
+                (false, false) => "already present, dataset.toml has no checksum for it",
             };
-            format!("{}: {what}, sha256 {}", file.path.display(), file.sha256)
+            format!("{}: {state}, sha256 {}", file.path.display(), file.sha256)
         };
         self.files.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 }
 
-fn get(dir: &Path, file: &SourceFile) -> Result<GotFile> {
+fn get(dir: &Path, file: &SourceFile) -> Result<FileReport> {
     let path = &file.path;
-    let got = |bytes: &[u8], downloaded| GotFile {
+    let report = |bytes: &[u8], downloaded| FileReport {
         path: path.clone(),
         downloaded,
         sha256: sha256(bytes),
         checked: file.has_checksum(),
     };
     if path.exists() {
-        let bytes = read(path)?;
-        file.check(&bytes).context("a file that is there is not replaced, move it away first")?;
-        return Ok(got(&bytes, false));
+        let bytes = file.read()?;
+        file.check(&bytes).context("an existing file is not replaced, move it away first")?;
+        return Ok(report(&bytes, false));
     }
-    let url = file.url.as_ref().context("a file without a url is there")?;
-    // A dataset.toml from elsewhere must not write where it likes.
-    let inside = path
-        .strip_prefix(dir)
-        .is_ok_and(|path| path.components().all(|part| matches!(part, Component::Normal(_))));
-    ensure!(inside, "{} is outside of the data set's folder, expected a file in it", path.display());
+    let url = file.url.as_ref().context("a missing file has a url")?;
+    check_url(url)?;
+    check_inside(dir, path)?;
     let _dir = path.parent().map(output::ResultDir::create).transpose()?;
     let mut partial = path.clone().into_os_string();
     partial.push(".partial");
     let partial = PathBuf::from(partial);
+    // curl would write through a link, and block on a pipe.
+    ensure!(
+        fs::symlink_metadata(&partial).is_ok_and(|metadata| metadata.is_file()) || is_absent(&partial),
+        "{} is not a regular file, remove it",
+        partial.display()
+    );
     let sum = match (&file.sha256, &file.md5) {
         (Some(sha256), _) => format!("sha256 {sha256}"),
         (None, Some(md5)) => format!("md5 {md5}"),
         (None, None) => "no checksum stated".to_owned(),
     };
     if !file.has_checksum() && partial.exists() {
-        output::note("nothing tells whether the part that is there is of the same file, starting again");
+        output::note("the partial download has no checksum to verify it by, starting again");
         remove(&partial)?;
     }
     output::note(&format!("downloading {url} ({sum})"));
     if !download(url, &partial)? {
-        output::note("the server cannot go on where the last download ended, starting again");
+        output::note("the server cannot resume the download, starting again");
         remove(&partial)?;
-        ensure!(download(url, &partial)?, "cannot download {url}: the server refuses a new start");
+        ensure!(download(url, &partial)?, "cannot download {url}: the server refuses to start again");
     }
-    let bytes = read(&partial)?;
+    let bytes = SourceFile { path: partial.clone(), ..file.clone() }.read()?;
     if let Err(error) = file.check(&bytes) {
-        // What begins wrong would stay wrong however often it is gone on with.
+        // A resumed download would keep the wrong first part, so the file is not kept.
         remove(&partial)?;
-        return Err(error).context("what was downloaded is not what dataset.toml means and was removed");
+        return Err(error).context("the download does not match dataset.toml and was removed");
     }
-    let done =
-        File::open(&partial).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&partial, path));
-    done.with_context(|| format!("cannot move {} to its place", partial.display()))?;
-    Ok(got(&bytes, true))
+    dpq_file::rename(&partial, path)?;
+    Ok(report(&bytes, true))
 }
 
-/// Downloads `url` with curl, going on where `partial` ends. False if that cannot be done with what is there.
+/// Refuses URLs other than plain http and https ones: a `dataset.toml` may come from anybody, and
+/// curl reads local files (`file:`) and speaks to mail and file servers too.
+fn check_url(url: &str) -> Result<()> {
+    let lower = url.to_ascii_lowercase();
+    let address = ["http://", "https://"].iter().find_map(|scheme| lower.strip_prefix(scheme));
+    let host = address.and_then(|address| address.split(['/', '?', '#']).next());
+    ensure!(
+        host.is_some_and(|host| !host.is_empty() && !host.contains(['@', '\\']))
+            && url.chars().all(|c| c.is_ascii_graphic()),
+        "the url {url:?} of dataset.toml is not accepted, expected http:// or https:// and a host, without a user name, \
+         spaces or control characters"
+    );
+    Ok(())
+}
+
+/// Refuses paths outside of the data set's folder, links followed: a `dataset.toml` from elsewhere
+/// must not choose where files are written.
+fn check_inside(dir: &Path, path: &Path) -> Result<()> {
+    let is_below = path
+        .strip_prefix(dir)
+        .is_ok_and(|path| path.components().all(|part| matches!(part, Component::Normal(_))));
+    let existing = path.ancestors().skip(1).find_map(|folder| folder.canonicalize().ok());
+    // The folder itself may be given as an empty path.
+    let dir = dir.join(".").canonicalize().with_context(|| format!("cannot open {}", dir.display()))?;
+    ensure!(
+        is_below && existing.is_none_or(|folder| folder.starts_with(&dir)),
+        "{} is outside of the data set's folder, expected a file inside",
+        path.display()
+    );
+    Ok(())
+}
+
+/// Downloads `url` with curl and resumes where `partial` ends. Returns false if the server cannot
+/// resume.
 fn download(url: &str, partial: &Path) -> Result<bool> {
-    let options = "--fail --location --globoff --silent --show-error --connect-timeout 30 --speed-limit 1 --speed-time 60 \
-        --continue-at - --url";
+    let options = "--fail --location --proto =http,https --proto-redir =http,https --globoff --silent --show-error \
+        --connect-timeout 30 --speed-limit 1 --speed-time 60 --continue-at - --url";
     let mut curl = Command::new("curl")
         .args(options.split_whitespace())
         .arg(url)
@@ -151,7 +186,7 @@ fn download(url: &str, partial: &Path) -> Result<bool> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => anyhow!("curl is not there to download {url}, install it"),
+            io::ErrorKind::NotFound => anyhow!("cannot download {url}: curl is not installed, install it"),
             _ => anyhow!("cannot start curl ({error})"),
         })?;
     let bar = output::progress_bytes("downloading");
@@ -166,26 +201,26 @@ fn download(url: &str, partial: &Path) -> Result<bool> {
     if status.success() {
         return Ok(true);
     }
-    // curl(1): 33 is a server that sends no ranges, 36 an offset that cannot be.
+    // curl(1): 33 is a server without ranges, 36 an offset beyond the end of the file.
     if matches!(status.code(), Some(33 | 36)) && partial.exists() {
         return Ok(false);
     }
     let mut reason = String::new();
     if let Some(mut stderr) = curl.stderr {
-        stderr.read_to_string(&mut reason).context("cannot read what curl says")?;
+        stderr.read_to_string(&mut reason).context("cannot read the messages of curl")?;
     }
     let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-    let again = if partial.exists() { ", run this again to go on where it ended" } else { "" };
-    bail!("cannot download {url}: {reason}{again}");
+    let resume = if partial.exists() { ", run this command again to resume" } else { "" };
+    bail!("cannot download {url}: {reason}{resume}");
 }
 
-/// Whether a folder is missing or has nothing in it.
+/// Returns true if a folder is missing or has no entries.
 fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+fn is_absent(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 fn remove(path: &Path) -> Result<()> {
