@@ -53,7 +53,7 @@ fn bench(c: &mut Criterion) {
                 scatter(item) % 10 < if score(item) > -6_000.0 { 9 } else { u64::from(item % 9 == 0) }
             })
             .collect();
-        let ranker = Ranker::new(&starts, &ids, &relevant);
+        let ranker = Ranker::new(&starts, &ids, &relevant).expect("the runs divide the items");
         let rank = || ranker.rank(black_box(&scores), None).expect("no score is NaN");
         assert_eq!(rank().len(), n_items);
         group.bench_function(format!("rank/{n_distinct}"), |b| b.iter(rank));

@@ -1,7 +1,7 @@
 //! Average precision from tie groups.
 //!
-//! Notation: a span is a run of `m` places after `n0` ranks that hold `r0` relevant items; `h` relevant items
-//! lie in the span. The sum of the precisions at these h items is, with `D(a, k) = Σ_{i=1..k} 1 / (a + i)`,
+//! Notation: a span is a run of `m` places after `n0` ranks that contain `r0` relevant items; the span contains `h` relevant
+//! items. The sum of the precisions at these h items is, with `D(a, k) = Σ_{i=1..k} 1 / (a + i)`,
 //!
 //! - relevant items first: `Σ_{i=1..h} (r0 + i) / (n0 + i) = h − (n0 − r0) · D(n0, h)`;
 //! - relevant items last: the same after `n0 + m − h` ranks;
@@ -9,15 +9,15 @@
 //!   `(j − 1) · s`, `s = (h − 1) / (m − 1)`, relevant items of the span before it, so the sum is
 //!   `(h / m) · Σ_j (r0 + 1 + (j − 1) s) / (n0 + j) = (h / m) · (s m + (r0 + 1 − s (n0 + 1)) · D(n0, m))`.
 //!
-//! A tie group is a span that holds all its items. A cut-off inside a group cuts a span of m places out of
-//! its n items, r of them relevant: h is then hypergeometric, and given h its places are uniform in the span.
-//! Rounding moves an average precision by less than 1e-12 in all this.
+//! A tie group is a span that contains all its items. A cut-off inside a group cuts a span of m places from its n items, r of
+//! them relevant: h is then hypergeometric, and given h its places are uniform in the span. Rounding changes an average
+//! precision by less than 1e-12.
 
 use crate::ranking::Group;
 use crate::{Denominator, EmptyQuery, MapRule, Ranking, Ties};
 
 impl MapRule {
-    /// Average precision of one ranking under this rule; `None` if the rule skips the query.
+    /// Returns the average precision of one ranking under this rule; `None` if the rule skips the query.
     pub fn average_precision(&self, ranking: &Ranking) -> Option<f64> {
         if self.exclude_self {
             self.average_precision_as_given(&ranking.without_query())
@@ -26,7 +26,7 @@ impl MapRule {
         }
     }
 
-    /// The same, `exclude_self` having been dealt with.
+    /// Returns the average precision, whatever `exclude_self` says.
     pub(crate) fn average_precision_as_given(&self, ranking: &Ranking) -> Option<f64> {
         if ranking.n_relevant() == 0 {
             return match self.empty {
@@ -34,7 +34,7 @@ impl MapRule {
                 EmptyQuery::Zero => Some(0.0),
             };
         }
-        // The number of items fits u32, so their minimum does.
+        // The number of items fits u32, so the minimum does.
         let cutoff = self.cutoff.unwrap_or(usize::MAX).min(ranking.len()) as u32;
         let sum_of_precisions = match self.ties {
             Ties::ById => return Some(self.by_id(ranking, cutoff)),
@@ -50,7 +50,7 @@ impl MapRule {
             .iter()
             .map(|&Group { n_before, size, relevant_before, relevant }| {
                 if size == 1 {
-                    // No tie, and with fine scores nearly every group: all orders are one.
+                    // The usual group where scores are fine: a single order.
                     return (f64::from(relevant_before) + 1.0) / (f64::from(n_before) + 1.0);
                 }
                 sum_of_precisions(n_before, relevant_before, size, relevant)
@@ -65,13 +65,12 @@ impl MapRule {
         };
         let places = cutoff - n_before;
         let value = |h| self.divide(sum + sum_of_precisions(n_before, found, places, h), found + h, ranking);
-        let (fewest, most) = (places.saturating_sub(size - relevant), places.min(relevant));
+        let (min, max) = (places.saturating_sub(size - relevant), places.min(relevant));
         Some(match self.ties {
-            Ties::Minimum => value(lowest(fewest, most, value)),
-            // The precisions of items put first rise from one to the next (r0 ≤ n0), so dividing by the
-            // number retrieved, their mean falls until a precision exceeds it and rises from there: the
-            // largest is at an end.
-            Ties::Maximum => value(fewest).max(value(most)),
+            Ties::Minimum => value(minimize(min, max, value)),
+            // The precisions of items put first rise from one to the next (r0 ≤ n0). So divided by the number retrieved,
+            // their mean falls until a precision exceeds it, then rises: the maximum is at an end.
+            Ties::Maximum => value(min).max(value(max)),
             Ties::Expectation | Ties::ById => hypergeometric_mean(size, relevant, places, value),
         })
     }
@@ -84,7 +83,7 @@ impl MapRule {
         self.divide(sum, found as u32, ranking)
     }
 
-    /// Divides a sum of precisions by the denominator of the rule; nothing found is 0 under all of them.
+    /// Divides a sum of precisions by the denominator of the rule; 0 if nothing is found, under every denominator.
     fn divide(&self, sum: f64, found: u32, ranking: &Ranking) -> f64 {
         if found == 0 {
             return 0.0;
@@ -119,7 +118,7 @@ fn in_expectation(n0: u32, r0: u32, m: u32, h: u32) -> f64 {
 
 /// `Σ_{i=1..k} 1 / (a + i)`, to a relative error below 1e-13.
 ///
-/// Few terms are added; many come from the asymptotic series `ln n + 1/(2n) − 1/(12n²) + 1/(120n⁴) −
+/// A few terms are added one by one. Many terms come from the asymptotic series `ln n + 1/(2n) − 1/(12n²) + 1/(120n⁴) −
 /// 1/(252n⁶)` of the harmonic numbers, whose next term is below 4e-15 from n = 32 on.
 fn harmonic_difference(a: u32, k: u32) -> f64 {
     let direct = if k <= 16 { k } else { k.min(32_u32.saturating_sub(a)) };
@@ -136,13 +135,13 @@ fn harmonic_difference(a: u32, k: u32) -> f64 {
     sum + ((to - from) / from).ln_1p() + series(to) - series(from)
 }
 
-/// The h in `fewest..=most` at which `value` is smallest, for a value that falls and then rises.
+/// The h in `min..=max` at which `value` is smallest, for a value that falls and then rises.
 ///
-/// With relevant items last, one more of them adds the precision at the place it takes and raises those after
-/// it: the steps of the sum grow with h. So divided by a constant the value only rises; divided by the number
-/// retrieved it is a mean that falls until a step exceeds it. That may be anywhere, hence the search.
-fn lowest(fewest: u32, most: u32, value: impl Fn(u32) -> f64) -> u32 {
-    let (mut low, mut high) = (fewest, most);
+/// With relevant items last, one more of them adds the precision at its place and raises those after it: the steps of the sum
+/// grow with h. So divided by a constant the value only rises; divided by the number retrieved it is a mean that falls until a
+/// step exceeds it. The turning point may be anywhere, hence the search.
+fn minimize(min: u32, max: u32, value: impl Fn(u32) -> f64) -> u32 {
+    let (mut low, mut high) = (min, max);
     while low < high {
         let middle = low + (high - low) / 2;
         if value(middle + 1) < value(middle) {
@@ -154,16 +153,15 @@ fn lowest(fewest: u32, most: u32, value: impl Fn(u32) -> f64) -> u32 {
     low
 }
 
-/// Mean of `value(h)`, h the number of relevant items among `m` drawn from `n` of which `r` are relevant.
+/// The mean of `value(h)`, where h is the number of relevant items among `m` drawn from `n` items, `r` of them relevant.
 ///
-/// Weights run from the mode outwards by the ratio of neighbours, so nothing overflows and no logarithms are
-/// needed. They fall faster than geometrically; what lies beyond a weight of 1e-20 of the mode's is below
-/// 1e-17 of the whole.
+/// Weights run from the mode outwards by the ratio of neighbours, so nothing overflows and no logarithms are needed. They fall
+/// faster than geometrically: all beyond a weight of 1e-20 of the mode's add up to less than 1e-17 of the whole.
 fn hypergeometric_mean(n: u32, r: u32, m: u32, value: impl Fn(u32) -> f64) -> f64 {
     const NEGLIGIBLE: f64 = 1e-20;
-    let (fewest, most) = (m.saturating_sub(n - r), m.min(r));
+    let (min, max) = (m.saturating_sub(n - r), m.min(r));
     let mode = ((u64::from(m) + 1) * (u64::from(r) + 1) / (u64::from(n) + 2)) as u32;
-    let mode = mode.clamp(fewest, most);
+    let mode = mode.clamp(min, max);
     // Probability of h + 1 over probability of h.
     let ratio = |h: u32| {
         let missing = f64::from(n - r) - f64::from(m) + f64::from(h);
@@ -176,7 +174,7 @@ fn hypergeometric_mean(n: u32, r: u32, m: u32, value: impl Fn(u32) -> f64) -> f6
         sum += weight * value(h);
     };
     let mut weight = 1.0;
-    for h in mode + 1..=most {
+    for h in mode + 1..=max {
         weight *= ratio(h - 1);
         if weight < NEGLIGIBLE {
             break;
@@ -184,7 +182,7 @@ fn hypergeometric_mean(n: u32, r: u32, m: u32, value: impl Fn(u32) -> f64) -> f6
         add(weight, h);
     }
     weight = 1.0;
-    for h in (fewest..mode).rev() {
+    for h in (min..mode).rev() {
         weight /= ratio(h);
         if weight < NEGLIGIBLE {
             break;
@@ -202,7 +200,7 @@ mod tests {
     fn harmonic_differences_equal_their_sums() {
         for a in [0, 1, 15, 16, 31, 32, 33, 1_000, 64_000] {
             for k in [0, 1, 2, 16, 17, 18, 33, 1_000, 64_000] {
-                // Smallest terms first, so that the reference itself is good to a few units.
+                // Smallest terms first, so that the reference itself is accurate to a few units.
                 let sum: f64 = (1..=k).rev().map(|i| 1.0 / f64::from(a + i)).sum();
                 let got = harmonic_difference(a, k);
                 assert!((got - sum).abs() <= 1e-13 * sum, "D({a}, {k}): {got} is not {sum}");

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use crate::{EmptyQuery, Error, MapRule, Ranking};
 
-/// Computes several metrics for one query after another and keeps their sums.
+/// Computes metrics query by query and averages them.
 ///
-/// Precision, recall and the precision-recall curve are expectations over tie orders. In whether the query
-/// itself and queries without relevant items count, they follow the first rule.
+/// Precision, recall and the precision-recall curve are expectations over all orders of tied items. The first rule decides
+/// whether they count the query itself and queries without relevant items.
 #[derive(Debug, Clone)]
 pub struct Evaluator {
     rules: Vec<MapRule>,
@@ -15,13 +15,13 @@ pub struct Evaluator {
     recall_steps: usize,
     n_queries: usize,
     n_empty: usize,
-    /// One for each rule.
+    /// One per rule.
     average_precision: Vec<Mean>,
-    /// One for each value of [`QueryResult::curves`].
+    /// One per value of [`QueryResult::curves`].
     curves: Vec<Mean>,
 }
 
-/// The metrics of one query, to be given to [`Evaluator::add`].
+/// The metrics of one query, for [`Evaluator::add`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueryResult {
     empty: bool,
@@ -30,29 +30,29 @@ pub struct QueryResult {
     curves: Option<Vec<f64>>,
 }
 
-/// Means over all queries, each next to what it means.
+/// Means over all queries, each beside its rule or cut-off.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// Queries added.
+    /// The number of queries added.
     pub n_queries: usize,
-    /// Queries without a relevant item, by the first rule.
+    /// The number of queries without a relevant item, under the first rule.
     pub n_empty: usize,
-    /// Mean average precision under each rule, in the order given.
+    /// The mean average precision under each rule, in the order of the rules.
     pub map: Vec<(MapRule, f64)>,
-    /// `(R, precision@R)`: relevant items within the first R ranks, divided by R even where fewer items are
+    /// `(R, precision@R)`: the number of relevant items within the first R ranks, divided by R even if fewer items are
     /// ranked.
     pub precision_at: Vec<(usize, f64)>,
-    /// `(k, recall@k)`: the part of all relevant items that lies within the first k ranks.
+    /// `(k, recall@k)`: the share of all relevant items that is within the first k ranks.
     pub recall_at: Vec<(usize, f64)>,
     /// `(recall, precision)` at recall 0, 1/steps, …, 1; empty for 0 steps.
     ///
-    /// Precision is interpolated as in TREC: the largest at this or any higher recall, 0 for a recall never
-    /// reached; averaged over queries at each recall. The curve of one query runs through (expected recall@j,
-    /// expected precision@j) of all ranks j, and inside a tie group through all fractions of ranks.
+    /// Precision is interpolated as in TREC: the maximum at this or any higher recall, 0 for a recall never reached, averaged
+    /// over queries at each recall. The curve of one query runs through (expected recall@j, expected precision@j) of all
+    /// ranks j, and inside a tie group through all fractions of ranks.
     pub precision_recall: Vec<(f64, f64)>,
 }
 
-/// A mean in the making.
+/// A running mean.
 #[derive(Debug, Clone, Copy, Default)]
 struct Mean {
     sum: f64,
@@ -60,17 +60,17 @@ struct Mean {
 }
 
 impl Evaluator {
-    /// Makes an evaluator of these rules, of precision and recall at these cut-offs, and of precision at
-    /// `recall_steps + 1` levels of recall (10 gives TREC's eleven points; 0 no curve).
+    /// Makes an evaluator of mean average precision under each rule, of precision and recall at each cut-off, and of precision
+    /// at `recall_steps + 1` values of recall (10 gives TREC's eleven points, 0 no curve).
     ///
     /// # Errors
-    /// [`Error::Settings`] if there is no rule, or a cut-off of 0.
+    /// [`Error::NoRules`]; [`Error::ZeroCutoff`] for a cut-off of 0, that of a rule included.
     pub fn new(rules: &[MapRule], cutoffs: &[usize], recall_steps: usize) -> Result<Self, Error> {
         if rules.is_empty() {
-            return Err(Error::Settings("without a rule; give at least one"));
+            return Err(Error::NoRules);
         }
         if cutoffs.contains(&0) || rules.iter().any(|rule| rule.cutoff == Some(0)) {
-            return Err(Error::Settings("the first 0 ranks; a cut-off counts ranks from 1"));
+            return Err(Error::ZeroCutoff);
         }
         let n_levels = if recall_steps == 0 { 0 } else { recall_steps + 1 };
         Ok(Self {
@@ -84,7 +84,7 @@ impl Evaluator {
         })
     }
 
-    /// Computes the metrics of one query. Changes nothing, so queries can be worked on in parallel.
+    /// Computes the metrics of one query. Takes `&self`, so that queries can be evaluated in parallel.
     pub fn query(&self, ranking: &Ranking) -> QueryResult {
         let exclude_self = self.rules.iter().any(|rule| rule.exclude_self);
         let rest = if exclude_self { ranking.without_query() } else { Cow::Borrowed(ranking) };
@@ -99,12 +99,15 @@ impl Evaluator {
         QueryResult { empty, average_precision, curves }
     }
 
-    /// Adds one query to the means. Added in the same order, results give the same means to the last bit.
+    /// Adds one query to the means. The same results in the same order give the same means to the last bit.
     ///
-    /// # Panics
-    /// If the result comes from an evaluator with other settings.
-    pub fn add(&mut self, result: &QueryResult) {
-        assert_eq!(self.rules.len(), result.average_precision.len(), "the result has other rules");
+    /// # Errors
+    /// [`Error::OtherEvaluator`] if the result comes from an evaluator with other settings.
+    pub fn add(&mut self, result: &QueryResult) -> Result<(), Error> {
+        let has_same_curves = result.curves.as_ref().is_none_or(|curves| curves.len() == self.curves.len());
+        if self.rules.len() != result.average_precision.len() || !has_same_curves {
+            return Err(Error::OtherEvaluator);
+        }
         self.n_queries += 1;
         self.n_empty += usize::from(result.empty);
         for (mean, value) in self.average_precision.iter_mut().zip(&result.average_precision) {
@@ -113,17 +116,17 @@ impl Evaluator {
             }
         }
         if let Some(curves) = &result.curves {
-            assert_eq!(self.curves.len(), curves.len(), "the result has other cut-offs or recall levels");
             for (mean, value) in self.curves.iter_mut().zip(curves) {
                 mean.add(*value);
             }
         }
+        Ok(())
     }
 
-    /// The means over the queries added so far.
+    /// Returns the means over the queries added so far.
     ///
     /// # Errors
-    /// [`Error::NoQueries`] if under one of the rules no query counts.
+    /// [`Error::NoQueries`] if no query counts under one of the rules.
     pub fn finish(&self) -> Result<Report, Error> {
         let (n_queries, n_empty) = (self.n_queries, self.n_empty);
         if self.average_precision.iter().any(|mean| mean.n == 0) {
@@ -160,7 +163,7 @@ impl Evaluator {
 }
 
 impl QueryResult {
-    /// The query's average precision under each rule of the evaluator; `None` if the rule skips it.
+    /// Returns the average precision under each rule of the evaluator; `None` if the rule skips the query.
     pub fn average_precision(&self) -> &[Option<f64>] {
         &self.average_precision
     }
@@ -173,11 +176,11 @@ impl Mean {
     }
 }
 
-/// Interpolated precision at recall 0, 1/steps, …, 1, as [`Report::precision_recall`] says.
+/// Interpolated precision at recall 0, 1/steps, …, 1: see [`Report::precision_recall`].
 ///
-/// Along a tie group precision moves in one direction, so its largest value at or after a point is at that
-/// point or at the end of this or a later group. Levels are compared as whole numbers, `level · n_relevant`
-/// with `steps · found`: in floating point 0.1 · 30 is more than 3.
+/// Precision is monotonic within a tie group, so its maximum at or after a point is at that point or at the end of this or a
+/// later group. Recall values are compared as whole numbers, `level · n_relevant` with `steps · found`: in floating point
+/// 0.1 · 30 is more than 3.
 fn precision_by_recall(ranking: &Ranking, steps: usize) -> Vec<f64> {
     let mut precision = vec![0.0; steps + 1];
     if ranking.n_relevant() == 0 {
@@ -202,8 +205,7 @@ fn precision_by_recall(ranking: &Ranking, steps: usize) -> Vec<f64> {
             level -= 1;
         }
     }
-    // Recall 0 is met from the first rank on. (A first group that starts the ranking has one precision
-    // throughout.)
+    // Recall 0 is reached from the first rank on. (A group that starts the ranking has the same precision throughout.)
     precision[0] = best;
     precision
 }

@@ -1,27 +1,27 @@
-//! Rankings from scores in any order, without sorting the items that are not relevant.
+//! Rankings from scores in any order, without sorting the irrelevant items.
 //!
-//! Metrics ask where the relevant items stand, so only *their* scores are sorted, and every other item is counted between
-//! two of these. To find its place, the range of scores is cut into equal steps, a few for each relevant item: where a step
-//! holds none of them, which is nearly everywhere, that it is the one says all.
+//! Metrics need the ranks of the relevant items, so only *their* scores are sorted. Every other item is counted between two of
+//! them. To find these two, the range of scores is cut into equal steps, a few per relevant item. Nearly all steps contain no
+//! relevant item: for items in such a step, the step alone tells the two neighbours.
 
 use std::ops::Range;
 
-use crate::ranking::{Group, Place};
+use crate::ranking::{Group, QueryRank};
 use crate::{Error, Ranking};
 
-/// Steps for each run with relevant items: with more, more of them are empty, with fewer they stay in the cache.
-const STEPS: usize = 4;
+/// Steps per run with relevant items. With more, more steps are empty; with fewer, they stay in the cache.
+const STEPS_PER_RUN: usize = 4;
 
 /// Ranks a gallery for queries to which the same items are relevant.
 ///
-/// Items come in *runs*: all items of a run have one score, whatever the query, as those of one code do. A query is then as
-/// much work as there are runs. Where nothing is known of the kind, each item is a run.
+/// Items come in *runs*. All items of a run have the same score for every query, as items with the same code do. The work per
+/// query is proportional to the number of runs. Without such knowledge, make each item a run.
 ///
 /// ```
 /// use dpq_eval::{MapRule, Ranker};
 ///
 /// // Two runs, of items 3 and 7 and of item 5.
-/// let ranker = Ranker::new(&[0, 2, 3], &[3, 7, 5], &[false, true, true]);
+/// let ranker = Ranker::new(&[0, 2, 3], &[3, 7, 5], &[false, true, true])?;
 /// let ranking = ranker.rank(&[0.9, 0.2], None)?;
 /// let map = MapRule::dpq().average_precision(&ranking).unwrap();
 /// assert!((map - ((1.0 + 1.0 / 2.0) / 2.0 + 2.0 / 3.0) / 2.0).abs() < 1e-12);
@@ -34,9 +34,9 @@ pub struct Ranker<'a> {
     relevant: &'a [bool],
     /// The relevant items, ascending.
     hits: Vec<u32>,
-    /// Runs that have any of them, ascending.
+    /// The runs that contain any of them, ascending.
     runs: Vec<Run>,
-    /// For each run, whether it is among `runs`.
+    /// Whether each run is among `runs`.
     has_hits: Vec<bool>,
 }
 
@@ -54,18 +54,26 @@ impl<'a> Ranker<'a> {
     /// Shapes: `starts` `[U + 1]`, the first item of each run, then N; `ids` `[N]`, distinct, ascending within a run;
     /// `relevant` `[N]`.
     ///
-    /// # Panics
-    /// If `starts` does not ascend from 0 to N, each greater than the last, or there are not as many ids as flags.
-    pub fn new(starts: &'a [u32], ids: &'a [u64], relevant: &'a [bool]) -> Self {
-        assert_eq!(ids.len(), relevant.len(), "each item has an id and a flag");
-        assert!(
-            starts.first() == Some(&0) && starts.last().is_some_and(|&end| end as usize == ids.len()),
-            "runs begin at 0 and end with the last of {} items",
-            ids.len()
-        );
-        assert!(starts.is_sorted_by(|a, b| a < b), "runs have an item or more");
+    /// # Errors
+    /// [`Error::Runs`] if `starts` does not ascend strictly from 0 to N; [`Error::Length`] if `relevant` has another length
+    /// than `ids`.
+    pub fn new(starts: &'a [u32], ids: &'a [u64], relevant: &'a [bool]) -> Result<Self, Error> {
+        let n_items = ids.len();
+        if relevant.len() != n_items {
+            return Err(Error::Length { what: "relevant", found: relevant.len(), expected: n_items });
+        }
+        let Some(n_runs) = starts.len().checked_sub(1) else {
+            return Err(Error::Length { what: "starts", found: 0, expected: 1 });
+        };
+        let is_wrong = |run: usize| match run {
+            0 => starts[0] != 0 || n_runs == 0 && n_items != 0,
+            run => starts[run] <= starts[run - 1] || run == n_runs && starts[run] as usize != n_items,
+        };
+        if let Some(run) = (0..=n_runs).find(|&run| is_wrong(run)) {
+            return Err(Error::Runs { run, start: starts[run], n_items });
+        }
         let hits: Vec<u32> = (0..).zip(relevant).filter(|item| *item.1).map(|item| item.0).collect();
-        let (mut runs, mut has_hits, mut first_hit) = (Vec::new(), vec![false; starts.len() - 1], 0);
+        let (mut runs, mut has_hits, mut first_hit) = (Vec::new(), vec![false; n_runs], 0);
         for (run, &end) in starts[1..].iter().enumerate() {
             let end_hit = first_hit + hits[first_hit..].iter().take_while(|&&item| item < end).count();
             if end_hit > first_hit {
@@ -74,21 +82,21 @@ impl<'a> Ranker<'a> {
             }
             first_hit = end_hit;
         }
-        Self { starts, ids, relevant, hits, runs, has_hits }
+        Ok(Self { starts, ids, relevant, hits, runs, has_hits })
     }
 
-    /// Ranks all items by descending score, those of one score by ascending id; `query_id` as in [`Ranking::new`].
+    /// Ranks all items by descending score, items with the same score by ascending id; `query_id` is that of
+    /// [`Ranking::new`].
     ///
-    /// Shapes: `scores` `[U]`, one for each run.
+    /// Shapes: `scores` `[U]`, one per run.
     ///
     /// # Errors
-    /// [`Error::NanScore`].
-    ///
-    /// # Panics
-    /// If there is not one score for each run.
+    /// [`Error::NanScore`]; [`Error::Length`] unless there is one score per run.
     pub fn rank(&self, scores: &[f32], query_id: Option<u64>) -> Result<Ranking, Error> {
-        assert_eq!(scores.len(), self.has_hits.len(), "each run has a score");
-        // Counting them all becomes vector instructions, looking for the first does not.
+        if scores.len() != self.has_hits.len() {
+            return Err(Error::Length { what: "scores", found: scores.len(), expected: self.has_hits.len() });
+        }
+        // Counting all NaNs is vectorised, finding the first is not.
         if scores.iter().filter(|score| score.is_nan()).count() > 0 {
             let run = scores.iter().position(|score| score.is_nan()).expect("one was counted");
             let at = self.starts[run] as usize;
@@ -112,7 +120,7 @@ impl<'a> Ranker<'a> {
             groups.push(Group { n_before, size: within, relevant_before, relevant });
             n_before += within;
         }
-        let query = query_id.and_then(|id| self.place(scores, id));
+        let query = query_id.and_then(|id| self.query_rank(scores, id));
         Ok(Ranking {
             n_items: self.ids.len() as u32,
             n_relevant: self.hits.len(),
@@ -122,11 +130,11 @@ impl<'a> Ranker<'a> {
         })
     }
 
-    /// Counts items by the entry of `sorted` that they come before or share a score with, the first of those that do; lists
-    /// the runs without a relevant item that share one, by entry.
+    /// Counts items by the first entry of `sorted` that they precede or share a score with. Lists the runs without a relevant
+    /// item that share one, by entry.
     fn count(&self, sorted: &Sorted, scores: &[f32]) -> (Vec<Count>, Vec<(u32, u32)>) {
         let mut counts = vec![Count::default(); sorted.entries.len() + 1];
-        // Where a step has no entry, no score has to be compared, and most runs are there.
+        // Most runs are in a step without an entry, where no score is compared.
         let (mut open, mut n_open) = (vec![0; scores.len()], 0);
         for ((run, bounds), &step) in (0..).zip(self.starts.windows(2)).zip(&sorted.steps) {
             let [first, end] = sorted.bounds(step);
@@ -154,8 +162,8 @@ impl<'a> Ranker<'a> {
         (counts, tied)
     }
 
-    /// Adds the ranks of the relevant items of `runs`, which share a score with each other and with the runs in `others`;
-    /// `n_before` items come before them.
+    /// Appends the ranks of the relevant items of `runs`, which share a score with each other and with the runs in `others`;
+    /// `n_before` items precede them.
     fn push_ranks(&self, runs: &[Entry], others: &[(u32, u32)], n_before: u32, ranks: &mut Vec<u32>) {
         if let ([entry], []) = (runs, others) {
             let Run { run, first_hit, end_hit } = self.runs[entry.at as usize];
@@ -177,8 +185,8 @@ impl<'a> Ranker<'a> {
         self.starts[run] as usize..self.starts[run + 1] as usize
     }
 
-    /// Where the item `id` stands, if it is one.
-    fn place(&self, scores: &[f32], id: u64) -> Option<Place> {
+    /// The rank of the item `id`, if there is such an item.
+    fn query_rank(&self, scores: &[f32], id: u64) -> Option<QueryRank> {
         let item = self.ids.iter().position(|&other| other == id)?;
         let score = scores[self.starts.partition_point(|&start| start as usize <= item) - 1];
         let before = |run: usize| match scores[run] {
@@ -187,27 +195,27 @@ impl<'a> Ranker<'a> {
             _ => 0,
         };
         let rank = (0..scores.len()).map(before).sum::<usize>() as u32;
-        Some(Place { rank, relevant: self.relevant[item] })
+        Some(QueryRank { rank, relevant: self.relevant[item] })
     }
 }
 
-/// Items between two entries, and those of the second one's score.
+/// The number of items between two entries, and of items with the second entry's score.
 #[derive(Clone, Copy, Default)]
 struct Count {
     before: u32,
     within: u32,
 }
 
-/// Runs in the order of their scores, and a way to find a score among theirs.
+/// Runs in the order of their scores, and an index to find a score among them.
 struct Sorted {
     entries: Vec<Entry>,
     /// The step of every score.
     steps: Vec<u32>,
-    /// The first entry of each step or after it, then their number.
+    /// The first entry at or after each step, then the number of entries.
     firsts: Vec<u32>,
 }
 
-/// A run, by its place among those to sort.
+/// A run, by its position among the runs to sort.
 #[derive(Clone, Copy)]
 struct Entry {
     score: f32,
@@ -217,16 +225,16 @@ struct Entry {
 impl Sorted {
     fn new(runs: &[Run], scores: &[f32]) -> Self {
         let score = |run: &Run| scores[run.run as usize];
-        let (least, most) =
-            runs.iter().map(score).fold((f32::INFINITY, f32::NEG_INFINITY), |(least, most), score| {
-                (if score < least { score } else { least }, if score > most { score } else { most })
-            });
-        let n_steps = (STEPS * runs.len()).clamp(1, Steps::MOST);
-        let cut = Steps::new(least, most, n_steps);
+        let (min, max) = runs
+            .iter()
+            .map(score)
+            .fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), score| (min.min(score), max.max(score)));
+        let n_steps = (STEPS_PER_RUN * runs.len()).clamp(1, Steps::MAX);
+        let cut = Steps::new(min, max, n_steps);
         let steps: Vec<u32> = scores.iter().map(|&score| cut.step(score)).collect();
         let step = |run: &Run| steps[run.run as usize] as usize;
 
-        // What a step has is counted two places further on, so that when it has been put, firsts are where they belong.
+        // Entries of a step are counted two places further on. Placing them moves the counts to where `firsts` belong.
         let mut firsts = vec![0; n_steps + 2];
         runs.iter().for_each(|run| firsts[step(run) + 2] += 1);
         let mut end = 0;
@@ -261,30 +269,30 @@ impl Sorted {
 /// Cuts a range of scores into equal steps, from the greatest down.
 #[derive(Clone, Copy)]
 struct Steps {
-    most: f32,
+    max: f32,
     scale: f32,
     last: f32,
 }
 
 impl Steps {
-    const MOST: usize = 1 << 22;
+    const MAX: usize = 1 << 22;
 
-    fn new(least: f32, most: f32, n: usize) -> Self {
+    fn new(min: f32, max: f32, n: usize) -> Self {
         let last = (n - 1) as f32;
-        let scale = last / (most - least);
-        // One score, or a difference that f32 does not hold: all scores are in one step.
+        let scale = last / (max - min);
+        // A single score, or a difference beyond f32: all scores are in one step.
         let scale = if scale.is_finite() { scale } else { 0.0 };
-        Self { most, scale, last }
+        Self { max, scale, last }
     }
 
-    /// The step that a score falls into; never descends where scores descend.
+    /// The step of a score. It never falls as scores fall.
     #[inline]
     fn step(self, score: f32) -> u32 {
-        let step = (self.most - score) * self.scale;
+        let step = (self.max - score) * self.scale;
         let step = if step > self.last { self.last } else { step };
-        // Infinite scores may have made it NaN.
+        // Infinite scores may make the step NaN.
         let step = if step > 0.0 { step } else { 0.0 };
-        // Above 2²³ the spacing of f32 is 1, so that adding it rounds, and leaves the whole number in the lowest bits.
+        // Above 2²³ the spacing of f32 is 1, so adding 2²³ rounds and leaves the whole number in the lowest bits.
         (step + (1u32 << 23) as f32).to_bits() & ((1 << 23) - 1)
     }
 }

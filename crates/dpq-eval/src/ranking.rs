@@ -1,7 +1,7 @@
 //! One query's ranking, checked for order and reduced to what metrics need.
 //!
-//! No metric here looks at irrelevant items one by one, so what is kept is proportional to the relevant
-//! items: their ranks in the total order, and the tie groups that have any of them.
+//! No metric looks at irrelevant items one by one. A ranking keeps the ranks of the relevant items and the tie groups that
+//! contain any of them, so its size is proportional to the relevant items.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ pub struct Ranking {
     pub(crate) relevant_ranks: Vec<u32>,
     /// Ascending and disjoint.
     pub(crate) groups: Vec<Group>,
-    pub(crate) query: Option<Place>,
+    pub(crate) query: Option<QueryRank>,
 }
 
 /// Items of one score, at least one of them relevant.
@@ -28,9 +28,9 @@ pub(crate) struct Group {
     pub(crate) relevant: u32,
 }
 
-/// Where the query itself stands in its ranking.
+/// The rank of the query itself in its ranking.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct QueryRank {
     pub(crate) rank: u32,
     pub(crate) relevant: bool,
 }
@@ -38,28 +38,23 @@ pub(crate) struct Place {
 impl Ranking {
     /// Reads `items`, `(id, score, relevant)` each, in total order: score descending, then id ascending.
     ///
-    /// Scores that compare equal are tied (0.0 and -0.0 too). `n_relevant` counts the relevant items of the
-    /// whole gallery, ranked or not; with a ranking of the whole gallery it is the number of relevant items
-    /// given. Items that a partial ranking leaves out count as never retrieved, so let it end where a tie
-    /// ends.
+    /// Scores that compare equal are tied, 0.0 and -0.0 too. `n_relevant` is the number of relevant items in the whole
+    /// gallery, ranked or not. Items that a partial ranking omits count as never retrieved, so end it where a tie ends.
     ///
-    /// `query_id` names the gallery item that is the query itself, for rules that exclude it; `None` says
-    /// that the query is not in the gallery. When it is ranked, `n_relevant` counts it as its flag says; when
-    /// a partial ranking leaves it out, `n_relevant` must too.
+    /// `query_id` is the id of the gallery item that is the query itself, for rules that exclude it; `None` if the query is
+    /// not in the gallery. If the query is ranked, `n_relevant` includes it according to its flag. If a partial ranking omits
+    /// it, `n_relevant` must omit it too.
     ///
     /// # Errors
-    /// [`Error::NanScore`], [`Error::Order`] (also for an id given twice within one score; ids are expected
-    /// distinct throughout), [`Error::RelevantCount`] if more relevant items are ranked than exist.
-    ///
-    /// # Panics
-    /// If there are more than 4,294,967,295 items.
+    /// [`Error::NanScore`]; [`Error::Order`], also if an id occurs twice within one score (ids must be distinct throughout);
+    /// [`Error::RelevantCount`] if more relevant items are ranked than exist; [`Error::TooManyItems`].
     pub fn new(
         items: impl IntoIterator<Item = (u64, f32, bool)>,
         n_relevant: usize,
         query_id: Option<u64>,
     ) -> Result<Self, Error> {
-        // Relevance is gathered as bits, 64 ranks a word: which items are relevant cannot be predicted, and
-        // one branch on it per item would cost more than all the rest.
+        // Relevance is gathered as bits, 64 ranks per word. It cannot be predicted, and a branch on it per item would take
+        // longer than all other work.
         let (mut words, mut word) = (Vec::new(), 0_u64);
         let (mut rank, mut found) = (0_u32, 0_u32);
         let mut groups = Vec::new();
@@ -87,11 +82,11 @@ impl Ranking {
             }
             (last_score, last_id) = (score, id);
             if query_id == Some(id) {
-                query = Some(Place { rank, relevant });
+                query = Some(QueryRank { rank, relevant });
             }
             word |= u64::from(relevant) << (rank % 64);
             found += u32::from(relevant);
-            rank = rank.checked_add(1).expect("a ranking has fewer than 2^32 items");
+            rank = rank.checked_add(1).ok_or(Error::TooManyItems)?;
             if rank.is_multiple_of(64) {
                 words.push(word);
                 word = 0;
@@ -114,17 +109,17 @@ impl Ranking {
         Ok(Self { n_items: rank, n_relevant, relevant_ranks, groups, query })
     }
 
-    /// Number of items ranked.
+    /// Returns the number of items ranked.
     pub fn len(&self) -> usize {
         self.n_items as usize
     }
 
-    /// Whether nothing is ranked.
+    /// Returns true if no item is ranked.
     pub fn is_empty(&self) -> bool {
         self.n_items == 0
     }
 
-    /// Number of relevant items in the whole gallery.
+    /// Returns the number of relevant items in the whole gallery.
     pub fn n_relevant(&self) -> usize {
         self.n_relevant
     }
@@ -137,9 +132,9 @@ impl Ranking {
         &self.groups
     }
 
-    /// The same ranking as if the query itself were not in the gallery.
+    /// Returns the ranking without the query itself, as if it were not in the gallery.
     pub(crate) fn without_query(&self) -> Cow<'_, Self> {
-        let Some(Place { rank, relevant }) = self.query else { return Cow::Borrowed(self) };
+        let Some(QueryRank { rank, relevant }) = self.query else { return Cow::Borrowed(self) };
         let mut rest = self.clone();
         rest.query = None;
         rest.n_items -= 1;
@@ -161,7 +156,7 @@ impl Ranking {
         Cow::Owned(rest)
     }
 
-    /// Relevant items within the first `cutoff` ranks, in expectation over tie orders.
+    /// Returns the expected number of relevant items within the first `cutoff` ranks, over all orders of tied items.
     pub(crate) fn expected_relevant_within(&self, cutoff: usize) -> f64 {
         let reached = self.groups.partition_point(|group| (group.n_before as usize) < cutoff);
         let Some(group) = self.groups[..reached].last() else { return 0.0 };

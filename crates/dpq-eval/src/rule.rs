@@ -1,46 +1,46 @@
-//! The rule by which a mean average precision is computed, so that the number means one stated thing.
+//! The rule of a mean average precision.
 
 use std::fmt;
 
-/// What "mean average precision" means: every choice on which published numbers differ.
+/// A definition of "mean average precision": every choice in which published numbers differ.
 ///
 /// `AP = (1 / denominator) · Σ over relevant ranks r ≤ cutoff of (relevant items within the first r) / r`,
-/// ranks from 1; mAP is its mean over queries. `Display` prints the rule on one line; print it next to every
+/// ranks from 1; mAP is its mean over queries. `Display` prints the rule on one line: print it beside every
 /// number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MapRule {
-    /// Ranks that count; `None` for all. A cut-off beyond the end of the ranking is the same as none.
+    /// The number of ranks that count; `None` for all. A cut-off beyond the end of the ranking has no effect.
     pub cutoff: Option<usize>,
-    /// What the sum of precisions is divided by.
+    /// The divisor of the sum of precisions.
     pub denominator: Denominator,
-    /// What becomes of a query to which nothing in the gallery is relevant.
+    /// How a query without relevant items counts.
     pub empty: EmptyQuery,
-    /// Whether the query itself is taken out of its ranking and out of its relevant items, where the ranking
-    /// says which item that is.
+    /// Whether the query itself is removed from its ranking and from its relevant items, if the ranking says which item it
+    /// is.
     pub exclude_self: bool,
     /// How items of equal score are ordered.
     pub ties: Ties,
 }
 
-/// What the sum of precisions is divided by.
+/// The divisor of the sum of precisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Denominator {
-    /// The relevant items found within the cut-off, as the authors of DPQ and most papers on hashing do. With
-    /// a cut-off this does not punish missing items: finding a single one, at rank 1, gives AP 1.
+    /// The number of relevant items within the cut-off, as the authors of DPQ and most papers on hashing do. With a cut-off
+    /// this does not penalise missing items: a single relevant item, at rank 1, gives AP 1.
     Retrieved,
-    /// All relevant items of the gallery, retrieved or not.
+    /// The number of relevant items in the gallery, retrieved or not.
     All,
-    /// The smaller of the cut-off and the number of all relevant items: what a perfect ranking would find.
+    /// The minimum of the cut-off and the number of relevant items: those that a perfect ranking retrieves.
     MinCutoff,
 }
 
-/// What becomes of a query to which no gallery item is relevant.
+/// How a query counts to which no gallery item is relevant.
 ///
-/// A query that has relevant items, none of them within the cut-off, is not empty: its AP is 0 under every
-/// rule, and which queries are empty never depends on the ranking.
+/// A query with relevant items, none of them within the cut-off, is not empty: its AP is 0 under every rule. So the ranking
+/// never decides which queries are empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EmptyQuery {
-    /// It is left out of the mean.
+    /// The mean leaves it out.
     Skip,
     /// It counts with AP 0.
     Zero,
@@ -49,24 +49,23 @@ pub enum EmptyQuery {
 /// How items of equal score are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ties {
-    /// The exact mean of AP over all orders of tied items, each equally likely. At a cut-off inside a tie the
-    /// number of relevant items within the cut, and with it [`Denominator::Retrieved`], is random too and
-    /// averaged over.
+    /// The exact mean of AP over all orders of tied items, each equally likely. If the cut-off is inside a tie, the number of
+    /// relevant items within it, and so [`Denominator::Retrieved`], varies too and is averaged over.
     Expectation,
-    /// By ascending id. Fair only where ids say nothing about classes.
+    /// By ascending id. Fair only if ids tell nothing about classes.
     ById,
-    /// The smallest AP that any order of tied items gives.
+    /// The minimum AP over all orders of tied items.
     Minimum,
-    /// The largest AP that any order of tied items gives.
+    /// The maximum AP over all orders of tied items.
     Maximum,
 }
 
 impl MapRule {
-    /// The rule of the DPQ paper's protocol: all ranks, divided by the relevant items retrieved.
+    /// Returns the rule of the DPQ paper's protocol: all ranks, divided by the relevant items retrieved.
     ///
-    /// Source: the authors' `Utils.py` (`AQD_mAP`), which divides by the relevant items found and lets a
-    /// query without any count as 0. Deviation: they leave ties to an unstable sort; we take the expectation
-    /// over tie orders. Set `cutoff` to 5000 for the paper's mAP@5000.
+    /// Source: the authors' `Utils.py` (`AQD_mAP`), which divides by the relevant items found and counts a query without any
+    /// as 0. Deviation: their order of ties is that of an unstable sort; this rule takes the expectation over all orders. Set
+    /// `cutoff` to 5000 for the paper's mAP@5000.
     pub fn dpq() -> Self {
         Self {
             cutoff: None,
@@ -77,8 +76,8 @@ impl MapRule {
         }
     }
 
-    /// The rule of text retrieval (TREC's `map`): all ranks of the list as it stands, divided by all relevant
-    /// items, queries without any left out. Ties stand in this workspace's total order, by ascending id.
+    /// Returns the rule of text retrieval (TREC's `map`): all ranks, divided by all relevant items, queries without relevant
+    /// items left out, ties by ascending id.
     pub fn standard() -> Self {
         Self {
             cutoff: None,

@@ -79,8 +79,7 @@ pub(crate) fn mean_average_precision(
     in_pieces(py, &all, QUERIES, |piece| {
         let query = |&q: &usize| Ok(evaluator.query(&rankings.ranking(q)?));
         let results: PyResult<Vec<QueryResult>> = py.detach(|| piece.par_iter().map(query).collect());
-        results?.iter().for_each(|result| evaluator.add(result));
-        Ok(())
+        results?.iter().try_for_each(|result| evaluator.add(result)).map_err(raise)
     })?;
     Ok(evaluator.finish().map_err(raise)?.map[0].1)
 }
@@ -104,7 +103,8 @@ impl Rankings<'_> {
         let scores = self.scores.map(|scores| &scores[row.clone()]);
         let Some(ids) = self.ids else {
             let (starts, ids) = &self.items;
-            return Ranker::new(starts, ids, &relevant).rank(scores.unwrap_or_default(), None).map_err(raise);
+            let ranker = Ranker::new(starts, ids, &relevant).map_err(raise)?;
+            return ranker.rank(scores.unwrap_or_default(), None).map_err(raise);
         };
         let n_relevant = relevant.iter().filter(|&&relevant| relevant).count();
         let ids = ids[row].iter().map_while(|&id| u64::try_from(id).ok());
@@ -132,6 +132,12 @@ impl Rankings<'_> {
 
 fn labels(what: &str, array: &Bound<'_, PyAny>) -> PyResult<Labels> {
     let array = borrow::<u8, Ix2>(what, array, "[n, C]")?;
+    if array.shape()[1] == 1 {
+        return Err(invalid(format!(
+            "{what} has one column, expected one per class: make it of class numbers c by numpy.eye(C, \
+             dtype=numpy.uint8)[c.ravel()]"
+        )));
+    }
     Labels::from_multi_hot(values(&array), array.shape()[1]).map_err(raise)
 }
 

@@ -63,7 +63,7 @@ def test_errors_say_what_was_expected():
     wrong = [
         ({}, "neither ids nor scores, expected one or both"),
         ({"ids": ids, "rule": "trec"}, "rule is `trec`, expected `dpq` or `standard`"),
-        ({"ids": ids, "at": 0}, "a cut-off counts ranks from 1"),
+        ({"ids": ids, "at": 0}, "a cut-off is 0, expected at least 1: ranks count from 1"),
         ({"ids": np.array([[0, 9]])}, "the id 9 for query 0, but gallery_labels has 4 rows"),
         ({"ids": np.array([[0, 0]])}, "the id 0 twice for query 0"),
         ({"ids": ids[:0]}, r"ids has the shape \[0, 4\], expected \[1, 4\]"),
@@ -79,5 +79,8 @@ def test_errors_say_what_was_expected():
             dpq.mean_average_precision(QUERY, GALLERY, **given)
     with pytest.raises(ValueError, match="expected 0 or 1"):
         dpq.mean_average_precision(QUERY, GALLERY * 2, ids=ids)
-    with pytest.raises(ValueError, match="the query labels have 1 classes and the gallery labels 2"):
-        dpq.mean_average_precision(QUERY[:, :1].copy(), GALLERY, ids=ids)
+    with pytest.raises(ValueError, match="the query labels have 4 classes and the gallery labels 2"):
+        dpq.mean_average_precision(np.repeat(QUERY, 2, axis=1), GALLERY, ids=ids)
+    # A column of class numbers is not multi-hot: read so, no item of class 0 would be relevant.
+    with pytest.raises(ValueError, match="query_labels has one column, expected one per class"):
+        dpq.mean_average_precision(QUERY[:, :1].copy(), GALLERY[:, :1].copy(), ids=ids)

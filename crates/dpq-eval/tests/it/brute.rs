@@ -128,7 +128,7 @@ proptest! {
         let rule = MapRule { exclude_self, ..MapRule::dpq() };
         let cutoffs = [1, 2, 3, 5, 9];
         let mut evaluator = Evaluator::new(&[rule], &cutoffs, 6).unwrap();
-        evaluator.add(&evaluator.query(&read(&items, unranked, query)));
+        evaluator.add(&evaluator.query(&read(&items, unranked, query))).unwrap();
         let report = evaluator.finish().unwrap();
 
         let mut items = items;

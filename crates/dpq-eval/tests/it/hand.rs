@@ -122,8 +122,8 @@ fn report_of_two_queries() {
     let untied = evaluator.query(&untied());
     let empty = evaluator.query(&whole(&[(0.5, false)]));
     assert_eq!(empty.average_precision(), [Some(0.0), None]);
-    evaluator.add(&untied);
-    evaluator.add(&empty);
+    evaluator.add(&untied).unwrap();
+    evaluator.add(&empty).unwrap();
     let report = evaluator.finish().unwrap();
     assert_eq!((report.n_queries, report.n_empty), (2, 1));
     // The first rule counts the empty query as zero, which halves everything; the second leaves it out.
@@ -146,7 +146,7 @@ fn precision_and_recall_inside_a_tie_are_expectations() {
     // A tie of four with two relevant: each rank is relevant with probability 1/2.
     let tied = whole(&[(0.5, true), (0.5, true), (0.5, false), (0.5, false)]);
     let mut evaluator = Evaluator::new(&[MapRule::dpq()], &[1, 3, 8], 4).unwrap();
-    evaluator.add(&evaluator.query(&tied));
+    evaluator.add(&evaluator.query(&tied)).unwrap();
     let report = evaluator.finish().unwrap();
     assert_eq!(report.precision_at, [(1, 0.5), (3, 0.5), (8, 0.25)]);
     assert_eq!(report.recall_at, [(1, 0.25), (3, 0.75), (8, 1.0)]);
@@ -160,7 +160,7 @@ fn a_recall_level_is_met_exactly() {
     // their item.
     let items: Vec<(f32, bool)> = (0..20_i16).map(|i| (-f32::from(i), i % 2 == 0)).collect();
     let mut evaluator = Evaluator::new(&[MapRule::dpq()], &[], 10).unwrap();
-    evaluator.add(&evaluator.query(&whole(&items)));
+    evaluator.add(&evaluator.query(&whole(&items))).unwrap();
     for (i, (recall, precision)) in evaluator.finish().unwrap().precision_recall.into_iter().enumerate() {
         assert_eq!(recall, i as f64 / 10.0);
         assert_close(precision, if i == 0 { 1.0 } else { i as f64 / (2 * i - 1) as f64 });
@@ -182,7 +182,6 @@ fn items_share_labels() {
     ];
     for (i, expected) in expected.into_iter().enumerate() {
         assert_eq!(labels.relevant(i, &labels).unwrap(), expected);
-        assert_eq!([0, 1, 2, 3].map(|j| labels.share(i, &labels, j)), expected);
     }
     assert!(Labels::from_multi_hot(&[], 3).unwrap().is_empty());
 }

@@ -60,7 +60,7 @@ impl Gallery {
     }
 
     fn ranker(&self) -> Ranker<'_> {
-        Ranker::new(&self.starts, &self.ids, &self.relevant)
+        Ranker::new(&self.starts, &self.ids, &self.relevant).unwrap()
     }
 }
 
@@ -115,5 +115,23 @@ fn nan_is_refused_by_its_first_item() {
     };
     let error = gallery.ranker().rank(&gallery.scores, None).unwrap_err();
     assert_eq!(error, Error::NanScore { at: 2, id: 9 });
-    assert_eq!(error.to_string(), "the score of item 2 (id 9) is NaN; expected a number");
+    assert_eq!(error.to_string(), "the score of item 2 (id 9) is NaN, expected a number");
+}
+
+#[test]
+fn runs_that_do_not_divide_the_items_are_refused() {
+    let new = |starts: &[u32], n_items: usize, n_flags: usize| {
+        let (ids, flags) = (vec![0; n_items], vec![false; n_flags]);
+        Ranker::new(starts, &ids, &flags).map(drop)
+    };
+    assert_eq!(new(&[0], 0, 0), Ok(()));
+    assert_eq!(new(&[0, 2], 2, 3), Err(Error::Length { what: "relevant", found: 3, expected: 2 }));
+    assert_eq!(new(&[], 0, 0), Err(Error::Length { what: "starts", found: 0, expected: 1 }));
+    for (starts, run) in
+        [(&[0][..], 0), (&[1, 2], 0), (&[0, 1], 1), (&[0, 0, 2], 1), (&[0, 2, 1], 2), (&[0, 3], 1)]
+    {
+        assert_eq!(new(starts, 2, 2), Err(Error::Runs { run, start: starts[run], n_items: 2 }), "{starts:?}");
+    }
+    let error = Ranker::new(&[0, 2], &[4, 6], &[false; 2]).unwrap().rank(&[], None).unwrap_err();
+    assert_eq!(error, Error::Length { what: "scores", found: 0, expected: 1 });
 }

@@ -37,25 +37,33 @@ fn labels_of_the_wrong_form() {
     let (two, three) =
         (Labels::from_multi_hot(&[1, 0], 2).unwrap(), Labels::from_multi_hot(&[1, 0, 0], 3).unwrap());
     assert_eq!(two.relevant(0, &three), Err(Error::ClassCount { query: 2, gallery: 3 }));
+    assert_eq!(two.relevant(1, &two), Err(Error::Item { item: 1, n_items: 1 }));
 }
 
 #[test]
 fn settings_and_means_without_meaning() {
     let rule = MapRule::standard();
-    let refused = |rules: &[MapRule], cutoffs: &[usize]| {
-        matches!(Evaluator::new(rules, cutoffs, 10).unwrap_err(), Error::Settings(_))
-    };
-    assert!(refused(&[], &[]));
-    assert!(refused(&[rule], &[5, 0]));
-    assert!(refused(&[MapRule { cutoff: Some(0), ..rule }], &[]));
+    let error = |rules: &[MapRule], cutoffs: &[usize]| Evaluator::new(rules, cutoffs, 10).unwrap_err();
+    assert_eq!(error(&[], &[]), Error::NoRules);
+    assert_eq!(error(&[rule], &[5, 0]), Error::ZeroCutoff);
+    assert_eq!(error(&[MapRule { cutoff: Some(0), ..rule }], &[]), Error::ZeroCutoff);
 
     let mut evaluator = Evaluator::new(&[rule], &[], 0).unwrap();
     assert_eq!(evaluator.finish(), Err(Error::NoQueries { n_queries: 0, n_empty: 0 }));
-    evaluator.add(&evaluator.query(&whole(&[(0.5, false)])));
+    evaluator.add(&evaluator.query(&whole(&[(0.5, false)]))).unwrap();
     let error = evaluator.finish().unwrap_err();
     assert_eq!(error, Error::NoQueries { n_queries: 1, n_empty: 1 });
     assert_eq!(
         error.to_string(),
-        "no query counts (1 seen, 1 of them without a relevant item); check the labels"
+        "none of the 1 queries counts, 1 of them have no relevant item: check the labels"
     );
+
+    for other in [
+        Evaluator::new(&[rule, rule], &[], 0).unwrap(),
+        Evaluator::new(&[rule], &[1], 0).unwrap(),
+        Evaluator::new(&[rule], &[], 1).unwrap(),
+    ] {
+        let result = other.query(&whole(&[(0.5, true)]));
+        assert_eq!(evaluator.add(&result), Err(Error::OtherEvaluator));
+    }
 }
