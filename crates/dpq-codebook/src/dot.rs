@@ -3,6 +3,8 @@
 //! Both vectors count as padded with zeros to a multiple of 16. Fused multiply-add adds element i to partial sum i mod 16.
 //! A tree then adds the sixteen partial sums: i and i + 8, i and i + 4, i and i + 2, i and i + 1. A sum of zero is +0.
 
+use crate::Error;
+use crate::error::check_length;
 use crate::vectorize::vectorize;
 
 /// The number of partial sums.
@@ -10,6 +12,23 @@ const LANES: usize = 16;
 
 /// The number of rows that are multiplied together, so that several chains of additions overlap.
 pub(crate) const ROWS: usize = 4;
+
+/// Writes the inner products of `x` and each row of `rows`, summed in the order of a lookup table's entries. The result has
+/// the same bits on every CPU, and does not change if the two sides of a product trade places.
+///
+/// Shapes: `x` `[D]`, `rows` `[n, D]`, `out` `[n]`. A product of numbers that are not finite is not finite either.
+///
+/// # Errors
+/// [`Error::Length`] unless `rows` has one row of D values per element of `out`.
+pub fn inner_products(x: &[f32], rows: &[f32], out: &mut [f32]) -> Result<(), Error> {
+    check_length("rows", rows.len(), &[out.len(), x.len()])?;
+    if x.is_empty() {
+        out.fill(0.0);
+    } else {
+        dots(x, rows, out);
+    }
+    Ok(())
+}
 
 /// Writes the inner products of `x` [dim] and each row of `rows` [n, dim] to `out` [n]. All numbers are finite.
 pub(crate) fn dots(x: &[f32], rows: &[f32], out: &mut [f32]) {
@@ -155,6 +174,18 @@ mod tests {
             route(x, rows, &mut out);
             assert_eq!(bits(&out), bits(&expected), "dim {}, n {n}", x.len());
         }
+    }
+
+    #[test]
+    fn inner_products_have_one_row_per_element() {
+        let (a, b, mut out) = ([1.5f32, -2.0, 3.25], [0.5f32, 7.0, -1.75], [9.0; 2]);
+        inner_products(&a, &[b, b].concat(), &mut out).unwrap();
+        assert_eq!(out, [naive(&b, &a); 2]);
+        for rows in [&[][..], &[0.0; 5], &[0.0; 9]] {
+            assert!(inner_products(&a, rows, &mut out).is_err());
+        }
+        inner_products(&[], &[], &mut out).unwrap();
+        assert_eq!(out, [0.0; 2]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod vectorize;
 pub use beam::Beam;
 pub use codebooks::{Assignment, Codebooks};
 pub use distortion::{LevelUsage, usage};
+pub use dot::inner_products;
 pub use error::Error;
 pub use kmeans::ResidualKMeans;
 pub use length::CodeLength;

@@ -1,11 +1,11 @@
-//! `dpq eval`: rankings of a gallery against labels, under a stated rule.
+//! `dpq eval`: evaluates rankings of a gallery by labels, under a stated rule.
 //!
-//! - `judge`: which items are relevant, and the rankings that are counted
-//! - `features`: scores by features that have no codes
+//! - `features`: scores of features without codes
+//! - `protocol`: which items are relevant, and the one place that ranks and counts
 //! - `rows`: the row of an id
 
 mod features;
-mod judge;
+mod protocol;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -13,21 +13,22 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use dpq_codebook::CodeLength;
-use dpq_eval::{Denominator, EmptyQuery, MapRule, Report, Ties};
-use dpq_formats::{FeatureFile, Matrix, read_features};
+use dpq_eval::{Denominator, EmptyQuery, Labels, MapRule, Report, Ties};
+use dpq_formats::{FeatureFile, Matrix, read_features, read_ids};
 use serde::Serialize;
 
+use crate::labels::LabelFile;
 use crate::{index, output};
 use features::Scores;
-pub(crate) use features::scores;
-use judge::{Gallery, Judge};
+use protocol::Evaluated;
+pub(crate) use protocol::{Gallery, Protocol};
 
 /// Evaluate the ranking of a gallery: mean average precision at each code length
 ///
-/// Every query ranks the whole gallery. An item is relevant when it shares a class with the query. The rule of the mean
-/// average precision is part of the result.
+/// Every query ranks the whole gallery. An item is relevant if it shares a class with the query. The result names the rule
+/// of the mean average precision.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("gallery").required(true),
@@ -38,8 +39,8 @@ pub(crate) struct Args {
     /// The index of the gallery
     #[arg(long, group = "gallery", value_name = "DPQ")]
     index: Option<PathBuf>,
-    /// The gallery's features, [N, D], to evaluate them without any codes: .npy (float32), .fvecs or .bvecs. They may be
-    /// larger than memory
+    /// The gallery's features, [N, D], to evaluate without codes: .npy (float32), .fvecs or .bvecs. They may be larger than
+    /// memory
     #[arg(long, group = "gallery", value_name = "FILE", conflicts_with = "bits")]
     gallery_features: Option<PathBuf>,
     /// Query features, [Q, D]: .npy (float32), .fvecs or .bvecs
@@ -54,19 +55,19 @@ pub(crate) struct Args {
     /// Id of each row of the gallery's labels, N values: .npy (uint64) or .ivecs [default: row numbers]
     #[arg(long, value_name = "FILE")]
     gallery_ids: Option<PathBuf>,
-    /// Id of each query, Q values, to leave it out of its own ranking: .npy (uint64) or .ivecs
+    /// Id of each query, Q values, to exclude it from its own ranking: .npy (uint64) or .ivecs
     #[arg(long, value_name = "FILE")]
     query_ids: Option<PathBuf>,
     /// Code lengths, multiples of 8 [default: all]
     #[arg(long, value_delimiter = ',', value_name = "BITS")]
     bits: Vec<usize>,
-    /// Further cut-offs of the mean average precision
+    /// Additional cut-offs of the mean average precision
     #[arg(long, value_delimiter = ',', value_name = "R")]
     at: Vec<usize>,
-    /// Rule: `dpq` divides by the relevant items retrieved, `standard` by all relevant items
+    /// Rule of the mean average precision: `dpq` divides by the relevant items retrieved, `standard` by all relevant items
     #[arg(long, default_value = "dpq", value_parser = ["dpq", "standard"])]
     rule: String,
-    /// Write the report here as JSON
+    /// File for the report, as JSON
     #[arg(long, value_name = "JSON")]
     out: Option<PathBuf>,
 }
@@ -84,7 +85,7 @@ struct Evaluation {
     peak_memory_bytes: Option<u64>,
 }
 
-/// The rule of `map`; the other figures change only the part that their name says.
+/// The rule of `map`. Each other figure differs only in the part that its name says.
 #[derive(Serialize)]
 struct Rule {
     text: String,
@@ -115,18 +116,12 @@ struct Curve {
     precision: Vec<f64>,
 }
 
-/// Wall-clock seconds; searching and evaluating run side by side, so the wall time is divided by their shares.
+/// Wall-clock seconds. Searching and evaluating run side by side, so each has its share of the wall-clock time.
 #[derive(Serialize)]
 struct Seconds {
     search: f64,
     evaluate: f64,
 }
-
-/// Cut-offs of precision and recall.
-const CUTOFFS: [usize; 7] = [1, 10, 100, 500, 1000, 5000, 10_000];
-
-/// Recall levels of the curve: 0, 1/100, …, 1.
-const RECALL_STEPS: usize = 100;
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
@@ -136,57 +131,59 @@ impl Args {
             let given = [&self.queries, &self.query_labels, &self.gallery_labels];
             output::check_out(out, inputs.into_iter().flatten().chain(given))?;
         }
-        let judge = Judge::read(&self, queries.rows)?;
+        let rules = self.rules();
+        let protocol = self.protocol(queries.rows, rules.clone())?;
         let (mut by_bits, mut features, mut seconds) = (BTreeMap::new(), None, [Duration::ZERO; 2]);
+        let mut metrics = |evaluated: Evaluated| {
+            seconds.iter_mut().zip(evaluated.seconds).for_each(|(sum, seconds)| *sum += seconds);
+            Metrics::new(evaluated.report)
+        };
         if let Some(path) = &self.index {
             let index = index::map(path)?;
             ensure!(
-                index.len() == judge.gallery.len(),
-                "{} has {} items, {} labels {} of them, give the labels of this gallery",
+                index.len() == protocol.n_items(),
+                "{} has {} items, {} has labels of {}: give the labels of this gallery",
                 path.display(),
                 index.len(),
                 self.gallery_labels.display(),
-                judge.gallery.len()
+                protocol.n_items()
             );
             check_dim(&queries, index.codebooks().dim(), &self.queries)?;
             let all = (1..=index.max_length().levels()).map(|levels| 8 * levels).collect();
             for bits in if self.bits.is_empty() { all } else { self.bits.clone() } {
+                let bar = output::progress(queries.rows, "queries");
                 let length = CodeLength::from_bits(bits)?;
-                let codes = index.distinct_codes(length)?;
-                let gallery = Gallery { starts: codes.starts(), ids: codes.ids(), batch: 1024 };
-                let score = |(): &(), _, query: &[f32], scores: &mut [f32]| {
-                    Ok(codes.score(&index.lookup_table_at(query, length)?, scores)?)
-                };
-                let report = judge.evaluate(&gallery, &queries, |_| Ok(()), score, &mut seconds)?;
-                by_bits.insert(bits, Metrics::new(report));
+                by_bits.insert(bits, metrics(protocol.evaluate_codes(&index, length, &queries, &bar)?));
+                bar.finish_and_clear();
             }
         } else if let Some(path) = &self.gallery_features {
             let gallery = FeatureFile::open(path)?;
             check_dim(&queries, gallery.columns(), &self.queries)?;
             ensure!(
-                gallery.rows() == judge.gallery.len(),
+                gallery.rows() == protocol.n_items(),
                 "{} has {} rows, {} has {}",
                 path.display(),
                 gallery.rows(),
                 self.gallery_labels.display(),
-                judge.gallery.len()
+                protocol.n_items()
             );
             let starts: Vec<u32> = (0..).take(gallery.rows() + 1).collect();
             let score = |scores: &Scores, q, _: &[f32], out: &mut [f32]| {
                 scores.of_query(q, out);
                 Ok(())
             };
-            let scores = |queries: &[f32]| Scores::of(&gallery, queries);
+            let scores = |queries: &[f32]| Scores::new(&gallery, queries);
             // The scores of a batch are in memory at once.
-            let gallery = Gallery { starts: &starts, ids: &judge.ids, batch: 64 };
-            let report = judge.evaluate(&gallery, &queries, scores, score, &mut seconds)?;
-            features = Some(Metrics::new(report));
+            let items = Gallery { starts: &starts, ids: protocol.ids(), batch: 64 };
+            let bar = output::progress(queries.rows, "queries");
+            features = Some(metrics(protocol.evaluate(&items, &queries, scores, score, &bar)?));
+            bar.finish_and_clear();
         }
 
         let evaluation = Evaluation {
-            map_rule: Rule::new(&self.rule, judge.rules[0]),
+            map_rule: Rule::new(&self.rule, rules[0]),
             queries: queries.rows,
-            gallery: judge.gallery.len(),
+            gallery: protocol.n_items(),
             by_bits,
             features,
             seconds: Seconds { search: seconds[0].as_secs_f64(), evaluate: seconds[1].as_secs_f64() },
@@ -198,6 +195,59 @@ impl Args {
         }
         output::print(json, &evaluation, &evaluation.text())
     }
+
+    /// The rule asked for; then those of [`Metrics`] that order ties otherwise; then one per further cut-off.
+    fn rules(&self) -> Vec<MapRule> {
+        let preset = if self.rule == "standard" { MapRule::standard() } else { MapRule::dpq() };
+        let rule = MapRule { exclude_self: self.query_ids.is_some(), ..preset };
+        let ties = [Ties::ById, Ties::Minimum, Ties::Maximum].map(|ties| MapRule { ties, ..rule });
+        let cutoffs = self.at.iter().map(|&cutoff| MapRule { cutoff: Some(cutoff), ..rule });
+        [rule].into_iter().chain(ties).chain(cutoffs).collect()
+    }
+
+    fn protocol(&self, n_queries: usize, rules: Vec<MapRule>) -> Result<Protocol> {
+        let [queries, gallery] = read_labels([&self.query_labels, &self.gallery_labels])?;
+        ensure!(
+            queries.n_classes() == gallery.n_classes(),
+            "{} has {} classes, {} has {}",
+            self.query_labels.display(),
+            queries.n_classes(),
+            self.gallery_labels.display(),
+            gallery.n_classes()
+        );
+        ensure!(
+            queries.len() == n_queries,
+            "{} has {} rows, {} has {n_queries} queries",
+            self.query_labels.display(),
+            queries.len(),
+            self.queries.display()
+        );
+        let ids = match &self.gallery_ids {
+            Some(path) => read_ids(path)?,
+            None => (0..gallery.len() as u64).collect(),
+        };
+        ensure!(
+            ids.len() == gallery.len(),
+            "there are {} gallery ids, but {} has {} rows: give the labels of this gallery",
+            ids.len(),
+            self.gallery_labels.display(),
+            gallery.len()
+        );
+        let query_ids = self.query_ids.as_deref().map(read_ids).transpose()?;
+        Protocol::new([queries, gallery], ids, query_ids, rules)
+    }
+}
+
+/// Reads the labels of queries and gallery. Class numbers make as many columns as either side has classes.
+fn read_labels(paths: [&Path; 2]) -> Result<[Labels; 2]> {
+    let [queries, gallery] = paths.map(LabelFile::read);
+    let files = [queries?, gallery?];
+    let n_classes = files.iter().map(LabelFile::n_classes).max().unwrap_or(0);
+    let [queries, gallery] = files.map(|file| file.into_multi_hot(n_classes));
+    let labels = |labels: Matrix<u8>, path: &Path| {
+        Labels::from_multi_hot(&labels.values, labels.columns).with_context(|| path.display().to_string())
+    };
+    Ok([labels(queries, paths[0])?, labels(gallery, paths[1])?])
 }
 
 fn check_dim(queries: &Matrix<f32>, dim: usize, path: &Path) -> Result<()> {
@@ -237,7 +287,7 @@ impl Rule {
 }
 
 impl Metrics {
-    /// Reads a report whose rules are those of [`Judge::read`], in that order.
+    /// Reads a report under the rules of [`Args::rules`].
     fn new(report: Report) -> Self {
         let map: Vec<f64> = report.map.iter().map(|&(_, map)| map).collect();
         let (recall, precision) = report.precision_recall.into_iter().unzip();

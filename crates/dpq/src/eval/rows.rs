@@ -1,18 +1,18 @@
-//! Which row of the gallery has an id.
+//! The row of the gallery that has an id.
 
 use std::collections::HashMap;
 
-/// The row of the gallery that has an id.
+/// A map from ids to rows.
 pub(super) enum Rows {
-    /// By id; `u32::MAX` where there is no such id. Ids are row numbers, or nearly so, more often than not.
+    /// The row by id, `u32::MAX` for no row. Ids are usually row numbers, or nearly so.
     Dense(Vec<u32>),
     Sparse(HashMap<u64, u32>),
 }
 
 impl Rows {
-    /// Returns `None` if an id comes twice.
+    /// Returns `None` if an id occurs twice.
     pub(super) fn new(ids: &[u64]) -> Option<Self> {
-        let n_ids = ids.iter().max().map_or(0, |&most| most.saturating_add(1));
+        let n_ids = ids.iter().max().map_or(0, |&max| max.saturating_add(1));
         if n_ids > 4 * ids.len() as u64 {
             let rows: HashMap<u64, u32> = ids.iter().copied().zip(0..).collect();
             return (rows.len() == ids.len()).then_some(Self::Sparse(rows));

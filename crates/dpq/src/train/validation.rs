@@ -3,19 +3,23 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use dpq_codebook::CodeLength;
-use dpq_eval::{Evaluator, Labels, MapRule, Ranker};
+use dpq_codebook::{CodeLength, inner_products};
+use dpq_eval::{Labels, MapRule};
+use dpq_formats::Matrix;
+use dpq_index::Index;
 use dpq_model::Snapshot;
-use rayon::prelude::*;
+use indicatif::ProgressBar;
 use serde::Serialize;
 
-use super::source::{Items, Source};
-use crate::eval;
+use super::source::Source;
+use crate::eval::{Gallery, Protocol};
+use crate::inputs::Items;
 
 /// Held-out images. Each searches all others, so that no image that the network learns from is ranked.
 pub(super) struct HeldOut {
     items: Items,
-    labels: Labels,
+    n_items: usize,
+    protocol: Protocol,
 }
 
 /// Mean average precision by code length, and of the features before quantization.
@@ -36,44 +40,41 @@ impl HeldOut {
     /// Reads the items of `rows`.
     pub(super) fn read(source: &Source, rows: &[u32]) -> Result<Self> {
         let labels = Labels::from_multi_hot(&source.multi_hot(rows), source.n_classes())?;
-        Ok(Self { items: source.held_out(rows)?, labels })
+        let ids: Vec<u64> = (0..labels.len() as u64).collect();
+        let (n_items, query_ids) = (labels.len(), Some(ids.clone()));
+        let protocol = Protocol::new([labels.clone(), labels], ids, query_ids, vec![rule()])?;
+        Ok(Self { items: source.held_out(rows)?, n_items, protocol })
     }
 
-    /// Ranks by the network as it is now: queries by their features, the gallery by its codes at each length.
+    /// Ranks by the current network, as `dpq eval` does: queries by their features, the gallery by its codes at each length.
     pub(super) fn rank(&self, network: &Snapshot<'_>) -> Result<Validation> {
-        let features = self.items.forward(network)?;
+        let output = match &self.items {
+            Items::Images(images) => network.forward(images)?,
+            Items::Features(features) => network.forward_features(features)?,
+        };
+        let (rows, values, bar) = (self.n_items, output.features, ProgressBar::hidden());
+        let queries = Matrix { rows, columns: values.len() / rows, values };
         let mut map_by_bits = BTreeMap::new();
         if let Some(codebooks) = network.codebooks() {
-            let codes = codebooks.encode(&features)?;
+            let codes = codebooks.encode(&queries.values)?;
+            let index = Index::builder(codebooks, &codes).build()?;
             for levels in 1..=codebooks.n_levels() {
                 let length = CodeLength::from_levels(levels)?;
-                let decoded = codebooks.decode(&codes, length)?;
-                map_by_bits.insert(length.bits(), self.map(&features, &decoded)?);
+                let evaluated = self.protocol.evaluate_codes(&index, length, &queries, &bar)?;
+                map_by_bits.insert(length.bits(), evaluated.report.map[0].1);
             }
         }
+        let starts: Vec<u32> = (0..).take(rows + 1).collect();
+        let gallery = Gallery { starts: &starts, ids: self.protocol.ids(), batch: rows };
+        let score = |(): &(), _, query: &[f32], scores: &mut [f32]| {
+            Ok(inner_products(query, &queries.values, scores)?)
+        };
+        let evaluated = self.protocol.evaluate(&gallery, &queries, |_| Ok(()), score, &bar)?;
         Ok(Validation {
             map_rule: rule().to_string(),
-            images: self.labels.len(),
+            images: rows,
             map_by_bits,
-            map_features: self.map(&features, &features)?,
+            map_features: evaluated.report.map[0].1,
         })
-    }
-
-    /// Equal codes decode to equal vectors, so ties of codes are ties of scores.
-    fn map(&self, queries: &[f32], gallery: &[f32]) -> Result<f64> {
-        let n = self.labels.len();
-        let (starts, ids): (Vec<u32>, Vec<u64>) = ((0..=n as u32).collect(), (0..n as u64).collect());
-        let mut evaluator = Evaluator::new(&[rule()], &[], 0)?;
-        let results = ids
-            .par_iter()
-            .zip(queries.par_chunks_exact(queries.len() / n))
-            .map(|(&id, query)| {
-                let relevant = self.labels.relevant(id as usize, &self.labels)?;
-                let ranker = Ranker::new(&starts, &ids, &relevant);
-                Ok(evaluator.query(&ranker.rank(&eval::scores(gallery, query), Some(id))?))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        results.iter().for_each(|result| evaluator.add(result));
-        Ok(evaluator.finish()?.map[0].1)
     }
 }
