@@ -1,43 +1,33 @@
 //! `dpq encode`: images or features in, codes out.
-//!
-//! - `body`: features below a network's heads, which are written as they come
-//! - `outputs`: what a model makes, collected
-
-mod body;
-mod outputs;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use dpq_codebook::{Beam, Codebooks, LevelUsage, usage};
-use dpq_data::{Dataset, ImageShape, Split};
+use dpq_data::Dataset;
 use dpq_formats::{FeatureFile, npy};
-use dpq_model::config::Body;
-use dpq_model::{Device, Model, Weights};
+use dpq_model::Model;
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::codebook::length_weights;
-use crate::codes::{remove_stale, write_codes};
-use crate::{data, output};
-use outputs::{Outputs, accuracy};
+use crate::codes::write_codes;
+use crate::inputs::{Inputs, NetworkOptions, Source};
+use crate::output;
 
 /// Encode images or features into codes
 ///
-/// With a model: a split of a data set, or a folder of images, becomes codes.npy, features.npy, ids.npy, labels.npy
-/// (where there are labels) and names.txt (for a folder). With codebooks alone: features become codes.npy. With
-/// `--posterior` there are no codes: fit codebooks to the features and encode them as any others. With `--body`
-/// images become features.npy below the heads of the network, without codes: what `dpq train --features` takes. With
-/// pretrained weights in place of a model they become the same.
+/// A model writes codes.npy and features.npy, and for images ids.npy, labels.npy (if they have classes) and names.txt
+/// (for a folder). It takes images, or features if it was trained on features. Codebooks alone take features and write
+/// codes.npy.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("encoder").required(true),
-    group = clap::ArgGroup::new("input").required(true),
     after_help = "Examples:\n  dpq encode --model runs/a/model.safetensors --data datasets/fashion-mnist --split gallery \
         --out-dir runs/a/gallery\n  dpq encode --model model.safetensors --images photos --out-dir photos.codes\n  \
-        dpq encode --codebook cb.safetensors --features x.npy --out-dir codes\n  dpq encode --model model.safetensors \
-        --data datasets/fashion-mnist --split train --body --out-dir bodies"
+        dpq encode --codebook cb.safetensors --features x.npy --out-dir codes"
 )]
 pub(crate) struct Args {
     /// A trained model
@@ -46,45 +36,17 @@ pub(crate) struct Args {
     /// Codebooks (or a model file) to encode features with
     #[arg(long, group = "encoder", value_name = "SAFETENSORS", requires = "features")]
     codebook: Option<PathBuf>,
-    /// Codes kept from level to level; more than 1 looks for the code of least error, as `--length-weights` counts it
+    #[command(flatten)]
+    inputs: Inputs,
+    /// Codes that a beam search keeps per level, to find one with less error (weighted by `--length-weights`); 1 is greedy
     #[arg(long, default_value_t = 1, requires = "codebook", value_name = "B")]
     beam: usize,
-    /// How much a beam counts the error of each length, L numbers; 0,0,0,1 is the longest code alone, at the expense of its
-    /// prefixes [default: 1 each]
+    /// Weights of the error of each length in the beam search, L numbers. 0,0,0,1 is for the longest code alone, at the
+    /// expense of its prefixes [default: 1 each]
     #[arg(long, requires = "beam", value_delimiter = ',', value_name = "W")]
     length_weights: Vec<f32>,
-    /// Pretrained weights (`dpq weights import`), for features as those of `--body`
-    #[arg(long, group = "encoder", value_name = "SAFETENSORS", conflicts_with = "features")]
-    weights: Option<PathBuf>,
-    /// A data set folder; its images are brought to the size that the network takes
-    #[arg(long, group = "input", value_name = "DIR", requires = "split")]
-    data: Option<PathBuf>,
-    /// Which split of the data set: train, query or gallery
-    #[arg(long, requires = "data", value_parser = |s: &str| s.parse::<Split>())]
-    split: Option<Split>,
-    /// Folder of images, flat or one sub-folder per class
-    #[arg(long, group = "input", value_name = "DIR")]
-    images: Option<PathBuf>,
-    /// Features, [N, D], .npy (float32), .fvecs or .bvecs: for codebooks, or for a model that was trained on such
-    #[arg(long, group = "input", value_name = "FILE")]
-    features: Option<PathBuf>,
-    /// Take the classifier's probabilities for the feature, as weights of fixed orthogonal vectors, in place of the paper's;
-    /// they are blind within a class and to new classes. T divides the logits before the softmax, 1 unless given
-    #[arg(long, requires = "model", value_name = "T", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
-    posterior: Option<f32>,
-    /// Whether features are means over an image and its mirror image [default: as the model's configuration says]
-    #[arg(long, requires = "model", conflicts_with = "features", value_name = "BOOL")]
-    mirror_average: Option<bool>,
-    /// Write what the network makes of images below its heads, float32 [N, F], in place of features and codes; a run that was
-    /// cut off goes on where it was
-    #[arg(long, requires = "model", conflicts_with_all = ["features", "posterior"])]
-    body: bool,
-    /// Stop at the first image that cannot be read; without this, such images are named and left out
-    #[arg(long, conflicts_with = "features")]
-    strict: bool,
-    /// Where the network runs: cpu, or cuda:N in a program built with --features cuda
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: Device,
+    #[command(flatten)]
+    network: NetworkOptions,
     /// Folder for the results
     #[arg(long, value_name = "DIR")]
     out_dir: PathBuf,
@@ -99,11 +61,11 @@ struct Encoded {
     levels: usize,
     seconds: f64,
     items_per_second: f64,
+    /// Of the classifier on a data set; none where images have several labels.
     accuracy: Option<f64>,
     relative_distortion: Vec<f64>,
     usage: Vec<Usage>,
-    /// Of the codebooks; none where there are no codes.
-    fingerprint: Option<String>,
+    fingerprint: String,
     peak_memory_bytes: Option<u64>,
 }
 
@@ -116,38 +78,19 @@ struct Usage {
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
-        output::check_is_no_input(&self.out_dir.join("codes.npy"), &self.features)?;
-        if self.codebook.is_none() {
-            // Codebooks alone write beside the features; a model writes features of its own.
-            output::check_is_no_input(&self.out_dir.join("features.npy"), &self.features)?;
-        }
-        if let Some(path) = &self.weights {
-            let weights = Weights::open(path)?.on(self.device)?;
-            let shape = data::image_shape(weights.image_shape());
-            return self.encode_bodies(shape, weights.body_dim(), |images| weights.body(images), json);
-        }
-        let model = self.model.as_deref().map(|path| self.open(path)).transpose()?;
-        let encoded = match (&self.codebook, &model, &self.features) {
+        output::check_is_no_input(&self.out_dir.join("codes.npy"), &self.inputs.features)?;
+        let encoded = match (&self.codebook, &self.model, &self.inputs.features) {
             (Some(codebook), _, Some(features)) => {
                 self.encode_features(&Codebooks::open(codebook)?, features)?
             }
-            (_, Some(model), Some(features)) => self.encode_foreign(model, features)?,
-            (_, Some(model), None) if self.body => {
-                let shape = data::model_shape(model)?;
-                return self.encode_bodies(shape, model.body_dim(), |images| model.body(images), json);
+            (_, Some(model), _) => {
+                // Codebooks alone write beside the features; a model writes features of its own.
+                output::check_is_no_input(&self.out_dir.join("features.npy"), &self.inputs.features)?;
+                self.encode_items(&self.network.open_model(model)?)?
             }
-            (_, Some(model), None) => self.encode_images(model)?,
             _ => bail!("--codebook encodes --features, --model encodes --data, --images or --features"),
         };
         output::print(json, &encoded, &encoded.text(&self.out_dir))
-    }
-
-    fn open(&self, path: &Path) -> Result<Model> {
-        let model = Model::open(path)?.on(self.device)?;
-        Ok(match self.mirror_average {
-            Some(average) => model.with_mirror_average(average),
-            None => model,
-        })
     }
 
     fn encode_features(&self, codebooks: &Codebooks, path: &Path) -> Result<Encoded> {
@@ -165,7 +108,7 @@ impl Args {
         let bar = output::progress(rows.rows(), "encoding");
         let mut seconds = 0.0;
         let mut codes = Vec::with_capacity(rows.rows() * codebooks.n_levels());
-        // Of all features read so far, their energy and what each level leaves of it.
+        // The energy of all features read so far, and the energy of the error at each length.
         let (mut energy, mut left) = (0.0, vec![0.0; codebooks.n_levels()]);
         for (first, n) in rows.chunks() {
             let mut features = vec![0.0; n * rows.columns()];
@@ -187,104 +130,45 @@ impl Args {
         self.write_codes(seconds, codebooks, left, &codes)
     }
 
-    /// Encodes features that something else made, with a model that was trained on such.
-    fn encode_foreign(&self, model: &Model, path: &Path) -> Result<Encoded> {
-        let rows = FeatureFile::open(path)?;
-        let dim = rows.columns();
-        ensure!(
-            model.config().network.body == Body::Features && model.image_shape() == [dim, 1, 1],
-            "{} has features of {dim} numbers, the model takes {}",
-            path.display(),
-            data::model_inputs(model)
-        );
+    /// Encodes what a model makes of the inputs.
+    fn encode_items(&self, model: &Model) -> Result<Encoded> {
+        let source = self.inputs.open(model)?;
         let _dir = output::ResultDir::create(&self.out_dir)?;
         let start = Instant::now();
-        let mut outputs = Outputs::new(model, self.posterior, rows.rows());
-        for first in (0..rows.rows()).step_by(data::BATCH) {
-            let mut inputs = vec![0.0; data::BATCH.min(rows.rows() - first) * dim];
-            rows.read(first, &mut inputs).with_context(|| format!("cannot read {}", path.display()))?;
-            let output = model.forward_features(&inputs);
-            outputs.push(output.with_context(|| format!("{}, counted from row {first}", path.display()))?)?;
-        }
-        remove_stale(&self.out_dir, &["codes.npy"])?;
-        self.write_outputs(start, outputs)
-    }
-
-    /// The images to encode, in `shape`.
-    fn images(&self, shape: ImageShape) -> Result<(Dataset, Vec<u32>)> {
-        match (&self.data, self.split, &self.images) {
-            (Some(dir), Some(split), _) => {
-                let dataset = Dataset::open(dir)?.resized(shape)?;
-                let rows = dataset.split(split).to_vec();
-                Ok((dataset, rows))
-            }
-            (_, _, Some(dir)) => {
-                let dataset = Dataset::from_folder(dir, shape)?;
-                data::report_skipped(&dataset);
-                let rows = (0..dataset.len() as u32).collect();
-                Ok((dataset, rows))
-            }
-            _ => bail!("a network encodes --data with --split, or --images"),
-        }
-    }
-
-    /// Writes who the rows are: `ids.npy`, and `labels.npy` and `names.txt` where there are such, in place of an earlier
-    /// encoding's.
-    fn write_ids(&self, dataset: &Dataset, rows: &[u32]) -> Result<()> {
-        remove_stale(&self.out_dir, &["labels.npy", "names.txt", "codes.npy"])?;
-        // Line i of names.txt is id i, so images that were left out leave no gap there.
-        let id = |(at, &row): (usize, &u32)| if self.images.is_some() { at as u64 } else { row.into() };
-        let ids: Vec<u64> = rows.iter().enumerate().map(id).collect();
-        npy::write(&self.out_dir.join("ids.npy"), &[ids.len()], &ids)?;
-        if dataset.n_classes() > 0 {
-            let labels = dataset.multi_hot(rows);
-            npy::write(&self.out_dir.join("labels.npy"), &[rows.len(), dataset.n_classes()], &labels)?;
-        }
-        if self.images.is_some() {
-            write_names(&self.out_dir.join("names.txt"), dataset, rows)?;
-        }
-        Ok(())
-    }
-
-    fn encode_images(&self, model: &Model) -> Result<Encoded> {
-        let (dataset, rows) = self.images(data::model_shape(model)?)?;
-        let _dir = output::ResultDir::create(&self.out_dir)?;
-        let start = Instant::now();
+        let rows = source.rows()?;
+        let codebooks = model.codebooks();
+        let mut features = Vec::with_capacity(rows.len() * codebooks.dim());
+        let mut codes = Vec::with_capacity(rows.len() * codebooks.n_levels());
+        let (mut predicted, mut kept) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
         let bar = output::progress(rows.len(), "encoding");
-        let mut outputs = Outputs::new(model, self.posterior, rows.len());
-        let mut kept = Vec::with_capacity(rows.len());
-        data::for_each_batch(&dataset, &rows, self.strict, |batch| {
-            outputs.push(model.forward(&batch.pixels)?)?;
-            kept.extend(batch.rows);
+        source.for_each_batch(&rows, self.inputs.strict, |rows, items| {
+            let output = items.forward(model)?;
+            codes.extend(codebooks.encode(&output.features)?);
+            features.extend(output.features);
+            predicted.extend(output.logits.chunks_exact(model.n_classes()).map(argmax));
+            kept.extend_from_slice(rows);
             bar.set_position(kept.len() as u64);
             Ok(())
         })?;
         bar.finish_and_clear();
-        ensure!(!kept.is_empty(), "none of the {} images of {} can be read", rows.len(), dataset.name());
-        let left_out = rows.len() - kept.len();
-        let rows = kept;
+        ensure!(!kept.is_empty() || rows.is_empty(), "none of the {} images can be read", rows.len());
 
-        self.write_ids(&dataset, &rows)?;
-        // The classes of a folder of the user's are not those that the model knows.
-        let accuracy = if self.data.is_some() && dataset.n_classes() == model.n_classes() {
-            accuracy(&dataset, &rows, &outputs.predicted)
-        } else {
-            None
-        };
-        Ok(Encoded { left_out, accuracy, ..self.write_outputs(start, outputs)? })
-    }
-
-    /// Writes features, and codes where there are such.
-    fn write_outputs(&self, start: Instant, outputs: Outputs) -> Result<Encoded> {
-        let Outputs { model, features, codes, .. } = outputs;
-        let codebooks = model.codebooks();
-        let items = features.len() / codebooks.dim();
-        npy::write(&self.out_dir.join("features.npy"), &[items, codebooks.dim()], &features)?;
+        source.write_ids(&self.out_dir, &kept)?;
+        npy::write(&self.out_dir.join("features.npy"), &[kept.len(), codebooks.dim()], &features)?;
         let seconds = output::seconds(start);
-        if self.posterior.is_some() {
-            return Ok(Encoded::without_codes(seconds, items, codebooks.dim()));
-        }
-        self.write_codes(seconds, codebooks, codebooks.relative_distortion(&features, &codes)?, &codes)
+        let relative_distortion = codebooks.relative_distortion(&features, &codes)?;
+        let accuracy = match &source {
+            // The classes of a folder are not those that the model knows.
+            Source::Images { dataset, has_names: false, .. } if dataset.n_classes() == model.n_classes() => {
+                accuracy(dataset, &kept, &predicted)
+            }
+            _ => None,
+        };
+        Ok(Encoded {
+            left_out: rows.len() - kept.len(),
+            accuracy,
+            ..self.write_codes(seconds, codebooks, relative_distortion, &codes)?
+        })
     }
 
     fn write_codes(
@@ -296,14 +180,34 @@ impl Args {
     ) -> Result<Encoded> {
         let n_levels = codebooks.n_levels();
         write_codes(&self.out_dir, codebooks, codes, None)?;
+        let items = codes.len() / n_levels;
         Ok(Encoded {
+            items,
+            left_out: 0,
+            dim: codebooks.dim(),
             levels: n_levels,
+            seconds,
+            items_per_second: items as f64 / seconds,
+            accuracy: None,
             relative_distortion,
             usage: usage(codes, n_levels, codebooks.n_codewords())?.into_iter().map(Usage::from).collect(),
-            fingerprint: Some(codebooks.fingerprint()),
-            ..Encoded::without_codes(seconds, codes.len() / n_levels, codebooks.dim())
+            fingerprint: codebooks.fingerprint(),
+            peak_memory_bytes: output::peak_memory_bytes(),
         })
     }
+}
+
+fn argmax(logits: &[f32]) -> u32 {
+    (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32
+}
+
+/// The share of rows whose only label is the class predicted; none where images have several labels.
+fn accuracy(dataset: &Dataset, rows: &[u32], predicted: &[u32]) -> Option<f64> {
+    let right = rows.par_iter().zip(predicted).map(|(&row, class)| match dataset.labels(row as usize) {
+        [label] => Some(u32::from(label == class)),
+        _ => None,
+    });
+    Some(f64::from(right.sum::<Option<u32>>()?) / rows.len() as f64)
 }
 
 impl From<LevelUsage> for Usage {
@@ -313,31 +217,15 @@ impl From<LevelUsage> for Usage {
 }
 
 impl Encoded {
-    fn without_codes(seconds: f64, items: usize, dim: usize) -> Self {
-        Self {
-            items,
-            left_out: 0,
-            dim,
-            levels: 0,
-            seconds,
-            items_per_second: items as f64 / seconds,
-            accuracy: None,
-            relative_distortion: Vec::new(),
-            usage: Vec::new(),
-            fingerprint: None,
-            peak_memory_bytes: output::peak_memory_bytes(),
-        }
-    }
-
     fn text(&self, dir: &Path) -> String {
         let mut text = format!(
-            "encoded {} items into {} ({:.0} a second)\n",
+            "encoded {} items into {} ({:.0} per second)\n",
             self.items,
             dir.display(),
             self.items_per_second
         );
         if self.left_out > 0 {
-            writeln!(text, "left out {} images that cannot be read", self.left_out)
+            writeln!(text, "skipped {} images that cannot be read", self.left_out)
                 .expect("writing to a string");
         }
         if let Some(accuracy) = self.accuracy {
@@ -356,15 +244,4 @@ impl Encoded {
         }
         text
     }
-}
-
-fn write_names(path: &Path, dataset: &Dataset, rows: &[u32]) -> Result<()> {
-    let mut names = String::new();
-    for &row in rows {
-        let name = dataset.path(row as usize).context("images of a folder have paths")?.display().to_string();
-        ensure!(!name.contains(['\n', '\r']), "the name {name:?} has a line break, rename the file");
-        writeln!(names, "{name}")?;
-    }
-    dpq_file::write_atomic(path, |out| out.write_all(names.as_bytes()))?;
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The `dpq` command: train, encode, index, search and evaluate nested codes.
 //!
-//! One file a subcommand. This is the only place of the workspace that prints: results go to stdout or into files,
-//! progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong use.
+//! Each subcommand has a file. No other crate of the workspace prints: results go to stdout or into files, progress and errors to
+//! stderr. Exit codes: 0 done, 1 failed, 2 wrong use.
 
 mod codebook;
 mod codes;
@@ -10,7 +10,9 @@ mod decode;
 mod embeddings;
 mod encode;
 mod eval;
+mod features;
 mod index;
+mod inputs;
 mod labels;
 mod output;
 mod search;
@@ -23,7 +25,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
-/// Deep Progressive Quantization: one code whose every prefix is a code.
+/// Deep Progressive Quantization: codes whose every prefix is a code
 #[derive(Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 struct Cli {
@@ -33,7 +35,7 @@ struct Cli {
     global: Global,
 }
 
-/// What every command takes.
+/// The options of every command.
 #[derive(clap::Args, Clone, Copy)]
 struct Global {
     /// Print the result as one JSON object on stdout
@@ -47,6 +49,7 @@ struct Global {
 #[derive(Subcommand)]
 enum Command {
     Train(train::Args),
+    Features(features::Args),
     Encode(encode::Args),
     Decode(decode::Args),
     #[command(subcommand)]
@@ -65,6 +68,7 @@ impl Command {
     fn run(self, json: bool) -> Result<()> {
         match self {
             Self::Train(args) => args.run(json),
+            Self::Features(args) => args.run(json),
             Self::Encode(args) => args.run(json),
             Self::Decode(args) => args.run(json),
             Self::Codebook(command) => command.run(json),
@@ -78,7 +82,7 @@ impl Command {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    // One query is answered by one thread, and its latency is what `search` reports.
+    // `search` reports the latency of a query, which one thread answers.
     let default = if matches!(cli.command, Command::Search(_)) { 1 } else { 0 };
     let threads = cli.global.threads.map_or(default, usize::from);
     rayon::ThreadPoolBuilder::new()
@@ -89,8 +93,8 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    // Else candle starts threads of its own for elementwise operations on large tensors, which wait by spinning, beside those that
-    // `--threads` asks for: training in batches of 64 would take a quarter longer.
+    // By default candle starts threads of its own for elementwise operations on large tensors, beside those of `--threads`. They
+    // wait by spinning, and training in batches of 64 takes a quarter longer.
     if env::var_os("CANDLE_NUM_THREADS").is_none() {
         // SAFETY: no other thread runs yet.
         #[expect(unsafe_code)]

@@ -32,6 +32,7 @@ fn help() {
     let commands = [
         "",
         "train",
+        "features",
         "encode",
         "decode",
         "codebook",

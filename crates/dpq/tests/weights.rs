@@ -89,9 +89,9 @@ fn a_pretrained_alexnet_is_tuned_on_images_blown_up_to_its_size() {
     // Of a frozen body a model makes what the weights make, and heads can be trained on that.
     let frozen = json(dir, &format!("{train} --out frozen --set network.backbone=\"frozen\""));
     assert_eq!(frozen["weights"], imported["fingerprint"]);
-    json(dir, "encode --model frozen/model.safetensors --body --data set --split train --out-dir a");
-    json(dir, &format!("encode --model {model} --body --data set --split train --out-dir b"));
-    let bodies = json(dir, "encode --weights w.safetensors --data set --split train --out-dir c");
+    json(dir, "features --model frozen/model.safetensors --body --data set --split train --out-dir a");
+    json(dir, &format!("features --model {model} --body --data set --split train --out-dir b"));
+    let bodies = json(dir, "features --weights w.safetensors --data set --split train --out-dir c");
     assert_eq!((&bodies["items"], &bodies["dim"]), (&24.into(), &16.into()));
     let [frozen, tuned, weights] =
         ["a", "b", "c"].map(|at| fs::read(dir.join(at).join("features.npy")).unwrap());

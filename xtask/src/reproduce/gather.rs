@@ -118,7 +118,7 @@ pub(crate) fn variant(variant: &Variant, runs: &[VariantRun]) -> VariantResults 
             Change::Train(lines) => {
                 lines.iter().map(|line| format!("--set {line}")).collect::<Vec<_>>().join(" ")
             }
-            Change::Encode(options) => options.to_owned(),
+            Change::Features(options) => options.to_owned(),
         },
         map_all: lengths().map(|bits| (bits, spread(&|run| run.scores.at(bits).map))).collect(),
         map_at_5000: lengths()

@@ -92,12 +92,12 @@ pub(crate) fn variant(
             let (gallery, _, scores) = encode_and_evaluate(runner, settings, &dir, &train)?;
             Ok(VariantRun { train: Some(train), accuracy: gallery.result.accuracy, scores })
         }
-        Change::Encode(options) => {
+        Change::Features(options) => {
             let encode = |split| -> Result<Stage<Exported>> {
                 runner.run(
                     &dir.join(split),
                     &[&run.train.key],
-                    &format!("{} {options}", encode_split(settings, &run.train, split)),
+                    &format!("features {} {options}", of_split(settings, &run.train, split)),
                 )
             };
             let (train, query, gallery) = (encode("train")?, encode("query")?, encode("gallery")?);
@@ -155,10 +155,11 @@ pub(crate) fn check_configuration(runner: &Runner, settings: &Settings, folder: 
     Ok(())
 }
 
-fn encode_split(settings: &Settings, train: &Stage<Trained>, split: &str) -> String {
+/// The options of `dpq encode` and `dpq features` for a split and the model of a training.
+fn of_split(settings: &Settings, train: &Stage<Trained>, split: &str) -> String {
     let Settings { dataset, device, .. } = settings;
     let (model, data) = (train.file("model.safetensors"), dataset.display());
-    format!("encode --model {model} --data {data} --split {split} --device {device} --out-dir OUT")
+    format!("--model {model} --data {data} --split {split} --device {device} --out-dir OUT")
 }
 
 /// Gallery, queries and what they give.
@@ -169,7 +170,8 @@ fn encode_and_evaluate(
     train: &Stage<Trained>,
 ) -> Result<(Stage<Encoded>, Stage<Encoded>, Scores)> {
     let encode = |split: &str| -> Result<Stage<Encoded>> {
-        runner.run(&dir.join(split), &[&train.key], &encode_split(settings, train, split))
+        let command = format!("encode {}", of_split(settings, train, split));
+        runner.run(&dir.join(split), &[&train.key], &command)
     };
     let (gallery, query) = (encode("gallery")?, encode("query")?);
     let (model, fingerprint) = (train.file("model.safetensors"), &train.result.fingerprint);

@@ -97,7 +97,7 @@ pub(crate) struct Results {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct VariantResults {
     pub(crate) name: String,
-    /// Options of `dpq train` or `dpq encode`.
+    /// Options of `dpq train` or `dpq features`.
     pub(crate) change: String,
     /// By as many lengths as it has levels.
     pub(crate) map_all: ByBits<MeanSd>,

@@ -12,10 +12,10 @@ pub(crate) struct Variant {
 pub(crate) enum Change {
     /// Lines of `dpq train --set`: a training of its own.
     Train(&'static [&'static str]),
-    /// Options of `dpq encode`: other features of the preset's own trainings, with codebooks fitted to them.
-    Encode(&'static str),
+    /// Options of `dpq features`: other features of the preset's own trainings, with codebooks fitted to them.
+    Features(&'static str),
 }
-use Change::{Encode, Train};
+use Change::{Features, Train};
 
 /// The first row of Table 2, by what the backbone starts from; the paper's is pretrained.
 const FROZEN_RANDOM: Variant = Variant {
@@ -57,10 +57,10 @@ const FEATURES: [Variant; 2] = [
     Variant {
         name: "no mirror averaging",
         slug: "no-mirror-average",
-        change: Encode("--mirror-average false"),
+        change: Features("--mirror-average false"),
     },
     // The temperature was chosen on held-out training images (docs/deviations.md).
-    Variant { name: POSTERIOR, slug: "posterior", change: Encode("--posterior=1.5") },
+    Variant { name: POSTERIOR, slug: "posterior", change: Features("--posterior=1.5") },
 ];
 
 /// The row that needs a caveat.
@@ -96,7 +96,7 @@ mod tests {
                 }
             }
         }
-        assert!(variants("best", false, false).iter().all(|variant| matches!(variant.change, Encode(_))));
+        assert!(variants("best", false, false).iter().all(|variant| matches!(variant.change, Features(_))));
         assert!(variants("quick", true, true).is_empty());
     }
 }

@@ -1,116 +1,35 @@
-//! `dpq encode --body` and `--weights`: what a network makes of images below its heads, for heads to be trained on.
+//! Features on their way to `features.npy`.
 //!
-//! Rows are appended to a file as they come, and never held together. A run that was cut off goes on after the last of them.
+//! Rows are appended to a file as they come, and never held together. An interrupted run resumes after the last of them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use dpq_data::ImageShape;
+
 use dpq_formats::npy;
-use serde::Serialize;
 
-use super::Args;
-use crate::{data, output};
-
-/// Features, behind room for the header of `features.npy`, which they become.
+/// Features, behind space for the header of `features.npy`, which they become.
 const FEATURES: &str = "features.part";
-/// The number of each row of the features, u32, written after it.
+/// The row of each item, u32, written after its features.
 const ROWS: &str = "rows.part";
-/// What the rows are of.
+/// The run that the features are of.
 const KEY: &str = "key.part";
 
-/// What `--body` wrote.
-#[derive(Serialize)]
-struct Bodies {
-    items: usize,
-    /// Items that an earlier run had written.
-    resumed: usize,
-    left_out: usize,
-    dim: usize,
-    seconds: f64,
-    items_per_second: f64,
-    peak_memory_bytes: Option<u64>,
-}
-
-impl Args {
-    /// Writes what `body` makes of images of `shape`, f32 [n, dim].
-    pub(super) fn encode_bodies(
-        &self,
-        shape: ImageShape,
-        dim: usize,
-        body: impl Fn(&[u8]) -> Result<Vec<f32>, dpq_model::Error> + Sync,
-        json: bool,
-    ) -> Result<()> {
-        let (dataset, rows) = self.images(shape)?;
-        let _dir = output::ResultDir::create(&self.out_dir)?;
-        let start = Instant::now();
-        let numbers: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
-        let path = self.model.as_ref().or(self.weights.as_ref()).context("a network was opened")?;
-        let key = format!(
-            "model {:08x}, {} rows {:08x} of {}",
-            dpq_file::crc32c(&fs::read(path)?),
-            rows.len(),
-            dpq_file::crc32c(&numbers),
-            self.data.as_ref().or(self.images.as_ref()).context("images were opened")?.display(),
-        );
-        let mut partial = Partial::open(&self.out_dir, &key, dim)?;
-        let (resumed, last) = (partial.done.len(), partial.done.last().copied());
-        let rest = last.and_then(|last| rows.iter().position(|&row| row == last)).map_or(0, |at| at + 1);
-        let bar = output::progress(rows.len(), "encoding");
-        data::for_each_batch(&dataset, &rows[rest..], self.strict, |batch| {
-            partial.push(&batch.rows, &body(&batch.pixels)?)?;
-            bar.set_position(partial.done.len() as u64);
-            Ok(())
-        })?;
-        bar.finish_and_clear();
-        let kept = partial.done.clone();
-        self.write_ids(&dataset, &kept)?;
-        partial.finish()?;
-        let seconds = output::seconds(start);
-        let bodies = Bodies {
-            items: kept.len(),
-            resumed,
-            left_out: rows.len() - kept.len(),
-            dim,
-            seconds,
-            items_per_second: (kept.len() - resumed) as f64 / seconds,
-            peak_memory_bytes: output::peak_memory_bytes(),
-        };
-        output::print(json, &bodies, &bodies.text(&self.out_dir))
-    }
-}
-
-impl Bodies {
-    fn text(&self, dir: &Path) -> String {
-        format!(
-            "wrote features of {} numbers for {} items into {} ({:.0} a second); {} were there, left out {} that cannot be \
-             read",
-            self.dim,
-            self.items,
-            dir.display(),
-            self.items_per_second,
-            self.resumed,
-            self.left_out
-        )
-    }
-}
-
-/// Features on their way to the disk.
-struct Partial {
+/// A file of features that is being written.
+pub(super) struct Partial {
     dir: PathBuf,
     dim: usize,
-    /// The numbers of the rows that are there.
-    done: Vec<u32>,
+    /// The rows whose features are written.
+    pub(super) done: Vec<u32>,
     features: File,
     rows: File,
 }
 
 impl Partial {
-    /// Takes up what an earlier run of the same `key` left in `dir`, or begins anew.
-    fn open(dir: &Path, key: &str, dim: usize) -> Result<Self> {
+    /// Resumes from the files of an interrupted run with the same `key` in `dir`, or starts new ones.
+    pub(super) fn open(dir: &Path, key: &str, dim: usize) -> Result<Self> {
         let open = || -> io::Result<Self> {
             let is_same = fs::read_to_string(dir.join(KEY)).is_ok_and(|found| found == key);
             if !(is_same && dir.join(FEATURES).exists()) {
@@ -120,7 +39,7 @@ impl Partial {
             }
             let append = |name| OpenOptions::new().append(true).open(dir.join(name));
             let (features, rows) = (append(FEATURES)?, append(ROWS)?);
-            // What a run that was cut off had written of its last batch is left out.
+            // The last batch of an interrupted run may be incomplete: its whole rows count.
             let header = npy::header_bytes::<f32>(&[0, dim]).len() as u64;
             let n_whole = features.metadata()?.len().saturating_sub(header) / (4 * dim as u64);
             let numbers = fs::read(dir.join(ROWS))?;
@@ -134,8 +53,8 @@ impl Partial {
     }
 
     /// Appends the features of `rows`, f32 [n, dim].
-    fn push(&mut self, rows: &[u32], features: &[f32]) -> Result<()> {
-        assert_eq!(features.len(), rows.len() * self.dim, "features are of the model's length");
+    pub(super) fn push(&mut self, rows: &[u32], features: &[f32]) -> Result<()> {
+        assert_eq!(features.len(), rows.len() * self.dim, "each row has dim features");
         let bytes: Vec<u8> = features.iter().flat_map(|x| x.to_le_bytes()).collect();
         let numbers: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
         let mut write = || -> io::Result<()> {
@@ -149,8 +68,8 @@ impl Partial {
         Ok(())
     }
 
-    /// Makes `features.npy` of what is there.
-    fn finish(self) -> Result<()> {
+    /// Turns the rows written into `features.npy`.
+    pub(super) fn finish(self) -> Result<()> {
         ensure!(!self.done.is_empty(), "none of the images can be read");
         let Self { dir, dim, done, features, rows } = self;
         drop((features, rows));
@@ -174,7 +93,7 @@ mod tests {
     use dpq_formats::read_features;
 
     #[test]
-    fn a_run_that_was_cut_off_goes_on_after_its_last_whole_row() {
+    fn an_interrupted_run_resumes_after_its_last_whole_row() {
         let dir = tempfile::TempDir::new().unwrap();
         let open = |key| Partial::open(dir.path(), key, 2).unwrap();
         let mut partial = open("a");

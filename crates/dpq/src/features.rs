@@ -1,0 +1,170 @@
+//! `dpq features`: images or features in, features out.
+//!
+//! - `partial`: features on their way to `features.npy`, from which an interrupted run resumes
+
+mod partial;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use dpq_model::{Model, Weights};
+use serde::Serialize;
+
+use crate::inputs::{Inputs, Items, NetworkOptions, Source};
+use crate::{data, output};
+use partial::Partial;
+
+/// Compute features of images by a network, without codes
+///
+/// A model gives the features that its codebooks encode; with `--body` those below its heads, which `dpq train
+/// --features` takes; with `--posterior` the classifier's probabilities. Pretrained weights give those of their body.
+/// Writes features.npy, and for images ids.npy, labels.npy (if they have classes) and names.txt (for a folder). An
+/// interrupted run resumes.
+#[derive(clap::Args)]
+#[command(
+    group = clap::ArgGroup::new("network").required(true),
+    after_help = "Examples:\n  dpq features --model model.safetensors --images photos --out-dir photos.features\n  \
+        dpq features --model model.safetensors --data datasets/fashion-mnist --split train --body --out-dir bodies\n  \
+        dpq features --weights alexnet.safetensors --data datasets/nus-wide-21 --split train --out-dir bodies"
+)]
+pub(crate) struct Args {
+    /// A trained model
+    #[arg(long, group = "network", value_name = "SAFETENSORS")]
+    model: Option<PathBuf>,
+    /// Pretrained weights (`dpq weights import`)
+    #[arg(long, group = "network", value_name = "SAFETENSORS", conflicts_with = "features")]
+    weights: Option<PathBuf>,
+    #[command(flatten)]
+    inputs: Inputs,
+    /// Compute the features below the model's heads, float32 [N, F]
+    #[arg(long, requires = "model", conflicts_with_all = ["features", "posterior"])]
+    body: bool,
+    /// Take the classifier's probabilities for features, as weights of fixed orthogonal vectors: they tell nothing within a
+    /// class or about new classes. T divides the logits before the softmax [default: 1]
+    #[arg(long, requires = "model", value_name = "T", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
+    posterior: Option<f32>,
+    #[command(flatten)]
+    network: NetworkOptions,
+    /// Folder for the results
+    #[arg(long, value_name = "DIR")]
+    out_dir: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Written {
+    items: usize,
+    /// Items that an interrupted run had written.
+    resumed: usize,
+    /// Images that could not be read.
+    left_out: usize,
+    dim: usize,
+    seconds: f64,
+    items_per_second: f64,
+    peak_memory_bytes: Option<u64>,
+}
+
+impl Args {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        output::check_is_no_input(&self.out_dir.join("features.npy"), &self.inputs.features)?;
+        let written = match (&self.model, &self.weights) {
+            (Some(path), _) => {
+                let model = self.network.open_model(path)?;
+                let source = self.inputs.open(&model)?;
+                let dim = if self.body { model.body_dim() } else { model.codebooks().dim() };
+                self.write(path, &source, dim, |items| self.features(&model, items))?
+            }
+            (_, Some(path)) => {
+                let weights = Weights::open(path)?.on(self.network.device)?;
+                let source = self.inputs.open_images(data::image_shape(weights.image_shape()))?;
+                self.write(path, &source, weights.body_dim(), |items| Ok(weights.body(items.pixels()?)?))?
+            }
+            _ => bail!("give --model or --weights"),
+        };
+        output::print(json, &written, &written.text(&self.out_dir))
+    }
+
+    /// The features of items that the options ask a model for, f32 [n, dim].
+    fn features(&self, model: &Model, items: &Items) -> Result<Vec<f32>> {
+        if self.body {
+            return Ok(model.body(items.pixels()?)?);
+        }
+        let output = items.forward(model)?;
+        Ok(match self.posterior {
+            None => output.features,
+            Some(temperature) => model.posterior_features(&output.logits, temperature)?,
+        })
+    }
+
+    /// Writes the features of all items by the network of the file `network`.
+    fn write(
+        &self,
+        network: &Path,
+        source: &Source,
+        dim: usize,
+        features: impl Fn(&Items) -> Result<Vec<f32>> + Sync,
+    ) -> Result<Written> {
+        let _dir = output::ResultDir::create(&self.out_dir)?;
+        let start = Instant::now();
+        let rows = source.rows()?;
+        let mut partial = Partial::open(&self.out_dir, &self.key(network, &rows)?, dim)?;
+        let (resumed, last) = (partial.done.len(), partial.done.last().copied());
+        let rest = last.and_then(|last| rows.iter().position(|&row| row == last)).map_or(0, |at| at + 1);
+        let bar = output::progress(rows.len(), "features");
+        source.for_each_batch(&rows[rest..], self.inputs.strict, |rows, items| {
+            partial.push(rows, &features(&items)?)?;
+            bar.set_position(partial.done.len() as u64);
+            Ok(())
+        })?;
+        bar.finish_and_clear();
+        let kept = partial.done.clone();
+        source.write_ids(&self.out_dir, &kept)?;
+        partial.finish()?;
+        let seconds = output::seconds(start);
+        Ok(Written {
+            items: kept.len(),
+            resumed,
+            left_out: rows.len() - kept.len(),
+            dim,
+            seconds,
+            items_per_second: (kept.len() - resumed) as f64 / seconds,
+            peak_memory_bytes: output::peak_memory_bytes(),
+        })
+    }
+
+    /// Tells runs apart, so that none resumes from the features of another.
+    fn key(&self, network: &Path, rows: &[u32]) -> Result<String> {
+        let numbers: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
+        let Inputs { data, images, features, .. } = &self.inputs;
+        Ok(format!(
+            "network {:08x}, body {}, posterior {:?}, mirror average {:?}, {} rows {:08x} of {:?}",
+            dpq_file::crc32c(&fs::read(network)?),
+            self.body,
+            self.posterior,
+            self.network.mirror_average,
+            rows.len(),
+            dpq_file::crc32c(&numbers),
+            [data, images, features],
+        ))
+    }
+}
+
+impl Written {
+    fn text(&self, dir: &Path) -> String {
+        let mut text = format!(
+            "wrote features of {} numbers for {} items to {} ({:.0} per second)",
+            self.dim,
+            self.items,
+            dir.display(),
+            self.items_per_second
+        );
+        if self.resumed > 0 {
+            text += &format!("\nresumed after {} items", self.resumed);
+        }
+        if self.left_out > 0 {
+            text += &format!("\nskipped {} images that cannot be read", self.left_out);
+        }
+        text
+    }
+}

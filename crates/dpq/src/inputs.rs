@@ -1,0 +1,200 @@
+//! The items that `dpq features` and `dpq encode` run a network on, and the options for it that both commands share.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use dpq_data::{Dataset, ImageShape, Split};
+use dpq_formats::{FeatureFile, npy};
+use dpq_model::config::Body;
+use dpq_model::{Device, Model, Output};
+
+use crate::codes::remove_stale;
+use crate::data;
+
+/// The options that name the items.
+#[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("input").required(true))]
+pub(crate) struct Inputs {
+    /// A data set folder; its images are resized to what the network takes
+    #[arg(long, group = "input", value_name = "DIR", requires = "split")]
+    pub(crate) data: Option<PathBuf>,
+    /// Split of the data set: train, query or gallery
+    #[arg(long, requires = "data", value_parser = |s: &str| s.parse::<Split>())]
+    split: Option<Split>,
+    /// A folder of images, flat or with one sub-folder per class
+    #[arg(long, group = "input", value_name = "DIR")]
+    pub(crate) images: Option<PathBuf>,
+    /// Features, [N, D]: .npy (float32), .fvecs or .bvecs
+    #[arg(long, group = "input", value_name = "FILE")]
+    pub(crate) features: Option<PathBuf>,
+    /// Stop at the first image that cannot be read [default: report and skip it]
+    #[arg(long, conflicts_with = "features")]
+    pub(crate) strict: bool,
+}
+
+/// The options that say how a network runs.
+#[derive(clap::Args)]
+pub(crate) struct NetworkOptions {
+    /// Average the features of an image and its mirror image [default: as the model's configuration says]
+    #[arg(long, requires = "model", conflicts_with = "features", value_name = "BOOL")]
+    pub(crate) mirror_average: Option<bool>,
+    /// Device of the network: cpu, or cuda:N in a program built with --features cuda
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub(crate) device: Device,
+}
+
+impl NetworkOptions {
+    pub(crate) fn open_model(&self, path: &Path) -> Result<Model> {
+        let model = Model::open(path)?.on(self.device)?;
+        Ok(match self.mirror_average {
+            Some(average) => model.with_mirror_average(average),
+            None => model,
+        })
+    }
+}
+
+/// Items that can be read batch by batch. Each has a row, numbered from 0.
+pub(crate) enum Source {
+    Images {
+        dataset: Dataset,
+        rows: Vec<u32>,
+        /// Whether the images are of a folder and are named in `names.txt`.
+        has_names: bool,
+    },
+    Features(FeatureFile),
+}
+
+/// Items in memory.
+pub(crate) enum Items {
+    /// u8 [n, C, H, W].
+    Images(Vec<u8>),
+    /// f32 [n, D].
+    Features(Vec<f32>),
+}
+
+impl Inputs {
+    /// Opens the items for a model, which takes either images or features.
+    pub(crate) fn open(&self, model: &Model) -> Result<Source> {
+        let Some(path) = &self.features else { return self.open_images(data::model_shape(model)?) };
+        let rows = FeatureFile::open(path)?;
+        ensure!(
+            model.config().network.body == Body::Features && model.image_shape() == [rows.columns(), 1, 1],
+            "{} has features of {} numbers, the model takes {}",
+            path.display(),
+            rows.columns(),
+            data::model_inputs(model)
+        );
+        Ok(Source::Features(rows))
+    }
+
+    /// Opens images and resizes them to `shape`.
+    pub(crate) fn open_images(&self, shape: ImageShape) -> Result<Source> {
+        let (dataset, rows) = match (&self.data, self.split, &self.images) {
+            (Some(dir), Some(split), _) => {
+                let dataset = Dataset::open(dir)?.resized(shape)?;
+                let rows = dataset.split(split).to_vec();
+                (dataset, rows)
+            }
+            (_, _, Some(dir)) => {
+                let dataset = Dataset::from_folder(dir, shape)?;
+                data::report_skipped(&dataset);
+                let rows = (0..dataset.len() as u32).collect();
+                (dataset, rows)
+            }
+            _ => bail!("the network takes images, give --data with --split, or --images"),
+        };
+        let has_names = self.images.is_some();
+        if has_names {
+            // Refuses a name before the work, not after it.
+            rows.iter().try_for_each(|&row| line_of_names(&dataset, row).map(drop))?;
+        }
+        Ok(Source::Images { dataset, rows, has_names })
+    }
+}
+
+impl Source {
+    /// The rows of all items, in order.
+    pub(crate) fn rows(&self) -> Result<Vec<u32>> {
+        match self {
+            Self::Images { rows, .. } => Ok(rows.clone()),
+            Self::Features(features) => Ok((0..u32::try_from(features.rows())?).collect()),
+        }
+    }
+
+    /// Passes items to `work` in the order of `rows`, all or the last of [`Self::rows`], a batch at a time, while the next batch is read.
+    ///
+    /// At most two batches are in memory. Images that cannot be read are reported and skipped, or an error if `strict`.
+    pub(crate) fn for_each_batch(
+        &self,
+        rows: &[u32],
+        strict: bool,
+        mut work: impl FnMut(&[u32], Items) -> Result<()> + Send,
+    ) -> Result<()> {
+        match self {
+            Self::Images { dataset, .. } => data::for_each_batch(dataset, rows, strict, |batch| {
+                work(&batch.rows, Items::Images(batch.pixels))
+            }),
+            Self::Features(features) => dpq_model::read_ahead(
+                rows.chunks(data::BATCH),
+                |rows| {
+                    let mut values = vec![0.0; rows.len() * features.columns()];
+                    // Rows of features are consecutive.
+                    features.read_finite(rows[0] as usize, &mut values)?;
+                    Ok((rows, values))
+                },
+                |(rows, values)| work(rows, Items::Features(values)),
+            ),
+        }
+    }
+
+    /// Writes who the items of `rows` are, in place of an earlier result: `ids.npy` of images, `labels.npy` where they have
+    /// classes, `names.txt` where they have names. Features have no ids but their row numbers.
+    pub(crate) fn write_ids(&self, dir: &Path, rows: &[u32]) -> Result<()> {
+        let Self::Images { dataset, has_names, .. } = self else { return remove_stale(dir, &["codes.npy"]) };
+        remove_stale(dir, &["labels.npy", "names.txt", "codes.npy"])?;
+        // Line i of names.txt is id i, so skipped images leave no gap there.
+        let id = |(at, &row): (usize, &u32)| if *has_names { at as u64 } else { row.into() };
+        let ids: Vec<u64> = rows.iter().enumerate().map(id).collect();
+        npy::write(&dir.join("ids.npy"), &[ids.len()], &ids)?;
+        if dataset.n_classes() > 0 {
+            let labels = dataset.multi_hot(rows);
+            npy::write(&dir.join("labels.npy"), &[rows.len(), dataset.n_classes()], &labels)?;
+        }
+        if *has_names {
+            let mut names = String::new();
+            for &row in rows {
+                writeln!(names, "{}", line_of_names(dataset, row)?)?;
+            }
+            dpq_file::write_atomic(&dir.join("names.txt"), |out| out.write_all(names.as_bytes()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The line of `names.txt` for an image: its path, unless a line cannot hold it.
+fn line_of_names(dataset: &Dataset, row: u32) -> Result<&str> {
+    let path = dataset.path(row as usize).context("images of a folder have paths")?;
+    let name = path.to_str();
+    let name = name.with_context(|| format!("the name {path:?} is not UTF-8, rename the file"))?;
+    ensure!(!name.contains(['\n', '\r']), "the name {name:?} has a line break, rename the file");
+    Ok(name)
+}
+
+impl Items {
+    /// Runs a model on the items.
+    pub(crate) fn forward(&self, model: &Model) -> Result<Output> {
+        Ok(match self {
+            Self::Images(images) => model.forward(images)?,
+            Self::Features(features) => model.forward_features(features)?,
+        })
+    }
+
+    /// The pixels of images, u8 [n, C, H, W].
+    pub(crate) fn pixels(&self) -> Result<&[u8]> {
+        match self {
+            Self::Images(images) => Ok(images),
+            Self::Features(_) => bail!("the network takes images, give --data with --split, or --images"),
+        }
+    }
+}
