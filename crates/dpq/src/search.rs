@@ -9,11 +9,14 @@ use dpq_codebook::CodeLength;
 use dpq_formats::{NpzWriter, read_features, read_ids};
 use dpq_index::{Filter, Hit, Index, Kernel, SearchOptions};
 use dpq_model::Model;
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::{data, index, output};
 
 /// Search an index for the items nearest to queries
+///
+/// Prints the hits, or writes them to --out. With --json the result also has the latency of single queries.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("query").required(true),
@@ -35,22 +38,16 @@ pub(crate) struct Args {
     /// Code length to search at, a multiple of 8 [default: the longest]
     #[arg(long)]
     bits: Option<usize>,
-    /// Hits a query
+    /// Hits per query
     #[arg(short, default_value_t = 10)]
     k: usize,
-    /// Ids that may be found, M values: .npy (uint64) or .ivecs [default: all]
+    /// Ids of the items to search among, M values: .npy (uint64) or .ivecs [default: all]
     #[arg(long, value_name = "FILE")]
     allow: Option<PathBuf>,
-    /// Names of the items, line i for id i, to print beside ids
+    /// Names of the items to print, line i for id i
     #[arg(long, value_name = "TXT", conflicts_with = "out")]
     names: Option<PathBuf>,
-    /// The routine that scans codes: scalar, avx2, avx512vbmi [default: the fastest that this CPU runs]
-    #[arg(long)]
-    kernel: Option<Kernel>,
-    /// Times each query is timed, for the figures of --json
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    repeat: u32,
-    /// Write ids and scores here instead of printing them
+    /// File for ids and scores, instead of printing them
     #[arg(long, value_name = "NPZ")]
     out: Option<PathBuf>,
 }
@@ -64,7 +61,6 @@ struct Searched<'a> {
     bits: usize,
     ns_per_query_median: u64,
     ns_per_query_p99: u64,
-    batch_ns_per_query: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     hits: Option<Vec<Vec<JsonHit<'a>>>>,
 }
@@ -89,15 +85,21 @@ impl Args {
         let names = self.names.as_deref().map(Names::read).transpose()?;
         let allow = self.allow.as_deref().map(read_ids).transpose()?;
         let filter: Option<Filter> = allow.map(|ids| index.allow(&ids));
-        let kernel = self.kernel.unwrap_or_else(Kernel::best);
-        let mut options = SearchOptions::new(self.k).length(length).kernel(kernel);
+        let mut options = SearchOptions::new(self.k).length(length);
         if let Some(filter) = &filter {
             options = options.filter(filter);
         }
 
-        let start = Instant::now();
-        let hits = index.search_batch(&queries.concat(), &options)?;
-        let batch = start.elapsed();
+        let (hits, mut times): (Vec<_>, Vec<_>) = if json {
+            let timed = |query: &Vec<f32>| -> Result<_> {
+                let start = Instant::now();
+                let hits = index.search_with(&index.lookup_table_at(query, length)?, &options)?;
+                Ok((hits, start.elapsed().as_nanos() as u64))
+            };
+            queries.par_iter().map(timed).collect::<Result<Vec<_>>>()?.into_iter().unzip()
+        } else {
+            (index.search_batch(&queries.concat(), &options)?, Vec::new())
+        };
         if let Some(path) = &self.out {
             write_hits(path, &hits)?;
         }
@@ -105,42 +107,29 @@ impl Args {
             names.check(&hits)?;
         }
         let name = |hit: &Hit| names.as_ref().and_then(|names| names.get(hit.id));
-        if !json {
-            return match &self.out {
-                Some(path) => output::print(json, &(), &format!("wrote {}", path.display())),
-                None => output::print(json, &(), &text(&hits, name)),
-            };
-        }
-
-        let mut times = Vec::with_capacity(queries.len() * self.repeat as usize);
-        for _ in 0..self.repeat {
-            for (query, expected) in queries.iter().zip(&hits) {
-                let start = Instant::now();
-                let found = index.search_with(&index.lookup_table_at(query, length)?, &options)?;
-                times.push(start.elapsed().as_nanos() as u64);
-                ensure!(found == *expected, "a single query and a batch disagree: this is a defect of dpq");
-            }
-        }
         times.sort_unstable();
         let quantile = |q: f64| times.get(((times.len() as f64 - 1.0) * q).round() as usize).copied();
         let searched = Searched {
             threads: rayon::current_num_threads(),
-            kernel: kernel.to_string(),
+            kernel: Kernel::best().to_string(),
             queries: queries.len(),
             k: self.k,
             bits: length.bits(),
             ns_per_query_median: quantile(0.5).unwrap_or(0),
             ns_per_query_p99: quantile(0.99).unwrap_or(0),
-            batch_ns_per_query: batch.as_nanos() as u64 / queries.len().max(1) as u64,
             hits: self.out.is_none().then(|| {
                 let json = |hit: &Hit| JsonHit { id: hit.id, score: hit.score, name: name(hit) };
                 hits.iter().map(|hits| hits.iter().map(json).collect()).collect()
             }),
         };
-        output::print(json, &searched, "")
+        let text = match &self.out {
+            Some(path) => format!("wrote {}", path.display()),
+            None => text(&hits, name),
+        };
+        output::print(json, &searched, &text)
     }
 
-    /// The query features, from a file or from an image.
+    /// Reads the query features from a file, or computes them from an image.
     fn queries(&self, index: &Index) -> Result<Vec<Vec<f32>>> {
         let dim = index.codebooks().dim();
         match (&self.queries, &self.image, &self.model) {
@@ -158,7 +147,7 @@ impl Args {
                 let model = Model::open(model)?;
                 ensure!(
                     model.codebooks().fingerprint() == index.fingerprint(),
-                    "the model has codebooks {}, the index was built with {}, give the model that made its codes",
+                    "the model has codebooks {}, the index was built with {}: give the model that made its codes",
                     model.codebooks().fingerprint(),
                     index.fingerprint()
                 );
@@ -170,7 +159,7 @@ impl Args {
     }
 }
 
-/// The lines of a file, that of an item by its id.
+/// The lines of a file of names, by id.
 struct Names<'a> {
     path: &'a Path,
     lines: Vec<String>,
@@ -187,12 +176,12 @@ impl<'a> Names<'a> {
         self.lines.get(usize::try_from(id).ok()?).map(String::as_str)
     }
 
-    /// Refuses names that cannot be those of the index: a hit has none.
+    /// Refuses a list without a name for each hit: it is not the list of this index.
     fn check(&self, hits: &[Vec<Hit>]) -> Result<()> {
         match hits.iter().flatten().find(|hit| self.get(hit.id).is_none()) {
             None => Ok(()),
             Some(hit) => bail!(
-                "{} has {} lines, none for id {}, give the names.txt that was written with the codes of this index",
+                "{} has {} lines, none for id {}: give the names.txt that was written with the codes of this index",
                 self.path.display(),
                 self.lines.len(),
                 hit.id
@@ -202,7 +191,7 @@ impl<'a> Names<'a> {
 }
 
 fn write_hits(path: &Path, hits: &[Vec<Hit>]) -> Result<()> {
-    // Without a least score every query has the same number of hits: min(k, items allowed).
+    // Without a minimum score every query has the same number of hits: min(k, items allowed).
     let columns = hits.first().map_or(0, Vec::len);
     let ids: Vec<u64> = hits.iter().flatten().map(|hit| hit.id).collect();
     let scores: Vec<f32> = hits.iter().flatten().map(|hit| hit.score).collect();
@@ -210,7 +199,7 @@ fn write_hits(path: &Path, hits: &[Vec<Hit>]) -> Result<()> {
     Ok(NpzWriter::default().add("ids", &shape, &ids)?.add("scores", &shape, &scores)?.save(path)?)
 }
 
-/// A table: query, rank, id, score, name.
+/// Formats a table: query, rank, id, score, name.
 fn text<'a>(hits: &[Vec<Hit>], name: impl Fn(&Hit) -> Option<&'a str>) -> String {
     let mut text = format!("{:>6} {:>6} {:>10} {:>12}\n", "query", "rank", "id", "score");
     for (query, hits) in hits.iter().enumerate() {

@@ -89,7 +89,6 @@ pub(crate) struct Searched {
     pub(crate) k: usize,
     pub(crate) ns_per_query_median: u64,
     pub(crate) ns_per_query_p99: u64,
-    pub(crate) batch_ns_per_query: u64,
     /// By query, nearest first. Not in a report.
     #[serde(skip_serializing, default)]
     pub(crate) hits: Vec<Vec<Hit>>,

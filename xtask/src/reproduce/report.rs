@@ -239,7 +239,6 @@ fn search_table(results: &Results) -> Block {
         rows: vec![
             row("one query, median", |searched| searched.ns_per_query_median),
             row("one query, 99th percentile", |searched| searched.ns_per_query_p99),
-            row("in a batch, a query", |searched| searched.batch_ns_per_query),
         ],
     };
     let how = results.search.values().next().map_or(String::new(), |first| {

@@ -29,7 +29,7 @@ fn seed_run(seed: u16) -> SeedRun {
     let searched = |bits| {
         let text = format!(
             r#"{{"threads": 1, "kernel": "scalar", "queries": 1000, "k": 10, "bits": {bits}, "ns_per_query_median": {bits}000,
-                 "ns_per_query_p99": {bits}500, "batch_ns_per_query": {bits}100}}"#
+                 "ns_per_query_p99": {bits}500}}"#
         );
         stage(&text)
     };
