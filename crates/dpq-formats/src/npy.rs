@@ -131,7 +131,9 @@ pub fn read_vector<T: Element>(path: impl AsRef<Path>) -> Result<Vec<T>> {
     let file = NpyFile::open(path)?;
     match file.shape().len() {
         1 => file.read(),
-        found => Err(Error::dimensions(found, "1: a list of numbers").at(&file.path)),
+        found => {
+            Err(Error::dimensions(found, "1: a list of numbers (flatten it with .ravel())").at(&file.path))
+        }
     }
 }
 

@@ -18,16 +18,18 @@ pub(crate) enum LabelFile {
 const MAX_CLASSES: i64 = 1 << 16;
 
 impl LabelFile {
-    /// Reads labels: multi-hot, uint8 `[N, C]`, or class numbers from 0, uint8 or int64 `[N]`.
+    /// Reads labels: multi-hot, uint8 `[N, C]`, or class numbers from 0, uint8 or int64 `[N]` or `[N, 1]`.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let file = NpyFile::open(path)?;
-        let classes: Vec<i64> = match (file.shape().len(), file.holds::<u8>()) {
-            (1, true) => file.read::<u8>()?.into_iter().map(i64::from).collect(),
-            (1, false) => file.read()?,
-            (2, _) => return Ok(Self::MultiHot(npy::read_matrix(path)?)),
-            (n, _) => bail!(
-                "{}: array has {n} dimension(s), expected multi-hot [N, C] or class numbers [N]",
-                path.display()
+        let classes: Vec<i64> = match (file.shape(), file.holds::<u8>()) {
+            // A column of a table is class numbers too.
+            ([_] | [_, 1], true) => file.read::<u8>()?.into_iter().map(i64::from).collect(),
+            ([_] | [_, 1], false) => file.read()?,
+            ([_, _], _) => return Ok(Self::MultiHot(npy::read_matrix(path)?)),
+            (shape, _) => bail!(
+                "{}: array has {} dimension(s), expected multi-hot [N, C] or class numbers [N]",
+                path.display(),
+                shape.len()
             ),
         };
         if let Some(class) = classes.iter().find(|&class| !(0..MAX_CLASSES).contains(class)) {
@@ -75,6 +77,10 @@ mod tests {
         npy::write(file.path(), &[2], &[2u8, 0]).unwrap();
         assert_eq!(labels().unwrap(), one_hot());
         npy::write(file.path(), &[2], &[2i64, 0]).unwrap();
+        assert_eq!(labels().unwrap(), one_hot());
+        npy::write(file.path(), &[2, 1], &[2u8, 0]).unwrap();
+        assert_eq!(labels().unwrap(), one_hot());
+        npy::write(file.path(), &[2, 1], &[2i64, 0]).unwrap();
         assert_eq!(labels().unwrap(), one_hot());
         let wider = LabelFile::read(file.path()).unwrap().into_multi_hot(4);
         assert_eq!(wider.values, [0, 0, 1, 0, 1, 0, 0, 0]);

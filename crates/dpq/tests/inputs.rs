@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+#[path = "common/arrays.rs"]
+mod arrays;
 mod common;
 #[path = "common/gallery.rs"]
 mod gallery;
@@ -10,7 +12,8 @@ use std::fs;
 
 use tempfile::TempDir;
 
-use common::{dpq, error, json};
+use arrays::write_array;
+use common::{dpq, error, images, json};
 use gallery::{EVAL, gallery};
 
 #[test]
@@ -103,9 +106,9 @@ fn wrong_input_is_one_line_that_says_what_to_do() {
         "expected uint8 (convert whole numbers with .astype('uint8'))",
     );
     let train = "codebook train --features train/features.npy --codewords 8 --out";
-    says(&format!("{train} nowhere/x"), "there is no folder for nowhere/x, make it");
-    says(&format!("{train} train/features.npy"), "would be written over");
-    says(&format!("{train} gallery"), "gallery is there and is no file");
+    says(&format!("{train} nowhere/x"), "there is no folder for nowhere/x, create it");
+    says(&format!("{train} train/features.npy"), "would be overwritten");
+    says(&format!("{train} gallery"), "gallery exists and is not a file");
     let encode = "encode --codebook cb.safetensors --out-dir new/deep --features";
     says(&format!("{encode} train/labels.npy"), "expected float32");
     says(&format!("{encode} query/features.npy --beam 0"), "beam");
@@ -113,7 +116,7 @@ fn wrong_input_is_one_line_that_says_what_to_do() {
     fs::create_dir(dir.join("floats")).unwrap();
     fs::copy(dir.join("query/features.npy"), dir.join("floats/codes.npy")).unwrap();
     let encode = "encode --codebook cb.safetensors --features floats/codes.npy --out-dir floats";
-    says(encode, "would be written over");
+    says(encode, "would be overwritten");
     says("search g.dpq --queries query/features.npy --bits 12", "expected a multiple of 8");
     says("search g.dpq --queries query/features.npy --bits 32", "32");
     says("search cb.safetensors --queries query/features.npy", "cb.safetensors");
@@ -149,4 +152,70 @@ fn wrong_input_is_one_line_that_says_what_to_do() {
         error(dir, "data export --data set --split test --out-dir x", 2)
             .contains("expected `train`, `query` or `gallery`")
     );
+}
+
+/// `names.txt` has one name per line, so a name that a line cannot hold is refused before anything is written.
+#[cfg(unix)]
+#[test]
+fn names_that_a_line_cannot_hold_are_refused_before_the_work() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    json(dir, "train --data set --out run --preset quick --set epochs=1 --set quantizer.codewords=8");
+    let names: [(&[u8], &str); 3] = [
+        (b"x\ny.png", "has a line break"),
+        (b"x\ry.png", "has a line break"),
+        (b"x\xffy.png", "is not UTF-8"),
+    ];
+    for (name, says) in names {
+        let folder = dir.join("p");
+        fs::create_dir(&folder).unwrap();
+        fs::copy(dir.join("set/images/top/00.png"), folder.join(OsStr::from_bytes(name))).unwrap();
+        for command in ["encode", "features"] {
+            let command = format!("{command} --model run/model.safetensors --images p --out-dir q");
+            let error = error(dir, &command, 1);
+            assert!(error.contains(says) && error.contains("rename"), "{error}");
+            assert!(!dir.join("q").exists());
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
+
+/// A column [N, 1] of class numbers, as a table gives it, is N labels; read as a multi-hot matrix of one class it would
+/// make all items of class 0 relevant to nobody.
+#[test]
+fn a_column_of_class_numbers_is_labels() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    let floats = |rows: &[[f32; 2]]| rows.iter().flatten().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>();
+    let gallery = [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]];
+    write_array(&dir.join("g.npy"), "<f4", "(4, 2)", &floats(&gallery));
+    write_array(&dir.join("q.npy"), "<f4", "(2, 2)", &floats(&[[1.0, 0.0], [0.0, 1.0]]));
+    let eval = "eval --gallery-features g.npy --queries q.npy --query-labels a.npy --gallery-labels b.npy";
+    let map = |a: &str, b: &str| {
+        for dtype in ["|u1", "<i8"] {
+            let classes = |classes: &[u8]| match dtype {
+                "|u1" => classes.to_vec(),
+                _ => classes.iter().flat_map(|&class| i64::from(class).to_le_bytes()).collect(),
+            };
+            write_array(&dir.join("a.npy"), dtype, a, &classes(&[0, 1]));
+            write_array(&dir.join("b.npy"), dtype, b, &classes(&[0, 0, 1, 1]));
+            assert_eq!(json(dir, eval)["features"]["map"], 1.0, "{dtype} {a} {b}");
+        }
+    };
+    map("(2,)", "(4,)");
+    map("(2, 1)", "(4, 1)");
+    map("(2,)", "(4, 1)");
+
+    let ids = |values: &[i64]| values.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<_>>();
+    write_array(&dir.join("ids.npy"), "<i8", "(4,)", &ids(&[5, 6, 7, 8]));
+    assert_eq!(json(dir, &format!("{eval} --gallery-ids ids.npy"))["features"]["map"], 1.0);
+    write_array(&dir.join("ids.npy"), "<i8", "(4,)", &ids(&[5, 6, -1, 8]));
+    let message = error(dir, &format!("{eval} --gallery-ids ids.npy"), 1);
+    assert_eq!(message, "error: ids.npy: holds the id -1, expected ids from 0 to 18446744073709551615\n");
+    write_array(&dir.join("ids.npy"), "<u8", "(4, 1)", &ids(&[5, 6, 7, 8]));
+    assert!(error(dir, &format!("{eval} --gallery-ids ids.npy"), 1).contains(".ravel()"));
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
+#[path = "common/arrays.rs"]
+mod arrays;
 mod common;
 
 use std::fs;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use serde_json::{Value, json as json_value};
 use tempfile::TempDir;
 
+use arrays::write_array;
 use common::{dpq, error, images, json};
 
 #[test]
@@ -240,4 +243,26 @@ fn the_whole_set_decides_what_the_classifier_learns_by() {
     assert_eq!(json(dir, train)["classification_loss"], "sigmoid");
     let text = String::from_utf8(dpq(dir, train).stdout).unwrap();
     assert!(text.contains("loss of the classifier: sigmoid"), "{text}");
+}
+
+#[test]
+fn classes_without_items_are_reported_before_the_work() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    json(dir, "data export --data set --split train --out-dir x");
+    let train = "train --features x/features.npy --labels y.npy --out run --preset quick --set epochs=1 \
+                 --set quantizer.codewords=8";
+    let stderr = |classes: [i64; 3]| {
+        let labels: Vec<u8> = (0..24).flat_map(|i| classes[i / 8].to_le_bytes()).collect();
+        write_array(&dir.join("y.npy"), "<i8", "(24,)", &labels);
+        String::from_utf8(dpq(dir, train).stderr).unwrap()
+    };
+    assert!(!stderr([0, 1, 2]).contains("have no items"));
+    let gaps = stderr([1, 4, 9]);
+    assert!(
+        gaps.starts_with("y.npy: 7 of 10 classes have no items, number classes from 0 without gaps"),
+        "{gaps}"
+    );
+    assert!(gaps.contains("epoch"), "{gaps}");
 }

@@ -1,4 +1,4 @@
-//! What training learns from: a data set's images, or features with their labels.
+//! Training data: a data set's images, or features with their labels.
 
 use std::path::Path;
 
@@ -6,35 +6,48 @@ use anyhow::{Result, ensure};
 use dpq_data::{Augment, Dataset, Split};
 use dpq_formats::{FeatureFile, Matrix, extension};
 use dpq_model::config::{AugmentConfig, Body};
-use dpq_model::{BoxError, Inputs, Snapshot, TrainConfig, TrainSet};
+use dpq_model::{BoxError, Inputs, TrainConfig, TrainSet};
 
+use crate::inputs::Items;
 use crate::labels::LabelFile;
 use crate::{data, embeddings, output};
 
-/// Where items and labels come from. Items are rows, numbered from 0.
+/// The source of items and labels. Items are rows, numbered from 0.
 pub(super) enum Source {
     Images(Dataset),
     Features { features: FeatureFile, labels: Matrix<u8> },
 }
 
 impl Source {
-    /// Features f32 [N, D] and their labels.
+    /// Opens features f32 [N, D] and reads their labels.
     pub(super) fn features(features: &Path, labels: &Path) -> Result<Self> {
         let (rows, file) = (FeatureFile::open(features)?, LabelFile::read(labels)?);
         let n_classes = file.n_classes();
         let matrix = file.into_multi_hot(n_classes);
         ensure!(
             rows.rows() == matrix.rows,
-            "{} has {} rows, {} has labels of {}, expected as many",
+            "{} has {} rows, {} has labels of {}, expected the same number",
             features.display(),
             rows.rows(),
             labels.display(),
             matrix.rows
         );
+        let mut is_empty = vec![true; n_classes];
+        for row in matrix.values.chunks_exact(n_classes.max(1)) {
+            is_empty.iter_mut().zip(row).for_each(|(is_empty, &label)| *is_empty &= label == 0);
+        }
+        let n_empty = is_empty.iter().filter(|&&is_empty| is_empty).count();
+        if n_empty > 0 {
+            output::note(&format!(
+                "{}: {n_empty} of {n_classes} classes have no items, number classes from 0 without gaps to save time and \
+                 memory",
+                labels.display()
+            ));
+        }
         Ok(Self::Features { features: rows, labels: matrix })
     }
 
-    /// Adapts a configuration that was written for images: features are the network's body, and nothing varies them.
+    /// Adapts a configuration for images to features, which have no body, no mirror image and no augmentation.
     pub(super) fn adapt(&self, config: &mut TrainConfig) {
         if let Self::Features { .. } = self {
             config.network.body = Body::Features;
@@ -43,7 +56,7 @@ impl Source {
         }
     }
 
-    /// How many training items there are.
+    /// Returns the number of training items.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Images(dataset) => dataset.split(Split::Train).len(),
@@ -51,7 +64,8 @@ impl Source {
         }
     }
 
-    /// The training items that can be read. All images are read before the first epoch, which would end at one that cannot.
+    /// Returns the training items that can be read. Reads all images before the first epoch, which an unreadable image would
+    /// end.
     pub(super) fn readable(&self, strict: bool) -> Result<Vec<u32>> {
         match self {
             Self::Images(dataset) => {
@@ -79,7 +93,7 @@ impl Source {
         }
     }
 
-    /// Whether any item has several classes, one that nothing learns from included.
+    /// Returns true if any item has several classes, items outside the training split included.
     pub(super) fn is_multi_label(&self) -> bool {
         match self {
             Self::Images(dataset) => (0..dataset.len()).any(|row| dataset.labels(row).len() > 1),
@@ -90,15 +104,15 @@ impl Source {
         }
     }
 
-    /// Reads vectors of the classes from a file, f32 [C, dim].
+    /// Reads class embeddings from a file, f32 [C, dim].
     pub(super) fn embeddings(&self, path: &Path, dim: usize) -> Result<Vec<f32>> {
         match self {
             Self::Images(dataset) => embeddings::read(path, dataset.class_names(), dim),
-            // Features come without names of classes: a .npy file has a row for each.
+            // Features come without class names.
             Self::Features { labels, .. } => {
                 ensure!(
                     extension(path) == "npy",
-                    "{}: without a data set classes have no names to look up, give a .npy file of their vectors",
+                    "{}: classes of features have no names to look up, give a .npy file with one row per class",
                     path.display()
                 );
                 embeddings::read(path, &vec![String::new(); labels.columns], dim)
@@ -106,7 +120,7 @@ impl Source {
         }
     }
 
-    /// The labels of `rows`, u8 [n, C].
+    /// Returns the labels of `rows`, u8 [n, C].
     pub(super) fn multi_hot(&self, rows: &[u32]) -> Vec<u8> {
         match self {
             Self::Images(dataset) => dataset.multi_hot(rows),
@@ -117,7 +131,7 @@ impl Source {
         }
     }
 
-    /// Hands what there is to learn of `rows` to `train`.
+    /// Calls `train` with the training set of `rows`.
     pub(super) fn with_train_set<T>(
         &self,
         rows: &[u32],
@@ -154,7 +168,7 @@ impl Source {
         }
     }
 
-    /// Reads held-out items, to be run through the network again and again.
+    /// Reads held-out items, which stay in memory for all validations.
     pub(super) fn held_out(&self, rows: &[u32]) -> Result<Items> {
         match self {
             Self::Images(dataset) => Ok(Items::Images(data::read_images(dataset, rows, true)?.pixels)),
@@ -166,21 +180,5 @@ impl Source {
                 Ok(Items::Features(values))
             }
         }
-    }
-}
-
-/// Items in memory.
-pub(super) enum Items {
-    Images(Vec<u8>),
-    Features(Vec<f32>),
-}
-
-impl Items {
-    /// Their features by the network as it is now, f32 [n, D].
-    pub(super) fn forward(&self, network: &Snapshot<'_>) -> Result<Vec<f32>> {
-        Ok(match self {
-            Self::Images(images) => network.forward(images)?.features,
-            Self::Features(features) => network.forward_features(features)?.features,
-        })
     }
 }
