@@ -20,9 +20,9 @@ pub(crate) enum Command {
 
 /// Fit codebooks to features by residual k-means
 ///
-/// Level 0 is k-means on the features, every further level k-means on what the levels before it leave over: with `--beam`, on
-/// what each of several codes leaves that a beam search would keep. `--refine` then fits all levels together. Both count the
-/// error of every length as `--length-weights` says.
+/// Level 0 is k-means on the features. Every further level is k-means on the residuals of the levels before it: with `--beam`
+/// on the residuals of all codes that a beam search keeps. `--refine` then fits all levels together. `--length-weights` says
+/// how much the error of each length counts.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq codebook train --features x.npy --levels 4 --out cb.safetensors\n  dpq codebook train \
@@ -32,29 +32,29 @@ pub(crate) struct TrainArgs {
     /// Features to fit, [N, D]: .npy (float32), .fvecs or .bvecs
     #[arg(long, value_name = "FILE")]
     features: PathBuf,
-    /// Fit this many of the features, evenly spaced, and read no others [default: all]
+    /// Fit N of the features, evenly spaced, and read no others [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     sample: Option<u64>,
-    /// Levels, that is bytes of the longest code
+    /// Levels: bytes of the longest code
     #[arg(long, default_value_t = 4, value_name = "L", value_parser = clap::value_parser!(u8).range(1..))]
     levels: u8,
-    /// Codewords a level, at most 256
+    /// Codewords per level, at most 256
     #[arg(long, default_value_t = 256, value_name = "K")]
     codewords: usize,
-    /// Rounds of Lloyd's algorithm a level
+    /// Rounds of Lloyd's algorithm per level
     #[arg(long, default_value_t = 25, value_name = "N")]
     iterations: usize,
-    /// Rounds of refinement, at most; it ends when nothing is gained
+    /// Maximum number of rounds of refinement; it ends early when the error stops falling
     #[arg(long, default_value_t = 0, value_name = "N")]
     refine: usize,
-    /// Fit for codes of a beam search that keeps this many from level to level; encode with the same. 1 is greedy
+    /// Fit for a beam search that keeps B codes per level; encode with the same B. 1 is greedy
     #[arg(long, default_value_t = 1, value_name = "B")]
     beam: usize,
-    /// How much a beam and refinement count the error of each length, L numbers; 0,0,0,1 is the longest code alone, at the
-    /// expense of its prefixes. Encode with the same [default: 1 each]
+    /// Weights of the error of each length in beam search and refinement, L numbers. 0,0,0,1 is for the longest code alone, at
+    /// the expense of its prefixes. Encode with the same weights [default: 1 each]
     #[arg(long, value_delimiter = ',', value_name = "W")]
     length_weights: Vec<f32>,
-    /// Where to write the codebooks
+    /// File for the codebooks
     #[arg(long, value_name = "SAFETENSORS")]
     out: PathBuf,
 }
@@ -71,7 +71,7 @@ struct Trained {
     peak_memory_bytes: Option<u64>,
 }
 
-/// The weights given, or 1 for each of `n_levels` lengths.
+/// Returns the weights given, or 1 per length.
 pub(crate) fn length_weights(given: Vec<f32>, n_levels: usize) -> Vec<f32> {
     if given.is_empty() { vec![1.0; n_levels] } else { given }
 }
@@ -88,7 +88,7 @@ impl TrainArgs {
         output::check_out(&self.out, [&self.features])?;
         ensure!(
             self.length_weights.is_empty() || self.beam > 1 || self.refine > 0,
-            "--length-weights are of a beam and of refinement: give --beam or --refine, or no weights"
+            "--length-weights have no effect without --beam or --refine: give --beam or --refine, or no weights"
         );
         let features = match self.sample {
             Some(n) => read_sample(&self.features, usize::try_from(n)?)?,
@@ -130,7 +130,7 @@ impl TrainArgs {
             writeln!(text, "{:>3} bits: distortion {:.4} of mean x²", 8 * (level + 1), distortion)?;
         }
         if beam.width > 1 {
-            writeln!(text, "encode with the same beam and weights: these codebooks are for its codes")?;
+            writeln!(text, "encode with the same beam and weights: the codebooks are fitted to its codes")?;
         }
         output::print(json, &trained, &text)
     }

@@ -1,4 +1,4 @@
-//! `codes.npy` in and out, with `codes.json` beside it, which says what codebooks made the codes.
+//! `codes.npy` in and out, and `codes.json` beside it, which names the codebooks that made the codes.
 
 use std::path::Path;
 
@@ -8,20 +8,20 @@ use dpq_formats::{Matrix, npy};
 use dpq_index::Metric;
 use serde::{Deserialize, Serialize};
 
-/// Beside `codes.npy`, and written after it.
+/// The file beside `codes.npy`, written after it.
 const ORIGIN: &str = "codes.json";
 
-/// What `codes.json` beside `codes.npy` says, so that codes cannot meet codebooks that did not make them.
+/// The contents of `codes.json`: codes are refused with any other codebooks than those that made them.
 #[derive(Serialize, Deserialize)]
 struct CodesOrigin {
     fingerprint: String,
-    /// What the index ranks by that the codes are from.
+    /// The metric of the index that the codes were exported from.
     #[serde(skip_serializing_if = "Option::is_none")]
     metric: Option<String>,
 }
 
-/// Reads codes [N, L], and the metric of the index that they are from, if they are. Refuses those that `codebooks`, of the
-/// file `codebook`, did not make, as far as `codes.json` beside them tells.
+/// Reads codes [N, L], and the metric of the index that they were exported from, if any. Refuses codes that other codebooks
+/// than `codebooks`, read from the file `codebook`, made according to `codes.json`.
 pub(crate) fn read_codes(
     path: &Path,
     codebooks: &Codebooks,
@@ -55,10 +55,9 @@ pub(crate) fn read_codes(
     Ok((codes, metric.with_context(|| format!("cannot read {}", origin.display()))?))
 }
 
-/// Where an earlier encoding is in the folder `dir`, removes its origin, so that codes never meet the fingerprint of other
-/// codebooks, and after it `stale` files.
+/// Removes `codes.json` of an earlier encoding from the folder `dir`, so that it never stands beside other codes, then the
+/// `stale` files. Without `codes.json` the folder is not dpq's, and nothing in it is touched.
 pub(crate) fn remove_stale(dir: &Path, stale: &[&str]) -> Result<()> {
-    // Without an origin the folder is not dpq's, and nothing in it is touched.
     if dir.join(ORIGIN).exists() {
         for path in [ORIGIN].iter().chain(stale).map(|file| dir.join(file)).filter(|path| path.exists()) {
             std::fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
@@ -67,7 +66,7 @@ pub(crate) fn remove_stale(dir: &Path, stale: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Writes codes [N, L] into the folder `dir`, and what made them: codebooks, and where they are from an index its metric.
+/// Writes codes [N, L] into the folder `dir`, and their origin: codebooks, and the metric if they are exported from an index.
 pub(crate) fn write_codes(
     dir: &Path,
     codebooks: &Codebooks,

@@ -11,9 +11,9 @@ use serde::Serialize;
 use crate::codes::read_codes;
 use crate::output;
 
-/// Decode codes into the features that they stand for
+/// Decode codes into approximate features
 ///
-/// The sum of the codewords of the levels that the length keeps: what search compares queries with.
+/// The result is the sum of one codeword per level of the length: the vectors that search compares queries with.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  dpq decode --codes codes.npy --codebook model.safetensors --bits 16 --out x.npy"
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Code length to decode at, a multiple of 8 [default: the longest]
     #[arg(long)]
     bits: Option<usize>,
-    /// Where to write the features, float32 [N, D]
+    /// File for the features, float32 [N, D]
     #[arg(long, value_name = "NPY")]
     out: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! Vectors of classes from a file.
+//! Class embeddings from a file.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -8,13 +8,13 @@ use anyhow::{Context, Result, anyhow, ensure};
 use dpq_data::parse_word_vectors;
 use dpq_formats::{extension, read_features};
 
-/// Reads a vector for each class of these names, f32 [C, dim]: the rows of a .npy file, or word vectors as text.
+/// Reads one vector per class, f32 [C, dim]: the rows of a .npy file, or word vectors looked up by class name.
 pub(crate) fn read(path: &Path, names: &[String], dim: usize) -> Result<Vec<f32>> {
     let (found, values) = if extension(path) == "npy" {
         let vectors = read_features(path)?;
         ensure!(
             vectors.rows == names.len(),
-            "{} has {} rows, expected one for each of the {} classes",
+            "{} has {} rows, expected one per class: {}",
             path.display(),
             vectors.rows,
             names.len()
@@ -28,7 +28,7 @@ pub(crate) fn read(path: &Path, names: &[String], dim: usize) -> Result<Vec<f32>
     };
     ensure!(
         found == dim,
-        "{} has vectors of {found} numbers, features have {dim}, take others or set `dim` under [network]",
+        "{} has vectors of {found} numbers, features have {dim}: give others or set `dim` under [network]",
         path.display()
     );
     Ok(values)

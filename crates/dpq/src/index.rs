@@ -1,4 +1,4 @@
-//! `dpq index`: build an index file from codes, look at it, check it, take it from and to other programs.
+//! `dpq index`: builds, inspects, checks, imports and exports index files.
 
 mod export;
 mod import;
@@ -28,7 +28,7 @@ pub(crate) enum Command {
 
 /// Build an index file from codes
 ///
-/// One file serves every code length. It is written whole or not at all.
+/// One file serves every code length. The write is atomic.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  dpq index build --codes codes.npy --codebook cb.safetensors --ids ids.npy --out gallery.dpq"
@@ -37,22 +37,22 @@ pub(crate) struct BuildArgs {
     /// Codes, uint8 [N, L]
     #[arg(long, value_name = "NPY")]
     codes: PathBuf,
-    /// Codebooks that made the codes: a codebook or a model file
+    /// The codebooks (or the model file) that made the codes
     #[arg(long, value_name = "SAFETENSORS")]
     codebook: PathBuf,
     /// Ids of the codes, N values: .npy (uint64) or .ivecs [default: row numbers]
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
-    /// What the index ranks by: inner product (ip) or Euclidean distance (l2) [default: that of the index whose codes these
-    /// were, else ip]
+    /// Metric: inner product (ip) or Euclidean distance (l2) [default: that of the index the codes were exported from, else
+    /// ip]
     #[arg(long, value_parser = |s: &str| s.parse::<Metric>())]
     metric: Option<Metric>,
-    /// Where to write the index
+    /// File for the index
     #[arg(long, value_name = "DPQ")]
     out: PathBuf,
 }
 
-/// Print what an index file holds
+/// Print the properties of an index file
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  dpq index info gallery.dpq")]
 pub(crate) struct InfoArgs {
@@ -104,7 +104,7 @@ impl Command {
                 let index = map(&args.index)?;
                 index.verify()?;
                 let verified = Verified { items: index.len(), seconds: output::seconds(start) };
-                let text = format!("{}: every byte is right, {} items", args.index.display(), verified.items);
+                let text = format!("{}: no damage, {} items", args.index.display(), verified.items);
                 output::print(json, &verified, &text)
             }
             Self::Import(args) => args.run(json),
@@ -153,7 +153,7 @@ fn info(path: &Path) -> Result<Info> {
 }
 
 impl Info {
-    /// Of a file that was begun at `start`.
+    /// Returns the properties of a file that was built since `start`.
     fn built(path: &Path, start: Instant) -> Result<Self> {
         Ok(Self {
             seconds: Some(output::seconds(start)),
@@ -169,7 +169,7 @@ impl Info {
     fn text(&self) -> String {
         format!(
             "items        {} ({} distinct codes)\nlevels       {} of {} codewords, {} dimensions\n\
-             metric       {}\nsize         {} bytes, {:.2} an item\nfingerprint  {}",
+             metric       {}\nsize         {} bytes, {:.2} per item\nfingerprint  {}",
             self.items,
             self.distinct,
             self.levels,

@@ -105,10 +105,6 @@ impl Inputs {
             _ => bail!("the network takes images, give --data with --split, or --images"),
         };
         let has_names = self.images.is_some();
-        if has_names {
-            // Refuses a name before the work, not after it.
-            rows.iter().try_for_each(|&row| line_of_names(&dataset, row).map(drop))?;
-        }
         Ok(Source::Images { dataset, rows, has_names })
     }
 }
@@ -164,21 +160,13 @@ impl Source {
         if *has_names {
             let mut names = String::new();
             for &row in rows {
-                writeln!(names, "{}", line_of_names(dataset, row)?)?;
+                let path = dataset.path(row as usize).context("images of a folder have paths")?;
+                writeln!(names, "{}", path.display())?;
             }
             dpq_file::write_atomic(&dir.join("names.txt"), |out| out.write_all(names.as_bytes()))?;
         }
         Ok(())
     }
-}
-
-/// The line of `names.txt` for an image: its path, unless a line cannot hold it.
-fn line_of_names(dataset: &Dataset, row: u32) -> Result<&str> {
-    let path = dataset.path(row as usize).context("images of a folder have paths")?;
-    let name = path.to_str();
-    let name = name.with_context(|| format!("the name {path:?} is not UTF-8, rename the file"))?;
-    ensure!(!name.contains(['\n', '\r']), "the name {name:?} has a line break, rename the file");
-    Ok(name)
 }
 
 impl Items {

@@ -1,8 +1,8 @@
 //! `dpq train`: a data set in, a model out.
 //!
-//! - `epoch`: an epoch as it is kept and shown
+//! - `epoch`: an epoch as it is logged and shown
 //! - `source`: images or features, and their labels
-//! - `tensorboard`: the same numbers as event files
+//! - `tensorboard`: event files
 //! - `validation`: retrieval among held-out training images
 
 mod epoch;
@@ -28,8 +28,8 @@ use validation::HeldOut;
 
 /// Train a network and its codebooks
 ///
-/// Writes model.safetensors, epochs.jsonl (one line an epoch), TensorBoard's event files and a checkpoint into the run
-/// folder; `--resume` goes on from the checkpoint and ends with the same bytes as a run that was never interrupted.
+/// Writes model.safetensors, epochs.jsonl (one line per epoch), TensorBoard's event files and a checkpoint into the run
+/// folder. `--resume` continues from the checkpoint and ends with the same bytes as an uninterrupted run.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq train --data datasets/fashion-mnist --out runs/a --preset best --seed 1\n  \
@@ -39,44 +39,43 @@ pub(crate) struct Args {
     /// A data set folder
     #[arg(long, value_name = "DIR", required_unless_present_any = ["features", "print_config"])]
     data: Option<PathBuf>,
-    /// Features of any origin in place of images, [N, D], .npy (float32), .fvecs or .bvecs: heads and codebooks are trained on
-    /// them, and what the configuration says of a body, mirror images and augmentation is left out
+    /// Features to train on instead of images, [N, D], .npy (float32), .fvecs or .bvecs. Only heads and codebooks are trained;
+    /// the configuration of body, mirror images and augmentation is ignored
     #[arg(long, value_name = "FILE", conflicts_with = "data", requires = "labels")]
     features: Option<PathBuf>,
-    /// Labels of the features: multi-hot, uint8 [N, C], or N class numbers, uint8 or int64
+    /// Labels of the features: multi-hot, uint8 [N, C], or N class numbers from 0, uint8 or int64
     #[arg(long, value_name = "NPY", requires = "features")]
     labels: Option<PathBuf>,
     /// The run folder
     #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
     out: Option<PathBuf>,
-    /// A named configuration
+    /// A built-in configuration
     #[arg(long, default_value = "best", value_parser = clap::builder::PossibleValuesParser::new(TrainConfig::PRESETS))]
     preset: String,
-    /// A configuration of your own (`--print-config` shows one)
+    /// A configuration file (`--print-config` prints one)
     #[arg(long, value_name = "TOML", conflicts_with = "preset")]
     config: Option<PathBuf>,
-    /// Pretrained weights that the network's body starts from (`dpq weights import`). The body is theirs, whatever the
-    /// configuration says, and images are brought to the size that it takes; a preset gets learning rates and crops for
-    /// them
+    /// Pretrained weights that the network's body starts from (`dpq weights import`). They decide the body and the size of
+    /// images; a preset gets learning rates and crops for fine-tuning
     #[arg(long, value_name = "SAFETENSORS", conflicts_with = "features")]
     weights: Option<PathBuf>,
-    /// Change the configuration by a line of TOML, as `quantizer.levels=2` or `schedule="two-step"`
+    /// Change the configuration by a line of TOML, such as `quantizer.levels=2` or `schedule="two-step"`
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Vectors of the classes, as many numbers long as the network's `dim`: a .npy file, float32 [C, dim], or word vectors as
-    /// text (GloVe, word2vec), where class names are looked up [default: orthogonal ones, from the seed]
+    /// Embeddings of the classes, of the network's `dim`: a .npy file, float32 [C, dim], or word vectors as text (GloVe,
+    /// word2vec), looked up by class name [default: orthogonal vectors, from the seed]
     #[arg(long, value_name = "FILE")]
     embeddings: Option<PathBuf>,
-    /// Stop at the first image that cannot be read; without this, such images are named and left out
+    /// Stop at the first image that cannot be read [default: report and skip it]
     #[arg(long)]
     strict: bool,
-    /// Decides everything random; the same seed gives the same bytes [default: the configuration's]
+    /// Seed of everything random; the same seed gives the same bytes [default: the configuration's]
     #[arg(long)]
     seed: Option<u64>,
-    /// Where to train: cpu, or cuda:N in a program built with --features cuda
+    /// Device to train on: cpu, or cuda:N in a program built with --features cuda
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: Device,
-    /// Go on from the checkpoint in the run folder; without one, start at the first epoch
+    /// Continue from the checkpoint in the run folder, if there is one
     #[arg(long)]
     resume: bool,
     /// Print the configuration as TOML and stop
@@ -94,12 +93,12 @@ struct Trained<'a> {
     images: usize,
     /// Training images that could not be read.
     left_out: usize,
-    /// As in the model's file: `seeded`, or `given` and a checksum.
+    /// As in the model file: `seeded`, or `given` and a checksum.
     embeddings: Option<&'a str>,
     embeddings_file: Option<&'a Path>,
-    /// The classifier's loss: `softmax`, or `sigmoid` where an item of the whole set has several classes.
+    /// The classifier's loss: `softmax`, or `sigmoid` if any item of the whole set has several classes.
     classification_loss: &'static str,
-    /// The fingerprint of the weights that the body started from.
+    /// The fingerprint of the pretrained weights.
     weights: Option<&'a str>,
     config: &'a TrainConfig,
     peak_memory_bytes: Option<u64>,
@@ -154,7 +153,7 @@ impl Args {
                 bar.set_message(epoch.block(config.epochs, latest.as_ref()));
                 bar.set_position(done as u64);
             }
-            // Only now: a run that is refused leaves the files of an earlier one alone.
+            // Created after the first epoch, so that a refused run does not touch the files of an earlier run.
             let events = match events.as_mut() {
                 Some(events) => events,
                 None => events.insert(EventFile::create(out, self.resume.then_some(done))?),
@@ -199,7 +198,7 @@ impl Args {
             write!(text, ", pretrained weights: {weights}")?;
         }
         if trained.left_out > 0 {
-            write!(text, "\nleft out {} images that cannot be read or have no class", trained.left_out)?;
+            write!(text, "\nskipped {} images that cannot be read or have no class", trained.left_out)?;
         }
         output::print(json, &trained, &text)
     }
@@ -229,16 +228,15 @@ impl Args {
 pub(crate) fn read_config(path: &Path) -> Result<TrainConfig> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     toml::from_str(&text).map_err(|error: toml::de::Error| {
-        // One line: where it is, and what is wrong there.
         let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
         anyhow!("{}, line {line}: {}", path.display(), error.message().replace('\n', " "))
     })
 }
 
-/// Keys whose value is one of several kinds, and the kind's own keys below its name.
+/// Keys whose value is one of several kinds, with the keys of the kind below its name.
 const CHOICES: [&str; 4] = ["schedule", "body", "method", "rate_schedule"];
 
-/// The configuration with each line of TOML in place of what it says there.
+/// Applies lines of TOML to a configuration.
 fn changed(config: &TrainConfig, lines: &[String]) -> Result<TrainConfig> {
     fn merge(into: &mut toml::Table, from: toml::Table) {
         for (key, value) in from {
@@ -257,7 +255,7 @@ fn changed(config: &TrainConfig, lines: &[String]) -> Result<TrainConfig> {
     for line in lines {
         let refused = |error: toml::de::Error| {
             anyhow!(
-                "--set {line}: {}, expected a line of TOML that `--print-config` could print",
+                "--set {line}: {}, expected a line of TOML for a key that `--print-config` prints",
                 error.message()
             )
         };

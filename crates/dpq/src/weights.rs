@@ -12,18 +12,18 @@ use serde::Serialize;
 use crate::output;
 use crate::train::read_config;
 
-/// Take over pretrained weights
+/// Import pretrained weights
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Import(Import),
 }
 
-/// Read weights that others publish and write them for `dpq train --weights`
+/// Convert published weights for `dpq train --weights` and `dpq features --weights`
 ///
-/// `alexnet` is Caffe's, which the paper starts from: bvlc_alexnet.npy as caffe-tensorflow converts it, or a .npz file
-/// of its arrays as LAYER.weights and LAYER.biases. `alexnet-torchvision`, `vgg16` and `resnet50` are
-/// torchvision's: a .safetensors file of the state dictionary. All names and shapes are checked; a classifier is left
-/// out.
+/// `alexnet` is Caffe's AlexNet, which the paper starts from: bvlc_alexnet.npy as caffe-tensorflow converts it, or a .npz
+/// file with the arrays LAYER.weights and LAYER.biases. `alexnet-torchvision`, `vgg16` and `resnet50` are
+/// torchvision's: a .safetensors file of the state dictionary. All names and shapes are checked; the classifier is
+/// dropped.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  dpq weights import bvlc_alexnet.npy --body alexnet --out alexnet.safetensors\n\nTo make a .safetensors \
@@ -31,16 +31,16 @@ pub(crate) enum Command {
         weights_only=True), 'vgg16.safetensors')\""
 )]
 pub(crate) struct Import {
-    /// Weights as they are published
+    /// The published weights
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The body that they are of
+    /// Their network body
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Body::NAMES), required_unless_present = "config")]
     body: Option<String>,
-    /// A configuration whose `network.body` they are of, for other sizes than the published ones
+    /// A configuration with their `network.body`, for other sizes than the published ones
     #[arg(long, value_name = "TOML", conflicts_with = "body")]
     config: Option<PathBuf>,
-    /// Where to write them
+    /// File for the converted weights
     #[arg(long, value_name = "SAFETENSORS")]
     out: PathBuf,
 }
@@ -49,7 +49,7 @@ pub(crate) struct Import {
 struct Imported {
     fingerprint: String,
     image_shape: [usize; 3],
-    /// Numbers that the body makes of an image.
+    /// The number of features per image.
     dim: usize,
 }
 
@@ -60,7 +60,7 @@ impl Command {
         let body = match &args.config {
             Some(path) => read_config(path)?.network.body,
             None => {
-                args.body.as_deref().and_then(Body::named).context("without --config clap wants a --body")?
+                args.body.as_deref().and_then(Body::named).context("clap requires --body without --config")?
             }
         };
         let arrays = read_weights(&args.file)?;
@@ -73,7 +73,7 @@ impl Command {
         };
         let [channels, height, width] = imported.image_shape;
         let text = format!(
-            "wrote {} (fingerprint {}): {} numbers for an image of {channels}x{height}x{width}",
+            "wrote {} (fingerprint {}): {} features per image of {channels}x{height}x{width}",
             args.out.display(),
             imported.fingerprint,
             imported.dim

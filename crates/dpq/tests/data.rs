@@ -344,6 +344,6 @@ fn images_are_written_under_their_ids() {
     fs::rename(dir.join("set/images/end/00.png"), &source).unwrap();
     let before = fs::read(&source).unwrap();
     let error = common::error(dir, "data images --data set --ids 0 --out-dir set/images/end", 1);
-    assert!(error.contains("0.png is read by this command and would be written over"), "{error}");
+    assert!(error.contains("0.png is an input of this command and would be overwritten"), "{error}");
     assert_eq!(fs::read(source).unwrap(), before);
 }

@@ -1,4 +1,4 @@
-//! An epoch as it is kept and shown: a line of `epochs.jsonl`, numbers for TensorBoard, text for people.
+//! An epoch as a line of `epochs.jsonl`, as numbers for TensorBoard, and as text for people.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,20 @@ use serde::{Deserialize, Serialize};
 
 use super::validation::Validation;
 
-/// An epoch that is done.
+/// A finished epoch.
 #[derive(Serialize)]
 pub(super) struct Epoch<'a> {
     #[serde(flatten)]
     pub(super) report: &'a EpochReport,
-    /// Where the epoch ended with one.
+    /// If the epoch ended with one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) validation: Option<Validation>,
-    /// The most memory that the process has held so far.
+    /// The peak so far.
     pub(super) peak_memory_bytes: Option<u64>,
 }
 
 impl Epoch<'_> {
-    /// Numbers by name, as TensorBoard groups them.
+    /// Returns named numbers; TensorBoard groups them by the part before the slash.
     pub(super) fn scalars(&self) -> Vec<(String, f64)> {
         let report = self.report;
         let mut scalars = vec![
@@ -46,7 +46,7 @@ impl Epoch<'_> {
         scalars
     }
 
-    /// One line. Where there is a number for each code length, they stand between slashes.
+    /// Formats one line, with slashes between the numbers of the code lengths.
     pub(super) fn line(&self, n_epochs: usize) -> String {
         let report = self.report;
         let mut line = format!("epoch {:>3} of {n_epochs}", report.epoch + 1);
@@ -62,11 +62,11 @@ impl Epoch<'_> {
         line
     }
 
-    /// Several lines, with a table by code length. `latest` is the latest validation, of this epoch or an earlier one.
+    /// Formats several lines with a table by code length. `latest` is the latest validation, of this epoch or an earlier one.
     pub(super) fn block(&self, n_epochs: usize, latest: Option<&Validation>) -> String {
         let report = self.report;
         let mut block = format!(
-            "epoch {} of {n_epochs}   rate {:.1e}   {:.0} images/s   {:.0} s an epoch\n",
+            "epoch {} of {n_epochs}   rate {:.1e}   {:.0} images/s   {:.0} s per epoch\n",
             report.epoch + 1,
             report.rate,
             report.images_per_second,
@@ -89,7 +89,7 @@ impl Epoch<'_> {
         block
     }
 
-    /// What there is a number of for each code length.
+    /// Returns the rows of the table by code length.
     fn by_length(&self, validation: Option<&Validation>) -> Vec<(&'static str, Vec<String>)> {
         let report = self.report;
         if report.usage.is_empty() {
@@ -109,14 +109,14 @@ impl Epoch<'_> {
     }
 }
 
-/// `epochs.jsonl`: one JSON line an epoch, each written as soon as its epoch ends.
+/// `epochs.jsonl`: one JSON line per epoch, written when the epoch ends.
 pub(super) struct EpochLog {
     path: PathBuf,
     lines: Vec<String>,
 }
 
 impl EpochLog {
-    /// Starts a log, or goes on with the lines that are there.
+    /// Starts a log, or resumes an existing one.
     pub(super) fn open(path: &Path, resume: bool) -> Result<Self> {
         let lines = match fs::read_to_string(path) {
             Ok(text) if resume => text.lines().map(str::to_owned).collect(),
@@ -128,7 +128,7 @@ impl EpochLog {
         Ok(Self { path: path.to_owned(), lines })
     }
 
-    /// Adds an epoch. Lines of epochs that an interrupted run lost and repeats give way to the new ones.
+    /// Adds an epoch. It replaces the lines of epochs that an interrupted run logged after its checkpoint.
     pub(super) fn push(&mut self, epoch: &Epoch<'_>) -> Result<()> {
         self.lines.truncate(epoch.report.epoch);
         self.lines.push(serde_json::to_string(epoch)?);
@@ -137,7 +137,7 @@ impl EpochLog {
         Ok(())
     }
 
-    /// Seconds that all epochs took, those before an interruption included.
+    /// Returns the total seconds of all epochs, those before an interruption included.
     pub(super) fn seconds(&self) -> Result<f64> {
         let seconds = |line: &String| {
             let Seconds { seconds } = serde_json::from_str(line)
@@ -148,7 +148,7 @@ impl EpochLog {
     }
 }
 
-/// The part of a line of `epochs.jsonl` that is read again.
+/// The part of a line of `epochs.jsonl` that is read back.
 #[derive(Deserialize)]
 struct Seconds {
     seconds: f64,
@@ -198,14 +198,14 @@ mod tests {
             epoch  12 of 96  classification 0.3784  margin 0.0421  distortion 0.1000/0.0500  perplexity 201/201  dead 3/3  validation mAP 0.8123/0.8500  unquantised 0.8512  1043 images/s"#]].assert_eq(&lines);
         let blocks = epochs.each_ref().map(|epoch| epoch.block(96, epoch.validation.as_ref())).join("\n\n");
         expect![[r#"
-            epoch 12 of 96   rate 9.8e-4   1043 images/s   5 s an epoch
+            epoch 12 of 96   rate 9.8e-4   1043 images/s   5 s per epoch
             classification 0.3784   margin 0.0421
 
-            epoch 12 of 96   rate 9.8e-4   1043 images/s   5 s an epoch
+            epoch 12 of 96   rate 9.8e-4   1043 images/s   5 s per epoch
             classification 0.3784   margin 0.0421
             validation mAP of unquantised features 0.8512
 
-            epoch 12 of 96   rate 9.8e-4   1043 images/s   5 s an epoch
+            epoch 12 of 96   rate 9.8e-4   1043 images/s   5 s per epoch
             classification 0.3784   margin 0.0421
                              8 bits  16 bits
             distortion       0.1000   0.0500

@@ -1,4 +1,4 @@
-//! TensorBoard's event files, as far as numbers over epochs need them.
+//! TensorBoard's event files: the part that numbers over epochs need.
 //!
 //! A file is a sequence of records (TFRecord): the length of the data, its checksum, the data, their checksum. The
 //! data are protocol buffers: `Event { wall_time = 1, step = 2, file_version = 3, summary = 5 }`,
@@ -11,19 +11,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-/// How the names of event files begin. What follows is when the file was begun, so that names ascend as TensorBoard
-/// expects.
+/// The prefix of event file names. The time of creation follows, so that names ascend as TensorBoard expects.
 const PREFIX: &str = "events.out.tfevents.";
 
-/// An event file that grows.
+/// An event file that is being written.
 pub(super) struct EventFile {
     path: PathBuf,
     file: File,
 }
 
 impl EventFile {
-    /// Begins a file in the folder of a run. Files of an earlier run are removed; of one that this goes on from, at the
-    /// step `resumed`, they end before it, since an interrupted run may have written of an epoch that it lost.
+    /// Creates a file in the folder of a run and removes the files of an earlier run. If this run resumes that run at the step
+    /// `resumed`, truncates them before it instead: the interrupted run may have written steps after its checkpoint.
     pub(super) fn create(dir: &Path, resumed: Option<usize>) -> Result<Self> {
         for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
             let path = entry?.path();
@@ -45,7 +44,7 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Adds numbers by name at a step.
+    /// Adds named numbers at a step.
     pub(super) fn push(&mut self, step: usize, scalars: &[(String, f64)]) -> Result<()> {
         let values = scalars.iter().flat_map(|(tag, value)| {
             let mut message = bytes(1, tag.as_bytes());
@@ -59,7 +58,7 @@ impl EventFile {
         self.write(&event)
     }
 
-    /// Writes a record at once, so that a reader does not meet half of one.
+    /// Writes a record in one call, so that a reader does not see half of it.
     fn write(&mut self, data: &[u8]) -> Result<()> {
         let length = (data.len() as u64).to_le_bytes();
         let mut record = length.to_vec();
@@ -70,12 +69,12 @@ impl EventFile {
     }
 }
 
-/// Cuts a file off before its first event of `step` or later, or before what is no whole record.
+/// Truncates a file before its first event of `step` or later, or before an incomplete record.
 fn cut(path: &Path, step: u64) -> io::Result<()> {
     let bytes = fs::read(path)?;
     let mut end = 0;
     while let Some(size) = bytes[end..].first_chunk().map(|&length| u64::from_le_bytes(length)) {
-        // Length, its checksum, the data, theirs.
+        // The length, its checksum, the data, their checksum.
         let next = usize::try_from(size).ok().and_then(|size| end.checked_add(size)?.checked_add(16));
         let Some(record) = next.and_then(|next| bytes.get(end..next)) else { break };
         if event_step(&record[12..record.len() - 4]) >= step {
@@ -89,7 +88,7 @@ fn cut(path: &Path, step: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The step of an event as they are written here; 0 for the first, which has none.
+/// Returns the step of an event that this module wrote; 0 for the first event, which has none.
 fn event_step(event: &[u8]) -> u64 {
     match event.get(9..) {
         Some([first, rest @ ..]) if [*first] == key(2, VARINT) => {
@@ -105,7 +104,7 @@ fn wall_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// A checksum as records have it: turned and moved, lest data that hold checksums meet their own.
+/// The masked checksum of a record: rotated and offset, since the data may contain checksums themselves.
 fn masked_crc(bytes: &[u8]) -> u32 {
     dpq_file::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -115,12 +114,12 @@ const DOUBLE: u8 = 1;
 const BYTES: u8 = 2;
 const FLOAT: u8 = 5;
 
-/// What stands before a field's value: its number, below 16, and how the value is written.
+/// The key before a field's value: the field's number, below 16, and the kind of the value.
 fn key(field: u8, kind: u8) -> [u8; 1] {
     [field << 3 | kind]
 }
 
-/// Seven bits a byte, the lowest first.
+/// Encodes seven bits per byte, the lowest first.
 fn varint(mut value: u64) -> Vec<u8> {
     let mut out = Vec::new();
     while value >= 0x80 {
