@@ -165,12 +165,7 @@ fn names_that_a_line_cannot_hold_are_refused_before_the_work() {
     let dir = dir.path();
     images(dir);
     json(dir, "train --data set --out run --preset quick --set epochs=1 --set quantizer.codewords=8");
-    let names: [(&[u8], &str); 3] = [
-        (b"x\ny.png", "has a line break"),
-        (b"x\ry.png", "has a line break"),
-        (b"x\xffy.png", "is not UTF-8"),
-    ];
-    for (name, says) in names {
+    for name in [&b"x\ny.png"[..], b"x\ry.png", b"x\xffy.png"] {
         let folder = dir.join("p");
         fs::create_dir(&folder).unwrap();
         fs::copy(dir.join("set/images/top/00.png"), folder.join(OsStr::from_bytes(name))).unwrap();
