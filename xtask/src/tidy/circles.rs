@@ -15,8 +15,7 @@ pub(super) fn check<'a>(sources: impl Iterator<Item = (&'a str, &'a str)>) -> Ve
     let mut uses = Uses::new();
     for (from, text) in &sources {
         for to in paths(text, from) {
-            // The first file on the way that is not the user's parent: its neighbour, which is what
-            // the order is about.
+            // Both paths up to the first difference: neighbours in one folder.
             let common = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
             if common < from.len().min(to.len()) && files.contains(&to[..=common]) {
                 uses.entry(from[..=common].join("/")).or_default().insert(to[..=common].join("/"));
@@ -30,16 +29,16 @@ pub(super) fn check<'a>(sources: impl Iterator<Item = (&'a str, &'a str)>) -> Ve
     pairs.filter(|(from, to)| from < to).filter_map(circle).collect()
 }
 
-/// The module of a source file: its folder of sources, then names.
+/// Returns the path of a source file as a module: the folder of its crate, then names.
 fn module(name: &str) -> Option<Vec<&str>> {
     let (root, path) = name.strip_suffix(".rs")?.split_once("/src/")?;
     let names = path.strip_suffix("/mod").unwrap_or(path).split('/');
     Some([root].into_iter().chain(names.filter(|name| !["lib", "main"].contains(name))).collect())
 }
 
-/// The paths that code outside tests uses, seen from the root of the crate.
+/// Returns the paths that code outside tests uses, from the root of the crate.
 fn paths<'a>(text: &'a str, from: &[&'a str]) -> Vec<Vec<&'a str>> {
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let code = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let mut paths = Vec::new();
     for (start, base) in [("crate::", &from[..1]), ("super::", &from[..from.len() - 1])] {
         for (at, _) in code.match_indices(start) {
@@ -61,8 +60,12 @@ fn expand<'a>(text: &'a str, mut base: Vec<&'a str>, paths: &mut Vec<Vec<&'a str
             let Some(end) = rest.find([',', '}']) else { return rest };
             let is_last = rest[end..].starts_with('}');
             rest = rest[end + 1..].trim_start();
-            if is_last || rest.starts_with('}') {
-                return rest.trim_start_matches('}');
+            if is_last {
+                return rest;
+            }
+            // A group may end with a comma.
+            if let Some(rest) = rest.strip_prefix('}') {
+                return rest;
             }
         }
     }
@@ -102,7 +105,10 @@ mod tests {
         let a = ("x/src/a.rs", text);
         let (b, c) = (("x/src/b/mod.rs", "use super::c::C;"), ("x/src/c.rs", "fn f() -> crate::a::A {}"));
         assert_eq!(found(&[a, b, c]), ["x/a and x/b use each other", "x/b and x/c use each other"]);
-        assert_eq!(found(&[a, b, ("x/src/c.rs", "#[cfg(test)]\nuse crate::a::A;")]), [""; 0]);
+        assert_eq!(
+            found(&[a, b, ("x/src/c.rs", "//!\n#[cfg(test)]\nmod tests {\nuse crate::a::A;")]),
+            [""; 0]
+        );
         assert_eq!(found(&[a, ("x/src/e.rs", "use crate::a::A;")]), ["x/a and x/e use each other"]);
     }
 

@@ -50,6 +50,7 @@ struct Metadata {
 #[derive(Deserialize)]
 struct Package {
     name: String,
+    readme: Option<String>,
     dependencies: Vec<Dependency>,
 }
 
@@ -100,6 +101,9 @@ fn arrows(metadata: &Metadata) -> Vec<String> {
                 .push(format!("{name} is in the workspace but not in the table of xtask/src/tidy/crates.rs"));
             continue;
         };
+        if package.readme.is_none() && name != "xtask" {
+            complaints.push(format!("{name} has no README.md"));
+        }
         for Dependency { name: dependency } in &package.dependencies {
             let upwards = ours(dependency).is_some() && !allowed.contains(&dependency.as_str());
             let owner = OWNERS.iter().find(|(owned, _)| {
@@ -120,7 +124,8 @@ mod tests {
     fn check(name: &str, dependencies: &[&str]) -> Vec<String> {
         let dependency = |name: &&str| Dependency { name: (*name).to_owned() };
         let dependencies = dependencies.iter().map(dependency).collect();
-        arrows(&Metadata { packages: vec![Package { name: name.to_owned(), dependencies }] })
+        let readme = (name != "dpq-file").then(|| "README.md".to_owned());
+        arrows(&Metadata { packages: vec![Package { name: name.to_owned(), readme, dependencies }] })
     }
 
     #[test]
@@ -148,6 +153,11 @@ mod tests {
         assert!(compiled_again("zip v9.8.1 \nrand v0.9.0 \n", tested).is_empty());
         let again = compiled_again("rand v1.0.0 alloc\nzip v9.8.1 \nrand v1.0.0 alloc\n", tested);
         assert_eq!(again.into_iter().collect::<Vec<_>>(), ["rand v1.0.0 alloc"]);
+    }
+
+    #[test]
+    fn a_package_needs_a_readme() {
+        assert_eq!(check("dpq-file", &[]), ["dpq-file has no README.md"]);
     }
 
     #[test]

@@ -10,46 +10,9 @@ const PHRASES: &str = include_str!("phrases.txt");
 const LATE_SUBJECTS: [&str; 3] = ["What ", "That ", "Of "];
 
 /// Quantities and units between which `a` stands for `per`.
-const QUANTITIES: [&str; 22] = [
-    "bit",
-    "bits",
-    "byte",
-    "bytes",
-    "codewords",
-    "codes",
-    "entry",
-    "entries",
-    "images",
-    "instructions",
-    "items",
-    "lines",
-    "ms",
-    "nanoseconds",
-    "numbers",
-    "operations",
-    "queries",
-    "seconds",
-    "times",
-    "values",
-    "words",
-    "µs",
-];
-const UNITS: [&str; 14] = [
-    "batch",
-    "byte",
-    "class",
-    "code",
-    "codeword",
-    "dimension",
-    "epoch",
-    "image",
-    "item",
-    "level",
-    "query",
-    "row",
-    "second",
-    "vector",
-];
+const QUANTITIES: &str = "bit bits byte bytes codewords codes entry entries images instructions items \
+    lines ms nanoseconds numbers operations queries seconds times values words µs";
+const UNITS: &str = "batch byte class code codeword dimension epoch image item level query row second vector";
 
 /// Documents that are rendered from results. The sources that render them are checked instead.
 const RENDERED: [&str; 3] = ["docs/results", "docs/benchmarks.md", "docs/codes.md"];
@@ -97,22 +60,20 @@ pub(super) fn check(name: &str, text: &str) -> Vec<String> {
     complaints
 }
 
-/// Complaints about a paragraph that begins on line `n`.
+/// Returns complaints about a paragraph that begins on line `n`.
 fn wordings(n: usize, paragraph: &str) -> Vec<String> {
     let mut complaints: Vec<String> = phrases(n, paragraph).collect();
     for start in LATE_SUBJECTS {
-        let inside = paragraph.match_indices(start).any(|(at, _)| at == 0 || paragraph[..at].ends_with(". "));
-        if inside {
-            complaints
-                .push(format!("line {n}: a sentence begins with `{}`; begin with its subject", start.trim()));
+        if paragraph.match_indices(start).any(|(at, _)| at == 0 || paragraph[..at].ends_with(". ")) {
+            complaints.push(format!("line {n}: a sentence begins with `{start}`; begin with its subject"));
         }
     }
     let words: Vec<&str> =
         paragraph.split(' ').map(|word| word.trim_matches(['.', ',', ':', ';', ')', '('])).collect();
     for window in words.windows(3) {
         if let [quantity, "a" | "an", unit] = window
-            && QUANTITIES.contains(quantity)
-            && UNITS.contains(unit)
+            && QUANTITIES.split(' ').any(|word| word == *quantity)
+            && UNITS.split(' ').any(|word| word == *unit)
         {
             complaints.push(format!("line {n}: `{}`; write `{quantity} per {unit}`", window.join(" ")));
         }
