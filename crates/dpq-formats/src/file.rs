@@ -5,10 +5,13 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
-/// Opens a regular file and returns its size.
+/// Opens a regular file and returns it with its size. Opening a pipe would wait for a writer, and
+/// reading a device may never end.
 ///
-/// Opening a pipe would wait for a writer, and reading a device may never end.
-pub(crate) fn open(path: &Path) -> Result<(File, u64)> {
+/// # Errors
+/// [`Error::NotAFile`] if the path names anything else, [`Error::Read`] if the system fails.
+pub fn open(path: impl AsRef<Path>) -> Result<(File, u64)> {
+    let path = path.as_ref();
     let read = |error| Error::Read(path.to_owned(), error);
     if !fs::metadata(path).map_err(read)?.is_file() {
         return Err(Error::NotAFile(path.to_owned()));

@@ -11,7 +11,7 @@ mod weights;
 
 pub use error::{Error, Result};
 pub use faiss::{FaissIndex, FaissMetric};
-pub use file::extension;
+pub use file::{extension, open};
 pub use npy::Matrix;
 pub use npz::{Array, NpzReader, NpzWriter};
 pub use vectors::{FeatureFile, read_features, read_ids, read_sample};

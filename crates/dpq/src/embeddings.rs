@@ -1,10 +1,9 @@
 //! Class embeddings from a file.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use dpq_data::parse_word_vectors;
 use dpq_formats::{extension, read_features};
 
@@ -21,7 +20,7 @@ pub(crate) fn read(path: &Path, names: &[String], dim: usize) -> Result<Vec<f32>
         );
         (vectors.columns, vectors.values)
     } else {
-        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let (file, _) = dpq_formats::open(path)?;
         let vectors = parse_word_vectors(BufReader::new(file), names)
             .map_err(|reason| anyhow!("{}: {reason}", path.display()))?;
         (vectors.first().map_or(0, Vec::len), vectors.concat())

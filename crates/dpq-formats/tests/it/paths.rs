@@ -47,7 +47,7 @@ fn extensions_are_read_in_upper_case() {
 #[test]
 fn pipes_and_folders_are_refused() {
     type Read = fn(&Path) -> Result<(), Error>;
-    let readers: [(&str, Read); 10] = [
+    let readers: [(&str, Read); 11] = [
         ("x.npy", |path| npy::read_matrix::<u8>(path).map(drop)),
         ("x.npy", |path| npy::read_vector::<u64>(path).map(drop)),
         ("x.npy", |path| FeatureFile::open(path).map(drop)),
@@ -57,6 +57,7 @@ fn pipes_and_folders_are_refused() {
         ("x.npz", |path| NpzReader::open(path).map(drop)),
         ("w.npy", |path| read_weights(path).map(drop)),
         ("w.safetensors", |path| read_weights(path).map(drop)),
+        ("words.txt", |path| dpq_formats::open(path).map(drop)),
         ("x.index", |path| FaissIndex::open(path).map(drop)),
     ];
     let dir = TempDir::new().unwrap();
