@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use dpq_file::{Container, Dtype, Section, crc32c_append};
+use dpq_file::{Container, Dtype, Section, crc32c, crc32c_append};
 
 use crate::error::{check_finite, check_length, check_range, check_rows};
 use crate::{CodeLength, Error, norm};
@@ -50,6 +50,8 @@ pub struct Codebooks {
     n_codewords: usize,
     dim: usize,
     assignment: Assignment,
+    /// The CRC32C of L, K, D as u64 and of all values.
+    pub(crate) fingerprint: u32,
 }
 
 impl Codebooks {
@@ -70,7 +72,13 @@ impl Codebooks {
         check_range("dimension", dim, 1..=usize::MAX)?;
         check_length("codebook", values.len(), &[n_levels, n_codewords, dim])?;
         check_finite("codebook", &values)?;
-        Ok(Self { values, n_levels, n_codewords, dim, assignment })
+        let sizes = [n_levels, n_codewords, dim].map(|n| (n as u64).to_le_bytes());
+        let mut fingerprint = crc32c(sizes.as_flattened());
+        for chunk in values.chunks(1024) {
+            let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
+            fingerprint = crc32c_append(fingerprint, &bytes);
+        }
+        Ok(Self { values, n_levels, n_codewords, dim, assignment, fingerprint })
     }
 
     /// Opens a codebook file, or another container that carries codebooks: a model or an index.
@@ -195,12 +203,7 @@ impl Codebooks {
 
     /// Returns the name of exactly these codebooks: the CRC32C of L, K, D as u64 and of all values, as eight hex digits.
     pub fn fingerprint(&self) -> String {
-        let mut crc = self.shape().iter().fold(0, |crc, &n| crc32c_append(crc, &(n as u64).to_le_bytes()));
-        for chunk in self.values.chunks(1024) {
-            let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
-            crc = crc32c_append(crc, &bytes);
-        }
-        format!("{crc:08x}")
+        format!("{:08x}", self.fingerprint)
     }
 
     fn shape(&self) -> [usize; 3] {

@@ -14,6 +14,8 @@ pub struct LookupTable {
     values: Vec<f32>,
     n_levels: usize,
     n_codewords: usize,
+    /// The fingerprint of the codebooks that made the table, if any did.
+    codebooks: Option<u32>,
 }
 
 impl LookupTable {
@@ -27,7 +29,7 @@ impl LookupTable {
         check_n_codewords(n_codewords)?;
         check_length("lookup table", values.len(), &[n_levels, n_codewords])?;
         check_finite("lookup table", &values)?;
-        Ok(Self { values, n_levels, n_codewords })
+        Ok(Self { values, n_levels, n_codewords, codebooks: None })
     }
 
     /// Returns the number of levels, L.
@@ -51,6 +53,11 @@ impl LookupTable {
     /// Returns all entries, f32 [L, K].
     pub fn values(&self) -> &[f32] {
         &self.values
+    }
+
+    /// Returns false if other codebooks than `codebooks` made the table.
+    pub fn fits(&self, codebooks: &Codebooks) -> bool {
+        self.codebooks.is_none_or(|fingerprint| fingerprint == codebooks.fingerprint)
     }
 }
 
@@ -78,6 +85,7 @@ impl Codebooks {
         let n_values = length.levels() * self.n_codewords();
         let mut values = vec![0.0; n_values];
         dots(query, &self.values()[..n_values * self.dim()], &mut values);
-        LookupTable::new(values, length.levels(), self.n_codewords())
+        let table = LookupTable::new(values, length.levels(), self.n_codewords())?;
+        Ok(LookupTable { codebooks: Some(self.fingerprint), ..table })
     }
 }

@@ -72,6 +72,9 @@ pub enum Error {
         /// The length searched.
         length: CodeLength,
     },
+    /// A lookup table that other codebooks made.
+    #[error("other codebooks made the lookup table, make it with those of the index that is searched")]
+    ForeignTable,
     /// A filter that was made from another index, or two filters of different indexes combined.
     #[error(
         "the filter belongs to another index, make it from the opened index that is searched (`allow`, `deny`, `filter`)"

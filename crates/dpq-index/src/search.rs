@@ -121,8 +121,8 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::Codebook`] for k = 0 and for a length above that of the codes,
-    /// [`Error::NanMinScore`], [`Error::Table`] for a table of another shape,
-    /// [`Error::ForeignFilter`], [`Error::Interrupted`].
+    /// [`Error::NanMinScore`], [`Error::Table`] and [`Error::ForeignTable`] for a table of another
+    /// shape or of other codebooks, [`Error::ForeignFilter`], [`Error::Interrupted`].
     pub fn search_with(&self, table: &LookupTable, options: &SearchOptions) -> Result<Vec<Hit>, Error> {
         let length = options.length.map_or_else(|| CodeLength::from_levels(table.n_levels()), Ok)?;
         self.check(options, length)?;
@@ -219,6 +219,6 @@ impl Index {
         if found[1] != max[1] || !(length.levels()..=max[0]).contains(&found[0]) {
             return Err(Error::Table { found, max, length });
         }
-        Ok(())
+        if table.fits(&self.codebooks) { Ok(()) } else { Err(Error::ForeignTable) }
     }
 }

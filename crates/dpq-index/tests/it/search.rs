@@ -271,6 +271,29 @@ fn the_greatest_length_is_the_default() {
 }
 
 #[test]
+fn a_table_of_other_codebooks_is_refused() {
+    let recipe = |seed| Recipe {
+        seed,
+        metric: Metric::InnerProduct,
+        n_levels: 2,
+        n_codewords: 20,
+        n_items: 100,
+        n_distinct: 100,
+        id_limit: None,
+    };
+    let (one, other) = (recipe(55).gallery().index(), recipe(56).gallery().index());
+    let table = other.lookup_table(&[0.3, -0.7, 1.1]).unwrap();
+    let options = SearchOptions::new(5);
+    assert!(matches!(one.search_with(&table, &options), Err(Error::ForeignTable)));
+    let distinct = one.distinct_codes(one.max_length()).unwrap();
+    let error = distinct.score(&table, &mut vec![0.0; distinct.len()]).unwrap_err();
+    assert!(matches!(error, Error::ForeignTable), "{error}");
+    // Entries of any other origin are scores that add up, and may be searched.
+    let own = LookupTable::new(table.values().to_vec(), 2, 20).unwrap();
+    assert_eq!(one.search_with(&own, &options).unwrap().len(), 5);
+}
+
+#[test]
 fn distances_are_those_of_reconstructions() {
     let mut recipe = Recipe {
         seed: 51,
