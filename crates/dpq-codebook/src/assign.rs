@@ -5,7 +5,7 @@
 //! CPU, and only close choices cost more distances.
 
 use crate::Assignment;
-use crate::norm::{is_safe, lanes, mean, squared_distance, squared_norm};
+use crate::norm::{is_safe, lanes, squared_distance, squared_norm, sum};
 use crate::rounded::{Columns, Rounded, Rows};
 use crate::vectorize::vectorize;
 
@@ -36,36 +36,23 @@ pub(crate) struct Scratch {
 }
 
 impl<'a> Level<'a> {
-    pub(crate) fn new(assignment: Assignment, codewords: &'a [f32], dim: usize) -> Self {
-        match assignment {
-            Assignment::Euclidean => Self::centred(mean(codewords, dim), codewords),
-            Assignment::Cosine => {
-                let columns: Vec<f32> = codewords.chunks_exact(dim).flat_map(unit).collect();
-                Self::of_columns(assignment, codewords, &columns, vec![0.0; dim])
-            }
-        }
-    }
-
-    /// Makes a level for Euclidean assignment of residuals near `origin` [D].
-    pub(crate) fn centred(origin: Vec<f32>, codewords: &'a [f32]) -> Self {
-        let columns: Vec<f32> =
-            codewords.iter().zip(origin.iter().cycle()).map(|(c, origin)| c - origin).collect();
-        Self::of_columns(Assignment::Euclidean, codewords, &columns, origin)
-    }
-
-    fn of_columns(assignment: Assignment, codewords: &'a [f32], columns: &[f32], origin: Vec<f32>) -> Self {
+    /// Euclidean residuals are rounded about `origin` [D], so it should be near them. Assignment by cosine ignores it.
+    pub(crate) fn new(assignment: Assignment, codewords: &'a [f32], origin: Vec<f32>) -> Self {
         let dim = origin.len();
-        let squares: Vec<f64> = columns.chunks_exact(dim).map(squared_norm).collect();
-        let half = |&square: &f64| match assignment {
-            Assignment::Euclidean => (0.5 * square) as f32,
-            Assignment::Cosine => 0.0,
+        let (columns, origin): (Vec<f32>, _) = match assignment {
+            Assignment::Euclidean => {
+                (codewords.iter().zip(origin.iter().cycle()).map(|(c, origin)| c - origin).collect(), origin)
+            }
+            Assignment::Cosine => (codewords.chunks_exact(dim).flat_map(unit).collect(), vec![0.0; dim]),
         };
-        let half_norms: Vec<f32> = squares.iter().map(half).collect();
+        let squares: Vec<f64> = columns.chunks_exact(dim).map(squared_norm).collect();
+        let half = if assignment == Assignment::Euclidean { 0.5 } else { 0.0 };
+        let half_norms: Vec<f32> = squares.iter().map(|square| (half * square) as f32).collect();
         Self {
             assignment,
             codewords,
             dim,
-            columns: Columns::new(columns, origin),
+            columns: Columns::new(&columns, origin),
             max_half_norm: half_norms.iter().copied().fold(0.0, f32::max).into(),
             half_norms,
             max_norm: squares.iter().copied().fold(0.0, f64::max).sqrt(),
@@ -138,13 +125,14 @@ impl<'a> Level<'a> {
     /// Returns the codeword of `codewords` that fits best in f64, the first of equal ones.
     #[inline(never)]
     fn decide(&self, residual: &[f32], codewords: impl Iterator<Item = usize>) -> usize {
+        let square = |x: f64| x * x;
         let fit = |codeword: usize| {
             let c = &self.codewords[codeword * self.dim..][..self.dim];
             match self.assignment {
-                Assignment::Euclidean => -sum(residual, c, |r, c| (r - c) * (r - c)),
+                Assignment::Euclidean => -sum(residual, c, |r, c| square(f64::from(r) - f64::from(c))),
                 Assignment::Cosine => match squared_norm(c) {
                     0.0 => 0.0,
-                    square => sum(residual, c, |r, c| r * c) / square.sqrt(),
+                    norm => sum(residual, c, |r, c| f64::from(r) * f64::from(c)) / norm.sqrt(),
                 },
             }
         };
@@ -183,17 +171,4 @@ fn single_candidate(values: &[f32], threshold: f32) -> Option<usize> {
         position |= is_candidate.wrapping_neg() & i;
     }
     (n == 1).then_some(position as usize)
-}
-
-/// Sums `term` over both slices in one fixed order. Eight partial sums let the loop become vector instructions.
-fn sum(a: &[f32], b: &[f32], term: impl Fn(f64, f64) -> f64) -> f64 {
-    let term = |a: &f32, b: &f32| term(f64::from(*a), f64::from(*b));
-    let mut sums = [0.0; 8];
-    let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..8 {
-            sums[lane] += term(&a[lane], &b[lane]);
-        }
-    }
-    a_tail.iter().zip(b_tail).map(|(a, b)| term(a, b)).chain(sums).sum()
 }

@@ -4,9 +4,9 @@ use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
-use crate::error::{check_finite, check_length, check_range, size_of_result};
+use crate::error::{MAX_VALUES, check_finite, check_size};
 use crate::options::check_interrupt;
-use crate::{Assignment, CodeLength, Codebooks, Error};
+use crate::{Assignment, CodeLength, Codebooks, Error, Expected};
 use search::{Products, Scratch, Search};
 
 mod search;
@@ -32,19 +32,20 @@ impl Beam<'_> {
     /// Refuses a beam that does not fit codebooks of `n_levels` levels and `n_codewords` codewords per level.
     pub(crate) fn check(&self, n_levels: usize, n_codewords: usize) -> Result<(), Error> {
         CodeLength::from_levels(n_levels)?;
-        check_range("beam width", self.width, 1..=usize::MAX)?;
-        check_length("weights", self.weights.len(), &[n_levels])?;
+        Expected::Range(1..=usize::MAX).check("beam width", self.width)?;
+        Expected::Shape(vec![n_levels]).check("weights", self.weights.len())?;
         if self.width > 1 {
-            check_range("number of codewords of a beam", n_levels * n_codewords, 0..=MAX_CODEWORDS)?;
+            Expected::Range(0..=MAX_CODEWORDS)
+                .check("number of codewords of a beam", n_levels * n_codewords)?;
             // No more codes are kept than there are prefixes, each with the costs of all its continuations.
             let n_prefixes = n_codewords.saturating_pow(n_levels as u32 - 1);
-            size_of_result("the beam", self.width.min(n_prefixes), n_codewords)?;
+            check_size("the beam", self.width.min(n_prefixes), n_codewords, MAX_VALUES)?;
         }
         check_finite("weights", self.weights)?;
         let last = self.weights.len() - 1;
         let is_wrong = |(at, &weight): (usize, &f32)| weight < 0.0 || at == last && weight == 0.0;
         match self.weights.iter().enumerate().position(is_wrong) {
-            Some(position) => Err(Error::Weight { value: self.weights[position], position }),
+            Some(position) => Err(Error::Weight(self.weights[position], position)),
             None => Ok(()),
         }
     }
@@ -74,8 +75,8 @@ impl Codebooks {
     /// 1e-15 to 1e15 get the code of [`encode`](Self::encode). So do all features if a codeword has such a norm.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode). [`Error::Range`], [`Error::Length`], [`Error::TooLarge`], [`Error::NotFinite`] or
-    /// [`Error::Weight`] if the beam does not fit. [`Error::Cosine`] for assignment by cosine with a width above 1.
+    /// As [`encode`](Self::encode), also for the beam's width and weights. [`Error::Weight`] for weights
+    /// out of range. [`Error::Cosine`] for assignment by cosine with a width above 1.
     pub fn encode_beam(&self, features: &[f32], beam: Beam<'_>) -> Result<Vec<u8>, Error> {
         self.encode_beam_until(features, beam, None)
     }

@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use dpq_file::{Container, Dtype, Section, crc32c, crc32c_append};
 
-use crate::error::{check_finite, check_length, check_range, check_rows};
-use crate::{CodeLength, Error, norm};
+use crate::error::{Unreadable, check_finite};
+use crate::{CodeLength, Error, Expected, norm};
 
 /// How a level chooses its codeword.
 ///
@@ -38,7 +38,7 @@ impl FromStr for Assignment {
         [Self::Euclidean, Self::Cosine]
             .into_iter()
             .find(|assignment| assignment.to_string() == text)
-            .ok_or_else(|| Error::Assignment { found: text.to_owned() })
+            .ok_or_else(|| Error::Assignment(text.to_owned()))
     }
 }
 
@@ -58,7 +58,7 @@ impl Codebooks {
     /// Makes codebooks of `values`, f32 [n_levels, n_codewords, dim].
     ///
     /// # Errors
-    /// [`Error::Range`] if a size is out of range, [`Error::Length`] if `values` does not have these sizes,
+    /// [`Error::Argument`] if a size is out of range or `values` does not have these sizes.
     /// [`Error::NotFinite`] if a value is NaN or infinite.
     pub fn new(
         values: Vec<f32>,
@@ -69,8 +69,8 @@ impl Codebooks {
     ) -> Result<Self, Error> {
         CodeLength::from_levels(n_levels)?;
         check_n_codewords(n_codewords)?;
-        check_range("dimension", dim, 1..=usize::MAX)?;
-        check_length("codebook", values.len(), &[n_levels, n_codewords, dim])?;
+        Expected::Range(1..=usize::MAX).check("dimension", dim)?;
+        Expected::Shape(vec![n_levels, n_codewords, dim]).check("codebook", values.len())?;
         check_finite("codebook", &values)?;
         let sizes = [n_levels, n_codewords, dim].map(|n| (n as u64).to_le_bytes());
         let mut fingerprint = crc32c(sizes.as_flattened());
@@ -84,14 +84,14 @@ impl Codebooks {
     /// Opens a codebook file, or another container that carries codebooks: a model or an index.
     ///
     /// # Errors
-    /// As [`from_container`](Self::from_container), and [`Error::Version`] for a codebook file of another version.
+    /// As [`from_container`](Self::from_container), and for a codebook file of another version.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let file = Container::open(path)?;
         if file.metadata("format").is_ok_and(|format| format == FORMAT) {
             let version = file.metadata("version")?;
             if version != VERSION {
-                let (path, found) = (file.path().to_owned(), version.to_owned());
-                return Err(Error::Version { path, found, expected: VERSION });
+                let found = Unreadable::Version(version.to_owned());
+                return Err(Error::Content { path: file.path().to_owned(), found });
             }
         }
         Self::from_container(&file)
@@ -101,26 +101,26 @@ impl Codebooks {
     /// `fingerprint`, that is compared.
     ///
     /// # Errors
-    /// [`Error::NoCodebooks`] if they are missing. [`Error::File`], [`Error::Dimensions`] or [`Error::Content`] if they
-    /// are not codebooks. [`Error::Fingerprint`] if the fingerprint differs.
+    /// [`Error::Content`] if they are missing, are not codebooks, or have another fingerprint. [`Error::File`] if the
+    /// section is not f32.
     pub fn from_container(file: &Container) -> Result<Self, Error> {
-        let path = || file.path().to_owned();
+        let content = |found| Error::Content { path: file.path().to_owned(), found };
         let (Ok(section), Ok(assignment)) = (file.section("codebook"), file.metadata("assignment")) else {
-            let format = file.metadata("format").unwrap_or("safetensors").to_owned();
-            return Err(Error::NoCodebooks { path: path(), format });
+            let format = file.metadata("format").unwrap_or("safetensors");
+            return Err(content(Unreadable::NoCodebooks(format.to_owned())));
         };
         let &[n_levels, n_codewords, dim] = section.shape else {
-            return Err(Error::Dimensions { path: path(), found: section.shape.to_vec() });
+            return Err(content(Unreadable::Shape(section.shape.to_vec())));
         };
         let values = file.floats("codebook", section.shape)?;
         let codebooks = assignment
             .parse()
             .and_then(|assignment| Self::new(values, n_levels, n_codewords, dim, assignment))
-            .map_err(|error| Error::Content { path: path(), error: Box::new(error) })?;
+            .map_err(|error| content(Unreadable::Values(Box::new(error))))?;
         let found = codebooks.fingerprint();
         match file.metadata("fingerprint") {
             Ok(claimed) if claimed != found => {
-                Err(Error::Fingerprint { path: path(), found, claimed: claimed.to_owned() })
+                Err(content(Unreadable::Fingerprint(found, claimed.to_owned())))
             }
             _ => Ok(codebooks),
         }
@@ -198,7 +198,7 @@ impl Codebooks {
 
     /// Refuses a length above that of the codes.
     pub(crate) fn check_length(&self, length: CodeLength) -> Result<(), Error> {
-        check_range("code length in bits", length.bits(), 0..=self.max_length().bits())
+        Expected::Range(0..=self.max_length().bits()).check("code length in bits", length.bits())
     }
 
     /// Returns the name of exactly these codebooks: the CRC32C of L, K, D as u64 and of all values, as eight hex digits.
@@ -212,16 +212,15 @@ impl Codebooks {
 
     /// Checks features [N, D] and returns N.
     pub(crate) fn check_features(&self, features: &[f32]) -> Result<usize, Error> {
-        let n = check_rows("features", features.len(), self.dim)?;
+        Expected::Rows(self.dim).check("features", features.len())?;
         check_finite("features", features)?;
-        Ok(n)
+        Ok(features.len() / self.dim)
     }
 
     /// Checks codes [N, L] and returns N.
     pub(crate) fn check_codes(&self, codes: &[u8]) -> Result<usize, Error> {
-        let n = check_rows("codes", codes.len(), self.n_levels)?;
-        check_codes(codes, self.n_codewords)?;
-        Ok(n)
+        check_codes(codes, self.n_levels, self.n_codewords)?;
+        Ok(codes.len() / self.n_levels)
     }
 }
 
@@ -231,11 +230,12 @@ const VERSION: &str = "1";
 
 /// Refuses a number of codewords that a byte cannot name.
 pub(crate) fn check_n_codewords(n_codewords: usize) -> Result<(), Error> {
-    check_range("number of codewords", n_codewords, 1..=256)
+    Expected::Range(1..=256).check("number of codewords", n_codewords)
 }
 
-/// Refuses codes that name no codeword.
-pub(crate) fn check_codes(codes: &[u8], n_codewords: usize) -> Result<(), Error> {
+/// Refuses codes that are not whole rows, or name no codeword.
+pub(crate) fn check_codes(codes: &[u8], n_levels: usize, n_codewords: usize) -> Result<(), Error> {
+    Expected::Rows(n_levels).check("codes", codes.len())?;
     let max = codes.iter().copied().max().map_or(0, usize::from);
-    check_range("code", max, 0..=n_codewords - 1)
+    Expected::Range(0..=n_codewords - 1).check("code", max)
 }

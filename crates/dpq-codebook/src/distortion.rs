@@ -5,9 +5,8 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 
 use crate::codebooks::{check_codes, check_n_codewords};
-use crate::error::{check_length, check_rows};
 use crate::norm::squared_norm;
-use crate::{CodeLength, Codebooks, Error};
+use crate::{CodeLength, Codebooks, Error, Expected};
 
 /// The number of items per partial sum. Partial sums are added in order, so threads do not change the result.
 const CHUNK: usize = 1024;
@@ -19,13 +18,12 @@ impl Codebooks {
     /// Shapes: features [N, D], codes [N, L]; returns L numbers, which are 0 if all features are.
     ///
     /// # Errors
-    /// [`Error::Rows`], [`Error::Length`], [`Error::Range`] or [`Error::NotFinite`] if features or codes do not fit these
-    /// codebooks.
+    /// [`Error::Argument`] or [`Error::NotFinite`] if features or codes do not fit these codebooks.
     pub fn relative_distortion(&self, features: &[f32], codes: &[u8]) -> Result<Vec<f64>, Error> {
         let (dim, n_levels) = (self.dim(), self.n_levels());
         let n = self.check_features(features)?;
         self.check_codes(codes)?;
-        check_length("codes", codes.len(), &[n, n_levels])?;
+        Expected::Shape(vec![n, n_levels]).check("codes", codes.len())?;
         let sums: Vec<Vec<f64>> = features
             .par_chunks(CHUNK * dim)
             .zip(codes.par_chunks(CHUNK * n_levels))
@@ -64,12 +62,12 @@ pub struct LevelUsage {
 /// Returns how codes [N, L] use each of the `n_levels` levels.
 ///
 /// # Errors
-/// [`Error::Rows`] unless `codes` is whole rows, [`Error::Range`] if a code is not less than `n_codewords`.
+/// [`Error::Argument`] unless `codes` is whole rows of codes less than `n_codewords`.
 pub fn usage(codes: &[u8], n_levels: usize, n_codewords: usize) -> Result<Vec<LevelUsage>, Error> {
     CodeLength::from_levels(n_levels)?;
     check_n_codewords(n_codewords)?;
-    let n = check_rows("codes", codes.len(), n_levels)?;
-    check_codes(codes, n_codewords)?;
+    check_codes(codes, n_levels, n_codewords)?;
+    let n = codes.len() / n_levels;
     let of_level = |level: usize| {
         let mut counts = [0usize; 256];
         codes.iter().skip(level).step_by(n_levels).for_each(|&code| counts[usize::from(code)] += 1);

@@ -3,9 +3,8 @@
 //! Both vectors count as padded with zeros to a multiple of 16. Fused multiply-add adds element i to partial sum i mod 16.
 //! A tree then adds the sixteen partial sums: i and i + 8, i and i + 4, i and i + 2, i and i + 1. A sum of zero is +0.
 
-use crate::Error;
-use crate::error::check_length;
 use crate::vectorize::vectorize;
+use crate::{Error, Expected};
 
 /// The number of partial sums.
 const LANES: usize = 16;
@@ -19,9 +18,9 @@ pub(crate) const ROWS: usize = 4;
 /// Shapes: `x` `[D]`, `rows` `[n, D]`, `out` `[n]`. A product of numbers that are not finite is not finite either.
 ///
 /// # Errors
-/// [`Error::Length`] unless `rows` has one row of D values per element of `out`.
+/// [`Error::Argument`] unless `rows` has one row of D values per element of `out`.
 pub fn inner_products(x: &[f32], rows: &[f32], out: &mut [f32]) -> Result<(), Error> {
-    check_length("rows", rows.len(), &[out.len(), x.len()])?;
+    Expected::Shape(vec![out.len(), x.len()]).check("rows", rows.len())?;
     if x.is_empty() {
         out.fill(0.0);
     } else {

@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicBool;
 use rayon::prelude::*;
 
 use crate::assign::{Level, Scratch};
-use crate::error::size_of_result;
+use crate::error::{MAX_VALUES, check_size};
+use crate::norm::mean;
 use crate::options::{check_interrupt, is_set};
 use crate::rounded::Rows;
 use crate::{CodeLength, Codebooks, Error};
@@ -25,8 +26,8 @@ impl Codebooks {
     /// alone or in a batch. A residual of zero has cosine 0 with every codeword.
     ///
     /// # Errors
-    /// [`Error::Rows`] unless `features` is whole rows, [`Error::NotFinite`] if a value is NaN or infinite,
-    /// [`Error::TooLarge`] if the codes do not fit into memory.
+    /// [`Error::Argument`] unless `features` is whole rows, [`Error::NotFinite`] if a value is NaN or
+    /// infinite, [`Error::TooLarge`] if memory cannot hold the codes.
     pub fn encode(&self, features: &[f32]) -> Result<Vec<u8>, Error> {
         self.encode_until(features, None)
     }
@@ -37,9 +38,10 @@ impl Codebooks {
         interrupt: Option<&AtomicBool>,
     ) -> Result<Vec<u8>, Error> {
         let (dim, n_levels) = (self.dim(), self.n_levels());
-        let n_codes = size_of_result("codes", self.check_features(features)?, n_levels)?;
-        let levels: Vec<_> =
-            (0..n_levels).map(|level| Level::new(self.assignment(), self.level(level), dim)).collect();
+        let n_codes = check_size("codes", self.check_features(features)?, n_levels, MAX_VALUES)?;
+        let levels: Vec<_> = (0..n_levels)
+            .map(|level| Level::new(self.assignment(), self.level(level), mean(self.level(level), dim)))
+            .collect();
         let mut codes = vec![0; n_codes];
         codes.par_chunks_mut(CHUNK * n_levels).zip(features.par_chunks(CHUNK * dim)).for_each_init(
             || (Vec::new(), Rows::default(), Scratch::default()),
@@ -69,13 +71,13 @@ impl Codebooks {
     /// Shapes: codes [N, L]; returns the approximations x̂ [N, D].
     ///
     /// # Errors
-    /// [`Error::Rows`] unless `codes` is whole rows, [`Error::Range`] if a code names no codeword or `length` is more
-    /// than these codebooks have, [`Error::TooLarge`] if the approximations do not fit into memory.
+    /// [`Error::Argument`] unless `codes` is whole rows of codes less than K, and for a `length` above
+    /// that of the codes. [`Error::TooLarge`] if memory cannot hold the approximations.
     pub fn decode(&self, codes: &[u8], length: CodeLength) -> Result<Vec<f32>, Error> {
         let n = self.check_codes(codes)?;
         self.check_length(length)?;
         let dim = self.dim();
-        let mut features = vec![0.0; size_of_result("features", n, dim)?];
+        let mut features = vec![0.0; check_size("features", n, dim, MAX_VALUES)?];
         features.par_chunks_exact_mut(dim).zip(codes.par_chunks_exact(self.n_levels())).for_each(
             |(x, code)| {
                 x.copy_from_slice(self.codeword(0, code[0].into()));

@@ -1,5 +1,6 @@
 //! What can go wrong with codebooks.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -10,106 +11,26 @@ pub enum Error {
     /// The file cannot be read or written.
     #[error(transparent)]
     File(#[from] dpq_file::Error),
-    /// The file carries no codebooks.
-    #[error("{}: the file holds a `{format}` without codebooks, expected codebooks or a model", path.display())]
-    NoCodebooks {
-        /// The file.
-        path: PathBuf,
-        /// The name of its format.
-        format: String,
-    },
-    /// The codebook file is of another version.
-    #[error("{}: the file has version {found}, this program reads version {expected}, use a newer program", path.display())]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: String,
-        /// The version that this program reads.
-        expected: &'static str,
-    },
-    /// The codebooks in the file are not those that the file was written with.
-    #[error(
-        "{}: the codebooks have the fingerprint {found}, the file says {claimed}, make it again or restore it from a copy",
-        path.display()
-    )]
-    Fingerprint {
-        /// The file.
-        path: PathBuf,
-        /// The fingerprint of the codebooks.
-        found: String,
-        /// The fingerprint that the file claims.
-        claimed: String,
-    },
-    /// The section `codebook` does not have three dimensions.
-    #[error("{}: section `codebook` has shape {found:?}, expected [levels, codewords, dimensions]", path.display())]
-    Dimensions {
-        /// The file.
-        path: PathBuf,
-        /// The shape of the section.
-        found: Vec<usize>,
-    },
-    /// The values in a file are not codebooks.
-    #[error("{}: {error}", path.display())]
+    /// The file does not hold codebooks that this program can read.
+    #[error("{}: {found}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// The error of [`Codebooks::new`](crate::Codebooks::new) or of parsing the assignment.
-        error: Box<Self>,
+        /// The defect.
+        found: Unreadable,
     },
     /// The name of an assignment is unknown.
-    #[error("assignment is `{found}`, expected `euclidean` or `cosine`")]
-    Assignment {
-        /// The name.
-        found: String,
-    },
-    /// A slice has another length than its shape says.
-    #[error("{what} has {found} values, expected {}", product(expected))]
-    Length {
+    #[error("assignment is `{0}`, expected `euclidean` or `cosine`")]
+    Assignment(String),
+    /// A number, or the length of a slice, is not possible.
+    #[error("{what} {expected}", expected = expected.with(*found))]
+    Argument {
         /// The argument.
         what: &'static str,
-        /// Its length.
+        /// The number, or the number of values of the slice.
         found: usize,
-        /// The shape expected.
-        expected: Vec<usize>,
-    },
-    /// A slice is not whole rows.
-    #[error("{what} has {found} values, expected a multiple of {columns}")]
-    Rows {
-        /// The argument.
-        what: &'static str,
-        /// Its length.
-        found: usize,
-        /// The length of a row.
-        columns: usize,
-    },
-    /// A result would not fit into memory.
-    #[error(
-        "{what} would have {rows} × {columns} values, more than memory can hold, pass fewer rows per call"
-    )]
-    TooLarge {
-        /// The result.
-        what: &'static str,
-        /// Its rows.
-        rows: usize,
-        /// Its columns.
-        columns: usize,
-    },
-    /// A number is outside its range.
-    #[error("{what} is {found}, expected {}", range(expected))]
-    Range {
-        /// The number.
-        what: &'static str,
-        /// Its value.
-        found: usize,
-        /// The values allowed.
-        expected: RangeInclusive<usize>,
-    },
-    /// A number of bits is not the length of a code.
-    #[error("code length in bits is {found}, expected a multiple of 8 from 8 to 2040")]
-    Bits {
-        /// The number of bits.
-        found: usize,
+        /// The numbers that are possible.
+        expected: Expected,
     },
     /// A value is NaN or infinite.
     #[error("{what} has the value {value} at position {position}, expected finite numbers")]
@@ -121,36 +42,28 @@ pub enum Error {
         /// Its position in the slice.
         position: usize,
     },
-    /// A weight is negative, or the last one is 0.
+    /// A weight is negative, or the last one is 0: its value and its position.
+    #[error("weights has the value {0} at position {1}, expected 0 or more, and more than 0 at the end")]
+    Weight(f32, usize),
+    /// A result is too large.
     #[error(
-        "weights has the value {value} at position {position}, expected 0 or more, and more than 0 at the end"
+        "{what} would have {rows} × {columns} values, expected at most {max} in total, use fewer items or levels"
     )]
-    Weight {
-        /// The value.
-        value: f32,
-        /// Its position in the slice.
-        position: usize,
+    TooLarge {
+        /// The result.
+        what: &'static str,
+        /// Its rows.
+        rows: usize,
+        /// Its columns.
+        columns: usize,
+        /// The maximum number of values.
+        max: usize,
     },
     /// Beam search and refinement need assignment to the nearest codeword.
     #[error(
         "the codebooks assign by cosine, expected euclidean: beam search and refinement are for the nearest codeword"
     )]
     Cosine,
-    /// The inner products between codewords take too much memory.
-    #[error(
-        "the inner products between codewords take {n_bytes} bytes for {n_levels} levels of {n_codewords} codewords, \
-         expected at most {max_bytes}, use fewer levels or rank by inner product"
-    )]
-    TooManyProducts {
-        /// Levels, L.
-        n_levels: usize,
-        /// Codewords per level, K.
-        n_codewords: usize,
-        /// The size of all products, in bytes.
-        n_bytes: u64,
-        /// The maximum size, in bytes.
-        max_bytes: u64,
-    },
     /// Inner products between codewords overflow f32.
     #[error(
         "inner products between the codewords overflow f32, scale the features down and train the codebooks again"
@@ -171,15 +84,74 @@ pub enum Error {
     Interrupted,
 }
 
-fn product(shape: &[usize]) -> String {
-    shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" × ")
+/// Why a file does not hold codebooks that this program can read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unreadable {
+    /// It carries no codebooks; it has this format.
+    #[error("the file holds a `{0}` without codebooks, expected codebooks or a model")]
+    NoCodebooks(String),
+    /// It is a codebook file of this version.
+    #[error("the file has version {0}, this program reads version 1, use a newer program")]
+    Version(String),
+    /// The section `codebook` has this shape.
+    #[error("section `codebook` has shape {0:?}, expected [levels, codewords, dimensions]")]
+    Shape(Vec<usize>),
+    /// The values or the assignment are not those of codebooks.
+    #[error(transparent)]
+    Values(Box<Error>),
+    /// The fingerprint of the codebooks is the first, but the file claims the second.
+    #[error(
+        "the codebooks have the fingerprint {0}, the file says {1}, make it again or restore it from a copy"
+    )]
+    Fingerprint(String, String),
 }
 
-fn range(range: &RangeInclusive<usize>) -> String {
-    match (*range.start(), *range.end()) {
-        (start, usize::MAX) => format!("at least {start}"),
-        (0, end) => format!("at most {end}"),
-        (start, end) => format!("{start} to {end}"),
+/// The numbers that an argument can be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Expected {
+    /// A number in this range.
+    Range(RangeInclusive<usize>),
+    /// A number of bits: a multiple of 8 from 8 to 2040.
+    Bits,
+    /// The number of values of this shape.
+    Shape(Vec<usize>),
+    /// A multiple of this number of values, the length of a row.
+    Rows(usize),
+}
+
+impl Expected {
+    /// Refuses a number, or the number of values of a slice, that is not as expected.
+    ///
+    /// # Errors
+    /// [`Error::Argument`], in which `what` names the argument.
+    pub fn check(self, what: &'static str, found: usize) -> Result<(), Error> {
+        let fits = match &self {
+            Self::Range(range) => range.contains(&found),
+            Self::Bits => found.is_multiple_of(8) && (8..=2040).contains(&found),
+            Self::Shape(shape) => shape.iter().try_fold(1, |n: usize, &m| n.checked_mul(m)) == Some(found),
+            Self::Rows(columns) => found.is_multiple_of(*columns),
+        };
+        if fits { Ok(()) } else { Err(Error::Argument { what, found, expected: self }) }
+    }
+
+    fn with(&self, found: usize) -> impl fmt::Display {
+        fmt::from_fn(move |f| match self {
+            Self::Range(range) if *range.end() == usize::MAX => {
+                write!(f, "is {found}, expected at least {}", range.start())
+            }
+            Self::Range(range) if *range.start() == 0 => {
+                write!(f, "is {found}, expected at most {}", range.end())
+            }
+            Self::Range(range) => write!(f, "is {found}, expected {} to {}", range.start(), range.end()),
+            Self::Bits => write!(f, "is {found}, expected a multiple of 8 from 8 to 2040"),
+            Self::Shape(shape) => {
+                let shape: Vec<_> = shape.iter().map(ToString::to_string).collect();
+                write!(f, "has {found} values, expected {}", shape.join(" × "))
+            }
+            Self::Rows(columns) => write!(f, "has {found} values, expected a multiple of {columns}"),
+        })
     }
 }
 
@@ -191,37 +163,16 @@ pub(crate) fn check_finite(what: &'static str, values: &[f32]) -> Result<(), Err
     }
 }
 
-/// Refuses a number outside a range.
-pub(crate) fn check_range(
+/// The maximum number of f32 values that memory can hold.
+pub(crate) const MAX_VALUES: usize = isize::MAX as usize / size_of::<f32>();
+
+/// Returns the number of values of a result, unless there are more than `max`.
+pub(crate) fn check_size(
     what: &'static str,
-    found: usize,
-    expected: RangeInclusive<usize>,
-) -> Result<(), Error> {
-    if expected.contains(&found) { Ok(()) } else { Err(Error::Range { what, found, expected }) }
-}
-
-/// Refuses a slice of another length than its shape says.
-pub(crate) fn check_length(what: &'static str, found: usize, expected: &[usize]) -> Result<(), Error> {
-    let length = expected.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
-    if length == Some(found) {
-        Ok(())
-    } else {
-        Err(Error::Length { what, found, expected: expected.to_vec() })
-    }
-}
-
-/// Refuses a slice that is not whole rows, and counts its rows.
-pub(crate) fn check_rows(what: &'static str, found: usize, columns: usize) -> Result<usize, Error> {
-    if found.is_multiple_of(columns) {
-        Ok(found / columns)
-    } else {
-        Err(Error::Rows { what, found, columns })
-    }
-}
-
-/// Returns the number of f32 values of a result, unless memory cannot hold them.
-pub(crate) fn size_of_result(what: &'static str, rows: usize, columns: usize) -> Result<usize, Error> {
-    rows.checked_mul(columns)
-        .filter(|&size| size <= isize::MAX as usize / size_of::<f32>())
-        .ok_or(Error::TooLarge { what, rows, columns })
+    rows: usize,
+    columns: usize,
+    max: usize,
+) -> Result<usize, Error> {
+    let size = rows.checked_mul(columns).filter(|&size| size <= max);
+    size.ok_or(Error::TooLarge { what, rows, columns, max })
 }

@@ -11,12 +11,12 @@ use rayon::prelude::*;
 use crate::assign::{Level, Scratch};
 use crate::beam::weights_from;
 use crate::codebooks::check_n_codewords;
-use crate::error::{check_finite, check_range, check_rows, size_of_result};
+use crate::error::{MAX_VALUES, check_finite, check_size};
 use crate::norm::{add, mean, squared_distance, squared_norm, subtract};
 use crate::options::{check_interrupt, is_set};
 use crate::rounded::Rows;
 use crate::vectorize::vectorize;
-use crate::{Assignment, Beam, CodeLength, Codebooks, Error, FitOptions};
+use crate::{Assignment, Beam, CodeLength, Codebooks, Error, Expected, FitOptions};
 
 /// The configuration of residual k-means.
 ///
@@ -51,7 +51,7 @@ impl ResidualKMeans {
     /// features. [`train_with`](Self::train_with) reports progress, can be interrupted, and fits for beam search.
     ///
     /// # Errors
-    /// [`Error::TooFewFeatures`] if there are fewer features than codewords. [`Error::Rows`], [`Error::Range`] or
+    /// [`Error::TooFewFeatures`] if there are fewer features than codewords. [`Error::Argument`] or
     /// [`Error::NotFinite`] if arguments are wrong.
     pub fn train(&self, features: &[f32], dim: usize) -> Result<Codebooks, Error> {
         self.train_with(features, dim, FitOptions::default())
@@ -70,8 +70,8 @@ impl ResidualKMeans {
     /// Source: faiss's residual quantizer, which fits a level to all codes of the beam.
     ///
     /// # Errors
-    /// As [`train`](Self::train). [`Error::Range`], [`Error::Length`], [`Error::NotFinite`] or [`Error::Weight`] if the
-    /// beam does not fit. [`Error::Interrupted`] if the caller interrupts.
+    /// As [`train`](Self::train), and [`Error::Weight`] or [`Error::TooLarge`] for the beam.
+    /// [`Error::Interrupted`] if the caller interrupts.
     pub fn train_with(
         &self,
         features: &[f32],
@@ -84,10 +84,11 @@ impl ResidualKMeans {
         let equal = vec![1.0; n_levels];
         let beam = options.beam.unwrap_or(Beam { width: 1, weights: &equal });
         beam.check(n_levels, n_codewords)?;
-        check_range("number of iterations", n_iterations, 1..=usize::MAX)?;
-        check_range("dimension", dim, 1..=usize::MAX)?;
-        let n_features = check_rows("features", features.len(), dim)?;
+        Expected::Range(1..=usize::MAX).check("number of iterations", n_iterations)?;
+        Expected::Range(1..=usize::MAX).check("dimension", dim)?;
+        Expected::Rows(dim).check("features", features.len())?;
         check_finite("features", features)?;
+        let n_features = features.len() / dim;
         if n_features < n_codewords {
             return Err(Error::TooFewFeatures { n_features, n_codewords });
         }
@@ -97,7 +98,8 @@ impl ResidualKMeans {
         let weights = beam.normalized_weights();
         let weights_from = weights_from(&weights);
         let mut residuals = features.to_vec();
-        let mut values = Vec::with_capacity(size_of_result("codebooks", n_levels * n_codewords, dim)?);
+        let mut values =
+            Vec::with_capacity(check_size("codebooks", n_levels * n_codewords, dim, MAX_VALUES)?);
         for level in 0..n_levels {
             let points = Points::new(&residuals, dim, options.interrupt);
             let codewords = start(&points, n_codewords)?;
@@ -302,7 +304,7 @@ fn along(x: &[f32], mean: &[f32], direction: &[f32]) -> f32 {
 
 /// Returns the nearest codeword of each point, the first of equal ones.
 fn assign(points: &Points<'_>, codewords: &[f32]) -> Result<Vec<usize>, Error> {
-    let level = Level::centred(points.mean.clone(), codewords);
+    let level = Level::new(Assignment::Euclidean, codewords, points.mean.clone());
     let mut assigned = vec![0; points.values.len() / points.dim];
     let chunks = points.values.par_chunks(CHUNK * points.dim).zip(&points.rounded);
     assigned.par_chunks_mut(CHUNK).zip(chunks).for_each_init(

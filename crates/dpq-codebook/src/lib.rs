@@ -21,7 +21,7 @@ pub use beam::Beam;
 pub use codebooks::{Assignment, Codebooks};
 pub use distortion::{LevelUsage, usage};
 pub use dot::inner_products;
-pub use error::Error;
+pub use error::{Error, Expected, Unreadable};
 pub use kmeans::ResidualKMeans;
 pub use length::CodeLength;
 pub use options::FitOptions;

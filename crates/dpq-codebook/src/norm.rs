@@ -1,5 +1,8 @@
 //! Norms, distances, differences and means, in loops that become vector instructions.
 
+use std::iter::Sum;
+use std::ops::AddAssign;
+
 /// Norms whose products with each other f32 holds with full precision.
 pub(crate) const SAFE_NORMS: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
 
@@ -8,29 +11,33 @@ pub(crate) fn is_safe(square: f64) -> bool {
     square == 0.0 || SAFE_NORMS.contains(&square.sqrt())
 }
 
-/// Returns the squared norm, summed in one fixed order. Eight partial sums let the loop become vector instructions.
-pub(crate) fn squared_norm(x: &[f32]) -> f64 {
-    let mut sums = [0.0; 8];
-    let (blocks, tail) = x.as_chunks::<8>();
-    for block in blocks {
-        for lane in 0..8 {
-            sums[lane] += f64::from(block[lane]) * f64::from(block[lane]);
-        }
-    }
-    tail.iter().map(|&x| f64::from(x) * f64::from(x)).chain(sums).sum()
-}
-
-/// Returns the squared distance, summed in one fixed order.
+/// Sums `term` over both slices in one fixed order. Eight partial sums let the loop become vector
+/// instructions.
 #[inline(always)]
-pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 8];
+pub(crate) fn sum<T: Copy + Default + AddAssign + Sum>(
+    a: &[f32],
+    b: &[f32],
+    term: impl Fn(f32, f32) -> T,
+) -> T {
+    let mut sums = [T::default(); 8];
     let ((a, a_tail), (b, b_tail)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     for (a, b) in a.iter().zip(b) {
         for lane in 0..8 {
-            sums[lane] += (a[lane] - b[lane]) * (a[lane] - b[lane]);
+            sums[lane] += term(a[lane], b[lane]);
         }
     }
-    a_tail.iter().zip(b_tail).map(|(a, b)| (a - b) * (a - b)).chain(sums).sum()
+    a_tail.iter().zip(b_tail).map(|(&a, &b)| term(a, b)).chain(sums).sum()
+}
+
+/// Returns the squared norm.
+pub(crate) fn squared_norm(x: &[f32]) -> f64 {
+    sum(x, x, |x, _| f64::from(x) * f64::from(x))
+}
+
+/// Returns the squared distance.
+#[inline(always)]
+pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
+    sum(a, b, |a, b| (a - b) * (a - b))
 }
 
 /// Folds `values` into sixteen partial results, which let the loop become vector instructions.

@@ -5,11 +5,12 @@
 
 use rayon::prelude::*;
 
+use crate::error::check_size;
 use crate::{Codebooks, Error};
 
-/// The maximum size of all cross products. Product quantization has dozens of levels: beyond this, an index would hold
+/// The maximum number of cross products, 1 GiB. Product quantization has dozens of levels: beyond this, an index would hold
 /// little but these tables.
-const MAX_BYTES: u64 = 1 << 30;
+const MAX_PRODUCTS: usize = 1 << 28;
 
 impl Codebooks {
     /// Returns the squared norm of every codeword, f32 [L, K]. Norms above 1.8e19 give infinity.
@@ -24,17 +25,14 @@ impl Codebooks {
     /// The pair (i, j) is table j(j−1)/2 + i, so the first n levels use the first n(n−1)/2 tables.
     ///
     /// # Errors
-    /// [`Error::TooManyProducts`] if they take more than 1 GiB, [`Error::Overflow`] if a product or a squared norm
-    /// overflows f32.
+    /// [`Error::TooLarge`] if they take more than 1 GiB, [`Error::Overflow`] if a product or a squared
+    /// norm overflows f32.
     pub fn cross_products(&self) -> Result<Vec<f32>, Error> {
         let (n_levels, n_codewords, dim) = (self.n_levels(), self.n_codewords(), self.dim());
-        // At most 255 levels of 256 codewords: u64 holds the size.
-        let n_bytes = [n_levels * (n_levels - 1) / 2, n_codewords, n_codewords, 4].map(|n| n as u64);
-        let n_bytes = n_bytes.iter().product();
-        if n_bytes > MAX_BYTES {
-            return Err(Error::TooManyProducts { n_levels, n_codewords, n_bytes, max_bytes: MAX_BYTES });
-        }
-        let mut products = Vec::new();
+        let n_tables = n_levels * (n_levels - 1) / 2;
+        let size =
+            check_size("inner products of codewords", n_tables, n_codewords * n_codewords, MAX_PRODUCTS)?;
+        let mut products = Vec::with_capacity(size);
         for j in 1..n_levels {
             // A dimension-major copy puts the codewords of level j side by side.
             let values = self.level(j);

@@ -2,8 +2,8 @@
 
 use crate::codebooks::check_n_codewords;
 use crate::dot::dots;
-use crate::error::{check_finite, check_length};
-use crate::{CodeLength, Codebooks, Error};
+use crate::error::check_finite;
+use crate::{CodeLength, Codebooks, Error, Expected};
 
 /// One number per codeword: f32 [L, K], finite.
 ///
@@ -22,12 +22,12 @@ impl LookupTable {
     /// Makes a table of `values`, f32 [n_levels, n_codewords].
     ///
     /// # Errors
-    /// [`Error::Range`] if a size is out of range, [`Error::Length`] if `values` does not have these sizes,
+    /// [`Error::Argument`] if a size is out of range or `values` does not have these sizes.
     /// [`Error::NotFinite`] if a value is NaN or infinite.
     pub fn new(values: Vec<f32>, n_levels: usize, n_codewords: usize) -> Result<Self, Error> {
         CodeLength::from_levels(n_levels)?;
         check_n_codewords(n_codewords)?;
-        check_length("lookup table", values.len(), &[n_levels, n_codewords])?;
+        Expected::Shape(vec![n_levels, n_codewords]).check("lookup table", values.len())?;
         check_finite("lookup table", &values)?;
         Ok(Self { values, n_levels, n_codewords, codebooks: None })
     }
@@ -66,8 +66,8 @@ impl Codebooks {
     /// every CPU, for one query or many.
     ///
     /// # Errors
-    /// [`Error::Length`] unless the query has D values, [`Error::NotFinite`] if one, or an inner product, is NaN or
-    /// infinite.
+    /// [`Error::Argument`] unless the query has D values, [`Error::NotFinite`] if one, or an inner
+    /// product, is NaN or infinite.
     pub fn lookup_table(&self, query: &[f32]) -> Result<LookupTable, Error> {
         self.lookup_table_at(query, self.max_length())
     }
@@ -77,9 +77,9 @@ impl Codebooks {
     /// The time is proportional to the number of levels.
     ///
     /// # Errors
-    /// As [`lookup_table`](Self::lookup_table), and [`Error::Range`] for a length above that of the codes.
+    /// As [`lookup_table`](Self::lookup_table), and [`Error::Argument`] for a length above that of the codes.
     pub fn lookup_table_at(&self, query: &[f32], length: CodeLength) -> Result<LookupTable, Error> {
-        check_length("query", query.len(), &[self.dim()])?;
+        Expected::Shape(vec![self.dim()]).check("query", query.len())?;
         check_finite("query", query)?;
         self.check_length(length)?;
         let n_values = length.levels() * self.n_codewords();

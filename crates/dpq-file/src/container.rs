@@ -1,6 +1,7 @@
 //! Opening, checking and writing containers.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Deref;
@@ -11,43 +12,35 @@ use safetensors::tensor::{self, TensorInfo};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::atomic::not_a_file;
-use crate::header::{self, Layout};
-use crate::{Error, Malformed, Section, crc32c, write_atomic};
+use crate::header;
+use crate::{Error, Malformed, crc32c, write_atomic};
 
 /// An open safetensors file, in memory or mapped.
-#[derive(Debug)]
 pub struct Container {
     path: PathBuf,
-    bytes: Bytes,
+    bytes: Box<dyn Deref<Target = [u8]> + Send + Sync>,
     metadata: BTreeMap<String, String>,
-    sections: BTreeMap<String, Entry>,
-    /// The offset at which the sections begin.
+    /// Their offsets count from `data`.
+    sections: BTreeMap<String, TensorInfo>,
     data: usize,
 }
 
-#[derive(Debug)]
-struct Entry {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    /// An offset from the beginning of the file, as is `end`.
-    begin: usize,
-    end: usize,
+/// A section of a container: `shape.product()` elements of `dtype`, little-endian, row-major.
+///
+/// `bytes` can start at any address, so read numbers with `from_le_bytes`.
+#[derive(Clone, Copy, Debug)]
+pub struct Section<'a> {
+    /// The type of an element.
+    pub dtype: Dtype,
+    /// The size of each dimension.
+    pub shape: &'a [usize],
+    /// The elements.
+    pub bytes: &'a [u8],
 }
 
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
-    Owned(Vec<u8>),
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Owned(bytes) => bytes,
-        }
+impl fmt::Debug for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Container").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -69,7 +62,7 @@ impl Container {
         file.by_ref().take(START).read_to_end(&mut bytes).map_err(io)?;
         check_start(&bytes, n_bytes).map_err(|found| Error::Format { path: path.to_owned(), found })?;
         file.read_to_end(&mut bytes).map_err(io)?;
-        Self::parse(path.to_owned(), Bytes::Owned(bytes))
+        Self::parse(path.to_owned(), bytes)
     }
 
     /// Memory-maps the file at `path` and checks its header. No section is read.
@@ -88,11 +81,11 @@ impl Container {
         let file = open_file(path).map_err(io)?;
         if file.metadata().map_err(io)?.len() == 0 {
             // Some systems refuse to map an empty file.
-            return Self::parse(path.to_owned(), Bytes::Owned(Vec::new()));
+            return Self::parse(path.to_owned(), Vec::new());
         }
         // SAFETY: the caller promises that the file does not change while this value, which owns the mapping, lives.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Self::parse(path.to_owned(), Bytes::Mapped(map))
+        Self::parse(path.to_owned(), map)
     }
 
     /// Takes the bytes of a file that is already in memory.
@@ -100,26 +93,17 @@ impl Container {
     /// # Errors
     /// [`Error::Format`] as for [`Container::open`].
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, Error> {
-        Self::parse(PathBuf::from("bytes in memory"), Bytes::Owned(bytes))
+        Self::parse(PathBuf::from("bytes in memory"), bytes)
     }
 
-    fn parse(path: PathBuf, bytes: Bytes) -> Result<Self, Error> {
+    fn parse(path: PathBuf, bytes: impl Deref<Target = [u8]> + Send + Sync + 'static) -> Result<Self, Error> {
         let (length, header) = match read_header(&bytes) {
             Ok(read) => read,
             Err(found) => return Err(Error::Format { path, found }),
         };
-        let data = 8 + length;
-        let metadata = header.metadata().iter().flatten();
-        let metadata = metadata.map(|(key, value)| (key.clone(), value.clone())).collect();
-        let entry = |(name, info): (String, &TensorInfo)| {
-            let (begin, end) = info.data_offsets;
-            (
-                name,
-                Entry { dtype: info.dtype, shape: info.shape.clone(), begin: data + begin, end: data + end },
-            )
-        };
-        let sections = header.tensors().into_iter().map(entry).collect();
-        Ok(Self { path, bytes, metadata, sections, data })
+        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let sections = header.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+        Ok(Self { path, bytes: Box::new(bytes), metadata, sections, data: 8 + length })
     }
 
     /// Returns the whole file.
@@ -149,13 +133,14 @@ impl Container {
     /// # Errors
     /// [`Error::MissingSection`] lists the sections in the file.
     pub fn section(&self, name: &str) -> Result<Section<'_>, Error> {
-        let Entry { dtype, shape, begin, end } =
-            self.sections.get(name).ok_or_else(|| Error::MissingSection {
-                path: self.path.clone(),
-                name: name.to_owned(),
-                found: self.sections.keys().cloned().collect(),
-            })?;
-        Ok(Section { dtype: *dtype, shape, bytes: &self.bytes[*begin..*end] })
+        let info = self.sections.get(name).ok_or_else(|| Error::MissingSection {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            found: self.sections.keys().cloned().collect(),
+        })?;
+        let (begin, end) = info.data_offsets;
+        let bytes = &self.bytes[self.data + begin..self.data + end];
+        Ok(Section { dtype: info.dtype, shape: &info.shape, bytes })
     }
 
     /// Returns the elements of the section called `name`, which is f32 of this shape.
@@ -200,13 +185,8 @@ impl Container {
         }
         let mut metadata = self.metadata.clone();
         let expected = metadata.remove(HEADER_CRC);
-        let layout: Layout = self
-            .sections
-            .iter()
-            .map(|(name, entry)| (name.clone(), (entry.dtype, entry.shape.clone(), entry.end - entry.begin)))
-            .collect();
-        let intact = expected == Some(checksum(&header::encode(&metadata, &layout)))
-            && header::encode(&self.metadata, &layout) == self.bytes[..self.data];
+        let intact = expected == Some(checksum(&header::encode(&metadata, &self.sections)))
+            && header::encode(&self.metadata, &self.sections) == self.bytes[..self.data];
         if intact { Ok(()) } else { Err(damaged("the header".to_owned())) }
     }
 }
@@ -246,29 +226,29 @@ fn parts<'a>(
     metadata: &BTreeMap<String, String>,
     sections: &[(&str, Section<'a>)],
 ) -> Result<(Vec<u8>, Vec<&'a [u8]>), Error> {
-    let reserved = |name: &str| Err(Error::Name { name: name.to_owned() });
     if let Some(key) = metadata.keys().find(|key| is_checksum(key)) {
-        return reserved(key);
+        return Err(Error::Name(key.clone()));
     }
     let mut sorted = BTreeMap::new();
-    for (name, section) in sections {
-        if *name == "__metadata__" || sorted.insert(*name, section).is_some() {
-            return reserved(name);
+    for &(name, section) in sections {
+        if name == "__metadata__" || sorted.insert(name, section).is_some() {
+            return Err(Error::Name(name.to_owned()));
         }
     }
-    let mut metadata = metadata.clone();
-    let mut layout = Layout::new();
-    for (&name, section) in &sorted {
-        let Section { dtype, shape, bytes } = **section;
-        if section.claimed_len() != Some(bytes.len()) {
-            let (name, shape) = (name.to_owned(), shape.to_vec());
-            return Err(Error::Bytes { name, n_bytes: bytes.len(), dtype, shape });
+    let (mut metadata, mut infos, mut begin) = (metadata.clone(), BTreeMap::new(), 0);
+    for (&name, &Section { dtype, shape, bytes }) in &sorted {
+        let shape = shape.to_vec();
+        let n_bits = shape.iter().try_fold(dtype.bitsize() as u128, |bits, &n| bits.checked_mul(n as u128));
+        if n_bits != Some(8 * bytes.len() as u128) {
+            return Err(Error::Bytes { name: name.to_owned(), n_bytes: bytes.len(), dtype, shape });
         }
         metadata.insert(format!("{CRC}{name}"), checksum(bytes));
-        layout.insert(name.to_owned(), (dtype, shape.to_vec(), bytes.len()));
+        let data_offsets = (begin, begin + bytes.len());
+        infos.insert(name.to_owned(), TensorInfo { dtype, shape, data_offsets });
+        begin = data_offsets.1;
     }
-    metadata.insert(HEADER_CRC.to_owned(), checksum(&header::encode(&metadata, &layout)));
-    Ok((header::encode(&metadata, &layout), sorted.values().map(|section| section.bytes).collect()))
+    metadata.insert(HEADER_CRC.to_owned(), checksum(&header::encode(&metadata, &infos)));
+    Ok((header::encode(&metadata, &infos), sorted.values().map(|section| section.bytes).collect()))
 }
 
 /// The prefix of metadata keys that hold the checksums of sections.
@@ -307,7 +287,7 @@ fn check_start(start: &[u8], n_bytes: u64) -> Result<(), Malformed> {
     }
     match start.first_chunk().map(|&length| u64::from_le_bytes(length)) {
         Some(length) if length <= n_bytes.saturating_sub(8) => Ok(()),
-        _ => Err(Malformed::Truncated { n_bytes }),
+        _ => Err(Malformed::Truncated(n_bytes)),
     }
 }
 
@@ -316,7 +296,7 @@ fn read_header(bytes: &[u8]) -> Result<(usize, tensor::Metadata), Malformed> {
     let n_bytes = bytes.len() as u64;
     check_start(bytes, n_bytes)?;
     SafeTensors::read_metadata(bytes).map_err(|error| match error {
-        SafeTensorError::MetadataIncompleteBuffer => Malformed::WrongLength { n_bytes },
+        SafeTensorError::MetadataIncompleteBuffer => Malformed::WrongLength(n_bytes),
         error => Malformed::Header(error),
     })
 }

@@ -75,11 +75,8 @@ pub enum Error {
         shape: Vec<usize>,
     },
     /// Two sections to write share a name, or a section or metadata entry has the name of a checksum.
-    #[error("the name `{name}` is reserved or given twice, choose another name")]
-    Name {
-        /// The section's name or the metadata's key.
-        name: String,
-    },
+    #[error("the name `{0}` is reserved or given twice, choose another name")]
+    Name(String),
     /// Bytes changed after the file was written.
     #[error("{}: {part} is damaged, make the file again or restore it from a copy", path.display())]
     Damaged {
@@ -109,19 +106,13 @@ pub enum Malformed {
     #[error("this is a Git LFS pointer, not the file it points to, run `git lfs pull`")]
     LfsPointer,
     /// The file ends inside its header.
-    #[error("the file is truncated: it ends after {n_bytes} bytes, inside its header")]
-    Truncated {
-        /// The file's length.
-        n_bytes: u64,
-    },
-    /// The file has another length than its header says.
+    #[error("the file is truncated: it ends after {0} bytes, inside its header")]
+    Truncated(u64),
+    /// The file does not have the length that its header says.
     #[error(
-        "the file is truncated or was appended to: its {n_bytes} bytes are not what its header describes, copy it again"
+        "the file is truncated or was appended to: its {0} bytes are not what its header describes, copy it again"
     )]
-    WrongLength {
-        /// The file's length.
-        n_bytes: u64,
-    },
+    WrongLength(u64),
     /// The file is of another kind.
     #[error("not a safetensors file, expected a .safetensors file")]
     OtherKind,

@@ -3,21 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
 use serde_json::json;
 
-/// The type, shape and number of bytes of each section by name, in the order in which sections lie in the file.
-pub(crate) type Layout = BTreeMap<String, (Dtype, Vec<usize>, usize)>;
-
 /// Returns the length field and the JSON header, padded so that sections begin at a multiple of 8.
-pub(crate) fn encode(metadata: &BTreeMap<String, String>, layout: &Layout) -> Vec<u8> {
+pub(crate) fn encode(
+    metadata: &BTreeMap<String, String>,
+    sections: &BTreeMap<String, TensorInfo>,
+) -> Vec<u8> {
     let mut json = format!("{{\"__metadata__\":{}", json!(metadata));
-    let mut begin = 0;
-    for (name, (dtype, shape, len)) in layout {
-        let (name, dtype, end) = (json!(name), json!(dtype), begin + len);
+    for (name, TensorInfo { dtype, shape, data_offsets: (begin, end) }) in sections {
+        let (name, dtype) = (json!(name), json!(dtype));
         write!(json, ",{name}:{{\"dtype\":{dtype},\"shape\":{shape:?},\"data_offsets\":[{begin},{end}]}}")
             .expect("writing to a string");
-        begin = end;
     }
     json.push('}');
     json.extend(std::iter::repeat_n(' ', json.len().next_multiple_of(8) - json.len()));

@@ -4,13 +4,11 @@ mod atomic;
 mod container;
 mod error;
 mod header;
-mod section;
 
 pub use atomic::{rename, write_atomic};
-pub use container::{Container, to_bytes, write};
+pub use container::{Container, Section, to_bytes, write};
 pub use error::{Error, Malformed};
 pub use safetensors::Dtype;
-pub use section::Section;
 
 /// Returns the CRC32C (Castagnoli) of `bytes`.
 pub fn crc32c(bytes: &[u8]) -> u32 {

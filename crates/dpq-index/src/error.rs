@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use dpq_codebook::CodeLength;
+use dpq_codebook::{CodeLength, Expected};
 
 /// An error of opening, checking, building or searching an index.
 #[derive(Debug, thiserror::Error)]
@@ -107,14 +107,12 @@ pub enum Error {
 impl Error {
     /// Refuses an argument that does not have `expected` values.
     pub(crate) fn check_length(what: &'static str, found: usize, expected: usize) -> Result<(), Self> {
-        let error = || dpq_codebook::Error::Length { what, found, expected: vec![expected] };
-        if found == expected { Ok(()) } else { Err(error().into()) }
+        Ok(Expected::Shape(vec![expected]).check(what, found)?)
     }
 
     /// Refuses an argument of `found` values that are not whole rows.
     pub(crate) fn check_rows(what: &'static str, found: usize, columns: usize) -> Result<(), Self> {
-        let error = || dpq_codebook::Error::Rows { what, found, columns };
-        if found.is_multiple_of(columns) { Ok(()) } else { Err(error().into()) }
+        Ok(Expected::Rows(columns).check(what, found)?)
     }
 
     /// Refuses a number outside of `expected`.
@@ -123,9 +121,6 @@ impl Error {
         found: usize,
         expected: RangeInclusive<usize>,
     ) -> Result<(), Self> {
-        if expected.contains(&found) {
-            return Ok(());
-        }
-        Err(dpq_codebook::Error::Range { what, found, expected }.into())
+        Ok(Expected::Range(expected).check(what, found)?)
     }
 }

@@ -114,6 +114,17 @@ proptest! {
 }
 
 #[test]
+fn bits_and_levels_agree() {
+    assert_eq!(CodeLength::from_bits(24).unwrap(), CodeLength::from_levels(3).unwrap());
+    assert_eq!(CodeLength::from_bits(2040).unwrap().levels(), 255);
+    for bits in [0, 4, 12, 2048, usize::MAX] {
+        let error = CodeLength::from_bits(bits).unwrap_err().to_string();
+        assert_eq!(error, format!("code length in bits is {bits}, expected a multiple of 8 from 8 to 2040"));
+    }
+    assert!(CodeLength::from_levels(0).is_err());
+}
+
+#[test]
 fn codes_nest() {
     let long = codebooks(4, 64, 10, Assignment::Euclidean);
     let features = numbers(500 * 10, 3);
@@ -247,7 +258,7 @@ fn wrong_arguments_are_refused_by_name() {
     );
     for (levels, codewords, dim) in [(0, 1, 1), (256, 1, 1), (1, 0, 1), (1, 257, 1), (1, 1, 0)] {
         let made = Codebooks::new(vec![0.0; 257], levels, codewords, dim, Assignment::Euclidean);
-        assert!(matches!(made, Err(Error::Range { .. })), "{levels} {codewords} {dim}");
+        assert!(matches!(made, Err(Error::Argument { .. })), "{levels} {codewords} {dim}");
     }
     assert!(Codebooks::new(vec![f32::NAN], 1, 1, 1, Assignment::Euclidean).is_err());
     assert!(

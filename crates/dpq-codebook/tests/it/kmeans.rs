@@ -89,16 +89,16 @@ fn what_cannot_be_fitted_is_refused() {
         "15 features cannot fit 16 codewords, give more features or ask for fewer codewords"
     );
     assert!(matches!(train(CONFIG, &[f32::NAN; 64], 2), Err(Error::NotFinite { .. })));
-    assert!(matches!(train(CONFIG, &[0.0; 65], 2), Err(Error::Rows { .. })));
-    assert!(matches!(train(CONFIG, &[0.0; 64], 0), Err(Error::Range { .. })));
+    assert!(matches!(train(CONFIG, &[0.0; 65], 2), Err(Error::Argument { .. })));
+    assert!(matches!(train(CONFIG, &[0.0; 64], 0), Err(Error::Argument { .. })));
     assert!(matches!(
         train(ResidualKMeans { n_levels: 0, ..CONFIG }, &[0.0; 64], 2),
-        Err(Error::Range { .. })
+        Err(Error::Argument { .. })
     ));
     assert!(matches!(
         train(ResidualKMeans { n_iterations: 0, ..CONFIG }, &[0.0; 64], 2),
-        Err(Error::Range { .. })
+        Err(Error::Argument { .. })
     ));
     let many = ResidualKMeans { n_codewords: 257, ..CONFIG };
-    assert!(matches!(train(many, &[0.0; 600], 2), Err(Error::Range { .. })));
+    assert!(matches!(train(many, &[0.0; 600], 2), Err(Error::Argument { .. })));
 }

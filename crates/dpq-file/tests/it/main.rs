@@ -197,11 +197,11 @@ fn a_write_that_fails_leaves_nothing_behind() {
     let section = Section { dtype: Dtype::U8, shape: &[0], bytes: &[] };
     for names in [["a", "a"], ["a", "__metadata__"]] {
         let refused = write(&path, &BTreeMap::new(), &names.map(|name| (name, section)));
-        assert!(matches!(refused, Err(Error::Name { .. })), "{names:?}");
+        assert!(matches!(refused, Err(Error::Name(_))), "{names:?}");
     }
     for key in ["crc", "crc.a"] {
         let metadata = BTreeMap::from([(key.to_owned(), String::new())]);
-        assert!(matches!(write(&path, &metadata, &[]), Err(Error::Name { .. })), "{key}");
+        assert!(matches!(write(&path, &metadata, &[]), Err(Error::Name(_))), "{key}");
     }
     assert_eq!(fs::read(&path).unwrap(), before);
 }
