@@ -1,6 +1,6 @@
-//! This crate alone: the lookup table, building, and search at every length, k and shape, one query
-//! at a time with every kernel and in batches. `DPQ_BENCH_ITEMS` sets the number of items, a
-//! million unless it says otherwise.
+//! Benchmarks of this crate alone: lookup tables, building, and searches at every length, k and
+//! shape, one query at a time with every kernel and in batches. `DPQ_BENCH_ITEMS` sets the number
+//! of items; the default is a million.
 
 mod data;
 #[path = "../tests/it/naive.rs"]
@@ -16,13 +16,13 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use data::{Data, LEVELS, SHAPES, Shape};
 use dpq_index::{CodeLength, Hit, Index, Kernel, Metric, SearchOptions};
 
-/// Levels of an index, and the lengths searched in it: the shorter ones are not burdened with what
-/// 64 bits need.
+/// Levels of an index, and the lengths searched in it. Lengths up to 32 bits do without the
+/// sections that only 64 bits need.
 const INDEXES: [(usize, &[usize]); 2] = [(4, &[8, 16, 24, 32]), (LEVELS, &[64])];
 const KS: [usize; 3] = [10, 1000, 5000];
-/// Queries in a batch; single searches take them in turn.
+/// Queries per batch. Single searches take them in turn.
 const BATCH: usize = 32;
-/// Queries whose answers are compared with the definition.
+/// The number of queries whose answers are compared with the definition.
 const CHECKED: usize = 2;
 
 fn bench(c: &mut Criterion) {
@@ -95,14 +95,14 @@ fn bench_index(
     }
 }
 
-/// Compares all that every kernel and a batch find with the definition.
+/// Compares the hits of every kernel and of a batch with the definition.
 ///
-/// For the Euclidean metric, whose definition takes seconds a million items, it is the scores of
-/// what was found.
+/// The definition of the Euclidean metric takes seconds per million items, so there only the scores
+/// of the hits are compared with it.
 fn check(index: &Index, codes: &[u8], query: &[f32], length: CodeLength) {
     let (codebooks, n_levels) = (index.codebooks(), index.codebooks().n_levels());
     let table = &index.lookup_table_at(query, length).expect("a query of this dimension");
-    let most = KS[KS.len() - 1];
+    let max_k = KS[KS.len() - 1];
     let search = |k, kernel| {
         index.search_with(table, &SearchOptions::new(k).length(length).kernel(kernel)).expect("a search")
     };
@@ -110,10 +110,10 @@ fn check(index: &Index, codes: &[u8], query: &[f32], length: CodeLength) {
     let expected: Vec<Hit> = if index.metric() == Metric::InnerProduct {
         let ids: Vec<u64> = (0..index.len() as u64).collect();
         let mut ranking = naive::ranking(score, codes, n_levels, &ids, |_| true);
-        ranking.truncate(most);
+        ranking.truncate(max_k);
         ranking
     } else {
-        let hits = search(most, Kernel::best());
+        let hits = search(max_k, Kernel::best());
         let scores = hits.iter().map(|hit| score(&codes[hit.id as usize * n_levels..][..n_levels]));
         assert!(scores.eq(hits.iter().map(|hit| hit.score)), "a score is not that of its code");
         hits
@@ -121,7 +121,10 @@ fn check(index: &Index, codes: &[u8], query: &[f32], length: CodeLength) {
     for k in KS {
         let expected = &expected[..k.min(expected.len())];
         for kernel in Kernel::available() {
-            assert!(search(k, kernel) == expected, "{kernel} finds others than the definition at {length}");
+            assert!(
+                search(k, kernel) == expected,
+                "{kernel} finds other items than the definition at {length}"
+            );
         }
         let batch = index.search_batch(&[query, query].concat(), &SearchOptions::new(k).length(length));
         assert!(

@@ -1,6 +1,6 @@
-//! Kernels for `cargo xtask bench --instructions`, which runs each under valgrind: `list` prints
-//! their names, and a name runs that kernel once. What lies inside of [`counted_instructions`]
-//! counts, so data is made outside of it.
+//! Kernels for `cargo xtask bench --instructions`, which runs each under valgrind. `list` prints
+//! their names, and a name runs that kernel once. Only the instructions inside of
+//! [`counted_instructions`] count, so the data is made outside.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -8,7 +8,7 @@ use std::hint::black_box;
 use dpq_codebook::ResidualKMeans;
 use dpq_index::{Assignment, CodeLength, Codebooks, Index, Kernel, Metric, SearchOptions};
 
-/// The sizes of the paper, and items enough for every part of a search to do some work.
+/// The sizes of the paper, and enough items for every part of a search to do some work.
 const DIM: usize = 300;
 const LEVELS: usize = 4;
 const CODEWORDS: usize = 256;
@@ -16,14 +16,14 @@ const ITEMS: usize = 20_000;
 const FEATURES: usize = 512;
 const K: usize = 100;
 
-/// Kernels of searches that valgrind runs; it has no AVX-512.
+/// Kernels of searches that valgrind runs. It does not know AVX-512.
 const KERNELS: [&str; 2] = ["scalar", "avx2"];
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 fn main() -> Result<()> {
     let name = std::env::args().nth(1).unwrap_or_default();
-    // Of cargo's own arguments there is none when this is run as a test or a bench.
+    // Cargo runs this without a name as a test, and with `--bench` as a benchmark.
     if name.is_empty() || name.starts_with("--") {
         return Ok(());
     }
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
         names().iter().for_each(|name| println!("{name}"));
         return Ok(());
     }
-    // On a worker, where parallel loops stay if there is no other.
+    // On a worker of the pool: with no other worker, parallel loops stay on it.
     rayon::ThreadPoolBuilder::new().num_threads(1).build()?.install(|| run(&name))
 }
 
@@ -48,7 +48,7 @@ fn names() -> Vec<String> {
 }
 
 fn run(name: &str) -> Result<()> {
-    // Every level is half as large as the one before it, as residuals are.
+    // Every level is half as large as the level before it, like residuals.
     let values = numbers(1, LEVELS * CODEWORDS * DIM).enumerate();
     let values = values.map(|(i, x)| x / (1 << (i / (CODEWORDS * DIM))) as f32).collect();
     let codebooks = Codebooks::new(values, LEVELS, CODEWORDS, DIM, Assignment::Euclidean)?;
@@ -89,7 +89,8 @@ fn run(name: &str) -> Result<()> {
             let index = Index::builder(&codebooks, &codes).metric(metric.parse()?).build()?;
             let length = CodeLength::from_bits(bits.parse()?)?;
             let table = index.lookup_table_at(query, length)?;
-            let options = SearchOptions::new(K).length(length).kernel(kernel.parse()?);
+            let kernel = Kernel::named(kernel).ok_or("this CPU does not run that kernel")?;
+            let options = SearchOptions::new(K).length(length).kernel(kernel);
             counted_instructions(&mut || {
                 assert_eq!(index.search_with(&table, &options)?.len(), K);
                 Ok(())
@@ -99,13 +100,13 @@ fn run(name: &str) -> Result<()> {
     }
 }
 
-/// Where valgrind begins and ends to count.
+/// Marks the instructions that valgrind counts.
 #[inline(never)]
 fn counted_instructions(kernel: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     kernel()
 }
 
-/// `n` numbers in [-1, 1) from a seed.
+/// Yields `n` numbers in [-1, 1) from a seed.
 fn numbers(seed: u64, n: usize) -> impl Iterator<Item = f32> {
     let mut state = seed.wrapping_mul(0x2545_f491_4f6c_dd1d);
     std::iter::repeat_with(move || {

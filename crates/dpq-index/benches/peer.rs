@@ -1,17 +1,18 @@
-//! This crate's side of a comparison: commands come on stdin, one a line, each answered by a line
+//! The dpq side of a comparison. Commands come on stdin, one per line. Each is answered by a line
 //! of JSON on stdout.
 //!
-//! - `files SHAPE N`: makes the data unless it is there; the paths of codebooks, codes and queries
-//! - `build SHAPE N LEVELS METRIC`: builds an index of them and opens it; the time and memory that
-//!   both took
-//! - `query KERNEL BITS K I`: searches for query I; nanoseconds, ids and scores
-//! - `row KERNEL BITS K N`: searches for the first N queries, one after the other; nanoseconds of
-//!   each
-//! - `batch KERNEL BITS K N`: searches for the first N queries, [`BATCH`] at a time; nanoseconds
-//! - `resident`: the bytes in memory of this process, mapped files included
+//! - `files SHAPE N`: makes the data unless it exists; returns the paths of codebooks, codes and
+//!   queries
+//! - `build SHAPE N LEVELS METRIC`: builds and opens an index; returns the time and memory of both
+//! - `query KERNEL BITS K I`: searches for query I; returns nanoseconds, ids and scores
+//! - `row KERNEL BITS K N`: searches for the first N queries, one after the other; returns the
+//!   nanoseconds of each
+//! - `batch KERNEL BITS K N`: searches for the first N queries, [`BATCH`] at a time; returns
+//!   nanoseconds
+//! - `resident`: returns the resident bytes of this process, mapped files included
 //!
-//! Searches include the lookup table. The clock is CLOCK_MONOTONIC, which `Instant` reads on Linux;
-//! batches run on as many threads as RAYON_NUM_THREADS says.
+//! Searches include the lookup table. `Instant` reads CLOCK_MONOTONIC on Linux. Batches run on as
+//! many threads as RAYON_NUM_THREADS says.
 
 mod data;
 
@@ -25,9 +26,9 @@ use data::{Data, Shape};
 use dpq_index::{CodeLength, Index, Kernel, Metric, SearchOptions};
 use tempfile::TempDir;
 
-/// Queries that are searched for together.
+/// Queries per batch.
 const BATCH: usize = 32;
-/// How often a file is opened; the time is the median.
+/// The number of times that a file is opened, of which the median time counts.
 const OPENINGS: usize = 9;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -36,7 +37,7 @@ type Options = (CodeLength, SearchOptions<'static>);
 struct Opened {
     index: Index,
     queries: Vec<Vec<f32>>,
-    /// Holds the file of the index, and is removed with this.
+    /// The folder of the index file, which is removed when this is dropped.
     _folder: TempDir,
 }
 
@@ -83,7 +84,7 @@ fn build_and_open(shape: Shape, n_items: usize, n_levels: usize, metric: Metric)
     let folder = tempfile::tempdir_in(data::folder())?;
     let path = folder.path().join("index.dpq");
 
-    // Makes the memory of now the peak.
+    // Resets the peak memory to the current memory.
     fs::write("/proc/self/clear_refs", "5")?;
     let (memory_before, start) = (memory("VmRSS:")?, Instant::now());
     Index::builder(&codebooks, &codes).metric(metric).write(&path)?;
@@ -156,10 +157,11 @@ fn parse<T: FromStr<Err: ToString>>(word: &str) -> Result<T> {
 fn parse_options(words: &[&str]) -> Result<Options> {
     let &[kernel, bits, k] = words else { return Err("expected KERNEL BITS K and one number more".into()) };
     let length = CodeLength::from_bits(parse(bits)?)?;
-    Ok((length, SearchOptions::new(parse(k)?).length(length).kernel(parse(kernel)?)))
+    let kernel = Kernel::named(kernel).ok_or("this CPU does not run that kernel")?;
+    Ok((length, SearchOptions::new(parse(k)?).length(length).kernel(kernel)))
 }
 
-/// Bytes, from the line of the process's status that begins with `name`.
+/// Returns the bytes in the line of the process status that begins with `name`.
 fn memory(name: &str) -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let kib = status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());

@@ -21,7 +21,7 @@ pub enum Error {
     Format {
         /// The file.
         path: PathBuf,
-        /// What was found, what was expected and what to do.
+        /// The finding, the expectation and the remedy.
         reason: String,
     },
     /// A section of the file contradicts the metadata or another section.
@@ -31,7 +31,7 @@ pub enum Error {
         path: PathBuf,
         /// The name of the section.
         section: String,
-        /// What was found and what was expected.
+        /// The finding and the expectation.
         reason: String,
     },
     /// A code to build from that names no codeword.
@@ -93,14 +93,6 @@ pub enum Error {
     Metric {
         /// The name given.
         found: String,
-    },
-    /// A kernel that does not exist or that this CPU cannot run.
-    #[error("there is no kernel {found:?} here, this CPU runs {available}")]
-    Kernel {
-        /// The name given.
-        found: String,
-        /// The names of the kernels that this CPU runs.
-        available: String,
     },
 }
 

@@ -189,8 +189,8 @@ impl Index {
         View::new(self.container.bytes(), self.layout, &self.sections, &self.own_norms)
     }
 
-    /// Returns all items, fewer than 2³², by ascending id. They are sorted once, when the first
-    /// whole ranking asks for them.
+    /// Returns all items, fewer than 2³², by ascending id. The first whole ranking sorts them, and
+    /// the index keeps them.
     pub(crate) fn by_id(&self) -> &[u32] {
         self.by_id.get_or_init(|| {
             let ids = self.view().ids;

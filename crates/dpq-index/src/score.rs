@@ -16,7 +16,7 @@ pub(crate) struct Scorer<'a> {
     /// One table per level. It has 256 entries, so that every byte is inside. Entries behind the
     /// codewords are NaN, which no threshold lets pass.
     tables: Vec<[f32; 256]>,
-    /// Of the Euclidean metric only.
+    /// Present for the Euclidean metric.
     norms: Option<Norms<'a>>,
 }
 

@@ -14,7 +14,7 @@ use crate::topk::Hit;
 use crate::view::View;
 use crate::{Error, Index};
 
-/// What a search returns: how many items, at which code length, and which of them.
+/// The number of items that a search returns, the code length, and the items to search among.
 ///
 /// ```
 /// # use std::sync::atomic::AtomicBool;
@@ -36,6 +36,9 @@ pub struct SearchOptions<'a> {
 impl<'a> SearchOptions<'a> {
     /// Asks for the best `k` items at the greatest length. A `k` of at least the number of items
     /// gives the whole ranking.
+    ///
+    /// The first search for three quarters of the items or more makes the index keep 4 bytes per
+    /// item in memory: the order of ids.
     pub fn new(k: usize) -> Self {
         let min_score = f32::NEG_INFINITY;
         Self { k, length: None, min_score, filter: None, interrupt: None, kernel: Kernel::best() }

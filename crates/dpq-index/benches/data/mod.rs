@@ -1,19 +1,19 @@
-//! Codes, codebooks and queries for the benches, in three shapes: the same numbers from the same
-//! seed on every machine.
+//! Codes, codebooks and queries for the benchmarks, in three shapes. The same seed gives the same
+//! numbers on every machine.
 //!
-//! - `clustered`: codes are the encodings of draws from a mixture of Gaussians whose spectrum
-//!   decays, by codebooks that residual k-means fitted to other draws. Of ten million items, 8.6
-//!   million have codes of their own at 32 bits.
-//! - `collapsed`: the same codebooks and class means, with the draws of a class so near its mean,
-//!   as training pulls the features of a network, that ten million items share 18 thousand codes of
-//!   32 bits.
-//! - `uniform`: uniform codes and Gaussian codebooks of one scale. No trained codebook looks so;
-//!   nothing is harder to prune.
+//! - `clustered`: encodings of draws from a mixture of Gaussians with a decaying spectrum, by
+//!   codebooks that residual k-means fitted to other draws. Ten million items have 8.6 million
+//!   distinct codes of 32 bits.
+//! - `collapsed`: the same codebooks and class means. The draws of a class are close to its mean,
+//!   as training pulls the features of a network: ten million items share 18 thousand codes of 32
+//!   bits.
+//! - `uniform`: uniform codes and Gaussian codebooks of one scale. Trained codebooks do not look
+//!   like this; no other shape is harder to prune.
 //!
-//! The mixture fills [`RANK`] dimensions. Codebooks are fitted and codes found there, at a fifth of
-//! the cost; then codebooks and queries are laid into [`DIM`] dimensions along random orthonormal
-//! directions, which changes no inner product and no distance. Queries are draws of their own. Ten
-//! million items cost 84 seconds of one AMD EPYC core, once: what was made is kept in [`folder`].
+//! The mixture fills [`RANK`] dimensions. Codebooks are fitted and codes computed there, at a fifth
+//! of the cost. Random orthonormal directions then map codebooks and queries to [`DIM`] dimensions,
+//! which changes no inner product and no distance. Queries are separate draws. Ten million items
+//! cost 84 seconds of one AMD EPYC core; [`folder`] keeps the results.
 
 #![allow(dead_code, reason = "each bench uses a part")]
 
@@ -30,7 +30,7 @@ use rayon::prelude::*;
 pub(crate) const DIM: usize = 300;
 /// Levels of the longest code, L.
 pub(crate) const LEVELS: usize = 8;
-/// Codewords a level, K.
+/// Codewords per level, K.
 pub(crate) const CODEWORDS: usize = 256;
 /// Queries, Q.
 pub(crate) const QUERIES: usize = 1000;
@@ -41,12 +41,12 @@ const CLASSES: usize = 100;
 /// Standard deviation within the classes, from the tightest to the widest, relative to that of the
 /// class means.
 const SPREAD: [f32; 2] = [0.15, 0.6];
-/// Draws that the codebooks are fitted to.
+/// Draws to which the codebooks are fitted.
 const TRAINING: usize = 1 << 16;
 /// Items made with one seed.
 const CHUNK: usize = 1 << 14;
 
-/// What the codes look like.
+/// The distribution of the codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     Collapsed,
@@ -87,7 +87,7 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    /// Reads the first `n_items` of a shape, or makes them and keeps them.
+    /// Reads the first `n_items` of a shape, or makes and stores them.
     pub(crate) fn load(shape: Shape, n_items: usize) -> Result<Self> {
         let [codebooks, codes, queries] = files(shape, n_items);
         if !codes.exists() {
@@ -95,7 +95,7 @@ impl Data {
             let made = Self::make(shape, n_items);
             fs::write(&codebooks, bytes(&made.codebooks))?;
             fs::write(&queries, bytes(&made.queries))?;
-            // Codes come last and whole, for they say that all is there.
+            // The codes are renamed last: their presence means that all files are complete.
             let part = codes.with_extension("part");
             fs::write(&part, &made.codes)?;
             fs::rename(&part, &codes)?;
@@ -107,18 +107,18 @@ impl Data {
         })
     }
 
-    /// The codebooks of the first `n_levels` levels.
+    /// Returns the codebooks of the first `n_levels` levels.
     pub(crate) fn codebooks(&self, n_levels: usize) -> Codebooks {
         let values = self.codebooks[..n_levels * CODEWORDS * DIM].to_vec();
         Codebooks::new(values, n_levels, CODEWORDS, DIM, Assignment::Euclidean).expect("codebooks")
     }
 
-    /// The codes of the first `n_levels` levels, u8 [N, n_levels].
+    /// Returns the codes of the first `n_levels` levels, u8 [N, n_levels].
     pub(crate) fn codes(&self, n_levels: usize) -> Vec<u8> {
         self.codes.chunks_exact(LEVELS).flat_map(|code| &code[..n_levels]).copied().collect()
     }
 
-    /// The queries, each f32 [DIM].
+    /// Yields the queries, each f32 [DIM].
     pub(crate) fn queries(&self) -> impl Iterator<Item = &[f32]> {
         self.queries.chunks_exact(DIM)
     }
@@ -153,7 +153,7 @@ impl Data {
     }
 }
 
-/// Where the data of all benches is kept.
+/// Returns the folder that stores the data of all benchmarks.
 pub(crate) fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench-data")
 }
@@ -208,7 +208,7 @@ fn in_chunks(n_items: usize, make: impl Fn(&mut Random, usize) -> Vec<u8> + Sync
     codes
 }
 
-/// Brings vectors of RANK values to DIM, by random orthonormal directions.
+/// Maps vectors of RANK values to DIM dimensions by random orthonormal directions.
 fn embedded(vectors: &[f32]) -> Vec<f32> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let mut random = Random::new(3);
@@ -233,7 +233,7 @@ struct Random(u64);
 
 impl Random {
     fn new(seed: u64) -> Self {
-        // Streams of neighbouring seeds start far apart.
+        // The streams of neighbouring seeds start far apart.
         Self(Self(seed).next())
     }
 

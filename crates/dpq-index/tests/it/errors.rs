@@ -1,7 +1,7 @@
-//! What a user reads when something is wrong: one test for each kind of error.
+//! The errors that a user reads: one test per kind.
 
 use dpq_codebook::{Error as CodebookError, Expected, Unreadable};
-use dpq_index::{Assignment, CodeLength, Codebooks, Error, Index, Kernel, Metric, SearchOptions};
+use dpq_index::{Assignment, CodeLength, Codebooks, Error, Index, Metric, SearchOptions};
 
 use crate::gallery::{Gallery, Random, Recipe};
 
@@ -185,13 +185,6 @@ fn metric() {
     for metric in [Metric::InnerProduct, Metric::Euclidean] {
         assert_eq!(metric.to_string().parse::<Metric>().unwrap(), metric);
     }
-}
-
-#[test]
-fn kernel() {
-    let error = "abacus".parse::<Kernel>().unwrap_err();
-    assert!(matches!(&error, Error::Kernel { found, .. } if found == "abacus"), "{error}");
-    assert!(error.to_string().contains("\"abacus\"") && error.to_string().contains("scalar"), "{error}");
 }
 
 #[test]

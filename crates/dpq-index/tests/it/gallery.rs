@@ -41,7 +41,7 @@ pub(crate) struct Gallery {
     pub(crate) ids: Option<Vec<u64>>,
 }
 
-/// What a gallery is made from.
+/// The numbers that a gallery is made from.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
     pub(crate) seed: u64,
@@ -119,7 +119,7 @@ impl Gallery {
         LookupTable::new(values, n_levels, n_codewords).unwrap()
     }
 
-    /// Returns what a search without bound on k must return.
+    /// Returns the hits that a search without bound on k must return.
     pub(crate) fn ranking(
         &self,
         table: &LookupTable,
