@@ -1,4 +1,4 @@
-"""Exact search over nested codes at any code length. The docstrings of the module itself say more: help(dpq.Index)."""
+"""Exact search over nested codes at any code length. help(dpq.Index) documents every argument."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -13,7 +13,7 @@ _Path = str | PathLike[str]
 _Ids = NDArray[np.uint64] | NDArray[np.int64]
 
 class Codebooks:
-    """L codebooks of K codewords of D values; a code is a byte a level, and its first bytes are a code too."""
+    """L codebooks of K codewords of D values. A code has one byte per level; its first bytes are a shorter code."""
 
     def __new__(
         cls, values: NDArray[np.float32], assignment: Literal["euclidean", "cosine"] = "euclidean"
@@ -35,7 +35,7 @@ class Codebooks:
     def load(path: _Path) -> Codebooks:
         """Opens a codebook or a model file."""
     def save(self, path: _Path) -> None:
-        """Writes a codebook file, whole or not at all."""
+        """Writes a codebook file atomically."""
     def encode(
         self, x: NDArray[np.float32], *, beam: int = 1, length_weights: Sequence[float] | None = None
     ) -> NDArray[np.uint8]:
@@ -46,10 +46,10 @@ class Codebooks:
         """Returns all codewords, float32 [L, K, D], as a copy."""
     @property
     def n_levels(self) -> int:
-        """Levels, L."""
+        """The number of levels, L."""
     @property
     def n_codewords(self) -> int:
-        """Codewords a level, K."""
+        """The number of codewords per level, K."""
     @property
     def dim(self) -> int:
         """Dimensions of a feature, D."""
@@ -58,7 +58,7 @@ class Codebooks:
         """How a level chooses its codeword."""
     @property
     def fingerprint(self) -> str:
-        """The name of exactly these codebooks, eight hex digits."""
+        """Eight hex digits that identify these codebooks."""
 
 class Index:
     """An index, searched exactly at any code length."""
@@ -70,7 +70,7 @@ class Index:
     def from_codes(
         codes: NDArray[np.uint8], codebooks: Codebooks, ids: _Ids | None = None, metric: Literal["ip", "l2"] = "ip"
     ) -> Index:
-        """Builds an index in memory from codes, uint8 [n, L]; ids None are row numbers."""
+        """Builds an index in memory from codes, uint8 [n, L]. ids None means row numbers."""
     @staticmethod
     def from_faiss(path: _Path) -> Index:
         """Reads a faiss IndexResidualQuantizer or IndexPQ, alone or in an IndexIDMap."""
@@ -81,7 +81,7 @@ class Index:
     def deny(self, ids: _Ids) -> Filter:
         """Returns a filter that all other ids pass."""
     def save(self, path: _Path) -> None:
-        """Writes the index to a file, whole or not at all."""
+        """Writes the index to a file atomically."""
     def search(
         self,
         queries: NDArray[np.float32],
@@ -96,8 +96,12 @@ class Index:
         bits None searches at all levels. Larger scores are nearer. Where fewer than k items match, a row ends in ids of -1
         and the minimum float32.
         """
+    def squared_distances(
+        self, queries: NDArray[np.float32], scores: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Returns the squared distances, float32 [n, k], of hits with these scores under the metric "l2"."""
     def verify(self) -> None:
-        """Reads every byte and checks it."""
+        """Reads and checks every byte."""
     def __len__(self) -> int: ...
     @property
     def dim(self) -> int:
@@ -107,7 +111,7 @@ class Index:
         """Levels, L."""
     @property
     def metric(self) -> Literal["ip", "l2"]:
-        """What the index ranks by."""
+        """The metric."""
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the codebooks."""
@@ -147,7 +151,7 @@ def mean_average_precision(
     rule: Literal["dpq", "standard"] = "dpq",
     at: int | None = None,
 ) -> float:
-    """Returns the mean average precision under the rule of `dpq eval` of that name; "dpq" averages over ties.
+    """Returns the mean average precision under a rule of `dpq eval`; "dpq" averages over ties.
 
-    Labels are multi-hot. Give scores for the whole gallery, ids with scores as Index.search returns them, or ids alone.
+    Labels are multi-hot. Pass scores for the whole gallery, ids with scores as Index.search returns them, or ids alone.
     """

@@ -15,7 +15,7 @@ pub enum Error {
     #[error("cannot read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
     /// The system refused to read a stream that has no path.
-    #[error("cannot read the stream")]
+    #[error("cannot read the stream: {0}")]
     Stream(#[from] io::Error),
     /// The path names a folder, a pipe or a device.
     #[error("{} is not a regular file, save the data to a file first", .0.display())]
@@ -50,9 +50,9 @@ pub enum Error {
     /// Another kind of index, array or value than the reader expects.
     #[error("{found}, expected {expected}")]
     Kind {
-        /// What was found.
+        /// The value found.
         found: String,
-        /// What was expected, and what to do.
+        /// The value expected, and the remedy.
         expected: &'static str,
     },
     /// An array of another element type.

@@ -160,6 +160,13 @@ mod tests {
         let error = archive.read::<f32>("ids").unwrap_err().to_string();
         assert!(error.contains("`ids`: array holds <u8, expected float32"), "{error}");
         assert!(archive.read::<f32>("other").is_err());
+        // The values of `scores` lie before the directory, whose checksum no longer matches.
+        let mut bytes = std::fs::read(file.path()).unwrap();
+        let at = bytes.windows(4).rposition(|window| window == 0.5f32.to_le_bytes()).unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(file.path(), bytes).unwrap();
+        let error = NpzReader::open(file.path()).unwrap().read::<f32>("scores").unwrap_err().to_string();
+        assert!(error.contains("`scores`: cannot read the stream: Invalid checksum"), "{error}");
         let error = NpzWriter::default().add("ids", &[3], &[1u64]).unwrap_err().to_string();
         assert_eq!(error, "has 1 values for its shape, expected 3");
     }

@@ -29,7 +29,8 @@ pub(crate) fn borrow<'py, T: Element, D: ndarray::Dimension>(
                     if is_float && floats && D::NDIM == Some(array.ndim() + 1) {
                         advice = format!("one row alone is {what}[None]");
                     } else if is_float && !floats {
-                        // A conversion would cut off fractions and return wrong pixels, codes or classes.
+                        // A conversion would cut off fractions and return wrong pixels, codes or
+                        // classes.
                         advice = format!("whole numbers convert with {what}.astype(numpy.{expected})");
                     }
                     let order = if array.is_c_contiguous() && array.is_aligned() { "" } else { ", strided" };

@@ -4,16 +4,16 @@ use std::path::PathBuf;
 
 use dpq_codebook::{Assignment, CodeLength};
 use dpq_formats::{FaissIndex, FaissMetric};
-use dpq_index::{Error, Metric, SearchOptions};
+use dpq_index::{Error, Hit, Metric, SearchOptions};
 use numpy::PyUntypedArrayMethods;
 use numpy::ndarray::Ix2;
-use pyo3::exceptions::PyMemoryError;
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::array::{self, Matrix, borrow, check_columns, matrix, values};
 use crate::codebooks::Codebooks;
 use crate::error::raise;
-use crate::threads::{in_pieces, pool};
+use crate::threads::{in_pieces, interruptible, pool};
 
 /// An index, searched exactly at any code length: Index.open(path), Index.from_codes(codes,
 /// codebooks) or Index.from_faiss(path).
@@ -55,8 +55,12 @@ impl Filter {
     }
 }
 
-/// Queries searched between two checks for Ctrl-C.
+/// Queries searched at a time, whose hits are in memory.
 const QUERIES: usize = 256;
+
+/// Queries times items that take long enough for Ctrl-C to interrupt them. A thread that waits for
+/// the signal takes longer than a short search.
+const LONG_SEARCH: usize = 1 << 22;
 
 /// Fills the place of a missing hit, as in faiss.
 const NO_ID: i64 = -1;
@@ -166,7 +170,7 @@ impl Index {
     /// ascending id.
     ///
     /// The result is exact: the same as scoring every code and sorting. Scores are inner products,
-    /// or 2<q, x> - |x|^2 for "l2"; larger is nearer. |q|^2 - score is the squared distance. If
+    /// or 2<q, x> - |x|^2 for "l2"; larger is nearer. squared_distances converts the latter. If
     /// fewer than k items match, a row ends with ids of -1 and the minimum float32 as scores, as in
     /// faiss. An id above 2^63 - 1 is negative; ids.view(numpy.uint64) returns it.
     ///
@@ -195,8 +199,15 @@ impl Index {
         let shape = [array.shape()[0], k];
         let (mut scores, mut ids) = (reserve(shape)?, reserve(shape)?);
         in_pieces(py, values(&array), QUERIES * dim, |queries| {
-            let search = || self.inner.search_batch(queries, &options);
-            let hits = py.detach(|| pool.as_ref().map_or_else(search, |pool| pool.install(search)));
+            let search = |options: &SearchOptions| {
+                let search = || self.inner.search_batch(queries, options);
+                pool.as_ref().map_or_else(search, |pool| pool.install(search))
+            };
+            let hits = if queries.len() / dim * self.inner.len() < LONG_SEARCH {
+                py.detach(|| search(&options))
+            } else {
+                interruptible(py, |interrupt| search(&options.interrupt(interrupt)))?
+            };
             for hits in hits.map_err(raise)? {
                 scores.extend(hits.iter().map(|hit| hit.score));
                 ids.extend(hits.iter().map(|hit| hit.id as i64));
@@ -207,6 +218,37 @@ impl Index {
             Ok(())
         })?;
         Ok((matrix(py, scores, shape)?, matrix(py, ids, shape)?))
+    }
+
+    /// Returns the squared Euclidean distances, float32 [n, k], of hits from their queries.
+    ///
+    /// queries: float32 [n, D]; scores: float32 [n, k], as search returned them. A missing hit has
+    /// the maximum float32. The metric must be "l2".
+    fn squared_distances<'py>(
+        &self,
+        queries: &Bound<'py, PyAny>,
+        scores: &Bound<'py, PyAny>,
+    ) -> PyResult<Matrix<'py, f32>> {
+        let (query_array, score_array) = (
+            borrow::<f32, Ix2>("queries", queries, "[n, D]")?,
+            borrow::<f32, Ix2>("scores", scores, "[n, k]")?,
+        );
+        let dim = self.inner.codebooks().dim();
+        check_columns("queries", query_array.shape()[1], dim, "the dimension of the index")?;
+        let &[n, k] = score_array.shape() else { unreachable!("the array has two dimensions") };
+        if query_array.shape()[0] != n {
+            let found = query_array.shape()[0];
+            return Err(PyValueError::new_err(format!(
+                "scores has {n} rows, expected {found}, one per query"
+            )));
+        }
+        let mut distances = Vec::with_capacity(n * k);
+        let rows = values(&query_array).chunks_exact(dim).zip(values(&score_array).chunks(k.max(1)));
+        for (query, scores) in rows {
+            let hits: Vec<Hit> = scores.iter().map(|&score| Hit { id: 0, score }).collect();
+            distances.extend(self.inner.squared_distances(query, &hits).map_err(raise)?);
+        }
+        matrix(queries.py(), distances, [n, k])
     }
 
     /// Reads and checks every byte of the index. A ValueError names the damaged section.

@@ -29,7 +29,8 @@ impl Model {
         Ok(Self { inner: py.detach(|| dpq_model::Model::open(&path)).map_err(raise)? })
     }
 
-    /// Encodes images, uint8 [n, C, H, W]. Returns (codes, features): uint8 [n, L] and float32 [n, D].
+    /// Encodes images, uint8 [n, C, H, W]. Returns (codes, features): uint8 [n, L] and float32 [n,
+    /// D].
     ///
     /// C, H, W must equal image_shape. The result for an image does not depend on the other images.
     fn encode<'py>(&self, images: &Bound<'py, PyAny>) -> PyResult<(Matrix<'py, u8>, Matrix<'py, f32>)> {

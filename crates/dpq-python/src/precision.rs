@@ -16,20 +16,21 @@ const QUERIES: usize = 64;
 
 /// Computes the mean average precision of rankings under a named rule.
 ///
-/// query_labels, gallery_labels: uint8 [q, C] and [n, C], multi-hot; numpy.eye(C, dtype=numpy.uint8)[c]
-/// converts class numbers c. An item is relevant to a query if they share a class. Id i is row i of
-/// gallery_labels. Rankings are one of
+/// query_labels, gallery_labels: uint8 [q, C] and [n, C], multi-hot; numpy.eye(C,
+/// dtype=numpy.uint8)[c] converts class numbers c. An item is relevant to a query if they share a
+/// class. Id i is row i of gallery_labels. Rankings are one of
 ///
 /// - scores, float32 [q, n]: one score per item of the gallery; larger is nearer, equal scores tie;
 /// - ids, int64 [q, m], and scores, float32 [q, m], as Index.search returns them; -1 ends a row;
 /// - ids alone: in their order, without ties.
 ///
-/// rule: "dpq" or "standard", as in `dpq eval`. "dpq" follows the protocol of the DPQ paper. It divides
-/// the sum of precisions by the number of relevant items retrieved, counts a query without relevant
-/// items as 0, and takes the exact expectation over all orders of tied items. "standard" follows TREC.
-/// It divides by the number of all relevant items, skips queries without any, and orders ties by
-/// ascending id. at: the maximum rank that counts, None for all. A truncated ranking should end where a
-/// tie ends: under "dpq" pass every item (k = len(index)), or more ranks than at.
+/// rule: "dpq" or "standard", as in `dpq eval`. "dpq" follows the protocol of the DPQ paper. It
+/// divides the sum of precisions by the number of relevant items retrieved, counts a query without
+/// relevant items as 0, and takes the exact expectation over all orders of tied items. "standard"
+/// follows TREC. It divides by the number of all relevant items, skips queries without any, and
+/// orders ties by ascending id. at: the maximum rank that counts, None for all. A truncated ranking
+/// should end where a tie ends: under "dpq" pass every item (k = len(index)), or more ranks than
+/// at.
 #[pyfunction]
 #[pyo3(signature = (query_labels, gallery_labels, *, ids = None, scores = None, rule = "dpq", at = None))]
 pub(crate) fn mean_average_precision(

@@ -32,18 +32,25 @@ pub(crate) fn pool(n: usize) -> PyResult<Arc<ThreadPool>> {
 /// The maximum number of threads of a pool. A larger number is a mistake.
 const MAX_THREADS: usize = 1024;
 
-/// Runs `work` on a new thread and sets its flag on Ctrl-C, because only the calling thread receives
-/// signals.
+/// Runs `work` on a new thread and sets its flag on Ctrl-C, because only the calling thread
+/// receives signals.
 pub(crate) fn interruptible<T: Send>(
     py: Python<'_>,
     work: impl FnOnce(&AtomicBool) -> T + Send,
 ) -> PyResult<T> {
-    let interrupt = &AtomicBool::new(false);
+    let (interrupt, is_done) = (&AtomicBool::new(false), &AtomicBool::new(false));
+    let caller = thread::current();
     thread::scope(|scope| {
-        let worker = scope.spawn(move || work(interrupt));
+        let worker = scope.spawn(move || {
+            let done = work(interrupt);
+            is_done.store(true, Ordering::Release);
+            caller.unpark();
+            done
+        });
         let mut seen = Ok(());
-        while !worker.is_finished() && seen.is_ok() {
-            py.detach(|| thread::sleep(Duration::from_millis(2)));
+        // A worker that panics is finished without being done.
+        while !is_done.load(Ordering::Acquire) && !worker.is_finished() && seen.is_ok() {
+            py.detach(|| thread::park_timeout(Duration::from_millis(20)));
             seen = py.check_signals();
             interrupt.store(seen.is_err(), Ordering::Relaxed);
         }

@@ -34,6 +34,21 @@ def test_search_uses_all_levels_by_default(index, data):
     assert np.any(index.search(data.queries, 10)[0] != index.search(data.queries, 10, 16)[0])
 
 
+def test_distances_are_those_of_reconstructions(data):
+    index = dpq.Index.from_codes(data.codes, data.codebooks, metric="l2")
+    for bits in (8, 24):
+        scores, ids = index.search(data.queries, 10, bits)
+        x = data.codebooks.decode(data.codes, bits)[ids]
+        expected = np.square(data.queries[:, None].astype(np.float64) - x).sum(axis=2)
+        np.testing.assert_allclose(index.squared_distances(data.queries, scores), expected, rtol=1e-4, atol=1e-4)
+    scores, _ = index.search(data.queries, 2, filter=index.allow(np.arange(1)))
+    assert np.all(index.squared_distances(data.queries, scores)[:, 1] == np.finfo(np.float32).max)
+    with pytest.raises(ValueError, match="scores has 20 rows, expected 3, one per query"):
+        index.squared_distances(data.queries[:3], scores)
+    with pytest.raises(ValueError, match="inner products, which give no distances"):
+        dpq.Index.from_codes(data.codes, data.codebooks).squared_distances(data.queries, scores)
+
+
 def test_pieces_of_a_large_batch_come_in_order(index, data):
     many = np.concatenate([data.queries] * 40)
     np.testing.assert_array_equal(index.search(many, 3)[1], np.tile(index.search(data.queries, 3)[1], (40, 1)))

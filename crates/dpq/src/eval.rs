@@ -52,10 +52,10 @@ pub(crate) struct Args {
     /// Classes of the gallery: multi-hot, uint8 [N, C], or N class numbers, uint8 or int64
     #[arg(long, value_name = "NPY")]
     gallery_labels: PathBuf,
-    /// Id of each row of the gallery's labels, N values: .npy (uint64) or .ivecs [default: row numbers]
+    /// Id of each row of the gallery's labels, N values: .npy (uint64 or int64) or .ivecs [default: row numbers]
     #[arg(long, value_name = "FILE")]
     gallery_ids: Option<PathBuf>,
-    /// Id of each query, Q values, to exclude it from its own ranking: .npy (uint64) or .ivecs
+    /// Id of each query, Q values, to exclude it from its own ranking: .npy (uint64 or int64) or .ivecs
     #[arg(long, value_name = "FILE")]
     query_ids: Option<PathBuf>,
     /// Code lengths, multiples of 8 [default: all]

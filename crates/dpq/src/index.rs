@@ -40,7 +40,7 @@ pub(crate) struct BuildArgs {
     /// The codebooks (or the model file) that made the codes
     #[arg(long, value_name = "SAFETENSORS")]
     codebook: PathBuf,
-    /// Ids of the codes, N values: .npy (uint64) or .ivecs [default: row numbers]
+    /// Ids of the codes, N values: .npy (uint64 or int64) or .ivecs [default: row numbers]
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
     /// Metric: inner product (ip) or Euclidean distance (l2) [default: that of the index the codes were exported from, else

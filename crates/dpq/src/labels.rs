@@ -18,7 +18,8 @@ pub(crate) enum LabelFile {
 const MAX_CLASSES: i64 = 1 << 16;
 
 impl LabelFile {
-    /// Reads labels: multi-hot, uint8 `[N, C]`, or class numbers from 0, uint8 or int64 `[N]` or `[N, 1]`.
+    /// Reads labels: multi-hot, uint8 `[N, C]`, or class numbers from 0, uint8 or int64 `[N]` or
+    /// `[N, 1]`.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let file = NpyFile::open(path)?;
         let classes: Vec<i64> = match (file.shape(), file.holds::<u8>()) {

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Hits per query
     #[arg(short, default_value_t = 10)]
     k: usize,
-    /// Ids of the items to search among, M values: .npy (uint64) or .ivecs [default: all]
+    /// Ids of the items to search among, M values: .npy (uint64 or int64) or .ivecs [default: all]
     #[arg(long, value_name = "FILE")]
     allow: Option<PathBuf>,
     /// Names of the items to print, line i for id i

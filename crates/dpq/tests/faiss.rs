@@ -1,5 +1,5 @@
-//! Indexes of faiss become ours and ours become faiss's. `faiss/fixtures.py` wrote the files, `faiss/interchange.py` checks
-//! both ways against faiss itself (`cargo xtask ci --step faiss`).
+//! Converts faiss's indexes to dpq's and back. `faiss/fixtures.py` wrote the files, and
+//! `faiss/interchange.py` checks both ways against faiss itself (`cargo xtask ci --step faiss`).
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -21,7 +21,7 @@ fn index(name: &str) -> String {
     fixture(&format!("{name}.index")).display().to_string()
 }
 
-/// What faiss found, and queries.fvecs in `dir`.
+/// Returns the hits of faiss, and writes queries.fvecs to `dir`.
 fn expected(dir: &Path) -> Value {
     let expected: Value = serde_json::from_slice(&fs::read(fixture("expected.json")).unwrap()).unwrap();
     let mut bytes = Vec::new();
@@ -75,7 +75,7 @@ fn an_index_survives_the_way_out_and_back() {
         let map = if name.contains("idmap") { "IxMp" } else { "IxRq" };
         assert_eq!(&fs::read(dir.join("a.index")).unwrap()[..4], map.as_bytes());
         let back = json(dir, "index import --from faiss a.index --out b.dpq");
-        // Eight bits a level now, the further codewords zero.
+        // Now with eight bits per level; the further codewords are zero.
         assert_eq!(back["codewords"], 256);
         assert_eq!(found(dir, "a.dpq"), found(dir, "b.dpq"));
 

@@ -1,4 +1,4 @@
-//! `dpq index export`: what an index holds, for other programs.
+//! `dpq index export`: writes the contents of an index for other programs.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -11,12 +11,12 @@ use serde::Serialize;
 use crate::codes::write_codes;
 use crate::output;
 
-/// Write what an index holds in the form of another program
+/// Write the contents of an index for another program
 ///
-/// For faiss one file: an IndexResidualQuantizer, in an IndexIDMap unless ids are row numbers,
-/// whose search gives the same scores at the full length. As NumPy arrays a folder: codes.npy,
-/// codes.json, ids.npy and codebook.safetensors, what `dpq index build` takes. Items come by
-/// ascending id. The index is verified first.
+/// `--to faiss` writes one file: an IndexResidualQuantizer, in an IndexIDMap unless ids are row
+/// numbers. faiss searches it with the same scores at the full length. `--to npy` writes a folder
+/// with codes.npy, codes.json, ids.npy and codebook.safetensors, the inputs of `dpq index build`.
+/// Items are ordered by ascending id. The index is verified first.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq index export gallery.dpq --to faiss --out x.index\n  dpq index export gallery.dpq --to npy \
@@ -25,16 +25,16 @@ use crate::output;
 pub(crate) struct ExportArgs {
     /// The index file
     index: PathBuf,
-    /// The form to write
-    #[arg(long, value_enum, value_name = "FORM")]
-    to: Form,
-    /// The file, or for npy the folder, to write
+    /// The format to write
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    to: Format,
+    /// The file to write, or the folder for npy
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy)]
-enum Form {
+enum Format {
     Faiss,
     Npy,
 }
@@ -50,7 +50,7 @@ struct Exported {
 impl ExportArgs {
     pub(super) fn run(self, json: bool) -> Result<()> {
         let start = Instant::now();
-        if matches!(self.to, Form::Faiss) {
+        if matches!(self.to, Format::Faiss) {
             output::check_out(&self.out, [&self.index])?;
         }
         let index = super::map(&self.index)?;
@@ -58,7 +58,7 @@ impl ExportArgs {
         let (ids, codes) = index.ids_and_codes();
         let codebooks = index.codebooks();
         match self.to {
-            Form::Faiss => {
+            Format::Faiss => {
                 let faiss = FaissIndex {
                     metric: match index.metric() {
                         Metric::InnerProduct => FaissMetric::InnerProduct,
@@ -73,7 +73,7 @@ impl ExportArgs {
                 };
                 faiss.save(&self.out)?;
             }
-            Form::Npy => {
+            Format::Npy => {
                 let _dir = output::ResultDir::create(&self.out)?;
                 write_codes(&self.out, codebooks, &codes, Some(index.metric()))?;
                 npy::write(&self.out.join("ids.npy"), &[ids.len()], &ids)?;

@@ -1,4 +1,4 @@
-//! `dpq index import`: an index of another program becomes one of dpq.
+//! `dpq index import`: makes an index from an index of another program.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -11,25 +11,25 @@ use dpq_index::{Index, Metric};
 use super::Info;
 use crate::output;
 
-/// Make an index file of an index that another program wrote
+/// Make an index file from an index of another program
 ///
-/// Of faiss: IndexResidualQuantizer and IndexPQ of at most 8 bits a level, alone or in an
-/// IndexIDMap. Codes, codebooks, ids and metric are taken over, so that scores are the same;
-/// Euclidean ones are exact, whatever norms faiss kept.
+/// Reads faiss's IndexResidualQuantizer and IndexPQ with 1 to 8 bits per level, alone or in an
+/// IndexIDMap. Codes, codebooks, ids and metric stay the same, and with them the scores. Euclidean
+/// scores are exact, whatever norms faiss stored.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  dpq index import --from faiss x.index --out gallery.dpq")]
 pub(crate) struct ImportArgs {
-    /// The index to read
+    /// The index file to read
     input: PathBuf,
-    /// The program that wrote it
+    /// The program that wrote the index
     #[arg(long, value_enum, value_name = "PROGRAM")]
     from: Program,
-    /// Where to write the index
+    /// File for the index
     #[arg(long, value_name = "DPQ")]
     out: PathBuf,
 }
 
-/// Whose indexes can be read.
+/// The programs whose indexes can be read.
 #[derive(clap::ValueEnum, Clone, Copy)]
 enum Program {
     Faiss,

@@ -29,10 +29,10 @@ def main():
     ids = random.permutation(1000)[:ITEMS].astype(np.int64)
     aq, ip, l2 = faiss.AdditiveQuantizer, faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2
     indexes = {
-        # Three bits a level: codes that cross bytes.
+        # Codes of three bits per level cross bytes.
         "residual-ip": residual(ip, 3, aq.ST_LUT_nonorm),
         "residual-l2": residual(l2, 3, aq.ST_norm_float),
-        # Norms by a codebook of norms, which stands between codebooks and codes.
+        # The codebook of norms stands between codebooks and codes.
         "residual-l2-cqint4": residual(l2, 3, aq.ST_norm_cqint4),
         "product-ip": product(ip, 3),
         "product-l2-idmap": faiss.IndexIDMap(product(l2, 3)),

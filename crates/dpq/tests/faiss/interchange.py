@@ -46,8 +46,8 @@ def compare(name, index, queries, ours):
     assert differences.max() <= TOLERANCE, f"{name}: scores differ by {differences.max()}"
     n_compared = 0
     for row, found, expected in zip(scores / scale, ids, ours[1]):
-        # A rank stands alone when both neighbours are further away than rounding can move a score; the last may tie with
-        # what was cut off.
+        # A rank stands alone if both neighbours are further away than rounding can move a score.
+        # The last rank may tie with items that were cut off.
         gaps = row[:-1] - row[1:] > 2 * TOLERANCE
         alone = np.append(True, gaps[:-1]) & gaps
         assert (found[:-1][alone] == expected[:-1][alone]).all(), f"{name}: other ids"
@@ -98,7 +98,7 @@ def main(command):
             assert back.ntotal == ITEMS
             compare(f"{name}, and back", back, queries, ours)
 
-        # An index of our own making, whose codebooks are smaller than faiss's; it goes on as an index of faiss.
+        # An index of dpq, whose codebooks are smaller than faiss's, is searched by faiss.
         np.save(dpq.folder / "x.npy", x)
         dpq("codebook", "train", "--features", "x.npy", "--codewords", 100, "--levels", LEVELS, "--out", "cb.safetensors")
         dpq("encode", "--codebook", "cb.safetensors", "--features", "x.npy", "--out-dir", ".")
