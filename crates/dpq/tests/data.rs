@@ -35,7 +35,7 @@ fn verify_counts_equal_images_and_names_those_that_cannot_be_read() {
     images(dir);
     let found = json(dir, "data verify set");
     assert_eq!((&found["images"], &found["equal_across_splits"]), (&60.into(), &0.into()));
-    // Twenty equal images of a class: two queries, eight to learn, ten in the gallery.
+    // Twenty equal images of a class: two queries, eight training images, ten in the gallery.
     for i in 1..20 {
         fs::copy(dir.join("set/images/end/00.png"), dir.join(format!("set/images/end/{i:02}.png"))).unwrap();
     }
@@ -118,7 +118,7 @@ fn shipped_images_that_are_in_two_splits_are_an_error() {
 }
 
 #[test]
-fn splits_are_written_once_and_are_the_splits_from_then_on() {
+fn splits_are_written_once_and_then_used() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();
     images(dir);
@@ -203,7 +203,7 @@ fn images_that_cannot_be_read_are_left_out_and_rows_stay_together() {
         text.lines().map(str::to_owned).collect()
     };
     let bytes = |path: &str| fs::read(dir.join(path)).unwrap()[128..].to_vec();
-    // Rows of bytes of an array, without those in `out`.
+    // Returns the rows of an array as bytes, without those in `out`.
     let without = |path: &str, n: usize, out: &[usize]| -> Vec<u8> {
         let values = bytes(path);
         let rows = values.chunks(values.len() / n).enumerate();

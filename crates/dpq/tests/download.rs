@@ -22,7 +22,8 @@ struct Server {
 }
 
 impl Server {
-    /// Starts a server whose first answer stops after `cut` bytes. It supports ranges if `ranges` is true.
+    /// Starts a server whose first answer stops after `cut` bytes. It supports ranges if `ranges`
+    /// is true.
     fn start(file: Vec<u8>, cut: usize, ranges: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/a.bin", listener.local_addr().unwrap());
@@ -211,7 +212,8 @@ fn redirects_to_other_protocols_are_refused() {
             connection.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
         }
     });
-    // An FTP server that greets and then ends: curl would report the broken dialogue, not the protocol.
+    // An FTP server that greets and then ends: curl would report the broken dialogue, not the
+    // protocol.
     std::thread::spawn(move || {
         ftp.incoming().for_each(|connection| drop(connection.unwrap().write(b"220 hi\r\n")))
     });

@@ -24,8 +24,8 @@ fn archive(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
     tar.into_inner().unwrap().finish().unwrap()
 }
 
-/// Six images in two batches, which lie in the archive in the other order, behind a file that is
-/// none of theirs.
+/// Six images in two batches. The archive has them in reverse order, after a file that is not a
+/// batch.
 fn cifar_10() -> Vec<u8> {
     let batch = |first: u8| {
         (first..first + 3).flat_map(|i| record(&[i % 2], [i, 10 + i, 20 + i])).collect::<Vec<_>>()
@@ -69,7 +69,7 @@ fn the_class_of_a_record_is_its_last_label() {
 }
 
 #[test]
-fn wrong_archives_are_refused() {
+fn invalid_archives_are_refused() {
     let error = |archive: &[u8]| parse_cifar(archive, &["c/1.bin"], 1).unwrap_err().to_string();
     assert!(error(b"<html>").starts_with("damaged data"));
     let whole = cifar_10();

@@ -52,7 +52,7 @@ fn a_collage_shows_one_to_four_classes_of_its_own_split() {
 }
 
 #[test]
-fn collages_of_something_else_are_refused() {
+fn collages_of_other_data_sets_are_refused() {
     let folder = TempDir::new().unwrap();
     let text = fs::read_to_string(dir("fashion-collage").join("dataset.toml")).unwrap();
     let text = text.replace("../fashion-mnist", &dir("fashion-mnist").display().to_string());

@@ -1,4 +1,4 @@
-//! The data set inside the repository.
+//! Fashion-MNIST, which ships with the repository.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ fn dir() -> PathBuf {
 }
 
 #[test]
-fn it_opens_with_the_papers_protocol() {
+fn fashion_mnist_opens_with_the_protocol_of_the_paper() {
     let dataset = &*FASHION;
     assert_eq!((dataset.name(), dataset.len(), dataset.n_classes()), ("Fashion-MNIST", 70_000, 10));
     assert_eq!(dataset.shape(), ImageShape { channels: 1, height: 28, width: 28 });
@@ -43,7 +43,7 @@ fn it_opens_with_the_papers_protocol() {
     );
 }
 
-/// Opens the data set by a changed `dataset.toml`; its files stay where they are.
+/// Opens the data set by a changed `dataset.toml` that names the original files.
 fn with_manifest(change: impl Fn(&str) -> String) -> Dataset {
     let text = fs::read_to_string(dir().join("dataset.toml")).unwrap();
     let text = text.replace("file = \"", &format!("file = \"{}/", dir().display()));

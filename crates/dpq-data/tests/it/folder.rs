@@ -115,8 +115,8 @@ fn images_are_converted_and_resized() {
     assert!(odd.contains("images of 2x4x4, expected 1 or 3 channels"), "{odd}");
 }
 
-/// `image` resizes in its own way: within rounding, both filters are one. It is told to drop
-/// transparency first.
+/// The filter of `image` is the reference: both agree within rounding. Transparency is dropped
+/// first, because `image` weighs colours by it.
 #[test]
 fn resizing_is_that_of_a_catmull_rom_filter() {
     let dir = TempDir::new().unwrap();
@@ -145,12 +145,12 @@ fn resizing_is_that_of_a_catmull_rom_filter() {
 fn the_orientation_that_a_camera_noted_is_applied() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("x.jpg");
-    // Blocks of 8 by 8 pixels, which JPEG keeps apart: black left, white right.
+    // JPEG codes blocks of 8 by 8 pixels separately: black left, white right.
     let image = GrayImage::from_fn(16, 8, |x, _| Luma([if x < 8 { 0 } else { 255 }]));
     let tall = ImageShape { channels: 1, height: 16, width: 8 };
     for (orientation, top, bottom) in [(6, 0, 255), (8, 255, 0)] {
         let mut encoder = JpegEncoder::new_with_quality(File::create(&path).unwrap(), 100);
-        // A little-endian TIFF header and one entry: tag 0x0112, a u16, one of them.
+        // A little-endian TIFF header and one entry: tag 0x0112, type u16, one value.
         let tiff =
             [b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0", &[orientation, 0, 0, 0, 0, 0, 0, 0][..]];
         encoder.set_exif_metadata(tiff.concat()).unwrap();
@@ -166,13 +166,12 @@ fn an_image_of_a_few_bytes_cannot_ask_for_gigabytes() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("bomb.png");
     gray(&path, 1);
-    // One side is too long, then sides are fine but pixels are too many, in the last case only when
-    // they are resized.
+    // One side is too long; the pixels are too many; the pixels are too many when they are resized.
     for (width, height) in [(1_000_000u32, 4u32), (30_000, 30_000), (12_000, 12_000)] {
         let mut bytes = fs::read(&path).unwrap();
         bytes[16..20].copy_from_slice(&width.to_be_bytes());
         bytes[20..24].copy_from_slice(&height.to_be_bytes());
-        // The checksum of the PNG header is made to fit, so that the size is what is refused.
+        // The checksum of the PNG header is recomputed, so that only the size is invalid.
         let mut crc = flate2::Crc::new();
         crc.update(&bytes[12..29]);
         bytes[29..33].copy_from_slice(&crc.sum().to_be_bytes());

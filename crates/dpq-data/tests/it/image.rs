@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 const SHAPE: ImageShape = ImageShape { channels: 3, height: 40, width: 48 };
 
-/// A picture whose bytes do not compress away, so that every part of a file matters.
+/// A noisy picture, so that every part of a compressed file matters.
 fn picture() -> DynamicImage {
     let value =
         |x: u32, y: u32, step: u32| ((x * 5 + y * step + (x * y * 7919 + x * 104_729) % 23) % 256) as u8;
@@ -30,7 +30,7 @@ fn read(dir: &Path, bytes: &[u8]) -> Result<Vec<u8>, Error> {
     read_image(path, SHAPE)
 }
 
-/// The pixels of the PNG file of a case, `[C, H, W]`.
+/// Returns the JPEG file of a case, and the pixels that libjpeg decodes from it, `[C, H, W]`.
 fn case(name: &str) -> (Vec<u8>, Vec<u8>) {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
     let right = read_image(data.join(format!("{name}.right.png")), SHAPE).unwrap();
@@ -38,7 +38,7 @@ fn case(name: &str) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[test]
-fn every_format_is_read_whatever_the_name() {
+fn every_format_is_read_by_its_contents() {
     let dir = TempDir::new().unwrap();
     let expected = read(dir.path(), &encoded(ImageFormat::Png)).unwrap();
     let formats = [
@@ -149,7 +149,7 @@ fn no_damage_ends_the_process() {
                 let at = next(bytes.len());
                 bytes[at] = next(256) as u8;
             }
-            // Whether a damaged file can be read is not certain, an answer is.
+            // A damaged file may be readable. The call must return either way.
             let _ = read(dir.path(), &bytes);
         }
     }

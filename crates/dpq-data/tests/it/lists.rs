@@ -1,4 +1,4 @@
-//! Lists in the forms that hashing research passes around: a list a split, multi-hot, training
+//! Lists in the forms that are common in hashing research: a list per split, multi-hot, training
 //! images in the gallery.
 
 use std::fs;
@@ -43,7 +43,7 @@ fn open_with(
 const SHARED: &str = "train_in_gallery = true";
 
 #[test]
-fn training_images_may_be_in_the_gallery_where_the_manifest_says_so() {
+fn training_images_are_in_the_gallery_if_the_manifest_says_so() {
     let dir = TempDir::new().unwrap();
     fs::create_dir_all(dir.path().join("pixels/a")).unwrap();
     for i in 0..4 {
@@ -115,7 +115,7 @@ fn columns_are_classes_by_their_places() {
     let rows: Vec<u32> = (0..4).collect();
     assert_eq!(digits.multi_hot(&rows), [1, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1]);
     assert_eq!(digits.multi_hot(&rows), dataset.multi_hot(&rows));
-    // A column that no image has is a class all the same, and one that nothing can learn.
+    // A column of zeros is a class too, and no training image has it.
     let error = open_without_classes(dir.path(), [QUERY, "a/1.png 0 0 1\n", "a/3.png 0 0 1\n"]).unwrap_err();
     assert!(error.to_string().contains("class `0` has no training image"), "{error}");
 }
@@ -152,7 +152,7 @@ fn numbers_in_all_draw_from_images_of_several_classes() {
 }
 
 #[test]
-fn the_data_sets_of_this_repository_say_where_they_come_from() {
+fn the_data_sets_of_this_repository_state_their_origin() {
     let datasets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets");
     let mut n = 0;
     for entry in fs::read_dir(datasets).unwrap() {

@@ -1,4 +1,4 @@
-//! Data set folders of a user's own, and everything that may be wrong with them.
+//! Data set folders that users write, and every way in which they can be invalid.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -60,7 +60,7 @@ fn sha(bytes: &[u8]) -> String {
 }
 
 #[track_caller]
-fn says(error: &str, text: &str) {
+fn assert_contains(error: &str, text: &str) {
     assert!(error.contains(text), "{error}");
 }
 
@@ -76,7 +76,7 @@ fn splits_are_drawn_or_read() {
 }
 
 #[test]
-fn splits_are_drawn_as_asked_where_none_are_written_down() {
+fn splits_are_drawn_by_a_given_protocol_unless_they_are_in_files() {
     let protocol = Protocol { queries: 3, train: 4, per_class: false, seed: 5 };
     let set = Set::new();
     let drawn = Dataset::open_drawn(set.write(), protocol).unwrap();
@@ -94,26 +94,38 @@ fn splits_are_drawn_as_asked_where_none_are_written_down() {
     assert_eq!(Source::open(without.dir.path()).unwrap().protocol, None);
 
     let written = Dataset::open_drawn(Set::splits("3\n0\n", "1\n2\n").write(), protocol);
-    says(&written.unwrap_err().to_string(), "has [splits], remove it");
+    assert_contains(&written.unwrap_err().to_string(), "has [splits], remove it");
     let huge = Protocol { queries: usize::MAX, ..protocol };
-    says(&Dataset::open_drawn(set.dir.path(), huge).unwrap_err().to_string(), "lower these numbers");
+    assert_contains(
+        &Dataset::open_drawn(set.dir.path(), huge).unwrap_err().to_string(),
+        "lower these numbers",
+    );
 }
 
 #[test]
-fn splits_that_cannot_be_are_refused() {
-    says(&Set::splits("0\n", "0\n1\n").error(), "row 0 is in the query split and again in the train split");
-    says(
+fn impossible_splits_are_refused() {
+    assert_contains(
+        &Set::splits("0\n", "0\n1\n").error(),
+        "row 0 is in the query split and again in the train split",
+    );
+    assert_contains(
         &Set::splits("0\n0\n", "1\n2\n").error(),
         "row 0 is in the query split and again in the query split",
     );
-    says(&Set::splits("8\n", "1\n2\n").error(), "the query split has row 8, the data set has 8 rows");
-    says(&Set::splits("0\n", "2\n4\n").error(), "class `odd` has no training image");
-    says(&Set::splits("", "1\n2\n").error(), "the query split is empty");
-    says(&Set::splits("0\n3\n5\n7\n4\n6\n", "1\n2\n").error(), "the gallery split is empty");
-    says(&Set::splits("0\nx\n", "1\n2\n").error(), "line 2: `x` is not a row number");
+    assert_contains(
+        &Set::splits("8\n", "1\n2\n").error(),
+        "the query split has row 8, the data set has 8 rows",
+    );
+    assert_contains(&Set::splits("0\n", "2\n4\n").error(), "class `odd` has no training image");
+    assert_contains(&Set::splits("", "1\n2\n").error(), "the query split is empty");
+    assert_contains(&Set::splits("0\n3\n5\n7\n4\n6\n", "1\n2\n").error(), "the gallery split is empty");
+    assert_contains(&Set::splits("0\nx\n", "1\n2\n").error(), "line 2: `x` is not a row number");
     let greedy = Set { rest: Set::new().rest.replace("= 2", "= 4"), ..Set::new() };
-    says(&greedy.error(), "class `even` has 4 images, the protocol takes 1 queries and 4 training images");
-    says(&Set { rest: String::new(), ..Set::new() }.error(), "no splits, add [splits]");
+    assert_contains(
+        &greedy.error(),
+        "class `even` has 4 images, the protocol takes 1 queries and 4 training images",
+    );
+    assert_contains(&Set { rest: String::new(), ..Set::new() }.error(), "no splits, add [splits]");
 }
 
 #[test]
@@ -130,11 +142,11 @@ fn splits_of_other_images_are_refused() {
         let opened = Dataset::open(other.write());
         match message {
             None => assert_eq!(opened.unwrap().split(Split::Query), [0, 3]),
-            Some(message) => says(&opened.unwrap_err().to_string(), message),
+            Some(message) => assert_contains(&opened.unwrap_err().to_string(), message),
         }
     }
 
-    // The list has a checksum, and its names another.
+    // The list has a checksum, and its names have another one.
     let dir = TempDir::new().unwrap();
     let open = |list: &str, top: &str, splits: &str| {
         let text = format!(
@@ -155,11 +167,11 @@ fn splits_of_other_images_are_refused() {
     let sum = format!(", sha256 = \"{}\"", sha(list.as_bytes()));
     open(list, &sum, &names).unwrap();
     let other = "1.png x\na/0.png x\n2.png x\n";
-    says(
+    assert_contains(
         &open(other, "", &names).unwrap_err().to_string(),
         "of other names or another order, bring the images back",
     );
-    says(&open(other, &sum, "").unwrap_err().to_string(), "list: its sha256 is");
+    assert_contains(&open(other, &sum, "").unwrap_err().to_string(), "list: its sha256 is");
 }
 
 #[test]
@@ -168,38 +180,38 @@ fn damaged_files_are_refused_by_name() {
     set.write();
     fs::write(set.dir.path().join("images"), &set.images[1..]).unwrap();
     let error = Dataset::open(set.dir.path()).unwrap_err().to_string();
-    says(&error, "its sha256 is");
-    says(&error, "get the file again from its source");
+    assert_contains(&error, "its sha256 is");
+    assert_contains(&error, "get the file again from its source");
     fs::remove_file(set.dir.path().join("labels")).unwrap();
     fs::write(set.dir.path().join("images"), &set.images).unwrap();
-    says(
+    assert_contains(
         &Dataset::open(set.dir.path()).unwrap_err().to_string(),
         "no such file, run `dpq data get` on its folder",
     );
 
     let mut fewer = Set::new();
     fewer.labels = [&[0, 0, 8, 1, 0, 0, 0, 7][..], &[0, 1, 0, 1, 0, 1, 0]].concat();
-    says(&fewer.error(), "labels of shape [7] for 8 images");
+    assert_contains(&fewer.error(), "labels of shape [7] for 8 images");
     let mut beyond = Set::new();
     *beyond.labels.last_mut().unwrap() = 2;
-    says(&beyond.error(), "class 2, dataset.toml names 2 classes, counted from 0");
+    assert_contains(&beyond.error(), "class 2, dataset.toml names 2 classes, counted from 0");
     let mut other = Set::new();
     other.images[11] = 4;
     other.images[15] = 1;
-    says(&other.error(), "an array of shape [8, 4, 1], dataset.toml says images of 1x2x2");
+    assert_contains(&other.error(), "an array of shape [8, 4, 1], dataset.toml says images of 1x2x2");
     let mut short = Set::new();
     short.images.pop();
-    says(&short.error(), "claims 32 bytes, 31 follow");
+    assert_contains(&short.error(), "claims 32 bytes, 31 follow");
 }
 
 #[test]
 fn invalid_manifests_are_refused_with_the_reason() {
     let unknown = Set { rest: Set::new().rest + "colour = 3\n", ..Set::new() };
-    says(&unknown.error(), "dataset.toml: line 16: unknown field `colour`");
+    assert_contains(&unknown.error(), "dataset.toml: line 16: unknown field `colour`");
     assert!(!unknown.error().contains('\n'));
     let dir = TempDir::new().unwrap();
     let error = Dataset::open(dir.path()).unwrap_err().to_string();
-    says(&error, "dataset.toml: no such file, expected a folder with a file dataset.toml");
+    assert_contains(&error, "dataset.toml: no such file, expected a folder with a file dataset.toml");
 }
 
 #[test]
@@ -221,7 +233,7 @@ fn folders_and_lists_become_data_sets() {
     fs::write(dir.path().join("list"), "images/a/0.png x y\nimages/b/0.png y\n").unwrap();
     let manifest = manifest.replace("\"folder\", path = \"images\"", "\"list\", path = \"list\"");
     fs::write(dir.path().join("dataset.toml"), manifest).unwrap();
-    says(
+    assert_contains(
         &Dataset::open(dir.path()).unwrap_err().to_string(),
         "numbers of each class need one class per image, row 0 has 2",
     );
@@ -251,8 +263,14 @@ fn classes_of_the_manifest_order_those_of_a_list() {
     assert_eq!(dataset.split(Split::Gallery), [2]);
 
     let error = |classes: &str, list: &str| open(classes, list).unwrap_err().to_string();
-    says(&error("[\"dog\"]", list), "an image has class `1`, expected one of the 1 of dataset.toml");
-    says(&error("[\"dog\", \"cat\", \"cow\"]", list), "class `cow` has no training image");
-    says(&error("[\"dog\", \"cat\", \"dog\"]", list), "class `dog` is named twice");
-    says(&error("[\"dog\", \"cat\"]", "0.png dog\n0.png cat\n"), "list: line 2: `0.png` is on line 1 too");
+    assert_contains(
+        &error("[\"dog\"]", list),
+        "an image has class `1`, expected one of the 1 of dataset.toml",
+    );
+    assert_contains(&error("[\"dog\", \"cat\", \"cow\"]", list), "class `cow` has no training image");
+    assert_contains(&error("[\"dog\", \"cat\", \"dog\"]", list), "class `dog` is named twice");
+    assert_contains(
+        &error("[\"dog\", \"cat\"]", "0.png dog\n0.png cat\n"),
+        "list: line 2: `0.png` is on line 1 too",
+    );
 }
