@@ -84,7 +84,7 @@ fn skipped_files_and_images_without_a_class_are_counted() {
         (&12.into(), &2.into(), &4.into())
     );
     let trained =
-        json(dir, "train --data set --out run --preset quick --set epochs=1 --set network.codewords=4");
+        json(dir, "train --data set --out run --preset quick --set epochs=1 --set quantizer.codewords=4");
     let (images, left_out) = (trained["images"].as_u64().unwrap(), trained["left_out"].as_u64().unwrap());
     assert!(left_out > 0 && images + left_out == 8, "images without a class teach nothing: {trained}");
 }
