@@ -46,7 +46,8 @@ fn bench(c: &mut Criterion) {
             .relative_distortion(&features, &codebooks.encode(&features)?)
             .map(|distortion| distortion[0])
     };
-    // Uniform numbers have no clusters, yet 256 means of sixteen members each explain one sixteenth and a little more.
+    // Uniform numbers have no clusters, yet 256 means of sixteen members each explain one sixteenth
+    // and a little more.
     let distortion = fit(&fitted).expect("features that fit");
     assert!((0.85..0.94).contains(&distortion), "{distortion}");
     group.bench_function(format!("residual_kmeans/4096/level/threads-{threads}"), |b| {

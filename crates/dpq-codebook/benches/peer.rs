@@ -1,15 +1,17 @@
-//! This crate's side of a comparison with faiss. Commands come on stdin, one per line. Each is answered by a line on stdout.
+//! This crate's side of a comparison with faiss. Commands come on stdin, one per line. Each is
+//! answered by a line on stdout.
 //!
 //! - `features PATH DIM`: reads features, raw f32 [N, D]
 //! - `codebooks PATH L K`: reads codebooks, raw f32 [L, K, D]
-//! - `train L K ITERATIONS WIDTH PATH WEIGHT...`: residual k-means of the features for codes of a beam search (greedy at
-//!   width 1); writes and keeps the codebooks
-//! - `refine WIDTH ROUNDS PATH WEIGHT...`: refines the codebooks for codes of a beam; writes and keeps them
+//! - `train L K ITERATIONS WIDTH PATH WEIGHT...`: residual k-means of the features for codes of a
+//!   beam search (greedy at width 1); writes and keeps the codebooks
+//! - `refine WIDTH ROUNDS PATH WEIGHT...`: refines the codebooks for codes of a beam; writes and
+//!   keeps them
 //! - `encode PATH`: writes the codes of the features, raw u8 [N, L]
 //! - `beam WIDTH PATH WEIGHT...`: the same by beam search
 //!
-//! The answer is the CPU time of the work in nanoseconds. One thread does all of it. Reading and writing files does not
-//! count, nor do other programs on the machine.
+//! The answer is the CPU time of the work in nanoseconds. One thread does all of it. Reading and
+//! writing files does not count, nor do other programs on the machine.
 
 use std::error::Error;
 use std::str::FromStr;

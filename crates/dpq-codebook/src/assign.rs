@@ -1,8 +1,10 @@
-//! Finds the codeword that fits a residual best, by a product of rounded matrices and, where that is close, in f64.
+//! Finds the codeword that fits a residual best, by a product of rounded matrices and, where that
+//! is close, in f64.
 //!
-//! The error of a product of rounded vectors has a known bound. Codewords within that bound of the best are compared again
-//! in f32, and those that are close in f32 are compared in f64, in one fixed order. So the choice is that of f64 on every
-//! CPU, and only close choices cost more distances.
+//! The error of a product of rounded vectors has a known bound. Codewords within that bound of the
+//! best are compared again in f32, and those that are close in f32 are compared in f64, in one
+//! fixed order. So the choice is that of f64 on every CPU, and only close choices cost more
+//! distances.
 
 use crate::Assignment;
 use crate::norm::{is_safe, lanes, squared_distance, squared_norm, sum};
@@ -15,15 +17,16 @@ pub(crate) struct Level<'a> {
     /// f32 [K, D].
     codewords: &'a [f32],
     dim: usize,
-    /// The codewords minus an origin. Residuals are taken minus the same origin, so distances stay the same. For assignment
-    /// by cosine, the codewords scaled to norm 1.
+    /// The codewords minus an origin. Residuals are taken minus the same origin, so distances stay
+    /// the same. For assignment by cosine, the codewords scaled to norm 1.
     columns: Columns,
     /// Half the squared norm of each column, f32 [K]; 0 for assignment by cosine.
     half_norms: Vec<f32>,
     max_half_norm: f64,
     /// The norm of the longest column.
     max_norm: f64,
-    /// True if f32 neither loses nor overflows products of the columns with residuals of a safe norm.
+    /// True if f32 neither loses nor overflows products of the columns with residuals of a safe
+    /// norm.
     safe: bool,
 }
 
@@ -36,7 +39,8 @@ pub(crate) struct Scratch {
 }
 
 impl<'a> Level<'a> {
-    /// Euclidean residuals are rounded about `origin` [D], so it should be near them. Assignment by cosine ignores it.
+    /// Euclidean residuals are rounded about `origin` [D], so it should be near them. Assignment by
+    /// cosine ignores it.
     pub(crate) fn new(assignment: Assignment, codewords: &'a [f32], origin: Vec<f32>) -> Self {
         let dim = origin.len();
         let (columns, origin): (Vec<f32>, _) = match assignment {
@@ -65,8 +69,8 @@ impl<'a> Level<'a> {
         &self.columns.origin
     }
 
-    /// Returns the codeword that fits each of `residuals` [n, D] best, the first of equal ones. `rows` are the same
-    /// residuals minus the origin, rounded.
+    /// Returns the codeword that fits each of `residuals` [n, D] best, the first of equal ones.
+    /// `rows` are the same residuals minus the origin, rounded.
     pub(crate) fn assign(
         &self,
         residuals: &[f32],
@@ -101,8 +105,8 @@ impl<'a> Level<'a> {
                 *fit = if is_candidate { -squared_distance(residual, codeword) } else { f32::NEG_INFINITY };
             }
             let best = max(fits);
-            // To first order, a sum of D squares in any order has an error of at most D + 2 roundings. The last term covers
-            // numbers so small that f32 loses precision.
+            // To first order, a sum of D squares in any order has an error of at most D + 2
+            // roundings. The last term covers numbers so small that f32 loses precision.
             threshold = best + best * (2.2 * (self.dim + 2) as f32 * 0.5f32.powi(24))
                 - self.dim as f32 * f32::MIN_POSITIVE;
             if let Some(codeword) = single_candidate(fits, threshold) {
@@ -115,8 +119,8 @@ impl<'a> Level<'a> {
 
     /// Returns a bound on the error of the difference of two fits.
     ///
-    /// Each fit has the error of rounding residual and codeword, and of fewer than eight roundings in f32. A tenth is added
-    /// because the norm itself is a sum in f32.
+    /// Each fit has the error of rounding residual and codeword, and of fewer than eight roundings
+    /// in f32. A tenth is added because the norm itself is a sum in f32.
     fn tolerance(&self, row: Rounded) -> f32 {
         let in_f32 = 8.0 * 0.5f64.powi(24) * (self.max_norm * row.norm + self.max_half_norm);
         (2.2 * (self.columns.bound(row, self.max_norm) + in_f32)) as f32

@@ -1,10 +1,12 @@
-//! Beam search: codes that look ahead, where greedy encoding takes the nearest codeword level by level.
+//! Beam search: codes that look ahead, where greedy encoding takes the nearest codeword level by
+//! level.
 
 use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
 use crate::error::{MAX_VALUES, check_finite, check_size};
+use crate::norm::squared_norm;
 use crate::options::check_interrupt;
 use crate::{Assignment, CodeLength, Codebooks, Error, Expected};
 use search::{Products, Scratch, Search};
@@ -14,22 +16,30 @@ mod search;
 /// The number of features that a thread encodes at a time.
 const CHUNK: usize = 60;
 
-/// The maximum number of codewords of all levels. Their inner products with each other then take half a GiB.
+/// The maximum number of codewords of all levels. Their inner products with each other then take
+/// half a GiB.
 const MAX_CODEWORDS: usize = 1 << 14;
+
+/// The maximum squared error of a code that a level is fitted to, relative to the best code's. A
+/// larger ratio lowers the error at the longest lengths and raises it at short lengths. With few
+/// codewords it raises the error at all lengths.
+const MAX_ERROR_RATIO: f64 = 1.25;
 
 /// How beam search finds codes, and which errors it minimizes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Beam<'a> {
     /// The number of codes kept from one level to the next. 1 is greedy encoding.
     pub width: usize,
-    /// The weight of each length's squared error ‖x − x̂^l‖², f32 `[L]`, at least 0. Only their ratios count. Equal weights
-    /// are the paper's sum over lengths. Weights of 0 except for the last minimize the error of the longest code alone, at
-    /// the expense of its prefixes. The last weight must be above 0, or the last levels would be arbitrary.
+    /// The weight of each length's squared error ‖x − x̂^l‖², f32 `[L]`, at least 0. Only their
+    /// ratios count. Equal weights are the paper's sum over lengths. Weights of 0 except for the
+    /// last minimize the error of the longest code alone, at the expense of its prefixes. The last
+    /// weight must be above 0, or the last levels would be arbitrary.
     pub weights: &'a [f32],
 }
 
 impl Beam<'_> {
-    /// Refuses a beam that does not fit codebooks of `n_levels` levels and `n_codewords` codewords per level.
+    /// Refuses a beam that does not fit codebooks of `n_levels` levels and `n_codewords` codewords
+    /// per level.
     pub(crate) fn check(&self, n_levels: usize, n_codewords: usize) -> Result<(), Error> {
         CodeLength::from_levels(n_levels)?;
         Expected::Range(1..=usize::MAX).check("beam width", self.width)?;
@@ -37,7 +47,8 @@ impl Beam<'_> {
         if self.width > 1 {
             Expected::Range(0..=MAX_CODEWORDS)
                 .check("number of codewords of a beam", n_levels * n_codewords)?;
-            // No more codes are kept than there are prefixes, each with the costs of all its continuations.
+            // No more codes are kept than there are prefixes, each with the costs of all its
+            // continuations.
             let n_prefixes = n_codewords.saturating_pow(n_levels as u32 - 1);
             check_size("the beam", self.width.min(n_prefixes), n_codewords, MAX_VALUES)?;
         }
@@ -64,19 +75,22 @@ pub(crate) fn weights_from(weights: &[f32]) -> Vec<f32> {
 }
 
 impl Codebooks {
-    /// Encodes features by beam search. At each level it considers all continuations of the codes kept so far and keeps
-    /// those of the lowest weighted error, counting longer codes as if they left the same error.
+    /// Encodes features by beam search. At each level it considers all continuations of the codes
+    /// kept so far and keeps those of the lowest weighted error, counting longer codes as if they
+    /// left the same error.
     ///
-    /// Source: faiss's residual quantizer, for the weights of the longest code alone. A width of 1 is
-    /// [`encode`](Self::encode). Shapes: features [N, D]; returns codes [N, L]. Takes 2·L·(L − 1)·K² bytes of memory.
+    /// Source: faiss's residual quantizer, for the weights of the longest code alone. A width of 1
+    /// is [`encode`](Self::encode). Shapes: features [N, D]; returns codes [N, L]. Takes 2·L·(L −
+    /// 1)·K² bytes of memory.
     ///
-    /// Errors are differences of sums in f32. Codes whose errors differ by less than about D·2⁻²⁴ of ‖x‖² count as equal,
-    /// so centre features that lie far from the origin. Codes are the same on every CPU. Features whose norm is outside
-    /// 1e-15 to 1e15 get the code of [`encode`](Self::encode). So do all features if a codeword has such a norm.
+    /// Errors are differences of sums in f32. Codes whose errors differ by less than about D·2⁻²⁴
+    /// of ‖x‖² count as equal, so centre features that lie far from the origin. Codes are the same
+    /// on every CPU. Features whose norm is outside 1e-15 to 1e15 get the code of
+    /// [`encode`](Self::encode). So do all features if a codeword has such a norm.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode), also for the beam's width and weights. [`Error::Weight`] for weights
-    /// out of range. [`Error::Cosine`] for assignment by cosine with a width above 1.
+    /// As [`encode`](Self::encode), also for the beam's width and weights. [`Error::Weight`] for
+    /// weights out of range. [`Error::Cosine`] for assignment by cosine with a width above 1.
     pub fn encode_beam(&self, features: &[f32], beam: Beam<'_>) -> Result<Vec<u8>, Error> {
         self.encode_beam_until(features, beam, None)
     }
@@ -93,8 +107,40 @@ impl Codebooks {
         Ok(self.fold_beam(features, beam, interrupt, codes)?.concat())
     }
 
-    /// Calls `fold` with each feature [D] and the codes [n, L] that a beam search keeps of it, best first, and with a value
-    /// per chunk of features. Returns these values in the order of the features.
+    /// Returns the sum of squared errors of the best code of each feature, and the residuals [m, D],
+    /// by feature, of each code that is among the first `n_kept` and nearly as good as the best.
+    pub(crate) fn beam_residuals(
+        &self,
+        features: &[f32],
+        beam: Beam<'_>,
+        n_kept: usize,
+        interrupt: Option<&AtomicBool>,
+    ) -> Result<(f64, Vec<f32>), Error> {
+        let fold = |(sum, residuals): &mut (f64, Vec<f32>), x: &[f32], codes: &[u8]| {
+            let mut best = f64::INFINITY;
+            for (i, code) in codes.chunks_exact(self.n_levels()).take(n_kept).enumerate() {
+                let at = residuals.len();
+                residuals.extend_from_slice(x);
+                for (level, &codeword) in code.iter().enumerate() {
+                    self.subtract(&mut residuals[at..], level, codeword);
+                }
+                let error = squared_norm(&residuals[at..]);
+                if i == 0 {
+                    best = error;
+                    *sum += error;
+                } else if error > MAX_ERROR_RATIO * best {
+                    residuals.truncate(at);
+                }
+            }
+        };
+        let (sums, residuals): (Vec<f64>, Vec<Vec<f32>>) =
+            self.fold_beam(features, beam, interrupt, fold)?.into_iter().unzip();
+        Ok((sums.iter().sum(), residuals.concat()))
+    }
+
+    /// Calls `fold` with each feature [D] and the codes [n, L] that a beam search keeps of it, best
+    /// first, and with a value per chunk of features. Returns these values in the order of the
+    /// features.
     pub(crate) fn fold_beam<T: Default + Send>(
         &self,
         features: &[f32],

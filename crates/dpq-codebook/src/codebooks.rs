@@ -12,8 +12,8 @@ use crate::{CodeLength, Error, Expected, norm};
 
 /// How a level chooses its codeword.
 ///
-/// Source: the paper assigns to the nearest codeword, the authors' code to the codeword of largest cosine
-/// (docs/deviations.md, row 1).
+/// Source: the paper assigns to the nearest codeword, the authors' code to the codeword of largest
+/// cosine (docs/deviations.md, row 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Assignment {
     /// The nearest codeword: argmin_k ‖r − c_k‖².
@@ -97,12 +97,12 @@ impl Codebooks {
         Self::from_container(&file)
     }
 
-    /// Reads the section `codebook` and the metadata `assignment` of an open container. If it has the metadata
-    /// `fingerprint`, that is compared.
+    /// Reads the section `codebook` and the metadata `assignment` of an open container. If it has
+    /// the metadata `fingerprint`, that is compared.
     ///
     /// # Errors
-    /// [`Error::Content`] if they are missing, are not codebooks, or have another fingerprint. [`Error::File`] if the
-    /// section is not f32.
+    /// [`Error::Content`] if they are missing, are not codebooks, or have another fingerprint.
+    /// [`Error::File`] if the section is not f32.
     pub fn from_container(file: &Container) -> Result<Self, Error> {
         let content = |found| Error::Content { path: file.path().to_owned(), found };
         let (Ok(section), Ok(assignment)) = (file.section("codebook"), file.metadata("assignment")) else {
@@ -201,7 +201,8 @@ impl Codebooks {
         Expected::Range(0..=self.max_length().bits()).check("code length in bits", length.bits())
     }
 
-    /// Returns the name of exactly these codebooks: the CRC32C of L, K, D as u64 and of all values, as eight hex digits.
+    /// Returns the name of exactly these codebooks: the CRC32C of L, K, D as u64 and of all values,
+    /// as eight hex digits.
     pub fn fingerprint(&self) -> String {
         format!("{:08x}", self.fingerprint)
     }

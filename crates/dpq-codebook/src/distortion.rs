@@ -8,13 +8,16 @@ use crate::codebooks::{check_codes, check_n_codewords};
 use crate::norm::squared_norm;
 use crate::{CodeLength, Codebooks, Error, Expected};
 
-/// The number of items per partial sum. Partial sums are added in order, so threads do not change the result.
+/// The number of items per partial sum. Partial sums are added in order, so threads do not change
+/// the result.
 const CHUNK: usize = 1024;
 
 impl Codebooks {
-    /// Returns the mean squared error at each length as a share of the mean squared norm: mean ‖x − x̂^l‖² / mean ‖x‖².
+    /// Returns the mean squared error at each length as a share of the mean squared norm: mean ‖x −
+    /// x̂^l‖² / mean ‖x‖².
     ///
-    /// Source: the paper's hard distortion, divided by mean ‖x‖² because a loss may shrink x (docs/deviations.md, row 7).
+    /// Source: the paper's hard distortion, divided by mean ‖x‖² because a loss may shrink x
+    /// (docs/deviations.md, row 7).
     /// Shapes: features [N, D], codes [N, L]; returns L numbers, which are 0 if all features are.
     ///
     /// # Errors
@@ -53,7 +56,8 @@ impl Codebooks {
 pub struct LevelUsage {
     /// Codewords that at least one code uses.
     pub used: usize,
-    /// exp of the entropy of the codewords' shares: K if all are equally frequent, 1 if only one is used.
+    /// exp of the entropy of the codewords' shares: K if all are equally frequent, 1 if only one is
+    /// used.
     pub perplexity: f64,
     /// Distinct codes at the length that ends with this level.
     pub distinct: usize,

@@ -1,7 +1,8 @@
 //! Inner products in one fixed order of summation, which gives the same bits on every CPU.
 //!
-//! Both vectors count as padded with zeros to a multiple of 16. Fused multiply-add adds element i to partial sum i mod 16.
-//! A tree then adds the sixteen partial sums: i and i + 8, i and i + 4, i and i + 2, i and i + 1. A sum of zero is +0.
+//! Both vectors count as padded with zeros to a multiple of 16. Fused multiply-add adds element i
+//! to partial sum i mod 16. A tree then adds the sixteen partial sums: i and i + 8, i and i + 4, i
+//! and i + 2, i and i + 1. A sum of zero is +0.
 
 use crate::vectorize::vectorize;
 use crate::{Error, Expected};
@@ -12,10 +13,12 @@ const LANES: usize = 16;
 /// The number of rows that are multiplied together, so that several chains of additions overlap.
 pub(crate) const ROWS: usize = 4;
 
-/// Writes the inner products of `x` and each row of `rows`, summed in the order of a lookup table's entries. The result has
-/// the same bits on every CPU, and does not change if the two sides of a product trade places.
+/// Writes the inner products of `x` and each row of `rows`, summed in the order of a lookup table's
+/// entries. The result has the same bits on every CPU, and does not change if the two sides of a
+/// product trade places.
 ///
-/// Shapes: `x` `[D]`, `rows` `[n, D]`, `out` `[n]`. A product of numbers that are not finite is not finite either.
+/// Shapes: `x` `[D]`, `rows` `[n, D]`, `out` `[n]`. A product of numbers that are not finite is not
+/// finite either.
 ///
 /// # Errors
 /// [`Error::Argument`] unless `rows` has one row of D values per element of `out`.
@@ -29,7 +32,8 @@ pub fn inner_products(x: &[f32], rows: &[f32], out: &mut [f32]) -> Result<(), Er
     Ok(())
 }
 
-/// Writes the inner products of `x` [dim] and each row of `rows` [n, dim] to `out` [n]. All numbers are finite.
+/// Writes the inner products of `x` [dim] and each row of `rows` [n, dim] to `out` [n]. All numbers
+/// are finite.
 pub(crate) fn dots(x: &[f32], rows: &[f32], out: &mut [f32]) {
     assert_eq!(rows.len(), out.len() * x.len(), "whole rows");
     vectorized(x, rows, out);

@@ -15,19 +15,22 @@ use crate::{CodeLength, Codebooks, Error};
 const CHUNK: usize = 48;
 
 impl Codebooks {
-    /// Encodes features greedily: each level takes the codeword that fits its residual best. Of equal codewords, the
-    /// first is taken.
+    /// Encodes features greedily: each level takes the codeword that fits its residual best. Of
+    /// equal codewords, the first is taken.
     ///
-    /// Source: the paper's b^l = argmin_k ‖r^l − c^l_k‖² (§1 of docs/architecture.md), or the largest cosine.
-    /// Shapes: features [N, D]; returns codes [N, L]. The first l bytes of a row are its code of 8·l bits.
+    /// Source: the paper's b^l = argmin_k ‖r^l − c^l_k‖² (§1 of docs/architecture.md), or the
+    /// largest cosine.
+    /// Shapes: features [N, D]; returns codes [N, L]. The first l bytes of a row are its code of
+    /// 8·l bits.
     ///
-    /// Residuals are those of f32, r − c element by element, and the choice is that of f64: where the matrix product that
-    /// does most of the work cannot separate two codewords, they are compared again. So codes are the same on every CPU,
-    /// alone or in a batch. A residual of zero has cosine 0 with every codeword.
+    /// Residuals are those of f32, r − c element by element, and the choice is that of f64: where
+    /// the matrix product that does most of the work cannot separate two codewords, they are
+    /// compared again. So codes are the same on every CPU, alone or in a batch. A residual of zero
+    /// has cosine 0 with every codeword.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `features` is whole rows, [`Error::NotFinite`] if a value is NaN or
-    /// infinite, [`Error::TooLarge`] if memory cannot hold the codes.
+    /// [`Error::Argument`] unless `features` is whole rows, [`Error::NotFinite`] if a value is NaN
+    /// or infinite, [`Error::TooLarge`] if memory cannot hold the codes.
     pub fn encode(&self, features: &[f32]) -> Result<Vec<u8>, Error> {
         self.encode_until(features, None)
     }
@@ -71,8 +74,8 @@ impl Codebooks {
     /// Shapes: codes [N, L]; returns the approximations x̂ [N, D].
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `codes` is whole rows of codes less than K, and for a `length` above
-    /// that of the codes. [`Error::TooLarge`] if memory cannot hold the approximations.
+    /// [`Error::Argument`] unless `codes` is whole rows of codes less than K, and for a `length`
+    /// above that of the codes. [`Error::TooLarge`] if memory cannot hold the approximations.
     pub fn decode(&self, codes: &[u8], length: CodeLength) -> Result<Vec<f32>, Error> {
         let n = self.check_codes(codes)?;
         self.check_length(length)?;

@@ -1,4 +1,4 @@
-//! What can go wrong with codebooks.
+//! The errors of this crate.
 
 use std::fmt;
 use std::ops::RangeInclusive;

@@ -1,8 +1,9 @@
 //! Residual k-means: codebooks from features alone.
 //!
-//! Level 0 is k-means on the features, each further level k-means on the residuals. Nothing is random: k-means starts
-//! with one codeword, the mean, and splits the codewords of the largest error in two until there are enough. Sums run
-//! over members in the order of their rows, so threads do not change the result.
+//! Level 0 is k-means on the features, each further level k-means on the residuals. Nothing is
+//! random: k-means starts with one codeword, the mean, and splits the codewords of the largest
+//! error in two until there are enough. Sums run over members in the order of their rows, so
+//! threads do not change the result.
 
 use std::sync::atomic::AtomicBool;
 
@@ -20,35 +21,33 @@ use crate::{Assignment, Beam, CodeLength, Codebooks, Error, Expected, FitOptions
 
 /// The configuration of residual k-means.
 ///
-/// Source: two-step training of the paper's ablation (Table 2), the strongest start and, here, the strongest result.
+/// Source: two-step training of the paper's ablation (Table 2), the strongest start and, here, the
+/// strongest result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResidualKMeans {
     /// Levels to fit, L.
     pub n_levels: usize,
     /// Codewords per level, K.
     pub n_codewords: usize,
-    /// The maximum number of rounds of Lloyd's algorithm per level, once it has all codewords. A level stops earlier when
-    /// no feature changes its codeword.
+    /// The maximum number of rounds of Lloyd's algorithm per level, once it has all codewords. A
+    /// level stops earlier when no feature changes its codeword.
     pub n_iterations: usize,
 }
 
 /// The number of features that a thread works on at a time.
 const CHUNK: usize = 48;
 
-/// The maximum squared error of a code that a level is fitted to, relative to the best code's. A larger ratio lowers the
-/// error at the longest lengths and raises it at short lengths. With few codewords it raises the error at all lengths.
-const MAX_ERROR_RATIO: f64 = 1.25;
-
-/// Rounds of Lloyd's algorithm between two splits, and rounds of power iteration for the direction of a split. More of
-/// either hardly lower the distortion.
+/// Rounds of Lloyd's algorithm between two splits, and rounds of power iteration for the direction
+/// of a split. More of either hardly lower the distortion.
 const GROWTH_ROUNDS: usize = 2;
 const POWER_ROUNDS: usize = 2;
 
 impl ResidualKMeans {
     /// Fits codebooks to features [N, D] by Euclidean residual k-means, for greedy codes.
     ///
-    /// The same features give the same bytes at any number of threads. Takes memory for 1.5 times the features, beside the
-    /// features. [`train_with`](Self::train_with) reports progress, can be interrupted, and fits for beam search.
+    /// The same features give the same bytes at any number of threads. Takes memory for 1.5 times
+    /// the features, beside the features. [`train_with`](Self::train_with) reports progress, can be
+    /// interrupted, and fits for beam search.
     ///
     /// # Errors
     /// [`Error::TooFewFeatures`] if there are fewer features than codewords. [`Error::Argument`] or
@@ -59,13 +58,14 @@ impl ResidualKMeans {
 
     /// Fits codebooks as [`train`](Self::train), with options.
     ///
-    /// `progress` is called after each level with its number and the share of the features' energy that the best codes up
-    /// to this level leave.
+    /// `progress` is called after each level with its number and the share of the features' energy
+    /// that the best codes up to this level leave.
     ///
-    /// With a beam, a level is fitted to the residuals of each code of the beam that is nearly as good as the best, so to
-    /// more than the features alone. Compared with `train`, codes of new features leave less error at the longer lengths
-    /// and slightly more at short ones. Codes of the features fitted gain only after [`refine`](Codebooks::refine)
-    /// (docs/codes.md). Takes memory for about three times the beam's width times the features.
+    /// With a beam, a level is fitted to the residuals of each code of the beam that is nearly as
+    /// good as the best, so to more than the features alone. Compared with `train`, codes of new
+    /// features leave less error at the longer lengths and slightly more at short ones. Codes of
+    /// the features fitted gain only after [`refine`](Codebooks::refine) (docs/codes.md). Takes
+    /// memory for about three times the beam's width times the features.
     ///
     /// Source: faiss's residual quantizer, which fits a level to all codes of the beam.
     ///
@@ -123,45 +123,13 @@ impl ResidualKMeans {
                 drop(std::mem::take(&mut residuals));
                 let beam = Beam { weights: &weights, ..beam };
                 let error;
-                (error, residuals) =
-                    residuals_of_beam(&codebooks, features, beam, n_kept, options.interrupt)?;
+                (error, residuals) = codebooks.beam_residuals(features, beam, n_kept, options.interrupt)?;
                 error
             };
             options.report(level, share(error));
         }
         Codebooks::new(values, n_levels, n_codewords, dim, Assignment::Euclidean)
     }
-}
-
-/// Encodes features [n, D] by beam search. Returns the sum of squared errors of the best codes, and the residuals [m, D],
-/// by feature, of each code that is among the first `n_kept` and nearly as good as the best.
-fn residuals_of_beam(
-    codebooks: &Codebooks,
-    features: &[f32],
-    beam: Beam<'_>,
-    n_kept: usize,
-    interrupt: Option<&AtomicBool>,
-) -> Result<(f64, Vec<f32>), Error> {
-    let fold = |(sum, residuals): &mut (f64, Vec<f32>), x: &[f32], codes: &[u8]| {
-        let mut best = f64::INFINITY;
-        for (i, code) in codes.chunks_exact(codebooks.n_levels()).take(n_kept).enumerate() {
-            let at = residuals.len();
-            residuals.extend_from_slice(x);
-            for (level, &codeword) in code.iter().enumerate() {
-                codebooks.subtract(&mut residuals[at..], level, codeword);
-            }
-            let error = squared_norm(&residuals[at..]);
-            if i == 0 {
-                best = error;
-                *sum += error;
-            } else if error > MAX_ERROR_RATIO * best {
-                residuals.truncate(at);
-            }
-        }
-    };
-    let (sums, residuals): (Vec<f64>, Vec<Vec<f32>>) =
-        codebooks.fold_beam(features, beam, interrupt, fold)?.into_iter().unzip();
-    Ok((sums.iter().sum(), residuals.concat()))
 }
 
 /// The points of one k-means, with values that are the same in every round.
@@ -192,8 +160,8 @@ impl<'a> Points<'a> {
     }
 }
 
-/// Runs Lloyd's algorithm: assigns points to the nearest codeword, then moves codewords to the mean of their members.
-/// Returns the codewords and their members.
+/// Runs Lloyd's algorithm: assigns points to the nearest codeword, then moves codewords to the mean
+/// of their members. Returns the codewords and their members.
 fn lloyd(
     points: &Points<'_>,
     mut codewords: Vec<f32>,
@@ -214,8 +182,8 @@ fn lloyd(
     Ok((codewords, members))
 }
 
-/// Returns `n_codewords` codewords to start from. The first is the mean. Splitting the half of the codewords whose members
-/// have the largest error gives half as many again, until there are enough.
+/// Returns `n_codewords` codewords to start from. The first is the mean. Splitting the half of the
+/// codewords whose members have the largest error gives half as many again, until there are enough.
 fn start(points: &Points<'_>, n_codewords: usize) -> Result<Vec<f32>, Error> {
     let dim = points.dim;
     let mut codewords = points.mean.clone();
@@ -242,8 +210,9 @@ fn start(points: &Points<'_>, n_codewords: usize) -> Result<Vec<f32>, Error> {
     }
 }
 
-/// Returns the offset from the mean of `members` to the means of their two halves, if they are spread like a Gaussian: the
-/// direction of their largest variance, found by power iteration, times 0.8 standard deviations.
+/// Returns the offset from the mean of `members` to the means of their two halves, if they are
+/// spread like a Gaussian: the direction of their largest variance, found by power iteration, times
+/// 0.8 standard deviations.
 #[inline(always)]
 fn offset_any(points: &Points<'_>, members: &[usize], mean: &[f32]) -> Vec<f32> {
     let mut direction = vec![0.0; points.dim];
@@ -287,7 +256,8 @@ fn normalize(x: &mut [f32]) {
     }
 }
 
-/// Returns the inner product of x − mean and `direction`. Eight partial sums let the loop become vector instructions.
+/// Returns the inner product of x − mean and `direction`. Eight partial sums let the loop become
+/// vector instructions.
 #[inline(always)]
 fn along(x: &[f32], mean: &[f32], direction: &[f32]) -> f32 {
     let mut sums = [0.0f32; 8];
@@ -328,7 +298,8 @@ pub(crate) fn members_of(assigned: &[usize], n_codewords: usize) -> Vec<Vec<usiz
     members
 }
 
-/// Moves a codeword to the mean of its members among `points` [n, dim]. A codeword without members stays.
+/// Moves a codeword to the mean of its members among `points` [n, dim]. A codeword without members
+/// stays.
 fn move_to_mean(codeword: &mut [f32], points: &[f32], members: &[usize]) {
     if members.is_empty() {
         return;

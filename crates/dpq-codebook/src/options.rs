@@ -9,7 +9,8 @@ use crate::{Beam, Error};
 /// [`Codebooks::refine`](crate::Codebooks::refine).
 #[derive(Default)]
 pub struct FitOptions<'a> {
-    /// The beam search that codes will be found by. `None` is greedy encoding, with equal weights of all lengths.
+    /// The beam search that codes will be found by. `None` is greedy encoding, with equal weights
+    /// of all lengths.
     pub beam: Option<Beam<'a>>,
     /// Called after each level or round with its number and the error that it leaves.
     pub progress: Option<&'a mut dyn FnMut(usize, f64)>,

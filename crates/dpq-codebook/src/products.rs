@@ -1,15 +1,15 @@
 //! Inner products between codewords, which search by Euclidean distance needs.
 //!
-//! Every product is summed in f64 over ascending dimensions and rounded to f32 once. The product of two f32 is exact in
-//! f64, so a fused multiply-add would change nothing.
+//! Every product is summed in f64 over ascending dimensions and rounded to f32 once. The product of
+//! two f32 is exact in f64, so a fused multiply-add would change nothing.
 
 use rayon::prelude::*;
 
 use crate::error::check_size;
 use crate::{Codebooks, Error};
 
-/// The maximum number of cross products, 1 GiB. Product quantization has dozens of levels: beyond this, an index would hold
-/// little but these tables.
+/// The maximum number of cross products, 1 GiB. Product quantization has dozens of levels: beyond
+/// this, an index would hold little but these tables.
 const MAX_PRODUCTS: usize = 1 << 28;
 
 impl Codebooks {
@@ -20,13 +20,14 @@ impl Codebooks {
         self.values().chunks_exact(self.dim()).map(squared).collect()
     }
 
-    /// Returns the inner products between the codewords of every two levels i < j, f32 [L(L−1)/2, K of i, K of j].
+    /// Returns the inner products between the codewords of every two levels i < j, f32 [L(L−1)/2, K
+    /// of i, K of j].
     ///
     /// The pair (i, j) is table j(j−1)/2 + i, so the first n levels use the first n(n−1)/2 tables.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] if they take more than 1 GiB, [`Error::Overflow`] if a product or a squared
-    /// norm overflows f32.
+    /// [`Error::TooLarge`] if they take more than 1 GiB, [`Error::Overflow`] if a product or a
+    /// squared norm overflows f32.
     pub fn cross_products(&self) -> Result<Vec<f32>, Error> {
         let (n_levels, n_codewords, dim) = (self.n_levels(), self.n_codewords(), self.dim());
         let n_tables = n_levels * (n_levels - 1) / 2;

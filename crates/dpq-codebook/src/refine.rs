@@ -1,9 +1,10 @@
 //! Refinement: fits all levels of codebooks together.
 //!
-//! Residual k-means fits a level to the residuals of the levels before it and never revisits it. Refinement alternates
-//! between two steps. It finds codes by beam search. Then, for these codes, it moves each codeword to where the weighted
-//! squared error of all lengths is smallest while the other levels stay. The second step needs only sums of features by
-//! codeword and counts of pairs of codewords.
+//! Residual k-means fits a level to the residuals of the levels before it and never revisits it.
+//! Refinement alternates between two steps. It finds codes by beam search. Then, for these codes,
+//! it moves each codeword to where the weighted squared error of all lengths is smallest while the
+//! other levels stay. The second step needs only sums of features by codeword and counts of pairs
+//! of codewords.
 
 use rayon::prelude::*;
 
@@ -17,14 +18,14 @@ const SWEEPS: usize = 4;
 impl Codebooks {
     /// Refines codebooks for features [N, D], in at most `n_rounds` rounds.
     ///
-    /// `progress` is called with the error before refinement as round 0, then after each round. The error is the relative
-    /// distortion of each length times its weight, summed. Refinement ends with the first round that does not lower the
-    /// error and returns the codebooks before that round, so the error never rises. A codeword without members stays as it
-    /// is.
+    /// `progress` is called with the error before refinement as round 0, then after each round. The
+    /// error is the relative distortion of each length times its weight, summed. Refinement ends
+    /// with the first round that does not lower the error and returns the codebooks before that
+    /// round, so the error never rises. A codeword without members stays as it is.
     ///
     /// # Errors
-    /// As [`encode_beam`](Self::encode_beam). [`Error::Cosine`] for assignment by cosine at any width.
-    /// [`Error::Interrupted`] if the caller interrupts.
+    /// As [`encode_beam`](Self::encode_beam). [`Error::Cosine`] for assignment by cosine at any
+    /// width. [`Error::Interrupted`] if the caller interrupts.
     pub fn refine(
         &self,
         features: &[f32],
@@ -60,10 +61,12 @@ impl Codebooks {
         Ok(codebooks)
     }
 
-    /// Returns codebooks that fit `codes` better. The weight of a level is the sum over all lengths that include it.
+    /// Returns codebooks that fit `codes` better. The weight of a level is the sum over all lengths
+    /// that include it.
     fn fitted(&self, features: &[f32], codes: &[u8], weights: &[f32]) -> Result<Self, Error> {
         let (dim, n_levels, n_codewords) = (self.dim(), self.n_levels(), self.n_codewords());
-        // Per codeword of each level: the sum of its members, and how many of them have each codeword of each level.
+        // Per codeword of each level: the sum of its members, and how many of them have each
+        // codeword of each level.
         let sums: Vec<(Vec<f64>, Vec<u32>)> = (0..n_levels)
             .flat_map(|level| {
                 let of_level: Vec<usize> =
@@ -94,7 +97,8 @@ impl Codebooks {
                 if counts[row] == 0 {
                     return;
                 }
-                // The members minus their other codewords, weighted by the lengths that include both levels.
+                // The members minus their other codewords, weighted by the lengths that include
+                // both levels.
                 let mut target: Vec<f64> = sum.iter().map(|sum| f64::from(weights[level]) * sum).collect();
                 for (other, &n) in counts.iter().enumerate().filter(|&(other, &n)| n > 0 && other != row) {
                     let weight = f64::from(n) * f64::from(weights[level.max(other / n_codewords)]);

@@ -1,15 +1,17 @@
-//! Inner products of vectors rounded to small integers: faster than in f32, with a known bound on the error.
+//! Inner products of vectors rounded to small integers: faster than in f32, with a known bound on
+//! the error.
 //!
-//! A vector x is rounded to integers q and a scale, x − origin ≈ scale·q. The integers are so small that the sum of their
-//! products fits into 32 bits. This sum is exact in any order, so it is the same on every CPU. Products are computed in
-//! tiles: the sums of [`ROWS`] rows and [`COLUMNS`] columns stay in vector registers while a loop runs over pairs of
-//! dimensions, which one instruction multiplies and adds.
+//! A vector x is rounded to integers q and a scale, x − origin ≈ scale·q. The integers are so small
+//! that the sum of their products fits into 32 bits. This sum is exact in any order, so it is the
+//! same on every CPU. Products are computed in tiles: the sums of [`ROWS`] rows and [`COLUMNS`]
+//! columns stay in vector registers while a loop runs over pairs of dimensions, which one
+//! instruction multiplies and adds.
 
 use crate::norm::{SAFE_NORMS, lanes, squared_norm};
 use crate::vectorize::vectorize;
 
-/// The rows of a tile. Its sums take 12 of the 16 vector registers of AVX2, 24 of the 32 of NEON, and 6 of the 32 of
-/// AVX-512.
+/// The rows of a tile. Its sums take 12 of the 16 vector registers of AVX2, 24 of the 32 of NEON,
+/// and 6 of the 32 of AVX-512.
 const ROWS: usize = 6;
 
 /// The columns of a tile.
@@ -26,14 +28,16 @@ pub(crate) struct Columns {
     pub(crate) scale: f32,
     /// The maximum distance of a vector from its rounded form.
     error: f64,
-    /// [n / COLUMNS, dim / 2]: each entry holds two dimensions of the columns of a tile, 0 for missing columns.
+    /// [n / COLUMNS, dim / 2]: each entry holds two dimensions of the columns of a tile, 0 for
+    /// missing columns.
     tiles: Vec<[Pair; COLUMNS]>,
 }
 
 /// Rows minus an origin, rounded. Its memory can be reused for rows of the same dimension.
 #[derive(Default)]
 pub(crate) struct Rows {
-    /// [n / ROWS, dim / 2]: each entry holds two dimensions of the rows of a tile, arbitrary numbers for missing rows.
+    /// [n / ROWS, dim / 2]: each entry holds two dimensions of the rows of a tile, arbitrary
+    /// numbers for missing rows.
     tiles: Vec<[Pair; ROWS]>,
     /// Scale, norm and error of each row.
     pub(crate) rounded: Vec<Rounded>,
@@ -82,17 +86,20 @@ impl Columns {
         SAFE_NORMS.contains(&rounded.norm) || row == self.origin
     }
 
-    /// Returns a bound on how much rounding changes the inner product of `row` and a column of this norm.
+    /// Returns a bound on how much rounding changes the inner product of `row` and a column of this
+    /// norm.
     pub(crate) fn bound(&self, row: Rounded, norm: f64) -> f64 {
         row.error * norm + (row.norm + row.error) * self.error
     }
 
-    /// Returns the number of products of a row: the number of columns, rounded up to a multiple of [`COLUMNS`].
+    /// Returns the number of products of a row: the number of columns, rounded up to a multiple of
+    /// [`COLUMNS`].
     pub(crate) fn width(&self) -> usize {
         self.tiles.len() / self.dim().div_ceil(2) * COLUMNS
     }
 
-    /// Writes the products of rounded rows and all columns to `out` [n, width], with n rounded up to whole tiles.
+    /// Writes the products of rounded rows and all columns to `out` [n, width], with n rounded up
+    /// to whole tiles.
     pub(crate) fn products(&self, rows: &Rows, out: &mut Vec<i32>) {
         out.resize(rows.rounded.len().next_multiple_of(ROWS) * self.width(), 0);
         multiply(self, &rows.tiles, out);
@@ -278,7 +285,8 @@ fn scale(values: &[f32], max: f32) -> f32 {
 /// Returns the integer nearest to x times `inverse`, which fits into 16 bits.
 #[inline(always)]
 fn round(x: f32, inverse: f32) -> i16 {
-    /// Floats of this size are integers, so adding a number to this rounds it and leaves it in the lowest bits.
+    /// Floats of this size are integers, so adding a number to this rounds it and leaves it in the
+    /// lowest bits.
     const SHIFT: f32 = (3 << 22) as f32;
     (x * inverse + SHIFT).to_bits() as i16
 }

@@ -7,8 +7,9 @@ use crate::{CodeLength, Codebooks, Error, Expected};
 
 /// One number per codeword: f32 [L, K], finite.
 ///
-/// For a query x the entry is ⟨x, c⟩. The inner product with an approximation is the sum of one entry per level: the
-/// asymmetric quantizer distance (AQD). A table of its own lets any other additive score be searched.
+/// For a query x the entry is ⟨x, c⟩. The inner product with an approximation is the sum of one
+/// entry per level: the asymmetric quantizer distance (AQD). A table of its own lets any other
+/// additive score be searched.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LookupTable {
     values: Vec<f32>,
@@ -62,8 +63,8 @@ impl LookupTable {
 }
 
 impl Codebooks {
-    /// Returns the inner products of a query `[D]` and all codewords, each summed in one fixed order: the same bits on
-    /// every CPU, for one query or many.
+    /// Returns the inner products of a query `[D]` and all codewords, each summed in one fixed
+    /// order: the same bits on every CPU, for one query or many.
     ///
     /// # Errors
     /// [`Error::Argument`] unless the query has D values, [`Error::NotFinite`] if one, or an inner
@@ -72,12 +73,14 @@ impl Codebooks {
         self.lookup_table_at(query, self.max_length())
     }
 
-    /// Returns the first levels of [`lookup_table`](Self::lookup_table), which suffice to search codes of `length`.
+    /// Returns the first levels of [`lookup_table`](Self::lookup_table), which suffice to search
+    /// codes of `length`.
     ///
     /// The time is proportional to the number of levels.
     ///
     /// # Errors
-    /// As [`lookup_table`](Self::lookup_table), and [`Error::Argument`] for a length above that of the codes.
+    /// As [`lookup_table`](Self::lookup_table), and [`Error::Argument`] for a length above that of
+    /// the codes.
     pub fn lookup_table_at(&self, query: &[f32], length: CodeLength) -> Result<LookupTable, Error> {
         Expected::Shape(vec![self.dim()]).check("query", query.len())?;
         check_finite("query", query)?;

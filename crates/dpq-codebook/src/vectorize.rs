@@ -1,7 +1,8 @@
-//! Functions compiled twice: for every CPU of the target, and for CPUs with AVX2 and fused multiply-add.
+//! Functions compiled twice: for every CPU of the target, and for CPUs with AVX2 and fused
+//! multiply-add.
 
-/// Defines a function that calls `$fused`, compiled for AVX2 and fused multiply-add, if the CPU has them, and `$any`
-/// otherwise. Both are always inlined.
+/// Defines a function that calls `$fused`, compiled for AVX2 and fused multiply-add, if the CPU has
+/// them, and `$any` otherwise. Both are always inlined.
 macro_rules! vectorize {
     ($visibility:vis fn $name:ident($($argument:ident: $type:ty),*) $(-> $output:ty)? = $fused:expr, $any:expr) => {
         $visibility fn $name($($argument: $type),*) $(-> $output)? {

@@ -10,12 +10,14 @@ use crate::Error;
 
 /// Writes a file that replaces `path` only when it is complete.
 ///
-/// `fill` writes into a temporary file in the same folder. That file is synced and renamed to `path`, then the folder is
-/// synced. Permissions follow the process's umask. Programs that have mapped the old file keep seeing its bytes.
+/// `fill` writes into a temporary file in the same folder. The file is synced and renamed to
+/// `path`, then the folder is synced. Permissions follow the process's umask. Programs that have
+/// mapped the old file keep seeing its bytes.
 ///
 /// # Errors
-/// [`Error::Io`] if the system or `fill` fails, or if `path` is a folder or a device. The temporary file is removed.
-/// `path` keeps its old contents, unless only the last step, syncing the folder, failed.
+/// [`Error::Io`] if the system or `fill` fails, or if `path` is a folder or a device. The temporary
+/// file is removed. `path` keeps its old contents, unless only the last step, syncing the folder,
+/// failed.
 pub fn write_atomic(
     path: impl AsRef<Path>,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -39,11 +41,12 @@ fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     sync_folder(path)
 }
 
-/// Renames a complete file to `to`, in the same folder. Its contents and its new name survive a crash.
+/// Renames a complete file to `to`, in the same folder. Its contents and its new name survive a
+/// crash.
 ///
 /// # Errors
-/// [`Error::Io`] if the system refuses. `to` keeps its old contents, unless only the last step, syncing the folder,
-/// failed.
+/// [`Error::Io`] if the system refuses. `to` keeps its old contents, unless only the last step,
+/// syncing the folder, failed.
 pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Error> {
     let (from, to) = (from.as_ref(), to.as_ref());
     let rename = || {

@@ -50,8 +50,8 @@ impl Container {
     /// Takes memory for the whole file. [`Container::map`] takes none, and asks for a promise.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is not a safetensors file or has another length
-    /// than its header says.
+    /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is not a safetensors file
+    /// or has another length than its header says.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let io = |source| Error::Io { action: "open", path: path.to_owned(), source };
@@ -71,9 +71,10 @@ impl Container {
     /// As for [`Container::open`].
     ///
     /// # Safety
-    /// Until the value is dropped, nobody may change or truncate the file, in this process or another one: its bytes are
-    /// behind shared references, and reading past the end of a truncated file ends the process. Replacing the file by
-    /// renaming another one over its path is allowed, as is deleting it. [`write()`] and [`write_atomic`] do the former.
+    /// Until the value is dropped, nobody may change or truncate the file, in this process or
+    /// another one: its bytes are behind shared references, and reading past the end of a truncated
+    /// file ends the process. Replacing the file by renaming another one over its path is allowed,
+    /// as is deleting it. [`write()`] and [`write_atomic`] do the former.
     #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
     pub unsafe fn map(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
@@ -83,7 +84,8 @@ impl Container {
             // Some systems refuse to map an empty file.
             return Self::parse(path.to_owned(), Vec::new());
         }
-        // SAFETY: the caller promises that the file does not change while this value, which owns the mapping, lives.
+        // SAFETY: the caller promises that the file does not change while this value, which owns
+        // the mapping, lives.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         Self::parse(path.to_owned(), map)
     }
@@ -168,8 +170,8 @@ impl Container {
     /// Reads every byte and compares the checksums.
     ///
     /// # Errors
-    /// [`Error::Damaged`] names the part that changed. [`Error::NoChecksum`] if no checksum differs but a section has
-    /// none, as in files of other programs.
+    /// [`Error::Damaged`] names the part that changed. [`Error::NoChecksum`] if no checksum differs
+    /// but a section has none, as in files of other programs.
     pub fn verify(&self) -> Result<(), Error> {
         let damaged = |part: String| Error::Damaged { path: self.path.clone(), part };
         let mut unchecked = None;
@@ -194,9 +196,9 @@ impl Container {
 /// Writes a container atomically: sorted keys, a CRC32C per section.
 ///
 /// # Errors
-/// [`Error::Io`] if the system refuses. [`Error::Bytes`] if a section does not have the bytes of its type and shape.
-/// [`Error::Name`] if two sections share a name, a section is called `__metadata__`, or a metadata key is `crc` or begins
-/// with `crc.`, which are kept for checksums.
+/// [`Error::Io`] if the system refuses. [`Error::Bytes`] if a section does not have the bytes of
+/// its type and shape. [`Error::Name`] if two sections share a name, a section is called
+/// `__metadata__`, or a metadata key is `crc` or begins with `crc.`, which are kept for checksums.
 pub fn write(
     path: impl AsRef<Path>,
     metadata: &BTreeMap<String, String>,
@@ -221,7 +223,8 @@ pub fn to_bytes(
     Ok([&[header.as_slice()], sections.as_slice()].concat().concat())
 }
 
-/// Returns the header of a file, with its checksums, and the bytes of its sections in the order of their names.
+/// Returns the header of a file, with its checksums, and the bytes of its sections in the order of
+/// their names.
 fn parts<'a>(
     metadata: &BTreeMap<String, String>,
     sections: &[(&str, Section<'a>)],

@@ -1,4 +1,4 @@
-//! What can go wrong with a container.
+//! The errors of this crate.
 
 use std::io;
 use std::path::PathBuf;
@@ -74,7 +74,8 @@ pub enum Error {
         /// The shape given.
         shape: Vec<usize>,
     },
-    /// Two sections to write share a name, or a section or metadata entry has the name of a checksum.
+    /// Two sections to write share a name, or a section or metadata entry has the name of a
+    /// checksum.
     #[error("the name `{0}` is reserved or given twice, choose another name")]
     Name(String),
     /// Bytes changed after the file was written.

@@ -1,10 +1,10 @@
 //! The search itself, one feature at a time.
 //!
-//! With the inner products of all codewords with each other, the squared error of a code is a sum of table entries:
-//! ‖x − x̂‖² = ‖x‖² + Σ_l (‖c_l‖² − 2⟨x, c_l⟩ + 2 Σ_{j<l} ⟨c_j, c_l⟩).
+//! With the inner products of all codewords with each other, the squared error of a code is a sum
+//! of table entries: ‖x − x̂‖² = ‖x‖² + Σ_l (‖c_l‖² − 2⟨x, c_l⟩ + 2 Σ_{j<l} ⟨c_j, c_l⟩).
 //!
-//! Products with x come from rounded vectors, whose error has a known bound. Products that can belong to the best codes
-//! are computed again in f32, in one fixed order.
+//! Products with x come from rounded vectors, whose error has a known bound. Products that can
+//! belong to the best codes are computed again in f32, in one fixed order.
 
 use rayon::prelude::*;
 
@@ -81,14 +81,16 @@ pub(super) struct Search<'a> {
     /// The norm of the longest codeword of each level, and the sum of these norms.
     max_norms: Vec<f64>,
     sum_of_max_norms: f64,
-    /// Per level l, twice the inner products of the codewords of earlier levels and its own, f32 [l·K, K].
+    /// Per level l, twice the inner products of the codewords of earlier levels and its own, f32
+    /// [l·K, K].
     gram: Vec<Vec<f32>>,
     /// Squared norms of all codewords, [L·K].
     norms: Vec<f32>,
 }
 
 impl<'a> Search<'a> {
-    /// Returns `None` if codes are greedy: if the width is 1, or a codeword has a norm that is not safe.
+    /// Returns `None` if codes are greedy: if the width is 1, or a codeword has a norm that is not
+    /// safe.
     pub(super) fn new(codebooks: &'a Codebooks, beam: Beam<'_>) -> Option<Self> {
         let (dim, values) = (codebooks.dim(), codebooks.values());
         if beam.width == 1 {
@@ -154,7 +156,8 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// Leaves the kept codes of the feature x in `scratch`, best first. The products of x are at row `at`.
+    /// Leaves the kept codes of the feature x in `scratch`, best first. The products of x are at
+    /// row `at`.
     #[inline(always)]
     fn search(
         &self,
@@ -186,8 +189,9 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Leaves the best continuations of all kept codes in `scratch`. Of equal costs, the lower error comes first, then the
-    /// lower position. `products` are the rounded products with the codewords of the level.
+    /// Leaves the best continuations of all kept codes in `scratch`. Among equal costs, the lower
+    /// error comes first, then the lower position. `products` are the rounded products with the
+    /// codewords of the level.
     #[inline(always)]
     fn continuations(
         &self,
@@ -225,7 +229,8 @@ impl<'a> Search<'a> {
             low_costs.extend(lanes(costs, f32::INFINITY, |low, cost| if cost < low { cost } else { low }));
         }
 
-        // At least `width` costs are at most `limit`. A cost that is higher by more than the tolerance is not among the best.
+        // At least `width` costs are at most `limit`. A cost that is higher by more than the
+        // tolerance is not among the best.
         if low_costs.len() < self.width {
             low_costs.clone_from(costs);
         }
@@ -272,11 +277,13 @@ impl<'a> Search<'a> {
         best.truncate(self.width);
     }
 
-    /// Returns a bound on twice the difference between a cost from rounded products and the same cost in f32.
+    /// Returns a bound on twice the difference between a cost from rounded products and the same
+    /// cost in f32.
     ///
-    /// The difference has two parts. One is the error of the product: of rounding both vectors, and of its sum in f32. The
-    /// other is the rounding of both costs in f32: fewer than L + 6 roundings of numbers up to (‖x‖ + Σ_l ‖c_l‖)². A tenth
-    /// is added for the norm, itself a sum in f32, for weights whose sum is rounded, and for adding this to the limit.
+    /// The difference has two parts. One is the error of the product: of rounding both vectors, and
+    /// of its sum in f32. The other is the rounding of both costs in f32: fewer than L + 6
+    /// roundings of numbers up to (‖x‖ + Σ_l ‖c_l‖)². A tenth is added for the norm, itself a sum
+    /// in f32, for weights whose sum is rounded, and for adding this to the limit.
     fn tolerance(&self, row: Rounded, level: usize) -> f32 {
         let unit = 0.5f64.powi(24);
         let (max_norm, dim, n_levels) =
@@ -336,7 +343,8 @@ mod tests {
         // Miri would take hours for more dimensions.
         let dims: &[usize] = if cfg!(miri) { &[7] } else { &[1, 7, 64, 301] };
         for &dim in dims {
-            // Codewords that are spread, close together, or far from the origin; features of very different scales.
+            // Codewords that are spread, close together, or far from the origin; features of very
+            // different scales.
             for (spread, offset, size) in
                 [(1.0, 0.0, 1.0), (1e-3, 1.0, 1.0), (0.1, 30.0, 1.0), (1.0, 0.0, 1e-6), (1.0, 0.0, 1e6)]
             {

@@ -13,7 +13,7 @@ fn options(beam: Beam<'_>) -> FitOptions<'_> {
     FitOptions { beam: Some(beam), ..FitOptions::default() }
 }
 
-/// The weighted errors of all lengths, summed over features, from the definition.
+/// Returns the weighted errors of all lengths, summed over features, by the definition.
 fn cost(codebooks: &Codebooks, features: &[f32], codes: &[u8], weights: &[f32]) -> f64 {
     let rows = features.chunks_exact(codebooks.dim()).zip(codes.chunks_exact(codebooks.n_levels()));
     rows.map(|(x, code)| {
@@ -29,7 +29,7 @@ fn cost(codebooks: &Codebooks, features: &[f32], codes: &[u8], weights: &[f32]) 
     .sum()
 }
 
-/// All codes there are.
+/// Returns every possible code.
 fn every_code(n_codewords: usize, n_levels: usize) -> Vec<Vec<u8>> {
     (0..n_levels).fold(vec![Vec::new()], |codes, _| {
         let longer = |code: &Vec<u8>| {
@@ -79,7 +79,7 @@ proptest! {
 }
 
 #[test]
-fn a_wider_beam_costs_less_and_what_it_costs_is_what_the_weights_count() {
+fn a_wider_beam_lowers_the_error_that_the_weights_count() {
     let features = numbers(2000 * 12, 1);
     let codebooks = CONFIG.train(&features, 12).unwrap();
     let last = [0.0, 0.0, 1.0];
@@ -92,7 +92,7 @@ fn a_wider_beam_costs_less_and_what_it_costs_is_what_the_weights_count() {
             .collect();
         assert!(costs.is_sorted_by(|a, b| a >= b) && costs[0] > costs[1], "{costs:?}");
     }
-    // Each is the better one at what it was made for.
+    // Each set of codes has the lower error by its own weights.
     let (for_last, for_all) = (encode(16, &last), encode(16, &all));
     let costs = |codes: &[u8]| [&last, &all].map(|weights| cost(&codebooks, &features, codes, weights));
     let ([last_by_last, all_by_last], [last_by_all, all_by_all]) = (costs(&for_last), costs(&for_all));
@@ -128,8 +128,8 @@ fn codebooks_fitted_for_a_beam_suit_its_codes() {
 }
 
 #[test]
-fn a_beam_wider_than_there_are_codes_and_features_that_it_cannot_hold_are_fitted() {
-    // Two codewords a level, and features whose squares overflow f32.
+fn beams_wider_than_all_codes_and_features_of_extreme_norms_are_fitted() {
+    // Two codewords per level, and features whose squares overflow f32.
     let config = ResidualKMeans { n_codewords: 2, ..CONFIG };
     let mut features = numbers(50 * 3, 7);
     let beam = Beam { width: 8, weights: &[1.0; 3] };
@@ -166,8 +166,8 @@ fn refinement_lowers_the_weighted_error_and_reports_it() {
 }
 
 #[test]
-fn features_that_codes_can_meet_are_met() {
-    // Sums of one codeword of each level, each level moved a little: refinement moves it back.
+fn refinement_finds_codebooks_that_represent_features_exactly() {
+    // Sums of one codeword of each level, with each level moved slightly: refinement moves it back.
     let made = codebooks(2, 4, 6, Assignment::Euclidean);
     let features: Vec<f32> =
         every_code(4, 2).iter().flat_map(|code| made.decode(code, made.max_length()).unwrap()).collect();
@@ -229,7 +229,7 @@ fn features_of_extreme_norms_have_the_codes_of_encode() {
     let long: Vec<f32> = codebooks.values().iter().map(|x| x * 1e20).collect();
     let long = Codebooks::new(long, 2, 4, 3, Assignment::Euclidean).unwrap();
     assert_eq!(long.encode_beam(&features, beam).unwrap(), long.encode(&features).unwrap());
-    // As extreme as numbers are, and a level that is nothing.
+    // The most extreme numbers, and a level of zeros.
     for values in [vec![2.0, 3.0, 0.5, 1.0], vec![2.0, 3.0, 0.0, 0.0]] {
         let codebooks = Codebooks::new(values, 2, 2, 1, Assignment::Euclidean).unwrap();
         let features = [f32::MAX, -f32::MAX, 1e20, f32::MIN_POSITIVE];
@@ -238,7 +238,7 @@ fn features_of_extreme_norms_have_the_codes_of_encode() {
     }
 }
 
-/// Beam search by the definition: every continuation of every code that is kept, sorted.
+/// Beam search by the definition: sorts every continuation of every kept code.
 fn naive(codebooks: &Codebooks, x: &[f32], width: usize, weights: &[f32]) -> Vec<u8> {
     let mut kept: Vec<(Vec<u8>, f64)> = vec![(Vec::new(), 0.0)];
     for level in 0..codebooks.n_levels() {
@@ -297,7 +297,7 @@ fn only_the_ratios_of_weights_count() {
 }
 
 #[test]
-fn a_weight_too_small_to_count_still_decides_what_nothing_else_does() {
+fn a_tiny_weight_decides_where_no_other_weight_does() {
     let codebooks = codebooks(3, 16, 8, Assignment::Euclidean);
     let features = numbers(100 * 8, 3);
     for last in [1e-8, f32::MIN_POSITIVE] {

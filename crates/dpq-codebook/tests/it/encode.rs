@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use crate::{codebooks, numbers, threads};
 
-/// Asks of each byte that its codeword fits the residual of f32 best in f64, up to what f64 itself rounds, and that no
-/// earlier codeword is equal to it.
+/// Asserts for each byte that its codeword fits the residual in f32 best, by f64 up to the rounding
+/// of f64, and that no earlier codeword equals it.
 fn assert_definition(codebooks: &Codebooks, features: &[f32]) {
     let (dim, n_levels) = (codebooks.dim(), codebooks.n_levels());
     let codes = codebooks.encode(features).unwrap();
@@ -15,7 +15,7 @@ fn assert_definition(codebooks: &Codebooks, features: &[f32]) {
     for (x, code) in features.chunks_exact(dim).zip(codes.chunks_exact(n_levels)) {
         let mut residual = x.to_vec();
         for (level, &byte) in code.iter().enumerate() {
-            // How well a codeword fits, and how large the terms of that sum are.
+            // How well a codeword fits: larger is better.
             let fit = |k: usize| {
                 let c = codebooks.codeword(level, k);
                 let pairs = || residual.iter().zip(c).map(|(&r, &c)| (f64::from(r), f64::from(c)));
@@ -64,10 +64,11 @@ proptest! {
     }
 
     #[test]
-    fn what_f32_cannot_tell_apart_is_told_apart(
+    fn codewords_that_f32_cannot_distinguish_are_distinguished(
         dim in 1usize..40, offset in -4i32..5, spread in -30i32..3, seed in 0u64..1000, assignment in assignments(),
     ) {
-        // Far from the origin and close together, so that almost nothing is left of ‖x‖² in a difference; each twice.
+        // Far from the origin and close together, so that differences cancel almost all of ‖x‖².
+        // Each codeword exists twice.
         let crowd = |n, seed| -> Vec<f32> {
             let spread = 2f32.powi(spread);
             numbers(n * dim, seed).iter().map(|x| 10f32.powi(offset) + spread * x).collect()
@@ -77,7 +78,7 @@ proptest! {
         values.extend(crowd(20, seed + 1).iter().map(|x| x * 1e-7));
         let codebooks = Codebooks::new(values, 2, 20, dim, assignment).unwrap();
         assert_definition(&codebooks, &crowd(30, seed + 2));
-        // Codewords themselves leave a residual of zero.
+        // The residual of a codeword itself is zero.
         assert_definition(&codebooks, codebooks.level(0));
     }
 
@@ -149,7 +150,7 @@ fn cosine_assignment_may_lengthen_the_residual_and_euclidean_takes_the_nearest()
 }
 
 #[test]
-fn equal_codewords_give_the_least_and_a_zero_codeword_has_cosine_zero() {
+fn the_first_of_equal_codewords_is_taken_and_a_zero_codeword_has_cosine_zero() {
     let twice = Codebooks::new(vec![1.0, 2.0, 1.0, 2.0], 1, 2, 2, Assignment::Euclidean).unwrap();
     assert_eq!(twice.encode(&[5.0, -3.0, 1.0, 2.0]).unwrap(), [0, 0]);
     let zero = Codebooks::new(vec![-1.0, 0.0, 0.0, 0.0], 1, 2, 2, Assignment::Cosine).unwrap();
@@ -157,13 +158,14 @@ fn equal_codewords_give_the_least_and_a_zero_codeword_has_cosine_zero() {
 }
 
 #[test]
-fn sizes_that_f32_cannot_multiply_are_encoded_all_the_same() {
+fn features_whose_squares_overflow_f32_are_encoded() {
     for size in [1e-38, 1e-25, 1e-15, 1e15, 1e25, 1e38] {
         for assignment in [Assignment::Euclidean, Assignment::Cosine] {
             let scaled = |n, seed| numbers(n, seed).iter().map(|x| x * size).collect::<Vec<f32>>();
             let codebooks = Codebooks::new(scaled(2 * 9 * 5, 1), 2, 9, 5, assignment).unwrap();
             assert_definition(&codebooks, &scaled(50 * 5, 2));
-            // The cosine knows no size; a distance of such different sizes is beyond f64 as well, but must end.
+            // The cosine does not depend on size. A distance between so different sizes exceeds the
+            // precision of f64, but encoding must end.
             let others = numbers(50 * 5, 3);
             match assignment {
                 Assignment::Cosine => assert_definition(&codebooks, &others),
@@ -171,7 +173,8 @@ fn sizes_that_f32_cannot_multiply_are_encoded_all_the_same() {
             }
         }
     }
-    // Ordinary codewords, and features whose squares are 0 in f32; ten alike but for their last bits.
+    // Features whose squares are 0 in f32, and codewords of ordinary size that differ only in
+    // their last bits.
     let mut values: Vec<f32> = numbers(5, 1).repeat(10);
     values.iter_mut().zip(numbers(50, 4)).for_each(|(c, x)| *c += 1e-7 * x);
     for assignment in [Assignment::Euclidean, Assignment::Cosine] {

@@ -1,4 +1,4 @@
-//! Codebooks survive their file, and other files are refused by what they are.
+//! Codebooks survive their file, and errors name files of other kinds.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ fn the_fingerprint_is_the_crc_of_shape_and_values() {
 }
 
 #[test]
-fn codebooks_other_than_those_of_the_fingerprint_are_refused() {
+fn codebooks_of_another_fingerprint_are_refused() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("x.safetensors");
     let open = |fingerprint: Option<&str>| {
@@ -55,7 +55,7 @@ fn codebooks_other_than_those_of_the_fingerprint_are_refused() {
 }
 
 #[test]
-fn other_files_are_refused_by_what_they_are() {
+fn files_of_other_kinds_are_refused() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("x.safetensors");
     let error = |format: &str, version: &str, assignment: &str, shape: &[usize]| {

@@ -28,7 +28,7 @@ fn distortion_falls_with_every_level_and_is_that_of_the_codes() {
 }
 
 #[test]
-fn clusters_that_are_plain_to_see_are_found() {
+fn well_separated_clusters_are_found() {
     // 16 far corners of a 4-cube, each with members close to it.
     let noise = numbers(1600 * 4, 2);
     let features: Vec<f32> = (0..1600)
@@ -75,13 +75,13 @@ fn degenerate_features_end_and_stay_finite() {
     assert!(distortion.iter().all(|d| *d < 1e-12), "{distortion:?}");
     let (_, distortion) = train(CONFIG, &[0.0; 40 * 3], 3);
     assert_eq!(distortion, [0.0; 4]);
-    // As many features as codewords: each is met exactly by the first level.
+    // As many features as codewords: the first level represents each exactly.
     let (_, distortion) = train(CONFIG, &numbers(16 * 5, 6), 5);
     assert!(distortion[0] < 1e-12, "{distortion:?}");
 }
 
 #[test]
-fn what_cannot_be_fitted_is_refused() {
+fn features_that_cannot_be_fitted_are_refused() {
     let train = |config: ResidualKMeans, features: &[f32], dim| config.train(features, dim);
     let error = train(CONFIG, &[0.0; 15 * 2], 2).unwrap_err();
     assert_eq!(

@@ -1,4 +1,5 @@
-//! The properties that codes must have (docs/architecture.md, invariants), against references of a few lines.
+//! The properties that codes must have (docs/architecture.md, invariants), against references of a
+//! few lines.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -9,7 +10,7 @@ mod kmeans;
 
 use dpq_codebook::{Assignment, Codebooks};
 
-/// Numbers that look random and are the same everywhere.
+/// Returns pseudo-random numbers that are the same on every machine.
 fn numbers(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {

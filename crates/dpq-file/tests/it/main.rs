@@ -1,4 +1,4 @@
-//! Containers survive a round trip, and damage of any byte is an error that says what is wrong.
+//! Containers survive a round trip, and a change of any byte is an error that names the damage.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -137,7 +137,7 @@ fn headers_made_to_mislead_are_refused() {
 }
 
 #[test]
-fn what_is_missing_or_of_another_shape_is_said_with_what_there_is() {
+fn errors_list_the_contents_of_the_file() {
     let dir = TempDir::new().unwrap();
     let file = Container::open(sample(&dir)).unwrap();
     let error = file.section("b").unwrap_err().to_string();
@@ -164,7 +164,7 @@ fn files_without_checksums_open_but_cannot_be_verified() {
 }
 
 #[test]
-fn a_checksum_that_is_there_counts_where_others_are_missing() {
+fn existing_checksums_count_if_others_are_missing() {
     // Section `b` has a checksum, that of [6], section `a` has none.
     let verify = |b: u8| {
         let header = format!(
@@ -207,7 +207,7 @@ fn a_write_that_fails_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_finished_file_takes_the_place_of_an_old_one() {
+fn renaming_replaces_an_old_file() {
     let dir = TempDir::new().unwrap();
     let [part, path] = ["part", "whole"].map(|name| dir.path().join(name));
     fs::write(&part, b"new").unwrap();
@@ -223,7 +223,8 @@ fn a_finished_file_takes_the_place_of_an_old_one() {
 fn the_temporary_file_of_another_process_stays_and_does_no_harm() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("out");
-    // The names that this process would use next, as a killed process of the same number leaves them.
+    // The names that this process would use next, as a killed process of the same number leaves
+    // them.
     let left: Vec<_> =
         (0..100).map(|i| dir.path().join(format!(".dpq-{}-{i}.tmp", std::process::id()))).collect();
     left.iter().for_each(|left| fs::write(left, b"theirs").unwrap());
