@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use dpq_codebook::Codebooks;
+use dpq_codebook::{Codebooks, Expected};
 use dpq_file::{Dtype, Section};
 use rayon::prelude::*;
 
@@ -62,12 +62,12 @@ impl<'a> IndexBuilder<'a> {
     fn parts(self) -> Result<Parts, Error> {
         let (n_levels, n_codewords) = (self.codebooks.n_levels(), self.codebooks.n_codewords());
         let n_items = self.codes.len() / n_levels;
-        Error::check_rows("codes", self.codes.len(), n_levels)?;
+        Expected::Rows(n_levels).check("codes", self.codes.len())?;
         if let Some(at) = self.codes.iter().position(|&code| usize::from(code) >= n_codewords) {
             let (row, level, found) = (at / n_levels, at % n_levels, self.codes[at]);
             return Err(Error::Code { row, level, found, n_codewords });
         }
-        self.ids.map_or(Ok(()), |ids| Error::check_length("ids", ids.len(), n_items))?;
+        self.ids.map_or(Ok(()), |ids| Expected::Shape(vec![n_items]).check("ids", ids.len()))?;
         if u32::try_from(n_items).is_ok() {
             self.fill(sorted_rows::<u32>(self.codes, n_levels, self.ids)?)
         } else {
@@ -151,7 +151,7 @@ impl Index {
             }
         }
         items.par_sort_unstable_by_key(|&(id, ..)| id);
-        let mut codes = Vec::with_capacity(items.len() * n_levels);
+        let mut codes = Vec::with_capacity(items.len().saturating_mul(n_levels));
         for &(_, position, first) in &items {
             codes.extend((0..n_levels).map(|level| view.code(first, position, level)));
         }

@@ -1,6 +1,6 @@
 //! The distinct codes of an index at one length, for callers that score every item.
 
-use dpq_codebook::{CodeLength, LookupTable};
+use dpq_codebook::{CodeLength, Expected, LookupTable};
 
 use crate::score::Scorer;
 use crate::{Error, Index};
@@ -28,7 +28,7 @@ impl Index {
     /// [`Error::Section`] if the file is damaged.
     pub fn distinct_codes(&self, length: CodeLength) -> Result<DistinctCodes<'_>, Error> {
         self.check_length(length)?;
-        Error::check_range("number of items", self.len(), 0..=u32::MAX as usize)?;
+        Expected::Range(0..=u32::MAX as usize).check("number of items", self.len())?;
         let view = self.view();
         let mut planes = vec![Vec::new(); length.levels()];
         let (mut starts, mut ids) = (Vec::new(), Vec::with_capacity(self.len()));
@@ -96,7 +96,7 @@ impl DistinctCodes<'_> {
     /// scores.
     pub fn score(&self, table: &LookupTable, scores: &mut [f32]) -> Result<(), Error> {
         self.index.check_table(table, self.length)?;
-        Error::check_length("scores", scores.len(), self.len())?;
+        Expected::Shape(vec![self.len()]).check("scores", scores.len())?;
         let planes: Vec<&[u8]> = self.planes.iter().map(Vec::as_slice).collect();
         Scorer::new(table, self.length.levels(), self.index.view().norms).strided(&planes, 1, scores);
         Ok(())

@@ -1,9 +1,8 @@
 //! The error type of this crate.
 
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use dpq_codebook::{CodeLength, Expected};
+use dpq_codebook::CodeLength;
 
 /// An error of opening, checking, building or searching an index.
 #[derive(Debug, thiserror::Error)]
@@ -94,25 +93,4 @@ pub enum Error {
         /// The name given.
         found: String,
     },
-}
-
-impl Error {
-    /// Refuses an argument that does not have `expected` values.
-    pub(crate) fn check_length(what: &'static str, found: usize, expected: usize) -> Result<(), Self> {
-        Ok(Expected::Shape(vec![expected]).check(what, found)?)
-    }
-
-    /// Refuses an argument of `found` values that are not whole rows.
-    pub(crate) fn check_rows(what: &'static str, found: usize, columns: usize) -> Result<(), Self> {
-        Ok(Expected::Rows(columns).check(what, found)?)
-    }
-
-    /// Refuses a number outside of `expected`.
-    pub(crate) fn check_range(
-        what: &'static str,
-        found: usize,
-        expected: RangeInclusive<usize>,
-    ) -> Result<(), Self> {
-        Ok(Expected::Range(expected).check(what, found)?)
-    }
 }

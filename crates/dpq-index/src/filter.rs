@@ -5,6 +5,8 @@ use std::fmt::{Debug, Formatter};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use dpq_codebook::Expected;
+
 use crate::view::View;
 use crate::{Error, Index};
 
@@ -31,7 +33,7 @@ struct Inner {
     /// The identity of the index.
     index: Arc<()>,
     n_items: usize,
-    /// One bit per item, zeros behind the last.
+    /// One bit per item, with zeros behind the last item.
     words: Vec<u64>,
     n_passing: usize,
     /// The items that pass, ascending, once a search has asked for them.
@@ -64,23 +66,23 @@ impl Filter {
         self.len() == 0
     }
 
-    /// Returns a filter that the items pass which pass both filters.
+    /// Returns the filter of the items that pass both filters.
     ///
     /// # Errors
-    /// [`Error::ForeignFilter`] if the two were made from different indexes.
+    /// [`Error::ForeignFilter`] if the two filters are of different indexes.
     pub fn and(&self, other: &Self) -> Result<Self, Error> {
         self.combine(other, |a, b| a & b)
     }
 
-    /// Returns a filter that the items pass which pass at least one of both filters.
+    /// Returns the filter of the items that pass at least one of the two filters.
     ///
     /// # Errors
-    /// [`Error::ForeignFilter`] if the two were made from different indexes.
+    /// [`Error::ForeignFilter`] if the two filters are of different indexes.
     pub fn or(&self, other: &Self) -> Result<Self, Error> {
         self.combine(other, |a, b| a | b)
     }
 
-    /// Returns a filter that the items pass which do not pass this one.
+    /// Returns the filter of the items that do not pass this one.
     #[must_use]
     pub fn not(&self) -> Self {
         let words = self.0.words.iter().map(|word| !word).collect();
@@ -93,7 +95,7 @@ impl Filter {
         Ok(Self::new(self.0.index.clone(), self.0.n_items, words))
     }
 
-    /// Refuses a filter of another index than that of this identity.
+    /// Refuses a filter whose index has another identity.
     pub(crate) fn check(&self, index: &Arc<()>) -> Result<(), Error> {
         if Arc::ptr_eq(&self.0.index, index) { Ok(()) } else { Err(Error::ForeignFilter) }
     }
@@ -143,22 +145,20 @@ impl Debug for Filter {
 }
 
 impl Index {
-    /// Makes a filter that only the items with these ids pass. Ids that the index does not hold are
-    /// ignored.
+    /// Makes the filter of the items with these ids. Ids that the index does not hold are ignored.
     pub fn allow(&self, ids: &[u64]) -> Filter {
         let ids: HashSet<u64> = ids.iter().copied().collect();
         self.filter(|id| ids.contains(&id))
     }
 
-    /// Makes a filter that all items pass except those with these ids. Ids that the index does not
-    /// hold are ignored.
+    /// Makes the filter of all items except those with these ids. Ids that the index does not hold
+    /// are ignored.
     pub fn deny(&self, ids: &[u64]) -> Filter {
         let ids: HashSet<u64> = ids.iter().copied().collect();
         self.filter(|id| !ids.contains(&id))
     }
 
-    /// Makes a filter that the items pass whose id satisfies `passes`, which is called once per
-    /// item.
+    /// Makes the filter of the items whose id satisfies `passes`, which is called once per item.
     pub fn filter(&self, passes: impl Fn(u64) -> bool) -> Filter {
         let mut words = vec![0; words_of(self.len())];
         for (item, id) in self.ids().enumerate() {
@@ -167,18 +167,17 @@ impl Index {
         Filter::new(self.identity.clone(), self.len(), words)
     }
 
-    /// Makes a filter from a bitmap `[⌈N/64⌉]` in the order of [`ids`](Self::ids): item i passes if
-    /// bit i mod 64 of word ⌊i/64⌋ is set. Bits behind the last item are ignored.
+    /// Makes a filter from a bitmap, u64 `[⌈N/64⌉]`: the item at place i of [`ids`](Self::ids) passes
+    /// if bit i mod 64 of word ⌊i/64⌋ is set. Bits behind the last item are ignored.
     ///
     /// # Errors
     /// [`Error::Codebook`] for another number of words.
     pub fn filter_from_bitmap(&self, words: &[u64]) -> Result<Filter, Error> {
-        Error::check_length("bitmap", words.len(), words_of(self.len()))?;
+        Expected::Shape(vec![words_of(self.len())]).check("bitmap", words.len())?;
         Ok(Filter::new(self.identity.clone(), self.len(), words.to_vec()))
     }
 
-    /// Returns the id of each item in the order in which the index keeps items: by code, then by
-    /// id.
+    /// Returns the id of each item in the order of the index: by code, then by id.
     pub fn ids(&self) -> impl Iterator<Item = u64> {
         self.view().ids.iter()
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use dpq_codebook::{CodeLength, LookupTable};
+use dpq_codebook::{CodeLength, Expected, LookupTable};
 use rayon::prelude::*;
 
 use crate::filter::Filter;
@@ -149,7 +149,7 @@ impl Index {
         let length = options.length.unwrap_or(self.max_length());
         self.check(options, length)?;
         let dim = self.codebooks.dim();
-        Error::check_rows("queries", queries.len(), dim)?;
+        Expected::Rows(dim).check("queries", queries.len())?;
         let by_id = self.items_to_rank(options);
         let search = |queries: &[f32]| -> Result<Vec<Vec<Hit>>, Error> {
             let view = self.view();
@@ -188,7 +188,7 @@ impl Index {
         if self.metric() != Metric::Euclidean {
             return Err(Error::NoDistance);
         }
-        Error::check_length("query", query.len(), self.codebooks.dim())?;
+        Expected::Shape(vec![self.codebooks.dim()]).check("query", query.len())?;
         let norm: f64 = query.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
         // Rounding can make the distance of a query from itself negative.
         Ok(hits.iter().map(|hit| (norm - f64::from(hit.score)).max(0.0) as f32).collect())
@@ -204,7 +204,7 @@ impl Index {
     /// Refuses options that make no sense for this index.
     fn check(&self, options: &SearchOptions, length: CodeLength) -> Result<(), Error> {
         self.check_length(length)?;
-        Error::check_range("k", options.k, 1..=usize::MAX)?;
+        Expected::Range(1..=usize::MAX).check("k", options.k)?;
         if options.min_score.is_nan() {
             return Err(Error::NanMinScore);
         }
@@ -212,7 +212,8 @@ impl Index {
     }
 
     pub(crate) fn check_length(&self, length: CodeLength) -> Result<(), Error> {
-        Error::check_range("code length in bits", length.bits(), 0..=self.max_length().bits())
+        let expected = Expected::Range(0..=self.max_length().bits());
+        Ok(expected.check("code length in bits", length.bits())?)
     }
 
     /// Refuses a table that does not serve searches at `length`.
