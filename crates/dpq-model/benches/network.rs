@@ -1,4 +1,5 @@
-//! The small network of preset `best` on made images: an epoch of training, and features of the same images.
+//! The small network of preset `best` on made images: an epoch of training, and features of the
+//! same images.
 //!
 //! `RAYON_NUM_THREADS=1 CANDLE_NUM_THREADS=1 cargo bench -p dpq-model --bench network`
 
@@ -6,12 +7,11 @@
 
 use std::hint::black_box;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use dpq_model::config::QuantizerConfig;
-use dpq_model::{Device, Inputs, Model, TrainConfig, TrainSet, train};
+use dpq_model::{Inputs, Model, TrainConfig, TrainOptions, TrainSet, train};
 
 const N: usize = 1024;
 const SHAPE: [usize; 3] = [1, 28, 28];
@@ -43,8 +43,7 @@ fn epoch(out: &Path) -> Model {
         },
         weights: None,
     };
-    let stop = AtomicBool::new(false);
-    train(&config, &data, Device::Cpu, out, false, &stop, &mut |_, _| Ok(())).unwrap()
+    train(&config, &data, out, TrainOptions::default()).unwrap()
 }
 
 fn network(criterion: &mut Criterion) {

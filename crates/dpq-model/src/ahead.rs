@@ -1,27 +1,25 @@
-//! Reading while something else is under way.
+//! Reads a batch while the batch before it is processed.
 
-/// Hands batch after batch to `work`, in order, and reads the next one meanwhile, so that two are held at a time.
+/// Calls `work` with batch after batch, in order, and reads the next batch meanwhile. At most two
+/// batches are in memory.
 ///
-/// `work`, and every `read` but the first, run in rayon's threads: work in parallel inside `work` then starts without waking
-/// the pool from outside.
+/// `work`, and every `read` but the first, run in threads of rayon, so parallel work inside `work`
+/// starts without waking the pool from outside.
 ///
 /// # Errors
-/// The first error, in the order of the batches.
-pub fn read_ahead<B: Send, T: Send, E: Send>(
+/// Returns the first error, in the order of the batches.
+pub(crate) fn read_ahead<B: Send, T: Send, E: Send>(
     batches: impl IntoIterator<Item = B>,
     read: impl Fn(B) -> Result<T, E> + Sync,
     mut work: impl FnMut(T) -> Result<(), E> + Send,
 ) -> Result<(), E> {
     let mut batches = batches.into_iter();
     let mut ahead = batches.next().map(&read);
-    while let Some(batch) = ahead.take() {
+    while let Some(batch) = ahead {
         let (batch, next) = (batch?, batches.next());
-        rayon::scope(|scope| {
-            if let Some(next) = next {
-                scope.spawn(|_| ahead = Some(read(next)));
-            }
-            work(batch)
-        })?;
+        let (worked, read) = rayon::join(|| work(batch), || next.map(&read));
+        worked?;
+        ahead = read;
     }
     Ok(())
 }

@@ -1,26 +1,27 @@
-//! The body of a network as a list of layers: what its parameters are called and shaped, and what a batch passes through.
+//! The body of a network: its layers with the names and shapes of their parameters.
 
 use candle_core::{Result as TensorResult, Tensor};
 
 use crate::Error;
 use crate::config::{Alexnet, Body, StageOrder};
-use crate::network::Pass;
 use crate::ops;
+use crate::pass::Pass;
 
 /// A layer of a body.
 pub(crate) enum Layer {
     Conv(Conv),
     Pool(Pool),
     ResponseNorm,
-    /// Inputs are flattened first; a ReLU follows.
+    /// A linear layer on flattened inputs, then a ReLU.
     Linear {
         name: String,
         /// `[out, in]`.
         shape: [usize; 2],
     },
-    /// Of the layer of that number.
+    /// Dropout after the layer of that number.
     Dropout(usize),
-    /// What convolutions make of x is added to x, or to what the shortcut makes of it; a ReLU follows.
+    /// The sum of a block of convolutions and of its input, or of the shortcut of its input, then a
+    /// ReLU.
     Residual {
         block: Vec<Conv>,
         shortcut: Option<Conv>,
@@ -29,12 +30,12 @@ pub(crate) enum Layer {
     Mean,
 }
 
-/// A convolution with a bias or batch normalisation, maybe a ReLU and pooling.
+/// A convolution with a bias or batch normalisation, optionally a ReLU and pooling.
 pub(crate) struct Conv {
     name: String,
-    /// The name of the normalisation, and whether pooling comes before it; none for a bias.
+    /// The name of the normalisation and the order of the stage, or `None` for a bias.
     norm: Option<(String, StageOrder)>,
-    /// Channels in and out.
+    /// Input and output channels.
     channels: [usize; 2],
     kernel: usize,
     stride: usize,
@@ -45,7 +46,7 @@ pub(crate) struct Conv {
     pool: Option<Pool>,
 }
 
-/// Max pooling. A border is zeros: what is pooled went through a ReLU.
+/// Max pooling. The padding is zeros, which never win against the results of a ReLU.
 #[derive(Clone, Copy)]
 pub(crate) struct Pool {
     kernel: usize,
@@ -53,10 +54,10 @@ pub(crate) struct Pool {
     padding: usize,
 }
 
-/// The layers of a body over inputs of `[c, h, w]`, and the length of its result.
+/// Returns the layers of a body for inputs of `[c, h, w]`, and the length of its result.
 ///
 /// # Errors
-/// [`Error::Invalid`] if the inputs do not fit.
+/// [`Error::TooSmall`] if a kernel does not fit into the image.
 pub(crate) fn layers(body: &Body, input: [usize; 3]) -> Result<(Vec<Layer>, usize), Error> {
     let mut builder = Builder { shape: input, layers: Vec::new() };
     match body {
@@ -83,29 +84,34 @@ pub(crate) fn layers(body: &Body, input: [usize; 3]) -> Result<(Vec<Layer>, usiz
         }
         Body::Resnet50 { width } => builder.resnet(*width),
     }
-    // Without room for a kernel there are no positions.
+    // A kernel that does not fit leaves no positions.
     if builder.shape.contains(&0) {
-        return Err(Error::invalid("image shape", format!("found {input:?}, too small for the network")));
+        return Err(Error::TooSmall(input));
     }
     Ok((builder.layers, product(builder.shape)))
+}
+
+/// Runs a batch through the layers.
+pub(crate) fn forward(layers: &[Layer], x: &Tensor, pass: &mut Pass) -> TensorResult<Tensor> {
+    layers.iter().try_fold(x.clone(), |x, layer| layer.forward(&x, pass))
 }
 
 /// Pooling that halves an image.
 const POOL_2: Pool = Pool { kernel: 2, stride: 2, padding: 0 };
 
-/// A product that overflows is no size of any section.
+/// Multiplies sizes. A product that overflows saturates, and so fits no section of a file.
 fn product(shape: [usize; 3]) -> usize {
     shape.into_iter().fold(1, usize::saturating_mul)
 }
 
-/// Layers so far, and the shape `[c, h, w]` that they make of an input.
+/// The layers so far, and the shape `[c, h, w]` of their result.
 struct Builder {
     shape: [usize; 3],
     layers: Vec<Layer>,
 }
 
 impl Builder {
-    /// A convolution of what there is, with a bias and a ReLU.
+    /// Returns a convolution of the result so far, with a bias and a ReLU.
     fn conv(&self, name: &str, out: usize, kernel: usize, stride: usize, padding: usize) -> Conv {
         let (name, channels) = (format!("backbone.{name}"), [self.shape[0], out]);
         Conv { name, norm: None, channels, kernel, stride, padding, groups: 1, relu: true, pool: None }
@@ -124,7 +130,7 @@ impl Builder {
 
     fn linear(&mut self, name: &str, n_out: usize) {
         let shape = [n_out, product(self.shape)];
-        // Positions that are not there stay so.
+        // Missing positions stay missing.
         let positions = usize::from(!self.shape.contains(&0));
         self.shape = [n_out, positions, 1];
         self.layers.push(Layer::Linear { name: format!("backbone.{name}"), shape });
@@ -182,7 +188,7 @@ impl Builder {
 }
 
 impl Layer {
-    /// The names and shapes of its tensors.
+    /// The names and shapes of the tensors of the layer.
     pub(crate) fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         match self {
             Self::Conv(conv) => conv.shapes(),
@@ -196,8 +202,8 @@ impl Layer {
         }
     }
 
-    /// Runs a batch through it.
-    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass) -> TensorResult<Tensor> {
+    /// Runs a batch through the layer.
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> TensorResult<Tensor> {
         match self {
             Self::Conv(conv) => conv.forward(x, pass),
             Self::Pool(pool) => pool.forward(x),
@@ -238,7 +244,7 @@ impl Pool {
     }
 }
 
-/// Windows that fit into a row of `len`; 0 if none does.
+/// Returns the number of windows that fit into a row of `len`.
 fn n_windows(len: usize, kernel: usize, stride: usize, padding: usize) -> usize {
     if len == 0 { 0 } else { (len + 2 * padding).checked_sub(kernel).map_or(0, |rest| rest / stride + 1) }
 }
@@ -276,7 +282,7 @@ impl Conv {
         };
         if let Some([scale, shift]) = pass.scale_and_shift(norm)? {
             if first.is_some() {
-                // A negative scale does not commute with the maximum, so it stays behind the pooling.
+                // A negative scale does not commute with the maximum, so it follows the pooling.
                 let y = self.convolve(x, weight, None, first, false)?;
                 return ops::scale_shift(&y, &scale, &shift, self.relu);
             }
@@ -288,7 +294,7 @@ impl Conv {
         last.map_or(Ok(y.clone()), |pool| pool.forward(&y))
     }
 
-    /// The convolution, then pooling and a ReLU (which commute), group by group.
+    /// Applies the convolution, then pooling and a ReLU (which commute), group by group.
     fn convolve(
         &self,
         x: &Tensor,
@@ -315,6 +321,3 @@ impl Conv {
         Tensor::cat(&(0..self.groups).map(group).collect::<TensorResult<Vec<_>>>()?, 1)
     }
 }
-
-#[cfg(test)]
-pub(crate) mod tests;

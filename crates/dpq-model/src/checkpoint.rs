@@ -1,34 +1,38 @@
-//! The state of a run between two epochs.
+//! The state of a run between two epochs, and its file.
 //!
-//! Everything random is a function of the seed and of where the run is, so there is no generator to keep.
+//! Random choices depend only on the seed and the position in the run, so there is no generator to
+//! save.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Var};
 use dpq_file::Container;
 
 use crate::Error;
-use crate::codebook::{self, Variables};
-use crate::model::{Array, Header, arrays, write};
+use crate::codebook;
+use crate::header::Header;
 use crate::network::Network;
 use crate::optim::Optimizer;
+use crate::tensors::{self, Array, Variables, arrays};
+
+/// The name of the file format.
+const FORMAT: &str = "dpq-checkpoint";
 
 /// The state of a run.
 pub(crate) struct State {
-    /// Epochs that are done.
+    /// Number of completed epochs.
     pub(crate) epoch: usize,
     pub(crate) network: Network,
-    /// Where all of it is.
+    /// The device of all tensors.
     pub(crate) device: Device,
-    /// The codebooks; empty before they start.
+    /// The codebooks. Empty before they start.
     pub(crate) codebook: Variables,
     pub(crate) network_optimizer: Optimizer,
     pub(crate) codebook_optimizer: Optimizer,
 }
 
 impl State {
-    /// The state before the first epoch.
+    /// Returns the state before the first epoch.
     pub(crate) fn new(header: &Header, device: &Device) -> Result<Self, Error> {
         let config = &header.train;
         let (shape, n_classes) = (header.image_shape, header.n_classes);
@@ -36,13 +40,13 @@ impl State {
             epoch: 0,
             network: Network::new(&config.network, shape, n_classes, config.seed, device)?,
             device: device.clone(),
-            codebook: BTreeMap::new(),
+            codebook: Variables::new(),
             network_optimizer: Optimizer::new(config.network_optimizer),
             codebook_optimizer: Optimizer::new(config.codebook_optimizer),
         })
     }
 
-    /// The first parameter, by name, with a value that is not finite, and that value.
+    /// Returns the first parameter, by name, that is not finite, with its value.
     pub(crate) fn first_not_finite(&self) -> Result<Option<(String, f32)>, Error> {
         let codebook = self.codebook.iter().map(|(name, var)| (name.clone(), var.as_detached_tensor()));
         for (name, tensor) in self.network.tensors().into_iter().chain(codebook) {
@@ -54,40 +58,38 @@ impl State {
         Ok(None)
     }
 
-    /// Writes the state. `data` names the labels learnt from; the header does the rest.
+    /// Writes the state. `data` identifies the labels, the header all else.
     pub(crate) fn save(&self, header: &Header, data: &str, path: &Path) -> Result<(), Error> {
         let mut all = arrays(&self.network.tensors(), "network.")?;
-        for (name, var) in &self.codebook {
-            all.push((name.clone(), var.dims().to_vec(), var.as_detached_tensor().flatten_all()?.to_vec1()?));
-        }
+        all.extend(arrays(self.codebook.iter().map(|(name, var)| (name, &**var)), "")?);
         all.extend(buffers("network_optimizer", &self.network_optimizer)?);
         all.extend(buffers("codebook_optimizer", &self.codebook_optimizer)?);
         let metadata = [
-            ("format", "dpq-checkpoint".to_owned()),
+            ("format", FORMAT.to_owned()),
             ("config", header.to_json()),
             ("data", data.to_owned()),
             ("epoch", self.epoch.to_string()),
             ("network_optimizer", self.network_optimizer.n_steps.to_string()),
             ("codebook_optimizer", self.codebook_optimizer.n_steps.to_string()),
         ];
-        write(path, &metadata, &all)
+        tensors::write(path, &metadata, &all)
     }
 
     /// Reads the state of a run of the same configuration on the same data.
     pub(crate) fn open(header: &Header, data: &str, path: &Path, device: &Device) -> Result<Self, Error> {
         let file = Container::open(path)?;
         file.verify()?;
-        let content = |reason: &str| Error::Content { path: path.to_owned(), reason: reason.to_owned() };
-        if file.metadata("format")? != "dpq-checkpoint" {
-            return Err(content("the file is no checkpoint"));
+        let content = |what: &str| Error::content(path, what);
+        let format = file.metadata("format")?;
+        if format != FORMAT {
+            let (path, found) = (path.to_owned(), format.to_owned());
+            return Err(Error::Format { path, found, expected: "a checkpoint of this run" });
         }
         if file.metadata("config")? != header.to_json() || file.metadata("data")? != data {
-            return Err(content(
-                "the checkpoint is of another configuration or data set, resume with those or train without --resume",
-            ));
+            return Err(Error::OtherRun(path.to_owned()));
         }
         let number = |key: &str| -> Result<usize, Error> {
-            file.metadata(key)?.parse().map_err(|_| content("the checkpoint's counters are no numbers"))
+            file.metadata(key)?.parse().map_err(|_| content("the counters of the checkpoint are not numbers"))
         };
         let mut state = Self::new(header, device)?;
         state.epoch = number("epoch")?;
@@ -100,8 +102,8 @@ impl State {
                 let values = file.floats(name, shape)?;
                 state.codebook.insert(name.to_owned(), Var::from_vec(values, &shape[..], device)?);
             } else if let Some((optimizer, which, variable)) = state.buffer_of(name) {
-                optimizer.buffers.entry(variable).or_default()[which] =
-                    file.floats(name, file.section(name)?.shape)?;
+                let values = file.floats(name, file.section(name)?.shape)?;
+                optimizer.buffers.entry(variable).or_default().host[which] = values;
             }
         }
         let started = header.train.schedule.first_codebook_epoch(header.train.epochs);
@@ -116,19 +118,18 @@ impl State {
         Ok(state)
     }
 
-    /// Whether each buffer belongs to a variable and is as long.
+    /// Returns true if each buffer belongs to a variable and has its length.
     fn buffers_fit(&self) -> bool {
-        let fit = |optimizer: &Optimizer, variables: &BTreeMap<String, Var>| {
-            optimizer.buffers.iter().all(|(name, buffers)| {
-                variables
-                    .get(name)
-                    .is_some_and(|var| buffers.iter().all(|buffer| buffer.len() == var.elem_count()))
-            })
+        let lens = |name: &String, var: Option<&Var>, optimizer: &Optimizer| {
+            let n = var.map(|var| var.elem_count());
+            optimizer.buffers[name].host.iter().all(|buffer| Some(buffer.len()) == n)
         };
-        fit(&self.network_optimizer, &self.network.variables) && fit(&self.codebook_optimizer, &self.codebook)
+        let (network, codebook) = (&self.network_optimizer, &self.codebook_optimizer);
+        network.buffers.keys().all(|name| lens(name, self.network.variable(name), network))
+            && codebook.buffers.keys().all(|name| lens(name, self.codebook.get(name), codebook))
     }
 
-    /// The optimiser, buffer and variable that a section of [`buffers`] belongs to.
+    /// Returns the optimiser, the buffer and the variable of a section of [`buffers`].
     fn buffer_of(&mut self, section: &str) -> Option<(&mut Optimizer, usize, String)> {
         let (optimizer, rest) = section.split_once('.')?;
         let (which, variable) = rest.split_once('.')?;
@@ -142,13 +143,14 @@ impl State {
     }
 }
 
-/// An optimiser's buffers: `<prefix>.first.<variable>` and `<prefix>.second.<variable>`.
+/// Returns the buffers of an optimiser: `<prefix>.first.<variable>` and
+/// `<prefix>.second.<variable>`.
 fn buffers(prefix: &str, optimizer: &Optimizer) -> Result<Vec<Array>, Error> {
-    let all = optimizer.all_buffers()?;
-    let buffers = all.iter().flat_map(|(variable, [first, second])| {
-        [("first", first), ("second", second)].map(|(which, values)| {
-            (format!("{prefix}.{which}.{variable}"), vec![values.len()], values.clone())
-        })
-    });
-    Ok(buffers.collect())
+    let mut all = Vec::new();
+    for (variable, buffers) in &optimizer.buffers {
+        for (which, values) in ["first", "second"].into_iter().zip(buffers.to_vecs()?) {
+            all.push((format!("{prefix}.{which}.{variable}"), vec![values.len()], values));
+        }
+    }
+    Ok(all)
 }

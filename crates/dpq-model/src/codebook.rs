@@ -1,7 +1,7 @@
-//! Codebooks in training: where they start, the tensor that they are, and what becomes of dead codewords.
+//! Codebooks in training: their initial values, their variables, and dead codewords.
 //!
-//! They are the variables `codebook`, f32 `[L, K, D]`, or with shared codewords `codebook` `[1, K, D]` and `scales`
-//! `[L − 1]`: level l has the codewords times the scale of l, and that of level 0 is 1.
+//! The variable `codebook` is f32 `[L, K, D]`. With shared codewords it is `[1, K, D]`, and
+//! `scales` is `[L − 1]`: level l has the codewords times its scale, and the scale of level 0 is 1.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,9 @@ use dpq_codebook::{CodeLength, Codebooks, ResidualKMeans};
 use crate::Error;
 use crate::config::{Sharing, TrainConfig};
 use crate::rng::{Stream, mix, normal, permutation, rng};
+use crate::tensors::Variables;
 
-/// Variables by name.
-pub(crate) type Variables = BTreeMap<String, Var>;
-
-/// The names and shapes of the variables.
+/// Returns the names and shapes of the variables.
 pub(crate) fn shapes(config: &TrainConfig) -> BTreeMap<&'static str, Vec<usize>> {
     let (levels, codewords, dim) = (config.quantizer.levels, config.quantizer.codewords, config.network.dim);
     match config.quantizer.codebooks {
@@ -26,8 +24,8 @@ pub(crate) fn shapes(config: &TrainConfig) -> BTreeMap<&'static str, Vec<usize>>
     }
 }
 
-/// Codebooks as the authors' code starts them, and scales as their code for Deep Recurrent Quantization does: normal
-/// numbers of deviation 0.01.
+/// Returns random codebooks and scales, normally distributed with deviation 0.01, as in the
+/// authors' code of Deep Progressive and Deep Recurrent Quantization.
 pub(crate) fn random(config: &TrainConfig, device: &Device) -> Result<Variables, Error> {
     let mut rng = rng(config.seed, Stream::Codebooks);
     let mut draw = |n: usize| (0..n).map(|_| (0.01 * normal(&mut rng)) as f32).collect::<Vec<_>>();
@@ -36,7 +34,7 @@ pub(crate) fn random(config: &TrainConfig, device: &Device) -> Result<Variables,
     variables(config, codebook, scales, device)
 }
 
-/// Codebooks of features by residual k-means, those of the first level where levels share them.
+/// Fits codebooks to features by residual k-means. Shared codewords are those of the first level.
 pub(crate) fn fit(config: &TrainConfig, features: &[f32], device: &Device) -> Result<Variables, Error> {
     let kmeans = ResidualKMeans {
         n_levels: shapes(config)["codebook"][0],
@@ -51,8 +49,8 @@ pub(crate) fn fit(config: &TrainConfig, features: &[f32], device: &Device) -> Re
     variables(config, codebook, scales, device)
 }
 
-/// The scales of shared codewords: a level's is the length of the residuals that enter it, compared with that of the
-/// features (roots of mean squares).
+/// Returns the scales of shared codewords: the root mean square of the residuals that enter a
+/// level, divided by that of the features.
 fn fit_scales(config: &TrainConfig, codewords: &[f32], features: &[f32]) -> Result<Vec<f32>, Error> {
     let quantizer = &config.quantizer;
     let (mut residuals, mut share, mut scales) = (features.to_vec(), 1.0, Vec::new());
@@ -78,13 +76,13 @@ fn variables(
 ) -> Result<Variables, Error> {
     let mut values = BTreeMap::from([("codebook", codebook), ("scales", scales)]);
     let variable = |(name, shape): (&str, Vec<usize>)| {
-        let values = values.remove(name).expect("both are there");
+        let values = values.remove(name).expect("both have values");
         Ok((name.to_owned(), Var::from_vec(values, shape, device)?))
     };
     shapes(config).into_iter().map(variable).collect()
 }
 
-/// The codewords of all levels, f32 `[L, K, D]`, with gradients.
+/// Returns the codewords of all levels, f32 `[L, K, D]`, with gradients.
 pub(crate) fn expanded(variables: &Variables) -> candle_core::Result<Tensor> {
     let codebook = variables["codebook"].as_tensor();
     let Some(scales) = variables.get("scales") else { return Ok(codebook.clone()) };
@@ -92,7 +90,7 @@ pub(crate) fn expanded(variables: &Variables) -> candle_core::Result<Tensor> {
     codebook.broadcast_mul(&Tensor::cat(&[&first, scales.as_tensor()], 0)?.reshape(((), 1, 1))?)
 }
 
-/// The codebooks as they are now.
+/// Returns the current codebooks.
 pub(crate) fn codebooks(config: &TrainConfig, variables: &Variables) -> Result<Codebooks, Error> {
     let quantizer = &config.quantizer;
     let values = expanded(variables)?.flatten_all()?.to_vec1::<f32>()?;
@@ -100,11 +98,12 @@ pub(crate) fn codebooks(config: &TrainConfig, variables: &Variables) -> Result<C
     Ok(Codebooks::new(values, quantizer.levels, quantizer.codewords, dim, quantizer.assignment)?)
 }
 
-/// Moves codewords that no item has to where items are, and returns how many: each to the residual that enters its
-/// level of an item drawn at random, a shared one to the item's feature.
+/// Moves codewords that no item uses, and returns their number. A codeword moves to the residual
+/// that enters its level for a random item, a shared codeword to the feature of the item.
 ///
-/// Source: SoundStream (Zeghidour et al. 2021), which replaces rarely used codewords with inputs of a batch. What the
-/// optimiser remembers of the codeword stays: it fades within a few steps.
+/// The memory of the optimiser for the codeword stays, because it fades within a few steps.
+/// Source: SoundStream (Zeghidour et al. 2021), which replaces rarely used codewords with inputs of
+/// a batch.
 /// Shapes: features `[n, D]` and their codes `[n, L]` by `codebooks`.
 pub(crate) fn revive(
     config: &TrainConfig,
@@ -166,7 +165,8 @@ mod tests {
         let codebooks = codebooks(&config, &variables).unwrap();
         assert_eq!(codebooks.values(), [1.0, 2.0, 3.0, 4.0, 0.5, 1.0, 1.5, 2.0, -1.0, -2.0, -3.0, -4.0]);
         assert_eq!(codebooks.assignment(), Assignment::Euclidean);
-        // Of the sum of all: the scales' sum for each word's value, and the words' sum for each scale.
+        // Of the sum of all: the scales' sum for each word's value, and the words' sum for each
+        // scale.
         let gradients = expanded(&variables).unwrap().sum_all().unwrap().backward().unwrap();
         let gradient = |name: &str| {
             gradients.get(&variables[name]).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
@@ -177,15 +177,17 @@ mod tests {
 
     #[test]
     fn scales_follow_the_residuals() {
-        // Codewords (3, 0) and (0, 3), residuals of length 1 along the same axis, half of them backwards.
+        // Codewords (3, 0) and (0, 3), residuals of length 1 along the same axis, half of them
+        // backwards.
         let features = [4.0, 0.0, 2.0, 0.0, 0.0, 4.0, 0.0, 2.0];
         let config = config(Sharing::Shared);
         let variables = fit(&config, &features, &Device::Cpu).unwrap();
         let scales = variables["scales"].to_vec1::<f32>().unwrap();
         // The features' mean square is (16 + 4) / 2.
         assert!((scales[0] - (1.0f32 / 10.0).sqrt()).abs() < 1e-6, "{scales:?}");
-        // At that scale codewords are 3 / √10 long. They leave 1 − 3 / √10 of a residual forwards; for one backwards
-        // the codeword of the other axis is nearer, and leaves the square 1 + 0.9.
+        // At that scale codewords are 3 / √10 long. They leave 1 − 3 / √10 of a residual forwards;
+        // for one backwards the codeword of the other axis is nearer, and leaves the square 1 +
+        // 0.9.
         let share = ((1.0 - 0.9f32.sqrt()).powi(2) + 1.9) / 20.0;
         assert!((scales[1] - share.sqrt()).abs() < 1e-6, "{scales:?}");
     }

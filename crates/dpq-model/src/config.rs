@@ -240,46 +240,34 @@ impl TrainConfig {
         let one_start = self.schedule != Schedule::TwoStep || quantizer.start == Start::ResidualKmeans;
         let one_fit = self.schedule != Schedule::TwoStep || quantizer.codebooks == Sharing::Separate;
         let checks = [
-            (self.epochs >= 1, "epochs", "expected at least 1"),
-            (self.batch_size >= 2, "batch_size", "expected at least 2, batch normalisation needs company"),
-            (share(features_first), "schedule.features_first", "expected a share in [0, 1)"),
+            (self.epochs >= 1, "epochs", "at least 1"),
+            (self.batch_size >= 2, "batch_size", "at least 2, for batch normalisation"),
+            (share(features_first), "schedule.features_first", "a share in [0, 1)"),
             (
                 !(self.mirror_average && network.body == Body::Features),
                 "mirror_average",
-                "expected false, stored features have no mirror image",
+                "false for stored features",
             ),
-            ((1..=255).contains(&quantizer.levels), "quantizer.levels", "expected 1 to 255"),
-            ((1..=256).contains(&quantizer.codewords), "quantizer.codewords", "expected 1 to 256"),
-            (above_0(quantizer.softness), "quantizer.softness", "expected a finite number above 0"),
-            (quantizer.kmeans_iterations >= 1, "quantizer.kmeans_iterations", "expected at least 1"),
-            (one_start, "quantizer.start", "two-step training fits codebooks by `residual-kmeans`"),
-            (
-                one_fit,
-                "quantizer.codebooks",
-                "two-step training fits `separate` ones, shared ones are learnt",
-            ),
-            (weights.iter().all(|&w| at_least_0(w)), "loss", "expected finite weights of at least 0"),
-            (
-                teaches,
-                "loss",
-                "expected `margin` or `classification` above 0, without them no label is learnt",
-            ),
-            (quantizes, "loss", "expected a quantization loss above 0, without any no codeword is learnt"),
+            ((1..=255).contains(&quantizer.levels), "quantizer.levels", "1 to 255"),
+            ((1..=256).contains(&quantizer.codewords), "quantizer.codewords", "1 to 256"),
+            (above_0(quantizer.softness), "quantizer.softness", "a finite number above 0"),
+            (quantizer.kmeans_iterations >= 1, "quantizer.kmeans_iterations", "at least 1"),
+            (one_start, "quantizer.start", "`residual-kmeans` for two-step training"),
+            (one_fit, "quantizer.codebooks", "`separate` for two-step training"),
+            (weights.iter().all(|&w| at_least_0(w)), "loss", "finite weights of at least 0"),
+            (teaches, "loss", "`margin` or `classification` above 0, to learn labels"),
+            (quantizes, "loss", "a quantization loss above 0, to learn codewords"),
             (
                 (0.0..=1.0).contains(&self.augment.cutout_probability),
                 "augment.cutout_probability",
-                "expected a share in [0, 1]",
+                "a share in [0, 1]",
             ),
-            (
-                self.validation.images != 1,
-                "validation.images",
-                "expected 0 or at least 2, to rank each other",
-            ),
-            (self.validation.every >= 1, "validation.every", "expected at least 1"),
+            (self.validation.images != 1, "validation.images", "0 or at least 2, which rank each other"),
+            (self.validation.every >= 1, "validation.every", "at least 1"),
         ];
-        for (holds, what, reason) in checks {
+        for (holds, key, expected) in checks {
             if !holds {
-                return Err(Error::invalid(what, reason));
+                return Err(Error::Config { key, expected });
             }
         }
         network.check()?;
@@ -289,7 +277,7 @@ impl TrainConfig {
 }
 
 impl OptimizerConfig {
-    fn check(&self, what: &'static str) -> Result<(), Error> {
+    fn check(&self, key: &'static str) -> Result<(), Error> {
         let numbers = [self.rate, self.weight_decay, self.head_weights, self.head_biases];
         let in_range = match self.method {
             Method::Sgd { momentum } => (0.0..1.0).contains(&momentum),
@@ -302,17 +290,17 @@ impl OptimizerConfig {
             RateSchedule::Exponential { factor, every } => factor > 0.0 && factor.is_finite() && every > 0,
             RateSchedule::WarmupCosine { warmup } => (0.0..1.0).contains(&warmup),
         };
-        if !numbers.iter().all(|&x| x >= 0.0 && x.is_finite()) {
-            Err(Error::invalid(what, "expected finite rates, decay and factors of at least 0"))
-        } else if !in_range {
-            Err(Error::invalid(what, "expected a momentum or betas in [0, 1) and an epsilon above 0"))
-        } else if !schedule {
-            Err(Error::invalid(
-                what,
-                "expected a rate schedule with `every` and `factor` above 0, `warmup` in [0, 1)",
-            ))
-        } else {
-            Ok(())
+        let checks = [
+            (
+                numbers.iter().all(|&x| x >= 0.0 && x.is_finite()),
+                "finite rates, decay and factors of at least 0",
+            ),
+            (in_range, "a momentum or betas in [0, 1) and an epsilon above 0"),
+            (schedule, "a rate schedule with `every` and `factor` above 0, `warmup` in [0, 1)"),
+        ];
+        match checks.iter().find(|(holds, _)| !holds) {
+            Some(&(_, expected)) => Err(Error::Config { key, expected }),
+            None => Ok(()),
         }
     }
 }

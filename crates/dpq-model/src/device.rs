@@ -1,34 +1,34 @@
-//! Where networks run.
+//! Devices that run networks.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::Error;
 
-/// Where a network runs: `cpu`, or `cuda:N` for the N-th NVIDIA GPU.
+/// A device that runs networks, written `cpu`, or `cuda:N` for the NVIDIA GPU of number N.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
     /// The processor, at any number of threads.
     #[default]
     Cpu,
-    /// The GPU of this number, from 0. The program has to be built with the feature `cuda`.
+    /// The GPU of this number, counted from 0. Needs the feature `cuda`.
     Cuda(usize),
 }
 
 impl Device {
-    /// Refuses a device that is not there, before work is done for it.
+    /// Checks that the device can be used.
     ///
     /// # Errors
-    /// [`Error::Invalid`] says why it cannot be used.
+    /// [`Error::Device`] if it cannot.
     pub fn check(self) -> Result<(), Error> {
         self.open().map(drop)
     }
 
-    /// Makes the device ready.
+    /// Opens the device.
     #[cfg(feature = "cuda")]
     pub(crate) fn open(self) -> Result<candle_core::Device, Error> {
         let Self::Cuda(number) = self else { return Ok(candle_core::Device::Cpu) };
-        let refused = |reason: String| Error::invalid("device", format!("{self} cannot be used: {reason}"));
+        let refused = |reason: String| Error::Device { device: self.to_string(), reason };
         let found = candle_core::cuda_backend::cudarc::driver::CudaContext::device_count()
             .map_err(|error| refused(format!("the CUDA driver finds no GPU ({error})")))?;
         if usize::try_from(found).is_ok_and(|found| number >= found) {
@@ -36,25 +36,24 @@ impl Device {
         }
         let device = candle_core::Device::new_cuda_with_stream(number)
             .map_err(|error| refused(error.to_string().lines().next().unwrap_or_default().to_owned()))?;
-        // SAFETY: all work on the device goes through the one stream made here, so no array needs events to be ordered.
-        #[expect(unsafe_code)]
+        // SAFETY: all work on the device runs in the one stream made here, so arrays need no events
+        // for their order.
+        #[expect(unsafe_code, reason = "events cost time")]
         unsafe {
             device.as_cuda_device()?.disable_event_tracking();
         }
         Ok(device)
     }
 
-    /// Makes the device ready.
+    /// Opens the device.
     #[cfg(not(feature = "cuda"))]
     pub(crate) fn open(self) -> Result<candle_core::Device, Error> {
         match self {
             Self::Cpu => Ok(candle_core::Device::Cpu),
-            Self::Cuda(_) => Err(Error::invalid(
-                "device",
-                format!(
-                    "found {self}, but this program was built without CUDA, build it with --features cuda"
-                ),
-            )),
+            Self::Cuda(_) => {
+                let reason = "this program was built without CUDA, build it with --features cuda".to_owned();
+                Err(Error::Device { device: self.to_string(), reason })
+            }
         }
     }
 }
@@ -67,10 +66,7 @@ impl FromStr for Device {
         match (text, number) {
             ("cpu", _) => Ok(Self::Cpu),
             (_, Some(number)) => Ok(Self::Cuda(number)),
-            _ => Err(Error::invalid(
-                "device",
-                format!("found `{text}`, expected cpu or cuda:N, such as cuda:0"),
-            )),
+            _ => Err(Error::UnknownDevice(text.to_owned())),
         }
     }
 }

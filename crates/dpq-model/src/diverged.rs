@@ -1,4 +1,4 @@
-//! What a run leaves behind whose numbers are no longer finite.
+//! The file that a diverged run leaves.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,25 +7,26 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::checkpoint::State;
+use crate::report::Tally;
 
-/// The file, beside the checkpoint.
+/// The name of the file, which stands beside the checkpoint.
 pub(crate) const DUMP: &str = "diverged.json";
 
-/// Writes down where a run stands, and returns the error that says so: [`Error::Diverged`], or what kept it from
-/// writing. `losses` are those of the last step, by name.
+/// Writes the state of a diverged run, and returns [`Error::Diverged`], or the error of writing.
+/// `losses` has the losses of the last step.
 pub(crate) fn diverged(
     state: &State,
     (epoch, step): (usize, usize),
-    losses: &BTreeMap<&'static str, f64>,
+    losses: &Tally,
     checkpoint: &Path,
 ) -> Error {
     let write = || -> Result<Error, Error> {
-        let parameter = state.first_not_finite()?;
+        let (parameter, losses) = (state.first_not_finite()?, losses.last());
         let loss = losses.iter().find(|(_, value)| !value.is_finite());
         let (what, value) = match (loss, &parameter) {
             (Some((name, &value)), _) => (format!("loss `{name}`"), value),
             (None, Some((name, value))) => (format!("parameter `{name}`"), f64::from(*value)),
-            (None, None) => unreachable!("the caller found one of them"),
+            (None, None) => unreachable!("the caller found a loss or a parameter"),
         };
         let text = json!({
             "epoch": epoch,
@@ -41,7 +42,7 @@ pub(crate) fn diverged(
     write().unwrap_or_else(|error| error)
 }
 
-/// A number of JSON, or the name of what JSON has no number for.
+/// Returns a JSON number, or a string for values that JSON has no number for.
 fn number(value: f64) -> Value {
     if value.is_finite() { value.into() } else { value.to_string().into() }
 }

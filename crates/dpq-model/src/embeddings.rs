@@ -2,17 +2,18 @@
 
 use crate::rng::{Stream, rng, uniform};
 
-/// Draws a unit vector for each class, near-orthogonal to the others.
+/// Returns a random unit vector per class, nearly orthogonal to the others.
 ///
-/// The paper's are 300-d word vectors (docs/deviations.md, row 14). Here every row has independent values uniform in
-/// [−1, 1), is made orthogonal to the rows before it in its block of `dim` rows, and gets length 1. So with
-/// n_classes ≤ dim all rows are orthonormal and every margin is 1; beyond, cosines between rows of different blocks are of
-/// the order of 1/√dim. Nothing but additions, products, quotients and square roots is used: a seed gives the same values
-/// on every machine.
+/// The paper uses word vectors of 300 dimensions (docs/deviations.md, row 14). Here each row starts
+/// with values uniform in [−1, 1), is made orthogonal to the rows before it in its block of `dim`
+/// rows, and is scaled to length 1. With n_classes ≤ dim all rows are orthonormal and every margin
+/// is 1. Cosines between rows of different blocks are of the order of 1/√dim. The computation uses
+/// only additions, products, quotients and square roots, so a seed gives the same values on every
+/// machine.
 /// Shapes: returns `[n_classes, dim]`, row-major.
 ///
 /// # Panics
-/// If `dim` is 0.
+/// Panics if `dim` is 0.
 pub(crate) fn label_embeddings(n_classes: usize, dim: usize, seed: u64) -> Vec<f32> {
     assert!(dim > 0, "an embedding has at least one dimension");
     let mut rng = rng(seed, Stream::Embeddings);
@@ -20,7 +21,7 @@ pub(crate) fn label_embeddings(n_classes: usize, dim: usize, seed: u64) -> Vec<f
     for class in 0..n_classes {
         let mut row: Vec<f64> = (0..dim).map(|_| 2.0 * uniform(&mut rng) - 1.0).collect();
         let block = &rows[class - class % dim..];
-        // The second pass removes what rounding left over in the first.
+        // The second pass removes the rounding errors of the first.
         for other in block.iter().chain(block) {
             let product = dot(&row, other);
             row.iter_mut().zip(other).for_each(|(a, b)| *a -= product * b);

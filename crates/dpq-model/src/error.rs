@@ -1,70 +1,249 @@
-//! What can go wrong with models and training.
+//! Errors of models and training.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// An error from the caller's own code, such as a reader of images.
+/// An error of the caller's own code, for example of a reader of images.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A configuration, training set or argument that cannot be used.
-    #[error("{what}: {reason}")]
-    Invalid {
-        /// The field or argument.
-        what: &'static str,
-        /// What was found, what was expected.
+    /// A setting of the configuration cannot be used.
+    #[error("{key}: expected {expected}")]
+    Config {
+        /// The setting, as `quantizer.levels`.
+        key: &'static str,
+        /// Its range, or what it depends on.
+        expected: &'static str,
+    },
+    /// No preset has this name.
+    #[error("preset: found `{found}`, expected one of {}", expected.join(", "))]
+    UnknownPreset {
+        /// The name.
+        found: String,
+        /// The names of the presets.
+        expected: &'static [&'static str],
+    },
+    /// No device is written like this.
+    #[error("device: found `{0}`, expected cpu or cuda:N, such as cuda:0")]
+    UnknownDevice(String),
+    /// The device is missing, or the program was built without support for it.
+    #[error("device: {device} cannot be used: {reason}")]
+    Device {
+        /// The device, as `cuda:0`.
+        device: String,
+        /// The reason, in words of its driver.
         reason: String,
     },
-    /// An input of the training set could not be had.
+    /// The inputs are too small for the layers of the network.
+    #[error("image shape: found {0:?}, too small for the network")]
+    TooSmall([usize; 3]),
+
+    /// The training set is empty, or has a single item.
+    #[error("training set: found {n_items} items of {n_classes} classes, expected at least 2 of 1")]
+    Empty {
+        /// Number of items.
+        n_items: usize,
+        /// Number of classes.
+        n_classes: usize,
+    },
+    /// Residual k-means needs an item for each codeword.
+    #[error("quantizer.codewords: found {n_codewords}, expected at most the {n_items} training items")]
+    TooFewItems {
+        /// Number of training items.
+        n_items: usize,
+        /// Codewords per level.
+        n_codewords: usize,
+    },
+    /// The labels are not multi-hot rows, one per item.
+    #[error("labels: found {found} values, expected {n_items} × {n_classes} that are 0 or 1")]
+    Labels {
+        /// Number of values.
+        found: usize,
+        /// Number of items.
+        n_items: usize,
+        /// Number of classes.
+        n_classes: usize,
+    },
+    /// The item of this row has no label.
+    #[error("labels: item {0} has none, expected at least one")]
+    NoLabel(usize),
+    /// The item of this row has several labels in a training set that is not multi-label.
+    #[error("labels: item {0} has several, expected one per item unless `multi_label` is set")]
+    SeveralLabels(usize),
+    /// The label embeddings do not have one row per class.
+    #[error("label embeddings: found {found} values, expected {n_classes} classes × {dim} dimensions")]
+    Embeddings {
+        /// Number of values.
+        found: usize,
+        /// Number of classes.
+        n_classes: usize,
+        /// Dimension of a feature.
+        dim: usize,
+    },
+    /// The label embedding of this class has no direction.
+    #[error("label embeddings: the vector of class {0} is 0 or not finite, expected a direction")]
+    Embedding(usize),
+    /// The pretrained weights belong to another network.
+    #[error("weights: found {found}, expected {expected}")]
+    OtherBody {
+        /// The body of the weights and the shape of their images.
+        found: String,
+        /// The body of the configuration and the shape of the training images.
+        expected: String,
+    },
+    /// The caller's reader failed.
     #[error("training item {row} cannot be read")]
     Input {
         /// The row in the training set.
         row: usize,
-        /// The reader's reason.
+        /// The error of the reader.
         source: BoxError,
     },
-    /// The caller's own code refused an epoch's report.
-    #[error("the epoch's report could not be taken")]
+    /// The caller's `on_epoch` failed.
+    #[error("the report of the epoch was refused")]
     Callback(#[source] BoxError),
-    /// The file cannot be read or written.
+
+    /// The model takes features of this dimension, not images.
+    #[error("images: found images, the model takes features of {0} numbers")]
+    TakesFeatures(usize),
+    /// The model takes images of this shape, not features.
+    #[error("features: found features, the model takes images of {0:?} bytes")]
+    TakesImages([usize; 3]),
+    /// The bytes are not whole images.
+    #[error("images: found {found} bytes, expected images of {c}x{h}x{w} bytes", c = shape[0], h = shape[1], w = shape[2])]
+    Images {
+        /// Number of bytes.
+        found: usize,
+        /// The shape of an image, `[C, H, W]`.
+        shape: [usize; 3],
+    },
+    /// The numbers are not whole rows.
+    #[error("{what}: found {found} numbers, expected rows of {columns}")]
+    Rows {
+        /// The argument.
+        what: &'static str,
+        /// Number of numbers.
+        found: usize,
+        /// The length of a row.
+        columns: usize,
+    },
+    /// A feature holds a number that is not finite.
+    #[error("features: row {row}, column {column} is {value}, expected finite numbers")]
+    NotFinite {
+        /// The row.
+        row: usize,
+        /// The column.
+        column: usize,
+        /// The number.
+        value: f32,
+    },
+    /// The temperature of a softmax is not a finite number above 0.
+    #[error("temperature: found {0}, expected a finite number above 0")]
+    Temperature(f32),
+
+    /// Nobody publishes weights of this body.
+    #[error("weights: found the body {0}, expected AlexNet, VGG-16 or ResNet-50")]
+    NotPublished(String),
+    /// The arrays are those of another network.
+    #[error("weights: found {found}, expected those of {origin}: `{expected}`…")]
+    OtherArrays {
+        /// The first array, in words.
+        found: String,
+        /// The network.
+        origin: &'static str,
+        /// The first array of that network.
+        expected: String,
+    },
+    /// Arrays of the network are missing.
+    #[error("weights: found no `{}`, expected all of {origin}", names.join("`, `"))]
+    MissingArrays {
+        /// The missing arrays.
+        names: Vec<String>,
+        /// The network.
+        origin: &'static str,
+    },
+    /// The network does not have these arrays.
+    #[error("weights: found `{}` too, expected {origin} alone", names.join("`, `"))]
+    UnexpectedArrays {
+        /// The unexpected arrays.
+        names: Vec<String>,
+        /// The network.
+        origin: &'static str,
+    },
+    /// An array has another shape.
+    #[error("weights: `{name}` has shape {found:?}, expected {expected:?}")]
+    ArrayShape {
+        /// The array.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape in the network.
+        expected: Vec<usize>,
+    },
+    /// An array holds a number that is not finite.
+    #[error("weights: `{name}` holds {value}, expected finite numbers")]
+    ArrayNotFinite {
+        /// The array.
+        name: String,
+        /// The number.
+        value: f32,
+    },
+
+    /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] dpq_file::Error),
-    /// The file holds something else.
-    #[error("{}: {reason}", path.display())]
+    /// The file has another format or version.
+    #[error("{}: the file holds a `{found}`, expected {expected}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format and version.
+        found: String,
+        /// The format and version that this program reads.
+        expected: &'static str,
+    },
+    /// The contents of the file contradict each other, which no writer of dpq leaves.
+    #[error("{}: {what}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// What was found, what was expected.
-        reason: String,
+        /// The contradiction, in words.
+        what: String,
     },
+    /// The checkpoint belongs to another run.
+    #[error(
+        "{}: the checkpoint is of another configuration or data set, resume with those or train without --resume",
+        .0.display()
+    )]
+    OtherRun(PathBuf),
     /// The codebooks cannot be fitted or used.
     #[error(transparent)]
     Codebooks(#[from] dpq_codebook::Error),
-    /// Training ran away. The last checkpoint, if there is one, is from before that.
+    /// Training diverged. If there is a checkpoint, it is from before that.
     #[error(
-        "{what} is {value} in epoch {epoch}, step {step}, expected finite numbers, lower the learning rate ({} says \
-         more)",
+        "{what} is {value} in epoch {epoch}, step {step}, expected finite numbers, lower the learning rate \
+         ({} says more)",
         dump.display()
     )]
     Diverged {
-        /// The epoch, from 0.
+        /// The epoch, counted from 0.
         epoch: usize,
-        /// The step of the epoch, from 0.
+        /// The step of the epoch, counted from 0.
         step: usize,
-        /// The first loss that is not finite; the first parameter, if all losses are.
+        /// The first loss that is not finite, or the first parameter if all losses are finite.
         what: String,
         /// Its value.
         value: f64,
-        /// A JSON file with the losses of the step, the first parameter that is not finite and the path of the last
-        /// checkpoint.
+        /// A JSON file with the losses of the step, the first parameter that is not finite and the
+        /// path of the checkpoint.
         dump: PathBuf,
     },
-    /// The caller asked to stop. The last checkpoint is whole.
+    /// The caller set `stop`. The checkpoint is whole.
     #[error("training was interrupted in epoch {epoch}, resume it from its checkpoint")]
     Interrupted {
-        /// The epoch that was not finished, from 0.
+        /// The epoch that was not finished, counted from 0.
         epoch: usize,
     },
     /// A tensor operation failed.
@@ -73,7 +252,7 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn invalid(what: &'static str, reason: impl Into<String>) -> Self {
-        Self::Invalid { what, reason: reason.into() }
+    pub(crate) fn content(path: &Path, what: impl Into<String>) -> Self {
+        Self::Content { path: path.to_owned(), what: what.into() }
     }
 }

@@ -1,31 +1,20 @@
-//! What goes into a network: images, or vectors that something else made of whatever it was. How they are scaled, and how
-//! many of them pass through at a time.
+//! The inputs of a network, images or stored features, and their scaling.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
 
 use crate::Error;
-use crate::body::layers;
-use crate::config::Body;
-use crate::model::{Header, Output};
-use crate::network::{self, Tensors};
+use crate::header::Header;
 
-/// A batch of inputs, all of one length.
+/// A batch of inputs.
 pub(crate) enum Batch<'a> {
     /// u8 `[n, C, H, W]`.
     Images(Cow<'a, [u8]>),
     /// f32 `[n, D]`.
     Vectors(Cow<'a, [f32]>),
 }
-
-/// Images that a thread passes through the network at a time: their activations fit the cache.
-const CHUNK: usize = 32;
-
-/// Images that a GPU is given at a time.
-const CUDA_CHUNK: usize = 512;
 
 impl<'a> Batch<'a> {
     pub(crate) fn images(images: &'a [u8]) -> Self {
@@ -36,16 +25,16 @@ impl<'a> Batch<'a> {
         Self::Vectors(Cow::Borrowed(vectors))
     }
 
-    /// How many numbers it holds.
-    fn len(&self) -> usize {
+    /// Returns the number of bytes or numbers.
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Images(images) => images.len(),
             Self::Vectors(vectors) => vectors.len(),
         }
     }
 
-    /// The numbers of that range, and zeros up to a length of `len`.
-    fn padded(&self, range: Range<usize>, len: usize) -> Batch<'static> {
+    /// Copies a range and appends zeros up to a length of `len`.
+    pub(crate) fn padded(&self, range: Range<usize>, len: usize) -> Batch<'static> {
         fn padded<T: Copy + Default>(values: &[T], len: usize) -> Cow<'static, [T]> {
             let mut values = values.to_vec();
             values.resize(len, T::default());
@@ -56,93 +45,22 @@ impl<'a> Batch<'a> {
             Self::Vectors(vectors) => Batch::Vectors(padded(&vectors[range], len)),
         }
     }
+
+    /// Returns an error if a vector holds a number that is not finite. `first` is the number of the
+    /// first row.
+    pub(crate) fn check_finite(&self, dim: usize, first: usize) -> Result<(), Error> {
+        let Self::Vectors(vectors) = self else { return Ok(()) };
+        match vectors.iter().position(|x| !x.is_finite()) {
+            Some(at) => Err(Error::NotFinite { row: first + at / dim, column: at % dim, value: vectors[at] }),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Header {
-    /// Runs a batch through the network that `tensors` hold, with mirror images averaged in if the configuration says so.
-    pub(crate) fn forward(&self, tensors: &Tensors, batch: &Batch, device: &Device) -> Result<Output, Error> {
-        let (layers, _) = layers(&self.train.network.body, self.image_shape)?;
-        let [features, logits] = self.in_chunks(batch, device, |x| {
-            let heads = network::heads(tensors, &network::body(&layers, tensors, x)?)?;
-            Ok([heads.features, heads.logits])
-        })?;
-        Ok(Output { features, logits })
-    }
-
-    /// What the body makes of a batch, likewise: f32 `[n, F]`.
-    pub(crate) fn body(&self, tensors: &Tensors, batch: &Batch, device: &Device) -> Result<Vec<f32>, Error> {
-        let (layers, _) = layers(&self.train.network.body, self.image_shape)?;
-        let [f] = self.in_chunks(batch, device, |x| Ok([network::body(&layers, tensors, x)?]))?;
-        Ok(f)
-    }
-
-    fn in_chunks<const N: usize>(
-        &self,
-        batch: &Batch,
-        device: &Device,
-        network: impl Fn(&Tensor) -> candle_core::Result<[Tensor; N]> + Sync,
-    ) -> Result<[Vec<f32>; N], Error> {
-        self.check_batch(batch)?;
-        let len: usize = self.image_shape.iter().product();
-        let chunk = len * if device.is_cpu() { CHUNK } else { CUDA_CHUNK };
-        let pass = |begin: usize| -> candle_core::Result<[Vec<f32>; N]> {
-            let range = begin..(begin + chunk).min(batch.len());
-            let n = range.len() / len;
-            // Matrix products of another size may round in another way, so every chunk is a full one.
-            let inputs = batch.padded(range, chunk);
-            let mut results = network(&self.input(&inputs, false, device)?)?;
-            if self.train.mirror_average {
-                let mirrored = network(&self.input(&inputs, true, device)?)?;
-                for (result, mirrored) in results.iter_mut().zip(mirrored) {
-                    *result = ((&*result + mirrored)? * 0.5)?;
-                }
-            }
-            let mut values = [const { Vec::new() }; N];
-            for (values, result) in values.iter_mut().zip(results) {
-                *values = result.narrow(0, 0, n)?.flatten_all()?.to_vec1()?;
-            }
-            Ok(values)
-        };
-        let begins: Vec<usize> = (0..batch.len()).step_by(chunk).collect();
-        let chunks: candle_core::Result<Vec<_>> = match device.is_cpu() {
-            true => begins.into_par_iter().map(pass).collect(),
-            false => begins.into_iter().map(pass).collect(),
-        };
-        let mut all = [const { Vec::new() }; N];
-        for chunk in chunks? {
-            all.iter_mut().zip(chunk).for_each(|(all, values)| all.extend(values));
-        }
-        Ok(all)
-    }
-
-    /// Refuses what is not whole inputs of the kind that the network takes.
-    fn check_batch(&self, batch: &Batch) -> Result<(), Error> {
-        let [c, h, w] = self.image_shape;
-        let is_whole = batch.len().is_multiple_of(c * h * w);
-        match (batch, self.train.network.body == Body::Features) {
-            (Batch::Images(_), true) => Err(Error::invalid(
-                "images",
-                format!("found images, the model takes features of {c} numbers that something else made"),
-            )),
-            (Batch::Vectors(_), false) => Err(Error::invalid(
-                "features",
-                format!("found features, the model takes images of {c}x{h}x{w} bytes"),
-            )),
-            (Batch::Images(images), _) if !is_whole => {
-                let reason = format!("found {} bytes, expected images of {c}x{h}x{w} bytes", images.len());
-                Err(Error::invalid("images", reason))
-            }
-            (Batch::Vectors(vectors), _) if !is_whole => {
-                let reason = format!("found {} numbers, expected rows of {c}", vectors.len());
-                Err(Error::invalid("features", reason))
-            }
-            (Batch::Vectors(vectors), _) => check_finite(vectors, c, 0),
-            _ => Ok(()),
-        }
-    }
-
-    /// A batch as the network takes it: f32 `[n, C, H, W]` of mean 0 and deviation 1 over the training images, or
-    /// `[n, D]`, whose deviation is 1 over all dimensions.
+    /// Scales a batch for the network: images to f32 `[n, C, H, W]` with mean 0 and deviation 1 per
+    /// channel over the training images, vectors to `[n, D]` with mean 0 per dimension and
+    /// deviation 1 over all. Images are mirrored if `mirror` is set.
     pub(crate) fn input(&self, batch: &Batch, mirror: bool, device: &Device) -> candle_core::Result<Tensor> {
         let [channels, height, width] = self.image_shape;
         let moments = || self.mean.iter().zip(&self.deviation);
@@ -178,26 +96,14 @@ impl Header {
     }
 }
 
-/// Refuses vectors with numbers that are not finite. `first` is the number of the first row.
-fn check_finite(vectors: &[f32], dim: usize, first: usize) -> Result<(), Error> {
-    match vectors.iter().position(|x| !x.is_finite()) {
-        Some(at) => {
-            let (row, column) = (first + at / dim, at % dim);
-            let reason = format!("row {row}, column {column} is {}, expected finite numbers", vectors[at]);
-            Err(Error::invalid("features", reason))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Sums over training inputs.
+/// Sums over the training inputs, from which their moments follow.
 pub(crate) struct Moments {
     shape: [usize; 3],
-    /// Of each channel: sum and sum of squares of the bytes, or of the numbers.
+    /// Per channel: the sum and the sum of squares of bytes or numbers.
     sums: Vec<[f64; 2]>,
-    /// Numbers of a channel.
+    /// Number of values per channel.
     n: f64,
-    /// What a number is divided by first.
+    /// The divisor of a value: 255 for bytes.
     unit: f64,
     n_rows: usize,
 }
@@ -217,12 +123,12 @@ impl Moments {
                     let sum: u64 = pixels.iter().map(|&pixel| u64::from(pixel)).sum();
                     let squares: u64 = pixels.iter().map(|&pixel| u64::from(pixel).pow(2)).sum();
                     let [s, q] = &mut self.sums[plane % channels];
-                    // Whole numbers below 2⁵³ are exact.
+                    // Integers below 2⁵³ are exact.
                     (*s, *q) = (*s + sum as f64, *q + squares as f64);
                 }
             }
             Batch::Vectors(vectors) => {
-                check_finite(vectors, channels, self.n_rows)?;
+                batch.check_finite(channels, self.n_rows)?;
                 for row in vectors.chunks_exact(channels) {
                     for ([s, q], &x) in self.sums.iter_mut().zip(row) {
                         (*s, *q) = (*s + f64::from(x), *q + f64::from(x).powi(2));
@@ -236,12 +142,13 @@ impl Moments {
         Ok(())
     }
 
-    /// The mean and the standard deviation of each channel, pixels from 0 to 1. Vectors have one deviation, the root of the mean
-    /// variance: their dimensions keep their proportions.
+    /// Returns the mean and the standard deviation of each channel, for pixels from 0 to 1. All
+    /// dimensions of vectors have the same deviation, the root of their mean variance, so that they
+    /// keep their proportions.
     pub(crate) fn finish(&self) -> [Vec<f32>; 2] {
         let mean = |sum: f64| sum / self.n / self.unit;
         let variance = |&[s, q]: &[f64; 2]| q / self.n / self.unit / self.unit - mean(s).powi(2);
-        // A channel of one value is left as it is.
+        // A constant channel is not scaled.
         let deviation = |variance: f64| if variance > 1e-12 { variance.sqrt() as f32 } else { 1.0 };
         let variances: Vec<f64> = self.sums.iter().map(variance).collect();
         let deviations = if self.unit == 1.0 {

@@ -1,47 +1,48 @@
-//! Progressive quantization inside the graph of gradients: soft and hard codewords of every level, and the paper's three
-//! quantization losses.
+//! Progressive quantization for training: soft and hard codewords of each level with their
+//! gradients, and the three quantization losses of the paper. `dpq_codebook::Codebooks::encode`
+//! encodes for storage.
 //!
-//! Source: paper, quantization blocks and their losses. Level l chooses a codeword for the residual that the levels
-//! before it left over:
+//! Source: paper, quantization blocks and their losses. Level l chooses a codeword for the residual
+//! of the levels before:
 //!
 //! - r¹ = x and r^(l+1) = r^l − q^l_hard, where q^l_hard is the codeword that fits r^l best;
-//! - q^l_soft is the mean of all codewords of the level, weighted by a softmax of how well they fit.
+//! - q^l_soft is the mean of all codewords of the level, weighted by a softmax of their fit.
 //!
-//! Where gradients go. A hard codeword passes its gradient to itself; the choice has none. Soft weights pass theirs to all
-//! codewords of the level and to its residual, and from there to x and to the hard codewords of the levels before: nothing
-//! is cut, as the formulas read. A caller who wants the losses to reach the codebooks only detaches x.
-//!
-//! Encoding for storage is `dpq_codebook::Codebooks::encode`; this module exists for training.
+//! A hard codeword gets its gradient, and the choice has none. Soft weights pass their gradient to
+//! all codewords of the level and to its residual, and so to x and to the hard codewords of the
+//! levels before. To train codebooks alone, detach x.
 
 use candle_core::{D, Result, Tensor};
 use dpq_codebook::Assignment;
 
-/// The least product of squared norms of which a cosine is taken.
-const LEAST_SQUARED_NORMS: f64 = 1e-12;
+/// The minimum product of squared norms for a cosine other than 0.
+const MIN_SQUARED_NORMS: f64 = 1e-12;
 
-/// A batch of features quantized at every level.
+/// A batch of features, quantized at each level.
 ///
-/// Element l of a list belongs to level l, counted from 0, and is the sum over the levels 0 to l: the approximation by a
-/// code of l + 1 bytes.
+/// Element l of `soft` and `hard` is the sum over the levels 0 to l: the approximation by a code of
+/// l + 1 bytes.
 pub(crate) struct Quantized {
-    /// Sums of soft codewords, `[n, D]` a level.
+    /// Sums of soft codewords, `[n, D]` per level.
     pub(crate) soft: Vec<Tensor>,
-    /// Sums of hard codewords, `[n, D]` a level.
+    /// Sums of hard codewords, `[n, D]` per level.
     pub(crate) hard: Vec<Tensor>,
-    /// The numbers of the hard codewords, u32 `[n]` a level; no sums.
+    /// The numbers of the hard codewords, u32 `[n]` per level.
     pub(crate) codes: Vec<Tensor>,
 }
 
-/// Quantizes `x` with the codewords in `codebook`.
+/// Quantizes `x` with the codewords of `codebook`.
 ///
-/// Source: paper, quantization blocks; the authors' code for cosine, where `gamma` is 1 (docs/deviations.md, rows 1 and
-/// 2). Hard: the nearest codeword, or the one of largest cosine, the first of equals. Soft: softmax of −γ‖r − c‖² (squares
-/// summed, not averaged, over D), or of γ·cosine. As `gamma` grows, soft becomes hard. A residual or codeword too short
-/// to point anywhere has cosine 0, and the cosine no gradient.
+/// Hard assignment takes the nearest codeword, or the codeword of maximum cosine, and the first of
+/// equals. Soft assignment is the softmax of −γ‖r − c‖² (a sum over D, not a mean) or of γ·cosine.
+/// As `gamma` grows, soft becomes hard. A residual or codeword too short to have a direction has
+/// cosine 0 without gradient.
+/// Source: paper, quantization blocks; for cosine the authors' code, where `gamma` is 1
+/// (docs/deviations.md, rows 1 and 2).
 /// Shapes: x `[n, D]`, codebook `[L, K, D]`, of one floating type.
 ///
 /// # Errors
-/// Shapes that do not fit.
+/// Returns an error if the shapes do not fit.
 pub(crate) fn quantize(
     x: &Tensor,
     codebook: &Tensor,
@@ -69,61 +70,65 @@ pub(crate) fn quantize(
     Ok(quantized)
 }
 
-/// How far the soft sums are from `x`: Σ_l mean_n ‖x_n − x̂^l_n,soft‖², a scalar.
+/// Returns the distance of the soft sums from `x`: Σ_l mean_n ‖x_n − x̂^l_n,soft‖², a scalar.
 ///
-/// Source: paper, L_soft; every level counts once. The mean is over the batch; the authors' code divides by D as well
-/// (docs/deviations.md, row 7).
+/// Source: paper, L_soft. Each level counts once. The mean is over the batch; the authors' code
+/// also divides by D (docs/deviations.md, row 7).
 ///
 /// # Errors
-/// Shapes that do not fit.
+/// Returns an error if the shapes do not fit.
 pub(crate) fn soft_distortion(x: &Tensor, quantized: &Quantized) -> Result<Tensor> {
     distortion(x, &quantized.soft)
 }
 
-/// How far the hard sums are from `x`: Σ_l mean_n ‖x_n − x̂^l_n,hard‖², a scalar.
+/// Returns the distance of the hard sums from `x`: Σ_l mean_n ‖x_n − x̂^l_n,hard‖², a scalar.
 ///
-/// Source: paper, L_hard; normalised as [`soft_distortion`].
+/// Source: paper, L_hard, normalised as [`soft_distortion`].
 ///
 /// # Errors
-/// Shapes that do not fit.
+/// Returns an error if the shapes do not fit.
 pub(crate) fn hard_distortion(x: &Tensor, quantized: &Quantized) -> Result<Tensor> {
     distortion(x, &quantized.hard)
 }
 
-/// How far soft and hard sums of all levels are apart: mean_n ‖Σ_l q^l_n,soft − Σ_l q^l_n,hard‖², a scalar.
+/// Returns the distance of the soft and hard sums of all levels: mean_n ‖Σ_l q^l_n,soft − Σ_l
+/// q^l_n,hard‖², a scalar.
 ///
-/// Source: paper, L_match (the joint centre), taken at the last level only; normalised as [`soft_distortion`].
+/// Source: paper, L_match (the joint centre), at the last level only, normalised as
+/// [`soft_distortion`].
 ///
 /// # Errors
-/// Shapes that do not fit.
+/// Returns an error if the shapes do not fit.
 ///
 /// # Panics
-/// If there is no level.
+/// Panics if there is no level.
 pub(crate) fn joint_center(quantized: &Quantized) -> Result<Tensor> {
     let last = quantized.soft.last().zip(quantized.hard.last());
     let (soft, hard) = last.expect("there is a level");
     mean_squared_distance(soft, hard)
 }
 
-/// Cosines of all rows of `a` `[n, D]` with all rows of `b` `[m, D]`: `[n, m]`.
+/// Returns the cosines of all rows of `a` `[n, D]` with all rows of `b` `[m, D]`: `[n, m]`.
 ///
-/// Where the product of the squared norms is below [`LEAST_SQUARED_NORMS`] the cosine is 0 and so is its gradient.
-/// Clamping the product alone would keep both finite, but a gradient at 0 would be as large as ‖b‖/√LEAST_SQUARED_NORMS.
+/// If the product of the squared norms is below [`MIN_SQUARED_NORMS`], the cosine and its gradient
+/// are 0. Clamping the product alone would keep both finite, but the gradient at 0 would be as
+/// large as ‖b‖/√MIN_SQUARED_NORMS.
 pub(crate) fn cosines(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let squared_norms = a.sqr()?.sum_keepdim(1)?.broadcast_mul(&b.sqr()?.sum_keepdim(1)?.t()?)?;
-    let has_direction = squared_norms.detach().ge(LEAST_SQUARED_NORMS)?.to_dtype(a.dtype())?;
-    let norms = squared_norms.maximum(LEAST_SQUARED_NORMS)?.sqrt()?;
+    let has_direction = squared_norms.detach().ge(MIN_SQUARED_NORMS)?.to_dtype(a.dtype())?;
+    let norms = squared_norms.maximum(MIN_SQUARED_NORMS)?.sqrt()?;
     a.matmul(&b.t()?)?.mul(&has_direction)?.div(&norms)
 }
 
-/// −‖r − c‖² of all residuals `[n, D]` and codewords `[K, D]`, but for −‖r‖², which changes neither which is largest nor
-/// a softmax: `[n, K]`.
+/// Returns −‖r − c‖² + ‖r‖² of all residuals `[n, D]` and codewords `[K, D]`: `[n, K]`. Leaving out
+/// ‖r‖² changes neither the maximum nor the softmax.
 fn closeness(residual: &Tensor, codewords: &Tensor) -> Result<Tensor> {
     let squared_norms = codewords.sqr()?.sum_keepdim(1)?.t()?;
     (residual.matmul(&codewords.t()?)? * 2.0)?.broadcast_sub(&squared_norms)
 }
 
-/// Softmax over each row. The largest value is subtracted as a constant: it cancels in value and gradient.
+/// Returns the softmax of each row. The maximum is subtracted as a constant: it cancels in value
+/// and gradient.
 fn softmax(logits: &Tensor) -> Result<Tensor> {
     let exp = logits.broadcast_sub(&logits.detach().max_keepdim(D::Minus1)?)?.exp()?;
     exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
@@ -144,7 +149,7 @@ fn distortion(x: &Tensor, sums: &[Tensor]) -> Result<Tensor> {
     Ok(total)
 }
 
-/// mean_n ‖a_n − b_n‖² of `[n, D]`.
+/// Returns mean_n ‖a_n − b_n‖² of `[n, D]`.
 fn mean_squared_distance(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     (a - b)?.sqr()?.sum_all()? / a.dim(0)? as f64
 }

@@ -1,4 +1,4 @@
-//! What an epoch has to say.
+//! The report of an epoch.
 
 use std::collections::BTreeMap;
 
@@ -7,40 +7,41 @@ use serde::Serialize;
 
 use crate::Error;
 
-/// One epoch of training, as it is logged.
+/// The report of an epoch of training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EpochReport {
-    /// The epoch, from 0.
+    /// The epoch, counted from 0.
     pub epoch: usize,
-    /// Means over the epoch's steps, by name, unweighted.
+    /// Unweighted losses by name, averaged over the steps of the epoch.
     pub losses: BTreeMap<String, f64>,
-    /// Training images a second of wall clock, over the epoch's steps.
+    /// Training images per second of wall-clock time, over the steps of the epoch.
     pub images_per_second: f64,
-    /// Wall-clock seconds of the epoch, with the fitting of codebooks where that belongs to it.
+    /// Wall-clock time of the epoch in seconds, with the time to fit codebooks.
     pub seconds: f64,
-    /// The network's rate in the last step.
+    /// The learning rate of the network in the last step.
     pub rate: f64,
-    /// mean ‖x − x̂ˡ‖² / mean ‖x‖² at each code length, over this epoch's features; empty while there are no codebooks.
+    /// mean ‖x − x̂ˡ‖² / mean ‖x‖² at each code length, over the features of this epoch. Empty
+    /// before codebooks start.
     pub relative_distortion: Vec<f64>,
-    /// The use of each level's codewords; empty while there are no codebooks.
+    /// The use of the codewords of each level. Empty before codebooks start.
     pub usage: Vec<CodewordUsage>,
-    /// Dead codewords that moved after this epoch, of all levels.
+    /// Number of dead codewords, over all levels, that moved after this epoch.
     pub revived: usize,
 }
 
-/// How a level's codewords are used.
+/// The use of the codewords of a level.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct CodewordUsage {
-    /// Codewords that at least one item has.
+    /// Number of codewords that at least one item uses.
     pub used: usize,
-    /// exp of the entropy of the codewords' shares: K if all are used alike.
+    /// exp of the entropy of the shares of codewords: K if all are used equally.
     pub perplexity: f64,
-    /// Codewords that no item has.
+    /// Number of codewords that no item uses.
     pub dead: usize,
 }
 
 impl EpochReport {
-    /// Adds what codebooks make of features `[n, D]`, whose codes are `codes`.
+    /// Adds the distortion and the use of codewords for features `[n, D]` and their codes.
     pub(crate) fn add_codebooks(
         &mut self,
         codebooks: &Codebooks,
@@ -61,20 +62,23 @@ impl EpochReport {
     }
 }
 
-/// Sums of losses over an epoch.
+/// The losses of an epoch: sum, count and last value of each.
 #[derive(Default)]
 pub(crate) struct Tally {
-    sums: BTreeMap<&'static str, (f64, f64)>,
+    sums: BTreeMap<&'static str, (f64, f64, f64)>,
 }
 
 impl Tally {
     pub(crate) fn add(&mut self, name: &'static str, value: f64) {
-        let (sum, count) = self.sums.entry(name).or_default();
-        *sum += value;
-        *count += 1.0;
+        let (sum, count, last) = self.sums.entry(name).or_default();
+        (*sum, *count, *last) = (*sum + value, *count + 1.0, value);
     }
 
     pub(crate) fn means(&self) -> BTreeMap<String, f64> {
-        self.sums.iter().map(|(&name, (sum, count))| (name.to_owned(), sum / count)).collect()
+        self.sums.iter().map(|(&name, (sum, count, _))| (name.to_owned(), sum / count)).collect()
+    }
+
+    pub(crate) fn last(&self) -> BTreeMap<&'static str, f64> {
+        self.sums.iter().map(|(&name, &(_, _, last))| (name, last)).collect()
     }
 }

@@ -1,9 +1,10 @@
-//! Random numbers: one ChaCha stream for each use, so that a seed decides everything and no generator has to be saved.
+//! Random numbers: one ChaCha stream per use, so that a seed decides all choices and no generator
+//! is saved.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// What random numbers are used for; the numbers are the streams' (docs/architecture.md).
+/// The uses of random numbers, with the numbers of their streams (docs/architecture.md).
 #[derive(Clone, Copy)]
 pub(crate) enum Stream {
     Weights = 16,
@@ -14,14 +15,15 @@ pub(crate) enum Stream {
     Revival = 21,
 }
 
-/// The generator of a stream.
+/// Returns the generator of a stream.
 pub(crate) fn rng(seed: u64, stream: Stream) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream as u64);
     rng
 }
 
-/// A seed for each of many things of one seed, such as the steps of an epoch: a splitmix64 step for each coordinate.
+/// Derives a seed from coordinates, for example an epoch and a step: a splitmix64 step per
+/// coordinate.
 pub(crate) fn mix(seed: u64, coordinates: &[usize]) -> u64 {
     coordinates.iter().fold(seed, |seed, &coordinate| {
         let mut z = seed.wrapping_add((coordinate as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -31,18 +33,18 @@ pub(crate) fn mix(seed: u64, coordinates: &[usize]) -> u64 {
     })
 }
 
-/// A number in [0, 1).
+/// Returns a number in [0, 1).
 pub(crate) fn uniform(rng: &mut ChaCha8Rng) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// A number of the standard normal distribution (Box and Muller).
+/// Returns a number of the standard normal distribution (Box and Muller).
 pub(crate) fn normal(rng: &mut ChaCha8Rng) -> f64 {
     let radius = (-2.0 * (1.0 - uniform(rng)).ln()).sqrt();
     radius * (std::f64::consts::TAU * uniform(rng)).cos()
 }
 
-/// The numbers 0..n in random order (Fisher and Yates).
+/// Returns the numbers 0..n in random order (Fisher and Yates).
 pub(crate) fn permutation(n: usize, rng: &mut ChaCha8Rng) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     for i in (1..n).rev() {

@@ -1,22 +1,22 @@
-//! What a step trains, and how fast.
+//! The phases of an epoch and the learning rate of a step.
 
 use std::f64::consts::PI;
 
 use crate::config::{RateSchedule, Schedule};
 
-/// What one step trains.
+/// The part of the model that a step trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// The network, by margin and classification loss.
     Features,
-    /// The codebooks, by the quantization losses on features that stay as they are.
+    /// The codebooks, by the quantization losses on fixed features.
     Codebooks,
     /// Both, end to end.
     Joint,
 }
 
 impl Schedule {
-    /// The first epoch that trains codebooks; none if no epoch does.
+    /// Returns the first epoch that trains codebooks, or `None` if no epoch does.
     pub(crate) fn first_codebook_epoch(self, n_epochs: usize) -> Option<usize> {
         match self {
             Self::Joint { features_first } | Self::Alternating { features_first } => {
@@ -26,12 +26,12 @@ impl Schedule {
         }
     }
 
-    /// The steps that each batch of an epoch takes, in order.
+    /// Returns the phases that each batch of an epoch trains, in order.
     pub(crate) fn phases(self, epoch: usize, n_epochs: usize) -> &'static [Phase] {
         let started = self.first_codebook_epoch(n_epochs).is_some_and(|first| epoch >= first);
         match self {
             Self::Joint { .. } if started => &[Phase::Joint],
-            // Reference code: in the second half, steps for the features and steps for the codebooks take turns.
+            // Reference code: in the second half, steps for features and for codebooks alternate.
             Self::Alternating { .. } if started => &[Phase::Features, Phase::Codebooks],
             _ => &[Phase::Features],
         }
@@ -39,7 +39,7 @@ impl Schedule {
 }
 
 impl RateSchedule {
-    /// The factor on the learning rate at step `step` of `n_steps`.
+    /// Returns the factor on the learning rate at step `step` of `n_steps`.
     pub(crate) fn factor(self, step: usize, n_steps: usize) -> f64 {
         match self {
             Self::Constant => 1.0,
@@ -80,7 +80,8 @@ mod tests {
         let cosine = RateSchedule::WarmupCosine { warmup: 0.2 };
         assert_eq!([0, 1, 2, 6].map(|step| cosine.factor(step, 10)), [0.5, 1.0, 1.0, 0.5]);
         assert!(cosine.factor(9, 10) < 0.04);
-        // One and a half steps up: the second step is above the line and must not be above the rate.
+        // One and a half steps up: the second step is above the line and must not be above the
+        // rate.
         let uneven = RateSchedule::WarmupCosine { warmup: 0.15 };
         assert!((0..10).all(|step| uneven.factor(step, 10) <= 1.0));
         assert_eq!(uneven.factor(1, 10), 1.0);

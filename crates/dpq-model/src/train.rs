@@ -1,183 +1,273 @@
-//! Training, top to bottom.
+//! Training: a run, its epochs and its steps.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::Tensor;
+use dpq_codebook::Codebooks;
 
+use crate::ahead::read_ahead;
 use crate::checkpoint::State;
 use crate::codebook;
-use crate::config::{RateSchedule, Start, TrainConfig};
+use crate::config::{Start, TrainConfig};
 use crate::diverged::{DUMP, diverged};
 use crate::embeddings;
-use crate::inputs::Moments;
-use crate::loss::{adaptive_margin, classification};
-use crate::model::{Header, Model, Snapshot};
+use crate::header::Header;
+use crate::inputs::{Batch, Moments};
+use crate::model::{Model, Snapshot};
+use crate::objective::{Dpq, Objective, Term};
 use crate::ops;
-use crate::quantize::{hard_distortion, joint_center, quantize, soft_distortion};
 use crate::report::{EpochReport, Tally};
 use crate::rng::{Stream, mix, permutation, rng};
 use crate::schedule::Phase;
 use crate::train_set::TrainSet;
-use crate::{BoxError, Error, Weights, read_ahead};
+use crate::{BoxError, Device, Error};
 
-/// Hears of every epoch when it is done, and gets the network as it is then.
+/// A function that [`train`] calls after each epoch, with the report and the network of that
+/// moment.
 pub type OnEpoch<'a> = dyn FnMut(&EpochReport, &Snapshot<'_>) -> Result<(), BoxError> + 'a;
 
-/// Trains a network and its codebooks, and writes `model.safetensors` into the folder `out`.
+/// How [`train`] runs. These options do not change the model.
+#[derive(Default)]
+pub struct TrainOptions<'a> {
+    /// Where the network runs.
+    pub device: Device,
+    /// Resumes from the checkpoint in the folder. Without a checkpoint training starts afresh.
+    pub resume: bool,
+    /// Ends the run before the next step once it is set.
+    pub stop: Option<&'a AtomicBool>,
+    /// Called after each epoch.
+    pub on_epoch: Option<&'a mut OnEpoch<'a>>,
+}
+
+impl fmt::Debug for TrainOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, resume, stop, .. } = self;
+        let mut out = f.debug_struct("TrainOptions");
+        out.field("device", device).field("resume", resume).field("stop", stop).finish_non_exhaustive()
+    }
+}
+
+/// Trains a network and its codebooks, and writes `model.safetensors` to the folder `out`.
 ///
-/// After each epoch, once `on_epoch` has heard of it, `out` gets a checkpoint. With `resume` a run goes on from there, on
-/// any device, and on the CPU ends with the same bytes as one that was never interrupted; without a checkpoint it starts
-/// afresh. Setting `stop` ends the run before its next step.
+/// After each epoch it calls `on_epoch`, then writes a checkpoint to `out`. A run can resume from
+/// its checkpoint on any device. On the CPU it then ends with the same bytes as an uninterrupted
+/// run.
 ///
 /// # Errors
-/// [`Error::Invalid`] if configuration, data or device cannot be used, [`Error::Diverged`] if a loss or a parameter
-/// is no longer finite, [`Error::Interrupted`] if `stop` was set, and what reading images or writing files gives.
+/// [`Error::Config`] and the errors of a training set or a device if one of them cannot be used,
+/// [`Error::Diverged`] if a loss or a parameter is not finite, [`Error::Interrupted`] if `stop` was
+/// set, [`Error::Input`], [`Error::Callback`] and [`Error::File`] if the caller's code or a file
+/// fails.
 pub fn train(
     config: &TrainConfig,
     data: &TrainSet<'_>,
-    device: crate::Device,
-    out: &Path,
-    resume: bool,
-    stop: &AtomicBool,
-    on_epoch: &mut OnEpoch<'_>,
+    out: impl AsRef<Path>,
+    options: TrainOptions<'_>,
 ) -> Result<Model, Error> {
-    config.check()?;
-    data.check(config)?;
-    let device = device.open()?;
-    let checkpoint = out.join("checkpoint.safetensors");
-    let header = header(config, data)?;
-    let fingerprint = data.fingerprint();
-    remove_if_there(&out.join(DUMP))?;
-    let mut state = match resume && checkpoint.exists() {
-        true => State::open(&header, &fingerprint, &checkpoint, &device)?,
-        false => {
-            // A model of an earlier run must not be taken for this one's while this one is under way.
-            remove_if_there(&out.join(MODEL))?;
-            remove_if_there(&checkpoint)?;
+    let (out, mut on_epoch) = (out.as_ref(), options.on_epoch);
+    let mut run = Run::new(config, data, out, options.device, options.resume)?;
+    run.stop = options.stop;
+    while run.state.epoch < config.epochs {
+        let epoch = run.epoch()?;
+        let (report, codebooks) = run.report(epoch)?;
+        // The report first: a run that ends between the two repeats the epoch rather than lose its
+        // report.
+        if let Some(on_epoch) = &mut on_epoch {
+            let (tensors, codebooks) = (run.state.network.tensors(), codebooks.as_ref());
+            let snapshot = Snapshot { header: &run.header, tensors, codebooks, device: &run.state.device };
+            on_epoch(&report, &snapshot).map_err(Error::Callback)?;
+        }
+        run.state.save(&run.header, &run.fingerprint, &run.checkpoint)?;
+    }
+    let model = run.model()?;
+    model.save(out.join(MODEL))?;
+    Ok(model)
+}
+
+/// The result of a run.
+const MODEL: &str = "model.safetensors";
+
+/// A run between two epochs.
+struct Run<'a> {
+    config: &'a TrainConfig,
+    data: &'a TrainSet<'a>,
+    objective: Box<dyn Objective>,
+    header: Header,
+    state: State,
+    checkpoint: PathBuf,
+    /// Of the labels and weights.
+    fingerprint: String,
+    stop: Option<&'a AtomicBool>,
+    /// Steps per epoch.
+    n_steps: usize,
+}
+
+/// The steps of an epoch so far.
+struct Epoch {
+    number: usize,
+    start: Instant,
+    images_per_second: f64,
+    losses: Tally,
+    /// The features of steps that train codebooks.
+    features: Vec<f32>,
+}
+
+impl<'a> Run<'a> {
+    /// Checks configuration and data, and reads the checkpoint or starts afresh.
+    fn new(
+        config: &'a TrainConfig,
+        data: &'a TrainSet<'a>,
+        out: &Path,
+        device: Device,
+        resume: bool,
+    ) -> Result<Self, Error> {
+        config.check()?;
+        data.check(config)?;
+        let device = device.open()?;
+        let embeddings = match data.embeddings {
+            Some(embeddings) => embeddings.to_vec(),
+            None => embeddings::label_embeddings(data.n_classes, config.network.dim, config.seed),
+        };
+        let embeddings = Tensor::from_vec(embeddings, (data.n_classes, config.network.dim), &device)?;
+        let (loss, quantizer, multi_label) = (config.loss, config.quantizer, data.multi_label);
+        let objective = Box::new(Dpq { loss, quantizer, multi_label, embeddings });
+        if objective.needs().labels {
+            data.check_labels()?;
+        }
+
+        let header = header(config, data)?;
+        let (checkpoint, fingerprint) = (out.join("checkpoint.safetensors"), data.fingerprint());
+        remove_if_exists(&out.join(DUMP))?;
+        let state = if resume && checkpoint.exists() {
+            State::open(&header, &fingerprint, &checkpoint, &device)?
+        } else {
+            // Nobody must take the model of an earlier run for the model of this one.
+            remove_if_exists(&out.join(MODEL))?;
+            remove_if_exists(&checkpoint)?;
             let mut state = State::new(&header, &device)?;
             if let Some(weights) = data.weights {
-                let on_device =
-                    |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(&device)?));
-                let tensors: candle_core::Result<_> = weights.tensors.iter().map(on_device).collect();
-                state.network.set(&tensors?)?;
+                state.network.set(&weights.tensors_on(&device)?)?;
             }
             state
-        }
-    };
+        };
+        let n_steps = data.n_items.div_ceil(config.batch_size);
+        Ok(Self { config, data, objective, header, state, checkpoint, fingerprint, stop: None, n_steps })
+    }
 
-    let embeddings = match data.embeddings {
-        Some(embeddings) => embeddings.to_vec(),
-        None => embeddings::label_embeddings(data.n_classes, config.network.dim, config.seed),
-    };
-    let embeddings = Tensor::from_vec(embeddings, (data.n_classes, config.network.dim), &device)?;
-    let n_steps = data.n_items.div_ceil(config.batch_size);
-    let total_steps = n_steps * config.epochs;
-    let (quantizer, weights) = (&config.quantizer, &config.loss);
-
-    for epoch in state.epoch..config.epochs {
+    /// Takes the steps of an epoch.
+    fn epoch(&mut self) -> Result<Epoch, Error> {
+        let (config, data, n_steps, number) = (self.config, self.data, self.n_steps, self.state.epoch);
         let start = Instant::now();
-        if config.schedule.first_codebook_epoch(config.epochs).is_some_and(|first| epoch >= first)
-            && state.codebook.is_empty()
+        if config.schedule.first_codebook_epoch(config.epochs).is_some_and(|first| number >= first)
+            && self.state.codebook.is_empty()
         {
-            state.codebook = match quantizer.start {
-                Start::Random => codebook::random(config, &device)?,
-                Start::ResidualKmeans => codebook::fit(config, &features(&header, &state, data)?, &device)?,
+            self.state.codebook = match config.quantizer.start {
+                Start::Random => codebook::random(config, &self.state.device)?,
+                Start::ResidualKmeans => codebook::fit(config, &self.features()?, &self.state.device)?,
             };
         }
-
-        let mut tally = Tally::default();
-        let mut losses = BTreeMap::new();
-        let mut epoch_features = Vec::new();
-        let order = permutation(data.n_items, &mut rng(mix(config.seed, &[epoch]), Stream::Shuffle));
-        let read = |step| {
+        let (losses, features) = (Tally::default(), Vec::new());
+        let mut epoch = Epoch { number, start, images_per_second: 0.0, losses, features };
+        let order = permutation(data.n_items, &mut rng(mix(config.seed, &[number]), Stream::Shuffle));
+        let views = self.objective.needs().views;
+        let read = |step: usize| -> Result<_, Error> {
             let rows = &order[step * data.n_items / n_steps..(step + 1) * data.n_items / n_steps];
-            let batch = data.read(rows, &|row| Some(mix(config.seed, &[epoch, row])))?;
-            Ok((step, rows, batch))
+            let view = |view: usize| {
+                let coordinates = |row| if view == 0 { vec![number, row] } else { vec![number, row, view] };
+                data.read(rows, &|row| Some(mix(config.seed, &coordinates(row))))
+            };
+            Ok((step, rows, (0..views).map(view).collect::<Result<Vec<_>, _>>()?))
         };
-        read_ahead(0..n_steps, read, |(step, rows, batch)| {
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted { epoch });
+        read_ahead(0..n_steps, read, |(step, rows, views)| {
+            if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                return Err(Error::Interrupted { epoch: number });
             }
-            let x = header.input(&batch, false, &device)?;
-            let labels = data.labels_of(rows, &device)?;
-            let factor = |schedule: RateSchedule| schedule.factor(epoch * n_steps + step, total_steps);
-            for &phase in config.schedule.phases(epoch, config.epochs) {
-                // The terms of the loss: name, weight, value.
-                let mut terms: Vec<(&'static str, f64, Tensor)> = Vec::new();
-                let features = if phase == Phase::Codebooks {
-                    state.network.forward(&x)?.features
-                } else {
-                    let heads = state.network.forward_train(&x, mix(config.seed, &[epoch, step]))?;
-                    let margin = adaptive_margin(&heads.features, &labels, &embeddings, weights.margins)?;
-                    terms.push(("margin", weights.margin, margin));
-                    let classification = classification(&heads.logits, &labels, data.multi_label)?;
-                    terms.push(("classification", weights.classification, classification));
-                    heads.features
-                };
-                if phase != Phase::Features {
-                    let codebook = codebook::expanded(&state.codebook)?;
-                    let quantized = quantize(&features, &codebook, quantizer.assignment, quantizer.softness)?;
-                    let tau = weights.quantization;
-                    terms.push((
-                        "soft_distortion",
-                        tau * weights.soft,
-                        soft_distortion(&features, &quantized)?,
-                    ));
-                    terms.push((
-                        "hard_distortion",
-                        tau * weights.hard,
-                        hard_distortion(&features, &quantized)?,
-                    ));
-                    terms.push(("joint_center", tau * weights.joint_center, joint_center(&quantized)?));
-                    epoch_features.extend(features.flatten_all()?.to_vec1::<f32>()?);
-                }
-
-                let mut total = Tensor::zeros((), features.dtype(), &device)?;
-                for (loss, weight, value) in &terms {
-                    let number = f64::from(value.to_scalar::<f32>()?);
-                    losses.insert(*loss, number);
-                    tally.add(loss, number);
-                    // Not 0 times it: a variable without a gradient stays as it is, one whose gradient is 0 decays.
-                    if *weight > 0.0 {
-                        total = (total + (value * *weight)?)?;
-                    }
-                }
-                if losses.values().any(|loss| !loss.is_finite()) {
-                    return Err(diverged(&state, (epoch, step), &losses, &checkpoint));
-                }
-                let gradients = ops::backward(&total)?;
-                if phase != Phase::Codebooks {
-                    let factor = factor(config.network_optimizer.rate_schedule);
-                    state.network_optimizer.step(&state.network.variables, &gradients, factor)?;
-                }
-                if phase != Phase::Features {
-                    let factor = factor(config.codebook_optimizer.rate_schedule);
-                    state.codebook_optimizer.step(&state.codebook, &gradients, factor)?;
-                }
-            }
-            Ok(())
+            self.step(&mut epoch, step, rows, &views)
         })?;
+        epoch.images_per_second = data.n_items as f64 / start.elapsed().as_secs_f64();
+        if self.state.first_not_finite()?.is_some() {
+            return Err(diverged(&self.state, (number, n_steps - 1), &epoch.losses, &self.checkpoint));
+        }
+        Ok(epoch)
+    }
 
-        let images_per_second = data.n_items as f64 / start.elapsed().as_secs_f64();
-        if state.first_not_finite()?.is_some() {
-            return Err(diverged(&state, (epoch, n_steps - 1), &losses, &checkpoint));
+    /// Trains the phases of an epoch on a batch.
+    fn step(&mut self, epoch: &mut Epoch, step: usize, rows: &[usize], views: &[Batch]) -> Result<(), Error> {
+        let (config, device) = (self.config, &self.state.device);
+        let views: candle_core::Result<Vec<_>> =
+            views.iter().map(|batch| self.header.input(batch, false, device)).collect();
+        let x = Tensor::cat(&views?, 0)?;
+        let needs_labels = self.objective.needs().labels;
+        let labels = needs_labels.then(|| self.data.labels_of(rows, device)).transpose()?;
+        for &phase in config.schedule.phases(epoch.number, config.epochs) {
+            let outputs = match phase {
+                Phase::Codebooks => self.state.network.forward(&x)?,
+                _ => self.state.network.forward_train(&x, mix(config.seed, &[epoch.number, step]))?,
+            };
+            let codebook = match phase {
+                Phase::Features => None,
+                _ => Some(codebook::expanded(&self.state.codebook)?),
+            };
+            if codebook.is_some() {
+                epoch.features.extend(outputs.features.flatten_all()?.to_vec1::<f32>()?);
+            }
+            let terms = self.objective.terms(phase, &outputs, labels.as_ref(), codebook.as_ref())?;
+            self.update(epoch, step, phase, &terms)?;
         }
-        state.epoch = epoch + 1;
-        if state.codebook.is_empty() && state.epoch == config.epochs {
-            // Two-step training: codebooks of the features as they are in the end.
-            epoch_features = features(&header, &state, data)?;
-            state.codebook = codebook::fit(config, &epoch_features, &device)?;
+        Ok(())
+    }
+
+    /// Updates the variables of a phase by the gradient of the weighted sum of `terms`.
+    fn update(&mut self, epoch: &mut Epoch, step: usize, phase: Phase, terms: &[Term]) -> Result<(), Error> {
+        let (config, state) = (self.config, &mut self.state);
+        let mut total = Tensor::zeros((), candle_core::DType::F32, &state.device)?;
+        for Term { name, weight, value } in terms {
+            epoch.losses.add(name, f64::from(value.to_scalar::<f32>()?));
+            // Without a gradient a variable stays as it is. With a gradient of 0 it would decay.
+            if *weight > 0.0 {
+                total = (total + (value * *weight)?)?;
+            }
         }
-        let factor = config.network_optimizer.rate_schedule.factor(state.epoch * n_steps - 1, total_steps);
+        if epoch.losses.last().values().any(|loss| !loss.is_finite()) {
+            return Err(diverged(state, (epoch.number, step), &epoch.losses, &self.checkpoint));
+        }
+        let gradients = ops::backward(&total)?;
+        let (at, n_steps) = (epoch.number * self.n_steps + step, self.n_steps * config.epochs);
+        if phase != Phase::Codebooks {
+            let optimizer = &config.network_optimizer;
+            let factors = [optimizer.head_weights, optimizer.head_biases];
+            let groups = [(&state.network.body, [1.0; 2]), (&state.network.heads, factors)];
+            let factor = optimizer.rate_schedule.factor(at, n_steps);
+            state.network_optimizer.step(&groups, &gradients, factor)?;
+        }
+        if phase != Phase::Features {
+            let factor = config.codebook_optimizer.rate_schedule.factor(at, n_steps);
+            state.codebook_optimizer.step(&[(&state.codebook, [1.0; 2])], &gradients, factor)?;
+        }
+        Ok(())
+    }
+
+    /// Completes an epoch: fits codebooks if two-step training ends with it, reports on codebooks,
+    /// and moves dead codewords.
+    fn report(&mut self, mut epoch: Epoch) -> Result<(EpochReport, Option<Codebooks>), Error> {
+        let (config, n_steps) = (self.config, self.n_steps);
+        self.state.epoch += 1;
+        let is_last = self.state.epoch == config.epochs;
+        if self.state.codebook.is_empty() && is_last {
+            epoch.features = self.features()?;
+            self.state.codebook = codebook::fit(config, &epoch.features, &self.state.device)?;
+        }
+        let schedule = config.network_optimizer.rate_schedule;
+        let factor = schedule.factor(self.state.epoch * n_steps - 1, n_steps * config.epochs);
         let mut report = EpochReport {
-            epoch,
-            losses: tally.means(),
-            images_per_second,
+            epoch: epoch.number,
+            losses: epoch.losses.means(),
+            images_per_second: epoch.images_per_second,
             seconds: 0.0,
             rate: config.network_optimizer.rate * factor,
             relative_distortion: Vec::new(),
@@ -185,38 +275,48 @@ pub fn train(
             revived: 0,
         };
         let mut codebooks = None;
-        if !state.codebook.is_empty() {
-            let codebooks = codebooks.insert(codebook::codebooks(config, &state.codebook)?);
-            let codes = codebooks.encode(&epoch_features)?;
-            report.add_codebooks(codebooks, &epoch_features, &codes)?;
-            // No step follows the last epoch, and a codeword is the model's only once it has learnt.
-            if quantizer.revive && state.epoch < config.epochs {
-                let variables = &state.codebook;
+        if !self.state.codebook.is_empty() {
+            let variables = &self.state.codebook;
+            let codebooks = codebooks.insert(codebook::codebooks(config, variables)?);
+            let codes = codebooks.encode(&epoch.features)?;
+            report.add_codebooks(codebooks, &epoch.features, &codes)?;
+            // No step follows the last epoch, and a moved codeword has to learn.
+            if config.quantizer.revive && !is_last {
+                let features = &epoch.features;
                 report.revived =
-                    codebook::revive(config, epoch, variables, codebooks, &epoch_features, &codes)?;
+                    codebook::revive(config, epoch.number, variables, codebooks, features, &codes)?;
             }
         }
-        report.seconds = start.elapsed().as_secs_f64();
-        // The report first: a run that ends between the two repeats the epoch rather than lose its line.
-        let codebooks = codebooks.as_ref();
-        let snapshot =
-            Snapshot { header: &header, tensors: state.network.tensors(), codebooks, device: &device };
-        on_epoch(&report, &snapshot).map_err(Error::Callback)?;
-        state.save(&header, &fingerprint, &checkpoint)?;
+        report.seconds = epoch.start.elapsed().as_secs_f64();
+        Ok((report, codebooks))
     }
 
-    let codebooks = codebook::codebooks(config, &state.codebook)?;
-    let embeddings = Some(data.describe_embeddings());
-    let weights = data.weights.map(|weights| weights.fingerprint().to_owned());
-    let model = Model { tensors: state.network.tensors(), codebooks, header, embeddings, weights, device };
-    model.save(&out.join(MODEL))?;
-    Ok(model)
+    /// Returns the features of all training items without augmentation, f32 `[n_items, D]`.
+    fn features(&self) -> Result<Vec<f32>, Error> {
+        let tensors = self.state.network.tensors();
+        let mut features = Vec::new();
+        let read = |rows: Vec<usize>| self.data.read(&rows, &|_| None);
+        read_ahead(self.data.pieces(), read, |batch| {
+            features.extend(self.header.forward(&tensors, &batch, &self.state.device)?.features);
+            Ok(())
+        })?;
+        Ok(features)
+    }
+
+    fn model(self) -> Result<Model, Error> {
+        let state = self.state;
+        Ok(Model {
+            tensors: state.network.tensors(),
+            codebooks: codebook::codebooks(self.config, &state.codebook)?,
+            header: self.header,
+            embeddings: Some(self.data.describe_embeddings()),
+            weights: self.data.weights.map(|weights| weights.fingerprint().to_owned()),
+            device: state.device,
+        })
+    }
 }
 
-/// The file that a run ends with.
-const MODEL: &str = "model.safetensors";
-
-fn remove_if_there(path: &Path) -> Result<(), Error> {
+fn remove_if_exists(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(dpq_file::Error::Io { action: "replace", path: path.to_owned(), source }.into())
@@ -225,12 +325,12 @@ fn remove_if_there(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// The header of the model to be: the configuration, and the moments of each channel over the training inputs, or over
-/// those that pretrained weights were trained on.
+/// Returns the header of the model, with the moments of the training inputs, or of the inputs of
+/// the pretrained weights.
 fn header(config: &TrainConfig, data: &TrainSet<'_>) -> Result<Header, Error> {
     let image_shape = data.inputs.shape();
     let [mean, deviation] = match data.weights {
-        Some(Weights { header: Header { mean, deviation, .. }, .. }) => [mean.clone(), deviation.clone()],
+        Some(weights) => weights.moments(),
         None => {
             let mut moments = Moments::new(image_shape);
             for rows in data.pieces() {
@@ -240,16 +340,4 @@ fn header(config: &TrainConfig, data: &TrainSet<'_>) -> Result<Header, Error> {
         }
     };
     Ok(Header { train: config.clone(), image_shape, n_classes: data.n_classes, mean, deviation })
-}
-
-/// The features of all training items, not augmented, as the network is now.
-fn features(header: &Header, state: &State, data: &TrainSet<'_>) -> Result<Vec<f32>, Error> {
-    let tensors = state.network.tensors();
-    let mut features = Vec::new();
-    let read = |rows: Vec<usize>| data.read(&rows, &|_| None);
-    read_ahead(data.pieces(), read, |batch| {
-        features.extend(header.forward(&tensors, &batch, &state.device)?.features);
-        Ok(())
-    })?;
-    Ok(features)
 }

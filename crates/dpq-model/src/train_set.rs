@@ -1,6 +1,7 @@
-//! What training learns from: inputs and labels, checked against the configuration and read by rows.
+//! The training set: inputs, read by row, and labels.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use candle_core::{DType, Device};
 use rayon::prelude::*;
@@ -9,28 +10,33 @@ use crate::body::layers;
 use crate::config::{Body, Start, TrainConfig};
 use crate::inputs::Batch;
 use crate::loss::Labels;
+use crate::tensors::bytes;
 use crate::{BoxError, Error, Weights};
 
-/// Inputs and labels to learn from. The caller reads and augments; this crate says what and with which seed.
+/// Inputs and labels to train on. The caller reads and augments inputs; training chooses the rows
+/// and the seeds.
 pub struct TrainSet<'a> {
-    /// Training items.
+    /// Number of training items.
     pub n_items: usize,
-    /// Their classes, multi-hot u8 `[n_items, n_classes]`.
+    /// The classes of the items, multi-hot u8 `[n_items, n_classes]`.
     pub labels: &'a [u8],
-    /// Classes.
+    /// Number of classes.
     pub n_classes: usize,
-    /// Whether items may have several classes: the classifier then has a sigmoid for each, else one softmax. Training items
-    /// alone do not tell.
+    /// Whether items may have several classes. The classifier then has one sigmoid per class, else
+    /// one softmax. The training items alone do not show it: other items of the data set may have
+    /// several.
     pub multi_label: bool,
-    /// Vectors of the classes, f32 `[n_classes, D]` with the D of the feature; none for random, near-orthogonal ones.
+    /// Vectors of the classes, f32 `[n_classes, D]` with the dimension of a feature, or `None` for
+    /// random, nearly orthogonal vectors.
     pub embeddings: Option<&'a [f32]>,
-    /// Images or features.
+    /// Images or stored features.
     pub inputs: Inputs<'a>,
-    /// Where the body starts, and how images are scaled; none for random weights and the moments of training images.
+    /// Pretrained weights of the body with the scaling of their images, or `None` for random
+    /// weights and scaling by the moments of the training images.
     pub weights: Option<&'a Weights>,
 }
 
-/// What the network learns from. Each is read by its row in 0..n_items, and by the seed of its augmentation, none for none.
+/// The inputs of the network, read by their row in 0..n_items.
 pub enum Inputs<'a> {
     /// Images.
     Images {
@@ -39,17 +45,27 @@ pub enum Inputs<'a> {
         /// Writes an image, u8 `[C, H, W]`.
         read: &'a Read<'a, u8>,
     },
-    /// Features that something else made, for a network whose body is [`Body::Features`].
+    /// Stored features, for a network whose body is [`Body::Features`].
     Features {
-        /// Their length, D.
+        /// Dimension, D.
         dim: usize,
         /// Writes a row, f32 `[D]`.
         read: &'a Read<'a, f32>,
     },
 }
 
-/// Reads the input of a row, augmented as a seed decides if there is one.
+/// Reads the input of a row. With a seed the input is augmented, and the seed decides how.
 pub type Read<'a, T> = dyn Fn(usize, Option<u64>, &mut [T]) -> Result<(), BoxError> + Sync + 'a;
+
+impl fmt::Debug for Inputs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Self::Images { .. } => "Images",
+            Self::Features { .. } => "Features",
+        };
+        f.debug_tuple(kind).field(&self.shape()).finish()
+    }
+}
 
 impl Inputs<'_> {
     /// `[C, H, W]`, or `[D, 1, 1]`.
@@ -61,72 +77,74 @@ impl Inputs<'_> {
     }
 }
 
+impl fmt::Debug for TrainSet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { n_items, n_classes, multi_label, inputs, .. } = self;
+        let mut out = f.debug_struct("TrainSet");
+        out.field("n_items", n_items).field("n_classes", n_classes).field("multi_label", multi_label);
+        out.field("inputs", inputs).finish_non_exhaustive()
+    }
+}
+
 impl TrainSet<'_> {
+    /// Returns an error if the set does not fit the configuration, whatever its labels are.
     pub(crate) fn check(&self, config: &TrainConfig) -> Result<(), Error> {
-        let expected = self.n_items * self.n_classes;
-        if self.n_items < 2 || self.n_classes == 0 {
-            let reason =
-                format!("found {} items of {} classes, expected some of each", self.n_items, self.n_classes);
-            return Err(Error::invalid("training set", reason));
-        }
-        if self.labels.len() != expected || self.labels.iter().any(|&label| label > 1) {
-            let reason = format!("found {} values, expected {expected} that are 0 or 1", self.labels.len());
-            return Err(Error::invalid("labels", reason));
-        }
-        let unlabelled = self.labels.chunks_exact(self.n_classes).position(|row| !row.contains(&1));
-        if let Some(row) = unlabelled {
-            return Err(Error::invalid("labels", format!("item {row} has none, expected at least one")));
-        }
-        let n_labels = |row: &[u8]| row.iter().filter(|&&label| label == 1).count();
-        let several = self.labels.chunks_exact(self.n_classes).position(|row| n_labels(row) > 1);
-        if let Some(row) = several.filter(|_| !self.multi_label) {
-            let reason = format!("item {row} has several, expected one each unless `multi_label` is set");
-            return Err(Error::invalid("labels", reason));
+        let (n_items, n_classes, dim) = (self.n_items, self.n_classes, config.network.dim);
+        if n_items < 2 || n_classes == 0 {
+            return Err(Error::Empty { n_items, n_classes });
         }
         if let Some(vectors) = self.embeddings {
-            let (n, dim) = (self.n_classes, config.network.dim);
-            if n.checked_mul(dim) != Some(vectors.len()) {
-                let reason =
-                    format!("found {} values, expected {n} classes × {dim} dimensions", vectors.len());
-                return Err(Error::invalid("label embeddings", reason));
+            if n_classes.checked_mul(dim) != Some(vectors.len()) {
+                return Err(Error::Embeddings { found: vectors.len(), n_classes, dim });
             }
             let bad = |v: &[f32]| v.iter().any(|v| !v.is_finite()) || v.iter().all(|&v| v == 0.0);
             if let Some(class) = vectors.chunks_exact(dim).position(bad) {
-                let reason = format!("that of class {class} is 0 or not finite, expected a direction");
-                return Err(Error::invalid("label embeddings", reason));
+                return Err(Error::Embedding(class));
             }
         }
-        let shape = self.inputs.shape();
-        let takes_features = config.network.body == Body::Features;
-        if takes_features != matches!(self.inputs, Inputs::Features { .. }) {
-            let reason = "expected `features` for features that something else made, another for images";
-            return Err(Error::invalid("network.body", reason));
+        let (body, shape) = (&config.network.body, self.inputs.shape());
+        if (*body == Body::Features) != matches!(self.inputs, Inputs::Features { .. }) {
+            let expected = "`features` for stored features, another body for images";
+            return Err(Error::Config { key: "network.body", expected });
         }
         if shape.contains(&0) {
-            return Err(Error::invalid("input shape", format!("found {shape:?}, expected no 0")));
+            return Err(Error::TooSmall(shape));
         }
-        layers(&config.network.body, shape)?;
+        layers(body, shape)?;
         if let Some(weights) = self.weights {
-            let (body, [c, h, w]) = (weights.body_config(), weights.image_shape());
-            if (&config.network.body, shape) != (body, [c, h, w]) {
-                let reason = format!(
-                    "found those of {body:?} for images of {c}x{h}x{w}, expected those of `network.body` for {shape:?}"
-                );
-                return Err(Error::invalid("weights", reason));
+            let found = (weights.body_config(), weights.image_shape());
+            if found != (body, shape) {
+                let name =
+                    |(body, [c, h, w]): (&Body, [usize; 3])| format!("{body:?} for images of {c}x{h}x{w}");
+                return Err(Error::OtherBody { found: name(found), expected: name((body, shape)) });
             }
         }
-        let fits = config.quantizer.start == Start::ResidualKmeans;
-        if fits && self.n_items < config.quantizer.codewords {
-            let reason = format!(
-                "found {}, expected at most the {} training items",
-                config.quantizer.codewords, self.n_items
-            );
-            return Err(Error::invalid("quantizer.codewords", reason));
+        let n_codewords = config.quantizer.codewords;
+        if config.quantizer.start == Start::ResidualKmeans && n_items < n_codewords {
+            return Err(Error::TooFewItems { n_items, n_codewords });
         }
         Ok(())
     }
 
-    /// Names labels, embeddings and weights, so that no run goes on from the checkpoint of other ones.
+    /// Returns an error unless each item has labels, and only one unless the set is multi-label.
+    pub(crate) fn check_labels(&self) -> Result<(), Error> {
+        let (found, n_items, n_classes) = (self.labels.len(), self.n_items, self.n_classes);
+        if n_items.checked_mul(n_classes) != Some(found) || self.labels.iter().any(|&label| label > 1) {
+            return Err(Error::Labels { found, n_items, n_classes });
+        }
+        for (item, row) in self.labels.chunks_exact(n_classes).enumerate() {
+            match row.iter().filter(|&&label| label == 1).count() {
+                0 => return Err(Error::NoLabel(item)),
+                1 => {}
+                _ if self.multi_label => {}
+                _ => return Err(Error::SeveralLabels(item)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Identifies labels, embeddings and weights, so that no run resumes from a checkpoint of
+    /// others.
     pub(crate) fn fingerprint(&self) -> String {
         let vectors = bytes(self.embeddings.unwrap_or_default());
         let crc = dpq_file::crc32c_append(dpq_file::crc32c(self.labels), &vectors);
@@ -135,7 +153,7 @@ impl TrainSet<'_> {
         format!("{} items, {crc:08x}{multi_label}{}", self.n_items, weights.unwrap_or_default())
     }
 
-    /// What the model's file says of the label embeddings.
+    /// Describes the label embeddings for the model file.
     pub(crate) fn describe_embeddings(&self) -> String {
         match self.embeddings {
             Some(vectors) => format!("given, crc32c {:08x}", dpq_file::crc32c(&bytes(vectors))),
@@ -143,7 +161,7 @@ impl TrainSet<'_> {
         }
     }
 
-    /// Reads the inputs of `rows`, in parallel.
+    /// Reads the inputs of `rows` in parallel.
     pub(crate) fn read(
         &self,
         rows: &[usize],
@@ -179,13 +197,9 @@ impl TrainSet<'_> {
         Labels::new(&labels, c, DType::F32, device)
     }
 
-    /// Rows read at a time where all are read.
+    /// All rows, in pieces that are read at a time.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = Vec<usize>> {
         let n = self.n_items;
         (0..n).step_by(512).map(move |begin| (begin..(begin + 512).min(n)).collect())
     }
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }

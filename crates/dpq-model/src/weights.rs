@@ -1,9 +1,10 @@
-//! Pretrained weights of a body: taken from the arrays that others publish, and kept in a file of our own.
+//! Pretrained weights of a body: imported from published arrays, stored in a file of dpq.
 //!
-//! Whose arrays they are follows from the body. Caffe's AlexNet is `bvlc_alexnet` as caffe-tensorflow converts it: each
-//! array under `<layer>.weights` or `<layer>.biases`, kernels `[h, w, in, out]`, matrices `[in, out]` with inputs in
-//! the order (h, w, c), for blue, green, red images of 227×227 less Caffe's means. All others are torchvision's state
-//! dictionaries, for images of 224×224 from 0 to 1, less ImageNet's means and divided by its deviations.
+//! The body decides the source of the arrays. Caffe's AlexNet is `bvlc_alexnet` as caffe-tensorflow
+//! converts it: arrays are named `<layer>.weights` or `<layer>.biases`, kernels are `[h, w, in,
+//! out]`, matrices `[in, out]` with inputs in the order (h, w, c). Its images are blue, green, red,
+//! 227×227, less Caffe's means. All other bodies are torchvision's state dictionaries, for images
+//! of 224×224 from 0 to 1, less ImageNet's means and divided by its deviations.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,19 +13,19 @@ use candle_core::{Device, Tensor};
 use dpq_file::Container;
 use serde::{Deserialize, Serialize};
 
-use crate::body::{Layer, layers};
+use crate::body::layers;
 use crate::config::{Alexnet, Body, NetworkConfig};
+use crate::header::Header;
 use crate::inputs::Batch;
-use crate::model::{Header, arrays, read_tensors, write};
-use crate::network::Tensors;
+use crate::tensors::{self, Tensors, arrays, bytes};
 use crate::{Error, TrainConfig};
 
-/// Pretrained weights of a body, with what its images are scaled by.
+/// Pretrained weights of a body, with the scaling of its images.
 #[derive(Debug)]
 pub struct Weights {
-    /// Of a network of one class. Of its configuration nothing but the body counts.
-    pub(crate) header: Header,
-    pub(crate) tensors: Tensors,
+    /// The header of a network of one class. Only the body of its configuration matters.
+    header: Header,
+    tensors: Tensors,
     fingerprint: String,
     device: Device,
 }
@@ -32,7 +33,7 @@ pub struct Weights {
 /// Arrays of a file, f32, by name: shape and values.
 pub type Arrays = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// What a file of weights says of itself.
+/// The metadata `config` of a file of weights.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Config {
@@ -42,16 +43,18 @@ struct Config {
     deviation: Vec<f32>,
 }
 
-/// The version of the file format.
+/// The name and the version of the file format.
+const FORMAT: &str = "dpq-weights";
 const VERSION: &str = "1";
 
-/// Means of ImageNet's red, green and blue from 0 to 255, as the authors of DPQ subtract them before Caffe's AlexNet.
+/// Means of ImageNet's red, green and blue from 0 to 255, which the authors of DPQ subtract for
+/// Caffe's AlexNet.
 const CAFFE_MEAN: [f32; 3] = [123.68, 116.779, 103.939];
 
-/// Means and deviations of ImageNet's red, green and blue from 0 to 1: torchvision's.
+/// torchvision's means and deviations of ImageNet's red, green and blue from 0 to 1.
 const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
-/// torchvision's names of our layers. Layers without arrays count, too.
+/// torchvision's names of layers. Layers without arrays are numbered too.
 const ALEXNET: [(&str, &str); 7] = [
     ("conv1", "features.0"),
     ("conv2", "features.3"),
@@ -80,29 +83,27 @@ const VGG16: [(&str, &str); 15] = [
 ];
 
 impl Weights {
-    /// Takes the weights of `body` from the arrays of a published network. Those of its classifier are left out.
+    /// Imports the weights of `body` from the arrays of a published network. Arrays of its
+    /// classifier are skipped.
     ///
     /// # Errors
-    /// [`Error::Invalid`] names all arrays that are missing, all that the network does not have, or one of another
-    /// shape or with a number that is not finite.
+    /// [`Error::MissingArrays`], [`Error::UnexpectedArrays`] and [`Error::OtherArrays`] name
+    /// arrays, [`Error::ArrayShape`] and [`Error::ArrayNotFinite`] the first bad array.
+    /// [`Error::NotPublished`] if nobody publishes weights of `body`.
     pub fn import(body: &Body, mut found: Arrays) -> Result<Self, Error> {
-        let invalid = |reason: String| Error::invalid("weights", reason);
-        let layout = Layout::of(body).ok_or_else(|| {
-            invalid(format!("found the body {body:?}, expected AlexNet, VGG-16 or ResNet-50"))
-        })?;
-        found.retain(|name, _| !layout.is_left_out(name));
+        let layout = Layout::of(body).ok_or_else(|| Error::NotPublished(format!("{body:?}")))?;
+        let origin = layout.origin();
+        found.retain(|name, _| !layout.is_skipped(name));
         let header = layout.config(body).header()?;
-        let shapes = header.body_shapes()?;
+        let [shapes, _] = header.shapes()?;
         let missing: Vec<String> =
             shapes.keys().map(|ours| layout.name(ours)).filter(|name| !found.contains_key(name)).collect();
         if missing.len() == shapes.len() {
-            let other = found.keys().next().map_or("no array".to_owned(), |name| format!("`{name}`"));
-            let reason = format!("found {other}, expected those of {}: `{}`…", layout.origin(), missing[0]);
-            return Err(invalid(reason));
+            let found = found.keys().next().map_or("no array".to_owned(), |name| format!("`{name}`"));
+            return Err(Error::OtherArrays { found, origin, expected: missing[0].clone() });
         }
         if !missing.is_empty() {
-            let reason = format!("found no `{}`, expected all of {}", missing.join("`, `"), layout.origin());
-            return Err(invalid(reason));
+            return Err(Error::MissingArrays { names: missing, origin });
         }
         let mut tensors = Tensors::new();
         for (ours, shape) in shapes {
@@ -110,19 +111,17 @@ impl Weights {
             let (found, values) = found.remove(&theirs).expect("none is missing");
             let expected = layout.shape(&shape);
             if found != expected || values.len() != shape.iter().product::<usize>() {
-                return Err(invalid(format!("`{theirs}` has shape {found:?}, expected {expected:?}")));
+                return Err(Error::ArrayShape { name: theirs, found, expected });
             }
-            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                return Err(invalid(format!("`{theirs}` holds {value}, expected finite numbers")));
+            if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
+                return Err(Error::ArrayNotFinite { name: theirs, value });
             }
             let tensor = Tensor::from_vec(values, expected, &Device::Cpu)?;
             let tensor = layout.convert(&ours, &tensor)?;
             tensors.insert(ours, tensor);
         }
         if !found.is_empty() {
-            let names: Vec<String> = found.into_keys().collect();
-            let reason = format!("found `{}` too, expected {} alone", names.join("`, `"), layout.origin());
-            return Err(invalid(reason));
+            return Err(Error::UnexpectedArrays { names: found.into_keys().collect(), origin });
         }
         Self::new(header, tensors)
     }
@@ -130,40 +129,41 @@ impl Weights {
     fn new(header: Header, tensors: Tensors) -> Result<Self, Error> {
         let mut crc = dpq_file::crc32c(&[]);
         for (name, _, values) in arrays(&tensors, "")? {
-            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-            crc = dpq_file::crc32c_append(dpq_file::crc32c_append(crc, name.as_bytes()), &bytes);
+            crc = dpq_file::crc32c_append(dpq_file::crc32c_append(crc, name.as_bytes()), &bytes(&values));
         }
         Ok(Self { header, tensors, fingerprint: format!("{crc:08x}"), device: Device::Cpu })
     }
 
-    /// Opens a file of weights, to be run on the CPU; see [`Weights::on`].
+    /// Opens a file of weights and checks every byte. The body runs on the CPU until
+    /// [`Weights::on`] moves it.
     ///
     /// # Errors
-    /// [`Error::File`] or [`Error::Content`] say what is wrong with the file.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    /// [`Error::File`], [`Error::Format`] and [`Error::Content`] report a file that cannot be read,
+    /// that does not hold weights, or that is damaged.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
         let file = Container::open(path)?;
-        let content = |reason: String| Error::Content { path: path.to_owned(), reason };
-        let format = ["format", "version"].map(|key| file.metadata(key).unwrap_or("none"));
-        if format != ["dpq-weights", VERSION] {
-            let [format, version] = format;
-            return Err(content(format!(
-                "its format is `{format}`, version {version}, expected weights of version {VERSION} that \
-                 `dpq weights import` made"
-            )));
+        let content = |what: String| Error::content(path, what);
+        let [format, version] = ["format", "version"].map(|key| file.metadata(key).unwrap_or("none"));
+        if format != FORMAT || version != VERSION {
+            let found = format!("{format}` of version `{version}");
+            let expected = "`dpq-weights` of version `1`, made by `dpq weights import`";
+            return Err(Error::Format { path: path.to_owned(), found, expected });
         }
         file.verify()?;
         let config: Config = serde_json::from_str(file.metadata("config")?)
             .map_err(|error| content(format!("the configuration cannot be read ({error})")))?;
         let header = config.header().map_err(|error| content(error.to_string()))?;
-        let tensors = read_tensors(&file, "", header.body_shapes()?, &Device::Cpu)?;
+        let [body, _] = header.shapes()?;
+        let tensors = tensors::read(&file, "", body, &Device::Cpu)?;
         Self::new(header, tensors)
     }
 
     /// Writes a file of weights.
     ///
     /// # Errors
-    /// [`Error::File`] if the system refuses.
-    pub fn save(&self, path: &Path) -> Result<(), Error> {
+    /// [`Error::File`] if the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let Header { image_shape, mean, deviation, .. } = &self.header;
         let config = Config {
             body: self.body_config().clone(),
@@ -172,27 +172,36 @@ impl Weights {
             deviation: deviation.clone(),
         };
         let metadata = [
-            ("format", "dpq-weights".to_owned()),
+            ("format", FORMAT.to_owned()),
             ("version", VERSION.to_owned()),
             ("fingerprint", self.fingerprint.clone()),
             ("config", serde_json::to_string(&config).expect("a configuration is JSON")),
         ];
-        write(path, &metadata, &arrays(&self.tensors, "")?)
+        tensors::write(path.as_ref(), &metadata, &arrays(&self.tensors, "")?)
     }
 
-    /// The same weights on another device.
+    /// Moves the weights to a device.
     ///
     /// # Errors
-    /// [`Error::Invalid`] says why the device cannot be used.
+    /// [`Error::Device`] if the device cannot be used.
     pub fn on(mut self, device: crate::Device) -> Result<Self, Error> {
         self.device = device.open()?;
-        for tensor in self.tensors.values_mut() {
-            *tensor = tensor.to_device(&self.device)?;
-        }
+        self.tensors = self.tensors_on(&self.device)?;
         Ok(self)
     }
 
-    /// The body that they are of.
+    /// Copies the tensors to a device.
+    pub(crate) fn tensors_on(&self, device: &Device) -> Result<Tensors, Error> {
+        let on_device = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(device)?));
+        self.tensors.iter().map(on_device).collect()
+    }
+
+    /// The mean and the standard deviation of each channel of an image.
+    pub(crate) fn moments(&self) -> [Vec<f32>; 2] {
+        [self.header.mean.clone(), self.header.deviation.clone()]
+    }
+
+    /// The configuration of the body.
     pub fn body_config(&self) -> &Body {
         &self.header.train.network.body
     }
@@ -207,22 +216,22 @@ impl Weights {
         &self.fingerprint
     }
 
-    /// How many numbers the body makes of an image, F.
+    /// The dimension of the result of the body, F.
     pub fn body_dim(&self) -> usize {
         layers(self.body_config(), self.header.image_shape).expect("checked when the weights were read").1
     }
 
-    /// What the body makes of images u8 `[n, C, H, W]`: f32 `[n, F]`.
+    /// Runs images u8 `[n, C, H, W]` through the body, f32 `[n, F]`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] unless `images` is whole images.
+    /// [`Error::Images`] if `images` is not whole images.
     pub fn body(&self, images: &[u8]) -> Result<Vec<f32>, Error> {
         self.header.body(&self.tensors, &Batch::images(images), &self.device)
     }
 }
 
 impl Config {
-    /// As of a network of one class.
+    /// Returns the header of a network of one class.
     fn header(self) -> Result<Header, Error> {
         let Self { body, image_shape, mean, deviation } = self;
         let best = TrainConfig::best();
@@ -234,19 +243,11 @@ impl Config {
     }
 }
 
-impl Header {
-    /// The names and shapes of the body's tensors.
-    fn body_shapes(&self) -> Result<BTreeMap<String, Vec<usize>>, Error> {
-        let (layers, _) = layers(&self.train.network.body, self.image_shape)?;
-        Ok(layers.iter().flat_map(Layer::shapes).collect())
-    }
-}
-
-/// Where names and orders of numbers come from.
+/// The layout of published arrays: their names and the order of their numbers.
 #[derive(Clone, Copy)]
 enum Layout {
-    /// The fifth convolution puts out so many channels.
     CaffeAlexnet {
+        /// Output channels of the fifth convolution.
         channels: usize,
     },
     Alexnet,
@@ -255,7 +256,7 @@ enum Layout {
 }
 
 impl Layout {
-    /// None for a body that nobody else has.
+    /// Returns the layout for a body, or `None` if nobody publishes its weights.
     fn of(body: &Body) -> Option<Self> {
         match *body {
             Body::Alexnet { variant: Alexnet::Caffe, channels: [.., channels], .. } => {
@@ -290,8 +291,8 @@ impl Layout {
         }
     }
 
-    /// Whether an array is of the classifier.
-    fn is_left_out(self, theirs: &str) -> bool {
+    /// Returns true if an array belongs to the classifier.
+    fn is_skipped(self, theirs: &str) -> bool {
         let classifier = match self {
             Self::CaffeAlexnet { .. } => "fc8.",
             Self::Alexnet | Self::Vgg16 => "classifier.6.",
@@ -300,7 +301,7 @@ impl Layout {
         theirs.starts_with(classifier)
     }
 
-    /// What this layout calls our tensor `ours`.
+    /// Returns the name of tensor `ours` in this layout.
     fn name(self, ours: &str) -> String {
         let ours = ours.strip_prefix("backbone.").expect("a tensor of a body");
         let (layer, kind) = ours.rsplit_once('.').expect("a layer and a kind");
@@ -328,7 +329,7 @@ impl Layout {
         }
     }
 
-    /// The shape that an array of our `shape` has.
+    /// Returns the shape of a tensor in this layout.
     fn shape(self, shape: &[usize]) -> Vec<usize> {
         match (self, shape) {
             (Self::CaffeAlexnet { .. }, &[n_out, n_in, h, w]) => vec![h, w, n_in, n_out],
@@ -337,7 +338,7 @@ impl Layout {
         }
     }
 
-    /// Their array as our tensor `ours`.
+    /// Converts an array to tensor `ours`.
     fn convert(self, ours: &str, array: &Tensor) -> candle_core::Result<Tensor> {
         let Self::CaffeAlexnet { channels } = self else { return Ok(array.clone()) };
         let tensor = match (array.rank(), ours) {

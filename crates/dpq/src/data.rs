@@ -13,6 +13,7 @@ use dpq_model::Model;
 use dpq_model::config::Body;
 use rayon::prelude::*;
 
+use crate::ahead::read_ahead;
 use crate::output;
 
 /// Download, check, split and export data sets
@@ -56,7 +57,7 @@ pub(crate) fn for_each_batch(
     strict: bool,
     work: impl FnMut(Batch) -> Result<()> + Send,
 ) -> Result<()> {
-    dpq_model::read_ahead(rows.chunks(BATCH), |rows| read_images(dataset, rows, strict), work)
+    read_ahead(rows.chunks(BATCH), |rows| read_images(dataset, rows, strict), work)
 }
 
 /// The number of images in a batch.

@@ -9,6 +9,7 @@ use dpq_formats::{FeatureFile, npy};
 use dpq_model::config::Body;
 use dpq_model::{Device, Model, Output};
 
+use crate::ahead::read_ahead;
 use crate::codes::remove_stale;
 use crate::data;
 
@@ -131,7 +132,7 @@ impl Source {
             Self::Images { dataset, .. } => data::for_each_batch(dataset, rows, strict, |batch| {
                 work(&batch.rows, Items::Images(batch.pixels))
             }),
-            Self::Features(features) => dpq_model::read_ahead(
+            Self::Features(features) => read_ahead(
                 rows.chunks(data::BATCH),
                 |rows| {
                     let mut values = vec![0.0; rows.len() * features.columns()];

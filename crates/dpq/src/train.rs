@@ -13,11 +13,10 @@ mod validation;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow};
 use dpq_data::{Dataset, hold_out};
-use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig, TrainSet, Weights};
+use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig, TrainOptions, TrainSet, Weights};
 use serde::{Deserialize, Serialize};
 
 use crate::{data, output};
@@ -161,10 +160,11 @@ impl Args {
             events.push(done, &epoch.scalars())?;
             Ok(log.push(&epoch)?)
         };
-        let stop = AtomicBool::new(false);
         let model = source.with_train_set(&rows, vectors.as_deref(), config.augment, |set| {
             let set = &TrainSet { weights: weights.as_ref(), ..set };
-            dpq_model::train(&config, set, self.device, out, self.resume, &stop, &mut on_epoch)
+            let (device, resume) = (self.device, self.resume);
+            let options = TrainOptions { device, resume, stop: None, on_epoch: Some(&mut on_epoch) };
+            dpq_model::train(&config, set, out, options)
         })?;
         bar.finish();
 

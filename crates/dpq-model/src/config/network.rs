@@ -90,36 +90,34 @@ impl NetworkConfig {
     /// Returns an error for a network that cannot be built.
     pub(super) fn check(&self) -> Result<(), Error> {
         let in_range = |n: &usize| (1..=MAX_UNITS).contains(n);
-        let refused = |what, reason: &str| Err(Error::invalid(what, reason));
+        let refused = |key, expected| Err(Error::Config { key, expected });
         match &self.body {
-            _ if !in_range(&self.dim) => refused("network.dim", "expected 1 to 65536"),
-            _ if !(0.0..1.0).contains(&self.dropout) => {
-                refused("network.dropout", "expected a share in [0, 1)")
-            }
+            _ if !in_range(&self.dim) => refused("network.dim", "1 to 65536"),
+            _ if !(0.0..1.0).contains(&self.dropout) => refused("network.dropout", "a share in [0, 1)"),
             Body::Features => Ok(()),
             Body::Small { channels, .. } if channels.is_empty() || !channels.iter().all(in_range) => {
-                refused("network.body.small.channels", "expected at least one stage, of 1 to 65536 channels")
+                refused("network.body.small.channels", "at least one stage, of 1 to 65536 channels")
             }
             Body::Small { channels, pools, .. } if *pools > channels.len() => {
-                refused("network.body.small.pools", "expected at most one a stage")
+                refused("network.body.small.pools", "at most one a stage")
             }
             Body::Small { hidden, .. } if !in_range(hidden) => {
-                refused("network.body.small.hidden", "expected 1 to 65536")
+                refused("network.body.small.hidden", "1 to 65536")
             }
             Body::Small { .. } => Ok(()),
             Body::Alexnet { channels, hidden, .. } | Body::Vgg16 { channels, hidden }
                 if !channels.iter().chain([hidden]).all(in_range) =>
             {
-                refused("network.body", "expected 1 to 65536 channels and units")
+                refused("network.body", "1 to 65536 channels and units")
             }
             // Each of the two groups reads half of the channels of the layer before it.
             Body::Alexnet { variant: Alexnet::Caffe, channels, .. }
                 if !channels.iter().all(|n| n.is_multiple_of(2)) =>
             {
-                refused("network.body.alexnet.channels", "expected even numbers, for two groups")
+                refused("network.body.alexnet.channels", "even numbers, for two groups")
             }
             Body::Resnet50 { width } if !(1..=MAX_UNITS / 32).contains(width) => {
-                refused("network.body.resnet50.width", "expected 1 to 2048")
+                refused("network.body.resnet50.width", "1 to 2048")
             }
             Body::Alexnet { .. } | Body::Vgg16 { .. } | Body::Resnet50 { .. } => Ok(()),
         }

@@ -29,10 +29,7 @@ impl TrainConfig {
             "authors-code" => Ok(Self::authors_code()),
             "paper" => Ok(Self::paper()),
             "quick" => Ok(Self::quick()),
-            _ => Err(Error::invalid(
-                "preset",
-                format!("found `{name}`, expected one of {}", Self::PRESETS.join(", ")),
-            )),
+            _ => Err(Error::UnknownPreset { found: name.to_owned(), expected: &Self::PRESETS }),
         }
     }
 

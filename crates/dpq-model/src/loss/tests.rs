@@ -1,4 +1,5 @@
-//! Classification and margin losses against the golden values, finite differences and hand-worked cases.
+//! Classification and margin losses against the golden values, finite differences and hand-worked
+//! cases.
 
 use super::Labels;
 use crate::config::Margins;
@@ -80,7 +81,8 @@ fn gradients_are_those_of_the_values() {
     }
 }
 
-/// σ(x) − y over n·C, also for logits at which a sigmoid is 0 or 1 in f32, and at 0 where relu and abs have corners.
+/// σ(x) − y over n·C, also for logits at which a sigmoid is 0 or 1 in f32, and at 0 where relu and
+/// abs have corners.
 #[test]
 fn multi_label_classification_by_hand() {
     let logits = f32s(&[&[200.0, -200.0, 0.0], &[200.0, -200.0, 0.0]]);
@@ -244,7 +246,8 @@ fn equal_classes_need_no_margin() {
     }
 }
 
-/// A hinge at its corner is inactive: orthogonal classes and a feature on its own give max(0, 1 − 1 + 0).
+/// A hinge at its corner is inactive: orthogonal classes and a feature on its own give max(0, 1 − 1
+/// + 0).
 #[test]
 fn a_hinge_at_0_has_no_gradient() {
     let embeddings = f32s(&[&[1.0, 0.0], &[0.0, 1.0]]);
@@ -257,7 +260,8 @@ fn a_hinge_at_0_has_no_gradient() {
         };
         let (value, gradients) = at(&[2.0, 0.0]);
         assert_eq!((value, &gradients[0][..]), (0.0, &[0.0, 0.0][..]));
-        // Turned towards the other class: 1 − 0.8 + 0.6, over 2. The gradient is across x, as length does not count.
+        // Turned towards the other class: 1 − 0.8 + 0.6, over 2. The gradient is across x, as
+        // length does not count.
         let (value, gradients) = at(&[0.8, 0.6]);
         assert_close(&[value], &[0.4], 1e-6);
         assert_close(&gradients[0], &[-0.42, 0.56], 1e-5);

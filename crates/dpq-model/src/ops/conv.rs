@@ -1,7 +1,7 @@
 //! Convolution, fused with bias, max pooling and ReLU.
 //!
-//! A few images at a time are unrolled into patches and multiplied with the weights in one matrix product. Inside,
-//! everything is channels last.
+//! A few images at a time are unrolled into patches, which one matrix product multiplies with the
+//! weights. Scratch memory is channels last.
 
 use std::sync::OnceLock;
 
@@ -16,25 +16,26 @@ use super::layout::{
 use super::patches::Geometry;
 use super::pool::Windows;
 
-/// The operation on tensors: (x, weight, bias).
+/// The operation on (x, weight, bias).
 pub(crate) struct Conv {
     pub(crate) geometry: Geometry,
-    /// Max pooling of the convolution's result.
+    /// Max pooling of the result of the convolution.
     pub(crate) pool: Option<Windows>,
     pub(crate) relu: bool,
-    /// Which taps won in pooling, for each piece of the batch: images of `[oh, ow, co]`. The backward pass reads them.
+    /// The tap of the maximum in each window, per piece of the batch: images of `[oh, ow, co]`. The
+    /// forward pass sets it for the backward pass.
     pub(crate) taps: OnceLock<Vec<Vec<u8>>>,
 }
 
-/// A thread's scratch for one group of images.
+/// Scratch memory of a thread for one group of images.
 struct Scratch<'a> {
-    /// One image, channels last with its border.
+    /// One image, channels last, with its padding.
     padded: &'a mut [f32],
-    /// [images · positions, K].
+    /// `[images · positions, K]`.
     patches: &'a mut [f32],
-    /// The product of the patches and the weights, or its gradient: [images · positions, co].
+    /// The product of patches and weights, or its gradient: `[images · positions, co]`.
     product: &'a mut [f32],
-    /// One image's final result (or its gradient), channels last.
+    /// The final result of one image, or its gradient, channels last.
     result: &'a mut [f32],
 }
 
@@ -44,7 +45,7 @@ impl Conv {
         self.pool.map_or(self.geometry.out, |pool| [pool.out_height(), pool.out_width()])
     }
 
-    /// Length of an image's final result.
+    /// Length of the final result of an image.
     fn out_len(&self) -> usize {
         self.out()[0] * self.out()[1] * self.geometry.n_out
     }
@@ -85,7 +86,8 @@ impl Conv {
         y
     }
 
-    /// Writes the results of a piece of the batch, and returns the taps that won. The weights are `[K, co]`.
+    /// Writes the results of a piece of the batch, and returns the taps of maxima. Weights are `[K,
+    /// co]`.
     fn forward_piece(&self, x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) -> Vec<u8> {
         let geometry = &self.geometry;
         let (co, k, positions) = (geometry.n_out, geometry.patch_len(), geometry.n_positions());
@@ -117,7 +119,7 @@ impl Conv {
         taps
     }
 
-    /// Gradients of x (empty if it is not asked for), weight and bias.
+    /// Returns the gradients of x (empty unless `with_x` is set), weight and bias.
     fn backward(&self, x: &[f32], weight: &[f32], y: &[f32], grad: &[f32], with_x: bool) -> [Vec<f32>; 3] {
         let (co, k) = (self.geometry.n_out, self.geometry.patch_len());
         let (image_len, out_len) = (self.geometry.image_len(), self.out_len());
@@ -129,7 +131,8 @@ impl Conv {
         let mut grad_x = vec![0.0; if with_x { x.len() } else { 0 }];
         let mut grad_x_pieces: Vec<&mut [f32]> = grad_x.chunks_mut(chunk * image_len).collect();
         grad_x_pieces.resize_with(taps.len(), Default::default);
-        // Each piece of the batch has its own sums: of the weight [K, co], then of the bias [co].
+        // Each piece of the batch has its own sums: of the weight `[K, co]`, then of the bias
+        // `[co]`.
         let mut sums = vec![0.0; taps.len() * (k + 1) * co];
         let inputs = x.par_chunks(chunk * image_len).zip(taps);
         let inputs = inputs.zip(y.par_chunks(chunk * out_len).zip(grad.par_chunks(chunk * out_len)));
@@ -141,7 +144,8 @@ impl Conv {
         [grad_x, self.geometry.weight_from_columns(&sums[..k * co]), sums[k * co..].to_vec()]
     }
 
-    /// Writes the gradients of a piece of the batch, of x only if there is room for it. The weights are `[co, K]`.
+    /// Writes the gradients of a piece of the batch, that of x only if `grad_x` is not empty.
+    /// Weights are `[co, K]`.
     fn backward_piece(
         &self,
         x: &[f32],

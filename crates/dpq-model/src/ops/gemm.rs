@@ -13,13 +13,13 @@ pub(crate) struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// The row-major matrix that `values` starts with.
+    /// Returns the row-major matrix at the start of `values`.
     pub(crate) fn new(values: &'a [f32], n_rows: usize, n_columns: usize) -> Self {
         assert!(values.len() >= n_rows * n_columns, "a matrix larger than its slice");
         Self { values, shape: [n_rows, n_columns], strides: [n_columns, 1] }
     }
 
-    /// `n` rows, from row `start` on.
+    /// Returns `n` rows, starting with row `start`.
     fn rows(self, start: usize, n: usize) -> Self {
         assert!(start + n <= self.shape[0], "rows outside the matrix");
         Self { values: &self.values[start * self.strides[0]..], shape: [n, self.shape[1]], ..self }
@@ -31,16 +31,17 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Rows of a product that one task works out.
+/// Number of rows of a product per task.
 const PIECE: usize = 64;
 
-/// The product a · b, row-major, worked out in parallel in pieces that depend on the shapes alone.
+/// Returns the product a · b, row-major. The shapes alone decide the pieces that run in parallel.
 pub(crate) fn par_product(a: Matrix, b: Matrix) -> Vec<f32> {
     let ([m, k], [_, n]) = (a.shape, b.shape);
     let mut out = vec![0.0; m * n];
     if n > 4 * m {
-        // Few rows are one piece or two, and so one thread or two: the transposed product has more, and bringing so few
-        // rows back costs little. Its right side is copied once, or every piece would copy it.
+        // Few rows make one or two pieces, for as many threads. The transposed product has more
+        // pieces, and transposing its few columns costs little. Its right side is copied once, not
+        // once per piece.
         let mut right = vec![0.0; k * m];
         let a = match a.strides {
             [stride, 1] => {
@@ -58,13 +59,15 @@ pub(crate) fn par_product(a: Matrix, b: Matrix) -> Vec<f32> {
     out
 }
 
-/// Writes the product a · b into the start of `out`, row-major, or adds it to what is there. On the calling thread.
+/// Writes the product a · b to the start of `out`, row-major, or adds it if `add` is set. Runs on
+/// the calling thread.
 pub(crate) fn gemm(a: Matrix, b: Matrix, out: &mut [f32], add: bool) {
     let ([m, k], [k_b, n]) = (a.shape, b.shape);
     assert!(k == k_b && out.len() >= m * n, "matrix shapes do not fit");
-    // SAFETY: `Matrix` is made by `new`, which checks that all its elements are there; `rows` and `transposed` address
-    // only elements of the matrix they start from. m · n elements of `out` were checked just now, and it is borrowed exclusively.
-    #[expect(unsafe_code)]
+    // SAFETY: `Matrix::new` checks that the slice holds all elements, and `rows` and `transposed`
+    // address only elements of their matrix. The assertion checks the m · n elements of `out`,
+    // which is borrowed exclusively.
+    #[expect(unsafe_code, reason = "the crate gemm takes pointers")]
     unsafe {
         gemm::gemm(
             m,

@@ -1,6 +1,7 @@
-//! Gradients of variables as they are.
+//! Gradients of variables without a sum.
 //!
-//! candle adds every gradient to zeros, on one thread. That of a weight is as large as the weight, and most come once a step.
+//! candle adds every gradient to zeros, on one thread. Most variables get a single gradient per
+//! step, as large as the variable, so this module takes it as it is.
 
 use std::cell::RefCell;
 
@@ -8,16 +9,16 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, TensorId};
 
 thread_local! {
-    /// While [`backward`] runs, the gradients of variables so far.
+    /// The gradients of variables so far, while [`backward`] runs.
     static OF_VARIABLES: RefCell<Option<Vec<(TensorId, Tensor)>>> = const { RefCell::new(None) };
 }
 
-/// The gradients of `loss`, a scalar: those of [`Tensor::backward`], sooner.
+/// Returns the gradients of `loss`, a scalar, as [`Tensor::backward`] does, but faster.
 ///
 /// # Errors
-/// What candle or an operation reports.
+/// Returns the error of candle or of an operation.
 pub(crate) fn backward(loss: &Tensor) -> Result<GradStore> {
-    // A thread that waits for a piece of one loss may take up another.
+    // A thread that waits for a piece of one loss may start another loss.
     let before = OF_VARIABLES.replace(Some(Vec::new()));
     let gradients = loss.backward();
     let of_variables = OF_VARIABLES.replace(before).unwrap_or_default();
@@ -32,8 +33,9 @@ pub(crate) fn backward(loss: &Tensor) -> Result<GradStore> {
     Ok(gradients)
 }
 
-/// What an operation's backward pass returns as the gradient of an argument: nothing if it does not depend on a variable, or
-/// is one and [`backward`] has its gradient now.
+/// Returns the gradient of an argument for the backward pass of an operation. It is `None` if the
+/// argument does not depend on a variable, or if it is a variable and [`backward`] has taken its
+/// gradient.
 pub(super) fn gradient(of: &Tensor, values: impl FnOnce() -> Vec<f32>) -> Result<Option<Tensor>> {
     if !of.track_op() {
         return Ok(None);

@@ -1,21 +1,24 @@
-//! Moves between tensors, channel-major `[c, h, w]`, and the kernels' scratch, channels last `[h, w, c]`: there every inner loop
-//! and every copied run is long. Also the reuse of scratch memory.
+//! Scratch memory, and copies between tensors and scratch.
+//!
+//! Tensors are channel-major, `[c, h, w]`. Scratch is channels last, `[h, w, c]`, so that inner
+//! loops and copied runs are long.
 
 use std::cell::RefCell;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, bail};
 use rayon::prelude::*;
 
-/// How many pieces a batch is cut into at most. Fixed, so that sums over pieces come out the same at any thread count.
+/// Maximum number of pieces of a batch. It is fixed, so that sums over pieces do not depend on the
+/// number of threads.
 const MAX_CHUNKS: usize = 16;
 
-/// Images in a piece of a batch of `batch`: a multiple of `group`, or fewer.
+/// Returns the number of images per piece of a batch: a multiple of `group`, or fewer.
 pub(crate) fn chunk_len(batch: usize, group: usize) -> usize {
     let chunk = batch.div_ceil(MAX_CHUNKS).max(1);
     if chunk > group { chunk.next_multiple_of(group) } else { chunk }
 }
 
-/// Lends `len` floats of this thread's scratch memory, with what the last user left in them.
+/// Calls `f` with `len` floats of scratch memory of this thread, whose values are arbitrary.
 pub(crate) fn with_scratch<T>(len: usize, f: impl FnOnce(&mut [f32]) -> T) -> T {
     thread_local! {
         static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -28,7 +31,7 @@ pub(crate) fn with_scratch<T>(len: usize, f: impl FnOnce(&mut [f32]) -> T) -> T 
     })
 }
 
-/// The values of a contiguous f32 tensor.
+/// Returns the values of a contiguous f32 tensor.
 pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
@@ -36,7 +39,7 @@ pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a
     }
 }
 
-/// [`values`] of a tensor's storage, which has to be on the CPU.
+/// Returns the [`values`] of the storage of a tensor, which must be on the CPU.
 pub(crate) fn tensor_values<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
     match storage {
         Storage::Cpu(storage) => values(storage, layout),
@@ -44,8 +47,9 @@ pub(crate) fn tensor_values<'a>(storage: &'a Storage, layout: &Layout) -> Result
     }
 }
 
-/// Transposes the matrix that `f` makes of the elements of N matrices: row i, column j goes to
-/// `out[j · out_stride + i]`. Of each source the distance between rows is given; 0 repeats one row.
+/// Applies `f` to the elements of N matrices, and writes the result transposed: row i, column j
+/// goes to `out[j · out_stride + i]`. Each source has a distance between its rows, where 0 repeats
+/// one row.
 #[inline(always)]
 pub(crate) fn transpose_map<const N: usize>(
     sources: [(&[f32], usize); N],
@@ -54,7 +58,7 @@ pub(crate) fn transpose_map<const N: usize>(
     out_stride: usize,
     f: impl Fn([f32; N]) -> f32,
 ) {
-    // Eight rows at a time: eight streams are read while whole runs of eight are written.
+    // Eight rows at a time: eight streams are read, and whole runs of eight are written.
     const BLOCK: usize = 8;
     let row = |source: usize, i: usize| &sources[source].0[i * sources[source].1..][..n_columns];
     let n_blocked = n_rows - n_rows % BLOCK;
@@ -75,7 +79,7 @@ pub(crate) fn transpose_map<const N: usize>(
     }
 }
 
-/// [`transpose_map`] of one matrix as it is.
+/// Transposes one matrix, see [`transpose_map`].
 #[inline(always)]
 pub(crate) fn transpose(
     source: &[f32],
@@ -87,22 +91,22 @@ pub(crate) fn transpose(
     transpose_map([(source, stride)], shape, out, out_stride, |[value]| value);
 }
 
-/// Not `max`, which would turn a NaN into 0.
+/// Applies a ReLU. Not by `max`, which would turn NaN into 0.
 #[inline(always)]
 pub(crate) fn relu(value: f32) -> f32 {
     if value <= 0.0 { 0.0 } else { value }
 }
 
-/// The gradient before a ReLU, from the gradient after it and its result: 0 where y ≤ 0.
+/// Returns the gradient before a ReLU, given the gradient after it and its result y: 0 where y ≤ 0.
 #[inline(always)]
 pub(crate) fn relu_gradient([grad, y]: [f32; 2]) -> f32 {
-    // A product, because of a condition the compiler makes branches that cannot be predicted.
+    // A product, because the compiler turns a condition into branches that cannot be predicted.
     grad * if y <= 0.0 { 0.0 } else { 1.0 }
 }
 
-/// The sum of consecutive vectors of length `len`, first to last.
+/// Returns the sum of consecutive vectors of length `len`, first to last.
 pub(crate) fn add_up(vectors: &[f32], len: usize) -> Vec<f32> {
-    /// Elements that one task adds up.
+    /// Number of elements per task.
     const PIECE: usize = 4096;
     let mut sums = vec![0.0; len];
     sums.par_chunks_mut(PIECE).enumerate().for_each(|(i, sums)| {

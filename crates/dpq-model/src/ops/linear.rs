@@ -1,5 +1,5 @@
-//! A linear layer with bias and ReLU. As tensor operations its backward pass copies transposed weights; here it is two
-//! matrix products.
+//! A linear layer with bias and ReLU. Its backward pass is two matrix products. candle's tensor
+//! operations would copy transposed weights.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -8,7 +8,7 @@ use super::gemm::{Matrix, par_product};
 use super::gradients::gradient;
 use super::layout::{add_up, relu, relu_gradient, tensor_values, values};
 
-/// (x `[b, in]`, weight [out, in], bias [out]) → `[b, out]`.
+/// The operation (x `[b, in]`, weight `[out, in]`, bias `[out]`) → `[b, out]`.
 pub(crate) struct Linear {
     pub(crate) relu: bool,
 }

@@ -1,16 +1,20 @@
-//! The layers of the networks as fused operations on f32 tensors: convolution, max pooling, batch normalisation,
-//! linear. On the CPU each is one custom operation with its own gradient: candle's pooling has a wrong one, and its
-//! convolution spends five times as long going backward as forward. On CUDA (feature `cuda`) they are kernels of our own
-//! too; anywhere else they are made of candle's tensor operations.
+//! The layers of networks as fused operations on f32 tensors: convolution, max pooling, batch
+//! normalisation, linear.
 //!
-//! Results are the same bytes at every thread count: work is cut into pieces that depend on the shapes alone, and
-//! partial sums are added in a fixed order. Work runs in rayon's current pool.
+//! On the CPU each layer is one custom operation with its own gradient, because candle's pooling
+//! has a wrong gradient and its convolution takes five times as long backward as forward. On CUDA
+//! (feature `cuda`) layers are kernels too. On other devices they consist of candle's tensor
+//! operations.
 //!
-//! A gradient is computed for an argument only if the argument depends on a variable. The gradient of a fused ReLU at 0 is 0.
+//! Results do not depend on the number of threads: the shapes alone decide how work is cut into
+//! pieces, and partial sums are added in a fixed order. Work runs in rayon's current pool.
+//!
+//! Arguments that do not depend on a variable get no gradient. The gradient of a fused ReLU at 0 is
+//! 0.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use candle_core::{DType, Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
 
 use conv::Conv;
 pub(crate) use gradients::backward;
@@ -19,6 +23,7 @@ use norm::{BatchNorm, ScaleShift};
 use patches::Geometry;
 use pool::{MaxPool, Windows};
 use response::ResponseNorm;
+use update::{Buffers, Rule, Update};
 
 mod conv;
 #[cfg(feature = "cuda")]
@@ -32,14 +37,16 @@ mod patches;
 mod pool;
 mod portable;
 mod response;
+pub(crate) mod update;
 
 /// Convolves `x` with `weight`, adds `bias` to every channel, and applies a ReLU if `relu` is set.
 ///
-/// Shapes: x `[b, ci, h, w]`, weight `[co, ci, kh, kw]`, bias `[co]`; returns `[b, co, oh, ow]` with
-/// oh = (h + 2 · padding − kh) / stride + 1 (rounded down), ow likewise.
+/// Shapes: x `[b, ci, h, w]`, weight `[co, ci, kh, kw]`, bias `[co]`; returns `[b, co, oh, ow]`
+/// with oh = (h + 2 · padding − kh) / stride + 1 (rounded down), ow likewise.
 ///
 /// # Errors
-/// Shapes that do not fit, a kernel larger than the padded image, a stride of 0, or a type other than f32.
+/// Returns an error for shapes that do not fit, a kernel larger than the padded image, a stride of
+/// 0, or a type other than f32.
 pub(crate) fn conv2d(
     x: &Tensor,
     weight: &Tensor,
@@ -59,8 +66,9 @@ pub(crate) fn conv2d(
     activate(portable::conv2d(x, weight, bias, stride, padding)?, relu)
 }
 
-/// [`conv2d`], then [`max_pool2d`] with `pool` = (kernel, stride), as one operation: on the CPU the convolution's
-/// full-sized result never reaches memory. (The ReLU commutes with the maximum.)
+/// Applies [`conv2d`], then [`max_pool2d`] with `pool` = (kernel, stride), as one operation. On the
+/// CPU the full-sized result of the convolution never reaches memory. (The ReLU commutes with the
+/// maximum.)
 ///
 /// # Errors
 /// Those of [`conv2d`] and [`max_pool2d`].
@@ -77,7 +85,7 @@ pub(crate) fn conv2d_pool(
     check_pool(geometry.out, pool)?;
     if x.device().is_cpu() {
         let (kernel, stride) = pool;
-        // What no window reaches is not computed: of 7 rows, 2×2 windows see 6.
+        // Rows and columns that no window reaches are not computed: of 7 rows, 2×2 windows reach 6.
         geometry.out = geometry.out.map(|len| (len - kernel) / stride * stride + kernel);
         let [height, width] = geometry.out;
         let windows = Windows { channels: geometry.n_out, height, width, kernel, stride };
@@ -91,14 +99,15 @@ pub(crate) fn conv2d_pool(
     activate(portable::max_pool2d(&y, pool.0, pool.1)?, relu)
 }
 
-/// The largest value of every `kernel` × `kernel` window, windows `stride` apart; windows that would reach over the
-/// edge are left out, as PyTorch does by default. A NaN in a window makes the result NaN.
-///
-/// Shapes: x `[b, c, h, w]`; returns [b, c, (h − kernel) / stride + 1, (w − kernel) / stride + 1].
-/// The gradient goes to the window's first largest element in row-major order.
+/// Returns the maximum of each `kernel` × `kernel` window, with windows `stride` apart. Windows
+/// that reach over the edge are skipped, as in PyTorch by default. A NaN in a window makes the
+/// result NaN. The gradient goes to the first maximum of the window in row-major order.
+/// Shapes: x `[b, c, h, w]`; returns `[b, c, (h − kernel) / stride + 1, (w − kernel) / stride +
+/// 1]`.
 ///
 /// # Errors
-/// A rank other than 4, a type other than f32, a kernel of 0, above 16 or larger than the image, a stride of 0.
+/// Returns an error for a rank other than 4, a type other than f32, a kernel of 0, above 16 or
+/// larger than the image, or a stride of 0.
 pub(crate) fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let (_, channels, height, width) = x.dims4()?;
     check_f32(&[x])?;
@@ -114,15 +123,16 @@ pub(crate) fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Ten
     portable::max_pool2d(x, kernel, stride)
 }
 
-/// Batch normalisation in training: every channel is brought to mean 0 and variance 1 over the batch (and positions),
-/// then scaled by `gamma` and shifted by `beta`; a ReLU follows if `relu` is set.
+/// Normalises each channel to mean 0 and variance 1 over the batch and all positions, then scales
+/// it by `gamma` and shifts it by `beta`. A ReLU follows if `relu` is set. This is batch
+/// normalisation in training.
 ///
-/// Shapes: x `[b, c, h, w]` or `[b, c]`; gamma, beta `[c]`. Returns y, shaped as x, and, without gradient, the batch mean `[c]`
-/// and variance `[c]` (the mean squared deviation, which is what normalises; multiply by n / (n − 1), n = b · h · w, for
-/// PyTorch's running variance).
+/// Returns y, and without gradient the mean and the variance of the batch. The variance is the mean
+/// squared deviation. PyTorch's running variance is n / (n − 1) times that, where n = b · h · w.
+/// Shapes: x and y `[b, c, h, w]` or `[b, c]`; gamma, beta, mean and variance `[c]`.
 ///
 /// # Errors
-/// Shapes that do not fit, an empty batch, or a type other than f32.
+/// Returns an error for shapes that do not fit, an empty batch, or a type other than f32.
 pub(crate) fn batch_norm(
     x: &Tensor,
     gamma: &Tensor,
@@ -151,13 +161,13 @@ pub(crate) fn batch_norm(
     Ok((activate(y, relu)?, mean, variance))
 }
 
-/// `x · scale + shift` by channel, then a ReLU if `relu` is set: batch normalisation at inference, with
-/// scale = gamma / √(variance + eps) and shift = beta − mean · scale.
-///
-/// Shapes: x `[b, c, h, w]` or `[b, c]`; scale, shift `[c]`. It has no gradient, and `backward` says so.
+/// Returns `x · scale + shift` by channel, then a ReLU if `relu` is set. This is batch
+/// normalisation in inference, with scale = gamma / √(variance + eps) and shift = beta − mean ·
+/// scale. It has no gradient: `backward` returns an error.
+/// Shapes: x `[b, c, h, w]` or `[b, c]`; scale, shift `[c]`.
 ///
 /// # Errors
-/// Shapes that do not fit, or a type other than f32.
+/// Returns an error for shapes that do not fit, or a type other than f32.
 pub(crate) fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
     check_channels(x, scale, shift)?;
     if x.device().is_cpu() {
@@ -171,25 +181,24 @@ pub(crate) fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool
     activate(portable::scale_shift(x, scale, shift)?, relu)
 }
 
-/// Local response normalisation with the constants of Caffe's AlexNet: x / (1 + 2·10⁻⁵ Σ x²)^¾, the sum over a channel and the
-/// two on each side of it. (Krizhevsky et al. 2012 print α = 10⁻⁴ without dividing by the five channels, and 2 for the 1.)
-///
-/// Shapes: x `[b, c, h, w]`; returns the same.
+/// Applies local response normalisation with the constants of Caffe's AlexNet: x / (1 + 2·10⁻⁵ Σ
+/// x²)^¾, where the sum runs over a channel and two channels on each side. Krizhevsky et al. (2012)
+/// print α = 10⁻⁴, not divided by the five channels, and 2 in place of 1.
+/// Shapes: x and the result `[b, c, h, w]`.
 ///
 /// # Errors
-/// A rank other than 4, or a type other than f32.
+/// Returns an error for a rank other than 4, or a type other than f32.
 pub(crate) fn response_norm(x: &Tensor) -> Result<Tensor> {
     x.dims4()?;
     check_f32(&[x])?;
     if x.device().is_cpu() { x.contiguous()?.apply_op1(ResponseNorm) } else { portable::response_norm(x) }
 }
 
-/// `x · weightᵀ + bias`, then a ReLU if `relu` is set.
-///
+/// Returns `x · weightᵀ + bias`, then a ReLU if `relu` is set.
 /// Shapes: x `[b, in]`, weight `[out, in]`, bias `[out]`; returns `[b, out]`.
 ///
 /// # Errors
-/// Shapes that do not fit, or a type other than f32.
+/// Returns an error for shapes that do not fit, or a type other than f32.
 pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
     let ((_, n_in), (n_out, k)) = (x.dims2()?, weight.dims2()?);
     check_f32(&[x, weight])?;
@@ -207,6 +216,24 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: b
         return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, cuda::Linear { relu });
     }
     activate(portable::linear(x, weight, bias)?, relu)
+}
+
+/// Updates a variable and the memory of its optimiser in place, given the gradient of the variable.
+///
+/// # Errors
+/// Returns an error for a type other than f32.
+pub(crate) fn update(var: &Var, gradient: &Tensor, rule: Rule, buffers: &mut Buffers) -> Result<()> {
+    let gradient = gradient.contiguous()?;
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = var.device() {
+        if buffers.device.is_none() {
+            let [first, second] = std::mem::take(&mut buffers.host);
+            buffers.device = Some([device.clone_htod(&first)?, device.clone_htod(&second)?]);
+        }
+        let buffers = Mutex::new(buffers.device.as_mut().expect("set just now"));
+        return var.inplace_op2(&gradient, &cuda::Update { rule, buffers });
+    }
+    var.inplace_op2(&gradient, &Update { rule, buffers: Mutex::new(&mut buffers.host) })
 }
 
 fn conv_on_cpu(
@@ -234,7 +261,8 @@ fn conv_on_cuda(
     let [height, width] = geometry.out;
     let windows = Windows { channels: geometry.n_out, height, width, kernel, stride };
     let has_bias = bias.is_some();
-    // Without a bias something of its type stands in for it; it is not read and gets no gradient.
+    // Without a bias an array of its type stands in for it. Kernels do not read it, and it gets no
+    // gradient.
     let bias = bias.map_or_else(|| weight.detach().flatten_all()?.narrow(0, 0, 1), Tensor::contiguous)?;
     let op = cuda::Conv { geometry, windows, relu, has_bias, taps: OnceLock::new() };
     x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, op)
@@ -267,7 +295,7 @@ fn check_bias(op: &str, bias: Option<&Tensor>, n_out: usize) -> Result<()> {
     Ok(())
 }
 
-/// Checks a convolution's arguments.
+/// Checks the arguments of a convolution and returns its geometry.
 fn check_conv(
     x: &Tensor,
     weight: &Tensor,

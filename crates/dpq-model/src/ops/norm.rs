@@ -11,25 +11,25 @@ use rayon::prelude::*;
 use super::gradients::gradient;
 use super::layout::{add_up, chunk_len, relu, relu_gradient, tensor_values, values};
 
-/// Mean and variance of every channel.
+/// Mean and variance of each channel.
 pub(crate) struct Moments {
     pub(crate) mean: Vec<f32>,
     pub(crate) variance: Vec<f32>,
 }
 
-/// Batch normalisation: (x, gamma, beta), x being `[b, c, h, w]` or `[b, c]`.
+/// The operation on (x, gamma, beta), where x is `[b, c, h, w]` or `[b, c]`.
 pub(crate) struct BatchNorm {
     pub(crate) eps: f64,
     pub(crate) relu: bool,
-    /// Filled by the forward pass.
+    /// The forward pass sets it.
     pub(crate) moments: Arc<OnceLock<Moments>>,
 }
 
-/// Sums two quantities by channel over batches `[b, c, plane]`. `f` computes them from an element of each batch and the
-/// centre of its channel.
+/// Sums two quantities by channel over batches `[b, c, plane]`. `f` computes them from an element
+/// of each batch and the centre of its channel.
 ///
-/// Images are first added up element by element, which needs no sum across a vector register and treats `[b, c]` like
-/// `[b, c, h, w]`. Each piece of the batch has its own sums.
+/// Images are first added element by element, which needs no sum across a vector register and works
+/// for `[b, c]` too. Each piece of the batch has its own sums.
 fn channel_sums<const N: usize>(
     batches: [&[f32]; N],
     [batch, channels, plane]: [usize; 3],
@@ -59,12 +59,12 @@ fn channel_sums<const N: usize>(
     (0..channels).map(by_channel).collect()
 }
 
-/// [b, c, h · w] of `[b, c, h, w]` or `[b, c]`.
+/// Returns `[b, c, h · w]` of `[b, c, h, w]` or `[b, c]`.
 fn dims(dims: &[usize]) -> [usize; 3] {
     [dims[0], dims[1], dims[2..].iter().product()]
 }
 
-/// `f(value, channel)` of every element.
+/// Applies `f(value, channel)` to every element.
 fn map_channels(
     x: &[f32],
     [_, channels, plane]: [usize; 3],
@@ -88,8 +88,8 @@ impl BatchNorm {
         gamma.iter().zip(&moments.variance).map(scale).collect()
     }
 
-    /// Gradients of x (empty if it is not asked for), gamma and beta, from x, y and the gradient of y; `before_relu`
-    /// makes the gradient of what went into the ReLU from those of (grad, y).
+    /// Returns the gradients of x (empty unless `with_x` is set), gamma and beta. Inputs are x, y
+    /// and the gradient of y. `before_relu` maps (grad, y) to the gradient before the ReLU.
     fn gradients(
         &self,
         moments: &Moments,
@@ -142,12 +142,14 @@ impl CustomOp3 for BatchNorm {
         let (x, gamma, beta) =
             (values(x, x_layout)?, values(gamma, gamma_layout)?, values(beta, beta_layout)?);
         let dims @ [batch, channels, plane] = dims(x_layout.dims());
-        // Deviations from the channel's first element: the sum of their squares does not cancel when the mean is large.
+        // Deviations from the first element of the channel, whose squares do not cancel if the mean
+        // is large.
         let pivots: Vec<f32> = x.iter().step_by(plane).take(channels).copied().collect();
         let sums = channel_sums([x], dims, &pivots, |[x], pivot| [x - pivot, (x - pivot) * (x - pivot)]);
         let n = (batch * plane) as f64;
         let mean = sums.iter().zip(&pivots).map(|([sum, _], &pivot)| (f64::from(pivot) + sum / n) as f32);
-        // `relu` because rounding can leave a constant channel just below 0; it keeps a NaN.
+        // `relu`, because rounding can make the variance of a constant channel negative. It keeps
+        // NaN.
         let variance = sums.iter().map(|[sum, squares]| relu(((squares - sum * sum / n) / n) as f32));
         let moments = Moments { mean: mean.collect(), variance: variance.collect() };
         let (scale, mean) = (self.scale(gamma, &moments), &moments.mean);
@@ -190,7 +192,7 @@ impl CustomOp3 for BatchNorm {
     }
 }
 
-/// `relu(x · scale + shift)` by channel, without a gradient.
+/// The operation `relu(x · scale + shift)` by channel, without a gradient.
 pub(crate) struct ScaleShift {
     pub(crate) relu: bool,
 }

@@ -1,11 +1,13 @@
 //! The geometry of a convolution: images to patches and back, weights to matrices and back.
 //!
-//! Images in scratch are channels last with a border of zeros, [h + 2 · padding, w + 2 · padding, ci]. A patch holds the
-//! K = kh · kw · ci elements under the kernel in the order (kh, kw, ci); patches are the rows of a matrix [positions, K].
+//! Images in scratch are channels last with a border of zeros, `[h + 2 · padding, w + 2 · padding,
+//! ci]`. A patch holds the K = kh · kw · ci elements under the kernel in the order (kh, kw, ci).
+//! Patches are the rows of a matrix `[positions, K]`.
 
 use super::layout::transpose;
 
-/// A convolution of `[b, ci, h, w]` with `[co, ci, kh, kw]`, as far as it is the same for every image.
+/// The geometry of a convolution of `[b, ci, h, w]` with `[co, ci, kh, kw]`, which is the same for
+/// every image.
 #[derive(Clone, Copy)]
 pub(crate) struct Geometry {
     /// `[ci, h, w]`.
@@ -43,12 +45,12 @@ impl Geometry {
         self.n_taps() * self.image[0]
     }
 
-    /// Images that make one matrix product: enough rows for its inner loops to run at full speed.
+    /// Number of images per matrix product: enough rows for full speed.
     pub(crate) fn group(&self) -> usize {
         256usize.div_ceil(self.n_positions())
     }
 
-    /// Writes an image `[ci, h, w]` into scratch.
+    /// Copies an image `[ci, h, w]` to scratch.
     pub(crate) fn pad(&self, image: &[f32], padded: &mut [f32]) {
         let ([ci, h, w], pad) = (self.image, self.padding);
         let row_len = (w + 2 * pad) * ci;
@@ -73,11 +75,11 @@ impl Geometry {
         }
     }
 
-    /// Writes the patches of an image in scratch.
+    /// Copies the patches of an image in scratch.
     pub(crate) fn unroll(&self, padded: &[f32], patches: &mut [f32]) {
         let run = self.kernel[1] * self.image[0];
         if run == 3 {
-            // 3×3 over one channel: a call to copy three floats costs more than the copy.
+            // 3×3 over one channel: a call that copies three floats costs more than the copy.
             self.for_each_run(|to, from| {
                 let source: &[f32; 3] = padded[from..].first_chunk().expect("a run lies inside the image");
                 *patches[to..].first_chunk_mut().expect("a run lies inside its patch") = *source;
@@ -87,7 +89,7 @@ impl Geometry {
         }
     }
 
-    /// The gradient of [`Geometry::unroll`]: adds every patch to an image in scratch.
+    /// The gradient of [`Geometry::unroll`]: adds each patch to an image in scratch.
     pub(crate) fn roll_up(&self, patches: &[f32], padded: &mut [f32]) {
         let run = self.kernel[1] * self.image[0];
         self.for_each_run(|from, to| {
@@ -96,8 +98,8 @@ impl Geometry {
         });
     }
 
-    /// Calls `f` with the places, in the patches and in the image, of every run of kw · ci elements that a patch has in
-    /// common with a row of the image.
+    /// Calls `f` for each run of kw · ci elements that a patch shares with a row of the image, with
+    /// its positions in the patches and in the image.
     #[inline(always)]
     fn for_each_run(&self, mut f: impl FnMut(usize, usize)) {
         let (ci, run) = (self.image[0], self.kernel[1] * self.image[0]);
@@ -113,7 +115,7 @@ impl Geometry {
         }
     }
 
-    /// `[co, ci, kh, kw]` → `[co, K]`.
+    /// Converts `[co, ci, kh, kw]` to `[co, K]`.
     pub(crate) fn weight_rows(&self, weight: &[f32]) -> Vec<f32> {
         let (ci, taps, mut rows) = (self.image[0], self.n_taps(), vec![0.0; weight.len()]);
         for (weight, row) in weight.chunks_exact(ci * taps).zip(rows.chunks_exact_mut(ci * taps)) {
@@ -122,14 +124,14 @@ impl Geometry {
         rows
     }
 
-    /// `[co, K]` → `[K, co]`.
+    /// Converts `[co, K]` to `[K, co]`.
     pub(crate) fn weight_columns(&self, rows: &[f32]) -> Vec<f32> {
         let (k, mut columns) = (self.patch_len(), vec![0.0; rows.len()]);
         transpose(rows, k, [self.n_out, k], &mut columns, self.n_out);
         columns
     }
 
-    /// `[K, co]` → `[co, ci, kh, kw]`.
+    /// Converts `[K, co]` to `[co, ci, kh, kw]`.
     pub(crate) fn weight_from_columns(&self, columns: &[f32]) -> Vec<f32> {
         let (ci, taps, k) = (self.image[0], self.n_taps(), self.patch_len());
         let mut weight = vec![0.0; columns.len()];

@@ -1,4 +1,4 @@
-//! Max pooling of one channels-last image, and the operation on tensors.
+//! Max pooling: of one channels-last image, and as an operation on tensors.
 
 use std::sync::OnceLock;
 
@@ -34,7 +34,8 @@ impl Windows {
         self.out_height() * self.out_width() * self.channels
     }
 
-    /// Calls `f` with the places of every window's result and of its first element, both for channel 0.
+    /// Calls `f` with the position of the result of each window and the position of its first
+    /// element, for channel 0.
     #[inline(always)]
     fn for_each_window(&self, mut f: impl FnMut(usize, usize)) {
         for y in 0..self.out_height() {
@@ -45,13 +46,13 @@ impl Windows {
         }
     }
 
-    /// Where the taps of a window lie after its first element, row by row.
+    /// The offsets of the taps of a window from its first element, row by row.
     fn tap_offsets(&self) -> Vec<usize> {
         let tap = |i: usize| (i / self.kernel * self.width + i % self.kernel) * self.channels;
         (0..self.kernel * self.kernel).map(tap).collect()
     }
 
-    /// Writes the maxima `[oh, ow, c]` of `source` `[h, w, c]`, and which tap each one came from.
+    /// Writes the maxima `[oh, ow, c]` of `source` `[h, w, c]` and their taps.
     pub(crate) fn forward(&self, source: &[f32], maxima: &mut [f32], taps: &mut [u8]) {
         let (channels, offsets) = (self.channels, self.tap_offsets());
         let n_blocked = channels - channels % LANES;
@@ -70,7 +71,8 @@ impl Windows {
         });
     }
 
-    /// Writes the gradient `[h, w, c]` of the source, given that of the maxima `[oh, ow, c]`.
+    /// Writes the gradient `[h, w, c]` of the source, given the gradient `[oh, ow, c]` of the
+    /// maxima.
     pub(crate) fn backward(&self, grad: &[f32], taps: &[u8], grad_source: &mut [f32]) {
         let (channels, offsets) = (self.channels, self.tap_offsets());
         let n_blocked = channels - channels % LANES;
@@ -91,10 +93,11 @@ impl Windows {
     }
 }
 
-/// Channels whose maxima are kept in registers.
+/// Number of channels whose maxima fit into registers.
 const LANES: usize = 16;
 
-/// The largest of the values at `offsets` in each of N neighbouring channels, and the number of its offset.
+/// Writes the maximum of the values at `offsets` in each of N neighbouring channels, and the number
+/// of its offset.
 #[inline(always)]
 fn largest<const N: usize>(source: &[f32], offsets: &[usize], maxima: &mut [f32], taps: &mut [u8]) {
     let (mut largest, mut best) = ([f32::NEG_INFINITY; N], [0u32; N]);
@@ -110,7 +113,7 @@ fn largest<const N: usize>(source: &[f32], offsets: &[usize], maxima: &mut [f32]
     taps[..N].copy_from_slice(&best.map(|tap| tap as u8));
 }
 
-/// The gradient of [`largest`]: adds each channel's to the value at its tap.
+/// The gradient of [`largest`]: adds the gradient of each channel to the value at its tap.
 #[inline(always)]
 fn give_back<const N: usize>(grad: &[f32], taps: &[u8], offsets: &[usize], grad_source: &mut [f32]) {
     let grad: [f32; N] = std::array::from_fn(|lane| grad[lane]);
@@ -123,7 +126,8 @@ fn give_back<const N: usize>(grad: &[f32], taps: &[u8], offsets: &[usize], grad_
     }
 }
 
-/// Max pooling of a tensor `[b, c, h, w]`. Remembers which taps won (4 bits would do; a byte is simpler).
+/// The operation on a tensor `[b, c, h, w]`. It stores the tap of each maximum for the backward
+/// pass.
 pub(crate) struct MaxPool {
     pub(crate) windows: Windows,
     pub(crate) taps: OnceLock<Vec<u8>>,

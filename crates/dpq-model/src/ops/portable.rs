@@ -1,5 +1,5 @@
-//! The layers written with candle's own tensor operations: what runs where there is no CPU kernel (CUDA), and the
-//! reference that the kernels are tested against.
+//! The layers in candle's own tensor operations, for devices without kernels of dpq. Tests compare
+//! the kernels with them.
 
 use candle_core::{Result, Tensor};
 
@@ -20,8 +20,9 @@ pub(crate) fn conv2d(
     }
 }
 
-/// See [`super::max_pool2d`]. Rows first, then columns, each as the maximum of `kernel` strided selections: unlike
-/// candle's own pooling this has the right gradient (which the elements of a tie share).
+/// See [`super::max_pool2d`]. Rows first, then columns, each as the maximum of `kernel` strided
+/// selections. Unlike candle's own pooling this has the right gradient, which the elements of a tie
+/// share.
 pub(crate) fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let pool = |x: Tensor, dim: usize| -> Result<Tensor> {
         let n_out = (x.dim(dim)? - kernel) / stride + 1;
@@ -79,14 +80,14 @@ mod tests {
 
     use super::super as ops;
 
-    /// Pseudo-random values that are all different, so that no maximum is tied.
+    /// Pseudo-random values without duplicates, so that maxima have no ties.
     fn values(shape: &[usize], seed: f64) -> Var {
         let n: usize = shape.iter().product();
         let values: Vec<f32> = (0..n).map(|i| ((i as f64 + seed) * 12.9898).sin() as f32).collect();
         Var::from_vec(values, shape, &Device::Cpu).unwrap()
     }
 
-    /// Both sides give the same result and the same gradients.
+    /// Checks that both sides give the same result and the same gradients.
     #[track_caller]
     fn check(args: &[Var], portable: Result<Tensor>, kernel: Result<Tensor>) {
         let flat = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -5,19 +5,19 @@ use rayon::prelude::*;
 
 use super::layout::{tensor_values, values, with_scratch};
 
-/// Channels on each side of one whose squares count.
+/// Number of channels on each side that the sum of squares includes.
 pub(crate) const RADIUS: usize = 2;
 
-/// What the sum of squares is multiplied by: α / n of Caffe, whose α is 1e-4 and whose n is five channels.
+/// The factor of the sum of squares, α / n, with Caffe's α = 1e-4 and n = 5 channels.
 pub(crate) const ALPHA: f32 = 2e-5;
 
 /// The exponent, β.
 pub(crate) const BETA: f32 = 0.75;
 
-/// x `[b, c, ..]` → y, shaped as x.
+/// The operation on x `[b, c, ..]`. The result has the same shape.
 pub(crate) struct ResponseNorm;
 
-/// The sum of each plane and its neighbours, planes being `n` long.
+/// Writes the sum of each plane and its neighbours. A plane has `n` elements.
 fn window_sums(planes: &[f32], n: usize, sums: &mut [f32]) {
     let n_planes = planes.len() / n;
     for (c, sum) in sums.chunks_exact_mut(n).enumerate() {
@@ -29,13 +29,13 @@ fn window_sums(planes: &[f32], n: usize, sums: &mut [f32]) {
     }
 }
 
-/// s^−¾.
+/// Returns s^−¾.
 fn power(s: f32) -> f32 {
     let root = s.sqrt();
     1.0 / (root * root.sqrt())
 }
 
-/// Planes of an image, and their length.
+/// Returns the lengths of an image and of a plane.
 fn planes(dims: &[usize]) -> (usize, usize) {
     (dims[1..].iter().product(), dims[2..].iter().product())
 }

@@ -1,5 +1,5 @@
-//! The operations against finite differences, against candle's own where those are right, and against themselves at
-//! other thread counts.
+//! The operations against finite differences, against candle's own where those are right, and
+//! against themselves at other thread counts.
 
 use candle_core::{Device, Result, Tensor, Var};
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
@@ -51,8 +51,8 @@ fn result_and_gradients(args: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>
     results
 }
 
-/// Compares every element of every gradient with the central difference over a step of `step`. The scalar product is
-/// summed in f64.
+/// Compares every element of every gradient with the central difference over a step of `step`. The
+/// scalar product is summed in f64.
 #[track_caller]
 fn check_gradients(args: &[Tensor], step: f32, tolerance: f32, f: impl Fn(&[Tensor]) -> Result<Tensor>) {
     let results = result_and_gradients(args, &f);

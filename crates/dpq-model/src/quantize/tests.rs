@@ -1,4 +1,5 @@
-//! Quantization and its losses against the golden values, finite differences, hand-worked cases and `dpq_codebook`.
+//! Quantization and its losses against the golden values, finite differences, hand-worked cases and
+//! `dpq_codebook`.
 
 use super::{Quantized, hard_distortion, joint_center, quantize, soft_distortion};
 use crate::tests::{
@@ -66,7 +67,8 @@ fn gradients_are_those_of_the_values() {
     }
 }
 
-/// One dimension: 1 goes to 0 and then to 0.75, 3 goes to 2.5 and then to 0.4. Errors after each level: 1, 0.5 and 0.25, 0.1.
+/// One dimension: 1 goes to 0 and then to 0.75, 3 goes to 2.5 and then to 0.4. Errors after each
+/// level: 1, 0.5 and 0.25, 0.1.
 #[test]
 fn hard_distortion_by_hand() {
     let x = f32s(&[&[1.0], &[3.0]]);
@@ -120,7 +122,8 @@ fn far_codewords_leave_everything_finite() {
     }
 }
 
-/// What is trained is what is stored: the crate for encoding chooses the same codewords and adds up the same sums.
+/// What is trained is what is stored: the crate for encoding chooses the same codewords and adds up
+/// the same sums.
 #[test]
 fn equals_encoding_and_decoding() {
     let (n, n_levels, n_codewords, dim) = (200, 4, 32, 12);
@@ -185,7 +188,8 @@ fn a_residual_of_0_has_no_direction_and_no_gradient() {
     }
 }
 
-/// End to end the quantization losses reach the features; on detached features they reach the codebooks only.
+/// End to end the quantization losses reach the features; on detached features they reach the
+/// codebooks only.
 #[test]
 fn detached_features_get_no_gradient() {
     let x = Var::from_tensor(&random(&[6, 4], 11)).unwrap();

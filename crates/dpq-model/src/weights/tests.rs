@@ -4,10 +4,10 @@ use tempfile::TempDir;
 
 use super::{Arrays, Weights};
 use crate::body::layers;
-use crate::body::tests::{Map, network, reference, small_alexnet, to_f64, values};
 use crate::config::{Alexnet, Body, StageOrder};
-use crate::network::Tensors;
+use crate::network::tests::{Map, network, reference, small_alexnet, to_f64, values};
 use crate::rng::{Stream, normal, rng, uniform};
+use crate::tensors::Tensors;
 
 /// An image of random bytes, u8 `[3, side, side]`.
 fn image(side: usize) -> Vec<u8> {
@@ -50,8 +50,8 @@ fn caffe_arrays() -> Arrays {
     arrays
 }
 
-/// The forward pass in Caffe's own terms: blue, green, red less their means; kernels `[h, w, in, out]`; (h, w, c)
-/// flattened.
+/// The forward pass in Caffe's own terms: blue, green, red less their means; kernels `[h, w, in,
+/// out]`; (h, w, c) flattened.
 fn caffe_forward(arrays: &Arrays, image: &[u8]) -> Vec<f64> {
     let plane = |channel: usize, mean: f64| {
         image[channel * 227 * 227..][..227 * 227].iter().map(move |&x| f64::from(x) - mean)
@@ -108,8 +108,8 @@ fn caffe_weights_give_what_caffe_computes() {
 
 /// torchvision's names of the arrays of `of`, in the order of its layers, its classifier last.
 fn torchvision_names(of: &Body) -> Vec<String> {
-    // What `features` and `classifier` are made of: convolutions, linear layers, ReLU, pooling, dropout. Only the
-    // first two have arrays.
+    // What `features` and `classifier` are made of: convolutions, linear layers, ReLU, pooling,
+    // dropout. Only the first two have arrays.
     let parts = match of {
         Body::Alexnet { .. } => ["crpcrpcrcrcrp", "dlrdlrl"],
         Body::Vgg16 { .. } => ["crcrpcrcrpcrcrcrpcrcrcrpcrcrcrp", "lrdlrdl"],

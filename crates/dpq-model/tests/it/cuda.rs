@@ -7,7 +7,8 @@ use tempfile::TempDir;
 
 use crate::train::{Run, run_on};
 
-/// Both ways: a run that starts on one device goes on at the other, and a model of one gives the same features on the other.
+/// Both ways: a run that starts on one device goes on at the other, and a model of one gives the
+/// same features on the other.
 #[test]
 fn runs_and_models_change_devices() {
     if Device::new_cuda_with_stream(0).is_err() {

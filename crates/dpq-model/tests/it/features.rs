@@ -2,17 +2,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use dpq_model::config::{AugmentConfig, Body, NetworkConfig, Schedule};
-use dpq_model::{Device, Error, Inputs, Model, Read, TrainConfig, TrainSet, train};
+use dpq_model::{Error, Inputs, Model, Read, TrainConfig, TrainOptions, TrainSet, train};
 use tempfile::TempDir;
 
 use crate::train::{N, Run, config, labels, network, run};
 
 const DIM: usize = 5;
 
-/// Features of two classes that differ in the sign of one number, beside larger ones that say nothing.
+/// Features of two classes that differ in the sign of one number, beside larger ones that say
+/// nothing.
 fn feature(row: usize, out: &mut [f32]) {
     let noise = |i: usize| ((row * 31 + i * 17) % 61) as f32 / 61.0;
     out.iter_mut().enumerate().for_each(|(i, x)| *x = 40.0 + noise(i));
@@ -39,7 +39,7 @@ fn train_on(config: &TrainConfig, out: &Path, read: &Read<'_, f32>) -> Result<Mo
         inputs: Inputs::Features { dim: DIM, read },
         weights: None,
     };
-    train(config, &data, Device::Cpu, out, false, &AtomicBool::new(false), &mut |_, _| Ok(()))
+    train(config, &data, out, TrainOptions::default())
 }
 
 #[test]

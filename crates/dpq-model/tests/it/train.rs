@@ -1,4 +1,5 @@
-//! Training: a seed decides the bytes, a resumed run ends where an unbroken one does, and what goes wrong is named.
+//! Training: a seed decides the bytes, a resumed run ends where an unbroken one does, and what goes
+//! wrong is named.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -9,7 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dpq_codebook::Assignment;
 use dpq_file::{Container, Section};
 use dpq_model::config::{Body, NetworkConfig, QuantizerConfig, Schedule, StageOrder, Start};
-use dpq_model::{Device, EpochReport, Error, Inputs, Model, TrainConfig, TrainSet, train};
+use dpq_model::{
+    Device, EpochReport, Error, Inputs, Model, Snapshot, TrainConfig, TrainOptions, TrainSet, train,
+};
 use tempfile::TempDir;
 
 pub(crate) const N: usize = 200;
@@ -39,7 +42,8 @@ pub(crate) fn config(schedule: Schedule) -> TrainConfig {
     }
 }
 
-/// Images of two classes: a bright left or right half, with noise that an augmentation seed changes.
+/// Images of two classes: a bright left or right half, with noise that an augmentation seed
+/// changes.
 fn image(row: usize, seed: Option<u64>, out: &mut [u8]) {
     for (i, pixel) in out.iter_mut().enumerate() {
         let noise = (row * 31 + i * 17 + seed.unwrap_or(0) as usize % 1000) % 61;
@@ -83,12 +87,15 @@ pub(crate) fn run_on(device: Device, config: &TrainConfig, out: &Path, run: Run<
     };
     let stop = AtomicBool::new(false);
     let mut epochs = 0;
-    train(config, &data, device, out, run.resume, &stop, &mut |report, _| {
+    let mut on_epoch = |report: &EpochReport, _: &Snapshot<'_>| {
         epochs += 1;
         stop.store(run.stop_after == Some(epochs), Ordering::Relaxed);
         (run.on_epoch)(report);
         Ok(())
-    })
+    };
+    let options =
+        TrainOptions { device, resume: run.resume, stop: Some(&stop), on_epoch: Some(&mut on_epoch) };
+    train(config, &data, out, options)
 }
 
 fn bytes(config: &TrainConfig, threads: usize) -> Vec<u8> {
@@ -220,7 +227,7 @@ fn given_label_embeddings_are_what_features_learn() {
     let error = |embeddings| go(embeddings).unwrap_err().to_string();
     assert!(error(None).contains("the checkpoint is of another configuration or data set"));
     assert!(error(Some(&axes[1..])).contains("found 23 values, expected 2 classes × 12 dimensions"));
-    assert!(error(Some(&[0.0; 2 * 12])).contains("that of class 0 is 0 or not finite"));
+    assert!(error(Some(&[0.0; 2 * 12])).contains("the vector of class 0 is 0 or not finite"));
 }
 
 #[test]
@@ -237,7 +244,7 @@ fn configurations_and_data_that_cannot_be_used_are_refused() {
     let good = config(Schedule::TwoStep);
     let mut random = good.clone();
     random.quantizer.start = Start::Random;
-    assert!(error(&random).contains("two-step training fits codebooks"));
+    assert!(error(&random).contains("quantizer.start: expected `residual-kmeans` for two-step training"));
     let mut many = good.clone();
     many.quantizer.codewords = 256;
     assert!(error(&many).contains("quantizer.codewords: found 256, expected at most the 200 training items"));
@@ -300,7 +307,10 @@ fn models_survive_their_file_and_batches_change_nothing() {
     let codebook = dir.path().join("cb.safetensors");
     model.codebooks().save(&codebook).unwrap();
     assert!(
-        Model::open(&codebook).unwrap_err().to_string().contains("holds a `dpq-codebook`, expected a model")
+        Model::open(&codebook)
+            .unwrap_err()
+            .to_string()
+            .contains("holds a `dpq-codebook` of version `1`, expected `dpq-model`")
     );
 }
 
@@ -331,7 +341,7 @@ fn a_model_file_that_contradicts_itself_is_refused() {
     };
     refused("config", "\"hidden\":16", "\"hidden\":65536", "section `backbone.hidden.bias` has F32 [16]");
     refused("config", "\"hidden\":16", "\"hidden\":65537", "network.body.small.hidden: expected 1 to 65536");
-    refused("config", "\"deviation\":[0.", "\"deviation\":[-0.", "found shapes or moments");
+    refused("config", "\"deviation\":[0.", "\"deviation\":[-0.", "config: expected shapes and moments");
     refused("config", "\"levels\":2", "\"levels\":3", "codebooks [2, 8, 12] of euclidean assignment");
     refused("assignment", "euclidean", "cosine", "codebooks [2, 8, 12] of cosine assignment");
     refused("fingerprint", "", "x", ", the file says x");

@@ -5,6 +5,8 @@ use dpq_codebook::inner_products;
 use dpq_formats::FeatureFile;
 use rayon::prelude::*;
 
+use crate::ahead::read_ahead;
+
 /// The inner products of a batch of queries and all items of a gallery, f32 [N, Q].
 pub(super) struct Scores {
     values: Vec<f32>,
@@ -21,7 +23,7 @@ impl Scores {
             gallery.read_finite(first, &mut rows)?;
             Ok((first, rows))
         };
-        dpq_model::read_ahead(gallery.chunks(), read, |(first, rows)| {
+        read_ahead(gallery.chunks(), read, |(first, rows)| {
             let scores = values[first * n_queries..].par_chunks_exact_mut(n_queries);
             let score = |(scores, x): (&mut [f32], &[f32])| inner_products(x, queries, scores);
             Ok(scores.zip(rows.par_chunks_exact(dim)).try_for_each(score)?)

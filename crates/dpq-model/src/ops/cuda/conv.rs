@@ -1,7 +1,7 @@
 //! Convolution, fused with bias, max pooling and ReLU, and max pooling alone.
 //!
-//! A group of images at a time is unrolled into patches `[K, images · positions]` and multiplied with
-//! the weights `[co, K]` in one matrix product.
+//! A group of images at a time is unrolled into patches `[K, images · positions]` and multiplied
+//! with the weights `[co, K]` in one matrix product.
 
 #![expect(unsafe_code, reason = "kernels take pointers")]
 
@@ -96,7 +96,8 @@ impl Conv {
         let n_taps = if self.windows.kernel > 1 { batch * out_len } else { 1 };
         let mut taps = device.alloc_zeros::<u8>(n_taps)?;
         let columns = group * positions;
-        // SAFETY: for each group, `unfold` writes the patches, `gemm` the product and `pool` the results.
+        // SAFETY: for each group, `unfold` writes the patches, `gemm` the product and `pool` the
+        // results.
         let [mut y, mut patches, mut product] =
             unsafe { uninitialised(device, [batch * out_len, k * columns, co * columns])? };
         for first in (0..batch).step_by(group) {
@@ -113,8 +114,8 @@ impl Conv {
             let mut taps = taps.slice_mut(if self.windows.kernel > 1 { out.clone() } else { 0..1 });
             let (has_bias, sizes) = (i32::from(self.has_bias), pooling(&self.windows, n, true, self.relu)?);
             let mut y = y.slice_mut(out);
-            // SAFETY: `product` holds the images that are pooled, `y` and `taps` an element per window,
-            // `bias` an element per channel if there is one.
+            // SAFETY: `product` holds the images that are pooled, `y` and `taps` an element per
+            // window, `bias` an element per channel if there is one.
             unsafe {
                 launch!(
                     device,
@@ -148,7 +149,8 @@ impl Conv {
         let taps = self.taps.get().expect("the forward pass ran before the backward pass");
         let (n_x, columns) = (if with_x { batch * image_len } else { 1 }, group * positions);
         // SAFETY: for each group, kernels and products write all that later ones read. `grad_x` and
-        // `grad_bias` are dropped unread if they are not asked for, since x or the bias is no variable.
+        // `grad_bias` are dropped unread if they are not asked for, since x or the bias is no
+        // variable.
         let [mut grad_x, mut grad_weight, mut grad_bias, mut patches, mut product] =
             unsafe { uninitialised(device, [n_x, co * k, co, k * columns, co * columns])? };
         for first in (0..batch).step_by(group) {
@@ -171,7 +173,8 @@ impl Conv {
             if self.has_bias {
                 let (columns, add) = (ints([n * positions])?[0], i32::from(first > 0));
                 let config = grid(co, 1, 256);
-                // SAFETY: `product` has `co` rows of `columns` elements, `grad_bias` an element per row.
+                // SAFETY: `product` has `co` rows of `columns` elements, `grad_bias` an element per
+                // row.
                 unsafe { launch!(device, "row_sums", config, &mut grad_bias, &product, &columns, &add) };
             }
             if with_x {
@@ -261,8 +264,8 @@ impl CustomOp1 for MaxPool {
         let mut taps = device.alloc_zeros::<u8>(n)?;
         let x = values(x, layout)?;
         let sizes = pooling(windows, batch, false, false)?;
-        // SAFETY: `x` holds `batch` images, `y` and `taps` an element per window, all of which the kernel
-        // writes. It reads no bias.
+        // SAFETY: `x` holds `batch` images, `y` and `taps` an element per window, all of which the
+        // kernel writes. It reads no bias.
         let y = unsafe {
             let [mut y] = uninitialised(device, [n])?;
             launch!(device, "pool", threads(n), &mut y, &mut taps, &x, &x, &0i32, &sizes);
@@ -281,8 +284,8 @@ impl CustomOp1 for MaxPool {
         let (grad_storage, grad_layout) = grad.storage_and_layout();
         let (y, grads) = (tensor_values(&y_storage, y_layout)?, tensor_values(&grad_storage, grad_layout)?);
         let (n, sizes) = (x.elem_count(), pooling(&self.windows, x.dim(0)?, false, false)?);
-        // SAFETY: `grads`, `y` and `taps` hold an element per window, `grad_x` an element per element of
-        // x, all of which the kernel writes.
+        // SAFETY: `grads`, `y` and `taps` hold an element per window, `grad_x` an element per
+        // element of x, all of which the kernel writes.
         let grad_x = unsafe {
             let [mut grad_x] = uninitialised(device, [n])?;
             launch!(device, "pool_backward", threads(n), &mut grad_x, &grads, &y, taps, &sizes);

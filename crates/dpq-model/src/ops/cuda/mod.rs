@@ -18,7 +18,7 @@ use candle_core::{CudaStorage, Layout, Result, Shape, Storage, Tensor, bail};
 pub(crate) use conv::{Conv, MaxPool};
 pub(crate) use linear::Linear;
 pub(crate) use norm::{BatchNorm, ScaleShift};
-pub(crate) use update::update;
+pub(crate) use update::Update;
 
 mod conv;
 mod linear;

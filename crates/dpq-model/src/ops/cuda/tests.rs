@@ -1,7 +1,8 @@
-//! Every operation and its gradients on `cuda:0` against the CPU. Without a GPU these tests say so and pass.
+//! Every operation and its gradients on `cuda:0` against the CPU. Without a GPU these tests say so
+//! and pass.
 //!
-//! Tolerances are relative to the largest element: 1e-5 for results, 1e-4 for gradients, which add up to thousands of
-//! products in another order.
+//! Tolerances are relative to the largest element: 1e-5 for results, 1e-4 for gradients, which add
+//! up to thousands of products in another order.
 
 use std::collections::BTreeSet;
 

@@ -1,39 +1,62 @@
-//! The update of a variable by an optimiser.
+//! Updates of variables by an optimiser.
 
-use candle_core::cuda_backend::CudaDevice;
+use std::sync::Mutex;
+
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
-use candle_core::{CudaStorage, Layout, Result, bail};
+use candle_core::{CpuStorage, CudaStorage, InplaceOp2, Layout, Result, bail};
 
+use super::super::update::Rule;
 use super::{ints, launch, threads, values};
-use crate::optim::Rule;
 
 /// Updates a variable and its buffers in place, given its gradient.
-pub(crate) fn update(
-    rule: Rule,
-    w: &mut CudaStorage,
-    w_layout: &Layout,
-    (g, g_layout): (&CudaStorage, &Layout),
-    buffers: &mut [CudaSlice<f32>; 2],
-) -> Result<()> {
-    let device: CudaDevice = w.device.clone();
-    let Some((start, end)) = w_layout.contiguous_offsets() else {
-        bail!("optimisers update contiguous variables")
-    };
-    let n = ints([end - start])?[0];
-    let g = values(g, g_layout)?;
-    let mut w = w.as_cuda_slice_mut::<f32>()?.slice_mut(start..end);
-    let [first, second] = buffers;
-    let config = threads(end - start);
-    match rule {
-        Rule::Sgd { momentum, rate, keep } => {
-            launch!(&device, "sgd", config, &mut w, &g, first, &n, &momentum, &rate, &keep);
-        }
-        Rule::AdamW { betas: [beta1, beta2], rate, root, epsilon, keep } => {
-            launch!(
-                &device, "adamw", config, &mut w, &g, first, second, &n, &beta1, &beta2, &rate, &root,
-                &epsilon, &keep
-            );
-        }
+pub(crate) struct Update<'a> {
+    pub(crate) rule: Rule,
+    pub(crate) buffers: Mutex<&'a mut [CudaSlice<f32>; 2]>,
+}
+
+impl InplaceOp2 for Update<'_> {
+    fn name(&self) -> &'static str {
+        "update"
     }
-    Ok(())
+
+    fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<()> {
+        bail!("an operation for CUDA")
+    }
+
+    fn cuda_fwd(
+        &self,
+        w: &mut CudaStorage,
+        w_layout: &Layout,
+        g: &CudaStorage,
+        g_layout: &Layout,
+    ) -> Result<()> {
+        let device = w.device.clone();
+        let Some((start, end)) = w_layout.contiguous_offsets() else {
+            bail!("optimisers update contiguous variables")
+        };
+        let [n] = ints([end - start])?;
+        let (g, config) = (values(g, g_layout)?, threads(end - start));
+        let mut w = w.as_cuda_slice_mut::<f32>()?.slice_mut(start..end);
+        let mut buffers = self.buffers.lock().expect("no update panicked");
+        let [first, second] = &mut **buffers;
+        assert!([g.len(), first.len(), second.len()].iter().all(|&len| len == end - start));
+        match self.rule {
+            #[expect(unsafe_code, reason = "kernels take pointers")]
+            Rule::Sgd { momentum, rate, keep } => {
+                // SAFETY: the assertion checks that all arrays have `n` elements.
+                unsafe { launch!(&device, "sgd", config, &mut w, &g, first, &n, &momentum, &rate, &keep) };
+            }
+            #[expect(unsafe_code, reason = "kernels take pointers")]
+            Rule::AdamW { betas: [beta1, beta2], rate, root, epsilon, keep } => {
+                // SAFETY: as above.
+                unsafe {
+                    launch!(
+                        &device, "adamw", config, &mut w, &g, first, second, &n, &beta1, &beta2, &rate,
+                        &root, &epsilon, &keep
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
 }

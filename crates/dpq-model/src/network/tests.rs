@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 
-use super::layers;
+use super::{Network, Tensors, body};
+use crate::body::layers;
 use crate::config::{Alexnet, Backbone, Body, NetworkConfig};
-use crate::network::{Network, Tensors, body};
 use crate::rng::{Stream, normal, rng, uniform};
 
 /// An image `[c, h, w]` and its values.
@@ -190,7 +190,8 @@ pub(crate) fn to_f64(tensors: &Tensors) -> Weights {
     tensors.map(|(name, x)| (name.clone(), values(x).into_iter().map(f64::from).collect())).collect()
 }
 
-/// A network with biases and moments that are not 0 and 1, and an image of pixels around 0 as large as bytes.
+/// A network with biases and moments that are not 0 and 1, and an image of pixels around 0 as large
+/// as bytes.
 pub(crate) fn network(of: &Body, side: usize) -> (Network, Map) {
     let config = NetworkConfig { backbone: Backbone::Trained, dropout: 0.0, dim: 3, body: of.clone() };
     let shape = [3, side, side];
@@ -260,7 +261,7 @@ fn gradients_of_alexnet_equal_finite_differences() {
             let rows = weights["classifier.weight"].chunks_exact(f.len()).zip(&weights["classifier.bias"]);
             rows.map(|(row, bias)| bias + row.iter().zip(&f).map(|(w, f)| w * f).sum::<f64>()).sum()
         };
-        for (name, var) in &network.variables {
+        for (name, var) in network.body.iter().chain(&network.heads) {
             let Some(gradient) = gradients.get(var) else {
                 assert!(name.starts_with("embed."));
                 continue;
@@ -291,8 +292,8 @@ fn images_too_small_are_refused() {
         let of = Body::named(name).unwrap();
         let fits = |side| layers(&of, [3, side, side]).is_ok();
         assert!(fits(227) && fits(224), "{name}");
-        let least = (1..227).find(|&side| fits(side)).unwrap();
-        assert!((least..227).all(fits), "{name}: {least} fits, a larger one does not");
+        let minimum = (1..227).find(|&side| fits(side)).unwrap();
+        assert!((minimum..227).all(fits), "{name}: {minimum} fits, a larger one does not");
         assert_eq!(fits(30), name == "resnet50", "{name}");
     }
 }

@@ -1,0 +1,99 @@
+//! Runs trained networks over any number of inputs.
+
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+use crate::Error;
+use crate::body::layers;
+use crate::config::Body;
+use crate::header::Header;
+use crate::inputs::Batch;
+use crate::network;
+use crate::tensors::Tensors;
+
+/// Number of images that a thread runs at a time. Their activations fit into the cache.
+const CHUNK: usize = 32;
+
+/// Number of images that a GPU runs at a time.
+const CUDA_CHUNK: usize = 512;
+
+/// The outputs of a network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// Features, f32 `[n, D]`.
+    pub features: Vec<f32>,
+    /// Class logits, f32 `[n, C]`.
+    pub logits: Vec<f32>,
+}
+
+impl Header {
+    /// Runs a batch through the network of `tensors`. Averages over mirror images if the
+    /// configuration says so.
+    pub(crate) fn forward(&self, tensors: &Tensors, batch: &Batch, device: &Device) -> Result<Output, Error> {
+        let (layers, _) = layers(&self.train.network.body, self.image_shape)?;
+        let [features, logits] = self.in_chunks(batch, device, |x| {
+            let heads = network::heads(tensors, &network::body(&layers, tensors, x)?)?;
+            Ok([heads.features, heads.logits])
+        })?;
+        Ok(Output { features, logits })
+    }
+
+    /// Runs a batch through the body, f32 `[n, F]`.
+    pub(crate) fn body(&self, tensors: &Tensors, batch: &Batch, device: &Device) -> Result<Vec<f32>, Error> {
+        let (layers, _) = layers(&self.train.network.body, self.image_shape)?;
+        let [f] = self.in_chunks(batch, device, |x| Ok([network::body(&layers, tensors, x)?]))?;
+        Ok(f)
+    }
+
+    fn in_chunks<const N: usize>(
+        &self,
+        batch: &Batch,
+        device: &Device,
+        network: impl Fn(&Tensor) -> candle_core::Result<[Tensor; N]> + Sync,
+    ) -> Result<[Vec<f32>; N], Error> {
+        self.check_batch(batch)?;
+        let len: usize = self.image_shape.iter().product();
+        let chunk = len * if device.is_cpu() { CHUNK } else { CUDA_CHUNK };
+        let pass = |begin: usize| -> candle_core::Result<[Vec<f32>; N]> {
+            let range = begin..(begin + chunk).min(batch.len());
+            let n = range.len() / len;
+            // The rounding of matrix products may depend on their size, so every chunk is full.
+            let inputs = batch.padded(range, chunk);
+            let mut results = network(&self.input(&inputs, false, device)?)?;
+            if self.train.mirror_average {
+                let mirrored = network(&self.input(&inputs, true, device)?)?;
+                for (result, mirrored) in results.iter_mut().zip(mirrored) {
+                    *result = ((&*result + mirrored)? * 0.5)?;
+                }
+            }
+            let mut values = [const { Vec::new() }; N];
+            for (values, result) in values.iter_mut().zip(results) {
+                *values = result.narrow(0, 0, n)?.flatten_all()?.to_vec1()?;
+            }
+            Ok(values)
+        };
+        let begins: Vec<usize> = (0..batch.len()).step_by(chunk).collect();
+        let chunks: candle_core::Result<Vec<_>> = match device.is_cpu() {
+            true => begins.into_par_iter().map(pass).collect(),
+            false => begins.into_iter().map(pass).collect(),
+        };
+        let mut all = [const { Vec::new() }; N];
+        for chunk in chunks? {
+            all.iter_mut().zip(chunk).for_each(|(all, values)| all.extend(values));
+        }
+        Ok(all)
+    }
+
+    /// Returns an error unless the batch holds whole inputs of the kind that the network takes.
+    fn check_batch(&self, batch: &Batch) -> Result<(), Error> {
+        let shape @ [c, h, w] = self.image_shape;
+        let (found, is_whole) = (batch.len(), batch.len().is_multiple_of(c * h * w));
+        match (batch, self.train.network.body == Body::Features) {
+            (Batch::Images(_), true) => Err(Error::TakesFeatures(c)),
+            (Batch::Vectors(_), false) => Err(Error::TakesImages(shape)),
+            (Batch::Images(_), _) if !is_whole => Err(Error::Images { found, shape }),
+            (Batch::Vectors(_), _) if !is_whole => Err(Error::Rows { what: "features", found, columns: c }),
+            _ => batch.check_finite(c, 0),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The loss that training minimises, as a sum of named terms.
+
+use candle_core::Tensor;
+
+use crate::Error;
+use crate::config::{LossConfig, QuantizerConfig};
+use crate::loss::{Labels, adaptive_margin, classification};
+use crate::network::Heads;
+use crate::quantize::{hard_distortion, joint_center, quantize, soft_distortion};
+use crate::schedule::Phase;
+
+/// A loss for the outputs of a batch. DPQ's is [`Dpq`]; another one is another implementation,
+/// which `Run::new` in `train` would choose by the configuration.
+pub(crate) trait Objective: Send + Sync {
+    fn needs(&self) -> Needs;
+
+    /// Returns the terms of a step that trains `phase`. `codebook` holds the codewords, f32 `[L, K,
+    /// D]`, if the phase trains them.
+    fn terms(
+        &mut self,
+        phase: Phase,
+        outputs: &Heads,
+        labels: Option<&Labels>,
+        codebook: Option<&Tensor>,
+    ) -> Result<Vec<Term>, Error>;
+}
+
+/// What an objective needs of each training item.
+#[derive(Clone, Copy)]
+pub(crate) struct Needs {
+    /// Whether `Objective::terms` gets labels. Without, the labels of the training set are not
+    /// read.
+    pub(crate) labels: bool,
+    /// Number of inputs per item: 1, or 2 to compare two augmentations of an image or the two
+    /// members of a pair. The outputs of a batch have the first inputs of all items, then the
+    /// second ones.
+    pub(crate) views: usize,
+}
+
+/// A term of the loss.
+pub(crate) struct Term {
+    pub(crate) name: &'static str,
+    pub(crate) weight: f64,
+    /// A scalar, unweighted.
+    pub(crate) value: Tensor,
+}
+
+/// The losses of Deep Progressive Quantization: margin · L_S + λ · L_C + τ · (soft · L_soft + μ ·
+/// L_hard + ν · L_match).
+pub(crate) struct Dpq {
+    pub(crate) loss: LossConfig,
+    pub(crate) quantizer: QuantizerConfig,
+    pub(crate) multi_label: bool,
+    /// f32 `[C, D]`.
+    pub(crate) embeddings: Tensor,
+}
+
+impl Objective for Dpq {
+    fn needs(&self) -> Needs {
+        Needs { labels: true, views: 1 }
+    }
+
+    fn terms(
+        &mut self,
+        phase: Phase,
+        Heads { features, logits }: &Heads,
+        labels: Option<&Labels>,
+        codebook: Option<&Tensor>,
+    ) -> Result<Vec<Term>, Error> {
+        let (mut terms, loss, quantizer) = (Vec::new(), &self.loss, &self.quantizer);
+        let mut push = |name, weight, value| terms.push(Term { name, weight, value });
+        if phase != Phase::Codebooks {
+            let labels = labels.expect("the objective needs labels");
+            let margin = adaptive_margin(features, labels, &self.embeddings, loss.margins)?;
+            push("margin", loss.margin, margin);
+            push("classification", loss.classification, classification(logits, labels, self.multi_label)?);
+        }
+        if let Some(codebook) = codebook {
+            let quantized = quantize(features, codebook, quantizer.assignment, quantizer.softness)?;
+            let tau = loss.quantization;
+            push("soft_distortion", tau * loss.soft, soft_distortion(features, &quantized)?);
+            push("hard_distortion", tau * loss.hard, hard_distortion(features, &quantized)?);
+            push("joint_center", tau * loss.joint_center, joint_center(&quantized)?);
+        }
+        Ok(terms)
+    }
+}

@@ -1,0 +1,95 @@
+//! A pass of a batch through a network: its parameters, and the operations that differ between
+//! training and inference.
+
+use candle_core::{Device, Result, Tensor};
+
+use crate::ops;
+use crate::rng::{Stream, mix, rng, uniform};
+use crate::tensors::{Tensors, Variables};
+
+/// Added to the variance in batch normalisation, so that it is never 0.
+const EPSILON: f64 = 1e-5;
+
+/// The share of the moments of a batch in the running moments.
+const MOMENTUM: f64 = 0.1;
+
+/// A pass of a batch.
+pub(crate) enum Pass<'a> {
+    /// Normalises by the moments of the batch and adds them to the running moments. Applies
+    /// dropout.
+    Training {
+        /// Variables of the body and of the heads.
+        variables: [&'a Variables; 2],
+        running: &'a mut Tensors,
+        dropout: f64,
+        seed: u64,
+    },
+    /// Normalises by running moments.
+    Inference(&'a Tensors),
+}
+
+impl Pass<'_> {
+    /// Returns the parameter of that name.
+    pub(crate) fn get(&self, name: &str) -> &Tensor {
+        match self {
+            Self::Training { variables: [body, heads], .. } => {
+                body.get(name).or_else(|| heads.get(name)).expect("a layer names its own parameters")
+            }
+            Self::Inference(tensors) => &tensors[name],
+        }
+    }
+
+    /// Applies a linear layer, then a ReLU if `relu` is set.
+    pub(crate) fn linear(&self, x: &Tensor, name: &str, relu: bool) -> Result<Tensor> {
+        let [weight, bias] = ["weight", "bias"].map(|kind| self.get(&format!("{name}.{kind}")));
+        ops::linear(x, weight, Some(bias), relu)
+    }
+
+    /// Returns batch normalisation as a scale and a shift in inference, `None` in training.
+    pub(crate) fn scale_and_shift(&self, norm: &str) -> Result<Option<[Tensor; 2]>> {
+        if let Self::Training { .. } = self {
+            return Ok(None);
+        }
+        let [gamma, beta, mean, var] =
+            ["gamma", "beta", "mean", "var"].map(|kind| self.get(&format!("{norm}.{kind}")));
+        let scale = (gamma / (var + EPSILON)?.sqrt()?)?;
+        let shift = (beta - (mean * &scale)?)?;
+        Ok(Some([scale, shift]))
+    }
+
+    /// Applies dropout to `[n, units]` in training. `layer` is the number of a layer inside the
+    /// body, or `None` for the result of the body.
+    pub(crate) fn dropout(&self, x: &Tensor, layer: Option<usize>) -> Result<Tensor> {
+        match self {
+            Self::Training { dropout, seed, .. } if *dropout > 0.0 => {
+                let seed = layer.map_or(*seed, |layer| mix(*seed, &[0, layer]));
+                x * dropout_mask(x.dims2()?, *dropout, seed)?.to_device(x.device())?
+            }
+            _ => Ok(x.clone()),
+        }
+    }
+
+    /// Applies batch normalisation in training, then a ReLU if `relu` is set.
+    pub(crate) fn normalise(&mut self, x: &Tensor, norm: &str, relu: bool) -> Result<Tensor> {
+        let [gamma, beta] = ["gamma", "beta"].map(|kind| self.get(&format!("{norm}.{kind}")));
+        let (y, mean, var) = ops::batch_norm(x, gamma, beta, EPSILON, relu)?;
+        if let Self::Training { running, .. } = self {
+            for (name, value) in [("mean", mean), ("var", var)] {
+                let running = running.get_mut(&format!("{norm}.{name}")).expect("made with the network");
+                *running = ((&*running * (1.0 - MOMENTUM))? + (value.detach() * MOMENTUM)?)?.detach();
+            }
+        }
+        Ok(y)
+    }
+}
+
+/// Returns 0 with probability `share`, else 1 / (1 − share), which keeps the mean.
+fn dropout_mask((n, units): (usize, usize), share: f64, seed: u64) -> Result<Tensor> {
+    let kept = (1.0 / (1.0 - share)) as f32;
+    let mut values = Vec::with_capacity(n * units);
+    for row in 0..n {
+        let mut rng = rng(mix(seed, &[row]), Stream::Dropout);
+        values.extend((0..units).map(|_| if uniform(&mut rng) < share { 0.0 } else { kept }));
+    }
+    Tensor::from_vec(values, (n, units), &Device::Cpu)
+}
