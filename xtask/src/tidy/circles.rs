@@ -42,42 +42,21 @@ fn paths<'a>(text: &'a str, from: &[&'a str]) -> Vec<Vec<&'a str>> {
     let mut paths = Vec::new();
     for (start, base) in [("crate::", &from[..1]), ("super::", &from[..from.len() - 1])] {
         for (at, _) in code.match_indices(start) {
-            let line = code[..at].rsplit('\n').next().unwrap_or_default();
-            if !line.trim_start().starts_with("//") {
-                expand(&code[at + start.len()..], base.to_vec(), &mut paths);
+            let (before, rest) = (&code[..at], &code[at + start.len()..]);
+            if before.rsplit('\n').next().is_some_and(|line| line.trim_start().starts_with("//")) {
+                continue;
             }
+            // A group of paths in braces, or one path.
+            let end = if rest.starts_with('{') { rest.find(';') } else { rest.find(|c| !is_path(c)) };
+            let used = rest[..end.unwrap_or(rest.len())].split(|c| !is_path(c));
+            paths.extend(used.map(|path| base.iter().copied().chain(path.split("::")).collect()));
         }
     }
     paths
 }
 
-/// Reads one path, or a group of paths in braces, and returns what follows it.
-fn expand<'a>(text: &'a str, mut base: Vec<&'a str>, paths: &mut Vec<Vec<&'a str>>) -> &'a str {
-    let text = text.trim_start();
-    if let Some(mut rest) = text.strip_prefix('{') {
-        loop {
-            rest = expand(rest, base.clone(), paths);
-            let Some(end) = rest.find([',', '}']) else { return rest };
-            let is_last = rest[end..].starts_with('}');
-            rest = rest[end + 1..].trim_start();
-            if is_last {
-                return rest;
-            }
-            // A group may end with a comma.
-            if let Some(rest) = rest.strip_prefix('}') {
-                return rest;
-            }
-        }
-    }
-    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
-    base.push(&text[..end]);
-    match text[end..].strip_prefix("::") {
-        Some(rest) => expand(rest, base, paths),
-        None => {
-            paths.push(base);
-            &text[end..]
-        }
-    }
+fn is_path(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == ':'
 }
 
 /// Returns true if a chain of uses leads from one module to another.
