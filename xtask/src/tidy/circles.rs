@@ -38,7 +38,7 @@ fn module(name: &str) -> Option<Vec<&str>> {
 
 /// Returns the paths that code outside tests uses, from the root of the crate.
 fn paths<'a>(text: &'a str, from: &[&'a str]) -> Vec<Vec<&'a str>> {
-    let code = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let code = text.split("\nmod tests {").next().unwrap_or_default();
     let mut paths = Vec::new();
     for (start, base) in [("crate::", &from[..1]), ("super::", &from[..from.len() - 1])] {
         for (at, _) in code.match_indices(start) {
