@@ -19,7 +19,7 @@ use dpq_eval::{Denominator, EmptyQuery, Labels, MapRule, Report, Ties};
 use dpq_formats::{FeatureFile, Matrix, read_features, read_ids};
 use serde::Serialize;
 
-use crate::labels::LabelFile;
+use crate::labels::{LabelFile, check_items};
 use crate::{index, output};
 use features::Scores;
 use protocol::Evaluated;
@@ -27,8 +27,8 @@ pub(crate) use protocol::{Gallery, Protocol};
 
 /// Evaluate the ranking of a gallery: mean average precision at each code length
 ///
-/// Every query ranks the whole gallery. An item is relevant if it shares a class with the query. The result names the rule
-/// of the mean average precision.
+/// Every query ranks the whole gallery. An item is relevant if it shares a class with the query.
+/// The result names the rule of the mean average precision.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("gallery").required(true),
@@ -39,8 +39,8 @@ pub(crate) struct Args {
     /// The index of the gallery
     #[arg(long, group = "gallery", value_name = "DPQ")]
     index: Option<PathBuf>,
-    /// The gallery's features, [N, D], to evaluate without codes: .npy (float32), .fvecs or .bvecs. They may be larger than
-    /// memory
+    /// The gallery's features, [N, D], to evaluate without codes: .npy (float32), .fvecs or .bvecs.
+    /// They may be larger than memory
     #[arg(long, group = "gallery", value_name = "FILE", conflicts_with = "bits")]
     gallery_features: Option<PathBuf>,
     /// Query features, [Q, D]: .npy (float32), .fvecs or .bvecs
@@ -52,10 +52,12 @@ pub(crate) struct Args {
     /// Classes of the gallery: multi-hot, uint8 [N, C], or N class numbers, uint8 or int64
     #[arg(long, value_name = "NPY")]
     gallery_labels: PathBuf,
-    /// Id of each row of the gallery's labels, N values: .npy (uint64 or int64) or .ivecs [default: row numbers]
+    /// Id of each row of the gallery's labels, N values: .npy (uint64 or int64) or .ivecs [default:
+    /// row numbers]
     #[arg(long, value_name = "FILE")]
     gallery_ids: Option<PathBuf>,
-    /// Id of each query, Q values, to exclude it from its own ranking: .npy (uint64 or int64) or .ivecs
+    /// Id of each query, Q values, to exclude it from its own ranking: .npy (uint64 or int64) or
+    /// .ivecs
     #[arg(long, value_name = "FILE")]
     query_ids: Option<PathBuf>,
     /// Code lengths, multiples of 8 [default: all]
@@ -64,7 +66,8 @@ pub(crate) struct Args {
     /// Additional cut-offs of the mean average precision
     #[arg(long, value_delimiter = ',', value_name = "R")]
     at: Vec<usize>,
-    /// Rule of the mean average precision: `dpq` divides by the relevant items retrieved, `standard` by all relevant items
+    /// Rule of the mean average precision: `dpq` divides by the relevant items retrieved,
+    /// `standard` by all relevant items
     #[arg(long, default_value = "dpq", value_parser = ["dpq", "standard"])]
     rule: String,
     /// File for the report, as JSON
@@ -116,7 +119,8 @@ struct Curve {
     precision: Vec<f64>,
 }
 
-/// Wall-clock seconds. Searching and evaluating run side by side, so each has its share of the wall-clock time.
+/// Wall-clock seconds. Searching and evaluating run side by side, so each has its share of the
+/// wall-clock time.
 #[derive(Serialize)]
 struct Seconds {
     search: f64,
@@ -140,14 +144,7 @@ impl Args {
         };
         if let Some(path) = &self.index {
             let index = index::map(path)?;
-            ensure!(
-                index.len() == protocol.n_items(),
-                "{} has {} items, {} has labels of {}: give the labels of this gallery",
-                path.display(),
-                index.len(),
-                self.gallery_labels.display(),
-                protocol.n_items()
-            );
+            check_items((path, index.len()), (&self.gallery_labels, protocol.n_items()))?;
             check_dim(&queries, index.codebooks().dim(), &self.queries)?;
             let all = (1..=index.max_length().levels()).map(|levels| 8 * levels).collect();
             for bits in if self.bits.is_empty() { all } else { self.bits.clone() } {
@@ -159,14 +156,7 @@ impl Args {
         } else if let Some(path) = &self.gallery_features {
             let gallery = FeatureFile::open(path)?;
             check_dim(&queries, gallery.columns(), &self.queries)?;
-            ensure!(
-                gallery.rows() == protocol.n_items(),
-                "{} has {} rows, {} has {}",
-                path.display(),
-                gallery.rows(),
-                self.gallery_labels.display(),
-                protocol.n_items()
-            );
+            check_items((path, gallery.rows()), (&self.gallery_labels, protocol.n_items()))?;
             let starts: Vec<u32> = (0..).take(gallery.rows() + 1).collect();
             let score = |scores: &Scores, q, _: &[f32], out: &mut [f32]| {
                 scores.of_query(q, out);
@@ -196,7 +186,8 @@ impl Args {
         output::print(json, &evaluation, &evaluation.text())
     }
 
-    /// The rule asked for; then those of [`Metrics`] that order ties otherwise; then one per further cut-off.
+    /// The rule asked for; then those of [`Metrics`] that order ties otherwise; then one per
+    /// further cut-off.
     fn rules(&self) -> Vec<MapRule> {
         let preset = if self.rule == "standard" { MapRule::standard() } else { MapRule::dpq() };
         let rule = MapRule { exclude_self: self.query_ids.is_some(), ..preset };
@@ -215,30 +206,22 @@ impl Args {
             self.gallery_labels.display(),
             gallery.n_classes()
         );
-        ensure!(
-            queries.len() == n_queries,
-            "{} has {} rows, {} has {n_queries} queries",
-            self.query_labels.display(),
-            queries.len(),
-            self.queries.display()
-        );
-        let ids = match &self.gallery_ids {
-            Some(path) => read_ids(path)?,
-            None => (0..gallery.len() as u64).collect(),
+        check_items((&self.query_labels, queries.len()), (&self.queries, n_queries))?;
+        let ids = |ids: &Option<PathBuf>, labels: (&Path, usize)| -> Result<Option<Vec<u64>>> {
+            let Some(path) = ids else { return Ok(None) };
+            let ids = read_ids(path)?;
+            check_items((path, ids.len()), labels)?;
+            Ok(Some(ids))
         };
-        ensure!(
-            ids.len() == gallery.len(),
-            "there are {} gallery ids, but {} has {} rows: give the labels of this gallery",
-            ids.len(),
-            self.gallery_labels.display(),
-            gallery.len()
-        );
-        let query_ids = self.query_ids.as_deref().map(read_ids).transpose()?;
+        let query_ids = ids(&self.query_ids, (&self.queries, n_queries))?;
+        let gallery_ids = ids(&self.gallery_ids, (&self.gallery_labels, gallery.len()))?;
+        let ids = gallery_ids.unwrap_or_else(|| (0..gallery.len() as u64).collect());
         Protocol::new([queries, gallery], ids, query_ids, rules)
     }
 }
 
-/// Reads the labels of queries and gallery. Class numbers make as many columns as either side has classes.
+/// Reads the labels of queries and gallery. Class numbers make as many columns as either side has
+/// classes.
 fn read_labels(paths: [&Path; 2]) -> Result<[Labels; 2]> {
     let [queries, gallery] = paths.map(LabelFile::read);
     let files = [queries?, gallery?];

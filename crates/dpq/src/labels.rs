@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use dpq_formats::Matrix;
 use dpq_formats::npy::{self, NpyFile};
 
@@ -57,6 +57,19 @@ impl LabelFile {
             }
         }
     }
+}
+
+/// Refuses two files with different numbers of items.
+pub(crate) fn check_items(a: (&Path, usize), b: (&Path, usize)) -> Result<()> {
+    ensure!(
+        a.1 == b.1,
+        "{} has {} items, {} has {}: give files of the same items",
+        a.0.display(),
+        a.1,
+        b.0.display(),
+        b.1
+    );
+    Ok(())
 }
 
 #[cfg(test)]

@@ -308,7 +308,7 @@ fn label_embeddings_come_from_a_file() {
     fs::write(dir.join("few.txt"), "end 1 0 0\n").unwrap();
     says("few.txt", "few.txt: no vector for `middle`, `top`, rename these classes");
     fs::write(dir.join("short.txt"), "end 1 0\nmiddle 0 1\ntop 1 1\n").unwrap();
-    says("short.txt", "vectors of 2 numbers, features have 3, take others or set `dim`");
+    says("short.txt", "vectors of 2 numbers, features have 3: give others or set `dim`");
     fs::write(dir.join("zero.txt"), "end 1 0 0\nmiddle 0 0 0\ntop 1 1 1\n").unwrap();
     says("zero.txt", "that of class 1 is 0");
     fs::copy(dir.join("vectors.npy"), dir.join("v.bin")).unwrap();

@@ -103,7 +103,7 @@ fn wrong_input_is_one_line_that_says_what_to_do() {
     says("search g.dpq --queries gallery/codes.npy", "expected float32");
     says(
         "index build --codes query/features.npy --codebook cb.safetensors --out x.dpq",
-        "expected uint8 (convert whole numbers with .astype('uint8'))",
+        "expected uint8: convert it with .astype('uint8') if no value changes",
     );
     let train = "codebook train --features train/features.npy --codewords 8 --out";
     says(&format!("{train} nowhere/x"), "there is no folder for nowhere/x, create it");
@@ -124,7 +124,7 @@ fn wrong_input_is_one_line_that_says_what_to_do() {
     says("data export --data nowhere --split train --out-dir x", "nowhere/dataset.toml");
     says("codebook train --features query/features.npy --out x", "6 features cannot fit 256 codewords");
     says(&EVAL.replace(" --gallery-ids gallery/ids.npy", ""), "give them with --gallery-ids");
-    says(&EVAL.replace("gallery/labels.npy", "query/labels.npy"), "give the labels of this gallery");
+    says(&EVAL.replace("gallery/labels.npy", "query/labels.npy"), "give files of the same items");
 
     json(
         dir,
@@ -154,7 +154,8 @@ fn wrong_input_is_one_line_that_says_what_to_do() {
     );
 }
 
-/// `names.txt` has one name per line, so a name that a line cannot hold is refused before anything is written.
+/// `names.txt` has one name per line, so a name that a line cannot hold is refused before anything
+/// is written.
 #[cfg(unix)]
 #[test]
 fn names_that_a_line_cannot_hold_are_refused_before_the_work() {
@@ -179,8 +180,8 @@ fn names_that_a_line_cannot_hold_are_refused_before_the_work() {
     }
 }
 
-/// A column [N, 1] of class numbers, as a table gives it, is N labels; read as a multi-hot matrix of one class it would
-/// make all items of class 0 relevant to nobody.
+/// A column [N, 1] of class numbers, as a table gives it, is N labels; read as a multi-hot matrix
+/// of one class it would make all items of class 0 relevant to nobody.
 #[test]
 fn a_column_of_class_numbers_is_labels() {
     let dir = TempDir::new().unwrap();
@@ -210,7 +211,10 @@ fn a_column_of_class_numbers_is_labels() {
     assert_eq!(json(dir, &format!("{eval} --gallery-ids ids.npy"))["features"]["map"], 1.0);
     write_array(&dir.join("ids.npy"), "<i8", "(4,)", &ids(&[5, 6, -1, 8]));
     let message = error(dir, &format!("{eval} --gallery-ids ids.npy"), 1);
-    assert_eq!(message, "error: ids.npy: holds the id -1, expected ids from 0 to 18446744073709551615\n");
+    assert_eq!(
+        message,
+        "error: ids.npy: has -1 as an id, expected 0 to 18446744073709551615: convert or replace the ids\n"
+    );
     write_array(&dir.join("ids.npy"), "<u8", "(4, 1)", &ids(&[5, 6, 7, 8]));
     assert!(error(dir, &format!("{eval} --gallery-ids ids.npy"), 1).contains(".ravel()"));
 }

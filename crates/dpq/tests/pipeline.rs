@@ -121,7 +121,7 @@ fn refined_codebooks_and_a_beam_leave_less() {
     );
     assert!(sum(encoded) > refined);
     let message = error(dir, &format!("{encode} --beam 4 --length-weights 1,1"), 1);
-    assert!(message.contains("weights has 2 values, expected 3, one a length"), "{message}");
+    assert!(message.contains("weights has 2 values, expected 3"), "{message}");
     assert!(error(dir, &format!("{encode} --length-weights 0,0,1"), 2).contains("--beam"));
     assert!(error(dir, &format!("{encode} --beam 0"), 1).contains("beam width is 0, expected at least 1"));
     assert!(error(dir, &format!("{train} --beam 0"), 1).contains("beam width is 0, expected at least 1"));
@@ -273,7 +273,7 @@ fn heads_are_trained_on_features_of_any_origin() {
         "would be overwritten",
     );
     assert_eq!(fs::read(dir.join("gallery/features.npy")).unwrap(), before);
-    says("train --features g/features.npy --labels query/labels.npy --out x", "30 rows");
+    says("train --features g/features.npy --labels query/labels.npy --out x", "30 items");
     assert!(error(dir, "train --features g/features.npy --out x", 2).contains("--labels"));
 }
 

@@ -1,4 +1,5 @@
-//! What a user reads: the help of every command and the sentence of every kind of error, kept as it is.
+//! What a user reads: the help of every command and the sentence of every kind of error, kept as it
+//! is.
 //!
 //! `UPDATE_EXPECT=1 cargo test -p dpq` rewrites them after a deliberate change.
 

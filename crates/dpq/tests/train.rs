@@ -1,4 +1,5 @@
-//! Training through the command: its configuration, and that one that is killed goes on as if it never was.
+//! Training through the command: its configuration, and that one that is killed goes on as if it
+//! never was.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -112,7 +113,8 @@ fn epochs(run: &Path) -> Vec<Value> {
     lines
 }
 
-/// The steps in TensorBoard's files, in the order of the files' names. Of less than 128, a step is one byte.
+/// The steps in TensorBoard's files, in the order of the files' names. Of less than 128, a step is
+/// one byte.
 fn steps(run: &Path) -> Vec<u8> {
     let mut paths: Vec<_> = fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with("events.out.tfevents."));
@@ -134,7 +136,8 @@ fn steps(run: &Path) -> Vec<u8> {
     steps
 }
 
-/// Starts a training and kills it when it has written of `n` epochs; `before` sees the folder just before that.
+/// Starts a training and kills it when it has written of `n` epochs; `before` sees the folder just
+/// before that.
 fn kill(dir: &Path, command: &str, n: usize, before: impl Fn(&Path)) {
     let mut process = Command::new(env!("CARGO_BIN_EXE_dpq"))
         .current_dir(dir)
@@ -167,7 +170,8 @@ fn ends_as_an_unbroken_run(dir: &Path, loss: &str) {
         let killed = format!("{train} --out killed");
         kill(dir, &killed, 2, |_| ());
         let checkpoint = dir.join("killed/checkpoint.safetensors");
-        // The second time the checkpoint is older than what was written of epochs, as it is between the two.
+        // The second time the checkpoint is older than what was written of epochs, as it is between
+        // the two.
         let older = dir.join("older");
         let copy = |_: &Path| _ = fs::copy(&checkpoint, &older).unwrap();
         let resumed = format!("{killed} --resume");

@@ -1,4 +1,5 @@
-//! Pretrained weights through the command: what is imported, what a body starts from, and the paper's run at toy size.
+//! Pretrained weights through the command: what is imported, what a body starts from, and the
+//! paper's run at toy size.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
@@ -49,8 +50,9 @@ fn body(dir: &Path) {
     fs::write(dir.join("alexnet.toml"), [&config[..begin], body, &config[end..]].concat()).unwrap();
 }
 
-/// The paper's run, stage by stage as `cargo xtask reproduce-paper --preset paper --weights W`: images of 9×9 blown up
-/// to 227×227, a few channels and a few steps. What such a run ranks says nothing; that all of it runs does.
+/// The paper's run, stage by stage as `cargo xtask reproduce-paper --preset paper --weights W`:
+/// images of 9×9 blown up to 227×227, a few channels and a few steps. What such a run ranks says
+/// nothing; that all of it runs does.
 #[test]
 fn a_pretrained_alexnet_is_tuned_on_images_blown_up_to_its_size() {
     let dir = TempDir::new().unwrap();

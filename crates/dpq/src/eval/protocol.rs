@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use dpq_codebook::CodeLength;
 use dpq_eval::{Evaluator, Labels, MapRule, QueryResult, Ranker, Report};
 use dpq_formats::Matrix;
@@ -23,7 +23,8 @@ const RECALL_STEPS: usize = 100;
 /// Queries that share the list of relevant items and are ranked by one thread, at most.
 const GROUP: usize = 32;
 
-/// The classes of queries and gallery, which decide relevance, and the rules of mean average precision.
+/// The classes of queries and gallery, which decide relevance, and the rules of mean average
+/// precision.
 pub(crate) struct Protocol {
     queries: Labels,
     gallery: Labels,
@@ -42,14 +43,15 @@ pub(crate) struct Gallery<'a> {
     pub(crate) batch: usize,
 }
 
-/// What an evaluation found, and the wall-clock time of searching and of counting.
+/// A report, and the wall-clock time of searching and of counting.
 pub(crate) struct Evaluated {
     pub(crate) report: Report,
     pub(crate) seconds: [Duration; 2],
 }
 
 impl Protocol {
-    /// Takes the id of each gallery item, and of each query that is itself a gallery item to be left out of its ranking.
+    /// Takes the id of each gallery item, and of each query that is itself a gallery item to be
+    /// left out of its ranking.
     pub(crate) fn new(
         [queries, gallery]: [Labels; 2],
         ids: Vec<u64>,
@@ -57,10 +59,6 @@ impl Protocol {
         rules: Vec<MapRule>,
     ) -> Result<Self> {
         let rows = Rows::new(&ids).context("the gallery's ids are not unique")?;
-        let n_queries = queries.len();
-        if let Some(query_ids) = &query_ids {
-            ensure!(query_ids.len() == n_queries, "{} query ids for {n_queries} queries", query_ids.len());
-        }
         Ok(Self { queries, gallery, ids, rows, query_ids, rules })
     }
 
@@ -91,8 +89,8 @@ impl Protocol {
 
     /// Ranks the gallery for every query and counts.
     ///
-    /// `prepare` takes a batch of queries. `score` takes the result, the place of a query in the batch and the query, and
-    /// writes the score of each run.
+    /// `prepare` takes a batch of queries. `score` takes the result, the place of a query in the
+    /// batch and the query, and writes the score of each run.
     pub(crate) fn evaluate<P: Sync>(
         &self,
         gallery: &Gallery<'_>,
@@ -225,8 +223,9 @@ mod tests {
         }
     }
 
-    /// f32 adds 1 to 2²⁴ twice and stays there, but adds 2 at once. A table's sum does the first, so that items 0 and 1 tie;
-    /// the inner product with the decoded vector does the second, which puts item 1 first.
+    /// f32 adds 1 to 2²⁴ twice and stays there, but adds 2 at once. A table's sum does the first,
+    /// so that items 0 and 1 tie; the inner product with the decoded vector does the second, which
+    /// puts item 1 first.
     #[test]
     fn codes_tie_where_sums_over_levels_do() {
         let large = 16_777_216.0;

@@ -9,7 +9,7 @@ use dpq_model::config::{AugmentConfig, Body};
 use dpq_model::{BoxError, Inputs, TrainConfig, TrainSet};
 
 use crate::inputs::Items;
-use crate::labels::LabelFile;
+use crate::labels::{LabelFile, check_items};
 use crate::{data, embeddings, output};
 
 /// The source of items and labels. Items are rows, numbered from 0.
@@ -24,14 +24,7 @@ impl Source {
         let (rows, file) = (FeatureFile::open(features)?, LabelFile::read(labels)?);
         let n_classes = file.n_classes();
         let matrix = file.into_multi_hot(n_classes);
-        ensure!(
-            rows.rows() == matrix.rows,
-            "{} has {} rows, {} has labels of {}, expected the same number",
-            features.display(),
-            rows.rows(),
-            labels.display(),
-            matrix.rows
-        );
+        check_items((features, rows.rows()), (labels, matrix.rows))?;
         let mut is_empty = vec![true; n_classes];
         for row in matrix.values.chunks_exact(n_classes.max(1)) {
             is_empty.iter_mut().zip(row).for_each(|(is_empty, &label)| *is_empty &= label == 0);
@@ -47,7 +40,8 @@ impl Source {
         Ok(Self::Features { features: rows, labels: matrix })
     }
 
-    /// Adapts a configuration for images to features, which have no body, no mirror image and no augmentation.
+    /// Adapts a configuration for images to features, which have no body, no mirror image and no
+    /// augmentation.
     pub(super) fn adapt(&self, config: &mut TrainConfig) {
         if let Self::Features { .. } = self {
             config.network.body = Body::Features;
@@ -64,8 +58,8 @@ impl Source {
         }
     }
 
-    /// Returns the training items that can be read. Reads all images before the first epoch, which an unreadable image would
-    /// end.
+    /// Returns the training items that can be read. Reads all images before the first epoch, which
+    /// an unreadable image would end.
     pub(super) fn readable(&self, strict: bool) -> Result<Vec<u32>> {
         match self {
             Self::Images(dataset) => {

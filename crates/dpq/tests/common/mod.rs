@@ -39,7 +39,8 @@ pub(crate) fn error(dir: &Path, command: &str, code: i32) -> String {
     stderr
 }
 
-/// A data set of 60 PNGs in three classes that pixels tell apart: a bright band at the top, in the middle, at the end.
+/// A data set of 60 PNGs in three classes that pixels tell apart: a bright band at the top, in the
+/// middle, at the end.
 pub(crate) fn images(dir: &Path) {
     for class in 0..3u32 {
         let folder = dir.join("set/images").join(["top", "middle", "end"][class as usize]);
