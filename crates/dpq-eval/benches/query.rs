@@ -1,5 +1,6 @@
-//! Time of one query, reading a sorted ranking or ranking scores apart from evaluating, at a gallery of 64,000 items in ten
-//! classes and with five rules, three cut-offs and a curve of 101 points. Names end with the number of distinct scores.
+//! Time of one query, reading a sorted ranking or ranking scores apart from evaluating, at a
+//! gallery of 64,000 items in ten classes and with five rules, three cut-offs and a curve of 101
+//! points. Names end with the number of distinct scores.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -61,7 +62,8 @@ fn bench(c: &mut Criterion) {
     group.finish();
 }
 
-/// A permutation of the ids that has nothing to do with their order: 64,000 and the factor share no divisor.
+/// A permutation of the ids that has nothing to do with their order: 64,000 and the factor share no
+/// divisor.
 fn scatter(i: u64) -> u64 {
     i * 39_119 % N_ITEMS
 }

@@ -1,23 +1,26 @@
 //! Average precision from tie groups.
 //!
-//! Notation: a span is a run of `m` places after `n0` ranks that contain `r0` relevant items; the span contains `h` relevant
-//! items. The sum of the precisions at these h items is, with `D(a, k) = Σ_{i=1..k} 1 / (a + i)`,
+//! Notation: a span is a run of `m` places after `n0` ranks that contain `r0` relevant items; the
+//! span contains `h` relevant items. The sum of the precisions at these h items is, with `D(a, k) =
+//! Σ_{i=1..k} 1 / (a + i)`,
 //!
 //! - relevant items first: `Σ_{i=1..h} (r0 + i) / (n0 + i) = h − (n0 − r0) · D(n0, h)`;
 //! - relevant items last: the same after `n0 + m − h` ranks;
-//! - in expectation over all orders: an item at place j is relevant with probability h / m and then has
-//!   `(j − 1) · s`, `s = (h − 1) / (m − 1)`, relevant items of the span before it, so the sum is
-//!   `(h / m) · Σ_j (r0 + 1 + (j − 1) s) / (n0 + j) = (h / m) · (s m + (r0 + 1 − s (n0 + 1)) · D(n0, m))`.
+//! - in expectation over all orders: an item at place j is relevant with probability h / m and then
+//!   has `(j − 1) · s`, `s = (h − 1) / (m − 1)`, relevant items of the span before it, so the sum
+//!   is `(h / m) · Σ_j (r0 + 1 + (j − 1) s) / (n0 + j) = (h / m) · (s m + (r0 + 1 − s (n0 + 1)) ·
+//!   D(n0, m))`.
 //!
-//! A tie group is a span that contains all its items. A cut-off inside a group cuts a span of m places from its n items, r of
-//! them relevant: h is then hypergeometric, and given h its places are uniform in the span. Rounding changes an average
-//! precision by less than 1e-12.
+//! A tie group is a span that contains all its items. A cut-off inside a group cuts a span of m
+//! places from its n items, r of them relevant: h is then hypergeometric, and given h its places
+//! are uniform in the span. Rounding changes an average precision by less than 1e-12.
 
 use crate::ranking::Group;
 use crate::{Denominator, EmptyQuery, MapRule, Ranking, Ties};
 
 impl MapRule {
-    /// Returns the average precision of one ranking under this rule; `None` if the rule skips the query.
+    /// Returns the average precision of one ranking under this rule; `None` if the rule skips the
+    /// query.
     pub fn average_precision(&self, ranking: &Ranking) -> Option<f64> {
         if self.exclude_self {
             self.average_precision_as_given(&ranking.without_query())
@@ -68,8 +71,9 @@ impl MapRule {
         let (min, max) = (places.saturating_sub(size - relevant), places.min(relevant));
         Some(match self.ties {
             Ties::Minimum => value(minimize(min, max, value)),
-            // The precisions of items put first rise from one to the next (r0 ≤ n0). So divided by the number retrieved,
-            // their mean falls until a precision exceeds it, then rises: the maximum is at an end.
+            // The precisions of items put first rise from one to the next (r0 ≤ n0). So divided by
+            // the number retrieved, their mean falls until a precision exceeds it, then rises: the
+            // maximum is at an end.
             Ties::Maximum => value(min).max(value(max)),
             Ties::Expectation | Ties::ById => hypergeometric_mean(size, relevant, places, value),
         })
@@ -83,7 +87,8 @@ impl MapRule {
         self.divide(sum, found as u32, ranking)
     }
 
-    /// Divides a sum of precisions by the denominator of the rule; 0 if nothing is found, under every denominator.
+    /// Divides a sum of precisions by the denominator of the rule; 0 if nothing is found, under
+    /// every denominator.
     fn divide(&self, sum: f64, found: u32, ranking: &Ranking) -> f64 {
         if found == 0 {
             return 0.0;
@@ -118,8 +123,9 @@ fn in_expectation(n0: u32, r0: u32, m: u32, h: u32) -> f64 {
 
 /// `Σ_{i=1..k} 1 / (a + i)`, to a relative error below 1e-13.
 ///
-/// A few terms are added one by one. Many terms come from the asymptotic series `ln n + 1/(2n) − 1/(12n²) + 1/(120n⁴) −
-/// 1/(252n⁶)` of the harmonic numbers, whose next term is below 4e-15 from n = 32 on.
+/// A few terms are added one by one. Many terms come from the asymptotic series `ln n + 1/(2n) −
+/// 1/(12n²) + 1/(120n⁴) − 1/(252n⁶)` of the harmonic numbers, whose next term is below 4e-15 from n
+/// = 32 on.
 fn harmonic_difference(a: u32, k: u32) -> f64 {
     let direct = if k <= 16 { k } else { k.min(32_u32.saturating_sub(a)) };
     let sum: f64 = (1..=direct).map(|i| 1.0 / (f64::from(a) + f64::from(i))).sum();
@@ -137,9 +143,10 @@ fn harmonic_difference(a: u32, k: u32) -> f64 {
 
 /// The h in `min..=max` at which `value` is smallest, for a value that falls and then rises.
 ///
-/// With relevant items last, one more of them adds the precision at its place and raises those after it: the steps of the sum
-/// grow with h. So divided by a constant the value only rises; divided by the number retrieved it is a mean that falls until a
-/// step exceeds it. The turning point may be anywhere, hence the search.
+/// With relevant items last, one more of them adds the precision at its place and raises those
+/// after it: the steps of the sum grow with h. So divided by a constant the value only rises;
+/// divided by the number retrieved it is a mean that falls until a step exceeds it. The turning
+/// point may be anywhere, hence the search.
 fn minimize(min: u32, max: u32, value: impl Fn(u32) -> f64) -> u32 {
     let (mut low, mut high) = (min, max);
     while low < high {
@@ -153,10 +160,12 @@ fn minimize(min: u32, max: u32, value: impl Fn(u32) -> f64) -> u32 {
     low
 }
 
-/// The mean of `value(h)`, where h is the number of relevant items among `m` drawn from `n` items, `r` of them relevant.
+/// The mean of `value(h)`, where h is the number of relevant items among `m` drawn from `n` items,
+/// `r` of them relevant.
 ///
-/// Weights run from the mode outwards by the ratio of neighbours, so nothing overflows and no logarithms are needed. They fall
-/// faster than geometrically: all beyond a weight of 1e-20 of the mode's add up to less than 1e-17 of the whole.
+/// Weights run from the mode outwards by the ratio of neighbours, so nothing overflows and no
+/// logarithms are needed. They fall faster than geometrically: all beyond a weight of 1e-20 of the
+/// mode's add up to less than 1e-17 of the whole.
 fn hypergeometric_mean(n: u32, r: u32, m: u32, value: impl Fn(u32) -> f64) -> f64 {
     const NEGLIGIBLE: f64 = 1e-20;
     let (min, max) = (m.saturating_sub(n - r), m.min(r));

@@ -6,8 +6,8 @@ use crate::{EmptyQuery, Error, MapRule, Ranking};
 
 /// Computes metrics query by query and averages them.
 ///
-/// Precision, recall and the precision-recall curve are expectations over all orders of tied items. The first rule decides
-/// whether they count the query itself and queries without relevant items.
+/// Precision, recall and the precision-recall curve are expectations over all orders of tied items.
+/// The first rule decides whether they count the query itself and queries without relevant items.
 #[derive(Debug, Clone)]
 pub struct Evaluator {
     rules: Vec<MapRule>,
@@ -26,7 +26,8 @@ pub struct Evaluator {
 pub struct QueryResult {
     empty: bool,
     average_precision: Vec<Option<f64>>,
-    /// Precision by cut-off, recall by cut-off, precision by recall; `None` if the query is skipped.
+    /// Precision by cut-off, recall by cut-off, precision by recall; `None` if the query is
+    /// skipped.
     curves: Option<Vec<f64>>,
 }
 
@@ -39,16 +40,17 @@ pub struct Report {
     pub n_empty: usize,
     /// The mean average precision under each rule, in the order of the rules.
     pub map: Vec<(MapRule, f64)>,
-    /// `(R, precision@R)`: the number of relevant items within the first R ranks, divided by R even if fewer items are
-    /// ranked.
+    /// `(R, precision@R)`: the number of relevant items within the first R ranks, divided by R even
+    /// if fewer items are ranked.
     pub precision_at: Vec<(usize, f64)>,
     /// `(k, recall@k)`: the share of all relevant items that is within the first k ranks.
     pub recall_at: Vec<(usize, f64)>,
     /// `(recall, precision)` at recall 0, 1/steps, …, 1; empty for 0 steps.
     ///
-    /// Precision is interpolated as in TREC: the maximum at this or any higher recall, 0 for a recall never reached, averaged
-    /// over queries at each recall. The curve of one query runs through (expected recall@j, expected precision@j) of all
-    /// ranks j, and inside a tie group through all fractions of ranks.
+    /// Precision is interpolated as in TREC: the maximum at this or any higher recall, 0 for a
+    /// recall never reached, averaged over queries at each recall. The curve of one query runs
+    /// through (expected recall@j, expected precision@j) of all ranks j, and inside a tie group
+    /// through all fractions of ranks.
     pub precision_recall: Vec<(f64, f64)>,
 }
 
@@ -60,8 +62,9 @@ struct Mean {
 }
 
 impl Evaluator {
-    /// Makes an evaluator of mean average precision under each rule, of precision and recall at each cut-off, and of precision
-    /// at `recall_steps + 1` values of recall (10 gives TREC's eleven points, 0 no curve).
+    /// Makes an evaluator of mean average precision under each rule, of precision and recall at
+    /// each cut-off, and of precision at `recall_steps + 1` values of recall (10 gives TREC's
+    /// eleven points, 0 no curve).
     ///
     /// # Errors
     /// [`Error::NoRules`]; [`Error::ZeroCutoff`] for a cut-off of 0, that of a rule included.
@@ -84,7 +87,8 @@ impl Evaluator {
         })
     }
 
-    /// Computes the metrics of one query. Takes `&self`, so that queries can be evaluated in parallel.
+    /// Computes the metrics of one query. Takes `&self`, so that queries can be evaluated in
+    /// parallel.
     pub fn query(&self, ranking: &Ranking) -> QueryResult {
         let exclude_self = self.rules.iter().any(|rule| rule.exclude_self);
         let rest = if exclude_self { ranking.without_query() } else { Cow::Borrowed(ranking) };
@@ -99,7 +103,8 @@ impl Evaluator {
         QueryResult { empty, average_precision, curves }
     }
 
-    /// Adds one query to the means. The same results in the same order give the same means to the last bit.
+    /// Adds one query to the means. The same results in the same order give the same means to the
+    /// last bit.
     ///
     /// # Errors
     /// [`Error::OtherEvaluator`] if the result comes from an evaluator with other settings.
@@ -163,7 +168,8 @@ impl Evaluator {
 }
 
 impl QueryResult {
-    /// Returns the average precision under each rule of the evaluator; `None` if the rule skips the query.
+    /// Returns the average precision under each rule of the evaluator; `None` if the rule skips the
+    /// query.
     pub fn average_precision(&self) -> &[Option<f64>] {
         &self.average_precision
     }
@@ -178,9 +184,9 @@ impl Mean {
 
 /// Interpolated precision at recall 0, 1/steps, …, 1: see [`Report::precision_recall`].
 ///
-/// Precision is monotonic within a tie group, so its maximum at or after a point is at that point or at the end of this or a
-/// later group. Recall values are compared as whole numbers, `level · n_relevant` with `steps · found`: in floating point
-/// 0.1 · 30 is more than 3.
+/// Precision is monotonic within a tie group, so its maximum at or after a point is at that point
+/// or at the end of this or a later group. Recall values are compared as whole numbers, `level ·
+/// n_relevant` with `steps · found`: in floating point 0.1 · 30 is more than 3.
 fn precision_by_recall(ranking: &Ranking, steps: usize) -> Vec<f64> {
     let mut precision = vec![0.0; steps + 1];
     if ranking.n_relevant() == 0 {
@@ -205,7 +211,8 @@ fn precision_by_recall(ranking: &Ranking, steps: usize) -> Vec<f64> {
             level -= 1;
         }
     }
-    // Recall 0 is reached from the first rank on. (A group that starts the ranking has the same precision throughout.)
+    // Recall 0 is reached from the first rank on. (A group that starts the ranking has the same
+    // precision throughout.)
     precision[0] = best;
     precision
 }

@@ -4,7 +4,8 @@ use crate::Error;
 
 /// The classes of `len()` items, one bit per class.
 ///
-/// An item is relevant to a query if they share at least one class. An item without any class is relevant to no query.
+/// An item is relevant to a query if they share at least one class. An item without any class is
+/// relevant to no query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
     /// `[len, n_words]`, row-major; bit c % 64 of word c / 64 is class c.
@@ -19,7 +20,8 @@ impl Labels {
     /// Shapes: `values` `[n, n_classes]` row-major, each 0 or 1; rows without a class are allowed.
     ///
     /// # Errors
-    /// [`Error::LabelShape`] if `n_classes` is zero or the values are not whole rows; [`Error::LabelValue`].
+    /// [`Error::LabelShape`] if `n_classes` is zero or the values are not whole rows;
+    /// [`Error::LabelValue`].
     pub fn from_multi_hot(values: &[u8], n_classes: usize) -> Result<Self, Error> {
         if n_classes == 0 || !values.len().is_multiple_of(n_classes) {
             return Err(Error::LabelShape { n_values: values.len(), n_classes });
@@ -56,10 +58,12 @@ impl Labels {
         rows.nth(item).ok_or(Error::Item { item, n_items: self.len() })
     }
 
-    /// Returns for each item of `gallery` whether it is relevant to the query `item` of these labels, `[gallery.len()]`.
+    /// Returns for each item of `gallery` whether it is relevant to the query `item` of these
+    /// labels, `[gallery.len()]`.
     ///
     /// # Errors
-    /// [`Error::ClassCount`] if the two have different numbers of classes; [`Error::Item`] if there is no such query.
+    /// [`Error::ClassCount`] if the two have different numbers of classes; [`Error::Item`] if there
+    /// is no such query.
     pub fn relevant(&self, item: usize, gallery: &Self) -> Result<Vec<bool>, Error> {
         if self.n_classes != gallery.n_classes {
             return Err(Error::ClassCount { query: self.n_classes, gallery: gallery.n_classes });

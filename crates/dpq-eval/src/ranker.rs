@@ -1,21 +1,24 @@
 //! Rankings from scores in any order, without sorting the irrelevant items.
 //!
-//! Metrics need the ranks of the relevant items, so only *their* scores are sorted. Every other item is counted between two of
-//! them. To find these two, the range of scores is cut into equal steps, a few per relevant item. Nearly all steps contain no
-//! relevant item: for items in such a step, the step alone tells the two neighbours.
+//! Metrics need the ranks of the relevant items, so only *their* scores are sorted. Every other
+//! item is counted between two of them. To find these two, the range of scores is cut into equal
+//! steps, a few per relevant item. Nearly all steps contain no relevant item: for items in such a
+//! step, the step alone tells the two neighbours.
 
 use std::ops::Range;
 
 use crate::ranking::{Group, QueryRank};
 use crate::{Error, Ranking};
 
-/// Steps per run with relevant items. With more, more steps are empty; with fewer, they stay in the cache.
+/// Steps per run with relevant items. With more, more steps are empty; with fewer, they stay in the
+/// cache.
 const STEPS_PER_RUN: usize = 4;
 
 /// Ranks a gallery for queries to which the same items are relevant.
 ///
-/// Items come in *runs*. All items of a run have the same score for every query, as items with the same code do. The work per
-/// query is proportional to the number of runs. Without such knowledge, make each item a run.
+/// Items come in *runs*. All items of a run have the same score for every query, as items with the
+/// same code do. The work per query is proportional to the number of runs. Without such knowledge,
+/// make each item a run.
 ///
 /// ```
 /// use dpq_eval::{MapRule, Ranker};
@@ -51,12 +54,12 @@ struct Run {
 impl<'a> Ranker<'a> {
     /// Takes a gallery of N items in U runs.
     ///
-    /// Shapes: `starts` `[U + 1]`, the first item of each run, then N; `ids` `[N]`, distinct, ascending within a run;
-    /// `relevant` `[N]`.
+    /// Shapes: `starts` `[U + 1]`, the first item of each run, then N; `ids` `[N]`, distinct,
+    /// ascending within a run; `relevant` `[N]`.
     ///
     /// # Errors
-    /// [`Error::Runs`] if `starts` does not ascend strictly from 0 to N; [`Error::Length`] if `relevant` has another length
-    /// than `ids`.
+    /// [`Error::Runs`] if `starts` does not ascend strictly from 0 to N; [`Error::Length`] if
+    /// `relevant` has another length than `ids`.
     pub fn new(starts: &'a [u32], ids: &'a [u64], relevant: &'a [bool]) -> Result<Self, Error> {
         let n_items = ids.len();
         if relevant.len() != n_items {
@@ -85,8 +88,8 @@ impl<'a> Ranker<'a> {
         Ok(Self { starts, ids, relevant, hits, runs, has_hits })
     }
 
-    /// Ranks all items by descending score, items with the same score by ascending id; `query_id` is that of
-    /// [`Ranking::new`].
+    /// Ranks all items by descending score, items with the same score by ascending id; `query_id`
+    /// is that of [`Ranking::new`].
     ///
     /// Shapes: `scores` `[U]`, one per run.
     ///
@@ -130,8 +133,8 @@ impl<'a> Ranker<'a> {
         })
     }
 
-    /// Counts items by the first entry of `sorted` that they precede or share a score with. Lists the runs without a relevant
-    /// item that share one, by entry.
+    /// Counts items by the first entry of `sorted` that they precede or share a score with. Lists
+    /// the runs without a relevant item that share one, by entry.
     fn count(&self, sorted: &Sorted, scores: &[f32]) -> (Vec<Count>, Vec<(u32, u32)>) {
         let mut counts = vec![Count::default(); sorted.entries.len() + 1];
         // Most runs are in a step without an entry, where no score is compared.
@@ -162,8 +165,8 @@ impl<'a> Ranker<'a> {
         (counts, tied)
     }
 
-    /// Appends the ranks of the relevant items of `runs`, which share a score with each other and with the runs in `others`;
-    /// `n_before` items precede them.
+    /// Appends the ranks of the relevant items of `runs`, which share a score with each other and
+    /// with the runs in `others`; `n_before` items precede them.
     fn push_ranks(&self, runs: &[Entry], others: &[(u32, u32)], n_before: u32, ranks: &mut Vec<u32>) {
         if let ([entry], []) = (runs, others) {
             let Run { run, first_hit, end_hit } = self.runs[entry.at as usize];
@@ -234,7 +237,8 @@ impl Sorted {
         let steps: Vec<u32> = scores.iter().map(|&score| cut.step(score)).collect();
         let step = |run: &Run| steps[run.run as usize] as usize;
 
-        // Entries of a step are counted two places further on. Placing them moves the counts to where `firsts` belong.
+        // Entries of a step are counted two places further on. Placing them moves the counts to
+        // where `firsts` belong.
         let mut firsts = vec![0; n_steps + 2];
         runs.iter().for_each(|run| firsts[step(run) + 2] += 1);
         let mut end = 0;
@@ -292,7 +296,8 @@ impl Steps {
         let step = if step > self.last { self.last } else { step };
         // Infinite scores may make the step NaN.
         let step = if step > 0.0 { step } else { 0.0 };
-        // Above 2²³ the spacing of f32 is 1, so adding 2²³ rounds and leaves the whole number in the lowest bits.
+        // Above 2²³ the spacing of f32 is 1, so adding 2²³ rounds and leaves the whole number in
+        // the lowest bits.
         (step + (1u32 << 23) as f32).to_bits() & ((1 << 23) - 1)
     }
 }

@@ -1,13 +1,14 @@
 //! One query's ranking, checked for order and reduced to what metrics need.
 //!
-//! No metric looks at irrelevant items one by one. A ranking keeps the ranks of the relevant items and the tie groups that
-//! contain any of them, so its size is proportional to the relevant items.
+//! No metric looks at irrelevant items one by one. A ranking keeps the ranks of the relevant items
+//! and the tie groups that contain any of them, so its size is proportional to the relevant items.
 
 use std::borrow::Cow;
 
 use crate::Error;
 
-/// The ranking of a gallery (or the first part of it) for one query, with the relevance of its items.
+/// The ranking of a gallery (or the first part of it) for one query, with the relevance of its
+/// items.
 #[derive(Debug, Clone)]
 pub struct Ranking {
     pub(crate) n_items: u32,
@@ -36,25 +37,28 @@ pub(crate) struct QueryRank {
 }
 
 impl Ranking {
-    /// Reads `items`, `(id, score, relevant)` each, in total order: score descending, then id ascending.
+    /// Reads `items`, `(id, score, relevant)` each, in total order: score descending, then id
+    /// ascending.
     ///
-    /// Scores that compare equal are tied, 0.0 and -0.0 too. `n_relevant` is the number of relevant items in the whole
-    /// gallery, ranked or not. Items that a partial ranking omits count as never retrieved, so end it where a tie ends.
+    /// Scores that compare equal are tied, 0.0 and -0.0 too. `n_relevant` is the number of relevant
+    /// items in the whole gallery, ranked or not. Items that a partial ranking omits count as never
+    /// retrieved, so end it where a tie ends.
     ///
-    /// `query_id` is the id of the gallery item that is the query itself, for rules that exclude it; `None` if the query is
-    /// not in the gallery. If the query is ranked, `n_relevant` includes it according to its flag. If a partial ranking omits
-    /// it, `n_relevant` must omit it too.
+    /// `query_id` is the id of the gallery item that is the query itself, for rules that exclude
+    /// it; `None` if the query is not in the gallery. If the query is ranked, `n_relevant` includes
+    /// it according to its flag. If a partial ranking omits it, `n_relevant` must omit it too.
     ///
     /// # Errors
-    /// [`Error::NanScore`]; [`Error::Order`], also if an id occurs twice within one score (ids must be distinct throughout);
-    /// [`Error::RelevantCount`] if more relevant items are ranked than exist; [`Error::TooManyItems`].
+    /// [`Error::NanScore`]; [`Error::Order`], also if an id occurs twice within one score (ids must
+    /// be distinct throughout); [`Error::RelevantCount`] if more relevant items are ranked than
+    /// exist; [`Error::TooManyItems`].
     pub fn new(
         items: impl IntoIterator<Item = (u64, f32, bool)>,
         n_relevant: usize,
         query_id: Option<u64>,
     ) -> Result<Self, Error> {
-        // Relevance is gathered as bits, 64 ranks per word. It cannot be predicted, and a branch on it per item would take
-        // longer than all other work.
+        // Relevance is gathered as bits, 64 ranks per word. It cannot be predicted, and a branch on
+        // it per item would take longer than all other work.
         let (mut words, mut word) = (Vec::new(), 0_u64);
         let (mut rank, mut found) = (0_u32, 0_u32);
         let mut groups = Vec::new();
@@ -156,7 +160,8 @@ impl Ranking {
         Cow::Owned(rest)
     }
 
-    /// Returns the expected number of relevant items within the first `cutoff` ranks, over all orders of tied items.
+    /// Returns the expected number of relevant items within the first `cutoff` ranks, over all
+    /// orders of tied items.
     pub(crate) fn expected_relevant_within(&self, cutoff: usize) -> f64 {
         let reached = self.groups.partition_point(|group| (group.n_before as usize) < cutoff);
         let Some(group) = self.groups[..reached].last() else { return 0.0 };

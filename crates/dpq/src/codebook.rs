@@ -20,9 +20,10 @@ pub(crate) enum Command {
 
 /// Fit codebooks to features by residual k-means
 ///
-/// Level 0 is k-means on the features. Every further level is k-means on the residuals of the levels before it: with `--beam`
-/// on the residuals of all codes that a beam search keeps. `--refine` then fits all levels together. `--length-weights` says
-/// how much the error of each length counts.
+/// Level 0 is k-means on the features. Every further level is k-means on the residuals of the
+/// levels before it: with `--beam` on the residuals of all codes that a beam search keeps.
+/// `--refine` then fits all levels together. `--length-weights` says how much the error of each
+/// length counts.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq codebook train --features x.npy --levels 4 --out cb.safetensors\n  dpq codebook train \
@@ -50,8 +51,9 @@ pub(crate) struct TrainArgs {
     /// Fit for a beam search that keeps B codes per level; encode with the same B. 1 is greedy
     #[arg(long, default_value_t = 1, value_name = "B")]
     beam: usize,
-    /// Weights of the error of each length in beam search and refinement, L numbers. 0,0,0,1 is for the longest code alone, at
-    /// the expense of its prefixes. Encode with the same weights [default: 1 each]
+    /// Weights of the error of each length in beam search and refinement, L numbers. 0,0,0,1 is for
+    /// the longest code alone, at the expense of its prefixes. Encode with the same weights
+    /// [default: 1 each]
     #[arg(long, value_delimiter = ',', value_name = "W")]
     length_weights: Vec<f32>,
     /// File for the codebooks

@@ -1,4 +1,5 @@
-//! `codes.npy` in and out, and `codes.json` beside it, which names the codebooks that made the codes.
+//! `codes.npy` in and out, and `codes.json` beside it, which names the codebooks that made the
+//! codes.
 
 use std::path::Path;
 
@@ -11,7 +12,8 @@ use serde::{Deserialize, Serialize};
 /// The file beside `codes.npy`, written after it.
 const ORIGIN: &str = "codes.json";
 
-/// The contents of `codes.json`: codes are refused with any other codebooks than those that made them.
+/// The contents of `codes.json`: codes are refused with any other codebooks than those that made
+/// them.
 #[derive(Serialize, Deserialize)]
 struct CodesOrigin {
     fingerprint: String,
@@ -20,8 +22,9 @@ struct CodesOrigin {
     metric: Option<String>,
 }
 
-/// Reads codes [N, L], and the metric of the index that they were exported from, if any. Refuses codes that other codebooks
-/// than `codebooks`, read from the file `codebook`, made according to `codes.json`.
+/// Reads codes [N, L], and the metric of the index that they were exported from, if any. Refuses
+/// codes that other codebooks than `codebooks`, read from the file `codebook`, made according to
+/// `codes.json`.
 pub(crate) fn read_codes(
     path: &Path,
     codebooks: &Codebooks,
@@ -55,8 +58,9 @@ pub(crate) fn read_codes(
     Ok((codes, metric.with_context(|| format!("cannot read {}", origin.display()))?))
 }
 
-/// Removes `codes.json` of an earlier encoding from the folder `dir`, so that it never stands beside other codes, then the
-/// `stale` files. Without `codes.json` the folder is not dpq's, and nothing in it is touched.
+/// Removes `codes.json` of an earlier encoding from the folder `dir`, so that it never stands
+/// beside other codes, then the `stale` files. Without `codes.json` the folder is not dpq's, and
+/// nothing in it is touched.
 pub(crate) fn remove_stale(dir: &Path, stale: &[&str]) -> Result<()> {
     if dir.join(ORIGIN).exists() {
         for path in [ORIGIN].iter().chain(stale).map(|file| dir.join(file)).filter(|path| path.exists()) {
@@ -66,7 +70,8 @@ pub(crate) fn remove_stale(dir: &Path, stale: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Writes codes [N, L] into the folder `dir`, and their origin: codebooks, and the metric if they are exported from an index.
+/// Writes codes [N, L] into the folder `dir`, and their origin: codebooks, and the metric if they
+/// are exported from an index.
 pub(crate) fn write_codes(
     dir: &Path,
     codebooks: &Codebooks,

@@ -13,7 +13,8 @@ use crate::output;
 
 /// Decode codes into approximate features
 ///
-/// The result is the sum of one codeword per level of the length: the vectors that search compares queries with.
+/// The result is the sum of one codeword per level of the length: the vectors that search compares
+/// queries with.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  dpq decode --codes codes.npy --codebook model.safetensors --bits 16 --out x.npy"

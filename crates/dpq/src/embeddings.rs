@@ -7,7 +7,8 @@ use anyhow::{Result, anyhow, ensure};
 use dpq_data::parse_word_vectors;
 use dpq_formats::{extension, read_features};
 
-/// Reads one vector per class, f32 [C, dim]: the rows of a .npy file, or word vectors looked up by class name.
+/// Reads one vector per class, f32 [C, dim]: the rows of a .npy file, or word vectors looked up by
+/// class name.
 pub(crate) fn read(path: &Path, names: &[String], dim: usize) -> Result<Vec<f32>> {
     let (found, values) = if extension(path) == "npy" {
         let vectors = read_features(path)?;

@@ -19,9 +19,9 @@ use crate::output;
 
 /// Encode images or features into codes
 ///
-/// A model writes codes.npy and features.npy, and for images ids.npy, labels.npy (if they have classes) and names.txt
-/// (for a folder). It takes images, or features if it was trained on features. Codebooks alone take features and write
-/// codes.npy.
+/// A model writes codes.npy and features.npy, and for images ids.npy, labels.npy (if they have
+/// classes) and names.txt (for a folder). It takes images, or features if it was trained on
+/// features. Codebooks alone take features and write codes.npy.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("encoder").required(true),
@@ -38,11 +38,12 @@ pub(crate) struct Args {
     codebook: Option<PathBuf>,
     #[command(flatten)]
     inputs: Inputs,
-    /// Codes that a beam search keeps per level, to find one with less error (weighted by `--length-weights`); 1 is greedy
+    /// Codes that a beam search keeps per level, to find one with less error (weighted by
+    /// `--length-weights`); 1 is greedy
     #[arg(long, default_value_t = 1, requires = "codebook", value_name = "B")]
     beam: usize,
-    /// Weights of the error of each length in the beam search, L numbers. 0,0,0,1 is for the longest code alone, at the
-    /// expense of its prefixes [default: 1 each]
+    /// Weights of the error of each length in the beam search, L numbers. 0,0,0,1 is for the
+    /// longest code alone, at the expense of its prefixes [default: 1 each]
     #[arg(long, requires = "beam", value_delimiter = ',', value_name = "W")]
     length_weights: Vec<f32>,
     #[command(flatten)]
@@ -61,7 +62,7 @@ struct Encoded {
     levels: usize,
     seconds: f64,
     items_per_second: f64,
-    /// Of the classifier on a data set; none where images have several labels.
+    /// The classifier's accuracy on a data set; none if images have several labels.
     accuracy: Option<f64>,
     relative_distortion: Vec<f64>,
     usage: Vec<Usage>,
@@ -151,7 +152,9 @@ impl Args {
             Ok(())
         })?;
         bar.finish_and_clear();
-        ensure!(!kept.is_empty() || rows.is_empty(), "none of the {} images can be read", rows.len());
+        if let (Source::Images { dataset, .. }, true) = (&source, kept.is_empty()) {
+            bail!("none of the {} images of {} can be read", rows.len(), dataset.name());
+        }
 
         source.write_ids(&self.out_dir, &kept)?;
         npy::write(&self.out_dir.join("features.npy"), &[kept.len(), codebooks.dim()], &features)?;
@@ -201,7 +204,8 @@ fn argmax(logits: &[f32]) -> u32 {
     (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32
 }
 
-/// The share of rows whose only label is the class predicted; none where images have several labels.
+/// The share of rows whose only label is the class predicted; none where images have several
+/// labels.
 fn accuracy(dataset: &Dataset, rows: &[u32], predicted: &[u32]) -> Option<f64> {
     let right = rows.par_iter().zip(predicted).map(|(&row, class)| match dataset.labels(row as usize) {
         [label] => Some(u32::from(label == class)),

@@ -18,10 +18,10 @@ use partial::Partial;
 
 /// Compute features of images by a network, without codes
 ///
-/// A model gives the features that its codebooks encode; with `--body` those below its heads, which `dpq train
-/// --features` takes; with `--posterior` the classifier's probabilities. Pretrained weights give those of their body.
-/// Writes features.npy, and for images ids.npy, labels.npy (if they have classes) and names.txt (for a folder). An
-/// interrupted run resumes.
+/// A model gives the features that its codebooks encode; with `--body` those below its heads, which
+/// `dpq train --features` takes; with `--posterior` the classifier's probabilities. Pretrained
+/// weights give those of their body. Writes features.npy, and for images ids.npy, labels.npy (if
+/// they have classes) and names.txt (for a folder). An interrupted run resumes.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("network").required(true),
@@ -41,8 +41,9 @@ pub(crate) struct Args {
     /// Compute the features below the model's heads, float32 [N, F]
     #[arg(long, requires = "model", conflicts_with_all = ["features", "posterior"])]
     body: bool,
-    /// Take the classifier's probabilities for features, as weights of fixed orthogonal vectors: they tell nothing within a
-    /// class or about new classes. T divides the logits before the softmax [default: 1]
+    /// Take the classifier's probabilities for features, as weights of fixed orthogonal vectors:
+    /// they tell nothing within a class or about new classes. T divides the logits before the
+    /// softmax [default: 1]
     #[arg(long, requires = "model", value_name = "T", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
     posterior: Option<f32>,
     #[command(flatten)]

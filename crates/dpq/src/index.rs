@@ -43,8 +43,8 @@ pub(crate) struct BuildArgs {
     /// Ids of the codes, N values: .npy (uint64 or int64) or .ivecs [default: row numbers]
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
-    /// Metric: inner product (ip) or Euclidean distance (l2) [default: that of the index the codes were exported from, else
-    /// ip]
+    /// Metric: inner product (ip) or Euclidean distance (l2) [default: that of the index the codes
+    /// were exported from, else ip]
     #[arg(long, value_parser = |s: &str| s.parse::<Metric>())]
     metric: Option<Metric>,
     /// File for the index
@@ -130,7 +130,8 @@ impl BuildArgs {
 /// Memory-maps an index, which opens in the same time whatever its size.
 #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
 pub(crate) fn map(path: &Path) -> Result<Index> {
-    // SAFETY: the process maps the file for one command, and dpq replaces files by renaming. The user promises the rest.
+    // SAFETY: the process maps the file for one command, and dpq replaces files by renaming. The
+    // user promises the rest.
     Ok(unsafe { Index::map(path) }?)
 }
 

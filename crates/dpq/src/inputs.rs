@@ -1,4 +1,5 @@
-//! The items that `dpq features` and `dpq encode` run a network on, and the options for it that both commands share.
+//! The items that `dpq features` and `dpq encode` run a network on, and the options for it that
+//! both commands share.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,8 @@ pub(crate) struct Inputs {
 /// The options that say how a network runs.
 #[derive(clap::Args)]
 pub(crate) struct NetworkOptions {
-    /// Average the features of an image and its mirror image [default: as the model's configuration says]
+    /// Average the features of an image and its mirror image [default: as the model's configuration
+    /// says]
     #[arg(long, requires = "model", conflicts_with = "features", value_name = "BOOL")]
     pub(crate) mirror_average: Option<bool>,
     /// Device of the network: cpu, or cuda:N in a program built with --features cuda
@@ -111,7 +113,7 @@ impl Inputs {
 }
 
 impl Source {
-    /// The rows of all items, in order.
+    /// Returns the rows of all items, in order.
     pub(crate) fn rows(&self) -> Result<Vec<u32>> {
         match self {
             Self::Images { rows, .. } => Ok(rows.clone()),
@@ -119,9 +121,11 @@ impl Source {
         }
     }
 
-    /// Passes items to `work` in the order of `rows`, all or the last of [`Self::rows`], a batch at a time, while the next batch is read.
+    /// Calls `work` with batches of items in the order of `rows`, which are all of [`Self::rows`]
+    /// or the last of them. The next batch is read meanwhile.
     ///
-    /// At most two batches are in memory. Images that cannot be read are reported and skipped, or an error if `strict`.
+    /// At most two batches are in memory. Images that cannot be read are reported and skipped, or
+    /// an error if `strict`.
     pub(crate) fn for_each_batch(
         &self,
         rows: &[u32],
@@ -145,12 +149,13 @@ impl Source {
         }
     }
 
-    /// Writes who the items of `rows` are, in place of an earlier result: `ids.npy` of images, `labels.npy` where they have
-    /// classes, `names.txt` where they have names. Features have no ids but their row numbers.
+    /// Writes `ids.npy` of images, `labels.npy` if they have classes and `names.txt` if they have
+    /// names, and removes the files of an earlier result. The ids of features are their row
+    /// numbers.
     pub(crate) fn write_ids(&self, dir: &Path, rows: &[u32]) -> Result<()> {
         let Self::Images { dataset, has_names, .. } = self else { return remove_stale(dir, &["codes.npy"]) };
         remove_stale(dir, &["labels.npy", "names.txt", "codes.npy"])?;
-        // Line i of names.txt is id i, so skipped images leave no gap there.
+        // Line i of names.txt is id i, so skipped images leave no gap.
         let id = |(at, &row): (usize, &u32)| if *has_names { at as u64 } else { row.into() };
         let ids: Vec<u64> = rows.iter().enumerate().map(id).collect();
         npy::write(&dir.join("ids.npy"), &[ids.len()], &ids)?;

@@ -1,7 +1,7 @@
 //! The `dpq` command: train, encode, index, search and evaluate nested codes.
 //!
-//! Each subcommand has a file. No other crate of the workspace prints: results go to stdout or into files, progress and errors to
-//! stderr. Exit codes: 0 done, 1 failed, 2 wrong use.
+//! Each subcommand has a file. No other crate of the workspace prints: results go to stdout or into
+//! files, progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong use.
 
 mod ahead;
 mod codebook;
@@ -94,8 +94,9 @@ fn run(cli: Cli) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    // By default candle starts threads of its own for elementwise operations on large tensors, beside those of `--threads`. They
-    // wait by spinning, and training in batches of 64 takes a quarter longer.
+    // By default candle starts threads of its own for elementwise operations on large tensors,
+    // beside those of `--threads`. They wait by spinning, and training in batches of 64 takes a
+    // quarter longer.
     if env::var_os("CANDLE_NUM_THREADS").is_none() {
         // SAFETY: no other thread runs yet.
         #[expect(unsafe_code)]

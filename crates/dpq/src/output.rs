@@ -23,8 +23,8 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Refuses to overwrite an input or anything but a file, and to write into a folder that does not exist. Called before the
-/// work, not after it.
+/// Refuses to overwrite an input or anything but a file, and to write into a folder that does not
+/// exist. Called before the work, not after it.
 pub(crate) fn check_out<'a>(out: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
     ensure!(
@@ -58,7 +58,8 @@ pub(crate) fn progress(n: usize, what: &'static str) -> ProgressBar {
         .with_message(what)
 }
 
-/// Returns a progress bar below lines of text, which its message replaces. It stays on the terminal when it is done.
+/// Returns a progress bar below lines of text, which its message replaces. It stays on the terminal
+/// when it is done.
 pub(crate) fn live(n: usize, what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg}\n{wide_bar} {pos}/{len} {prefix} eta {eta}")
         .expect("the template is fixed");
@@ -86,7 +87,8 @@ pub(crate) fn seconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// A folder for results. Dropping this value removes the folders that it created and that are empty.
+/// A folder for results. Dropping this value removes the folders that it created and that are
+/// empty.
 #[must_use]
 pub(crate) struct ResultDir(Vec<PathBuf>);
 

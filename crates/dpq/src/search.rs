@@ -16,7 +16,8 @@ use crate::{data, index, output};
 
 /// Search an index for the items nearest to queries
 ///
-/// Prints the hits, or writes them to --out. With --json the result also has the latency of single queries.
+/// Prints the hits, or writes them to --out. With --json the result also has the latency of single
+/// queries.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("query").required(true),

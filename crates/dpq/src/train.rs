@@ -27,8 +27,9 @@ use validation::HeldOut;
 
 /// Train a network and its codebooks
 ///
-/// Writes model.safetensors, epochs.jsonl (one line per epoch), TensorBoard's event files and a checkpoint into the run
-/// folder. `--resume` continues from the checkpoint and ends with the same bytes as an uninterrupted run.
+/// Writes model.safetensors, epochs.jsonl (one line per epoch), TensorBoard's event files and a
+/// checkpoint into the run folder. `--resume` continues from the checkpoint and ends with the same
+/// bytes as an uninterrupted run.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq train --data datasets/fashion-mnist --out runs/a --preset best --seed 1\n  \
@@ -38,8 +39,9 @@ pub(crate) struct Args {
     /// A data set folder
     #[arg(long, value_name = "DIR", required_unless_present_any = ["features", "print_config"])]
     data: Option<PathBuf>,
-    /// Features to train on instead of images, [N, D], .npy (float32), .fvecs or .bvecs. Only heads and codebooks are trained;
-    /// the configuration of body, mirror images and augmentation is ignored
+    /// Features to train on instead of images, [N, D], .npy (float32), .fvecs or .bvecs. Only heads
+    /// and codebooks are trained; the configuration of body, mirror images and augmentation is
+    /// ignored
     #[arg(long, value_name = "FILE", conflicts_with = "data", requires = "labels")]
     features: Option<PathBuf>,
     /// Labels of the features: multi-hot, uint8 [N, C], or N class numbers from 0, uint8 or int64
@@ -54,15 +56,17 @@ pub(crate) struct Args {
     /// A configuration file (`--print-config` prints one)
     #[arg(long, value_name = "TOML", conflicts_with = "preset")]
     config: Option<PathBuf>,
-    /// Pretrained weights that the network's body starts from (`dpq weights import`). They decide the body and the size of
-    /// images; a preset gets learning rates and crops for fine-tuning
+    /// Pretrained weights that the network's body starts from (`dpq weights import`). They decide
+    /// the body and the size of images; a preset gets learning rates and crops for fine-tuning
     #[arg(long, value_name = "SAFETENSORS", conflicts_with = "features")]
     weights: Option<PathBuf>,
-    /// Change the configuration by a line of TOML, such as `quantizer.levels=2` or `schedule="two-step"`
+    /// Change the configuration by a line of TOML, such as `quantizer.levels=2` or
+    /// `schedule="two-step"`
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Embeddings of the classes, of the network's `dim`: a .npy file, float32 [C, dim], or word vectors as text (GloVe,
-    /// word2vec), looked up by class name [default: orthogonal vectors, from the seed]
+    /// Embeddings of the classes, of the network's `dim`: a .npy file, float32 [C, dim], or word
+    /// vectors as text (GloVe, word2vec), looked up by class name [default: orthogonal vectors,
+    /// from the seed]
     #[arg(long, value_name = "FILE")]
     embeddings: Option<PathBuf>,
     /// Stop at the first image that cannot be read [default: report and skip it]
@@ -95,7 +99,8 @@ struct Trained<'a> {
     /// As in the model file: `seeded`, or `given` and a checksum.
     embeddings: Option<&'a str>,
     embeddings_file: Option<&'a Path>,
-    /// The classifier's loss: `softmax`, or `sigmoid` if any item of the whole set has several classes.
+    /// The classifier's loss: `softmax`, or `sigmoid` if any item of the whole set has several
+    /// classes.
     classification_loss: &'static str,
     /// The fingerprint of the pretrained weights.
     weights: Option<&'a str>,
@@ -152,7 +157,8 @@ impl Args {
                 bar.set_message(epoch.block(config.epochs, latest.as_ref()));
                 bar.set_position(done as u64);
             }
-            // Created after the first epoch, so that a refused run does not touch the files of an earlier run.
+            // Created after the first epoch, so that a refused run does not touch the files of an
+            // earlier run.
             let events = match events.as_mut() {
                 Some(events) => events,
                 None => events.insert(EventFile::create(out, self.resume.then_some(done))?),

@@ -20,10 +20,10 @@ pub(crate) enum Command {
 
 /// Convert published weights for `dpq train --weights` and `dpq features --weights`
 ///
-/// `alexnet` is Caffe's AlexNet, which the paper starts from: bvlc_alexnet.npy as caffe-tensorflow converts it, or a .npz
-/// file with the arrays LAYER.weights and LAYER.biases. `alexnet-torchvision`, `vgg16` and `resnet50` are
-/// torchvision's: a .safetensors file of the state dictionary. All names and shapes are checked; the classifier is
-/// dropped.
+/// `alexnet` is Caffe's AlexNet, which the paper starts from: bvlc_alexnet.npy as caffe-tensorflow
+/// converts it, or a .npz file with the arrays LAYER.weights and LAYER.biases.
+/// `alexnet-torchvision`, `vgg16` and `resnet50` are torchvision's: a .safetensors file of the
+/// state dictionary. All names and shapes are checked; the classifier is dropped.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  dpq weights import bvlc_alexnet.npy --body alexnet --out alexnet.safetensors\n\nTo make a .safetensors \

@@ -26,8 +26,8 @@ fn naive(order: &[bool], n_relevant: usize, rule: &MapRule) -> Option<f64> {
     Some(if denominator == 0.0 { 0.0 } else { sum / denominator })
 }
 
-/// Calls `visit` with the relevance by rank of each order of tied items; `items` are in total order, the
-/// first `done` fixed.
+/// Calls `visit` with the relevance by rank of each order of tied items; `items` are in total
+/// order, the first `done` fixed.
 fn for_each_order(items: &mut [Item], done: usize, visit: &mut dyn FnMut(&[bool])) {
     if done == items.len() {
         return visit(&items.iter().map(|item| item.2).collect::<Vec<_>>());
@@ -41,8 +41,8 @@ fn for_each_order(items: &mut [Item], done: usize, visit: &mut dyn FnMut(&[bool]
     }
 }
 
-/// Up to seven items of few scores in total order, relevant items that were not ranked, and which item is the
-/// query.
+/// Up to seven items of few scores in total order, relevant items that were not ranked, and which
+/// item is the query.
 fn rankings() -> impl Strategy<Value = (Vec<Item>, usize, Option<u64>)> {
     let items = prop::collection::vec((0_i8..3, any::<bool>()), 0..=7);
     (items, 0_usize..3, prop::option::of(0_u64..8)).prop_map(|(items, unranked, query)| {
@@ -152,7 +152,8 @@ proptest! {
         for (level, &(recall, precision)) in report.precision_recall.iter().enumerate() {
             assert_close(recall, level as f64 / 6.0);
             let wanted = recall * n_relevant as f64;
-            // At whole ranks from where the recall is reached, and at the fraction of a rank at which it is.
+            // At whole ranks from where the recall is reached, and at the fraction of a rank at
+            // which it is.
             let reached = |j: usize| found[j] >= wanted - 1e-9 && n_relevant > 0;
             let mut best = 0.0_f64;
             for j in (1..=items.len()).filter(|&j| reached(j)) {
@@ -167,9 +168,9 @@ proptest! {
     }
 }
 
-/// A tie of ten places after four ranks, every cut-off inside it and every number of relevant items, over all
-/// patterns of relevance. The worst order may take in some but not all of the relevant items it could, an
-/// inner minimum, which seven items hardly show.
+/// A tie of ten places after four ranks, every cut-off inside it and every number of relevant
+/// items, over all patterns of relevance. The worst order may take in some but not all of the
+/// relevant items it could, an inner minimum, which seven items hardly show.
 #[test]
 fn extremes_of_a_cut_tie_equal_all_patterns() {
     let mut n_inner = 0;

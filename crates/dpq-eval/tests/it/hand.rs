@@ -19,7 +19,8 @@ fn without_ties_all_orders_are_one() {
         assert_close(ap(None, Denominator::Retrieved), whole);
         assert_close(ap(None, Denominator::All), whole);
         assert_close(ap(None, Denominator::MinCutoff), whole);
-        // Within the first two ranks one relevant item is found, precision 1; three exist; min(2, 3) = 2.
+        // Within the first two ranks one relevant item is found, precision 1; three exist; min(2,
+        // 3) = 2.
         assert_close(ap(Some(2), Denominator::Retrieved), 1.0);
         assert_close(ap(Some(2), Denominator::All), 1.0 / 3.0);
         assert_close(ap(Some(2), Denominator::MinCutoff), 1.0 / 2.0);
@@ -32,8 +33,8 @@ fn without_ties_all_orders_are_one() {
 
 #[test]
 fn a_tie_of_two() {
-    // One relevant item among two tied: rank 1 (AP 1) or rank 2 (AP 1/2), each as likely. The one with the
-    // smaller id is not relevant.
+    // One relevant item among two tied: rank 1 (AP 1) or rank 2 (AP 1/2), each as likely. The one
+    // with the smaller id is not relevant.
     let ranking = whole(&[(0.5, false), (0.5, true)]);
     let ap = |cutoff, ties| rule(cutoff, Denominator::Retrieved, ties).average_precision(&ranking).unwrap();
     assert_close(ap(None, Ties::Expectation), 0.75);
@@ -49,9 +50,9 @@ fn a_tie_of_two() {
 
 #[test]
 fn a_cut_tie_has_a_random_denominator() {
-    // A relevant item, then a tie of three with two relevant, cut after the second of the three. The
-    // irrelevant one is at rank 2, 3 or 4, each as likely: precisions 1, 2/3 → mean 5/6; 1, 2/2 → 1; 1, 2/2,
-    // 3/3 → 1.
+    // A relevant item, then a tie of three with two relevant, cut after the second of the three.
+    // The irrelevant one is at rank 2, 3 or 4, each as likely: precisions 1, 2/3 → mean 5/6; 1, 2/2
+    // → 1; 1, 2/2, 3/3 → 1.
     let ranking = whole(&[(0.9, true), (0.5, true), (0.5, false), (0.5, true)]);
     let ap = |denominator, ties| rule(Some(3), denominator, ties).average_precision(&ranking).unwrap();
     assert_close(ap(Denominator::Retrieved, Ties::Expectation), (5.0 / 6.0 + 1.0 + 1.0) / 3.0);
@@ -64,8 +65,8 @@ fn a_cut_tie_has_a_random_denominator() {
 
 #[test]
 fn fewer_relevant_items_may_be_the_best_and_more_the_worst() {
-    // A relevant item at rank 1, three others, then a tie of two with one relevant, cut after rank 5. Leaving
-    // it out gives AP 1; taking it in gives (1 + 2/5)/2 = 0.7.
+    // A relevant item at rank 1, three others, then a tie of two with one relevant, cut after rank
+    // 5. Leaving it out gives AP 1; taking it in gives (1 + 2/5)/2 = 0.7.
     let mut items = vec![(0.9, true), (0.8, false), (0.7, false), (0.6, false), (0.5, true), (0.5, false)];
     let ap = |items: &[_], ties| {
         rule(Some(5), Denominator::Retrieved, ties).average_precision(&whole(items)).unwrap()
@@ -73,11 +74,11 @@ fn fewer_relevant_items_may_be_the_best_and_more_the_worst() {
     assert_close(ap(&items, Ties::Maximum), 1.0);
     assert_close(ap(&items, Ties::Minimum), 0.7);
     assert_close(ap(&items, Ties::Expectation), 0.85);
-    // Where the start is bad (rank 1 irrelevant), it is the other way round: 1/2 without; (1/2 + 2/3 + 3/4 +
-    // ...) with.
+    // Where the start is bad (rank 1 irrelevant), it is the other way round: 1/2 without; (1/2 +
+    // 2/3 + 3/4 + ...) with.
     items = vec![(0.9, false), (0.8, true), (0.5, true), (0.5, false), (0.5, true), (0.5, true)];
-    // Ranks 3 to 5 of the tie hold two or three relevant items; all three: (1/2 + 2/3 + 3/4 + 4/5)/4, two of
-    // them last: (1/2 + 2/4 + 3/5)/3.
+    // Ranks 3 to 5 of the tie hold two or three relevant items; all three: (1/2 + 2/3 + 3/4 +
+    // 4/5)/4, two of them last: (1/2 + 2/4 + 3/5)/3.
     assert_close(ap(&items, Ties::Maximum), (1.0 / 2.0 + 2.0 / 3.0 + 3.0 / 4.0 + 4.0 / 5.0) / 4.0);
     assert_close(ap(&items, Ties::Minimum), (1.0 / 2.0 + 1.0 / 2.0 + 3.0 / 5.0) / 3.0);
 }
@@ -99,8 +100,8 @@ fn empty_queries_are_skipped_or_zero() {
 
 #[test]
 fn the_query_itself_is_excluded() {
-    // Item 7 is the query, tied with item 9 behind item 3. Kept: precisions 1/2, 2/3. Excluded: item 9 is at
-    // rank 2 and the only relevant one, precision 1/2.
+    // Item 7 is the query, tied with item 9 behind item 3. Kept: precisions 1/2, 2/3. Excluded:
+    // item 9 is at rank 2 and the only relevant one, precision 1/2.
     let items = [(3, 0.9, false), (7, 0.5, true), (9, 0.5, true)];
     let ranking = Ranking::new(items, 2, Some(7)).unwrap();
     let kept = rule(None, Denominator::All, Ties::Expectation);
@@ -126,7 +127,8 @@ fn report_of_two_queries() {
     evaluator.add(&empty).unwrap();
     let report = evaluator.finish().unwrap();
     assert_eq!((report.n_queries, report.n_empty), (2, 1));
-    // The first rule counts the empty query as zero, which halves everything; the second leaves it out.
+    // The first rule counts the empty query as zero, which halves everything; the second leaves it
+    // out.
     let ap = (1.0 + 2.0 / 3.0 + 3.0 / 4.0) / 3.0;
     assert_eq!((report.map[0].0, report.map[1].0), (rules[0], rules[1]));
     assert_close(report.map[0].1, ap / 2.0);
@@ -134,8 +136,8 @@ fn report_of_two_queries() {
     // One of the first two is relevant, three of the first ten (of which five exist).
     assert_eq!(report.precision_at, [(2, 0.5 / 2.0), (10, 0.3 / 2.0)]);
     assert_eq!(report.recall_at, [(2, 1.0 / 3.0 / 2.0), (10, 1.0 / 2.0)]);
-    // Recall 0: best of 1, 2/3, 3/4. Recall 1/2 needs two of three, reached at rank 3 with 2/3, bettered at
-    // rank 4 by 3/4.
+    // Recall 0: best of 1, 2/3, 3/4. Recall 1/2 needs two of three, reached at rank 3 with 2/3,
+    // bettered at rank 4 by 3/4.
     let curve: Vec<f64> = report.precision_recall.iter().map(|point| point.1 * 2.0).collect();
     assert_eq!(report.precision_recall.iter().map(|point| point.0).collect::<Vec<_>>(), [0.0, 0.5, 1.0]);
     assert_eq!(curve, [1.0, 0.75, 0.75]);
@@ -155,9 +157,9 @@ fn precision_and_recall_inside_a_tie_are_expectations() {
 
 #[test]
 fn a_recall_level_is_met_exactly() {
-    // Ten relevant items at the odd ranks 1, 3, …, 19 and recall in tenths: the i-th is met at rank 2i − 1,
-    // where precision is i / (2i − 1), falling from 1. In floating point 0.3 · 10 and 0.7 · 10 would miss
-    // their item.
+    // Ten relevant items at the odd ranks 1, 3, …, 19 and recall in tenths: the i-th is met at rank
+    // 2i − 1, where precision is i / (2i − 1), falling from 1. In floating point 0.3 · 10 and 0.7 ·
+    // 10 would miss their item.
     let items: Vec<(f32, bool)> = (0..20_i16).map(|i| (-f32::from(i), i % 2 == 0)).collect();
     let mut evaluator = Evaluator::new(&[MapRule::dpq()], &[], 10).unwrap();
     evaluator.add(&evaluator.query(&whole(&items))).unwrap();

@@ -4,8 +4,8 @@ use dpq_eval::{Denominator, Ties};
 
 use crate::{rule, whole};
 
-/// Sizes and relevant items of groups of a gallery of 64,000: one code word takes most, as with a bad
-/// codebook.
+/// Sizes and relevant items of groups of a gallery of 64,000: one code word takes most, as with a
+/// bad codebook.
 const GROUPS: [(u32, u32); 7] =
     [(1, 1), (20, 17), (300, 0), (3_000, 2_500), (40_000, 3_100), (679, 1), (20_000, 900)];
 
@@ -79,8 +79,8 @@ fn expectation_equals_the_sum_over_ranks() {
     }
 }
 
-/// Expected sum of the precisions within the first m places of a tie of n with r relevant: linear, so no
-/// distribution of the number within the cut is needed.
+/// Expected sum of the precisions within the first m places of a tie of n with r relevant: linear,
+/// so no distribution of the number within the cut is needed.
 fn linear(n0: u32, r0: f64, n: u32, r: u32, m: u32) -> f64 {
     let (n_, r_) = (f64::from(n), f64::from(r));
     (0..m)

@@ -1,4 +1,5 @@
-//! Integration tests: hand-worked rankings, brute force over all orders of ties, large groups, rankings from scores, refusals.
+//! Integration tests: hand-worked rankings, brute force over all orders of ties, large groups,
+//! rankings from scores, refusals.
 
 #![expect(clippy::unwrap_used, reason = "helpers are tests too")]
 

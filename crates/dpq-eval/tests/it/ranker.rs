@@ -4,7 +4,8 @@ use dpq_eval::{Error, Ranker, Ranking};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-/// Scores, sizes and relevance of runs, items numbered through; `ids` permutes them, ascending in each run.
+/// Scores, sizes and relevance of runs, items numbered through; `ids` permutes them, ascending in
+/// each run.
 #[derive(Debug)]
 struct Gallery {
     scores: Vec<f32>,
@@ -13,7 +14,8 @@ struct Gallery {
     relevant: Vec<bool>,
 }
 
-/// Scores that are hard in different ways: few, fine, far from the others, the same twice, of both zeros, infinite.
+/// Scores that are hard in different ways: few, fine, far from the others, the same twice, of both
+/// zeros, infinite.
 fn score() -> impl Strategy<Value = f32> {
     prop_oneof![
         (-3_i8..3).prop_map(f32::from),

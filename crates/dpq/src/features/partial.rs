@@ -1,6 +1,7 @@
 //! Features on their way to `features.npy`.
 //!
-//! Rows are appended to a file as they come, and never held together. An interrupted run resumes after the last of them.
+//! Rows are appended to a file as they come, and never held together. An interrupted run resumes
+//! after the last of them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -28,7 +29,8 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    /// Resumes from the files of an interrupted run with the same `key` in `dir`, or starts new ones.
+    /// Resumes from the files of an interrupted run with the same `key` in `dir`, or starts new
+    /// ones.
     pub(super) fn open(dir: &Path, key: &str, dim: usize) -> Result<Self> {
         let open = || -> io::Result<Self> {
             let is_same = fs::read_to_string(dir.join(KEY)).is_ok_and(|found| found == key);

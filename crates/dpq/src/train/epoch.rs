@@ -62,7 +62,8 @@ impl Epoch<'_> {
         line
     }
 
-    /// Formats several lines with a table by code length. `latest` is the latest validation, of this epoch or an earlier one.
+    /// Formats several lines with a table by code length. `latest` is the latest validation, of
+    /// this epoch or an earlier one.
     pub(super) fn block(&self, n_epochs: usize, latest: Option<&Validation>) -> String {
         let report = self.report;
         let mut block = format!(
@@ -128,7 +129,8 @@ impl EpochLog {
         Ok(Self { path: path.to_owned(), lines })
     }
 
-    /// Adds an epoch. It replaces the lines of epochs that an interrupted run logged after its checkpoint.
+    /// Adds an epoch. It replaces the lines of epochs that an interrupted run logged after its
+    /// checkpoint.
     pub(super) fn push(&mut self, epoch: &Epoch<'_>) -> Result<()> {
         self.lines.truncate(epoch.report.epoch);
         self.lines.push(serde_json::to_string(epoch)?);

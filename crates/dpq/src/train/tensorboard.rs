@@ -1,8 +1,8 @@
 //! TensorBoard's event files: the part that numbers over epochs need.
 //!
-//! A file is a sequence of records (TFRecord): the length of the data, its checksum, the data, their checksum. The
-//! data are protocol buffers: `Event { wall_time = 1, step = 2, file_version = 3, summary = 5 }`,
-//! `Summary { value = 1 }`, `Value { tag = 1, simple_value = 2 }`.
+//! A file is a sequence of records (TFRecord): the length of the data, its checksum, the data,
+//! their checksum. The data are protocol buffers: `Event { wall_time = 1, step = 2, file_version =
+//! 3, summary = 5 }`, `Summary { value = 1 }`, `Value { tag = 1, simple_value = 2 }`.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,7 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-/// The prefix of event file names. The time of creation follows, so that names ascend as TensorBoard expects.
+/// The prefix of event file names. The time of creation follows, so that names ascend as
+/// TensorBoard expects.
 const PREFIX: &str = "events.out.tfevents.";
 
 /// An event file that is being written.
@@ -21,8 +22,9 @@ pub(super) struct EventFile {
 }
 
 impl EventFile {
-    /// Creates a file in the folder of a run and removes the files of an earlier run. If this run resumes that run at the step
-    /// `resumed`, truncates them before it instead: the interrupted run may have written steps after its checkpoint.
+    /// Creates a file in the folder of a run and removes the files of an earlier run. If this run
+    /// resumes that run at the step `resumed`, truncates them before it instead: the interrupted
+    /// run may have written steps after its checkpoint.
     pub(super) fn create(dir: &Path, resumed: Option<usize>) -> Result<Self> {
         for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
             let path = entry?.path();
@@ -104,7 +106,8 @@ fn wall_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// The masked checksum of a record: rotated and offset, since the data may contain checksums themselves.
+/// The masked checksum of a record: rotated and offset, since the data may contain checksums
+/// themselves.
 fn masked_crc(bytes: &[u8]) -> u32 {
     dpq_file::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }

@@ -15,7 +15,8 @@ use super::source::Source;
 use crate::eval::{Gallery, Protocol};
 use crate::inputs::Items;
 
-/// Held-out images. Each searches all others, so that no image that the network learns from is ranked.
+/// Held-out images. Each searches all others, so that no image that the network learns from is
+/// ranked.
 pub(super) struct HeldOut {
     items: Items,
     n_items: usize,
@@ -46,7 +47,8 @@ impl HeldOut {
         Ok(Self { items: source.held_out(rows)?, n_items, protocol })
     }
 
-    /// Ranks by the current network, as `dpq eval` does: queries by their features, the gallery by its codes at each length.
+    /// Ranks by the current network, as `dpq eval` does: queries by their features, the gallery by
+    /// its codes at each length.
     pub(super) fn rank(&self, network: &Snapshot<'_>) -> Result<Validation> {
         let output = match &self.items {
             Items::Images(images) => network.forward(images)?,
