@@ -16,6 +16,7 @@ const HOLD_OUT_STREAM: u64 = 5;
 /// A part of a data set. No query is in another part. Training images are in the gallery only if
 /// the protocol says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Split {
     /// Images that the network learns from.
     Train,

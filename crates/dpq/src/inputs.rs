@@ -101,12 +101,12 @@ impl Inputs {
             }
             (_, _, Some(dir)) => {
                 let dataset = Dataset::from_folder(dir, shape)?;
-                data::report_skipped(&dataset);
                 let rows = (0..dataset.len() as u32).collect();
                 (dataset, rows)
             }
             _ => bail!("the network takes images, give --data with --split, or --images"),
         };
+        data::report_skipped(&dataset);
         let has_names = self.images.is_some();
         Ok(Source::Images { dataset, rows, has_names })
     }
