@@ -239,8 +239,8 @@ impl<'a> Pass<'a> {
                 }
                 survivors = &mut survivors[..n_passing];
             }
-            let (survivors, scores) = (&*survivors, &mut self.scores[..survivors.len()]);
-            scorer.row(first, &view.planes, block, |i| usize::from(survivors[i]), scores);
+            let scores = &mut self.scores[..survivors.len()];
+            scorer.some(first, &view.planes, block, survivors, scores);
             for i in 0..scores.len() {
                 let position = start + usize::from(self.survivors[i]);
                 self.offer(self.scores[i], position..position + 1);
@@ -257,7 +257,7 @@ impl<'a> Pass<'a> {
             }
             let block = start..positions.end.min(start + BLOCK);
             let scores = &mut self.scores[..block.len()];
-            scorer.row(first, &view.planes, block.clone(), |i| i, scores);
+            scorer.block(first, &view.planes, block.clone(), scores);
             let n_wanted = self.candidates.wanted(scores, &mut self.survivors);
             for i in 0..n_wanted {
                 let i = usize::from(self.survivors[i]);

@@ -116,7 +116,7 @@ impl Query<'_> {
             if self.is_interrupted() {
                 break;
             }
-            scorer.row(first, &view.planes, row.clone(), |i| i, &mut scores[row]);
+            scorer.block(first, &view.planes, row.clone(), &mut scores[row]);
         }
     }
 }

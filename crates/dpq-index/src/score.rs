@@ -54,21 +54,30 @@ impl<'a> Scorer<'a> {
         self.finish((1..self.n_levels()).fold(entry(0), |sum, level| sum + entry(level)), &code)
     }
 
-    /// Writes the scores of the codes at `offset(0)`, `offset(1)`, … from the first of `positions`,
-    /// which all begin with `first`. `planes` are those of levels 1, 2, ….
-    #[inline]
-    pub(crate) fn row(
+    /// Writes the scores of the codes at `positions`, which all begin with `first`. `planes` are
+    /// those of levels 1, 2, ….
+    pub(crate) fn block(&self, first: u8, planes: &[&[u8]], positions: Range<usize>, scores: &mut [f32]) {
+        scores.fill(self.tables[0][usize::from(first)]);
+        let code =
+            |i: usize, level: usize| if level == 0 { first } else { planes[level - 1][positions.start + i] };
+        self.add_levels(planes, positions.clone(), |i| i, code, scores);
+    }
+
+    /// Writes the scores of the codes at some offsets from the first of `positions`, otherwise as
+    /// [`block`](Self::block).
+    pub(crate) fn some(
         &self,
         first: u8,
         planes: &[&[u8]],
         positions: Range<usize>,
-        offset: impl Fn(usize) -> usize,
+        offsets: &[u16],
         scores: &mut [f32],
     ) {
         scores.fill(self.tables[0][usize::from(first)]);
-        let start = positions.start;
-        let code = |i, level: usize| if level == 0 { first } else { planes[level - 1][start + offset(i)] };
-        self.add_levels(planes, positions, &offset, code, scores);
+        let offset = |i: usize| usize::from(offsets[i]);
+        let code =
+            |i, level: usize| if level == 0 { first } else { planes[level - 1][positions.start + offset(i)] };
+        self.add_levels(planes, positions.clone(), offset, code, scores);
     }
 
     /// Writes the scores of codes whose bytes are every `stride`-th byte of `planes`, those of
