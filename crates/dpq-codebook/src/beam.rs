@@ -107,8 +107,9 @@ impl Codebooks {
         Ok(self.fold_beam(features, beam, interrupt, codes)?.concat())
     }
 
-    /// Returns the sum of squared errors of the best code of each feature, and the residuals [m, D],
-    /// by feature, of each code that is among the first `n_kept` and nearly as good as the best.
+    /// Returns the sum of squared errors of the best code of each feature, and the residuals [m,
+    /// D], by feature, of each code that is among the first `n_kept` and nearly as good as the
+    /// best.
     pub(crate) fn beam_residuals(
         &self,
         features: &[f32],

@@ -15,8 +15,8 @@ use crate::{CodeLength, Codebooks, Error};
 const CHUNK: usize = 48;
 
 impl Codebooks {
-    /// Encodes features greedily: each level takes the codeword that fits its residual best. Of
-    /// equal codewords, the first is taken.
+    /// Encodes features greedily: each level takes the codeword that fits its residual best,
+    /// and the first of equal codewords.
     ///
     /// Source: the paper's b^l = argmin_k ‖r^l − c^l_k‖² (§1 of docs/architecture.md), or the
     /// largest cosine.

@@ -22,7 +22,7 @@ type Pair = [i16; 2];
 
 /// Vectors to multiply rows with, rounded to one scale and laid out tile by tile.
 pub(crate) struct Columns {
-    /// What is subtracted from rows and columns before rounding, f32 [dim].
+    /// Subtracted from rows and columns before rounding, f32 [dim].
     pub(crate) origin: Vec<f32>,
     /// A column is approximately this times its integers.
     pub(crate) scale: f32,

@@ -91,8 +91,8 @@ pub fn read_image(path: impl AsRef<Path>, shape: ImageShape) -> Result<Vec<u8>, 
         return Err(Error::CutOff(path.to_owned()));
     }
     let needs_other_decoder = jpeg.is_some_and(|jpeg| jpeg.needs_other_decoder());
-    // Decoders are foreign code. A panic in one of them must not end a run over a million images. The
-    // panic hook of the process still runs: a library must not replace it.
+    // Decoders are foreign code. A panic in one of them must not end a run over a million images.
+    // The panic hook of the process still runs: a library must not replace it.
     let decoded =
         panic::catch_unwind(|| if needs_other_decoder { decode_jpeg(&bytes) } else { decode(&bytes) });
     let image = match decoded {

@@ -1,4 +1,4 @@
-//! The small network of preset `best` on made images: an epoch of training, and features of the
+//! The small network of preset `best` on made images: one epoch of training, and features of the
 //! same images.
 //!
 //! `RAYON_NUM_THREADS=1 CANDLE_NUM_THREADS=1 cargo bench -p dpq-model --bench network`

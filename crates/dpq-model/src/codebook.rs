@@ -165,8 +165,8 @@ mod tests {
         let codebooks = codebooks(&config, &variables).unwrap();
         assert_eq!(codebooks.values(), [1.0, 2.0, 3.0, 4.0, 0.5, 1.0, 1.5, 2.0, -1.0, -2.0, -3.0, -4.0]);
         assert_eq!(codebooks.assignment(), Assignment::Euclidean);
-        // Of the sum of all: the scales' sum for each word's value, and the words' sum for each
-        // scale.
+        // The gradients of the sum: for each value of a word the sum of the scales, and for each
+        // scale the sum of the words.
         let gradients = expanded(&variables).unwrap().sum_all().unwrap().backward().unwrap();
         let gradient = |name: &str| {
             gradients.get(&variables[name]).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()

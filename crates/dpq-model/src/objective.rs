@@ -25,7 +25,7 @@ pub(crate) trait Objective: Send + Sync {
     ) -> Result<Vec<Term>, Error>;
 }
 
-/// What an objective needs of each training item.
+/// The inputs that an objective needs for each training item.
 #[derive(Clone, Copy)]
 pub(crate) struct Needs {
     /// Whether `Objective::terms` gets labels. Without, the labels of the training set are not

@@ -100,7 +100,7 @@ struct Run<'a> {
     header: Header,
     state: State,
     checkpoint: PathBuf,
-    /// Of the labels and weights.
+    /// Fingerprint of the labels and weights.
     fingerprint: String,
     stop: Option<&'a AtomicBool>,
     /// Steps per epoch.

@@ -1,4 +1,4 @@
-//! What the command makes of files that are not what it expects, and of those in other forms.
+//! Results for unexpected input files, and for input files in other forms.
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 

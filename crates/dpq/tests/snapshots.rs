@@ -1,5 +1,4 @@
-//! What a user reads: the help of every command and the sentence of every kind of error, kept as it
-//! is.
+//! The texts that a user reads: the help of every command and the message of every kind of error.
 //!
 //! `UPDATE_EXPECT=1 cargo test -p dpq` rewrites them after a deliberate change.
 

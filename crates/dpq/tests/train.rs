@@ -113,8 +113,8 @@ fn epochs(run: &Path) -> Vec<Value> {
     lines
 }
 
-/// The steps in TensorBoard's files, in the order of the files' names. Of less than 128, a step is
-/// one byte.
+/// The steps in TensorBoard's files, in the order of the files' names. A step below 128 is one
+/// byte.
 fn steps(run: &Path) -> Vec<u8> {
     let mut paths: Vec<_> = fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with("events.out.tfevents."));

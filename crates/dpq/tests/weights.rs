@@ -51,8 +51,8 @@ fn body(dir: &Path) {
 }
 
 /// The paper's run, stage by stage as `cargo xtask reproduce-paper --preset paper --weights W`:
-/// images of 9×9 blown up to 227×227, a few channels and a few steps. What such a run ranks says
-/// nothing; that all of it runs does.
+/// images of 9×9 enlarged to 227×227, a few channels and a few steps. The test is that all stages run;
+/// the ranking is meaningless.
 #[test]
 fn a_pretrained_alexnet_is_tuned_on_images_blown_up_to_its_size() {
     let dir = TempDir::new().unwrap();
@@ -88,7 +88,7 @@ fn a_pretrained_alexnet_is_tuned_on_images_blown_up_to_its_size() {
     assert_eq!((&report["queries"], &report["gallery"]), (&6.into(), &30.into()));
     json(dir, &format!("eval --gallery-features gallery/features.npy {judged}"));
 
-    // Of a frozen body a model makes what the weights make, and heads can be trained on that.
+    // A model with a frozen body gives the features of the weights, and heads train on them.
     let frozen = json(dir, &format!("{train} --out frozen --set network.backbone=\"frozen\""));
     assert_eq!(frozen["weights"], imported["fingerprint"]);
     json(dir, "features --model frozen/model.safetensors --body --data set --split train --out-dir a");

@@ -216,7 +216,7 @@ def codes_of_both(ours, x, others, queries, nearest):
         fit_ns, _ = timed(lambda: rq.train(x))
         yield row_of_faiss(name, fit_ns, rq)
         if refined:
-            # What Train_refine_codebook does once it has trained, without training again.
+            # The second part of Train_refine_codebook, without its training.
             refine_ns, _ = timed(lambda: refine(rq, x))
             yield row_of_faiss(f"refined, {name}", fit_ns + refine_ns, rq)
 

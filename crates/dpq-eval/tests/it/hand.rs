@@ -171,7 +171,7 @@ fn a_recall_level_is_met_exactly() {
 
 #[test]
 fn items_share_labels() {
-    // 70 classes, so two words a row: {0}, {69}, {0, 69}, none.
+    // 70 classes, so two words per row: {0}, {69}, {0, 69}, none.
     let row = |classes: &[usize]| (0..70).map(|c| u8::from(classes.contains(&c))).collect::<Vec<_>>();
     let values = [row(&[0]), row(&[69]), row(&[0, 69]), row(&[])].concat();
     let labels = Labels::from_multi_hot(&values, 70).unwrap();

@@ -26,7 +26,7 @@ fn score() -> impl Strategy<Value = f32> {
 }
 
 fn gallery() -> impl Strategy<Value = Gallery> {
-    // Of one kind alone, too: one score far from all others leaves these a single step.
+    // Also scores of one kind only: one score far from all others leaves these a single step.
     let scores = prop_oneof![
         prop::collection::vec(score(), 0..60),
         prop::collection::vec(-1.0_f32..1.0, 0..60),

@@ -225,7 +225,7 @@ fn with_one_label_both_margins_are_the_same() {
     assert!(negatives < all, "{negatives} {all}");
 }
 
-/// Classes 0 and 1 are the same; only class 2 is told apart from them.
+/// Classes 0 and 1 are the same; only class 2 differs from them.
 #[test]
 fn equal_classes_need_no_margin() {
     let embeddings = f32s(&[&[0.6, 0.8, 0.0], &[0.6, 0.8, 0.0], &[0.0, 0.0, 1.0]]);

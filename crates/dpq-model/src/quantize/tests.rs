@@ -122,8 +122,7 @@ fn far_codewords_leave_everything_finite() {
     }
 }
 
-/// What is trained is what is stored: the crate for encoding chooses the same codewords and adds up
-/// the same sums.
+/// Training and encoding agree: dpq-codebook chooses the same codewords and adds the same sums.
 #[test]
 fn equals_encoding_and_decoding() {
     let (n, n_levels, n_codewords, dim) = (200, 4, 32, 12);

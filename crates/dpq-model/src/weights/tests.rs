@@ -108,7 +108,7 @@ fn caffe_weights_give_what_caffe_computes() {
 
 /// torchvision's names of the arrays of `of`, in the order of its layers, its classifier last.
 fn torchvision_names(of: &Body) -> Vec<String> {
-    // What `features` and `classifier` are made of: convolutions, linear layers, ReLU, pooling,
+    // The layers of `features` and `classifier`: convolutions, linear layers, ReLU, pooling,
     // dropout. Only the first two have arrays.
     let parts = match of {
         Body::Alexnet { .. } => ["crpcrpcrcrcrp", "dlrdlrl"],

@@ -54,6 +54,6 @@ fn a_checkpoint_is_never_of_numbers_that_are_not_finite() {
     let checkpoint = dir.path().join("checkpoint.safetensors");
     assert_eq!(dump["checkpoint"].as_str().map(Path::new), Some(&*checkpoint));
 
-    // That checkpoint is from before: a run goes on from it and comes to the same end.
+    // The checkpoint is from the last good epoch: a resumed run ends in the same way.
     assert_eq!(diverged(&config, dir.path()), (sentence, dump));
 }

@@ -1,4 +1,4 @@
-//! What options of the configuration change, and what they leave alone.
+//! Options of the configuration: what they change, and what they leave alone.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ fn a_frozen_backbone_stays_as_it_was_drawn() {
         tensors.retain(|name, _| !name.ends_with(".mean") && !name.ends_with(".var"));
         tensors
     };
-    // What differs between a run of one epoch and a run of two has learnt.
+    // Variables that differ between a run of one epoch and a run of two have learnt.
     for (backbone, n_still) in [(Backbone::Frozen, 8), (Backbone::Trained, 0)] {
         config.network.backbone = backbone;
         let [one, two] = [1, 2].map(|epochs| parameters(&TrainConfig { epochs, ..config.clone() }));
