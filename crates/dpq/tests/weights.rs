@@ -51,8 +51,8 @@ fn body(dir: &Path) {
 }
 
 /// The paper's run, stage by stage as `cargo xtask reproduce-paper --preset paper --weights W`:
-/// images of 9×9 enlarged to 227×227, a few channels and a few steps. The test is that all stages run;
-/// the ranking is meaningless.
+/// images of 9×9 enlarged to 227×227, a few channels and a few steps. The test is that all stages
+/// run; the ranking is meaningless.
 #[test]
 fn a_pretrained_alexnet_is_tuned_on_images_blown_up_to_its_size() {
     let dir = TempDir::new().unwrap();
