@@ -84,6 +84,11 @@ impl Index {
         self.len() == 0
     }
 
+    /// Returns the size of the index file in bytes.
+    pub fn n_bytes(&self) -> usize {
+        self.container.bytes().len()
+    }
+
     /// Returns the metric that the index ranks by.
     pub fn metric(&self) -> Metric {
         self.layout.metric

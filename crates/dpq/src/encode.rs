@@ -136,41 +136,28 @@ impl Args {
         let source = self.inputs.open(model)?;
         let _dir = output::ResultDir::create(&self.out_dir)?;
         let start = Instant::now();
-        let rows = source.rows()?;
-        let codebooks = model.codebooks();
-        let mut features = Vec::with_capacity(rows.len() * codebooks.dim());
-        let mut codes = Vec::with_capacity(rows.len() * codebooks.n_levels());
-        let (mut predicted, mut kept) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-        let bar = output::progress(rows.len(), "encoding");
-        source.for_each_batch(&rows, self.inputs.strict, |rows, items| {
-            let output = items.forward(model)?;
-            codes.extend(codebooks.encode(&output.features)?);
-            features.extend(output.features);
-            predicted.extend(output.logits.chunks_exact(model.n_classes()).map(argmax));
-            kept.extend_from_slice(rows);
-            bar.set_position(kept.len() as u64);
-            Ok(())
-        })?;
-        bar.finish_and_clear();
+        let (rows, codebooks) = (source.rows()?, model.codebooks());
+        let outputs = Outputs::new(model, &source, &rows, self.inputs.strict)?;
+        let Outputs { rows: kept, features, codes, .. } = &outputs;
         if let (Source::Images { dataset, .. }, true) = (&source, kept.is_empty()) {
             bail!("none of the {} images of {} can be read", rows.len(), dataset.name());
         }
 
-        source.write_ids(&self.out_dir, &kept)?;
-        npy::write(&self.out_dir.join("features.npy"), &[kept.len(), codebooks.dim()], &features)?;
+        source.write_ids(&self.out_dir, kept)?;
+        npy::write(&self.out_dir.join("features.npy"), &[kept.len(), codebooks.dim()], features)?;
         let seconds = output::seconds(start);
-        let relative_distortion = codebooks.relative_distortion(&features, &codes)?;
+        let relative_distortion = codebooks.relative_distortion(features, codes)?;
         let accuracy = match &source {
             // The classes of a folder are not those that the model knows.
             Source::Images { dataset, has_names: false, .. } if dataset.n_classes() == model.n_classes() => {
-                accuracy(dataset, &kept, &predicted)
+                outputs.accuracy(dataset)
             }
             _ => None,
         };
         Ok(Encoded {
             left_out: rows.len() - kept.len(),
             accuracy,
-            ..self.write_codes(seconds, codebooks, relative_distortion, &codes)?
+            ..self.write_codes(seconds, codebooks, relative_distortion, codes)?
         })
     }
 
@@ -200,18 +187,55 @@ impl Args {
     }
 }
 
-fn argmax(logits: &[f32]) -> u32 {
-    (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32
+/// What a model makes of items.
+pub(crate) struct Outputs {
+    /// The rows of the items that could be read.
+    pub(crate) rows: Vec<u32>,
+    /// f32 [n, D].
+    pub(crate) features: Vec<f32>,
+    /// u8 [n, L].
+    pub(crate) codes: Vec<u8>,
+    predicted: Vec<u32>,
 }
 
-/// The share of rows whose only label is the class predicted; none where images have several
-/// labels.
-fn accuracy(dataset: &Dataset, rows: &[u32], predicted: &[u32]) -> Option<f64> {
-    let right = rows.par_iter().zip(predicted).map(|(&row, class)| match dataset.labels(row as usize) {
-        [label] => Some(u32::from(label == class)),
-        _ => None,
-    });
-    Some(f64::from(right.sum::<Option<u32>>()?) / rows.len() as f64)
+impl Outputs {
+    /// Runs the model on `rows` of the items. Unreadable images are skipped, or an error if `strict`.
+    pub(crate) fn new(model: &Model, source: &Source, rows: &[u32], strict: bool) -> Result<Self> {
+        let (codebooks, n) = (model.codebooks(), rows.len());
+        let mut outputs = Self {
+            rows: Vec::with_capacity(n),
+            features: Vec::with_capacity(n * codebooks.dim()),
+            codes: Vec::with_capacity(n * codebooks.n_levels()),
+            predicted: Vec::with_capacity(n),
+        };
+        let bar = output::progress(n, "encoding");
+        source.for_each_batch(rows, strict, |rows, items| {
+            let output = items.forward(model)?;
+            outputs.codes.extend(codebooks.encode(&output.features)?);
+            outputs.features.extend(output.features);
+            outputs.predicted.extend(output.logits.chunks_exact(model.n_classes()).map(argmax));
+            outputs.rows.extend_from_slice(rows);
+            bar.set_position(outputs.rows.len() as u64);
+            Ok(())
+        })?;
+        bar.finish_and_clear();
+        Ok(outputs)
+    }
+
+    /// Returns the share of items whose only label is the class predicted; none if items have several
+    /// labels.
+    pub(crate) fn accuracy(&self, dataset: &Dataset) -> Option<f64> {
+        let items = self.rows.par_iter().zip(&self.predicted);
+        let right = items.map(|(&row, class)| match dataset.labels(row as usize) {
+            [label] => Some(u32::from(label == class)),
+            _ => None,
+        });
+        Some(f64::from(right.sum::<Option<u32>>()?) / self.rows.len() as f64)
+    }
+}
+
+fn argmax(logits: &[f32]) -> u32 {
+    (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32
 }
 
 impl From<LevelUsage> for Usage {

@@ -17,13 +17,13 @@ use anyhow::{Context, Result, ensure};
 use dpq_codebook::CodeLength;
 use dpq_eval::{Denominator, EmptyQuery, Labels, MapRule, Report, Ties};
 use dpq_formats::{FeatureFile, Matrix, read_features, read_ids};
+use dpq_report::{Curve, Metrics};
 use serde::Serialize;
 
 use crate::labels::{LabelFile, check_items};
 use crate::{index, output};
 use features::Scores;
-use protocol::Evaluated;
-pub(crate) use protocol::{Gallery, Protocol};
+pub(crate) use protocol::{Evaluated, Gallery, Protocol};
 
 /// Evaluate the ranking of a gallery: mean average precision at each code length
 ///
@@ -90,7 +90,7 @@ struct Evaluation {
 
 /// The rule of `map`. Each other figure differs only in the part that its name says.
 #[derive(Serialize)]
-struct Rule {
+pub(crate) struct Rule {
     text: String,
     name: String,
     cutoff: Option<usize>,
@@ -98,25 +98,6 @@ struct Rule {
     empty: &'static str,
     exclude_self: bool,
     ties: &'static str,
-}
-
-#[derive(Serialize)]
-struct Metrics {
-    map: f64,
-    map_by_id: f64,
-    map_min: f64,
-    map_max: f64,
-    map_at: BTreeMap<usize, f64>,
-    precision_at: BTreeMap<usize, f64>,
-    recall_at: BTreeMap<usize, f64>,
-    pr_curve: Curve,
-    empty_queries: usize,
-}
-
-#[derive(Serialize)]
-struct Curve {
-    recall: Vec<f64>,
-    precision: Vec<f64>,
 }
 
 /// Wall-clock seconds. Searching and evaluating run side by side, so each has its share of the
@@ -135,12 +116,14 @@ impl Args {
             let given = [&self.queries, &self.query_labels, &self.gallery_labels];
             output::check_out(out, inputs.into_iter().flatten().chain(given))?;
         }
-        let rules = self.rules();
+        let preset = if self.rule == "standard" { MapRule::standard() } else { MapRule::dpq() };
+        let rule = MapRule { exclude_self: self.query_ids.is_some(), ..preset };
+        let rules = rules(rule, &self.at);
         let protocol = self.protocol(queries.rows, rules.clone())?;
         let (mut by_bits, mut features, mut seconds) = (BTreeMap::new(), None, [Duration::ZERO; 2]);
         let mut metrics = |evaluated: Evaluated| {
             seconds.iter_mut().zip(evaluated.seconds).for_each(|(sum, seconds)| *sum += seconds);
-            Metrics::new(evaluated.report)
+            self::metrics(evaluated.report)
         };
         if let Some(path) = &self.index {
             let index = index::map(path)?;
@@ -184,16 +167,6 @@ impl Args {
             dpq_file::write_atomic(path, |out| out.write_all(&text))?;
         }
         output::print(json, &evaluation, &evaluation.text())
-    }
-
-    /// The rule asked for; then those of [`Metrics`] that order ties otherwise; then one per
-    /// further cut-off.
-    fn rules(&self) -> Vec<MapRule> {
-        let preset = if self.rule == "standard" { MapRule::standard() } else { MapRule::dpq() };
-        let rule = MapRule { exclude_self: self.query_ids.is_some(), ..preset };
-        let ties = [Ties::ById, Ties::Minimum, Ties::Maximum].map(|ties| MapRule { ties, ..rule });
-        let cutoffs = self.at.iter().map(|&cutoff| MapRule { cutoff: Some(cutoff), ..rule });
-        [rule].into_iter().chain(ties).chain(cutoffs).collect()
     }
 
     fn protocol(&self, n_queries: usize, rules: Vec<MapRule>) -> Result<Protocol> {
@@ -244,7 +217,7 @@ fn check_dim(queries: &Matrix<f32>, dim: usize, path: &Path) -> Result<()> {
 }
 
 impl Rule {
-    fn new(name: &str, rule: MapRule) -> Self {
+    pub(crate) fn new(name: &str, rule: MapRule) -> Self {
         Self {
             text: rule.to_string(),
             name: name.to_owned(),
@@ -269,22 +242,29 @@ impl Rule {
     }
 }
 
-impl Metrics {
-    /// Reads a report under the rules of [`Args::rules`].
-    fn new(report: Report) -> Self {
-        let map: Vec<f64> = report.map.iter().map(|&(_, map)| map).collect();
-        let (recall, precision) = report.precision_recall.into_iter().unzip();
-        Self {
-            map: map[0],
-            map_by_id: map[1],
-            map_min: map[2],
-            map_max: map[3],
-            map_at: report.map[4..].iter().filter_map(|&(rule, map)| Some((rule.cutoff?, map))).collect(),
-            precision_at: report.precision_at.into_iter().collect(),
-            recall_at: report.recall_at.into_iter().collect(),
-            pr_curve: Curve { recall, precision },
-            empty_queries: report.n_empty,
-        }
+/// Returns the rule, then those of [`Metrics`] with other orders of ties, then one per further cut-off.
+pub(crate) fn rules(rule: MapRule, at: &[usize]) -> Vec<MapRule> {
+    let ties = [Ties::ById, Ties::Minimum, Ties::Maximum].map(|ties| MapRule { ties, ..rule });
+    let cutoffs = at.iter().map(|&cutoff| MapRule { cutoff: Some(cutoff), ..rule });
+    [rule].into_iter().chain(ties).chain(cutoffs).collect()
+}
+
+/// Reads a report under the rules of [`rules`].
+pub(crate) fn metrics(report: Report) -> Metrics {
+    let map: Vec<f64> = report.map.iter().map(|&(_, map)| map).collect();
+    let by_rank = |values: Vec<(usize, f64)>| values.into_iter().map(|(rank, x)| (rank as u32, x)).collect();
+    let map_at = report.map[4..].iter().filter_map(|&(rule, map)| Some((rule.cutoff?, map)));
+    let (recall, precision) = report.precision_recall.into_iter().unzip();
+    Metrics {
+        map: map[0],
+        map_by_id: map[1],
+        map_min: map[2],
+        map_max: map[3],
+        map_at: by_rank(map_at.collect()),
+        precision_at: by_rank(report.precision_at),
+        recall_at: by_rank(report.recall_at),
+        pr_curve: Curve { recall, precision },
+        empty_queries: report.n_empty,
     }
 }
 
@@ -300,7 +280,7 @@ impl Evaluation {
             .map(|(bits, metrics)| (format!("{bits} bits"), metrics))
             .chain(self.features.iter().map(|metrics| ("features".to_owned(), metrics)))
             .collect();
-        let cutoffs: Vec<usize> = rows.first().map_or(vec![], |row| row.1.map_at.keys().copied().collect());
+        let cutoffs: Vec<u32> = rows.first().map_or(vec![], |row| row.1.map_at.keys().copied().collect());
         for cutoff in &cutoffs {
             write!(text, " {:>9}", format!("mAP@{cutoff}")).expect("writing to a string");
         }

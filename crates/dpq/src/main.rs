@@ -16,6 +16,7 @@ mod index;
 mod inputs;
 mod labels;
 mod output;
+mod report;
 mod search;
 mod train;
 mod weights;
@@ -59,6 +60,7 @@ enum Command {
     Index(index::Command),
     Search(search::Args),
     Eval(eval::Args),
+    Report(report::Args),
     #[command(subcommand)]
     Data(data::Command),
     #[command(subcommand)]
@@ -76,6 +78,7 @@ impl Command {
             Self::Index(command) => command.run(json),
             Self::Search(args) => args.run(json),
             Self::Eval(args) => args.run(json),
+            Self::Report(args) => args.run(json),
             Self::Data(command) => command.run(json),
             Self::Weights(command) => command.run(json),
         }

@@ -27,9 +27,9 @@ use validation::HeldOut;
 
 /// Train a network and its codebooks
 ///
-/// Writes model.safetensors, epochs.jsonl (one line per epoch), TensorBoard's event files and a
-/// checkpoint into the run folder. `--resume` continues from the checkpoint and ends with the same
-/// bytes as an uninterrupted run.
+/// Writes model.safetensors, train.json (the result), epochs.jsonl (one line per epoch), TensorBoard's
+/// event files and a checkpoint into the run folder. `--resume` continues from the checkpoint and ends
+/// with the same bytes as an uninterrupted run.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq train --data datasets/fashion-mnist --out runs/a --preset best --seed 1\n  \
@@ -86,9 +86,18 @@ pub(crate) struct Args {
     print_config: bool,
 }
 
+/// The file of a run folder that describes a finished training: the object that `--json` prints.
+pub(crate) const RECORD: &str = "train.json";
+
 #[derive(Serialize)]
 struct Trained<'a> {
     model: PathBuf,
+    /// The data set folder, absolute.
+    data: Option<PathBuf>,
+    /// The preset, or the file name of the configuration.
+    preset: String,
+    /// The lines that changed it.
+    changes: &'a [String],
     fingerprint: String,
     epochs: usize,
     seconds: f64,
@@ -177,6 +186,12 @@ impl Args {
         let seconds = log.seconds()?;
         let trained = Trained {
             model: out.join("model.safetensors"),
+            data: self.data.as_deref().map(std::path::absolute).transpose()?,
+            preset: match self.config.as_deref().and_then(Path::file_name) {
+                Some(name) => name.to_string_lossy().into_owned(),
+                None => self.preset.clone(),
+            },
+            changes: &self.set,
             fingerprint: model.codebooks().fingerprint(),
             epochs: config.epochs,
             seconds,
@@ -190,6 +205,8 @@ impl Args {
             config: &config,
             peak_memory_bytes: output::peak_memory_bytes(),
         };
+        let record = serde_json::to_vec_pretty(&trained)?;
+        dpq_file::write_atomic(out.join(RECORD), |out| out.write_all(&record))?;
         let mut text = format!(
             "wrote {} (fingerprint {}) after {} epochs of {} items in {seconds:.0} s, loss of the classifier: {}, label \
              embeddings: {}",

@@ -45,6 +45,7 @@ fn help() {
         "index export",
         "search",
         "eval",
+        "report",
         "data",
         "data get",
         "data verify",

@@ -1,39 +1,32 @@
-//! Wall time: what criterion's benches measure, with their confidence intervals.
+//! Wall time by criterion's benches, with confidence intervals.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use dpq_report::benchmarks::Time;
 use serde_json::Value;
 
 use crate::process::{cargo, run};
 
-/// Where criterion keeps what it measured.
+/// The folder of criterion's measurements.
 const FOLDER: &str = "target/criterion";
 
-/// Benches by crate: the name of each, which is that of its source file.
+/// Crates and the names of their benches.
 pub(super) const BENCHES: [(&str, &str); 4] =
     [("dpq-codebook", "codebook"), ("dpq-index", "index"), ("dpq-model", "network"), ("dpq-eval", "query")];
 
-/// The time of one iteration in nanoseconds: an estimate (slope, or mean where samples have one length) and the 95 % interval
-/// around it.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-pub(super) struct Time {
-    pub(super) ns: f64,
-    pub(super) low: f64,
-    pub(super) high: f64,
-}
-
-/// Runs the benches of `crates` (of all, if none is named) whose names `filter` is part of, and returns times by name.
+/// Runs the benches of `crates` (all if empty) whose names contain `filter`, and returns times by name.
 pub(super) fn measure(items: &[u32], crates: &[String], filter: &str) -> Result<BTreeMap<String, Time>> {
-    // What other runs measured stays out of the report.
+    // Removes the measurements of other runs.
     if fs::exists(FOLDER)? {
         fs::remove_dir_all(FOLDER).with_context(|| format!("cannot empty {FOLDER}"))?;
     }
-    for (package, bench) in BENCHES.iter().filter(|(package, _)| is_chosen(crates, package)) {
-        // The whole workspace, so that dependencies have the features that its tests built them with.
+    for (package, bench) in
+        BENCHES.iter().filter(|(package, _)| crates.is_empty() || crates.iter().any(|name| name == package))
+    {
+        // Builds the whole workspace, so that dependencies have the same features as in its tests.
         let args = ["bench", "--workspace", "--locked", "--bench", bench, "--", "--noplot", filter];
         if *package == "dpq-index" {
             for n_items in items {
@@ -48,11 +41,7 @@ pub(super) fn measure(items: &[u32], crates: &[String], filter: &str) -> Result<
     Ok(times)
 }
 
-pub(super) fn is_chosen(crates: &[String], package: &str) -> bool {
-    crates.is_empty() || crates.iter().any(|name| name == package)
-}
-
-/// Adds what lies in `folder` and below.
+/// Adds all measurements in `folder` and below.
 fn collect(folder: &Path, times: &mut BTreeMap<String, Time>) -> Result<()> {
     if !folder.exists() {
         return Ok(());
@@ -89,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn estimates_are_found_wherever_they_lie() {
+    fn estimates_are_found_at_any_depth() {
         let dir = tempfile::tempdir().unwrap();
         let write = |bench: &str, estimates: &str| {
             let folder = dir.path().join(bench).join("new");

@@ -1,4 +1,4 @@
-//! The hash that names what a stage was made of.
+//! The hash of the inputs of a stage.
 
 use std::fs;
 use std::path::Path;
@@ -7,12 +7,12 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-/// SHA-256 over a list of byte strings, each preceded by its length so that no two lists are alike.
+/// SHA-256 of a list of byte strings. Each is preceded by its length, so that different lists differ.
 #[derive(Default)]
 pub(crate) struct Hash(Sha256);
 
 impl Hash {
-    /// Of the contents of a file.
+    /// Hashes the contents of a file.
     pub(crate) fn of_file(path: &Path) -> Result<String> {
         let mut hash = Self::default();
         hash.add_file(path)?;
@@ -29,8 +29,8 @@ impl Hash {
         Ok(())
     }
 
-    /// Adds the names and contents of all files below a folder, in the order of their names; of photographs, which may be
-    /// many gigabytes, size and time in place of contents.
+    /// Adds the names and contents of all files below a folder, in the order of their names. Photographs may
+    /// be many gigabytes, so their size and time replace their contents.
     pub(crate) fn add_folder(&mut self, dir: &Path) -> Result<()> {
         let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
         let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
@@ -58,39 +58,29 @@ impl Hash {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn files_count_by_contents_and_photographs_by_size_and_time() {
+    fn files_are_hashed_by_contents_and_photographs_by_size_and_time() {
         let dir = tempfile::tempdir().unwrap();
-        let hash = || {
+        let hash_with = |name: &str, text: &str, seconds: u64| {
+            let path = dir.path().join(name);
+            fs::write(&path, text).unwrap();
+            let time = UNIX_EPOCH + Duration::from_secs(seconds);
+            fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
             let mut hash = Hash::default();
             hash.add_folder(dir.path()).unwrap();
             hash.finish()
         };
-        let write = |name: &str, text: &str| {
-            let path = dir.path().join(name);
-            fs::write(&path, text).unwrap();
-            fs::File::options().write(true).open(path).unwrap().set_modified(UNIX_EPOCH).unwrap();
-        };
-        write("list.txt", "a");
-        write("1.JPEG", "a");
-        let first = hash();
-        assert_eq!(first, hash());
-        write("1.JPEG", "b");
-        assert_eq!(first, hash(), "of the same size and time");
-        write("1.JPEG", "longer");
-        assert_ne!(first, hash());
-        write("1.JPEG", "a");
-        fs::File::options()
-            .write(true)
-            .open(dir.path().join("1.JPEG"))
-            .unwrap()
-            .set_modified(UNIX_EPOCH + std::time::Duration::from_secs(1))
-            .unwrap();
-        assert_ne!(first, hash());
-        write("1.JPEG", "a");
-        write("list.txt", "b");
-        assert_ne!(first, hash());
+        hash_with("list.txt", "a", 0);
+        let first = hash_with("1.JPEG", "a", 0);
+        assert_eq!(first, hash_with("1.JPEG", "b", 0), "same size and time");
+        assert_ne!(first, hash_with("1.JPEG", "longer", 0));
+        assert_ne!(first, hash_with("1.JPEG", "a", 1));
+        assert_eq!(first, hash_with("1.JPEG", "a", 0));
+        assert_eq!(first, hash_with("list.txt", "a", 1), "same contents");
+        assert_ne!(first, hash_with("list.txt", "b", 0));
     }
 }

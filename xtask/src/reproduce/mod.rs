@@ -1,132 +1,149 @@
-//! `cargo xtask reproduce-paper`: one command from images to a table.
+//! `cargo xtask reproduce-paper`: the list of stages from images to the reports in `docs`.
 //!
-//! - `dpq`: what the command `dpq` prints
-//! - `stage`, `hash`: a run of `dpq` that is skipped when nothing it depends on has changed
-//! - `pipeline`: the stages of a training and of the raw-pixel baseline
-//! - `variants`: what is trained or encoded beside it, to see what each part is worth
-//! - `results`, `gather`: the numbers, as `results.json` keeps them, and how they come from stages
-//! - `report`, `document`, `csv`: words and tables, as Markdown, as one page of HTML, as CSV
-//! - `tables`: the paper's tables, and what each variant is worth
-//! - `plot`, `figures`: SVG of the numbers
-//! - `sheet`, `tsne`, `embed`, `npy`: SVG of what stages left: hits, codes, features
-//! - `docs`: reports on disk and their copies in `docs`
+//! - `stage`, `hash`: a run of `dpq` that is skipped if nothing has changed
+//! - `pipeline`, `variants`: the stages, and what is trained to see the effect of each part
 //! - `check`: what a quick run must show
 //! - `protocol`: the paper's runs at toy size
 
 mod check;
-mod csv;
-mod docs;
-mod document;
-mod dpq;
-mod embed;
-mod figures;
-mod gather;
 mod hash;
-mod npy;
 mod pipeline;
-pub(crate) mod plot;
 mod protocol;
-mod report;
-mod results;
-mod sheet;
 mod stage;
-mod tables;
-#[cfg(test)]
-mod test_data;
-mod tsne;
 mod variants;
 
 use std::borrow::Cow;
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::iter;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use dpq_report::Results;
 
-use crate::process::build_dpq;
+use crate::process;
 pub(crate) use check::{check_quick, check_quick_collages};
-pub(crate) use docs::check_docs;
-use pipeline::SeedRun;
+use pipeline::Pipeline;
 pub(crate) use protocol::toy_protocols;
-pub(crate) use results::Results;
 use stage::Runner;
 
-/// What is reproduced.
-#[derive(Clone)]
+/// Train, encode, index, search and evaluate, and write a report
+///
+/// Each stage is kept under `target/reproduce/` and skipped if nothing that it depends on has changed. An interrupted run
+/// resumes.
+#[derive(clap::Args, Clone)]
 pub(crate) struct Settings {
-    /// The folder of the data set.
-    pub(crate) dataset: PathBuf,
-    pub(crate) preset: String,
-    /// Lines of `dpq train --set`, for every training.
-    pub(crate) changes: Vec<String>,
-    pub(crate) seeds: u16,
-    pub(crate) device: String,
-    /// Pretrained weights that the network's body starts from.
-    pub(crate) weights: Option<PathBuf>,
-    /// Vectors of the classes.
-    pub(crate) embeddings: Option<PathBuf>,
-    /// Items of the gallery that t-SNE shows, at most.
-    pub(crate) tsne_items: usize,
-    /// Whether the variants that need trainings of their own are part of it.
-    pub(crate) ablations: bool,
+    /// A folder of `datasets/` by its name, or another folder by its path, as ./cifar-10. The folder name decides which of the
+    /// paper's results are shown beside ours
+    #[arg(long, default_value = "fashion-mnist", value_name = "NAME|DIR", value_parser = dataset)]
+    dataset: PathBuf,
+    /// A configuration of `dpq train`
+    #[arg(long, default_value = "best", value_name = "NAME")]
+    preset: String,
+    /// Change the preset for every training by a line as `dpq train --set` takes it, without spaces; may be repeated. The
+    /// results are kept apart from the preset's, and the report names the lines
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "write_docs")]
+    set: Vec<String>,
+    /// Number of trainings, with seeds 1, 2, …; the report gives mean and standard deviation
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    seeds: u16,
+    /// A small training that takes minutes: preset `quick`, one seed
+    #[arg(long, conflicts_with_all = ["preset", "seeds", "write_docs"])]
+    quick: bool,
+    /// Device of the network. For cuda:N the program is built with the feature `cuda`
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: String,
+    /// Pretrained weights that the network's body starts from, as `dpq weights import` writes them
+    #[arg(long, value_name = "SAFETENSORS", value_parser = |path: &str| path::absolute(path))]
+    weights: Option<PathBuf>,
+    /// Vectors of the classes for every training, as `dpq train --embeddings` takes them
+    #[arg(long, value_name = "FILE", value_parser = |path: &str| path::absolute(path))]
+    embeddings: Option<PathBuf>,
+    /// Maximum number of gallery items in the t-SNE figure
+    #[arg(long, default_value_t = 5000, value_name = "N")]
+    tsne_items: usize,
+    /// With preset `paper`, also train the rows of Table 2 and one model per length; with `best`, the preset without each of
+    /// its ingredients. Each row has as many trainings as seeds
+    #[arg(long)]
+    ablations: bool,
+    /// Copy the report to docs/results/DATASET-PRESET and write docs/results.md
+    #[arg(long)]
+    write_docs: bool,
+}
+
+/// Returns the folder of a data set, relative to where the command was given.
+fn dataset(text: &str) -> io::Result<PathBuf> {
+    if text.contains(path::is_separator) {
+        path::absolute(text)
+    } else {
+        Ok(Path::new("datasets").join(text))
+    }
 }
 
 impl Settings {
     /// A training that takes minutes, for `ci`.
     pub(crate) fn quick() -> Self {
-        let text = |text: &str| text.to_owned();
         Self {
             dataset: PathBuf::from("datasets/fashion-mnist"),
-            preset: text("quick"),
-            changes: Vec::new(),
+            preset: "quick".to_owned(),
+            set: Vec::new(),
             seeds: 1,
-            device: text("cpu"),
+            quick: true,
+            device: "cpu".to_owned(),
             weights: None,
             embeddings: None,
             tsne_items: 500,
             ablations: false,
+            write_docs: false,
         }
     }
 
-    /// Several labels an image, in less time still.
+    /// Images with several labels, in less time.
     pub(crate) fn quick_collages() -> Self {
         Self {
             dataset: PathBuf::from("datasets/fashion-collage"),
-            changes: vec!["epochs=4".to_owned()],
+            set: vec!["epochs=4".to_owned()],
             ..Self::quick()
         }
+    }
+
+    /// Runs everything, with the program that the settings need.
+    pub(crate) fn run(mut self) -> Result<()> {
+        if self.quick {
+            let Self { preset, tsne_items, .. } = Self::quick();
+            self = Self { preset, tsne_items, ..self };
+        }
+        run(&self)?;
+        if self.write_docs {
+            dpq_report::docs::copy("docs", &self.name(), self.folder())?;
+        }
+        Ok(())
     }
 
     fn folder(&self) -> PathBuf {
         Path::new(FOLDER).join(self.name())
     }
 
-    /// Of the data set: the name of its folder.
+    /// The folder name of the data set.
     fn dataset_name(&self) -> String {
         self.dataset.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Of the file of label embeddings.
-    fn embeddings_name(&self) -> Option<String> {
-        let name = self.embeddings.as_ref()?.file_name()?;
-        Some(name.to_string_lossy().into_owned())
-    }
-
-    /// Of the run. A changed preset has another one, so that its results are never taken for those of the preset.
+    /// The name of the run. A changed preset has another name, so that its results are not taken for the preset's.
     fn name(&self) -> String {
         let pretrained = if self.weights.is_some() { "-pretrained" } else { "" };
         let safe = |c: char| if c.is_alphanumeric() || "=.-".contains(c) { c } else { '_' };
-        let embeddings = self.embeddings_name().map(|name| format!("embeddings={name}"));
+        let embeddings = self.embeddings.iter().filter_map(|path| path.file_name());
+        let embeddings = embeddings.map(|name| Cow::from(format!("embeddings={}", name.to_string_lossy())));
         let changes: String = embeddings
-            .iter()
-            .chain(&self.changes)
-            .flat_map(|line| iter::once('-').chain(line.chars().map(safe)))
+            .chain(self.set.iter().map(Cow::from))
+            .flat_map(|line| iter::once('-').chain(line.chars().map(safe)).collect::<Vec<_>>())
             .collect();
         format!("{}-{}{pretrained}{changes}", self.dataset_name(), self.preset)
     }
 }
 
-/// Where stages and reports are.
+/// The folder of stages and reports.
 const FOLDER: &str = "target/reproduce";
 
 /// Runs the stages that have to run, and writes the report.
@@ -139,7 +156,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Results> {
     );
     let paths = iter::once(&settings.dataset).chain(&settings.weights).chain(&settings.embeddings);
     let paths = paths.map(|path| path.to_string_lossy());
-    for word in paths.chain(settings.changes.iter().map(Cow::from)) {
+    for word in paths.chain(settings.set.iter().map(Cow::from)) {
         ensure!(
             !word.contains(' '),
             "`{word}` has a space, which the command of a stage cannot hold, write it without"
@@ -147,63 +164,53 @@ pub(crate) fn run(settings: &Settings) -> Result<Results> {
     }
     ensure!(
         settings.dataset.join("dataset.toml").is_file(),
-        "there is no {}/dataset.toml, give the name of a folder in datasets or the path of one elsewhere",
+        "there is no {}/dataset.toml, give the name of a folder in datasets or the path of another one",
         settings.dataset.display()
     );
     let folder = settings.folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let _lock = lock()?;
-    // A run that fails leaves no table, an old one least of all.
-    docs::remove_report(&folder)?;
+    remove_files(&folder)?;
 
-    let runner = Runner::new(build_dpq(&settings.device)?, &settings.dataset)?;
-    // First what takes no time, then what reads all images: if they fail, nothing was trained for hours before.
-    pipeline::check_configuration(&runner, settings, &folder)?;
-    let baseline = pipeline::raw_pixels(&runner, settings)?;
-    let runs = (1..=settings.seeds)
-        .map(|seed| pipeline::train_and_evaluate(&runner, settings, &folder, seed))
-        .collect::<Result<Vec<_>>>()?;
-    let mut variant_runs = Vec::new();
-    for variant in variants::variants(&settings.preset, settings.ablations, pretrained) {
-        let run = |run| pipeline::variant(&runner, settings, &folder.join("variants"), run, variant);
-        variant_runs.push((variant, runs.iter().map(run).collect::<Result<Vec<_>>>()?));
-    }
-    let figures = pictures(&runner, settings, &runs[0])?;
-    let mut results = gather::gather(settings, &runs, &baseline, runner.wall_seconds())?;
-    results.variants = variant_runs.iter().map(|(variant, runs)| gather::variant(variant, runs)).collect();
-
-    let json = results.to_json()?;
-    let files = docs::write_report(&folder, &json, &figures)?;
-    println!("{}", report::summary(&Results::from_json(&json)?));
+    let runner = Runner::new(process::build_dpq(&settings.device)?, &settings.dataset)?;
+    let pipeline = Pipeline::new(&runner, settings)?;
+    // The baseline reads all images. If that fails, nothing was trained for hours before.
+    let (baseline, curve) = pipeline.raw_pixels()?;
+    let train = |seed| pipeline.train(&folder.join(format!("seed-{seed}")), seed, &[]);
+    let trainings = (1..=settings.seeds).map(train).collect::<Result<Vec<_>>>()?;
+    let mut report = pipeline.report_with_figures(&trainings)?;
+    let variants = variants::variants(&settings.preset, settings.ablations, pretrained);
+    let variants = variants.into_iter().map(|variant| pipeline.variant(variant, &trainings));
+    let results = &mut report.results;
+    results.variants = variants.collect::<Result<_>>()?;
+    results.baseline = Some(baseline);
+    results.precision_recall.curves.extend(curve);
+    results.run_wall_seconds = Some(runner.wall_seconds());
+    results.about.commit = process::commit(&["Cargo.toml", "Cargo.lock", "crates", "datasets", "xtask"]);
+    let files = report.write(&folder)?;
+    println!("{}", report.summary());
     files.iter().for_each(|file| println!("{}", file.display()));
-    Ok(results)
+    Ok(report.results)
 }
 
-/// The figures that need more than numbers, of the first training.
-fn pictures(runner: &Runner, settings: &Settings, run: &SeedRun) -> Result<Vec<(&'static str, String)>> {
-    let dir = settings.folder().join("seed-1");
-    let (sheet, classes) = sheet::sheet(runner, &dir, run, &settings.dataset)?;
-    let tsne = tsne::tsne(runner, &dir, run, settings.tsne_items, &classes)?;
-    Ok(tsne.map(|tsne| (docs::TSNE, tsne)).into_iter().chain([(docs::QUERIES, sheet)]).collect())
+/// Removes the files of an earlier report, so that a failed run leaves no report. The folders of stages stay.
+fn remove_files(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
-/// Copies the report of a run to `docs`.
-pub(crate) fn write_docs(settings: &Settings) -> Result<()> {
-    docs::write_docs(Path::new("docs"), &settings.name(), &settings.folder())
-}
-
-/// Makes the reports in `docs` again, without a run.
-pub(crate) fn render_docs() -> Result<()> {
-    docs::render_docs(Path::new("docs"))
-}
-
-/// Waits for other runs: two of them would write to the same folders.
+/// Waits for other runs, which would write to the same folders.
 fn lock() -> Result<File> {
     let path = Path::new(FOLDER).join("lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => {
-            eprintln!("another reproduce-paper is at work, waiting for it");
+            eprintln!("waiting for another reproduce-paper");
             file.lock()?;
         }
         locked => locked?,
@@ -221,22 +228,19 @@ mod tests {
         assert_eq!(settings.name(), "fashion-mnist-quick");
         settings.dataset = "elsewhere/cifar-10".into();
         settings.weights = Some("w.safetensors".into());
-        settings.changes = ["epochs=2", "schedule=\"two-step\""].map(str::to_owned).into();
+        settings.set = ["epochs=2", "schedule=\"two-step\""].map(str::to_owned).into();
         assert_eq!(settings.name(), "cifar-10-quick-pretrained-epochs=2-schedule=_two-step_");
         settings.embeddings = Some("elsewhere/glove 300d.txt".into());
-        settings.changes.clear();
+        settings.set.clear();
         assert_eq!(settings.name(), "cifar-10-quick-pretrained-embeddings=glove_300d.txt");
     }
 
     #[test]
-    fn what_cannot_be_run_is_refused_before_anything_is_built() {
-        let refused = |settings: &Settings| {
-            let run = run(settings);
-            run.map(|_| ()).unwrap_err().to_string()
-        };
+    fn impossible_runs_are_refused_before_the_build() {
+        let refused = |settings: &Settings| run(settings).map(|_| ()).unwrap_err().to_string();
         let nowhere = Settings { dataset: "datasets/nowhere".into(), ..Settings::quick() };
         assert!(refused(&nowhere).starts_with("there is no datasets/nowhere/dataset.toml"));
-        let spaced = Settings { changes: vec!["epochs = 2".to_owned()], ..Settings::quick() };
+        let spaced = Settings { set: vec!["epochs = 2".to_owned()], ..Settings::quick() };
         assert!(refused(&spaced).starts_with("`epochs = 2` has a space"));
         let without_any = Settings { ablations: true, ..Settings::quick() };
         assert!(refused(&without_any).starts_with("preset quick has no ablations, "));

@@ -1,6 +1,6 @@
-//! The paper's runs at toy size: every stage from pretrained weights to the report, so that none fails after hours.
+//! The paper's runs at toy size: every stage from pretrained weights to the report.
 //!
-//! What such a run ranks says nothing; that all of it runs does.
+//! The rankings mean nothing. The run shows that no stage fails after hours of training.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,23 +12,23 @@ use serde::Deserialize;
 use super::{Settings, run};
 use crate::process::{build_dpq, build_example, output, run as run_command};
 
-/// Where the example of dpq-data writes the data sets and the weights.
+/// The folder where the example of dpq-data writes data sets and weights.
 const SETS: &str = "target/toy-sets";
 
-/// The body that the weights are of.
+/// The body of the weights.
 const BODY: &str = "[network.body.alexnet]\nvariant = \"caffe\"\nchannels = [4, 8, 8, 8, 8]\nhidden = 16";
 
-/// Of `dpq weights import`.
+/// What `dpq weights import` prints.
 #[derive(Deserialize)]
 struct Imported {
     fingerprint: String,
 }
 
-/// A run, and what its report must say.
+/// A run and the phrases that its report must have.
 struct Protocol {
     dataset: &'static str,
     ablations: bool,
-    /// Training images, queries, gallery.
+    /// The numbers of training images, queries and gallery images.
     items: [usize; 3],
     says: &'static [&'static str],
 }
@@ -45,17 +45,17 @@ const PROTOCOLS: [Protocol; 3] = [
         ablations: true,
         items: [259, 20, 279],
         says: &[
-            "Left out, because they cannot be read: training images 1, queries 0, of the gallery 1.",
+            "Unreadable images were left out: 1 training images, 0 queries, 1 of the gallery.",
             "Loss of the classifier: sigmoid",
             "The paper's protocol has 10000 training images",
-            "| whole run ",
+            "| everything ",
             "Label embeddings: seeded",
             "| mAP@5000 ",
             "| DPQ (V) ",
-            "## Table 2: parts taken away",
+            "## Table 2: parts removed",
             "| E: frozen pretrained backbone |",
             "| Two-Step ",
-            "| a model for each length |",
+            "| one model per length",
             "Raw pixels, 3×32×32, are",
         ],
     },
@@ -67,52 +67,44 @@ const PROTOCOLS: [Protocol; 3] = [
     },
 ];
 
-/// Makes the data sets and weights, and runs all protocols twice: the second time nothing may be left to do.
+/// Makes data sets and weights, and runs all protocols twice. The second time no stage may run.
 pub(crate) fn toy_protocols() -> Result<()> {
     run_command(Command::new(build_example("toy_sets")?).arg(SETS))?;
     let dpq = build_dpq("cpu")?;
-    refuses_other_lengths()?;
     let (weights, fingerprint) = import(&dpq)?;
     for protocol in PROTOCOLS {
         let settings = Settings {
             dataset: Path::new(SETS).join(protocol.dataset),
             preset: "paper".to_owned(),
-            changes: ["epochs=2", "quantizer.codewords=16"].map(str::to_owned).into(),
+            set: ["epochs=2", "quantizer.codewords=16"].map(str::to_owned).into(),
             weights: Some(weights.clone()),
             ablations: protocol.ablations,
             ..Settings::quick()
         };
         let results = run(&settings)?;
-        let items = [results.items.train, results.items.query, results.items.gallery];
+        let items = results.about.items;
+        let items = [items.train, items.query, items.gallery];
         ensure!(
             items == protocol.items,
             "{} has {items:?} items, not {:?}",
             protocol.dataset,
             protocol.items
         );
-        ensure!(results.weights.as_deref() == Some(&fingerprint), "{} has other weights", protocol.dataset);
+        ensure!(
+            results.about.weights.as_deref() == Some(&fingerprint),
+            "{} has other weights",
+            protocol.dataset
+        );
         check(&settings, protocol.says)?;
 
-        // Times are those of the stages when they ran, so one that ran again would show.
+        // Reports have the times of their stages, so a stage that ran again would change them.
         let again = run(&settings)?;
-        ensure!(again.to_json()? == results.to_json()?, "stages of {} ran a second time", protocol.dataset);
+        ensure!(again.to_json() == results.to_json(), "stages of {} ran a second time", protocol.dataset);
     }
     Ok(())
 }
 
-/// A report has no room for other lengths, and it would be late to say so when all is trained.
-fn refuses_other_lengths() -> Result<()> {
-    let dataset = Path::new(SETS).join("cifar-10");
-    let shorter = Settings { dataset, changes: vec!["quantizer.levels=2".to_owned()], ..Settings::quick() };
-    let refused = run(&shorter).map_or_else(|error| error.to_string(), |_| String::new());
-    ensure!(
-        refused.starts_with("quantizer.levels is 2, "),
-        "two levels should be refused, found `{refused}`"
-    );
-    Ok(())
-}
-
-/// The weights for `dpq train --weights`, and their fingerprint.
+/// Imports weights for `dpq train --weights` and returns their fingerprint, too.
 fn import(dpq: &Path) -> Result<(PathBuf, String)> {
     let config = output(Command::new(dpq).args(["train", "--print-config"]))?;
     let (begin, rest) = config.split_once("[network.body.small]").context("dpq prints the network's body")?;
@@ -125,7 +117,7 @@ fn import(dpq: &Path) -> Result<(PathBuf, String)> {
     Ok((out.into(), imported.fingerprint))
 }
 
-/// Checks that the files of a report are there, and what it says.
+/// Checks that a report has its files and phrases.
 fn check(settings: &Settings, says: &[&str]) -> Result<()> {
     let folder = settings.folder();
     for file in ["report.html", "results.csv", "queries.svg", "tsne.svg"] {

@@ -1,8 +1,9 @@
-//! A run of `dpq` that is skipped when its output exists for the same inputs.
+//! A run of `dpq` that is skipped if its output exists for the same inputs.
 //!
-//! A stage is a folder: the files that the command wrote and `stage.json`. The key in `stage.json` is a SHA-256 over
-//! all that decides the output: the bytes of the `dpq` executable, the files of the data set, the command line and the
-//! keys of the stages before. While a stage runs its folder is `<stage>.partial`; it is renamed when all is there.
+//! A stage is a folder with the files that the command wrote and `stage.json`. The key in `stage.json` is a
+//! SHA-256 of everything that decides the output: the `dpq` executable, the files of the data set, the
+//! command line and the keys of earlier stages. A running stage has the folder `<stage>.partial`, which is
+//! renamed when the command has finished.
 
 use std::cell::Cell;
 use std::fs;
@@ -18,50 +19,48 @@ use serde_json::Value;
 use super::hash::Hash;
 use crate::process;
 
-/// Runs stages, all with the same executable and data set.
+/// Runs stages with one executable and data set.
 pub(crate) struct Runner {
     dpq: PathBuf,
     /// Hash of the executable and the data set.
     base: String,
-    /// Of all stages so far, whenever they ran.
+    /// The sum over all stages so far, whenever they ran.
     wall_seconds: Cell<f64>,
 }
 
 /// A finished stage.
 pub(crate) struct Stage<T> {
-    /// Hash of all that decided the output.
+    /// The hash of everything that decided the output.
     pub(crate) key: String,
-    /// What the command printed.
+    /// The object that the command printed.
     pub(crate) result: T,
-    /// How long the command took when it ran, process start and reading of files included; of one that was interrupted
-    /// and went on, both parts.
-    pub(crate) wall_seconds: f64,
     dir: PathBuf,
 }
 
 impl<T> Stage<T> {
-    /// Path of a file of the stage.
+    /// Returns the path of a file of the stage.
     pub(crate) fn file(&self, name: &str) -> String {
         self.dir.join(name).to_string_lossy().into_owned()
     }
 }
 
-/// What `stage.json` holds.
+/// The contents of `stage.json`.
 #[derive(Serialize, Deserialize)]
 struct Record {
     key: String,
+    /// The duration of the command, process start included; for a resumed command, of all its parts.
     wall_seconds: f64,
-    /// Names and sizes: a stage whose files are gone runs again.
+    /// Names and sizes. A stage runs again if a file is missing.
     files: Vec<(String, u64)>,
     result: Value,
 }
 
 const RECORD: &str = "stage.json";
 
-/// In a partial folder: the key of the run that was interrupted.
+/// A file in a partial folder: the key of the interrupted run.
 const KEY: &str = "key";
 
-/// In a partial folder: the seconds of interrupted runs, written when the present one began.
+/// A file in a partial folder: the seconds of earlier interrupted runs, written when the last one began.
 const SECONDS: &str = "seconds";
 
 impl Runner {
@@ -73,14 +72,14 @@ impl Runner {
         Ok(Self { dpq, base: hash.finish(), wall_seconds: Cell::new(0.0) })
     }
 
-    /// Wall-clock seconds of all stages that were asked for.
+    /// Returns the wall-clock seconds of all stages so far.
     pub(crate) fn wall_seconds(&self) -> f64 {
         self.wall_seconds.get()
     }
 
-    /// Runs `dpq ARGS --json` into the folder `dir`, or finds that it has been run.
+    /// Runs `dpq ARGS --json` in the folder `dir` unless its output exists.
     ///
-    /// `args` are words between single spaces, `OUT` at the start of a word stands for the folder to write to;
+    /// `args` are words between single spaces. `OUT` at the start of a word is replaced by the output folder.
     /// `upstream` are the keys of the stages whose files the command reads.
     pub(crate) fn run<T: DeserializeOwned>(
         &self,
@@ -91,7 +90,7 @@ impl Runner {
         self.stage(dir, upstream, args, false)
     }
 
-    /// The same, for a command that goes on from the files of an interrupted run when it is given `--resume`.
+    /// Does the same for a command that resumes from the files of an interrupted run by `--resume`.
     pub(crate) fn run_resumable<T: DeserializeOwned>(
         &self,
         dir: &Path,
@@ -99,27 +98,6 @@ impl Runner {
         args: &str,
     ) -> Result<Stage<T>> {
         self.stage(dir, upstream, args, true)
-    }
-
-    /// Does `work`, or finds in the folder `dir` that it has been done: for what xtask computes itself from the files of
-    /// the stages `upstream`. `code` is what else decides the result.
-    pub(crate) fn compute<T: Serialize + DeserializeOwned>(
-        &self,
-        dir: &Path,
-        upstream: &[&str],
-        code: &str,
-        work: impl FnOnce() -> Result<T>,
-    ) -> Result<Stage<T>> {
-        let key = self.key(upstream, code);
-        let execute = || {
-            let start = Instant::now();
-            let result = serde_json::to_value(work()?)?;
-            let partial = dir.with_extension("partial");
-            remove(&partial)?;
-            fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
-            finish(&partial, dir, key.clone(), start.elapsed().as_secs_f64(), result)
-        };
-        self.found_or(dir, &key, execute)
     }
 
     fn stage<T: DeserializeOwned>(
@@ -130,24 +108,15 @@ impl Runner {
         resumable: bool,
     ) -> Result<Stage<T>> {
         let key = self.key(upstream, args);
-        self.found_or(dir, &key, || self.execute(dir, &key, args, resumable))
-    }
-
-    fn found_or<T: DeserializeOwned>(
-        &self,
-        dir: &Path,
-        key: &str,
-        execute: impl FnOnce() -> Result<Record>,
-    ) -> Result<Stage<T>> {
-        let (record, note) = match finished(dir, key) {
+        let (record, note) = match finished(dir, &key) {
             Some(record) => (record, ", unchanged"),
-            None => (execute()?, ""),
+            None => (self.execute(dir, &key, args, resumable)?, ""),
         };
         self.wall_seconds.set(self.wall_seconds.get() + record.wall_seconds);
         eprintln!("    {:<58} {:>7.1} s{note}", dir.display(), record.wall_seconds);
         let result = serde_json::from_value(record.result)
             .with_context(|| format!("{} holds JSON of an unknown form", dir.display()))?;
-        Ok(Stage { key: key.to_owned(), result, wall_seconds: record.wall_seconds, dir: dir.to_owned() })
+        Ok(Stage { key, result, dir: dir.to_owned() })
     }
 
     fn key(&self, upstream: &[&str], args: &str) -> String {
@@ -193,8 +162,8 @@ impl Runner {
     }
 }
 
-/// Seconds of the runs that were interrupted in the folder `partial`. The last of them, which may have been killed together
-/// with xtask, counts until it last wrote a file.
+/// Returns the seconds of the interrupted runs in the folder `partial`. The last one, which may have been
+/// killed together with xtask, counts until it last wrote a file.
 fn interrupted_seconds(partial: &Path) -> Result<f64> {
     let path = partial.join(SECONDS);
     let Ok(before) = fs::read_to_string(&path) else { return Ok(0.0) };
@@ -206,7 +175,7 @@ fn interrupted_seconds(partial: &Path) -> Result<f64> {
     Ok(before.parse().unwrap_or(0.0) + last.duration_since(begun).unwrap_or_default().as_secs_f64())
 }
 
-/// Notes the result of a stage and gives its folder its name.
+/// Writes the record of a stage and renames its folder.
 fn finish(partial: &Path, dir: &Path, key: String, wall_seconds: f64, result: Value) -> Result<Record> {
     let record = Record { key, wall_seconds, files: list(partial)?, result };
     fs::write(partial.join(RECORD), serde_json::to_string(&record)?)?;
@@ -215,13 +184,13 @@ fn finish(partial: &Path, dir: &Path, key: String, wall_seconds: f64, result: Va
     Ok(record)
 }
 
-/// The record of a stage whose key is `key` and whose files are all there.
+/// Returns the record of a stage that has this key and all its files.
 fn finished(dir: &Path, key: &str) -> Option<Record> {
     let text = fs::read_to_string(dir.join(RECORD)).ok()?;
     let record: Record = serde_json::from_str(&text).ok()?;
-    let is_there =
+    let exists =
         |(name, len): &(String, u64)| fs::metadata(dir.join(name)).is_ok_and(|file| file.len() == *len);
-    (record.key == key && record.files.iter().all(is_there)).then_some(record)
+    (record.key == key && record.files.iter().all(exists)).then_some(record)
 }
 
 fn list(dir: &Path) -> Result<Vec<(String, u64)>> {
@@ -244,14 +213,6 @@ fn remove(dir: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-impl<T> Stage<T> {
-    /// A stage that printed `result` and wrote nothing.
-    pub(crate) fn for_test(result: T) -> Self {
-        Self { key: String::new(), result, wall_seconds: 1.0, dir: PathBuf::new() }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use std::time::Duration;
 
@@ -259,7 +220,7 @@ mod tests {
 
     use super::*;
 
-    /// Stands in for `dpq WORD OUT`: notes the call, writes files, fails while there is a file `broken`.
+    /// Imitates `dpq WORD OUT`: logs the call, writes files, and fails while a file `broken` exists.
     const FAKE: &str = r#"
 cd "$(dirname "$0")"
 echo "$*" >> calls
@@ -297,13 +258,19 @@ echo '{"word": "'$1'"}'
         }
 
         fn run(&self, resumable: bool, upstream: &[&str], word: &str) -> Result<Stage<Printed>> {
-            // The shell runs the script: a file that was just written cannot always be executed.
-            let runner = Runner { dpq: "sh".into(), ..Runner::new(self.path("dpq"), &self.path("data"))? };
-            let script = self.path("script").to_string_lossy().into_owned();
-            runner.stage(&self.path("stage"), upstream, &format!("{script} {word} OUT"), resumable)
+            Ok(self.timed_run(resumable, upstream, word)?.0)
         }
 
-        /// Arguments of the calls so far, without the folder.
+        fn timed_run(&self, resumable: bool, upstream: &[&str], word: &str) -> Result<(Stage<Printed>, f64)> {
+            // The shell runs the script, because a file that was just written cannot always be executed.
+            let runner = Runner { dpq: "sh".into(), ..Runner::new(self.path("dpq"), &self.path("data"))? };
+            let script = self.path("script").to_string_lossy().into_owned();
+            let stage =
+                runner.stage(&self.path("stage"), upstream, &format!("{script} {word} OUT"), resumable)?;
+            Ok((stage, runner.wall_seconds()))
+        }
+
+        /// Returns the arguments of the calls so far, with the folder replaced.
         fn calls(&self) -> Vec<String> {
             let partial = self.path("stage.partial");
             let calls = fs::read_to_string(self.path("calls")).unwrap_or_default();
@@ -319,7 +286,6 @@ echo '{"word": "'$1'"}'
         assert_eq!(fs::read_to_string(first.file("out.txt")).unwrap(), "x\n");
         let second = bench.run(false, &["a"], "x").unwrap();
         assert_eq!((second.result.word, second.key), ("x".to_owned(), first.key.clone()));
-        assert_eq!(second.wall_seconds, first.wall_seconds);
         assert_eq!(bench.calls(), ["x OUT --json"]);
     }
 
@@ -344,7 +310,7 @@ echo '{"word": "'$1'"}'
         run(&["a"], "x");
         bench.install("version 2", FAKE);
         run(&["a"], "x");
-        // Not the inputs, but the output: a file is gone.
+        // The inputs are the same, but an output file is missing.
         fs::remove_file(bench.path("stage/out.txt")).unwrap();
         let n_calls = bench.calls().len();
         bench.run(false, &["a"], "x").unwrap();
@@ -364,7 +330,7 @@ echo '{"word": "'$1'"}'
     }
 
     #[test]
-    fn only_a_resumable_stage_with_the_same_inputs_goes_on() {
+    fn only_a_resumable_stage_with_the_same_inputs_resumes() {
         let bench = Bench::new();
         let broken = bench.path("broken");
         let interrupt = |word| {
@@ -397,7 +363,7 @@ echo '{"word": "'$1'"}'
             bench.run(true, &[], "x").map(|stage| stage.result).unwrap_err();
             fs::remove_file(&broken).unwrap();
         };
-        // As if each run had taken so long until it was interrupted.
+        // Pretends that each run took this long until it was interrupted.
         let lasted = |n| {
             let begun = fs::metadata(&half).unwrap().modified().unwrap() - Duration::from_secs(n);
             fs::File::options().write(true).open(&seconds).unwrap().set_modified(begun).unwrap();
@@ -406,30 +372,15 @@ echo '{"word": "'$1'"}'
         lasted(100);
         interrupt();
         lasted(20);
-        let stage = bench.run(true, &[], "x").unwrap();
-        assert!((120.0..180.0).contains(&stage.wall_seconds), "{}", stage.wall_seconds);
+        let (_, seconds) = bench.timed_run(true, &[], "x").unwrap();
+        assert!((120.0..180.0).contains(&seconds), "{seconds}");
         assert!(!bench.path("stage/seconds").exists());
-        assert_eq!(bench.run(true, &[], "x").unwrap().wall_seconds, stage.wall_seconds);
+        assert_eq!(bench.timed_run(true, &[], "x").unwrap().1, seconds);
 
-        // Those of other inputs count nothing.
+        // Runs with other inputs do not count.
         fs::create_dir(bench.path("stage.partial")).unwrap();
         fs::write(bench.path("stage.partial/seconds"), "1000").unwrap();
-        assert!(bench.run(true, &[], "y").unwrap().wall_seconds < 60.0);
-    }
-
-    #[test]
-    fn what_is_computed_here_is_kept_as_well() {
-        let bench = Bench::new();
-        let compute = |upstream: &str, code: &str, result: Result<u32>| {
-            let runner = Runner::new(bench.path("dpq"), &bench.path("data")).unwrap();
-            runner.compute(&bench.path("stage"), &[upstream], code, || result).map(|stage| stage.result)
-        };
-        assert_eq!(compute("a", "code", Ok(1)).unwrap(), 1);
-        assert_eq!(compute("a", "code", Ok(2)).unwrap(), 1, "it is there");
-        assert_eq!(compute("b", "code", Ok(3)).unwrap(), 3);
-        assert_eq!(compute("b", "other code", Ok(4)).unwrap(), 4);
-        compute("b", "code", Err(anyhow::anyhow!("no"))).unwrap_err();
-        assert_eq!(compute("b", "other code", Ok(5)).unwrap(), 4, "a failure leaves what was there");
+        assert!(bench.timed_run(true, &[], "y").unwrap().1 < 60.0);
     }
 
     #[test]

@@ -1,23 +1,25 @@
-//! What else is trained or encoded to see what each part of a preset is worth.
+//! Variants of a preset, which show the effect of each of its parts.
+
+use dpq_report::POSTERIOR;
 
 /// A preset with one change.
-pub(crate) struct Variant {
-    /// Of the row in the report.
-    pub(crate) name: &'static str,
-    /// Of the folder of its stages.
-    pub(crate) slug: &'static str,
-    pub(crate) change: Change,
+pub(super) struct Variant {
+    /// The name of the row in the report.
+    pub(super) name: &'static str,
+    /// The folder of its stages.
+    pub(super) slug: &'static str,
+    pub(super) change: Change,
 }
 
-pub(crate) enum Change {
-    /// Lines of `dpq train --set`: a training of its own.
+pub(super) enum Change {
+    /// Lines of `dpq train --set` for a training of its own.
     Train(&'static [&'static str]),
-    /// Options of `dpq features`: other features of the preset's own trainings, with codebooks fitted to them.
+    /// Options of `dpq features` for other features by the preset's trainings, with codebooks fitted to them.
     Features(&'static str),
 }
 use Change::{Features, Train};
 
-/// The first row of Table 2, by what the backbone starts from; the paper's is pretrained.
+/// The first row of Table 2, by the start of the backbone. The paper's is pretrained.
 const FROZEN_RANDOM: Variant = Variant {
     name: "E: frozen random backbone",
     slug: "frozen-random",
@@ -26,7 +28,7 @@ const FROZEN_RANDOM: Variant = Variant {
 const FROZEN_PRETRAINED: Variant =
     Variant { name: "E: frozen pretrained backbone", slug: "frozen-pretrained", ..FROZEN_RANDOM };
 
-/// The other removals of Table 2, in the order of the paper.
+/// The other rows of Table 2, in the order of the paper.
 const TABLE_2: [Variant; 4] = [
     Variant { name: "without L_C", slug: "no-classification", change: Train(&["loss.classification=0.0"]) },
     Variant { name: "without L_S", slug: "no-margin", change: Train(&["loss.margin=0.0"]) },
@@ -34,14 +36,14 @@ const TABLE_2: [Variant; 4] = [
     Variant { name: "No-Soft", slug: "no-soft", change: Train(&["loss.soft=0.0", "loss.joint_center=0.0"]) },
 ];
 
-/// One training for each length, where the preset has one for all four. That of four levels is the preset itself.
+/// One training per length. The preset itself has four levels.
 const ONE_LENGTH: [Variant; 3] = [
     Variant { name: "1 level", slug: "1-level", change: Train(&["quantizer.levels=1"]) },
     Variant { name: "2 levels", slug: "2-levels", change: Train(&["quantizer.levels=2"]) },
     Variant { name: "3 levels", slug: "3-levels", change: Train(&["quantizer.levels=3"]) },
 ];
 
-/// What `best` would be without each of its ingredients.
+/// `best` without each of its ingredients.
 const INGREDIENTS: [Variant; 3] = [
     Variant {
         name: "no cutout",
@@ -52,7 +54,7 @@ const INGREDIENTS: [Variant; 3] = [
     Variant { name: "λ = 0.1", slug: "lambda-01", change: Train(&["loss.classification=0.1"]) },
 ];
 
-/// Other features of the trainings of `best`, which cost no training.
+/// Other features by the trainings of `best`, which need no training.
 const FEATURES: [Variant; 2] = [
     Variant {
         name: "no mirror averaging",
@@ -63,12 +65,9 @@ const FEATURES: [Variant; 2] = [
     Variant { name: POSTERIOR, slug: "posterior", change: Features("--posterior=1.5") },
 ];
 
-/// The row that needs a caveat.
-pub(crate) const POSTERIOR: &str = "class posterior as the feature";
-
-/// The variants of a preset, whose body starts from weights that are random or `pretrained`: those that need trainings
-/// only if `ablations`.
-pub(crate) fn variants(preset: &str, ablations: bool, pretrained: bool) -> Vec<&'static Variant> {
+/// Returns the variants of a preset whose body starts from random or `pretrained` weights. Variants that
+/// need trainings are included if `ablations`.
+pub(super) fn variants(preset: &str, ablations: bool, pretrained: bool) -> Vec<&'static Variant> {
     let frozen = if pretrained { &FROZEN_PRETRAINED } else { &FROZEN_RANDOM };
     match (preset, ablations) {
         ("paper", true) => [frozen].into_iter().chain(&TABLE_2).chain(&ONE_LENGTH).collect(),

@@ -17,9 +17,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dpq-eval", &[]),
     ("dpq-data", &[]),
     ("dpq-model", &["dpq-codebook", "dpq-file"]),
-    ("dpq", &["dpq-codebook", "dpq-data", "dpq-eval", "dpq-file", "dpq-formats", "dpq-index", "dpq-model"]),
+    ("dpq-report", &[]),
+    (
+        "dpq",
+        &[
+            "dpq-codebook",
+            "dpq-data",
+            "dpq-eval",
+            "dpq-file",
+            "dpq-formats",
+            "dpq-index",
+            "dpq-model",
+            "dpq-report",
+        ],
+    ),
     ("dpq-python", &["dpq-codebook", "dpq-eval", "dpq-formats", "dpq-index", "dpq-model"]),
-    ("xtask", &[]),
+    ("xtask", &["dpq-report"]),
 ];
 
 /// Dependencies that only some packages may have. A name also covers names that extend it by `-…`.
@@ -27,7 +40,7 @@ const OWNERS: [(&str, &[&str]); 6] = [
     ("candle", &["dpq-model"]),
     ("clap", &["dpq", "xtask"]),
     ("anyhow", &["dpq", "xtask"]),
-    ("serde_json", &["dpq", "dpq-file", "dpq-model", "xtask"]),
+    ("serde_json", &["dpq", "dpq-file", "dpq-model", "dpq-report", "xtask"]),
     ("pyo3", &["dpq-python"]),
     ("numpy", &["dpq-python"]),
 ];

@@ -13,13 +13,11 @@ mod files;
 mod prose;
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 
 use crate::process::output;
-use crate::{bench, reproduce};
 
 /// Checks everything and fails with all complaints.
 pub(crate) fn run() -> Result<()> {
@@ -35,8 +33,8 @@ pub(crate) fn run() -> Result<()> {
         warnings.extend(prose::check(name, text).into_iter().map(named));
     }
     warnings.extend(circles::check(files.iter().map(|(name, text)| (*name, text.as_str()))));
-    complaints.extend(reproduce::check_docs(Path::new("docs"))?);
-    complaints.extend(bench::check_docs()?);
+    let stale = dpq_report::docs::stale("docs")?.into_iter();
+    complaints.extend(stale.map(|path| format!("{}: stale, run `cargo xtask render-docs`", path.display())));
     warnings.iter().for_each(|warning| println!("{warning}"));
     ensure!(complaints.is_empty(), "the repository is not tidy:\n  {}", complaints.join("\n  "));
     Ok(())

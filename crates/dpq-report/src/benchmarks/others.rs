@@ -1,0 +1,139 @@
+//! The comparisons with PyTorch, NumPy and USearch.
+
+use super::results::{Evaluations, Rate, Rates, Run, VectorSearches};
+use super::words::{Section, count, microseconds, ratio};
+use crate::table::{Table, line};
+
+pub(super) fn training(run: &Run<Rates>) -> Section {
+    let Rates { device, threads, rounds, epochs, rates } = &run.results;
+    let name = |rate: &Rate| format!("{}, batches of {}", rate.work, rate.batch);
+    let times_faster = |rate: &Rate| rate.ours_per_second / rate.torch_per_second;
+    let rows = rates.iter().map(|rate| {
+        let [ours, theirs] =
+            [rate.ours_per_second, rate.torch_per_second].map(|images| count(images.round() as u64));
+        line(&name(rate), [ours, theirs, ratio(times_faster(rate)), rate.torch_layout.clone()])
+    });
+    let table = Table {
+        header: line("images per second", ["dpq", "PyTorch", "ratio", "PyTorch's layout"].map(str::to_owned)),
+        rows: rows.collect(),
+    };
+    let note = "`crates/dpq-model/benches/torch/small_network.py`: same layers, losses, optimiser, batches and images. dpq \
+                reads and augments its images; PyTorch trains on floats in memory, in the layout that was faster in a short \
+                trial. Encoding averages over image and mirror image; the time of dpq includes reading images and computing codes";
+    let turns = format!(
+        "{threads} threads per side, device {device}; {rounds} rounds; in training, {} epochs of each side per round",
+        epochs + 1
+    );
+    let text = [
+        "The network of preset `best` on Fashion-MNIST, median of all epochs except the first of each round."
+            .to_owned(),
+        table.to_string(),
+        run.how(&[note.to_owned(), turns]),
+    ];
+    Section {
+        title: "Training and encoding images: PyTorch",
+        text: text.join("\n\n"),
+        ratios: rates.iter().map(|rate| (name(rate), times_faster(rate))).collect(),
+    }
+}
+
+pub(super) fn evaluation(run: &Run<Evaluations>) -> Section {
+    let results = &run.results;
+    let ratios = [
+        ("time", results.numpy_seconds / results.ours_seconds),
+        ("CPU time", results.numpy_cpu_seconds / results.ours_cpu_seconds),
+    ];
+    let seconds =
+        |name: &str, wall: f64, cpu: f64| line(name, [format!("{wall:.1} s"), format!("{cpu:.1} s")]);
+    let times = Table {
+        header: line("", ratios.map(|(name, _)| name.to_owned())),
+        rows: vec![
+            seconds("script", results.numpy_seconds, results.numpy_cpu_seconds),
+            seconds("`dpq eval`", results.ours_seconds, results.ours_cpu_seconds),
+            line("ratio", ratios.map(|(_, times_faster)| ratio(times_faster))),
+        ],
+    };
+    let maps = Table {
+        header: line(
+            "mAP@all",
+            ["script", "`dpq eval`", "ties: minimum", "ties: maximum"].map(str::to_owned),
+        ),
+        rows: (results.lengths.iter())
+            .map(|row| {
+                let maps = [row.numpy_map, row.map, row.map_min, row.map_max];
+                line(&format!("{} bits", row.bits), maps.map(|map| format!("{map:.5}")))
+            })
+            .collect(),
+    };
+    let note = "`crates/dpq-eval/benches/numpy/compare.py`: the script multiplies by decoded features, sorts by \
+                `numpy.argsort` and computes one mean average precision; its time excludes reading and decoding. `dpq eval` \
+                is the whole command, on all cores, with every other metric that it reports";
+    let text = [
+        format!(
+            "Complete rankings of {} items for {} queries, D = {}, at {} lengths, median of {} rounds.",
+            count(results.items as u64),
+            count(results.queries as u64),
+            results.dim,
+            results.lengths.len(),
+            results.rounds
+        ),
+        times.to_string(),
+        maps.to_string(),
+        run.how(&[note.to_owned()]),
+    ];
+    Section {
+        title: "Evaluating: NumPy",
+        text: text.join("\n\n"),
+        ratios: ratios.map(|(name, times_faster)| (name.to_owned(), times_faster)).into(),
+    }
+}
+
+pub(super) fn vectors(run: &Run<VectorSearches>) -> Section {
+    let results = &run.results;
+    let rows = results.searches.iter().map(|search| {
+        line(
+            &search.name,
+            [
+                format!("{:.1}", search.bytes_an_item),
+                search.build_seconds.map_or(String::new(), |seconds| format!("{seconds:.1} s")),
+                microseconds(search.ns),
+                format!("{:.3}", search.recall),
+                format!("{:.3}", search.precision),
+            ],
+        )
+    });
+    let header = ["bytes per vector", "build", "µs per query", "recall", "precision"];
+    let table = Table { header: line("", header.map(str::to_owned)), rows: rows.collect() };
+    let queries = || results.searches.iter().map(|search| search.queries);
+    let k = results.k;
+    let text = [
+        format!(
+            "USearch stores vectors and dpq stores codes, so their answers differ. {} features of preset `quick` on \
+             Fashion-MNIST, D = {}, inner product, k = {k}. Recall is the share of the {k} nearest vectors that is found, \
+             precision the share of hits with the query's class.",
+            count(results.items as u64),
+            results.dim
+        ),
+        table.to_string(),
+        run.how(&[
+            format!(
+                "`crates/dpq-index/benches/usearch/compare.py`: one query at a time, one thread, median of {} rounds of \
+                 {} queries (scans of vectors: {}); dpq with its lookup table",
+                results.rounds,
+                count(queries().max().unwrap_or(0)),
+                queries().min().unwrap_or(0),
+            ),
+            format!(
+                "The time of USearch includes its call from Python; a call without a search takes {} µs. dpq is timed inside \
+                 its process, without a call from Python",
+                microseconds(results.empty_call_ns)
+            ),
+            "Building uses all cores: a graph for USearch; encoding and the index for dpq, process start and files \
+             included. Bytes per vector are the size of the file over the number of vectors; the file of dpq serves all \
+             lengths and contains the codebooks"
+                .to_owned(),
+        ]),
+    ];
+    // The answers differ, so a ratio of the times would not show which is faster.
+    Section { title: "Search of vectors: USearch", text: text.join("\n\n"), ratios: Vec::new() }
+}

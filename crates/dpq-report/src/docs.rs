@@ -1,0 +1,149 @@
+//! The pages of this repository that are made from measurements: reports and benchmarks in `docs`.
+//!
+//! A report in `docs/results` keeps `results.json`, `tsne.svg` and `queries.svg`; its other files and
+//! `docs/results.md` are made from them. Benchmarks keep JSON in `docs/benchmarks`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::files::{RESULTS, write};
+use crate::page::{self, QUERIES, TSNE};
+use crate::{Error, Report, benchmarks, words};
+
+const OVERVIEW: &str = "results.md";
+const FOLDER: &str = "results";
+
+/// Copies the report in the folder `from` to `results/NAME` in `docs`, and renders `docs`.
+///
+/// # Errors
+/// [`Error::Read`], [`Error::Write`] and [`Error::Json`] name the file.
+pub fn copy(docs: impl AsRef<Path>, name: &str, from: impl AsRef<Path>) -> Result<(), Error> {
+    Report::read(from)?.write(docs.as_ref().join(FOLDER).join(name))?;
+    render(docs).map(|_| ())
+}
+
+/// Renders all pages again without measuring anything, and returns their paths.
+///
+/// # Errors
+/// [`Error::Read`], [`Error::Write`] and [`Error::Json`] name the file.
+pub fn render(docs: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
+    let docs = docs.as_ref();
+    let mut paths = Vec::new();
+    for (folder, report) in reports(docs)? {
+        paths.extend(write(&folder, &report.render())?);
+    }
+    paths.extend(write(docs, &[(OVERVIEW.to_owned(), overview(docs)?)])?);
+    paths.extend(write(docs, &benchmarks::files(docs)?)?);
+    Ok(paths)
+}
+
+/// Returns the paths that are not what [`render`] would write, or that no report has.
+///
+/// # Errors
+/// [`Error::Read`] and [`Error::Json`] name the file.
+pub fn stale(docs: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
+    let docs = docs.as_ref();
+    let mut stale = different(docs, &[(OVERVIEW.to_owned(), overview(docs)?)]);
+    stale.extend(different(docs, &benchmarks::files(docs)?));
+    for (folder, report) in reports(docs)? {
+        let rendered = report.render();
+        stale.extend(different(&folder, &rendered));
+        let known = || rendered.iter().map(|(file, _)| file.as_str()).chain([RESULTS, TSNE, QUERIES]);
+        stale.extend(list(&folder)?.into_iter().filter(|path| !known().any(|file| path.ends_with(file))));
+    }
+    Ok(stale)
+}
+
+/// Returns the paths of files that do not have these texts.
+fn different(folder: &Path, files: &[(String, String)]) -> Vec<PathBuf> {
+    let paths = files.iter().map(|(file, text)| (folder.join(file), text));
+    paths
+        .filter(|(path, text)| fs::read_to_string(path).ok().as_ref() != Some(text))
+        .map(|(path, _)| path)
+        .collect()
+}
+
+/// Returns `docs/results.md`.
+fn overview(docs: &Path) -> Result<String, Error> {
+    let mut text = "# Results\n\n`dpq` measured every number on this page. `cargo xtask reproduce-paper --write-docs` \
+        writes it. Each report adds tables, figures and the machine. Its `report.html` is one self-contained page; its \
+        `results.csv` has every accuracy.\n"
+        .to_owned();
+    for (folder, report) in reports(docs)? {
+        let place = format!("{FOLDER}/{}", folder.file_name().unwrap_or_default().to_string_lossy());
+        text += &format!(
+            "\n## {}\n\n{}\n\n[The whole report]({place}/results.md) · [as one page]({place}/report.html) · \
+             [numbers]({place}/results.csv)\n",
+            words::name(&report.results),
+            page::overview(&report.results)
+        );
+    }
+    Ok(text)
+}
+
+/// Returns all reports, in the order of their folders' names.
+fn reports(docs: &Path) -> Result<Vec<(PathBuf, Report)>, Error> {
+    let folders = list(&docs.join(FOLDER))?;
+    folders.into_iter().map(|folder| Report::read(&folder).map(|report| (folder, report))).collect()
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(folder).map_err(Error::read(folder))?;
+    let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut paths = paths.map_err(Error::read(folder))?;
+    paths.sort();
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::test_data;
+
+    /// Returns a folder with two reports.
+    fn docs() -> TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, tsne) in [("a", Some("<svg>points</svg>".to_owned())), ("b", None)] {
+            let from = dir.path().join(name);
+            Report { results: test_data::results(1), tsne, queries: None }.write(&from).unwrap();
+            copy(dir.path(), name, &from).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn copies_are_what_they_render_to() {
+        let dir = docs();
+        assert_eq!(stale(dir.path()).unwrap(), Vec::<PathBuf>::new());
+        let page = fs::read_to_string(dir.path().join("results/a/report.html")).unwrap();
+        assert!(page.contains("<svg>points</svg>") && page.contains("Precision by recall"));
+        let page = fs::read_to_string(dir.path().join("results/b/results.md")).unwrap();
+        assert!(!page.contains(TSNE) && page.contains("map.svg"), "{page}");
+        let page = fs::read_to_string(dir.path().join("results.md")).unwrap();
+        assert_eq!(page.matches("[The whole report](results/").count(), 2);
+    }
+
+    #[test]
+    fn stale_files_are_named() {
+        let found = |spoil: &dyn Fn(&Path)| {
+            let dir = docs();
+            spoil(dir.path());
+            stale(dir.path()).unwrap()
+        };
+        for file in ["results.md", "results/a/results.csv", "results/b/map.svg", "results/a/report.html"] {
+            let found = found(&|docs| fs::write(docs.join(file), "other").unwrap());
+            assert!(found.len() == 1 && found[0].ends_with(file), "{found:?}");
+        }
+        let unknown = found(&|docs| fs::write(docs.join("results/a/stray.svg"), "").unwrap());
+        assert!(unknown.len() == 1 && unknown[0].ends_with("stray.svg"), "{unknown:?}");
+        // Numbers edited by hand make everything stale that is made from them.
+        let edited = found(&|docs| {
+            let path = docs.join("results/a/results.json");
+            let json = fs::read_to_string(&path).unwrap();
+            fs::write(path, json.replace("\"8\":[0.8537", "\"8\":[0.9537")).unwrap();
+        });
+        assert!(edited.iter().any(|path| path.ends_with("results.csv")), "{edited:?}");
+    }
+}

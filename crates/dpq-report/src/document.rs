@@ -1,0 +1,210 @@
+//! A document as a list of blocks, written as Markdown or as one self-contained HTML page.
+
+use crate::svg::escape;
+use crate::table::Table;
+
+/// A part of a document. Text may have `code` between backticks and **strong** text.
+pub(crate) enum Block {
+    /// The heading of a section.
+    Heading(&'static str),
+    Text(String),
+    /// A table and its caption, which may be empty.
+    Table(Table, String),
+    /// An SVG file beside the document and its caption.
+    Figure(&'static str, String),
+    List(Vec<String>),
+    Code(String),
+}
+
+pub(crate) fn markdown(title: &str, blocks: &[Block]) -> String {
+    let block = |block: &Block| match block {
+        Block::Heading(text) => format!("## {text}"),
+        Block::Text(text) => text.clone(),
+        Block::Table(table, caption) if caption.is_empty() => table.to_string(),
+        Block::Table(table, caption) => format!("{table}\n\n{caption}"),
+        Block::Figure(file, caption) => {
+            let name = caption.split([',', '.', ':', '(']).next().unwrap_or_default().trim_end();
+            format!("![{name}]({file})\n\n{caption}")
+        }
+        Block::List(items) => items.iter().map(|item| format!("- {item}")).collect::<Vec<_>>().join("\n"),
+        Block::Code(text) => format!("```json\n{text}\n```"),
+    };
+    let blocks: Vec<String> = blocks.iter().map(block).collect();
+    format!("# {title}\n\n{}\n", blocks.join("\n\n"))
+}
+
+/// Returns the page. `svg` finds a figure by file name.
+pub(crate) fn html<'a>(title: &str, blocks: &[Block], svg: impl Fn(&str) -> Option<&'a str>) -> String {
+    let headings = blocks.iter().filter_map(|block| match block {
+        Block::Heading(text) => Some(format!("<li><a href=\"#{}\">{}</a></li>", anchor(text), escape(text))),
+        _ => None,
+    });
+    let contents = headings.collect::<String>();
+    let mut body = String::new();
+    for block in blocks {
+        body += &match block {
+            Block::Heading(text) => format!("<h2 id=\"{}\">{}</h2>\n", anchor(text), escape(text)),
+            Block::Text(text) => format!("<p>{}</p>\n", inline(text)),
+            Block::Table(table, caption) => format!(
+                "<figure><div class=\"wide\">{}</div>{}</figure>\n",
+                html_table(table),
+                html_caption(caption)
+            ),
+            Block::Figure(file, caption) => {
+                let figure = svg(file).unwrap_or_default();
+                format!("<figure>{figure}{}</figure>\n", html_caption(caption))
+            }
+            Block::List(items) => {
+                let items = items.iter().map(|item| format!("<li>{}</li>", inline(item))).collect::<String>();
+                format!("<ul>{items}</ul>\n")
+            }
+            Block::Code(text) => format!("<pre>{}</pre>\n", escape(text)),
+        };
+    }
+    let title = escape(title);
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
+         <style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n<nav><ul>{contents}</ul></nav>\n{body}</body>\n</html>\n"
+    )
+}
+
+fn html_table(table: &Table) -> String {
+    let header: String =
+        table.header.iter().map(|cell| format!("<th scope=\"col\">{}</th>", inline(cell))).collect();
+    let row = |row: &Vec<String>| {
+        let cells: String = (0..table.header.len())
+            .map(|column| match (column, row.get(column).map_or("", String::as_str)) {
+                (0, cell) => format!("<th scope=\"row\">{}</th>", inline(cell)),
+                (_, cell) => format!("<td>{}</td>", inline(cell)),
+            })
+            .collect();
+        format!("<tr>{cells}</tr>\n")
+    };
+    let rows: String = table.rows.iter().map(row).collect();
+    format!("<table>\n<thead><tr>{header}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>")
+}
+
+fn html_caption(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("<figcaption>{}</figcaption>", inline(text)) }
+}
+
+/// Escapes text and tags code and strong text.
+fn inline(text: &str) -> String {
+    let tagged = |text: &str, mark: &str, tag: &str| {
+        let parts = text.split(mark).enumerate();
+        parts
+            .map(|(i, part)| if i % 2 == 0 { part.to_owned() } else { format!("<{tag}>{part}</{tag}>") })
+            .collect()
+    };
+    let text: String = tagged(&escape(text), "`", "code");
+    tagged(&text, "**", "strong")
+}
+
+fn anchor(heading: &str) -> String {
+    heading.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+}
+
+const STYLE: &str = "
+:root{color-scheme:light dark;--paper:#fff;--ink:#1f2328;--soft:#59636e;--rule:#d1d9e0;--band:#f6f8fa;--link:#0969da}
+@media(prefers-color-scheme:dark){:root{--paper:#0d1117;--ink:#e6edf3;--soft:#9198a1;--rule:#3d444d;--band:#151b23;--link:#4493f8}}
+body{margin:0 auto;max-width:54rem;padding:1.5rem 1rem 4rem;background:var(--paper);color:var(--ink);font:1rem/1.55 system-ui,sans-serif}
+h1{font-size:1.6rem;line-height:1.25}
+h2{margin:3rem 0 1rem;padding-top:.6rem;border-top:1px solid var(--rule);font-size:1.25rem}
+a{color:var(--link);text-decoration:none}
+nav ul{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;margin:0;padding:0;list-style:none}
+figure{margin:1.5rem 0}
+figcaption{margin-top:.6rem;color:var(--soft);font-size:.9rem}
+figure svg{display:block;max-width:100%;height:auto;margin:0 auto}
+.wide{overflow-x:auto}
+table{border-collapse:collapse;min-width:100%;font-size:.875rem;font-variant-numeric:tabular-nums}
+th,td{padding:.3rem .7rem;text-align:right;white-space:nowrap;font-weight:400}
+th:first-child{padding-left:0;text-align:left}
+td:last-child,thead th:last-child{padding-right:0}
+thead th{border-bottom:1px solid var(--rule);color:var(--soft)}
+tbody tr:nth-child(even){background:var(--band)}
+code,pre{font:.85em ui-monospace,monospace}
+pre{max-height:24rem;overflow:auto;padding:1rem;background:var(--band)}
+";
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+    use crate::table::line;
+
+    fn blocks() -> Vec<Block> {
+        let table = Table {
+            header: line("", ["8 bits".to_owned()]),
+            rows: vec![line("a < b", ["1".to_owned()]), line("c", [])],
+        };
+        vec![
+            Block::Heading("How & why"),
+            Block::Text("Run `cargo` on **this**.".to_owned()),
+            Block::Table(table, "A table.".to_owned()),
+            Block::Figure("a.svg", "A figure.".to_owned()),
+            Block::List(vec!["one".to_owned(), "two".to_owned()]),
+            Block::Code("{}".to_owned()),
+        ]
+    }
+
+    #[test]
+    fn as_markdown() {
+        expect![[r#"
+            # Title
+
+            ## How & why
+
+            Run `cargo` on **this**.
+
+            |       | 8 bits |
+            |-------|-------:|
+            | a < b |      1 |
+            | c     |        |
+
+            A table.
+
+            ![A figure](a.svg)
+
+            A figure.
+
+            - one
+            - two
+
+            ```json
+            {}
+            ```
+        "#]]
+        .assert_eq(&markdown("Title", &blocks()));
+    }
+
+    #[test]
+    fn as_html() {
+        let page = html("Title", &blocks(), |file| (file == "a.svg").then_some("<svg/>"));
+        let body = page.split_once("<body>").unwrap().1;
+        expect![[r##"
+
+            <h1>Title</h1>
+            <nav><ul><li><a href="#how---why">How &amp; why</a></li></ul></nav>
+            <h2 id="how---why">How &amp; why</h2>
+            <p>Run <code>cargo</code> on <strong>this</strong>.</p>
+            <figure><div class="wide"><table>
+            <thead><tr><th scope="col"></th><th scope="col">8 bits</th></tr></thead>
+            <tbody>
+            <tr><th scope="row">a &lt; b</th><td>1</td></tr>
+            <tr><th scope="row">c</th><td></td></tr>
+            </tbody>
+            </table></div><figcaption>A table.</figcaption></figure>
+            <figure><svg/><figcaption>A figure.</figcaption></figure>
+            <ul><li>one</li><li>two</li></ul>
+            <pre>{}</pre>
+            </body>
+            </html>
+        "##]]
+        .assert_eq(body);
+        for reference in ["<script", "src=", "url(", "@import", "<link"] {
+            assert!(!page.contains(reference), "{page}");
+        }
+    }
+}

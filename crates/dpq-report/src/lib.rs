@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+
+pub mod benchmarks;
+mod csv;
+pub mod docs;
+mod document;
+mod embed;
+mod error;
+mod figures;
+mod files;
+mod page;
+mod paper;
+mod plot;
+pub mod results;
+mod sheet;
+mod summary;
+mod svg;
+mod table;
+#[cfg(test)]
+mod test_data;
+mod tsne;
+mod words;
+
+pub use error::Error;
+pub use files::Report;
+pub use paper::POSTERIOR;
+pub use results::Results;
+pub use sheet::{Example, ExampleHit, choose, sheet};
+pub use summary::{Curve, Metrics, Run, mean_sd, mean_sd_if};
+pub use tsne::tsne;

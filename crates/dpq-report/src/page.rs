@@ -1,0 +1,333 @@
+//! The page of a report: its numbers in words and tables, and its figures.
+
+use crate::document::Block;
+use crate::paper;
+use crate::results::{ByBits, MeanSd, Results, Searched};
+use crate::table::{Table, line};
+use crate::words::{lengths, signed, spread, title};
+
+/// The figures that need more than numbers. A report may lack them.
+pub(crate) const TSNE: &str = "tsne.svg";
+pub(crate) const QUERIES: &str = "queries.svg";
+
+/// Returns the title and the main table, for the terminal.
+pub(crate) fn summary(results: &Results) -> String {
+    format!("{}\n{}\n", title(results), main_table(results))
+}
+
+/// Returns the part of a report that an overview of several reports shows.
+pub(crate) fn overview(results: &Results) -> String {
+    format!("{}\n\n{}", protocol(results), main_table(results))
+}
+
+/// Returns the whole page. `has` returns true for the files of the optional figures that exist.
+pub(crate) fn blocks(results: &Results, has: impl Fn(&str) -> bool) -> Vec<Block> {
+    let text = |text: &str| Block::Text(text.to_owned());
+    let table = |table: Table, caption: &str| Block::Table(table, caption.to_owned());
+    let figure = |file: &'static str, caption: &str| Block::Figure(file, caption.to_owned());
+    let drawn = |file: &'static str, caption: &str| has(file).then(|| figure(file, caption));
+    let seed = results.per_seed.first().map_or(1, |first| first.seed);
+    let pixels = results.baseline.as_ref().map(|baseline| {
+        let shape = baseline.shape.map_or(String::new(), |[c, h, w]| format!(", {c}×{h}×{w},"));
+        format!(
+            " Raw pixels{shape} are centred by the training mean, scaled to unit length, and coded by residual k-means \
+             without a network."
+        )
+    });
+    let mut blocks = vec![
+        text("`dpq` measured every number on this page."),
+        Block::Text(protocol(results)),
+        table(
+            main_table(results),
+            &format!(
+                "Unquantised is the inner product with the features before quantization.{}",
+                pixels.unwrap_or_default()
+            ),
+        ),
+        figure("map.svg", "mAP@all by code length, with the standard deviation over several seeds."),
+    ];
+    blocks.extend(paper::blocks(results));
+    blocks.extend([
+        Block::Heading("Rankings"),
+        figure("precision-recall.svg", "Precision by recall, means over queries."),
+        figure("precision-at.svg", "Precision within the first R items, means over queries."),
+        text(
+            "Items with equal scores have no order. mAP@all is the expectation over all orders. The table also has the \
+             minimum, the maximum and the order by id. Precision and recall are expectations, too.",
+        ),
+        table(rankings(results), ""),
+    ]);
+    let sheet = drawn(
+        QUERIES,
+        &format!(
+            "Queries and their ten nearest items at each code length, seed {seed}: the first query of each class, then the \
+             queries whose number of relevant items differs most between lengths. A green bar marks a relevant item."
+        ),
+    );
+    blocks.extend(sheet.into_iter().flat_map(|sheet| [Block::Heading("Queries"), sheet]));
+    blocks.extend([
+        Block::Heading("Codes of the gallery"),
+        figure(
+            "distortion.svg",
+            "Distortion: mean squared error of the reconstruction over the mean squared norm of the feature.",
+        ),
+        figure(
+            "usage.svg",
+            "Codewords of each level that the gallery uses, and the perplexity of their use.",
+        ),
+        table(codes(results), ""),
+    ]);
+    blocks.extend(drawn(
+        TSNE,
+        &format!(
+            "t-SNE (perplexity 50, started from the two principal components of the features) of gallery items, seed \
+             {seed}: features and their reconstructions at each code length. The colour shows the class or, if items \
+             have several labels, the number of labels. Neighbours are close to each other; distances between groups \
+             mean little."
+        ),
+    ));
+    blocks.extend([
+        Block::Heading("Times and memory"),
+        table(times(results), ""),
+        search_table(results),
+        Block::Heading("Each training"),
+        table(each_seed(results), ""),
+        Block::Heading("How"),
+        how(results),
+        Block::Text(format!("The configuration of seed {seed}:")),
+        Block::Code(serde_json::to_string_pretty(&results.about.config).unwrap_or_default()),
+    ]);
+    blocks
+}
+
+fn protocol(results: &Results) -> String {
+    let (items, left_out) = (&results.about.items, &results.about.left_out);
+    let unreadable = format!(
+        " Unreadable images were left out: {} training images, {} queries, {} of the gallery.",
+        left_out.train, left_out.query, left_out.gallery
+    );
+    format!(
+        "One training makes all code lengths. {} training images, {} queries, {} images in the gallery.{} Rule: {}.{}",
+        items.train,
+        items.query,
+        items.gallery,
+        if *left_out == Default::default() { "" } else { &unreadable },
+        results.about.map_rule["text"].as_str().unwrap_or("none stated"),
+        if results.seeds > 1 { " Numbers after ± are standard deviations over the seeds." } else { "" }
+    )
+}
+
+fn main_table(results: &Results) -> Table {
+    let gap = |map: &ByBits<MeanSd>, features: &MeanSd| {
+        map.values().map(|map| signed(map[0] - features[0])).collect::<Vec<_>>()
+    };
+    let row = |name: &str, map: &ByBits<MeanSd>, features: &MeanSd| {
+        line(name, map.values().chain([features]).map(|map| spread(results, map)))
+    };
+    let plain = |name: &str, map: &ByBits<f64>, features: f64| {
+        line(name, map.values().chain([&features]).map(|map| format!("{map:.4}")))
+    };
+    let mut rows = vec![
+        row("mAP@all", &results.map_all, &results.feature_map_all),
+        line("minus unquantised", gap(&results.map_all, &results.feature_map_all)),
+        row("mAP@5000", &results.map_at_5000, &results.feature_map_at_5000),
+        line("minus unquantised", gap(&results.map_at_5000, &results.feature_map_at_5000)),
+    ];
+    if let Some(baseline) = &results.baseline {
+        rows.push(plain("raw pixels, mAP@all", &baseline.map_all, baseline.feature_map_all));
+        rows.push(plain("raw pixels, mAP@5000", &baseline.map_at_5000, baseline.feature_map_at_5000));
+    }
+    Table { header: line("", lengths(results).chain(["unquantised".to_owned()])), rows }
+}
+
+fn rankings(results: &Results) -> Table {
+    let mut rows = vec![
+        line("mAP@all, ties: minimum", results.ties.values().map(|ties| format!("{:.4}", ties.worst))),
+        line("mAP@all, ties: by id", results.ties.values().map(|ties| format!("{:.4}", ties.by_id))),
+        line("mAP@all, ties: expectation", results.map_all.values().map(|map| format!("{:.4}", map[0]))),
+        line("mAP@all, ties: maximum", results.ties.values().map(|ties| format!("{:.4}", ties.best))),
+    ];
+    for (name, by_bits) in [("precision", &results.precision_at), ("recall", &results.recall_at)] {
+        let ranks = by_bits.values().next().into_iter().flat_map(|by_rank| by_rank.keys());
+        rows.extend(ranks.map(|rank| {
+            line(&format!("{name}@{rank}"), by_bits.values().map(|by_rank| format!("{:.4}", by_rank[rank])))
+        }));
+    }
+    Table { header: line("", lengths(results)), rows }
+}
+
+fn codes(results: &Results) -> Table {
+    let (usage, distortion) = (&results.usage, |x: &f64| format!("{x:.5}"));
+    let mut rows = vec![line("distortion", results.distortion.iter().map(distortion))];
+    let pixels = results.baseline.iter();
+    rows.extend(
+        pixels.map(|pixels| line("distortion, raw pixels", pixels.distortion.iter().map(distortion))),
+    );
+    rows.extend([
+        line("codewords used, last byte", usage.iter().map(|level| format!("{:.0}", level.used))),
+        line("perplexity, last byte", usage.iter().map(|level| format!("{:.1}", level.perplexity))),
+        line("distinct codes", usage.iter().map(|level| format!("{:.0}", level.distinct))),
+    ]);
+    Table { header: line("", lengths(results)), rows }
+}
+
+fn times(results: &Results) -> Table {
+    let (seconds, memory) = (&results.seconds, &results.peak_memory_bytes);
+    let row = |name: &str, seconds: f64, memory: Option<u64>, what: String| {
+        let memory = memory.map_or(String::new(), |bytes| format!("{:.0} MiB", bytes as f64 / 1048576.0));
+        line(name, [format!("{seconds:.1} s"), memory, what])
+    };
+    let items = &results.about.items;
+    let images = items.query + items.gallery;
+    let run = results
+        .run_wall_seconds
+        .map(|seconds| row("everything", seconds, None, "all trainings, variants and figures".to_owned()));
+    Table {
+        header: line("stage, one training", ["wall time", "peak memory", ""].map(str::to_owned)),
+        rows: [
+            row(
+                "train",
+                seconds.train,
+                memory.train,
+                format!("{:.0} images per second", results.train_images_per_second),
+            ),
+            row(
+                "encode",
+                seconds.encode,
+                memory.encode,
+                format!("{images} images, {:.0} per second", results.encode_images_per_second),
+            ),
+            row("index", seconds.index, None, format!("{:.2} bytes per item", results.bytes_per_item)),
+            row("search", seconds.search, None, format!("complete rankings for {} queries", items.query)),
+            row(
+                "evaluate",
+                seconds.evaluate,
+                memory.evaluate,
+                "the same rankings, at all lengths".to_owned(),
+            ),
+            row(
+                "all stages",
+                results.wall_seconds,
+                None,
+                "evaluation of unquantised features included".to_owned(),
+            ),
+        ]
+        .into_iter()
+        .chain(run)
+        .collect(),
+    }
+}
+
+/// Returns latencies by length. Threads, kernel and k are the same for all lengths.
+fn search_table(results: &Results) -> Block {
+    let microseconds = |ns: u64| format!("{:.0} µs", ns as f64 / 1e3);
+    let row = |name: &str, ns: fn(&Searched) -> u64| {
+        line(name, results.search.values().map(|searched| microseconds(ns(searched))))
+    };
+    let table = Table {
+        header: line("", lengths(results)),
+        rows: vec![
+            row("one query, median", |searched| searched.ns_per_query_median),
+            row("one query, 99th percentile", |searched| searched.ns_per_query_p99),
+            row("in a batch, per query", |searched| searched.batch_ns_per_query),
+        ],
+    };
+    let how = results.search.values().next().map_or(String::new(), |first| {
+        format!(
+            "Search for the {} nearest of {} items, lookup table included, threads: {}, kernel: {}.",
+            first.k, results.about.items.gallery, first.threads, first.kernel
+        )
+    });
+    Block::Table(table, how)
+}
+
+fn each_seed(results: &Results) -> Table {
+    let mut header = line("seed", lengths(results).map(|bits| format!("mAP@all, {bits}")));
+    header.extend(["unquantised", "accuracy", "training", "codebooks"].map(str::to_owned));
+    let rows = results.per_seed.iter().map(|seed| {
+        let mut row = line(&seed.seed.to_string(), seed.map_all.values().map(|map| format!("{map:.4}")));
+        row.push(format!("{:.4}", seed.feature_map_all));
+        row.push(seed.accuracy.map_or(String::new(), |accuracy| format!("{accuracy:.4}")));
+        row.extend([format!("{:.0} s", seed.seconds.train), format!("`{}`", seed.fingerprint)]);
+        row
+    });
+    Table { header, rows: rows.collect() }
+}
+
+fn how(results: &Results) -> Block {
+    let (about, machine) = (&results.about, &results.about.machine);
+    let accuracy = |value: &Option<MeanSd>| value.map_or("none".to_owned(), |[mean, _]| format!("{mean:.4}"));
+    let mut lines = vec![
+        format!("Commit: `{}`", about.commit),
+        format!("Machine: {}, {} cores, {}", machine.cpu, machine.cores, machine.system),
+        format!("Trained on: {}", about.device),
+        format!(
+            "Accuracy of the classifier: {} on the gallery, {} on the queries",
+            accuracy(&results.accuracy),
+            accuracy(&results.query_accuracy)
+        ),
+    ];
+    lines.extend(about.classification_loss.iter().map(|loss| format!("Loss of the classifier: {loss}")));
+    lines.extend(about.embeddings.iter().map(|embeddings| {
+        let from = about.embeddings_file.iter().map(|file| format!(", from `{file}`"));
+        format!("Label embeddings: {embeddings}{}", from.collect::<String>())
+    }));
+    lines.extend(about.weights.iter().map(|weights| format!("Pretrained weights: `{weights}`")));
+    Block::List(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{expect, expect_file};
+
+    use super::*;
+    use crate::document::markdown;
+    use crate::{test_data, words};
+
+    fn page(results: &Results) -> String {
+        markdown(&words::title(results), &blocks(results, |_| true))
+    }
+
+    #[test]
+    fn report() {
+        expect_file!["test_data/one-seed.txt"].assert_eq(&page(&test_data::results(1)));
+    }
+
+    #[test]
+    fn report_of_several_seeds_has_deviations() {
+        expect![[r#"
+            |                      |          8 bits |         16 bits |         24 bits |         32 bits |     unquantised |
+            |----------------------|----------------:|----------------:|----------------:|----------------:|----------------:|
+            | mAP@all              | 0.8547 ± 0.0010 | 0.8590 ± 0.0010 | 0.8595 ± 0.0010 | 0.8597 ± 0.0010 | 0.8598 ± 0.0010 |
+            | minus unquantised    |         −0.0051 |         −0.0008 |         −0.0003 |         −0.0001 |                 |
+            | mAP@5000             | 0.8847 ± 0.0010 | 0.8890 ± 0.0010 | 0.8895 ± 0.0010 | 0.8897 ± 0.0010 | 0.8898 ± 0.0010 |
+            | minus unquantised    |         −0.0051 |         −0.0008 |         −0.0003 |         −0.0001 |                 |
+            | raw pixels, mAP@all  |          0.4800 |          0.4750 |          0.4760 |          0.4750 |          0.4750 |
+            | raw pixels, mAP@5000 |          0.5100 |          0.5050 |          0.5060 |          0.5050 |          0.5050 |
+        "#]]
+        .assert_eq(&format!("{}\n", main_table(&test_data::results(3))));
+    }
+
+    #[test]
+    fn a_report_without_a_baseline_has_no_raw_pixels() {
+        let mut results = test_data::results(1);
+        results.baseline = None;
+        assert!(!page(&results).to_lowercase().contains("raw pixels"));
+    }
+
+    #[test]
+    fn unreadable_images_and_given_embeddings_are_stated() {
+        let mut results = test_data::results(1);
+        results.about.left_out.gallery = 3;
+        results.about.embeddings = Some("given, crc32c 0badcafe".to_owned());
+        results.about.embeddings_file = Some("glove.txt".to_owned());
+        let text = page(&serde_json::from_str(&results.to_json()).unwrap());
+        for expected in [
+            "preset quick, label embeddings given, seed 1",
+            "Unreadable images were left out: 0 training images, 0 queries, 3 of the gallery.",
+            "Label embeddings: given, crc32c 0badcafe, from `glove.txt`",
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! From the measurements of single trainings to means and standard deviations over them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::results::{
+    About, ByBits, ByRank, CUTOFF, MeanSd, NamedCurve, PeakMemory, PrecisionRecall, Results, Searched,
+    Seconds, SeedResults, Ties, Usage, round,
+};
+
+/// What was measured of one training.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The seed of the training.
+    pub seed: u64,
+    /// The fingerprint of its codebooks.
+    pub fingerprint: String,
+    /// How codes rank the gallery.
+    pub by_bits: ByBits<Metrics>,
+    /// How features before quantization rank it.
+    pub features: Metrics,
+    /// Accuracy of the classifier on the gallery.
+    pub accuracy: Option<f64>,
+    /// Accuracy of the classifier on the queries.
+    pub query_accuracy: Option<f64>,
+    /// Relative distortion on the gallery by level.
+    pub distortion: Vec<f64>,
+    /// Use of codewords on the gallery by level.
+    pub usage: Vec<Usage>,
+    /// Wall-clock seconds by stage.
+    pub seconds: Seconds,
+    /// Wall-clock seconds of all stages.
+    pub wall_seconds: f64,
+    /// Training images per second.
+    pub train_images_per_second: f64,
+    /// Gallery images encoded per second.
+    pub encode_images_per_second: f64,
+    /// Search latencies.
+    pub search: ByBits<Searched>,
+    /// Size of the index file over the number of items.
+    pub bytes_per_item: f64,
+    /// Peak memory by stage.
+    pub peak_memory_bytes: PeakMemory,
+}
+
+/// How well a ranking finds relevant items: means over queries, in the form of `dpq eval --json`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Metrics {
+    /// mAP by the stated rule.
+    pub map: f64,
+    /// mAP with tied items in the order of their ids.
+    pub map_by_id: f64,
+    /// The minimum over all orders of tied items.
+    pub map_min: f64,
+    /// The maximum over all orders of tied items.
+    pub map_max: f64,
+    /// mAP of the first ranks.
+    pub map_at: ByRank<f64>,
+    /// Precision within the first ranks.
+    pub precision_at: ByRank<f64>,
+    /// Recall within the first ranks.
+    pub recall_at: ByRank<f64>,
+    /// Precision by recall.
+    pub pr_curve: Curve,
+    /// Queries without any relevant item.
+    pub empty_queries: usize,
+}
+
+impl Metrics {
+    /// Returns mAP of the first [`CUTOFF`] ranks, NaN if it was not measured.
+    pub fn map_at_cutoff(&self) -> f64 {
+        self.map_at.get(&CUTOFF).copied().unwrap_or(f64::NAN)
+    }
+}
+
+/// Precision at several recalls.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Curve {
+    /// The recall of each point.
+    pub recall: Vec<f64>,
+    /// The precision of each point.
+    pub precision: Vec<f64>,
+}
+
+impl Results {
+    /// Takes means and standard deviations over `runs`, which have equal code lengths. The result has
+    /// no baseline and no variants.
+    ///
+    /// # Errors
+    /// [`Error::NoRuns`] and [`Error::DifferentLengths`].
+    pub fn new(about: About, runs: &[Run]) -> Result<Self, Error> {
+        let first = runs.first().ok_or(Error::NoRuns)?;
+        let lengths = |run: &Run| run.by_bits.keys().copied().collect::<Vec<_>>();
+        if let Some(other) = runs.iter().position(|run| lengths(run) != lengths(first)) {
+            let (found, expected) = (lengths(&runs[other]), lengths(first));
+            return Err(Error::DifferentLengths { run: other + 1, found, expected });
+        }
+        let over = Over(runs);
+        let usage = |level: usize| Usage {
+            used: over.mean(|run| run.usage[level].used),
+            perplexity: over.mean(|run| run.usage[level].perplexity),
+            distinct: over.mean(|run| run.usage[level].distinct),
+        };
+        Ok(Self {
+            about,
+            seeds: runs.len(),
+            map_all: over.by_bits(|bits| over.spread(|run| run.by_bits[&bits].map)),
+            map_at_5000: over.by_bits(|bits| over.spread(|run| run.by_bits[&bits].map_at_cutoff())),
+            feature_map_all: over.spread(|run| run.features.map),
+            feature_map_at_5000: over.spread(|run| run.features.map_at_cutoff()),
+            ties: over.by_bits(|bits| Ties {
+                worst: over.mean(|run| run.by_bits[&bits].map_min),
+                by_id: over.mean(|run| run.by_bits[&bits].map_by_id),
+                best: over.mean(|run| run.by_bits[&bits].map_max),
+            }),
+            precision_at: over.by_bits(|bits| over.by_rank(|run| &run.by_bits[&bits].precision_at)),
+            feature_precision_at: Some(over.by_rank(|run| &run.features.precision_at)),
+            recall_at: over.by_bits(|bits| over.by_rank(|run| &run.by_bits[&bits].recall_at)),
+            precision_recall: over.precision_recall(),
+            accuracy: mean_sd_if(runs.iter().map(|run| run.accuracy)),
+            query_accuracy: mean_sd_if(runs.iter().map(|run| run.query_accuracy)),
+            distortion: (0..first.distortion.len())
+                .map(|level| over.mean(|run| run.distortion[level]))
+                .collect(),
+            usage: (0..first.usage.len()).map(usage).collect(),
+            baseline: None,
+            seconds: Seconds {
+                train: over.mean(|run| run.seconds.train),
+                encode: over.mean(|run| run.seconds.encode),
+                index: over.mean(|run| run.seconds.index),
+                search: over.mean(|run| run.seconds.search),
+                evaluate: over.mean(|run| run.seconds.evaluate),
+            },
+            wall_seconds: over.mean(|run| run.wall_seconds),
+            run_wall_seconds: None,
+            train_images_per_second: over.mean(|run| run.train_images_per_second),
+            encode_images_per_second: over.mean(|run| run.encode_images_per_second),
+            search: first.search.clone(),
+            bytes_per_item: first.bytes_per_item,
+            peak_memory_bytes: PeakMemory {
+                train: runs.iter().filter_map(|run| run.peak_memory_bytes.train).max(),
+                encode: runs.iter().filter_map(|run| run.peak_memory_bytes.encode).max(),
+                evaluate: runs.iter().filter_map(|run| run.peak_memory_bytes.evaluate).max(),
+            },
+            per_seed: runs.iter().map(Run::results).collect(),
+            variants: Vec::new(),
+        })
+    }
+}
+
+impl Run {
+    fn results(&self) -> SeedResults {
+        let of = |value: fn(&Metrics) -> f64| {
+            self.by_bits.iter().map(move |(&bits, metrics)| (bits, value(metrics)))
+        };
+        SeedResults {
+            seed: self.seed,
+            fingerprint: self.fingerprint.clone(),
+            map_all: of(|metrics| metrics.map).collect(),
+            map_at_5000: of(Metrics::map_at_cutoff).collect(),
+            feature_map_all: self.features.map,
+            accuracy: self.accuracy,
+            seconds: self.seconds,
+        }
+    }
+}
+
+/// Statistics over trainings, of which there is at least one.
+struct Over<'a>(&'a [Run]);
+
+impl Over<'_> {
+    fn spread(&self, value: impl Fn(&Run) -> f64) -> MeanSd {
+        mean_sd(&self.0.iter().map(value).collect::<Vec<_>>())
+    }
+
+    fn mean(&self, value: impl Fn(&Run) -> f64) -> f64 {
+        self.spread(value)[0]
+    }
+
+    fn by_bits<T>(&self, value: impl Fn(u32) -> T) -> ByBits<T> {
+        self.0[0].by_bits.keys().map(|&bits| (bits, value(bits))).collect::<BTreeMap<_, _>>()
+    }
+
+    fn by_rank(&self, values: impl Fn(&Run) -> &ByRank<f64>) -> ByRank<f64> {
+        let ranks = values(&self.0[0]).keys();
+        ranks
+            .map(|rank| (*rank, self.mean(|run| values(run).get(rank).copied().unwrap_or(f64::NAN))))
+            .collect()
+    }
+
+    /// The mean precision at each recall.
+    fn precision_recall(&self) -> PrecisionRecall {
+        let recall = &self.0[0].features.pr_curve.recall;
+        let curve = |name: String, curve: &dyn Fn(&Run) -> &Curve| {
+            let at =
+                |point: usize| self.mean(|run| curve(run).precision.get(point).copied().unwrap_or(f64::NAN));
+            NamedCurve::new(name, (0..recall.len()).map(at))
+        };
+        let codes = self.0[0].by_bits.keys();
+        let codes = codes.map(|bits| curve(format!("{bits} bits"), &|run| &run.by_bits[bits].pr_curve));
+        let features = curve("unquantised".to_owned(), &|run| &run.features.pr_curve);
+        PrecisionRecall {
+            curves: codes.chain([features]).collect(),
+            recall: recall.iter().copied().map(round).collect(),
+        }
+    }
+}
+
+/// Returns mean and sample standard deviation.
+pub fn mean_sd(values: &[f64]) -> MeanSd {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    [mean, if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 }]
+}
+
+/// Returns the same if every value exists.
+pub fn mean_sd_if(values: impl Iterator<Item = Option<f64>>) -> Option<MeanSd> {
+    Some(mean_sd(&values.collect::<Option<Vec<_>>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deviation_is_that_of_a_sample() {
+        assert_eq!(mean_sd(&[0.5]), [0.5, 0.0]);
+        assert_eq!(mean_sd(&[1.0, 2.0, 3.0]), [2.0, 1.0]);
+        assert_eq!(mean_sd_if([Some(1.0), None].into_iter()), None);
+    }
+}

@@ -1,0 +1,159 @@
+//! What one model achieves on the queries and the gallery of a data set.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use dpq_codebook::{CodeLength, LevelUsage, inner_products, usage};
+use dpq_data::{Dataset, Split};
+use dpq_eval::{Labels, MapRule};
+use dpq_formats::Matrix;
+use dpq_index::{Hit, Index, Kernel, SearchOptions};
+use dpq_model::Model;
+use dpq_report::Run;
+use dpq_report::results::{ByBits, CUTOFF, PeakMemory, Searched, Seconds, Usage};
+
+use super::Training;
+use crate::encode::Outputs;
+use crate::eval::{self, Evaluated, Gallery, Protocol};
+use crate::inputs::Source;
+use crate::{data, output};
+
+/// Hits of the searches that are timed and shown.
+const HITS: usize = 10;
+
+/// The measurements of one training, and the codes and hits that figures need.
+pub(super) struct Measured {
+    pub(super) run: Run,
+    /// Rows of the data set are the ids of items.
+    pub(super) query: Outputs,
+    pub(super) gallery: Outputs,
+    /// The nearest items of each query.
+    pub(super) hits: ByBits<Vec<Vec<Hit>>>,
+}
+
+impl Measured {
+    pub(super) fn new(model: &Model, training: &Training, folder: &Path) -> Result<Self> {
+        let (start, codebooks) = (Instant::now(), model.codebooks());
+        let dataset = Dataset::open(folder)?.resized(data::model_shape(model)?)?;
+        let splits = [Split::Query, Split::Gallery].map(|split| dataset.split(split).to_vec());
+        let source = Source::Images { dataset, rows: Vec::new(), has_names: false };
+        let [query, gallery] = splits.map(|rows| encode(model, &source, &rows));
+        let ((query, query_seconds), (gallery, gallery_seconds)) = (query?, gallery?);
+        let Source::Images { dataset, .. } = source else { unreachable!("images were encoded") };
+        let gallery_ids: Vec<u64> = gallery.rows.iter().map(|&row| row.into()).collect();
+        let encode_peak = output::peak_memory_bytes();
+
+        let begin = Instant::now();
+        let index = Index::builder(codebooks, &gallery.codes).ids(&gallery_ids).build()?;
+        let index_seconds = output::seconds(begin);
+
+        let lengths =
+            (1..=codebooks.n_levels()).map(CodeLength::from_levels).collect::<Result<Vec<_>, _>>()?;
+        let (mut searched, mut hits) = (BTreeMap::new(), BTreeMap::new());
+        let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+        for &length in &lengths {
+            let (timed, found) = one_thread.install(|| search(&index, length, &query.features))?;
+            searched.insert(bits(length), timed);
+            hits.insert(bits(length), found);
+        }
+
+        let labels = |outputs: &Outputs| {
+            Labels::from_multi_hot(&dataset.multi_hot(&outputs.rows), dataset.n_classes())
+        };
+        let rules = eval::rules(MapRule::dpq(), &[CUTOFF as usize]);
+        let protocol = Protocol::new([labels(&query)?, labels(&gallery)?], gallery_ids, None, rules)?;
+        let (rows, columns, values) = (query.rows.len(), codebooks.dim(), query.features.clone());
+        let queries = Matrix { rows, columns, values };
+        let mut seconds = [Duration::ZERO; 2];
+        let mut by_bits = BTreeMap::new();
+        let bar = output::progress(rows * (lengths.len() + 1), "evaluating");
+        for &length in &lengths {
+            let Evaluated { report, seconds: taken } =
+                protocol.evaluate_codes(&index, length, &queries, &bar)?;
+            seconds.iter_mut().zip(taken).for_each(|(sum, taken)| *sum += taken);
+            by_bits.insert(bits(length), eval::metrics(report));
+        }
+        let starts: Vec<u32> = (0..).take(gallery.rows.len() + 1).collect();
+        let items = Gallery { starts: &starts, ids: protocol.ids(), batch: 1024 };
+        let score = |(): &(), _, query: &[f32], scores: &mut [f32]| {
+            Ok(inner_products(query, &gallery.features, scores)?)
+        };
+        let features = protocol.evaluate(&items, &queries, |_| Ok(()), score, &bar)?.report;
+        bar.finish_and_clear();
+
+        let usage = usage(&gallery.codes, codebooks.n_levels(), codebooks.n_codewords())?;
+        let n_gallery = gallery.rows.len() as f64;
+        let run = Run {
+            seed: model.config().seed,
+            fingerprint: codebooks.fingerprint(),
+            by_bits,
+            features: eval::metrics(features),
+            accuracy: gallery.accuracy(&dataset),
+            query_accuracy: query.accuracy(&dataset),
+            distortion: codebooks.relative_distortion(&gallery.features, &gallery.codes)?,
+            usage: usage.iter().map(of_level).collect(),
+            seconds: Seconds {
+                train: training.seconds,
+                encode: query_seconds + gallery_seconds,
+                index: index_seconds,
+                search: seconds[0].as_secs_f64(),
+                evaluate: seconds[1].as_secs_f64(),
+            },
+            wall_seconds: training.seconds + output::seconds(start),
+            train_images_per_second: training.images_per_second,
+            encode_images_per_second: n_gallery / gallery_seconds,
+            search: searched,
+            bytes_per_item: index.n_bytes() as f64 / n_gallery,
+            peak_memory_bytes: PeakMemory {
+                train: training.peak_memory_bytes,
+                encode: encode_peak,
+                evaluate: output::peak_memory_bytes(),
+            },
+        };
+        Ok(Self { run, query, gallery, hits })
+    }
+}
+
+/// Encodes images. Returns the seconds, too.
+fn encode(model: &Model, source: &Source, rows: &[u32]) -> Result<(Outputs, f64)> {
+    let start = Instant::now();
+    let outputs = Outputs::new(model, source, rows, false)?;
+    ensure!(!outputs.rows.is_empty(), "none of the {} queries or gallery images can be read", rows.len());
+    Ok((outputs, output::seconds(start)))
+}
+
+fn of_level(level: &LevelUsage) -> Usage {
+    Usage { used: level.used as f64, perplexity: level.perplexity, distinct: level.distinct as f64 }
+}
+
+fn bits(length: CodeLength) -> u32 {
+    8 * length.levels() as u32
+}
+
+/// Times single queries and a batch in the current thread pool, and returns the hits.
+fn search(index: &Index, length: CodeLength, queries: &[f32]) -> Result<(Searched, Vec<Vec<Hit>>)> {
+    let options = SearchOptions::new(HITS).length(length);
+    let mut times = Vec::new();
+    let mut hits = Vec::new();
+    for query in queries.chunks_exact(index.codebooks().dim()) {
+        let start = Instant::now();
+        hits.push(index.search_with(&index.lookup_table_at(query, length)?, &options)?);
+        times.push(start.elapsed().as_nanos() as u64);
+    }
+    let start = Instant::now();
+    index.search_batch(queries, &options)?;
+    let batch_ns_per_query = start.elapsed().as_nanos() as u64 / times.len().max(1) as u64;
+    times.sort_unstable();
+    let quantile = |q: f64| times.get(((times.len() as f64 - 1.0) * q).round() as usize).copied();
+    let searched = Searched {
+        threads: rayon::current_num_threads(),
+        kernel: Kernel::best().to_string(),
+        k: HITS,
+        ns_per_query_median: quantile(0.5).unwrap_or(0),
+        ns_per_query_p99: quantile(0.99).unwrap_or(0),
+        batch_ns_per_query,
+    };
+    Ok((searched, hits))
+}
