@@ -38,7 +38,8 @@ enum Command {
     /// results
     Tidy,
     ReproducePaper(reproduce::Settings),
-    /// Write all pages that are made from measurements: docs/results, docs/results.md, docs/benchmarks.md, docs/codes.md
+    /// Write all pages that are made from measurements: docs/results, docs/results.md,
+    /// docs/benchmarks.md, docs/codes.md
     RenderDocs,
     Bench(bench::Args),
     /// Run each fuzz target for some seconds; needs a nightly toolchain and cargo-fuzz

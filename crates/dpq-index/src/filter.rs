@@ -167,8 +167,8 @@ impl Index {
         Filter::new(self.identity.clone(), self.len(), words)
     }
 
-    /// Makes a filter from a bitmap, u64 `[⌈N/64⌉]`: the item at place i of [`ids`](Self::ids) passes
-    /// if bit i mod 64 of word ⌊i/64⌋ is set. Bits behind the last item are ignored.
+    /// Makes a filter from a bitmap, u64 `[⌈N/64⌉]`: the item at place i of [`ids`](Self::ids)
+    /// passes if bit i mod 64 of word ⌊i/64⌋ is set. Bits behind the last item are ignored.
     ///
     /// # Errors
     /// [`Error::Codebook`] for another number of words.

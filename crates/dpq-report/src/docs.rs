@@ -1,7 +1,7 @@
 //! The pages of this repository that are made from measurements: reports and benchmarks in `docs`.
 //!
-//! A report in `docs/results` keeps `results.json`, `tsne.svg` and `queries.svg`; its other files and
-//! `docs/results.md` are made from them. Benchmarks keep JSON in `docs/benchmarks`.
+//! A report in `docs/results` keeps `results.json`, `tsne.svg` and `queries.svg`; its other files
+//! and `docs/results.md` are made from them. Benchmarks keep JSON in `docs/benchmarks`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

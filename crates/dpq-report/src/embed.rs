@@ -1,9 +1,9 @@
 //! t-SNE: maps points of many dimensions to two, so that neighbours stay neighbours.
 //!
 //! `bhtsne` computes the embedding (Barnes-Hut, its default schedule of 1,000 steps). By default it
-//! starts at random and breaks ties between equally near neighbours at random. Here it gets the start,
-//! the neighbours and a pool of one thread, because sums over several threads have no fixed order. So
-//! the same points always give the same picture.
+//! starts at random and breaks ties between equally near neighbours at random. Here it gets the
+//! start, the neighbours and a pool of one thread, because sums over several threads have no fixed
+//! order. So the same points always give the same picture.
 
 use bhtsne::{Neighbor, tSNE};
 use rayon::prelude::*;
@@ -28,8 +28,8 @@ const ROUNDS: usize = 100;
 /// Embeds several sets of points of the same items, f32 `[n, dim]` each, where n exceeds
 /// [`NEIGHBOURS`].
 ///
-/// Every set starts from the two principal components of the first, so that an item lies on the same
-/// side of all pictures.
+/// Every set starts from the two principal components of the first, so that an item lies on the
+/// same side of all pictures.
 pub(crate) fn embed(sets: &[&[f32]], dim: usize) -> Result<Vec<Vec<[f32; 2]>>, Error> {
     let Some(first) = sets.first() else { return Ok(Vec::new()) };
     let components = Components::of(first, dim);
@@ -48,8 +48,8 @@ fn embed_one(points: &[f32], dim: usize, start: Vec<f32>) -> Result<Vec<[f32; 2]
     Ok(embedding.as_chunks().0.to_vec())
 }
 
-/// Returns the nearest neighbours of row `i`. Among equally near rows, those that follow `i` come first,
-/// so that equal rows do not all have the same neighbours.
+/// Returns the nearest neighbours of row `i`. Among equally near rows, those that follow `i` come
+/// first, so that equal rows do not all have the same neighbours.
 fn neighbours(rows: &[&[f32]], i: usize) -> Vec<Neighbor<f32>> {
     let n = rows.len();
     let mut all: Vec<(f32, usize)> =
@@ -142,7 +142,8 @@ fn normalise(x: &mut [f64]) {
 mod tests {
     use super::*;
 
-    /// Three groups of 80 points in 10 dimensions, far from each other, and the same with equal points in each group.
+    /// Three groups of 80 points in 10 dimensions, far from each other, and the same with equal
+    /// points in each group.
     fn sets() -> [Vec<f32>; 2] {
         let noise = |i: usize, j: usize| ((i * 7919 + j * 104_729) % 1000) as f32 / 1000.0;
         let group = |i: usize, j: usize| if j == i % 3 { 20.0 } else { 0.0 };

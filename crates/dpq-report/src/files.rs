@@ -42,8 +42,8 @@ impl Report {
         page::summary(&self.results)
     }
 
-    /// Writes all files of the report into `folder`, which it creates if necessary, and returns their
-    /// paths. Removes the files of an earlier report.
+    /// Writes all files of the report into `folder`, which it creates if necessary, and returns
+    /// their paths. Removes the files of an earlier report.
     ///
     /// # Errors
     /// [`Error::Write`] names the file.

@@ -8,7 +8,8 @@ use crate::words::{lengths, preset, signed, spread};
 /// The name of the variant whose features are class posteriors. Its row has a caveat.
 pub const POSTERIOR: &str = "class posterior as the feature";
 
-/// A method's mAP at 8, 16, 24 and 32 bits, as printed, on CIFAR-10 (mAP@all) and NUS-WIDE (mAP@5000).
+/// A method's mAP at 8, 16, 24 and 32 bits, as printed, on CIFAR-10 (mAP@all) and NUS-WIDE
+/// (mAP@5000).
 type PaperRow = (&'static str, [&'static str; 4], [&'static str; 4]);
 
 /// Table 1 of the paper. [`MARKS`] states the source of each row.

@@ -20,7 +20,7 @@ pub type ByRank<T> = BTreeMap<u32, T>;
 /// Everything that a report states. Numbers without a standard deviation are means over trainings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {
-    /// What was trained and judged.
+    /// The trained model and its data.
     #[serde(flatten)]
     pub about: About,
     /// The number of trainings.
@@ -79,7 +79,7 @@ pub struct Results {
     pub variants: Vec<VariantResults>,
 }
 
-/// What was trained and judged.
+/// The trained model and its data.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct About {
     /// The folder name of the data set.
@@ -89,8 +89,8 @@ pub struct About {
     /// The lines of `dpq train --set` that changed it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<String>,
-    /// The commit of the repository, ending in `-dirty` if a relevant file differs from it; otherwise
-    /// the version of dpq.
+    /// The commit of the repository, ending in `-dirty` if a relevant file differs from it;
+    /// otherwise the version of dpq.
     pub commit: String,
     /// The computer.
     pub machine: Machine,
@@ -194,7 +194,7 @@ pub struct PrecisionRecall {
 /// A curve and the name that its legend shows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NamedCurve {
-    /// What was ranked.
+    /// Name of the ranked features or codes.
     pub name: String,
     /// Precision at each recall.
     pub precision: Vec<f64>,
@@ -304,8 +304,8 @@ pub struct SeedResults {
 }
 
 impl Results {
-    /// Returns the name of the mAP that the paper reports on this data set, and its values for codes
-    /// and features.
+    /// Returns the name of the mAP that the paper reports on this data set, and its values for
+    /// codes and features.
     pub(crate) fn judged(&self) -> (&'static str, &ByBits<MeanSd>, &MeanSd) {
         match self.judged_at_5000() {
             false => ("mAP@all", &self.map_all, &self.feature_map_all),

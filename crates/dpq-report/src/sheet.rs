@@ -31,8 +31,8 @@ pub struct ExampleHit {
 
 /// Chooses which queries to show.
 ///
-/// Takes the first query of each class, where the first of several classes counts, and then the queries
-/// whose number of relevant hits differs most between lengths.
+/// Takes the first query of each class, where the first of several classes counts, and then the
+/// queries whose number of relevant hits differs most between lengths.
 pub fn choose(queries: &[Example]) -> Vec<&Example> {
     let mut first = BTreeMap::new();
     for query in queries {
@@ -66,7 +66,8 @@ const QUERY: f64 = 6.0;
 const LENGTHS: f64 = 78.0;
 const FIRST: f64 = 128.0;
 
-/// Draws queries and their hits. `pngs` has the image of each id, `classes` the names of the classes.
+/// Draws queries and their hits. `pngs` has the image of each id, `classes` the names of the
+/// classes.
 pub fn sheet(queries: &[&Example], pngs: &BTreeMap<u64, Vec<u8>>, classes: &[String]) -> String {
     let n_lengths = queries.first().map_or(0, |query| query.hits.len());
     let n_hits = queries.iter().flat_map(|query| query.hits.values().map(Vec::len)).max().unwrap_or(0);

@@ -10,7 +10,7 @@ use crate::results::{
     Seconds, SeedResults, Ties, Usage, round,
 };
 
-/// What was measured of one training.
+/// The measurements of one training.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// The seed of the training.
@@ -85,8 +85,8 @@ pub struct Curve {
 }
 
 impl Results {
-    /// Takes means and standard deviations over `runs`, which have equal code lengths. The result has
-    /// no baseline and no variants.
+    /// Takes means and standard deviations over `runs`, which have equal code lengths. The result
+    /// has no baseline and no variants.
     ///
     /// # Errors
     /// [`Error::NoRuns`] and [`Error::DifferentLengths`].

@@ -120,8 +120,8 @@ fn draw(panels: &[(String, Panel)], groups: &[usize], names: &[String]) -> Strin
     svg(480.0, n_rows * PITCH[1] + 4.0, "t-SNE of features and reconstructions", &body)
 }
 
-/// Returns dots as lines of length zero. They are sorted, so that the steps between them take few digits;
-/// equal dots are drawn once.
+/// Returns dots as lines of length zero. They are sorted, so that the steps between them take few
+/// digits; equal dots are drawn once.
 fn path(points: &BTreeSet<(u16, u16)>) -> String {
     let (mut path, mut from) = (String::new(), (0, 0));
     for &(y, x) in points {

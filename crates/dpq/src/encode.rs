@@ -187,7 +187,7 @@ impl Args {
     }
 }
 
-/// What a model makes of items.
+/// The outputs of a model for items.
 pub(crate) struct Outputs {
     /// The rows of the items that could be read.
     pub(crate) rows: Vec<u32>,
@@ -199,7 +199,8 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
-    /// Runs the model on `rows` of the items. Unreadable images are skipped, or an error if `strict`.
+    /// Runs the model on `rows` of the items. Unreadable images are skipped, or an error if
+    /// `strict`.
     pub(crate) fn new(model: &Model, source: &Source, rows: &[u32], strict: bool) -> Result<Self> {
         let (codebooks, n) = (model.codebooks(), rows.len());
         let mut outputs = Self {
@@ -222,8 +223,8 @@ impl Outputs {
         Ok(outputs)
     }
 
-    /// Returns the share of items whose only label is the class predicted; none if items have several
-    /// labels.
+    /// Returns the share of items whose only label is the class predicted; none if items have
+    /// several labels.
     pub(crate) fn accuracy(&self, dataset: &Dataset) -> Option<f64> {
         let items = self.rows.par_iter().zip(&self.predicted);
         let right = items.map(|(&row, class)| match dataset.labels(row as usize) {

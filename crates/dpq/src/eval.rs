@@ -242,7 +242,8 @@ impl Rule {
     }
 }
 
-/// Returns the rule, then those of [`Metrics`] with other orders of ties, then one per further cut-off.
+/// Returns the rule, then those of [`Metrics`] with other orders of ties, then one per further
+/// cut-off.
 pub(crate) fn rules(rule: MapRule, at: &[usize]) -> Vec<MapRule> {
     let ties = [Ties::ById, Ties::Minimum, Ties::Maximum].map(|ties| MapRule { ties, ..rule });
     let cutoffs = at.iter().map(|&cutoff| MapRule { cutoff: Some(cutoff), ..rule });

@@ -25,9 +25,10 @@ use measure::Measured;
 
 /// Evaluate trainings on their data set and write a page
 ///
-/// Encodes queries and gallery, searches at every code length, and reports mean average precision, curves, distortion, use of
-/// codewords, latency, t-SNE and example queries. Several runs, which differ in their seeds, become mean and standard
-/// deviation. The page report.html needs no other file. Markdown, CSV, JSON and SVG lie beside it.
+/// Encodes queries and gallery, searches at every code length, and reports mean average precision,
+/// curves, distortion, use of codewords, latency, t-SNE and example queries. Several runs, which
+/// differ in their seeds, become mean and standard deviation. The page report.html needs no other
+/// file. Markdown, CSV, JSON and SVG lie beside it.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  dpq report runs/a runs/b --out runs/report")]
 pub(crate) struct Args {

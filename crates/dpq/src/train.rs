@@ -27,9 +27,9 @@ use validation::HeldOut;
 
 /// Train a network and its codebooks
 ///
-/// Writes model.safetensors, train.json (the result), epochs.jsonl (one line per epoch), TensorBoard's
-/// event files and a checkpoint into the run folder. `--resume` continues from the checkpoint and ends
-/// with the same bytes as an uninterrupted run.
+/// Writes model.safetensors, train.json (the result), epochs.jsonl (one line per epoch),
+/// TensorBoard's event files and a checkpoint into the run folder. `--resume` continues from the
+/// checkpoint and ends with the same bytes as an uninterrupted run.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq train --data datasets/fashion-mnist --out runs/a --preset best --seed 1\n  \

@@ -1,7 +1,7 @@
 //! `cargo xtask bench --against`: dpq and other libraries, interleaved in one run.
 //!
-//! Each script leaves its measurements in docs/benchmarks, as JSON. `dpq-report` makes docs/benchmarks.md,
-//! docs/codes.md and the figures from these files.
+//! Each script leaves its measurements in docs/benchmarks, as JSON. `dpq-report` makes
+//! docs/benchmarks.md, docs/codes.md and the figures from these files.
 
 use std::fs;
 use std::process::Command;
@@ -42,7 +42,8 @@ const RUN: &str = "target/reproduce/fashion-mnist-quick/seed-1";
 /// The number of items for codebooks, 39 per codeword of a level, and of queries.
 const CODES: [&str; 2] = ["10000", "1000"];
 
-/// Variables of a shell that would make one side slower or faster. Scripts set what their comparison needs.
+/// Variables of a shell that would make one side slower or faster. Scripts set what their
+/// comparison needs.
 const VARIABLES: &str = "ATEN_CPU_CAPABILITY FAISS_OPT_LEVEL GOMP_CPU_AFFINITY MKL_NUM_THREADS NPY_DISABLE_CPU_FEATURES \
     NVPL_BLAS_DEBUG_CPU_TYPE OMP_NUM_THREADS OMP_PROC_BIND ONEDNN_MAX_CPU_ISA OPENBLAS_CORETYPE OPENBLAS_L2_SIZE \
     OPENBLAS_NUM_THREADS RAYON_NUM_THREADS";

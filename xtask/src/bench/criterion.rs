@@ -17,7 +17,8 @@ const FOLDER: &str = "target/criterion";
 pub(super) const BENCHES: [(&str, &str); 4] =
     [("dpq-codebook", "codebook"), ("dpq-index", "index"), ("dpq-model", "network"), ("dpq-eval", "query")];
 
-/// Runs the benches of `crates` (all if empty) whose names contain `filter`, and returns times by name.
+/// Runs the benches of `crates` (all if empty) whose names contain `filter`, and returns times by
+/// name.
 pub(super) fn measure(items: &[u32], crates: &[String], filter: &str) -> Result<BTreeMap<String, Time>> {
     // Removes the measurements of other runs.
     if fs::exists(FOLDER)? {

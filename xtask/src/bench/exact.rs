@@ -1,7 +1,7 @@
 //! Instructions of the kernels, which do not depend on the load of the machine.
 //!
-//! valgrind's callgrind counts them in a small executable. `gungraun` would add a dependency, a runner of the same
-//! version to install, and reports of its own for the same tool.
+//! valgrind's callgrind counts them in a small executable. `gungraun` would add a dependency, a
+//! runner of the same version to install, and reports of its own for the same tool.
 
 use std::collections::BTreeMap;
 use std::fs;

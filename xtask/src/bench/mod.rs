@@ -31,10 +31,11 @@ const SOURCES: &[&str] = &["Cargo.toml", "Cargo.lock", "crates", "xtask"];
 
 /// Measure all crates, or compare with other libraries
 ///
-/// Writes `bench.json` and `bench.md` into `target/bench/`: times of criterion's benches with confidence intervals,
-/// instructions of the kernels, and mAP and bytes per vector if `reproduce-paper --quick` was run. Codes, codebooks and
-/// queries are made once and kept under `target/bench-data/`. Comparisons write docs/benchmarks.md and docs/codes.md and need
-/// an idle machine.
+/// Writes `bench.json` and `bench.md` into `target/bench/`: times of criterion's benches with
+/// confidence intervals, instructions of the kernels, and mAP and bytes per vector if
+/// `reproduce-paper --quick` was run. Codes, codebooks and queries are made once and kept under
+/// `target/bench-data/`. Comparisons write docs/benchmarks.md and docs/codes.md and need an idle
+/// machine.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Items of an index, or several numbers separated by commas
@@ -56,11 +57,12 @@ pub(crate) struct Args {
     /// Show changes since the bench.json of an earlier run
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Fail if instructions (by 5 %), bytes per vector (by 1 %) or mAP (by 0.005) are worse than the baseline, or are missing
-    /// on either side
+    /// Fail if instructions (by 5 %), bytes per vector (by 1 %) or mAP (by 0.005) are worse than
+    /// the baseline, or are missing on either side
     #[arg(long, requires = "baseline")]
     gate: bool,
-    /// Compare with these libraries, separated by commas; on Linux, needs python3 and once the network
+    /// Compare with these libraries, separated by commas; on Linux, needs python3 and once the
+    /// network
     #[arg(long, value_name = "LIBRARY", value_delimiter = ',')]
     #[arg(conflicts_with_all = ["crates", "filter", "instructions", "no_time", "baseline", "gate"])]
     against: Vec<Library>,

@@ -1,8 +1,9 @@
-//! What quick runs must show, on Fashion-MNIST and on collages of it.
+//! Checks of quick runs on Fashion-MNIST and on collages of it.
 //!
-//! The floors lie 0.008 below the worst of four seeds of preset `quick`, which reached 0.793 to 0.806 at 8 bits,
-//! 0.797 to 0.809 unquantised, and an accuracy of 0.865 to 0.871. Seeds differ by that much, and processors may,
-//! too. The floors of collages lie about 0.02 below the one seed that was trained.
+//! The floors lie 0.008 below the worst of four seeds of preset `quick`, which reached 0.793 to
+//! 0.806 at 8 bits, 0.797 to 0.809 unquantised, and an accuracy of 0.865 to 0.871. Seeds differ by
+//! that much, and processors may, too. The floors of collages lie about 0.02 below the one seed
+//! that was trained.
 
 use std::ops::RangeBounds;
 
@@ -16,14 +17,15 @@ const FLOORS: [f64; 5] = [0.785, 0.787, 0.788, 0.788, 0.788];
 /// Minimum accuracy of the classifier on the gallery.
 const ACCURACY: f64 = 0.855;
 
-/// Measured mAP@all of raw pixels at 8, 16, 24 and 32 bits and unquantised. An independent implementation
-/// reaches 0.478, 0.472, 0.471, 0.473 and 0.475 on another split.
+/// Measured mAP@all of raw pixels at 8, 16, 24 and 32 bits and unquantised. An independent
+/// implementation reaches 0.478, 0.472, 0.471, 0.473 and 0.475 on another split.
 const PIXELS: [f64; 5] = [0.4810, 0.4763, 0.4768, 0.4764, 0.4775];
 
 /// Maximum difference from [`PIXELS`].
 const PIXELS_TOLERANCE: f64 = 0.004;
 
-/// Minimum mAP@all of collages at 8, 16, 24 and 32 bits; 0.782, 0.791, 0.793 and 0.793 were measured.
+/// Minimum mAP@all of collages at 8, 16, 24 and 32 bits; 0.782, 0.791, 0.793 and 0.793 were
+/// measured.
 const COLLAGES: [f64; 4] = [0.762, 0.770, 0.772, 0.773];
 
 /// Minimum difference between mAP@all of collages and of their raw pixels.

@@ -7,7 +7,8 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of a list of byte strings. Each is preceded by its length, so that different lists differ.
+/// SHA-256 of a list of byte strings. Each is preceded by its length, so that different lists
+/// differ.
 #[derive(Default)]
 pub(crate) struct Hash(Sha256);
 
@@ -29,8 +30,8 @@ impl Hash {
         Ok(())
     }
 
-    /// Adds the names and contents of all files below a folder, in the order of their names. Photographs may
-    /// be many gigabytes, so their size and time replace their contents.
+    /// Adds the names and contents of all files below a folder, in the order of their names.
+    /// Photographs may be many gigabytes, so their size and time replace their contents.
     pub(crate) fn add_folder(&mut self, dir: &Path) -> Result<()> {
         let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
         let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;

@@ -29,19 +29,20 @@ use stage::Runner;
 
 /// Train, encode, index, search and evaluate, and write a report
 ///
-/// Each stage is kept under `target/reproduce/` and skipped if nothing that it depends on has changed. An interrupted run
-/// resumes.
+/// Each stage is kept under `target/reproduce/` and skipped if nothing that it depends on has
+/// changed. An interrupted run resumes.
 #[derive(clap::Args, Clone)]
 pub(crate) struct Settings {
-    /// A folder of `datasets/` by its name, or another folder by its path, as ./cifar-10. The folder name decides which of the
-    /// paper's results are shown beside ours
+    /// A folder of `datasets/` by its name, or another folder by its path, as ./cifar-10. The
+    /// folder name decides which of the paper's results are shown beside ours
     #[arg(long, default_value = "fashion-mnist", value_name = "NAME|DIR", value_parser = dataset)]
     dataset: PathBuf,
     /// A configuration of `dpq train`
     #[arg(long, default_value = "best", value_name = "NAME")]
     preset: String,
-    /// Change the preset for every training by a line as `dpq train --set` takes it, without spaces; may be repeated. The
-    /// results are kept apart from the preset's, and the report names the lines
+    /// Change the preset for every training by a line as `dpq train --set` takes it, without
+    /// spaces; may be repeated. The results are kept apart from the preset's, and the report names
+    /// the lines
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "write_docs")]
     set: Vec<String>,
     /// Number of trainings, with seeds 1, 2, …; the report gives mean and standard deviation
@@ -62,8 +63,8 @@ pub(crate) struct Settings {
     /// Maximum number of gallery items in the t-SNE figure
     #[arg(long, default_value_t = 5000, value_name = "N")]
     tsne_items: usize,
-    /// With preset `paper`, also train the rows of Table 2 and one model per length; with `best`, the preset without each of
-    /// its ingredients. Each row has as many trainings as seeds
+    /// With preset `paper`, also train the rows of Table 2 and one model per length; with `best`,
+    /// the preset without each of its ingredients. Each row has as many trainings as seeds
     #[arg(long)]
     ablations: bool,
     /// Copy the report to docs/results/DATASET-PRESET and write docs/results.md
@@ -129,7 +130,8 @@ impl Settings {
         self.dataset.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// The name of the run. A changed preset has another name, so that its results are not taken for the preset's.
+    /// The name of the run. A changed preset has another name, so that its results are not taken
+    /// for the preset's.
     fn name(&self) -> String {
         let pretrained = if self.weights.is_some() { "-pretrained" } else { "" };
         let safe = |c: char| if c.is_alphanumeric() || "=.-".contains(c) { c } else { '_' };
@@ -193,7 +195,8 @@ pub(crate) fn run(settings: &Settings) -> Result<Results> {
     Ok(report.results)
 }
 
-/// Removes the files of an earlier report, so that a failed run leaves no report. The folders of stages stay.
+/// Removes the files of an earlier report, so that a failed run leaves no report. The folders of
+/// stages stay.
 fn remove_files(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let entry = entry?;

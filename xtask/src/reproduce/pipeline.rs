@@ -1,4 +1,5 @@
-//! The stages: trainings and their report, variants of them, and codes of raw pixels to compare with.
+//! The stages: trainings and their report, variants of them, and codes of raw pixels to compare
+//! with.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,8 @@ use super::{FOLDER, Settings};
 /// The cut-off of the second mAP in reports.
 use dpq_report::results::CUTOFF;
 
-/// The maximum number of values per image in the baseline: 200,000 images of 4096 are a file of 3.3 GB.
+/// The maximum number of values per image in the baseline: 200,000 images of 4096 are a file of 3.3
+/// GB.
 const PIXELS: usize = 4096;
 
 /// A finished training. `dpq train --json` prints more.
@@ -33,14 +35,14 @@ struct Quantizer {
     levels: usize,
 }
 
-/// What `dpq data export` and `dpq features` print.
+/// The output of `dpq data export` and `dpq features`.
 #[derive(Deserialize)]
 struct Exported {
     /// The shape of the images, `[C, H, W]`; none for features by a model.
     shape: Option<[usize; 3]>,
 }
 
-/// What `dpq codebook train`, `dpq encode` and `dpq index build` print.
+/// The output of `dpq codebook train`, `dpq encode` and `dpq index build`.
 #[derive(Deserialize)]
 struct Made {
     fingerprint: String,
@@ -48,7 +50,7 @@ struct Made {
     relative_distortion: Vec<f64>,
 }
 
-/// What `dpq eval` prints.
+/// The output of `dpq eval`.
 #[derive(Deserialize)]
 struct Evaluation {
     #[serde(default)]
@@ -130,7 +132,8 @@ impl<'a> Pipeline<'a> {
         Ok(Report::read(stage.file(""))?)
     }
 
-    /// Trains a variant with each seed, or computes other features by the trainings, and evaluates it.
+    /// Trains a variant with each seed, or computes other features by the trainings, and evaluates
+    /// it.
     pub(super) fn variant(&self, variant: &Variant, trainings: &[Stage<Trained>]) -> Result<VariantResults> {
         let folder = self.folder.join("variants").join(variant.slug);
         let seeds = || (1..).map(|seed: u16| (seed, folder.join(format!("seed-{seed}")))).zip(trainings);
@@ -190,8 +193,8 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Evaluates codes of centred, normalised pixels without a network. All presets of as many levels share it. Returns the
-    /// precision by recall at the longest length, too.
+    /// Evaluates codes of centred, normalised pixels without a network. All presets of as many
+    /// levels share it. Returns the precision by recall at the longest length, too.
     pub(super) fn raw_pixels(&self) -> Result<(BaselineResults, Option<NamedCurve>)> {
         let dir = Path::new(FOLDER).join(format!("{}-pixels", self.settings.dataset_name()));
         let data = self.settings.dataset.display();
@@ -221,7 +224,8 @@ impl<'a> Pipeline<'a> {
         Ok((baseline, curve))
     }
 
-    /// Fits codebooks to the features of training images, encodes the gallery, and evaluates codes and features.
+    /// Fits codebooks to the features of training images, encodes the gallery, and evaluates codes
+    /// and features.
     fn fit_and_evaluate(&self, dir: &Path, splits: [Result<Stage<Exported>>; 3]) -> Result<Scores> {
         let [train, query, gallery] = splits;
         let (train, query, gallery) = (train?, query?, gallery?);

@@ -18,7 +18,7 @@ const SETS: &str = "target/toy-sets";
 /// The body of the weights.
 const BODY: &str = "[network.body.alexnet]\nvariant = \"caffe\"\nchannels = [4, 8, 8, 8, 8]\nhidden = 16";
 
-/// What `dpq weights import` prints.
+/// The output of `dpq weights import`.
 #[derive(Deserialize)]
 struct Imported {
     fingerprint: String,

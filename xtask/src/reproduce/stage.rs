@@ -1,9 +1,9 @@
 //! A run of `dpq` that is skipped if its output exists for the same inputs.
 //!
-//! A stage is a folder with the files that the command wrote and `stage.json`. The key in `stage.json` is a
-//! SHA-256 of everything that decides the output: the `dpq` executable, the files of the data set, the
-//! command line and the keys of earlier stages. A running stage has the folder `<stage>.partial`, which is
-//! renamed when the command has finished.
+//! A stage is a folder with the files that the command wrote and `stage.json`. The key in
+//! `stage.json` is a SHA-256 of everything that decides the output: the `dpq` executable, the files
+//! of the data set, the command line and the keys of earlier stages. A running stage has the folder
+//! `<stage>.partial`, which is renamed when the command has finished.
 
 use std::cell::Cell;
 use std::fs;
@@ -48,7 +48,8 @@ impl<T> Stage<T> {
 #[derive(Serialize, Deserialize)]
 struct Record {
     key: String,
-    /// The duration of the command, process start included; for a resumed command, of all its parts.
+    /// The duration of the command, process start included; for a resumed command, of all its
+    /// parts.
     wall_seconds: f64,
     /// Names and sizes. A stage runs again if a file is missing.
     files: Vec<(String, u64)>,
@@ -60,7 +61,8 @@ const RECORD: &str = "stage.json";
 /// A file in a partial folder: the key of the interrupted run.
 const KEY: &str = "key";
 
-/// A file in a partial folder: the seconds of earlier interrupted runs, written when the last one began.
+/// A file in a partial folder: the seconds of earlier interrupted runs, written when the last one
+/// began.
 const SECONDS: &str = "seconds";
 
 impl Runner {
@@ -79,8 +81,8 @@ impl Runner {
 
     /// Runs `dpq ARGS --json` in the folder `dir` unless its output exists.
     ///
-    /// `args` are words between single spaces. `OUT` at the start of a word is replaced by the output folder.
-    /// `upstream` are the keys of the stages whose files the command reads.
+    /// `args` are words between single spaces. `OUT` at the start of a word is replaced by the
+    /// output folder. `upstream` are the keys of the stages whose files the command reads.
     pub(crate) fn run<T: DeserializeOwned>(
         &self,
         dir: &Path,
@@ -162,8 +164,8 @@ impl Runner {
     }
 }
 
-/// Returns the seconds of the interrupted runs in the folder `partial`. The last one, which may have been
-/// killed together with xtask, counts until it last wrote a file.
+/// Returns the seconds of the interrupted runs in the folder `partial`. The last one, which may
+/// have been killed together with xtask, counts until it last wrote a file.
 fn interrupted_seconds(partial: &Path) -> Result<f64> {
     let path = partial.join(SECONDS);
     let Ok(before) = fs::read_to_string(&path) else { return Ok(0.0) };
@@ -220,7 +222,8 @@ mod tests {
 
     use super::*;
 
-    /// Imitates `dpq WORD OUT`: logs the call, writes files, and fails while a file `broken` exists.
+    /// Imitates `dpq WORD OUT`: logs the call, writes files, and fails while a file `broken`
+    /// exists.
     const FAKE: &str = r#"
 cd "$(dirname "$0")"
 echo "$*" >> calls
@@ -262,7 +265,8 @@ echo '{"word": "'$1'"}'
         }
 
         fn timed_run(&self, resumable: bool, upstream: &[&str], word: &str) -> Result<(Stage<Printed>, f64)> {
-            // The shell runs the script, because a file that was just written cannot always be executed.
+            // The shell runs the script, because a file that was just written cannot always be
+            // executed.
             let runner = Runner { dpq: "sh".into(), ..Runner::new(self.path("dpq"), &self.path("data"))? };
             let script = self.path("script").to_string_lossy().into_owned();
             let stage =

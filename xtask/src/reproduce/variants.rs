@@ -14,7 +14,8 @@ pub(super) struct Variant {
 pub(super) enum Change {
     /// Lines of `dpq train --set` for a training of its own.
     Train(&'static [&'static str]),
-    /// Options of `dpq features` for other features by the preset's trainings, with codebooks fitted to them.
+    /// Options of `dpq features` for other features by the preset's trainings, with codebooks
+    /// fitted to them.
     Features(&'static str),
 }
 use Change::{Features, Train};
@@ -65,8 +66,8 @@ const FEATURES: [Variant; 2] = [
     Variant { name: POSTERIOR, slug: "posterior", change: Features("--posterior=1.5") },
 ];
 
-/// Returns the variants of a preset whose body starts from random or `pretrained` weights. Variants that
-/// need trainings are included if `ablations`.
+/// Returns the variants of a preset whose body starts from random or `pretrained` weights. Variants
+/// that need trainings are included if `ablations`.
 pub(super) fn variants(preset: &str, ablations: bool, pretrained: bool) -> Vec<&'static Variant> {
     let frozen = if pretrained { &FROZEN_PRETRAINED } else { &FROZEN_RANDOM };
     match (preset, ablations) {

@@ -26,16 +26,15 @@ pub(crate) fn run() -> Result<()> {
     let files: Vec<(&str, String)> =
         names.lines().filter_map(|name| Some((name, fs::read_to_string(name).ok()?))).collect();
     let root = std::env::current_dir()?;
-    let (mut complaints, mut warnings) = (crates::check()?, Vec::new());
+    let mut complaints = crates::check()?;
     for (name, text) in &files {
         let named = |complaint| format!("{name}: {complaint}");
         complaints.extend(files::check(name, text, &root.to_string_lossy()).into_iter().map(named));
-        warnings.extend(prose::check(name, text).into_iter().map(named));
+        complaints.extend(prose::check(name, text).into_iter().map(named));
     }
-    warnings.extend(circles::check(files.iter().map(|(name, text)| (*name, text.as_str()))));
+    complaints.extend(circles::check(files.iter().map(|(name, text)| (*name, text.as_str()))));
     let stale = dpq_report::docs::stale("docs")?.into_iter();
     complaints.extend(stale.map(|path| format!("{}: stale, run `cargo xtask render-docs`", path.display())));
-    warnings.iter().for_each(|warning| println!("{warning}"));
     ensure!(complaints.is_empty(), "the repository is not tidy:\n  {}", complaints.join("\n  "));
     Ok(())
 }

@@ -114,8 +114,8 @@ pub(super) fn page(run: &Run<Codes>) -> String {
     sections.join("\n\n") + "\n"
 }
 
-/// Draws the distortion of every prefix of the longest codes on the fitted items. Returns figures by
-/// file name.
+/// Draws the distortion of every prefix of the longest codes on the fitted items. Returns figures
+/// by file name.
 pub(super) fn figures(run: &Run<Codes>) -> Files {
     let codes = &run.results.codes;
     let chart = |set: &String| {

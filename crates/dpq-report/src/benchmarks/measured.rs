@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::table::Table;
 
-/// What `cargo xtask bench` measured.
+/// The measurements of `cargo xtask bench`.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Measured {
     /// The commit of the repository.
@@ -39,8 +39,9 @@ pub struct Time {
     pub high: f64,
 }
 
-/// Times differ if their intervals do not overlap and the estimates differ by more than this share. Two
-/// runs of one executable on a shared machine often differ by a few per cent with narrow intervals.
+/// Times differ if their intervals do not overlap and the estimates differ by more than this share.
+/// Two runs of one executable on a shared machine often differ by a few per cent with narrow
+/// intervals.
 const NOISE: f64 = 0.05;
 /// Limits: instructions and bytes as a share of the baseline, mAP as a difference.
 const MORE_INSTRUCTIONS: f64 = 0.05;
@@ -121,8 +122,8 @@ impl Measured {
         lacks
     }
 
-    /// Returns what is worse than the baseline by more than the limits, or no longer measured. Ignores
-    /// wall time.
+    /// Returns what is worse than the baseline by more than the limits, or no longer measured.
+    /// Ignores wall time.
     pub fn worse_than(&self, baseline: &Self) -> Vec<String> {
         let mut worse = Vec::new();
         for (name, &before) in &baseline.instructions {

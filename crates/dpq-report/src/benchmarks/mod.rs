@@ -1,4 +1,5 @@
-//! Speed: pages that compare dpq with other libraries, and tables that compare two runs of its benches.
+//! Speed: pages that compare dpq with other libraries, and tables that compare two runs of its
+//! benches.
 //!
 //! - `measured`: the benches of all crates, and what is worse than a baseline
 //! - `results`: what the comparisons measured, as their scripts print it

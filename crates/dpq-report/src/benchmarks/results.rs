@@ -1,4 +1,4 @@
-//! What the comparison scripts measured. A name that ends in `ns` is a time in nanoseconds.
+//! The measurements of the comparison scripts. A name that ends in `ns` is a time in nanoseconds.
 
 use std::collections::BTreeMap;
 
@@ -224,7 +224,8 @@ pub(super) struct VectorSearch {
     pub(super) build_seconds: Option<f64>,
     /// Time per query.
     pub(super) ns: u64,
-    /// The share of the k nearest vectors that is found, and the share of hits with the query's class.
+    /// The share of the k nearest vectors that is found, and the share of hits with the query's
+    /// class.
     pub(super) recall: f64,
     pub(super) precision: f64,
 }

@@ -5,7 +5,8 @@ use super::words::{self, Section, count, microseconds, unique};
 use crate::plot::{Axis, Chart, Curve};
 use crate::table::{Table, line};
 
-/// Returns the range of the interleaved ratios for each kind of data, which comes first on the page.
+/// Returns the range of the interleaved ratios for each kind of data, which comes first on the
+/// page.
 pub(super) fn overview(run: &Run<Searches>) -> String {
     let results = &run.results;
     let columns = unique(results.searches.iter().map(|search| (search.items, &search.metric)));
@@ -143,8 +144,8 @@ fn ratios(results: &Searches) -> Vec<(String, f64)> {
 /// The file of [`figure`].
 pub(super) const FIGURE: &str = "benchmarks/search.svg";
 
-/// Draws interleaved times by code length, for the largest clustered index and for the fewest and the
-/// most hits.
+/// Draws interleaved times by code length, for the largest clustered index and for the fewest and
+/// the most hits.
 pub(super) fn figure(run: &Run<Searches>) -> String {
     let largest = run.results.searches.iter().map(|search| search.items).max().unwrap_or(0);
     let shown: Vec<&Search> = (run.results.searches.iter())
@@ -178,8 +179,8 @@ pub(super) fn figure(run: &Run<Searches>) -> String {
     .svg()
 }
 
-/// Returns ratios and times of (nanoseconds of faiss, nanoseconds of dpq), with a row per name and a
-/// column per k.
+/// Returns ratios and times of (nanoseconds of faiss, nanoseconds of dpq), with a row per name and
+/// a column per k.
 fn by_k(cells: impl Iterator<Item = ((String, usize), (u64, u64))>) -> Table {
     let cells: Vec<_> = cells.collect();
     let ks = unique(cells.iter().map(|((_, k), _)| k));

@@ -55,7 +55,8 @@ pub(super) fn examples(measured: &Measured, folder: &Path) -> Result<String> {
     Ok(sheet(&chosen, &pngs, dataset.class_names()))
 }
 
-/// Draws at most `n_items` items at equal distances in the gallery, by features and reconstructions.
+/// Draws at most `n_items` items at equal distances in the gallery, by features and
+/// reconstructions.
 pub(super) fn tsne(
     measured: &Measured,
     model: &Model,

@@ -1,4 +1,4 @@
-//! What one model achieves on the queries and the gallery of a data set.
+//! Measures one model on the queries and the gallery of a data set.
 
 use std::collections::BTreeMap;
 use std::path::Path;
