@@ -3,8 +3,7 @@
 //!
 //! On the CPU each layer is one custom operation with its own gradient, because candle's pooling
 //! has a wrong gradient and its convolution takes five times as long backward as forward. On CUDA
-//! (feature `cuda`) layers are kernels too. On other devices they consist of candle's tensor
-//! operations.
+//! (feature `cuda`) layers are kernels too.
 //!
 //! Results do not depend on the number of threads: the shapes alone decide how work is cut into
 //! pieces, and partial sums are added in a fixed order. Work runs in rayon's current pool.
@@ -35,7 +34,6 @@ mod linear;
 mod norm;
 mod patches;
 mod pool;
-mod portable;
 mod response;
 pub(crate) mod update;
 
@@ -56,14 +54,11 @@ pub(crate) fn conv2d(
     relu: bool,
 ) -> Result<Tensor> {
     let geometry = check_conv(x, weight, bias, stride, padding)?;
-    if x.device().is_cpu() {
-        return conv_on_cpu(x, weight, bias, geometry, None, relu);
-    }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         return conv_on_cuda(x, weight, bias, geometry, (1, 1), relu);
     }
-    activate(portable::conv2d(x, weight, bias, stride, padding)?, relu)
+    conv_on_cpu(x, weight, bias, geometry, None, relu)
 }
 
 /// Applies [`conv2d`], then [`max_pool2d`] with `pool` = (kernel, stride), as one operation. On the
@@ -83,20 +78,16 @@ pub(crate) fn conv2d_pool(
 ) -> Result<Tensor> {
     let mut geometry = check_conv(x, weight, bias, stride, padding)?;
     check_pool(geometry.out, pool)?;
-    if x.device().is_cpu() {
-        let (kernel, stride) = pool;
-        // Rows and columns that no window reaches are not computed: of 7 rows, 2×2 windows reach 6.
-        geometry.out = geometry.out.map(|len| (len - kernel) / stride * stride + kernel);
-        let [height, width] = geometry.out;
-        let windows = Windows { channels: geometry.n_out, height, width, kernel, stride };
-        return conv_on_cpu(x, weight, bias, geometry, Some(windows), relu);
-    }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         return conv_on_cuda(x, weight, bias, geometry, pool, relu);
     }
-    let y = portable::conv2d(x, weight, bias, stride, padding)?;
-    activate(portable::max_pool2d(&y, pool.0, pool.1)?, relu)
+    let (kernel, stride) = pool;
+    // Rows and columns that no window reaches are not computed: of 7 rows, 2×2 windows reach 6.
+    geometry.out = geometry.out.map(|len| (len - kernel) / stride * stride + kernel);
+    let [height, width] = geometry.out;
+    let windows = Windows { channels: geometry.n_out, height, width, kernel, stride };
+    conv_on_cpu(x, weight, bias, geometry, Some(windows), relu)
 }
 
 /// Returns the maximum of each `kernel` × `kernel` window, with windows `stride` apart. Windows
@@ -113,14 +104,11 @@ pub(crate) fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Ten
     check_f32(&[x])?;
     check_pool([height, width], (kernel, stride))?;
     let windows = Windows { channels, height, width, kernel, stride };
-    if x.device().is_cpu() {
-        return x.contiguous()?.apply_op1(MaxPool { windows, taps: OnceLock::new() });
-    }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         return x.contiguous()?.apply_op1(cuda::MaxPool { windows, taps: OnceLock::new() });
     }
-    portable::max_pool2d(x, kernel, stride)
+    x.contiguous()?.apply_op1(MaxPool { windows, taps: OnceLock::new() })
 }
 
 /// Normalises each channel to mean 0 and variance 1 over the batch and all positions, then scales
@@ -141,14 +129,6 @@ pub(crate) fn batch_norm(
     relu: bool,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     check_channels(x, gamma, beta)?;
-    if x.device().is_cpu() {
-        let moments = Arc::new(OnceLock::new());
-        let op = BatchNorm { eps, relu, moments: moments.clone() };
-        let y = x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)?;
-        let moments = moments.get().expect("the forward pass fills them");
-        let tensor = |values: &[f32]| Tensor::new(values, x.device());
-        return Ok((y, tensor(&moments.mean)?, tensor(&moments.variance)?));
-    }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         let moments = Arc::new(OnceLock::new());
@@ -157,8 +137,12 @@ pub(crate) fn batch_norm(
         let (mean, variance) = cuda::BatchNorm::mean_and_variance(&moments, gamma)?;
         return Ok((y, mean, variance));
     }
-    let (y, mean, variance) = portable::batch_norm(x, gamma, beta, eps)?;
-    Ok((activate(y, relu)?, mean, variance))
+    let moments = Arc::new(OnceLock::new());
+    let op = BatchNorm { eps, relu, moments: moments.clone() };
+    let y = x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)?;
+    let moments = moments.get().expect("the forward pass sets them");
+    let tensor = |values: &[f32]| Tensor::new(values, x.device());
+    Ok((y, tensor(&moments.mean)?, tensor(&moments.variance)?))
 }
 
 /// Returns `x · scale + shift` by channel, then a ReLU if `relu` is set. This is batch
@@ -170,15 +154,12 @@ pub(crate) fn batch_norm(
 /// Returns an error for shapes that do not fit, or a type other than f32.
 pub(crate) fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
     check_channels(x, scale, shift)?;
-    if x.device().is_cpu() {
-        return x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, ScaleShift { relu });
-    }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         let op = cuda::ScaleShift { relu };
         return x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, op);
     }
-    activate(portable::scale_shift(x, scale, shift)?, relu)
+    x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, ScaleShift { relu })
 }
 
 /// Applies local response normalisation with the constants of Caffe's AlexNet: x / (1 + 2·10⁻⁵ Σ
@@ -191,7 +172,7 @@ pub(crate) fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool
 pub(crate) fn response_norm(x: &Tensor) -> Result<Tensor> {
     x.dims4()?;
     check_f32(&[x])?;
-    if x.device().is_cpu() { x.contiguous()?.apply_op1(ResponseNorm) } else { portable::response_norm(x) }
+    if x.device().is_cpu() { x.contiguous()?.apply_op1(ResponseNorm) } else { response::in_tensors(x) }
 }
 
 /// Returns `x · weightᵀ + bias`, then a ReLU if `relu` is set.
@@ -206,16 +187,12 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: b
         bail!("linear: weight {:?} expects {k} inputs, x {:?} has {n_in}", weight.dims(), x.dims());
     }
     check_bias("linear", bias, n_out)?;
-    if x.device().is_cpu() {
-        let bias = bias_or_zeros(bias, n_out, x.device())?;
-        return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, Linear { relu });
-    }
+    let bias = bias_or_zeros(bias, n_out, x.device())?;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        let bias = bias_or_zeros(bias, n_out, x.device())?;
         return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, cuda::Linear { relu });
     }
-    activate(portable::linear(x, weight, bias)?, relu)
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, Linear { relu })
 }
 
 /// Updates a variable and the memory of its optimiser in place, given the gradient of the variable.
@@ -273,10 +250,6 @@ fn bias_or_zeros(bias: Option<&Tensor>, n_out: usize, device: &Device) -> Result
         Some(bias) => bias.contiguous(),
         None => Tensor::zeros(n_out, DType::F32, device),
     }
-}
-
-fn activate(y: Tensor, relu: bool) -> Result<Tensor> {
-    if relu { y.relu() } else { Ok(y) }
 }
 
 fn check_f32(tensors: &[&Tensor]) -> Result<()> {

@@ -6,13 +6,13 @@ use rayon::prelude::*;
 use super::layout::{tensor_values, values, with_scratch};
 
 /// Number of channels on each side that the sum of squares includes.
-pub(crate) const RADIUS: usize = 2;
+const RADIUS: usize = 2;
 
 /// The factor of the sum of squares, α / n, with Caffe's α = 1e-4 and n = 5 channels.
-pub(crate) const ALPHA: f32 = 2e-5;
+const ALPHA: f32 = 2e-5;
 
 /// The exponent, β.
-pub(crate) const BETA: f32 = 0.75;
+const BETA: f32 = 0.75;
 
 /// The operation on x `[b, c, ..]`. The result has the same shape.
 pub(crate) struct ResponseNorm;
@@ -38,6 +38,14 @@ fn power(s: f32) -> f32 {
 /// Returns the lengths of an image and of a plane.
 fn planes(dims: &[usize]) -> (usize, usize) {
     (dims[1..].iter().product(), dims[2..].iter().product())
+}
+
+/// The same operation in candle's tensor operations, for CUDA.
+pub(crate) fn in_tensors(x: &Tensor) -> Result<Tensor> {
+    let squares = x.sqr()?.pad_with_zeros(1, RADIUS, RADIUS)?;
+    let window = |i: usize| squares.narrow(1, i, x.dim(1)?);
+    let sums = (1..=2 * RADIUS).try_fold(window(0)?, |sum, i| sum + window(i)?)?;
+    x * sums.affine(f64::from(ALPHA), 1.0)?.powf(f64::from(-BETA))?
 }
 
 impl CustomOp1 for ResponseNorm {

@@ -5,7 +5,7 @@ use candle_core::{Device, Result, Tensor, Var};
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{batch_norm, conv2d, conv2d_pool, linear, max_pool2d, scale_shift};
+use super::{batch_norm, conv2d, conv2d_pool, linear, max_pool2d, response, response_norm, scale_shift};
 
 /// Values in [−1, 1).
 fn random(shape: &[usize], seed: u64) -> Tensor {
@@ -249,6 +249,16 @@ fn linear_gradients_are_finite_differences() {
     let candles = result_and_gradients(&args, |args| args[0].matmul(&args[1].t()?)?.broadcast_add(&args[2]));
     for (ours, candles) in ours.iter().zip(&candles) {
         assert_close(ours, candles, 1e-5);
+    }
+}
+
+#[test]
+fn response_norm_equals_tensor_operations() {
+    let args = [(random(&[2, 7, 3, 2], 8) * 200.0).unwrap()];
+    let kernel = result_and_gradients(&args, |args| response_norm(&args[0]));
+    let tensors = result_and_gradients(&args, |args| response::in_tensors(&args[0]));
+    for (kernel, tensors) in kernel.iter().zip(&tensors) {
+        assert_close(kernel, tensors, 1e-4);
     }
 }
 

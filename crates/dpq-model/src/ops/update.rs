@@ -22,7 +22,11 @@ pub(crate) struct Buffers {
 
 impl Buffers {
     pub(crate) fn zeros(n: usize) -> Self {
-        Self { host: [vec![0.0; n], vec![0.0; n]], ..Self::default() }
+        Self {
+            host: [vec![0.0; n], vec![0.0; n]],
+            #[cfg(feature = "cuda")]
+            device: None,
+        }
     }
 
     /// Copies the arrays to the host.

@@ -1,4 +1,4 @@
-//! Weights in the layouts of others, made at random, against plain loops over those layouts.
+//! Random weights in published layouts, against plain loops over those layouts.
 
 use tempfile::TempDir;
 

@@ -1,5 +1,5 @@
 // The kernels behind the operations on CUDA, compiled when the program first needs them. All arrays are f32 and
-// contiguous unless said otherwise. No kernel adds with atomics: the same input gives the same bytes on the same GPU.
+// contiguous unless a comment says otherwise. No kernel adds with atomics: the same input gives the same bytes on the same GPU.
 
 struct Convolution {
     int batch, channels, height, width, kernel_height, kernel_width, stride, padding, out_height, out_width;

@@ -89,8 +89,11 @@ impl CustomOp3 for BatchNorm {
         let config = grid(c, 1, BLOCK);
         // SAFETY: `x` holds `batch` images of `channels` planes, `gamma` an element per channel and
         // `moments` three. The kernel writes all of `moments`, and `scale_shift` all of `y`.
-        let [mut moments, mut y] = unsafe { uninitialised(device, [3 * c, x.len()])? };
-        unsafe { launch!(device, "moments", config, &mut moments, &x, &gamma, &batch, &plane, &self.eps) };
+        let (moments, mut y) = unsafe {
+            let [mut moments, y] = uninitialised(device, [3 * c, x.len()])?;
+            launch!(device, "moments", config, &mut moments, &x, &gamma, &batch, &plane, &self.eps);
+            (moments, y)
+        };
         let sizes = [channels, plane, n];
         scale_shift(
             device,

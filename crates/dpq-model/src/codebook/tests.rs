@@ -1,0 +1,85 @@
+//! Tests of codebooks in training.
+
+use dpq_codebook::Assignment;
+
+use super::*;
+use crate::config::Schedule;
+
+/// Three levels of two codewords in the plane.
+fn config(codebooks: Sharing) -> TrainConfig {
+    let mut config = TrainConfig { schedule: Schedule::Joint { features_first: 0.0 }, ..TrainConfig::best() };
+    config.network.dim = 2;
+    config.quantizer.levels = 3;
+    config.quantizer.codewords = 2;
+    config.quantizer.codebooks = codebooks;
+    config
+}
+
+#[test]
+fn shared_codewords_are_scaled_and_both_learn() {
+    let config = config(Sharing::Shared);
+    let words = vec![1.0, 2.0, 3.0, 4.0];
+    let variables = variables(&config, words, vec![0.5, -1.0], &Device::Cpu).unwrap();
+    let codebooks = codebooks(&config, &variables).unwrap();
+    assert_eq!(codebooks.values(), [1.0, 2.0, 3.0, 4.0, 0.5, 1.0, 1.5, 2.0, -1.0, -2.0, -3.0, -4.0]);
+    assert_eq!(codebooks.assignment(), Assignment::Euclidean);
+    // The gradients of the sum: for each value of a word the sum of the scales, and for each scale the
+    // sum of the words.
+    let gradients = expanded(&variables).unwrap().sum_all().unwrap().backward().unwrap();
+    let gradient = |name: &str| {
+        gradients.get(&variables[name]).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    assert_eq!(gradient("codebook"), [0.5; 4]);
+    assert_eq!(gradient("scales"), [10.0; 2]);
+}
+
+#[test]
+fn scales_follow_the_residuals() {
+    // Codewords (3, 0) and (0, 3), residuals of length 1 along the same axis, half of them
+    // backwards.
+    let features = [4.0, 0.0, 2.0, 0.0, 0.0, 4.0, 0.0, 2.0];
+    let config = config(Sharing::Shared);
+    let variables = fit(&config, &features, &Device::Cpu).unwrap();
+    let scales = variables["scales"].to_vec1::<f32>().unwrap();
+    // The features' mean square is (16 + 4) / 2.
+    assert!((scales[0] - (1.0f32 / 10.0).sqrt()).abs() < 1e-6, "{scales:?}");
+    // At that scale codewords are 3 / √10 long. They leave 1 − 3 / √10 of a residual forwards; for
+    // one backwards the codeword of the other axis is nearer, and leaves the square 1 + 0.9.
+    let share = ((1.0 - 0.9f32.sqrt()).powi(2) + 1.9) / 20.0;
+    assert!((scales[1] - share.sqrt()).abs() < 1e-6, "{scales:?}");
+}
+
+#[test]
+fn dead_codewords_go_where_residuals_are() {
+    let features = [1.0, 1.0, 1.25, 1.0];
+    let separate = config(Sharing::Separate);
+    let far = [100.0f32, 100.0];
+    let words = [[1.0, 1.0], far, [0.25, 0.0], [0.0, 0.0], far, [0.0, 0.0]].concat();
+    let before = variables(&separate, words, Vec::new(), &Device::Cpu).unwrap();
+    let books = codebooks(&separate, &before).unwrap();
+    let codes = books.encode(&features).unwrap();
+    assert_eq!(codes, [0, 1, 1, 0, 0, 1]);
+    let revive = |epoch| revive(&separate, epoch, &before, &books, &features, &codes).unwrap();
+    let values = || codebooks(&separate, &before).unwrap().values().to_vec();
+    assert_eq!(revive(0), 2);
+    let after = values();
+    assert!(features.chunks(2).any(|x| x == &after[2..4]), "{after:?}");
+    assert_eq!(after[8..10], [0.0, 0.0], "both residuals that enter the last level are 0");
+    assert!(
+        after[..2] == books.values()[..2] && after[4..8] == books.values()[4..8] && after[10..] == [0.0; 2]
+    );
+    // The seed, the epoch and the level decide which items.
+    revive(0);
+    assert_eq!(values(), after);
+    assert!((1..20).any(|epoch| (revive(epoch), values() != after).1));
+
+    // One of the shared codewords is in use at the last level only, so none is dead.
+    let shared = config(Sharing::Shared);
+    let words = variables(&shared, [[1.0, 1.0], far].concat(), vec![0.0, 0.0], &Device::Cpu).unwrap();
+    let books = codebooks(&shared, &words).unwrap();
+    let dead = |codes: &[u8]| super::revive(&shared, 0, &words, &books, &features, codes).unwrap();
+    assert_eq!(dead(&[0, 0, 1, 0, 0, 0]), 0);
+    assert_eq!(dead(&[0; 6]), 1);
+    let revived = codebooks(&shared, &words).unwrap();
+    assert!(features.chunks(2).any(|x| x == revived.codeword(0, 1)));
+}
