@@ -310,7 +310,7 @@ fn label_embeddings_come_from_a_file() {
     fs::write(dir.join("short.txt"), "end 1 0\nmiddle 0 1\ntop 1 1\n").unwrap();
     says("short.txt", "vectors of 2 numbers, features have 3: give others or set `dim`");
     fs::write(dir.join("zero.txt"), "end 1 0 0\nmiddle 0 0 0\ntop 1 1 1\n").unwrap();
-    says("zero.txt", "that of class 1 is 0");
+    says("zero.txt", "the vector of class 1 is 0 or not finite");
     fs::copy(dir.join("vectors.npy"), dir.join("v.bin")).unwrap();
     says("v.bin", "no vector for `end`, `middle`, `top`");
     let wide = String::from_utf8_lossy(&npy[6..128]).replace("(3, 3)", "(1, 9)");
@@ -319,7 +319,7 @@ fn label_embeddings_come_from_a_file() {
         [&npy[..6], &[1, 0, 0x76, 0], &wide.as_bytes()[4..], &npy[128..]].concat(),
     )
     .unwrap();
-    says("wide.npy", "has 1 rows, expected one for each of the 3 classes");
+    says("wide.npy", "has 1 rows, expected one per class: 3");
 }
 
 #[test]
