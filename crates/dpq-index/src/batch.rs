@@ -77,6 +77,8 @@ impl<'a> Query<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use dpq_codebook::{Assignment, Codebooks, LookupTable};
 
     use super::*;
@@ -155,6 +157,26 @@ mod tests {
                     });
                 }
             }
+        }
+    }
+
+    #[test]
+    fn an_interrupt_ends_a_visit_of_rows() {
+        let index = index(Metric::InnerProduct, 6000, 6000);
+        let (view, table, interrupt) = (index.view(), &tables(&index)[0], AtomicBool::new(true));
+        for n_levels in [1, 2, 4] {
+            let scorer = Scorer::new(table, n_levels, None);
+            let (kernel, interrupt) = (Kernel::best(), Some(&interrupt));
+            let query = Query { view: &view, scorer: &scorer, kernel, filter: None, interrupt };
+            let min_score = f32::NEG_INFINITY;
+            let found = [query.best(10, min_score), query.all_rows(10, min_score, &query.rows())];
+            assert!(found.iter().all(|found| matches!(found, Err(Error::Interrupted))));
+            let together = Query::best_together(&[query], 10, min_score, &[min_score]).map(|_| ());
+            assert!(matches!(together, Err(Error::Interrupted)));
+            // In the middle of a row, too.
+            let mut pass = Pass::new(&query, Candidates::new(10, min_score));
+            pass.score(0, view.row(0));
+            assert!(matches!(pass.finish(), Err(Error::Interrupted)));
         }
     }
 
