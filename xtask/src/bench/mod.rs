@@ -87,7 +87,10 @@ impl Args {
             true => BTreeMap::new(),
         };
         let instructions = if self.instructions { exact::instructions()? } else { BTreeMap::new() };
-        let quick = fs::exists(QUICK)?.then(|| Report::read(QUICK)).transpose()?.map(|report| report.results);
+        let quick = fs::exists(format!("{QUICK}/results.json"))?
+            .then(|| Report::read(QUICK))
+            .transpose()?
+            .map(|report| report.results);
         let measured = Measured {
             commit: commit(SOURCES),
             cpu: cpu(),
