@@ -80,7 +80,7 @@ pub(crate) fn write_codes(
 ) -> Result<()> {
     remove_stale(dir, &[])?;
     let path = dir.join(ORIGIN);
-    npy::write(&dir.join("codes.npy"), &[codes.len() / codebooks.n_levels(), codebooks.n_levels()], codes)?;
+    npy::write(dir.join("codes.npy"), &[codes.len() / codebooks.n_levels(), codebooks.n_levels()], codes)?;
     let metric = metric.map(|metric| metric.to_string());
     let origin = serde_json::to_vec(&CodesOrigin { fingerprint: codebooks.fingerprint(), metric })?;
     dpq_file::write_atomic(&path, |out| out.write_all(&origin))?;

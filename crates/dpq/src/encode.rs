@@ -144,7 +144,7 @@ impl Args {
         }
 
         source.write_ids(&self.out_dir, kept)?;
-        npy::write(&self.out_dir.join("features.npy"), &[kept.len(), codebooks.dim()], features)?;
+        npy::write(self.out_dir.join("features.npy"), &[kept.len(), codebooks.dim()], features)?;
         let seconds = output::seconds(start);
         let relative_distortion = codebooks.relative_distortion(features, codes)?;
         let accuracy = match &source {

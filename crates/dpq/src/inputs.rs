@@ -60,7 +60,7 @@ impl NetworkOptions {
 /// Items that can be read batch by batch. Each has a row, numbered from 0.
 pub(crate) enum Source {
     Images {
-        dataset: Dataset,
+        dataset: Box<Dataset>,
         rows: Vec<u32>,
         /// Whether the images are of a folder and are named in `names.txt`.
         has_names: bool,
@@ -108,7 +108,7 @@ impl Inputs {
         };
         data::report_skipped(&dataset);
         let has_names = self.images.is_some();
-        Ok(Source::Images { dataset, rows, has_names })
+        Ok(Source::Images { dataset: Box::new(dataset), rows, has_names })
     }
 }
 
@@ -158,10 +158,10 @@ impl Source {
         // Line i of names.txt is id i, so skipped images leave no gap.
         let id = |(at, &row): (usize, &u32)| if *has_names { at as u64 } else { row.into() };
         let ids: Vec<u64> = rows.iter().enumerate().map(id).collect();
-        npy::write(&dir.join("ids.npy"), &[ids.len()], &ids)?;
+        npy::write(dir.join("ids.npy"), &[ids.len()], &ids)?;
         if dataset.n_classes() > 0 {
             let labels = dataset.multi_hot(rows);
-            npy::write(&dir.join("labels.npy"), &[rows.len(), dataset.n_classes()], &labels)?;
+            npy::write(dir.join("labels.npy"), &[rows.len(), dataset.n_classes()], &labels)?;
         }
         if *has_names {
             let mut names = String::new();
@@ -169,7 +169,7 @@ impl Source {
                 let path = dataset.path(row as usize).context("images of a folder have paths")?;
                 writeln!(names, "{}", path.display())?;
             }
-            dpq_file::write_atomic(&dir.join("names.txt"), |out| out.write_all(names.as_bytes()))?;
+            dpq_file::write_atomic(dir.join("names.txt"), |out| out.write_all(names.as_bytes()))?;
         }
         Ok(())
     }

@@ -296,7 +296,7 @@ fn label_embeddings_come_from_a_file() {
     assert!(model("words") == model("array"), "the same vectors from either file");
     assert_ne!(words["fingerprint"], seeded["fingerprint"]);
     let says = |run: &str| {
-        let model = dpq_model::Model::open(&dir.join(run).join("model.safetensors")).unwrap();
+        let model = dpq_model::Model::open(dir.join(run).join("model.safetensors")).unwrap();
         model.embeddings().unwrap().to_owned()
     };
     assert_eq!([says("words"), says("seeded")], [words["embeddings"].as_str().unwrap(), "seeded"]);

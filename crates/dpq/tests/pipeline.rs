@@ -290,7 +290,7 @@ fn held_out_images_are_ranked_and_change_no_weight() {
         json(dir, &format!("train --data set --out {out} --config c.toml"));
         let lines = fs::read_to_string(dir.join(out).join("epochs.jsonl")).unwrap();
         let epochs: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let file = dpq_file::Container::open(&dir.join(out).join("model.safetensors")).unwrap();
+        let file = dpq_file::Container::open(dir.join(out).join("model.safetensors")).unwrap();
         let weights = |name| (String::from(name), file.section(name).unwrap().bytes.to_vec());
         let events = fs::read_dir(dir.join(out)).unwrap().filter(|entry| {
             entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("events.out.tfevents.")
@@ -309,7 +309,7 @@ fn held_out_images_are_ranked_and_change_no_weight() {
     assert_eq!(with(&seldom), [None, None, Some(12), Some(12)]);
 
     // The same images as a gallery of their own, through the files and the index.
-    let set = dpq_data::Dataset::open(&dir.join("set")).unwrap();
+    let set = dpq_data::Dataset::open(dir.join("set")).unwrap();
     let [_, held_out] = dpq_data::hold_out(set.split(dpq_data::Split::Train), 12, 1).unwrap();
     for row in held_out {
         let path = set.path(row as usize).unwrap();

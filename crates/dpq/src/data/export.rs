@@ -79,9 +79,9 @@ impl Args {
         ensure!(!kept.is_empty(), "none of the {} images of {} can be read", rows.len(), dataset.name());
         remove_stale(&self.out_dir, &["codes.npy"])?;
         let ids: Vec<u64> = kept.iter().map(|&row| row.into()).collect();
-        npy::write(&self.out_dir.join("ids.npy"), &[kept.len()], &ids)?;
+        npy::write(self.out_dir.join("ids.npy"), &[kept.len()], &ids)?;
         npy::write(
-            &self.out_dir.join("labels.npy"),
+            self.out_dir.join("labels.npy"),
             &[kept.len(), dataset.n_classes()],
             &dataset.multi_hot(&kept),
         )?;
@@ -141,7 +141,7 @@ impl Features {
             self.file.flush()
         };
         finish().with_context(|| format!("cannot write into {}", self.dir.display()))?;
-        Ok(dpq_file::rename(&self.dir.join(PART), &self.dir.join("features.npy"))?)
+        Ok(dpq_file::rename(self.dir.join(PART), self.dir.join("features.npy"))?)
     }
 }
 

@@ -58,7 +58,7 @@ impl Args {
         for (id, row) in self.ids.iter().zip(rows) {
             dataset.read(row, &mut pixels)?;
             let png = encode_png(dataset.shape(), &pixels)?;
-            dpq_file::write_atomic(&path(id), |out| out.write_all(&png))?;
+            dpq_file::write_atomic(path(id), |out| out.write_all(&png))?;
         }
         let written = Written { items: self.ids.len(), classes: dataset.class_names().to_vec() };
         let text = format!("wrote {} images to {}", written.items, self.out_dir.display());

@@ -79,7 +79,7 @@ impl Args {
         for split in splits {
             let rows = dataset.split(split);
             let text = lines(rows);
-            dpq_file::write_atomic(&path(&split), |out| out.write_all(text.as_bytes()))?;
+            dpq_file::write_atomic(path(&split), |out| out.write_all(text.as_bytes()))?;
             let sum = sha256(text.as_bytes());
             files.push(DrawnFile {
                 split: split.to_string(),

@@ -80,7 +80,7 @@ impl Partial {
             features.write_all(&npy::header_bytes::<f32>(&[done.len(), dim]))
         };
         write_header().with_context(|| format!("cannot write into {}", dir.display()))?;
-        dpq_file::rename(&dir.join(FEATURES), &dir.join("features.npy"))?;
+        dpq_file::rename(dir.join(FEATURES), dir.join("features.npy"))?;
         let clean = || -> io::Result<()> {
             fs::remove_file(dir.join(KEY))?;
             fs::remove_file(dir.join(ROWS))
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(partial.done, [7]);
         partial.push(&[4], &[8.0, 9.0]).unwrap();
         partial.finish().unwrap();
-        let features = read_features(&dir.path().join("features.npy")).unwrap();
+        let features = read_features(dir.path().join("features.npy")).unwrap();
         assert_eq!((features.rows, features.values), (2, vec![1.0, 2.0, 8.0, 9.0]));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 

@@ -76,8 +76,8 @@ impl ExportArgs {
             Format::Npy => {
                 let _dir = output::ResultDir::create(&self.out)?;
                 write_codes(&self.out, codebooks, &codes, Some(index.metric()))?;
-                npy::write(&self.out.join("ids.npy"), &[ids.len()], &ids)?;
-                codebooks.save(&self.out.join("codebook.safetensors"))?;
+                npy::write(self.out.join("ids.npy"), &[ids.len()], &ids)?;
+                codebooks.save(self.out.join("codebook.safetensors"))?;
             }
         }
         let exported = Exported {

@@ -38,7 +38,7 @@ impl Measured {
         let (start, codebooks) = (Instant::now(), model.codebooks());
         let dataset = Dataset::open(folder)?.resized(data::model_shape(model)?)?;
         let splits = [Split::Query, Split::Gallery].map(|split| dataset.split(split).to_vec());
-        let source = Source::Images { dataset, rows: Vec::new(), has_names: false };
+        let source = Source::Images { dataset: Box::new(dataset), rows: Vec::new(), has_names: false };
         let [query, gallery] = splits.map(|rows| encode(model, &source, &rows));
         let ((query, query_seconds), (gallery, gallery_seconds)) = (query?, gallery?);
         let Source::Images { dataset, .. } = source else { unreachable!("images were encoded") };
