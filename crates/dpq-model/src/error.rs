@@ -220,7 +220,7 @@ pub enum Error {
     OtherRun(PathBuf),
     /// The codebooks cannot be fitted or used.
     #[error(transparent)]
-    Codebooks(#[from] dpq_codebook::Error),
+    Codebooks(Box<dpq_codebook::Error>),
     /// Training diverged. If there is a checkpoint, it is from before that.
     #[error(
         "{what} is {value} in epoch {epoch}, step {step}, expected finite numbers, lower the learning rate \
@@ -249,6 +249,12 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<dpq_codebook::Error> for Error {
+    fn from(error: dpq_codebook::Error) -> Self {
+        Self::Codebooks(Box::new(error))
+    }
 }
 
 impl Error {
