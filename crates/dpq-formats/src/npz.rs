@@ -170,4 +170,20 @@ mod tests {
         let error = NpzWriter::default().add("ids", &[3], &[1u64]).unwrap_err().to_string();
         assert_eq!(error, "has 1 values for its shape, expected 3");
     }
+
+    #[test]
+    fn compressed_archives_are_read() {
+        let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+        let options = FileOptions::default().compression_method(CompressionMethod::Deflated);
+        archive.start_file("a.npy", options).unwrap();
+        npy::write_array(&mut archive, &[1000], &[0.5f32; 1000]).unwrap();
+        let bytes = archive.finish().unwrap().into_inner();
+        assert!(bytes.len() < 1000, "numpy.savez_compressed deflates arrays too");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        assert_eq!(
+            NpzReader::open(file.path()).unwrap().read("a").unwrap(),
+            (vec![1000], vec![0.5f32; 1000])
+        );
+    }
 }
