@@ -31,7 +31,7 @@ pub(super) fn check(name: &str, text: &str, root: &str) -> Vec<String> {
 
 fn source(text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
-    if !text.starts_with("//!") {
+    if !text.starts_with("//!") && !text.starts_with("#![doc = include_str!") {
         complaints.push("does not begin with `//!`; say what the file is for".to_owned());
     }
     let n_lines = text.lines().count();
@@ -90,6 +90,7 @@ mod tests {
     #[test]
     fn sources_have_heads_and_a_length() {
         assert!(source("//! What it is.\n").is_empty());
+        assert!(source("#![doc = include_str!(\"../README.md\")]\n").is_empty());
         assert_eq!(source("fn main() {}\n").len(), 1);
         assert_eq!(source(&"//!\n".repeat(MOST_LINES + 1)).len(), 1);
     }

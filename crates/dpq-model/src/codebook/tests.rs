@@ -23,8 +23,8 @@ fn shared_codewords_are_scaled_and_both_learn() {
     let codebooks = codebooks(&config, &variables).unwrap();
     assert_eq!(codebooks.values(), [1.0, 2.0, 3.0, 4.0, 0.5, 1.0, 1.5, 2.0, -1.0, -2.0, -3.0, -4.0]);
     assert_eq!(codebooks.assignment(), Assignment::Euclidean);
-    // The gradients of the sum: for each value of a word the sum of the scales, and for each scale the
-    // sum of the words.
+    // The gradients of the sum: for each value of a word the sum of the scales, and for each scale
+    // the sum of the words.
     let gradients = expanded(&variables).unwrap().sum_all().unwrap().backward().unwrap();
     let gradient = |name: &str| {
         gradients.get(&variables[name]).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
