@@ -39,8 +39,9 @@ impl CustomOp3 for Linear {
         gemm(device, x, weight, &mut y.as_view_mut(), false)?;
         let [columns, n] = ints([n_out, batch * n_out])?;
         let (bias, relu) = (values(bias, bias_layout)?, i32::from(self.relu));
+        let config = threads(y.len());
         // SAFETY: `y` has `n` elements in rows of `columns`, `bias` has `columns`.
-        unsafe { launch!(device, "add_bias", threads(y.len()), &mut y, &bias, &columns, &n, &relu) };
+        unsafe { launch!(device, "add_bias", config, &mut y, &bias, &columns, &n, &relu) };
         Ok((storage(device, y), (batch, n_out).into()))
     }
 
