@@ -56,7 +56,7 @@ fn a_page_has_the_numbers_of_encode_and_eval() {
     assert_eq!(results["accuracy"][0], encoded["accuracy"]);
     assert_eq!(results["bytes_per_item"], index["bytes_per_item"]);
     let items = [&results["items"]["train"], &results["items"]["query"], &results["items"]["gallery"]];
-    assert_eq!(items, [&Value::from(24), &Value::from(6), &Value::from(54)]);
+    assert_eq!(items, [&Value::from(24), &Value::from(6), &Value::from(30)]);
 
     let page = fs::read_to_string(dir.join("page/report.html")).unwrap();
     let rule = results["map_rule"]["text"].as_str().unwrap();
