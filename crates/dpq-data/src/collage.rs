@@ -15,6 +15,9 @@ const STREAM: u64 = 4;
 /// The cells of a collage: two rows of two.
 const CELLS: usize = 4;
 
+/// The row of the source in each cell of a collage.
+type Cells = [Option<u32>; CELLS];
+
 /// Draws collages of one to four distinct classes: their number, the classes, their cells, and an
 /// image of each class, all uniformly. Returns the row of the source in each cell, and the classes
 /// of each collage.
@@ -28,7 +31,7 @@ pub(crate) fn draw(
     n_classes: usize,
     counts: [usize; 3],
     seed: u64,
-) -> Result<(Vec<[Option<u32>; CELLS]>, Labels), Error> {
+) -> Result<(Vec<Cells>, Labels), Error> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(STREAM);
     if n_classes < CELLS {

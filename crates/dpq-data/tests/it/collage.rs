@@ -12,8 +12,8 @@ fn dir(name: &str) -> PathBuf {
 
 #[test]
 fn a_collage_shows_one_to_four_classes_of_its_own_split() {
-    let collages = Dataset::open(&dir("fashion-collage")).unwrap();
-    let source = Dataset::open(&dir("fashion-mnist")).unwrap();
+    let collages = Dataset::open(dir("fashion-collage")).unwrap();
+    let source = Dataset::open(dir("fashion-mnist")).unwrap();
     assert_eq!(collages.shape(), ImageShape { channels: 1, height: 56, width: 56 });
     assert_eq!(collages.class_names(), source.class_names());
     let mut images: std::collections::HashMap<Vec<u8>, u32> = Default::default();

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use dpq_data::{Dataset, ImageShape, Split};
 use tempfile::TempDir;
 
-static FASHION: LazyLock<Dataset> = LazyLock::new(|| Dataset::open(&dir()).unwrap());
+static FASHION: LazyLock<Dataset> = LazyLock::new(|| Dataset::open(dir()).unwrap());
 
 fn dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/fashion-mnist")

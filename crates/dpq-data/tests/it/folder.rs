@@ -48,7 +48,7 @@ fn sub_folders_are_classes_in_the_order_of_their_names() {
     assert!(error(Dataset::from_folder(dir.path(), GRAY)).contains("a folder inside the folder of a class"));
     gray(&dir.path().join("stray.png"), 1);
     assert!(error(Dataset::from_folder(dir.path(), GRAY)).contains("an image beside sub-folders"));
-    let nowhere = error(Dataset::from_folder(&dir.path().join("nowhere"), GRAY));
+    let nowhere = error(Dataset::from_folder(dir.path().join("nowhere"), GRAY));
     assert!(nowhere.starts_with("cannot read folder") && nowhere.ends_with("nowhere"), "{nowhere}");
 }
 

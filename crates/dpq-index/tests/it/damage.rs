@@ -75,7 +75,7 @@ fn every_flipped_byte_is_named() {
 fn every_truncation_is_named() {
     let bytes = gallery(Metric::Euclidean, 1, 60).bytes();
     for len in 0..bytes.len() {
-        let error = Index::from_bytes(bytes[..len].to_vec()).err().expect("a truncated file does not open");
+        let error = Index::from_bytes(bytes[..len].to_vec()).expect_err("a truncated file does not open");
         assert!(matches!(error, Error::File(_)), "{len}: {error}");
     }
     let mut longer = bytes.clone();

@@ -12,7 +12,7 @@ fn gallery() -> Gallery {
 }
 
 fn open_error(bytes: &[u8]) -> Error {
-    Index::from_bytes(bytes.to_vec()).err().expect("it is not an index")
+    Index::from_bytes(bytes.to_vec()).expect_err("it is not an index")
 }
 
 /// Replaces text of the same length in the header.
