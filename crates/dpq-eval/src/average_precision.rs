@@ -15,6 +15,8 @@
 //! places from its n items, r of them relevant: h is then hypergeometric, and given h its places
 //! are uniform in the span. Rounding changes an average precision by less than 1e-12.
 
+use std::borrow::Cow;
+
 use crate::ranking::Group;
 use crate::{Denominator, EmptyQuery, MapRule, Ranking, Ties};
 
@@ -22,11 +24,8 @@ impl MapRule {
     /// Returns the average precision of one ranking under this rule; `None` if the rule skips the
     /// query.
     pub fn average_precision(&self, ranking: &Ranking) -> Option<f64> {
-        if self.exclude_self {
-            self.average_precision_as_given(&ranking.without_query())
-        } else {
-            self.average_precision_as_given(ranking)
-        }
+        let ranking = if self.exclude_self { ranking.without_query() } else { Cow::Borrowed(ranking) };
+        self.average_precision_as_given(&ranking)
     }
 
     /// Returns the average precision, whatever `exclude_self` says.
@@ -46,9 +45,8 @@ impl MapRule {
             Ties::Maximum => relevant_first,
         };
 
-        let groups = ranking.groups();
-        let n_whole = groups.partition_point(|group| group.end() <= cutoff);
-        let (whole, rest) = groups.split_at(n_whole);
+        let n_whole = ranking.groups.partition_point(|group| group.end() <= cutoff);
+        let (whole, rest) = ranking.groups.split_at(n_whole);
         let sum: f64 = whole
             .iter()
             .map(|&Group { n_before, size, relevant_before, relevant }| {
@@ -80,7 +78,7 @@ impl MapRule {
     }
 
     fn by_id(&self, ranking: &Ranking, cutoff: u32) -> f64 {
-        let ranks = ranking.relevant_ranks();
+        let ranks = &ranking.relevant_ranks;
         let found = ranks.partition_point(|&rank| rank < cutoff);
         let sum =
             (1_u32..).zip(&ranks[..found]).map(|(i, &rank)| f64::from(i) / (f64::from(rank) + 1.0)).sum();

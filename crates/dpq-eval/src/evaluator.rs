@@ -196,11 +196,11 @@ fn precision_by_recall(ranking: &Ranking, steps: usize) -> Vec<f64> {
     let scaled = |found: u32| u128::from(found) * steps as u128;
     let mut best = 0.0_f64;
     let mut level = steps;
-    let n_found = ranking.relevant_ranks().len() as u32;
+    let n_found = ranking.relevant_ranks.len() as u32;
     while wanted(level) > scaled(n_found) {
         level -= 1; // A recall that a partial ranking never reaches.
     }
-    for group in ranking.groups().iter().rev() {
+    for group in ranking.groups.iter().rev() {
         let found = group.relevant_before + group.relevant;
         best = best.max(f64::from(found) / f64::from(group.end()));
         while wanted(level) > scaled(group.relevant_before) {

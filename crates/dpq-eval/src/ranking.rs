@@ -128,14 +128,6 @@ impl Ranking {
         self.n_relevant
     }
 
-    pub(crate) fn relevant_ranks(&self) -> &[u32] {
-        &self.relevant_ranks
-    }
-
-    pub(crate) fn groups(&self) -> &[Group] {
-        &self.groups
-    }
-
     /// Returns the ranking without the query itself, as if it were not in the gallery.
     pub(crate) fn without_query(&self) -> Cow<'_, Self> {
         let Some(QueryRank { rank, relevant }) = self.query else { return Cow::Borrowed(self) };

@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use safetensors::tensor::{self, TensorInfo};
+use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::atomic::not_a_file;
@@ -51,7 +51,7 @@ impl Container {
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read, [`Error::Format`] if it is not a safetensors file
-    /// or has another length than its header says.
+    /// or has another length than its header says, so too for `map` and [`Container::from_bytes`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let io = |source| Error::Io { action: "open", path: path.to_owned(), source };
@@ -66,9 +66,6 @@ impl Container {
     }
 
     /// Memory-maps the file at `path` and checks its header. No section is read.
-    ///
-    /// # Errors
-    /// As for [`Container::open`].
     ///
     /// # Safety
     /// Until the value is dropped, nobody may change or truncate the file, in this process or
@@ -91,15 +88,19 @@ impl Container {
     }
 
     /// Takes the bytes of a file that is already in memory.
-    ///
-    /// # Errors
-    /// [`Error::Format`] as for [`Container::open`].
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, Error> {
         Self::parse(PathBuf::from("bytes in memory"), bytes)
     }
 
     fn parse(path: PathBuf, bytes: impl Deref<Target = [u8]> + Send + Sync + 'static) -> Result<Self, Error> {
-        let (length, header) = match read_header(&bytes) {
+        let n_bytes = bytes.len() as u64;
+        let read = check_start(&bytes, n_bytes).and_then(|()| {
+            SafeTensors::read_metadata(&bytes).map_err(|error| match error {
+                SafeTensorError::MetadataIncompleteBuffer => Malformed::WrongLength(n_bytes),
+                error => Malformed::Header(error),
+            })
+        });
+        let (length, header) = match read {
             Ok(read) => read,
             Err(found) => return Err(Error::Format { path, found }),
         };
@@ -121,24 +122,22 @@ impl Container {
     /// Returns the metadata under `key`.
     ///
     /// # Errors
-    /// [`Error::MissingMetadata`] lists the keys in the file.
+    /// [`Malformed::Missing`] lists the keys in the file.
     pub fn metadata(&self, key: &str) -> Result<&str, Error> {
-        self.metadata.get(key).map(String::as_str).ok_or_else(|| Error::MissingMetadata {
-            path: self.path.clone(),
-            key: key.to_owned(),
-            found: self.metadata.keys().filter(|key| !is_checksum(key)).cloned().collect(),
+        self.metadata.get(key).map(String::as_str).ok_or_else(|| {
+            let found = self.metadata.keys().filter(|key| !is_checksum(key)).cloned().collect();
+            self.error(Malformed::Missing { part: "metadata", name: key.to_owned(), found })
         })
     }
 
     /// Returns the section called `name`.
     ///
     /// # Errors
-    /// [`Error::MissingSection`] lists the sections in the file.
+    /// [`Malformed::Missing`] lists the sections in the file.
     pub fn section(&self, name: &str) -> Result<Section<'_>, Error> {
-        let info = self.sections.get(name).ok_or_else(|| Error::MissingSection {
-            path: self.path.clone(),
-            name: name.to_owned(),
-            found: self.sections.keys().cloned().collect(),
+        let info = self.sections.get(name).ok_or_else(|| {
+            let found = self.sections.keys().cloned().collect();
+            self.error(Malformed::Missing { part: "section", name: name.to_owned(), found })
         })?;
         let (begin, end) = info.data_offsets;
         let bytes = &self.bytes[self.data + begin..self.data + end];
@@ -148,16 +147,12 @@ impl Container {
     /// Returns the elements of the section called `name`, which is f32 of this shape.
     ///
     /// # Errors
-    /// [`Error::MissingSection`], or [`Error::Section`] if its type or shape differs.
+    /// [`Malformed::Missing`], or [`Malformed::Section`] if its type or shape differs.
     pub fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
         let section = self.section(name)?;
         if section.dtype != Dtype::F32 || section.shape != shape {
-            return Err(Error::Section {
-                path: self.path.clone(),
-                name: name.to_owned(),
-                found: (section.dtype, section.shape.to_vec()),
-                expected: (Dtype::F32, shape.to_vec()),
-            });
+            let (found, expected) = ((section.dtype, section.shape.to_vec()), (Dtype::F32, shape.to_vec()));
+            return Err(self.error(Malformed::Section { name: name.to_owned(), found, expected }));
         }
         Ok(section.bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
     }
@@ -170,10 +165,10 @@ impl Container {
     /// Reads every byte and compares the checksums.
     ///
     /// # Errors
-    /// [`Error::Damaged`] names the part that changed. [`Error::NoChecksum`] if no checksum differs
-    /// but a section has none, as in files of other programs.
+    /// [`Malformed::Damaged`] names the part that changed. [`Malformed::NoChecksum`] if no checksum
+    /// differs but a section has none, as in files of other programs.
     pub fn verify(&self) -> Result<(), Error> {
-        let damaged = |part: String| Error::Damaged { path: self.path.clone(), part };
+        let damaged = |part: String| self.error(Malformed::Damaged(part));
         let mut unchecked = None;
         for name in self.names() {
             match self.metadata.get(&format!("{CRC}{name}")) {
@@ -183,13 +178,17 @@ impl Container {
             }
         }
         if let Some(name) = unchecked {
-            return Err(Error::NoChecksum { path: self.path.clone(), name: name.to_owned() });
+            return Err(self.error(Malformed::NoChecksum(name.to_owned())));
         }
         let mut metadata = self.metadata.clone();
         let expected = metadata.remove(HEADER_CRC);
         let intact = expected == Some(checksum(&header::encode(&metadata, &self.sections)))
             && header::encode(&self.metadata, &self.sections) == self.bytes[..self.data];
         if intact { Ok(()) } else { Err(damaged("the header".to_owned())) }
+    }
+
+    fn error(&self, found: Malformed) -> Error {
+        Error::Format { path: self.path.clone(), found }
     }
 }
 
@@ -212,9 +211,6 @@ pub fn write(
 }
 
 /// Returns the bytes of the file that [`write()`] writes.
-///
-/// # Errors
-/// [`Error::Bytes`] and [`Error::Name`] as for [`write()`].
 pub fn to_bytes(
     metadata: &BTreeMap<String, String>,
     sections: &[(&str, Section<'_>)],
@@ -292,14 +288,4 @@ fn check_start(start: &[u8], n_bytes: u64) -> Result<(), Malformed> {
         Some(length) if length <= n_bytes.saturating_sub(8) => Ok(()),
         _ => Err(Malformed::Truncated(n_bytes)),
     }
-}
-
-/// Returns the header's length and contents.
-fn read_header(bytes: &[u8]) -> Result<(usize, tensor::Metadata), Malformed> {
-    let n_bytes = bytes.len() as u64;
-    check_start(bytes, n_bytes)?;
-    SafeTensors::read_metadata(bytes).map_err(|error| match error {
-        SafeTensorError::MetadataIncompleteBuffer => Malformed::WrongLength(n_bytes),
-        error => Malformed::Header(error),
-    })
 }

@@ -19,48 +19,13 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
-    /// The file is not a container, or a damaged one.
+    /// The file is not the container that its reader expects.
     #[error("{}: {found}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
         /// The defect.
         found: Malformed,
-    },
-    /// The file has no metadata under this key.
-    #[error("{}: no metadata `{key}`, found {}", path.display(), list(found))]
-    MissingMetadata {
-        /// The file.
-        path: PathBuf,
-        /// The key asked for.
-        key: String,
-        /// The keys in the file, sorted.
-        found: Vec<String>,
-    },
-    /// The file has no section of this name.
-    #[error("{}: no section `{name}`, found {}", path.display(), list(found))]
-    MissingSection {
-        /// The file.
-        path: PathBuf,
-        /// The name asked for.
-        name: String,
-        /// The names in the file, sorted.
-        found: Vec<String>,
-    },
-    /// A section has another type or shape than its reader expects.
-    #[error(
-        "{}: section `{name}` has {:?} {:?}, expected {:?} {:?}",
-        path.display(), found.0, found.1, expected.0, expected.1
-    )]
-    Section {
-        /// The file.
-        path: PathBuf,
-        /// The section.
-        name: String,
-        /// The type and shape in the file.
-        found: (Dtype, Vec<usize>),
-        /// The type and shape that the reader expects.
-        expected: (Dtype, Vec<usize>),
     },
     /// A section to write does not have the bytes that its type and shape need.
     #[error("section `{name}` has {n_bytes} bytes, expected those of {dtype:?} {shape:?}")]
@@ -78,25 +43,9 @@ pub enum Error {
     /// checksum.
     #[error("the name `{0}` is reserved or given twice, choose another name")]
     Name(String),
-    /// Bytes changed after the file was written.
-    #[error("{}: {part} is damaged, make the file again or restore it from a copy", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// The part that does not match its checksum: the header or a section.
-        part: String,
-    },
-    /// The file carries no checksum for a section, so it cannot be verified.
-    #[error("{}: section `{name}` carries no checksum, so it cannot be verified", path.display())]
-    NoChecksum {
-        /// The file.
-        path: PathBuf,
-        /// The section.
-        name: String,
-    },
 }
 
-/// Why a file is not a container.
+/// Why a file is not the container that its reader expects.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
@@ -120,6 +69,32 @@ pub enum Malformed {
     /// The file begins as a safetensors file does, but its header does not describe sections.
     #[error("not a safetensors file ({0}), expected a .safetensors file")]
     Header(SafeTensorError),
+    /// The file lacks metadata or a section.
+    #[error("no {part} `{name}`, found {}", list(found))]
+    Missing {
+        /// `metadata` or `section`.
+        part: &'static str,
+        /// The name asked for.
+        name: String,
+        /// The names in the file, sorted.
+        found: Vec<String>,
+    },
+    /// A section has another type or shape than its reader expects.
+    #[error("section `{name}` has {:?} {:?}, expected {:?} {:?}", found.0, found.1, expected.0, expected.1)]
+    Section {
+        /// The section.
+        name: String,
+        /// The type and shape in the file.
+        found: (Dtype, Vec<usize>),
+        /// The type and shape that the reader expects.
+        expected: (Dtype, Vec<usize>),
+    },
+    /// This part, the header or a section, does not match its checksum.
+    #[error("{0} is damaged, make the file again or restore it from a copy")]
+    Damaged(String),
+    /// The file carries no checksum for this section, so it cannot be verified.
+    #[error("section `{0}` carries no checksum, so it cannot be verified")]
+    NoChecksum(String),
 }
 
 fn list(names: &[String]) -> String {
