@@ -1,6 +1,5 @@
 //! The codebooks themselves: checked when made, written, opened, named by a fingerprint.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -127,20 +126,17 @@ impl Codebooks {
     }
 
     /// Writes a codebook file.
-    ///
-    /// # Errors
-    /// [`Error::File`] if the system refuses.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let metadata = [
-            ("format", FORMAT),
-            ("version", VERSION),
-            ("assignment", &self.assignment.to_string()),
-            ("fingerprint", &self.fingerprint()),
+            ("format", FORMAT.to_owned()),
+            ("version", VERSION.to_owned()),
+            ("assignment", self.assignment.to_string()),
+            ("fingerprint", self.fingerprint()),
         ];
-        let metadata: BTreeMap<_, _> =
-            metadata.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
         let bytes: Vec<u8> = self.values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let section = Section { dtype: Dtype::F32, shape: &self.shape(), bytes: &bytes };
+        let shape = &[self.n_levels, self.n_codewords, self.dim];
+        let section = Section { dtype: Dtype::F32, shape, bytes: &bytes };
         Ok(dpq_file::write(path, &metadata, &[("codebook", section)])?)
     }
 
@@ -205,10 +201,6 @@ impl Codebooks {
     /// as eight hex digits.
     pub fn fingerprint(&self) -> String {
         format!("{:08x}", self.fingerprint)
-    }
-
-    fn shape(&self) -> [usize; 3] {
-        [self.n_levels, self.n_codewords, self.dim]
     }
 
     /// Checks features [N, D] and returns N.

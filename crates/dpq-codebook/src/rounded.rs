@@ -292,7 +292,6 @@ fn round(x: f32, inverse: f32) -> i16 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 mod tests {
     use super::*;
 

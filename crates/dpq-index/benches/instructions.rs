@@ -89,7 +89,9 @@ fn run(name: &str) -> Result<()> {
             let index = Index::builder(&codebooks, &codes).metric(metric.parse()?).build()?;
             let length = CodeLength::from_bits(bits.parse()?)?;
             let table = index.lookup_table_at(query, length)?;
-            let kernel = Kernel::named(kernel).ok_or("this CPU does not run that kernel")?;
+            let kernel = Kernel::available()
+                .find(|found| found.to_string() == *kernel)
+                .ok_or("this CPU does not run that kernel")?;
             let options = SearchOptions::new(K).length(length).kernel(kernel);
             counted_instructions(&mut || {
                 assert_eq!(index.search_with(&table, &options)?.len(), K);

@@ -157,7 +157,9 @@ fn parse<T: FromStr<Err: ToString>>(word: &str) -> Result<T> {
 fn parse_options(words: &[&str]) -> Result<Options> {
     let &[kernel, bits, k] = words else { return Err("expected KERNEL BITS K and one number more".into()) };
     let length = CodeLength::from_bits(parse(bits)?)?;
-    let kernel = Kernel::named(kernel).ok_or("this CPU does not run that kernel")?;
+    let kernel = Kernel::available()
+        .find(|found| found.to_string() == *kernel)
+        .ok_or("this CPU does not run that kernel")?;
     Ok((length, SearchOptions::new(parse(k)?).length(length).kernel(kernel)))
 }
 

@@ -30,9 +30,6 @@ impl<'a> Query<'a> {
 
     /// Returns what [`best`](Self::best) returns for each query, of three levels or more;
     /// `thresholds` are those that they start with.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`].
     pub(crate) fn best_together(
         queries: &'a [Self],
         k: usize,

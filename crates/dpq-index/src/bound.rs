@@ -51,8 +51,8 @@ impl<'a> Bound<'a> {
         let mut planes = planes[..scorer.n_levels() - 1].to_vec();
         planes.extend(cross.map(|(plane, _)| plane));
         let cross = cross.map(|(_, quantizer)| quantizer);
-        let norms = scorer.norms();
-        let mut tables = scorer.tables().to_vec();
+        let norms = scorer.norms;
+        let mut tables = scorer.tables.clone();
         let mut magnitude: f64 = tables.iter().map(|table| f64::from(max_magnitude(table))).sum();
         if let Some(norms) = &norms {
             let mut lengths = 0.0;

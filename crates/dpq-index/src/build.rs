@@ -7,10 +7,13 @@ use dpq_codebook::{Codebooks, Expected};
 use dpq_file::{Dtype, Section};
 use rayon::prelude::*;
 
-use crate::layout::{ID_BLOCK, Kind, Layout, Metric, cross_name, plane_name};
+use crate::layout::{ID_BLOCK, Layout, Metric, cross_name, plane_name};
 use crate::norms::{Norms, Quantizer};
 use crate::sort::{Row, sorted_rows};
 use crate::{Error, Index};
+
+/// Takes the metadata and the sections of an index file.
+type Finish<'f, T> = &'f dyn Fn(&BTreeMap<String, String>, &[(&str, Section)]) -> Result<T, dpq_file::Error>;
 
 /// The parts that an index is built from, made by [`Index::builder`].
 #[derive(Clone, Copy, Debug)]
@@ -45,21 +48,16 @@ impl<'a> IndexBuilder<'a> {
     /// codebooks are too large for the Euclidean metric; [`Error::Code`] for a code that names no
     /// codeword; [`Error::DuplicateId`]; [`Error::File`] if the file cannot be written.
     pub fn write(self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let parts = self.parts()?;
-        Ok(dpq_file::write(path, &parts.metadata, &parts.sections())?)
+        self.finish(&|metadata, sections| dpq_file::write(&path, metadata, sections))
     }
 
     /// Builds the index in memory. It takes as much as the file, and twice that while it is built.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write), without those of writing.
     pub fn build(self) -> Result<Index, Error> {
-        let parts = self.parts()?;
-        Index::from_bytes(dpq_file::to_bytes(&parts.metadata, &parts.sections())?)
+        Index::from_bytes(self.finish(&dpq_file::to_bytes)?)
     }
 
-    /// Checks the input and makes the parts of the file.
-    fn parts(self) -> Result<Parts, Error> {
+    /// Checks the input, and calls `finish` with the parts of the file.
+    fn finish<T>(self, finish: Finish<T>) -> Result<T, Error> {
         let (n_levels, n_codewords) = (self.codebooks.n_levels(), self.codebooks.n_codewords());
         let n_items = self.codes.len() / n_levels;
         Expected::Rows(n_levels).check("codes", self.codes.len())?;
@@ -69,14 +67,14 @@ impl<'a> IndexBuilder<'a> {
         }
         self.ids.map_or(Ok(()), |ids| Expected::Shape(vec![n_items]).check("ids", ids.len()))?;
         if u32::try_from(n_items).is_ok() {
-            self.fill(sorted_rows::<u32>(self.codes, n_levels, self.ids)?)
+            self.fill(sorted_rows::<u32>(self.codes, n_levels, self.ids)?, finish)
         } else {
-            self.fill(sorted_rows::<u64>(self.codes, n_levels, self.ids)?)
+            self.fill(sorted_rows::<u64>(self.codes, n_levels, self.ids)?, finish)
         }
     }
 
-    /// Makes the parts of the file, whose items come in the order of `rows`.
-    fn fill<R: Row>(self, rows: Vec<R>) -> Result<Parts, Error> {
+    /// Calls `finish` with the parts of the file, whose items come in the order of `rows`.
+    fn fill<R: Row, T>(self, rows: Vec<R>, finish: Finish<T>) -> Result<T, Error> {
         let Self { codebooks, codes, ids, metric } = self;
         let (n_items, n_levels) = (rows.len(), codebooks.n_levels());
         let code = |row: R| &codes[row.get() * n_levels..][..n_levels];
@@ -111,7 +109,8 @@ impl<'a> IndexBuilder<'a> {
         if metric == Metric::Euclidean {
             let gram = floats(&codebooks.cross_products()?);
             let own = codebooks.squared_norms();
-            let norms = Norms::new(&own, gram.1.as_chunks().0, codebooks.n_codewords());
+            let n_codewords = codebooks.n_codewords();
+            let norms = Norms { own: &own, gram: gram.1.as_chunks().0, n_codewords };
             for n in layout.cross_lengths() {
                 let terms = codes().map(|code| norms.cross(n, |level| code[level]));
                 let quantizer = Quantizer::new(terms.clone())?;
@@ -121,12 +120,15 @@ impl<'a> IndexBuilder<'a> {
             filled.insert("gram".to_owned(), gram);
         }
 
+        // The file needs memory too.
+        drop(rows);
         let metadata = layout.metadata(&codebooks.fingerprint(), codebooks.assignment(), &quantizers);
-        let section = |(name, _, shape): (String, Kind, Vec<usize>)| {
-            let (dtype, bytes) = filled.remove(&name).expect("every section of the layout was filled");
-            (name, dtype, shape, bytes)
-        };
-        Ok(Parts { metadata, sections: layout.sections().into_iter().map(section).collect() })
+        let sections = layout.sections();
+        let sections = sections.iter().map(|(name, _, shape)| {
+            let (dtype, bytes) = &filled[name];
+            (name.as_str(), Section { dtype: *dtype, shape, bytes })
+        });
+        Ok(finish(&metadata, &sections.collect::<Vec<_>>())?)
     }
 }
 
@@ -159,27 +161,8 @@ impl Index {
     }
 
     /// Writes the index to `path`, whole or not at all: the same bytes that it was opened from.
-    ///
-    /// # Errors
-    /// [`Error::File`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         Ok(dpq_file::write_atomic(path, |out| out.write_all(self.container.bytes()))?)
-    }
-}
-
-/// The contents of an index file.
-struct Parts {
-    metadata: BTreeMap<String, String>,
-    /// Name, type, shape and bytes of each section.
-    sections: Vec<(String, Dtype, Vec<usize>, Vec<u8>)>,
-}
-
-impl Parts {
-    fn sections(&self) -> Vec<(&str, Section<'_>)> {
-        let sections = self.sections.iter();
-        sections
-            .map(|(name, dtype, shape, bytes)| (name.as_str(), Section { dtype: *dtype, shape, bytes }))
-            .collect()
     }
 }
 

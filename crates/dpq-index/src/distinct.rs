@@ -38,7 +38,7 @@ impl Index {
             let items = view.items(position..position + 1, &mut n_left);
             if items.is_empty() || items.start != ids.len() {
                 let section = if view.starts.is_some() { "starts" } else { "cells" };
-                return Err(self.section_error(section, "does not give each code its items".to_owned()));
+                return self.damaged(section, "does not give each code its items");
             }
             let code = |level| view.code(first, position, level);
             let is_new =
@@ -51,9 +51,7 @@ impl Index {
             ids.extend(items.map(|item| view.ids.get(item)));
         }
         if ids.len() != self.len() {
-            return Err(
-                self.section_error("cells", format!("leads to {} of {} items", ids.len(), self.len()))
-            );
+            return self.damaged("cells", format!("leads to {} of {} items", ids.len(), self.len()));
         }
         starts.push(ids.len() as u32);
         // Ids ascend already within a code of the greatest length.

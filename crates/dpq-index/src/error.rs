@@ -88,9 +88,6 @@ pub enum Error {
     )]
     NoDistance,
     /// A metric that does not exist.
-    #[error("unknown metric {found:?}, expected \"ip\" (inner product) or \"l2\" (Euclidean distance)")]
-    Metric {
-        /// The name given.
-        found: String,
-    },
+    #[error("unknown metric {0:?}, expected \"ip\" (inner product) or \"l2\" (Euclidean distance)")]
+    Metric(String),
 }

@@ -36,7 +36,7 @@ impl Query<'_> {
         if share * n_sampled >= MIN_SAMPLED {
             // With n sampled codes the surplus is about 3k/√(share·n) items. This n minimizes the
             // sum of both costs.
-            let surplus = if self.scorer.norms().is_some() { SURPLUS_COST / 8.0 } else { SURPLUS_COST };
+            let surplus = if self.scorer.norms.is_some() { SURPLUS_COST / 8.0 } else { SURPLUS_COST };
             let n = (1.5 * surplus * k as f64 / share.sqrt()).powf(2.0 / 3.0).max(MIN_SAMPLED / share);
             self.estimate_from_sample(share, (n_sampled / n) as usize)
         } else {
@@ -68,7 +68,7 @@ impl Query<'_> {
             }
         }
         candidates.cut();
-        candidates.threshold()
+        candidates.threshold
     }
 
     /// Returns the score of the `k`-th best item in the best cells, which hold at least `n_wanted`
@@ -91,6 +91,6 @@ impl Query<'_> {
             }
         }
         pass.candidates.cut();
-        pass.candidates.threshold()
+        pass.candidates.threshold
     }
 }

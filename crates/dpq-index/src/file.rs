@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use dpq_codebook::{CodeLength, Codebooks, LookupTable};
-use dpq_file::{Container, Dtype};
+use dpq_file::{Container, Section};
 
 use crate::Error;
-use crate::layout::{FORMAT, Kind, Layout, Metric, VERSION};
+use crate::layout::{FORMAT, Layout, Metric, VERSION};
 use crate::norms::Quantizer;
 use crate::sort::rows_by_id;
 use crate::view::{Sections, View};
@@ -53,9 +53,6 @@ impl Index {
 
     /// Memory-maps the index at `path`, in time independent of the number of items.
     ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    ///
     /// # Safety
     /// Until the index is dropped, nobody may change or truncate the file, in this process or
     /// another one. Replacing or deleting it is allowed:
@@ -67,9 +64,6 @@ impl Index {
     }
 
     /// Opens an index from the bytes of its file.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, Error> {
         Self::from_container(Container::from_bytes(bytes)?)
     }
@@ -136,13 +130,11 @@ impl Index {
 
     fn from_container(container: Container) -> Result<Self, Error> {
         let format_error = |reason: String| Error::Format { path: container.path().to_owned(), reason };
-        match container.metadata("format").unwrap_or("safetensors") {
-            FORMAT => {}
-            other => {
-                return Err(format_error(format!(
-                    "is a {other} file, expected a {FORMAT} file: build an index from codes and a codebook first"
-                )));
-            }
+        let format = container.metadata("format").unwrap_or("safetensors");
+        if format != FORMAT {
+            return Err(format_error(format!(
+                "is a {format} file, expected a {FORMAT} file: build an index from codes and a codebook first"
+            )));
         }
         let version = container.metadata("version")?;
         if version != VERSION {
@@ -174,15 +166,11 @@ impl Index {
             let value = found.parse::<f32>().ok().filter(|x| x.is_finite() && x.to_string() == found);
             value.ok_or_else(|| format_error(format!("has {found:?} as {key}, expected a finite number")))
         };
-        let cross = layout
-            .cross_lengths()
-            .map(|n| {
-                Ok(Quantizer {
-                    min: float(format!("cross.{n}.min"))?,
-                    step: float(format!("cross.{n}.step"))?,
-                })
-            })
-            .collect::<Result<_, Error>>()?;
+        let quantizer = |n| {
+            let (min, step) = (float(format!("cross.{n}.min"))?, float(format!("cross.{n}.step"))?);
+            Ok(Quantizer { min, step })
+        };
+        let cross = layout.cross_lengths().map(quantizer).collect::<Result<_, Error>>()?;
         let sections = Sections::find(&container, &layout, cross)?;
         let own_norms = if metric == Metric::Euclidean { codebooks.squared_norms() } else { Vec::new() };
         let (by_id, identity) = (OnceLock::new(), Arc::new(()));
@@ -203,8 +191,9 @@ impl Index {
         })
     }
 
-    pub(crate) fn section_error(&self, section: &str, reason: String) -> Error {
-        section_error(&self.container, section, reason)
+    /// Refuses a section that contradicts the metadata or another section.
+    pub(crate) fn damaged<T>(&self, section: &str, reason: impl Into<String>) -> Result<T, Error> {
+        damaged(&self.container, section, reason)
     }
 }
 
@@ -212,28 +201,21 @@ impl Index {
 /// checksum.
 fn check_sections(container: &Container, layout: &Layout) -> Result<(), Error> {
     let expected = layout.sections();
-    for (section, kind, shape) in &expected {
-        let found = container.section(section)?;
-        let right = match kind {
-            Kind::Bytes => found.dtype == Dtype::U8,
-            Kind::Floats => found.dtype == Dtype::F32,
-            Kind::Integers => matches!(found.dtype, Dtype::U32 | Dtype::U64),
-        };
-        if !right || found.shape != shape {
-            let reason = format!(
-                "has {:?} of shape {:?}, expected {kind:?} of shape {shape:?}",
-                found.dtype, found.shape
-            );
-            return Err(section_error(container, section, reason));
+    for (section, dtypes, shape) in &expected {
+        let Section { dtype, shape: found, .. } = container.section(section)?;
+        if !dtypes.contains(&dtype) || found != shape {
+            let reason = format!("has {dtype:?} of shape {found:?}, expected {dtypes:?} of shape {shape:?}");
+            return damaged(container, section, reason);
         }
         container.metadata(&format!("crc.{section}"))?;
     }
     match container.names().find(|found| expected.iter().all(|(name, ..)| name != found)) {
-        Some(extra) => Err(section_error(container, extra, "does not belong in this index".to_owned())),
+        Some(extra) => damaged(container, extra, "does not belong in this index"),
         None => Ok(()),
     }
 }
 
-fn section_error(container: &Container, section: &str, reason: String) -> Error {
-    Error::Section { path: container.path().to_owned(), section: section.to_owned(), reason }
+fn damaged<T>(container: &Container, section: &str, reason: impl Into<String>) -> Result<T, Error> {
+    let (path, section) = (container.path().to_owned(), section.to_owned());
+    Err(Error::Section { path, section, reason: reason.into() })
 }

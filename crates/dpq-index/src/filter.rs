@@ -74,10 +74,8 @@ impl Filter {
         self.combine(other, |a, b| a & b)
     }
 
-    /// Returns the filter of the items that pass at least one of the two filters.
-    ///
-    /// # Errors
-    /// [`Error::ForeignFilter`] if the two filters are of different indexes.
+    /// Returns the filter of the items that pass at least one of the two filters; errors are those
+    /// of [`and`](Self::and).
     pub fn or(&self, other: &Self) -> Result<Self, Error> {
         self.combine(other, |a, b| a | b)
     }
@@ -154,8 +152,7 @@ impl Index {
     /// Makes the filter of all items except those with these ids. Ids that the index does not hold
     /// are ignored.
     pub fn deny(&self, ids: &[u64]) -> Filter {
-        let ids: HashSet<u64> = ids.iter().copied().collect();
-        self.filter(|id| !ids.contains(&id))
+        self.allow(ids).not()
     }
 
     /// Makes the filter of the items whose id satisfies `passes`, which is called once per item.

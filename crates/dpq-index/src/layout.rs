@@ -23,6 +23,7 @@ use std::fmt::{Display, Formatter};
 use std::str::FromStr;
 
 use dpq_codebook::{Assignment, Codebooks};
+use dpq_file::Dtype;
 
 use crate::Error;
 use crate::norms::Quantizer;
@@ -61,7 +62,7 @@ impl FromStr for Metric {
         match name {
             "ip" => Ok(Self::InnerProduct),
             "l2" => Ok(Self::Euclidean),
-            _ => Err(Error::Metric { found: name.to_owned() }),
+            _ => Err(Error::Metric(name.to_owned())),
         }
     }
 }
@@ -77,14 +78,12 @@ pub(crate) struct Layout {
     pub(crate) dim: usize,
 }
 
-/// The element type of a section.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Bytes,
-    Floats,
-    /// u32 when all values fit, else u64.
-    Integers,
-}
+/// The element types that a section may have.
+type Dtypes = &'static [Dtype];
+const BYTES: Dtypes = &[Dtype::U8];
+const FLOATS: Dtypes = &[Dtype::F32];
+/// U32 when all values fit, else U64.
+const INTEGERS: Dtypes = &[Dtype::U32, Dtype::U64];
 
 impl Layout {
     pub(crate) fn new(metric: Metric, codebooks: &Codebooks, n_items: usize, n_distinct: usize) -> Self {
@@ -118,25 +117,25 @@ impl Layout {
         3..=longest
     }
 
-    /// Returns the name, type and shape of every section.
-    pub(crate) fn sections(&self) -> Vec<(String, Kind, Vec<usize>)> {
+    /// Returns the name, possible types and shape of every section.
+    pub(crate) fn sections(&self) -> Vec<(String, Dtypes, Vec<usize>)> {
         let (n_positions, k) = (self.n_positions(), self.n_codewords);
         let mut sections = vec![
-            ("codebook".to_owned(), Kind::Floats, vec![self.n_levels, k, self.dim]),
-            ("cells".to_owned(), Kind::Integers, vec![self.n_cells() + 1]),
-            ("ids".to_owned(), Kind::Integers, vec![self.n_items]),
-            ("id_min".to_owned(), Kind::Integers, vec![self.n_items.div_ceil(ID_BLOCK)]),
-            ("sample".to_owned(), Kind::Bytes, vec![n_positions.min(SAMPLE), self.n_levels]),
+            ("codebook".to_owned(), FLOATS, vec![self.n_levels, k, self.dim]),
+            ("cells".to_owned(), INTEGERS, vec![self.n_cells() + 1]),
+            ("ids".to_owned(), INTEGERS, vec![self.n_items]),
+            ("id_min".to_owned(), INTEGERS, vec![self.n_items.div_ceil(ID_BLOCK)]),
+            ("sample".to_owned(), BYTES, vec![n_positions.min(SAMPLE), self.n_levels]),
         ];
-        sections.extend((1..self.n_levels).map(|level| (plane_name(level), Kind::Bytes, vec![n_positions])));
+        sections.extend((1..self.n_levels).map(|level| (plane_name(level), BYTES, vec![n_positions])));
         if self.has_starts() {
-            sections.push(("starts".to_owned(), Kind::Integers, vec![n_positions + 1]));
+            sections.push(("starts".to_owned(), INTEGERS, vec![n_positions + 1]));
         }
         if self.metric == Metric::Euclidean {
             let n_pairs = self.n_levels * (self.n_levels - 1) / 2;
-            sections.push(("gram".to_owned(), Kind::Floats, vec![n_pairs, k, k]));
+            sections.push(("gram".to_owned(), FLOATS, vec![n_pairs, k, k]));
         }
-        sections.extend(self.cross_lengths().map(|n| (cross_name(n), Kind::Bytes, vec![n_positions])));
+        sections.extend(self.cross_lengths().map(|n| (cross_name(n), BYTES, vec![n_positions])));
         sections
     }
 

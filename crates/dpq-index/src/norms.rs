@@ -6,22 +6,14 @@ use crate::Error;
 /// Squared norms of reconstructions, from inner products between codewords.
 #[derive(Clone, Copy)]
 pub(crate) struct Norms<'a> {
-    own: &'a [f32],
-    /// Little-endian, as in the file.
-    gram: &'a [[u8; 4]],
-    n_codewords: usize,
+    /// Squared norms of the codewords, `[L, K]`.
+    pub(crate) own: &'a [f32],
+    /// Inner products between codewords, little-endian as in the file.
+    pub(crate) gram: &'a [[u8; 4]],
+    pub(crate) n_codewords: usize,
 }
 
 impl<'a> Norms<'a> {
-    pub(crate) fn new(own: &'a [f32], gram: &'a [[u8; 4]], n_codewords: usize) -> Self {
-        Self { own, gram, n_codewords }
-    }
-
-    /// Returns the inner products between codewords, little-endian.
-    pub(crate) fn gram(&self) -> &'a [[u8; 4]] {
-        self.gram
-    }
-
     /// Returns ‖x̂‖² of a code at `n_levels` levels: Σ_l (‖c_l‖² + 2 Σ_{i<l} ⟨c_i, c_l⟩) in f64, i
     /// and l ascending.
     #[inline]
@@ -91,9 +83,6 @@ pub(crate) struct Quantizer {
 
 impl Quantizer {
     /// Spreads the bytes over the range of `values`. Without values, `min` and `step` are 0.
-    ///
-    /// # Errors
-    /// [`dpq_codebook::Error::Overflow`] if the range overflows f32.
     pub(crate) fn new(values: impl Iterator<Item = f64>) -> Result<Self, Error> {
         let range = values.fold(None, |range: Option<(f64, f64)>, x| {
             Some(range.map_or((x, x), |(low, high)| (low.min(x), high.max(x))))

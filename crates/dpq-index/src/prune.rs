@@ -43,9 +43,6 @@ impl<'a> Query<'a> {
 
     /// Returns the best `k` items whose score is at least `min_score`, and the items that tie with
     /// the last of them.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`].
     pub(crate) fn best(&self, k: usize, min_score: f32) -> Result<Candidates, Error> {
         if let Some(listed) = self.listed(k) {
             let mut candidates = Candidates::new(k, min_score);
@@ -136,9 +133,6 @@ impl<'a> Pass<'a> {
     }
 
     /// Returns the candidates of a pass that was not interrupted.
-    ///
-    /// # Errors
-    /// [`Error::Interrupted`].
     pub(crate) fn finish(self) -> Result<Candidates, Error> {
         if self.interrupted { Err(Error::Interrupted) } else { Ok(self.candidates) }
     }
@@ -154,7 +148,7 @@ impl<'a> Pass<'a> {
         let mut bound = self.query.bound();
         for &first in rows {
             // Without norms, bounds descend with the score of the first level.
-            let ends = !self.visit_row(first, &mut bound) && self.query.scorer.norms().is_none();
+            let ends = !self.visit_row(first, &mut bound) && self.query.scorer.norms.is_none();
             if ends || self.interrupted {
                 break;
             }
@@ -172,7 +166,7 @@ impl<'a> Pass<'a> {
             return true;
         }
         bound.enter(first);
-        let slack = bound.slack(self.candidates.threshold());
+        let slack = bound.slack(self.candidates.threshold);
         if slack >= 0.0 {
             self.search_row(first, row, bound, slack);
         }

@@ -15,9 +15,9 @@ use crate::norms::Norms;
 pub(crate) struct Scorer<'a> {
     /// One table per level. It has 256 entries, so that every byte is inside. Entries behind the
     /// codewords are NaN, which no threshold lets pass.
-    tables: Vec<[f32; 256]>,
+    pub(crate) tables: Vec<[f32; 256]>,
     /// Present for the Euclidean metric.
-    norms: Option<Norms<'a>>,
+    pub(crate) norms: Option<Norms<'a>>,
 }
 
 impl<'a> Scorer<'a> {
@@ -34,18 +34,9 @@ impl<'a> Scorer<'a> {
         self.tables.len()
     }
 
-    /// Returns the tables of all levels, NaN behind the codewords.
-    pub(crate) fn tables(&self) -> &[[f32; 256]] {
-        &self.tables
-    }
-
     /// Returns a scorer of the same query at fewer levels.
     pub(crate) fn shortened(&self, n_levels: usize) -> Self {
         Self { tables: self.tables[..n_levels].to_vec(), norms: self.norms }
-    }
-
-    pub(crate) fn norms(&self) -> Option<Norms<'a>> {
-        self.norms
     }
 
     /// Returns the score of a code given level by level.

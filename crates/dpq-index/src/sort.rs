@@ -35,10 +35,7 @@ impl Row for u64 {
 /// Returns the row numbers of `codes` (row-major `[N, L]`, L = `n_levels`) sorted by code bytes,
 /// then by id.
 ///
-/// Without `ids`, row numbers are the ids.
-///
-/// # Errors
-/// [`Error::DuplicateId`] with the smallest id that is given twice.
+/// Without `ids`, row numbers are the ids. Refuses the smallest id that is given twice.
 pub(crate) fn sorted_rows<R: Row>(
     codes: &[u8],
     n_levels: usize,

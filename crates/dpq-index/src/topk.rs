@@ -53,7 +53,8 @@ pub(crate) fn order_key(score: f32) -> u32 {
 /// Collects the best `k` items, and the items that tie with the last of them.
 pub(crate) struct Candidates {
     k: usize,
-    threshold: f32,
+    /// The minimum score of the best items, as far as is known.
+    pub(crate) threshold: f32,
     n_items: usize,
     /// The number of runs at which runs below the best `k` items are dropped.
     limit: usize,
@@ -94,12 +95,6 @@ impl Candidates {
         let mut memory = MEMORY.take();
         memory.runs.clear();
         Self { k, threshold: min_score, n_items: 0, limit: MIN_LIMIT, memory }
-    }
-
-    /// Returns the minimum score of the best items, as far as is known.
-    #[inline]
-    pub(crate) fn threshold(&self) -> f32 {
-        self.threshold
     }
 
     /// Returns true if an item of this score may be among the best, and false for NaN.

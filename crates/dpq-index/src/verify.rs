@@ -1,6 +1,6 @@
 //! Reads every byte of an index, and checks everything that opening does not.
 
-use crate::layout::{ID_BLOCK, cross_name, plane_name};
+use crate::layout::{ID_BLOCK, Layout, cross_name, plane_name};
 use crate::norms::{Norms, Quantizer};
 use crate::view::{Integers, View};
 use crate::{Error, Index};
@@ -23,7 +23,7 @@ impl Index {
                 let cell = view.cell(first, second, 0);
                 if let Some(found) = plane[cell].iter().find(|&&byte| byte != second) {
                     let reason = format!("has {found} in the cell of {first} and {second}");
-                    return Err(self.section_error(&plane_name(1), reason));
+                    return self.damaged(&plane_name(1), reason);
                 }
             }
         }
@@ -40,35 +40,29 @@ impl Index {
         last: usize,
         order: impl Fn(u64, u64) -> bool,
     ) -> Result<(), Error> {
-        let ends = (numbers.get(0), numbers.get(numbers.len() - 1));
-        if ends != (0, last as u64) {
-            let reason = format!("goes from {} to {}, expected 0 to {last}", ends.0, ends.1);
-            return Err(self.section_error(section, reason));
+        let (low, high) = (numbers.get(0), numbers.get(numbers.len() - 1));
+        if (low, high) != (0, last as u64) {
+            return self.damaged(section, format!("goes from {low} to {high}, expected 0 to {last}"));
         }
-        match (1..numbers.len()).find(|&i| !order(numbers.get(i - 1), numbers.get(i))) {
-            None => Ok(()),
-            Some(i) => {
-                let reason = format!("has {} after {} at entry {i}", numbers.get(i), numbers.get(i - 1));
-                Err(self.section_error(section, format!("{reason}, expected ascending numbers")))
-            }
-        }
+        let mut pairs = (1..numbers.len()).map(|i| (numbers.get(i - 1), numbers.get(i), i));
+        pairs.find(|&(a, b, _)| !order(a, b)).map_or(Ok(()), |(a, b, i)| {
+            self.damaged(section, format!("has {b} after {a} at entry {i}, expected ascending numbers"))
+        })
     }
 
     /// Checks that codes name codewords, ascend, are as many as claimed, and agree with `sample`.
     fn verify_codes(&self, view: &View) -> Result<(), Error> {
-        let mut sample = self.layout.sample().zip(view.sample.chunks(self.layout.n_levels)).peekable();
+        let &Layout { n_levels, n_codewords, n_distinct: claimed, .. } = &self.layout;
+        let mut sample = self.layout.sample().zip(view.sample.chunks(n_levels)).peekable();
         let mut last: Vec<u8> = Vec::new();
         let mut n_distinct = 0;
         for (first, position) in view.positions() {
-            let code: Vec<u8> =
-                (0..self.layout.n_levels).map(|level| view.code(first, position, level)).collect();
+            let code: Vec<u8> = (0..n_levels).map(|level| view.code(first, position, level)).collect();
             let section = |level| if level == 0 { "cells".to_owned() } else { plane_name(level) };
-            if let Some(level) = code.iter().position(|&code| usize::from(code) >= self.layout.n_codewords) {
-                let reason = format!(
-                    "has {} at position {position}, of {} codewords",
-                    code[level], self.layout.n_codewords
-                );
-                return Err(self.section_error(&section(level), reason));
+            if let Some(level) = code.iter().position(|&code| usize::from(code) >= n_codewords) {
+                let found = code[level];
+                let reason = format!("has {found} at position {position}, of {n_codewords} codewords");
+                return self.damaged(&section(level), reason);
             }
             let level = code.iter().zip(&last).position(|(a, b)| a != b);
             let ascends = match level {
@@ -79,22 +73,19 @@ impl Index {
             };
             if !ascends {
                 let section = level.map_or("ids".to_owned(), section);
-                return Err(self.section_error(&section, format!("is out of order at position {position}")));
+                return self.damaged(&section, format!("is out of order at position {position}"));
             }
             n_distinct += usize::from(position == 0 || level.is_some());
             if let Some((_, found)) = sample.next_if(|&(sampled, _)| sampled == position)
                 && found != code
             {
                 let reason = format!("has {found:?} for the code at position {position}, which is {code:?}");
-                return Err(self.section_error("sample", reason));
+                return self.damaged("sample", reason);
             }
             last = code;
         }
-        if n_distinct != self.layout.n_distinct {
-            let claimed = self.layout.n_distinct;
-            return Err(
-                self.section_error("cells", format!("leads to {n_distinct} distinct codes, not {claimed}"))
-            );
+        if n_distinct != claimed {
+            return self.damaged("cells", format!("leads to {n_distinct} distinct codes, not {claimed}"));
         }
         Ok(())
     }
@@ -102,49 +93,43 @@ impl Index {
     /// Checks that ids are unique, ascend within each distinct code, and agree with `id_min`.
     fn verify_ids(&self, view: &View) -> Result<(), Error> {
         if let Some(starts) = view.starts {
-            let positions = (1..starts.len()).map(|i| starts.get(i - 1) as usize + 1..starts.get(i) as usize);
-            if let Some(item) = positions.flatten().find(|&item| view.ids.get(item) <= view.ids.get(item - 1))
-            {
-                return Err(self.section_error("ids", format!("is out of order at item {item}")));
+            let items = |i: usize| starts.get(i - 1) as usize + 1..starts.get(i) as usize;
+            let is_wrong = |&item: &usize| view.ids.get(item) <= view.ids.get(item - 1);
+            if let Some(item) = (1..starts.len()).flat_map(items).find(is_wrong) {
+                return self.damaged("ids", format!("is out of order at item {item}"));
             }
         }
         let mut ids: Vec<u64> = view.ids.iter().collect();
         let minima = ids.chunks(ID_BLOCK).map(|block| block.iter().min().copied());
         if let Some(block) = minima.zip(view.id_min.iter()).position(|(min, found)| min != Some(found)) {
             let found = view.id_min.get(block);
-            return Err(self.section_error(
-                "id_min",
-                format!("has {found} for block {block}, which is not its minimum id"),
-            ));
+            let reason = format!("has {found} for block {block}, which is not its minimum id");
+            return self.damaged("id_min", reason);
         }
         ids.sort_unstable();
         match ids.windows(2).find(|pair| pair[0] == pair[1]) {
             None => Ok(()),
-            Some(pair) => Err(self.section_error("ids", format!("has the id {} more than once", pair[0]))),
+            Some(pair) => self.damaged("ids", format!("has the id {} more than once", pair[0])),
         }
     }
 
     /// Checks the sections of the Euclidean metric, which codebooks and codes determine.
     fn verify_norms(&self, view: &View, norms: &Norms) -> Result<(), Error> {
         let expected = self.codebooks.cross_products()?;
-        let found = norms.gram();
-        if let Some(at) = expected.iter().zip(found).position(|(x, &bytes)| x.to_le_bytes() != bytes) {
-            let (found, expected) = (f32::from_le_bytes(found[at]), expected[at]);
-            return Err(self.section_error("gram", format!("has {found} at entry {at}, which is {expected}")));
+        if let Some(at) = expected.iter().zip(norms.gram).position(|(x, &bytes)| x.to_le_bytes() != bytes) {
+            let (found, expected) = (f32::from_le_bytes(norms.gram[at]), expected[at]);
+            return self.damaged("gram", format!("has {found} at entry {at}, which is {expected}"));
         }
         for (n, &(found, claimed)) in self.layout.cross_lengths().zip(&view.cross) {
-            let terms = || {
-                view.positions()
-                    .map(|(first, position)| norms.cross(n, |level| view.code(first, position, level)))
-            };
+            let term = |(first, position)| norms.cross(n, |level| view.code(first, position, level));
+            let terms = || view.positions().map(term);
             let quantizer = Quantizer::new(terms())?;
             if quantizer != claimed {
                 let reason = format!("is scaled by {claimed:?}, which is {quantizer:?}");
-                return Err(self.section_error(&cross_name(n), reason));
+                return self.damaged(&cross_name(n), reason);
             }
             if terms().zip(found).any(|(term, &found)| quantizer.byte(term) != found) {
-                let reason = "does not hold the cross terms of the codes".to_owned();
-                return Err(self.section_error(&cross_name(n), reason));
+                return self.damaged(&cross_name(n), "does not hold the cross terms of the codes");
             }
         }
         Ok(())

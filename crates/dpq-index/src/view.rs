@@ -105,7 +105,7 @@ impl<'a> View<'a> {
             cross: sections.cross.iter().map(|(range, quantizer)| (bytes(range), *quantizer)).collect(),
             norms: sections.gram.as_ref().map(|gram| {
                 let (gram, _) = bytes(gram).as_chunks();
-                Norms::new(own_norms, gram, layout.n_codewords)
+                Norms { own: own_norms, gram, n_codewords: layout.n_codewords }
             }),
         }
     }
@@ -212,17 +212,12 @@ impl<'a> Integers<'a> {
     /// Calls `f` with each number of `range` that is at most `bound`.
     #[inline]
     pub(crate) fn each_at_most(&self, bound: u64, range: Range<usize>, f: impl FnMut(u64)) {
+        let fits = |&number: &u64| number <= bound;
+        let (narrow, wide) =
+            (|&bytes: &_| u32::from_le_bytes(bytes).into(), |&bytes: &_| u64::from_le_bytes(bytes));
         match self {
-            Self::U32(values) => values[range]
-                .iter()
-                .map(|&value| u64::from(u32::from_le_bytes(value)))
-                .filter(|&id| id <= bound)
-                .for_each(f),
-            Self::U64(values) => values[range]
-                .iter()
-                .map(|&value| u64::from_le_bytes(value))
-                .filter(|&id| id <= bound)
-                .for_each(f),
+            Self::U32(values) => values[range].iter().map(narrow).filter(fits).for_each(f),
+            Self::U64(values) => values[range].iter().map(wide).filter(fits).for_each(f),
         }
     }
 

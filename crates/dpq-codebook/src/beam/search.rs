@@ -303,7 +303,6 @@ vectorize! {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 mod tests {
     use super::*;
     use crate::Assignment;

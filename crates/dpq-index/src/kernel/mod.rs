@@ -62,11 +62,6 @@ impl Kernel {
         Self::available().next().unwrap_or(Self(Kind::Scalar))
     }
 
-    /// Returns the kernel that is displayed as `name`, if this CPU can run it.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::available().find(|kernel| kernel.to_string() == name)
-    }
-
     /// Returns the cost of a code byte, relative to that of finding the codes of a cell in the
     /// directory.
     pub(crate) fn cost(self) -> f32 {

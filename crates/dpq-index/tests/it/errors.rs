@@ -181,7 +181,7 @@ fn search() {
 #[test]
 fn metric() {
     let error = "cosine".parse::<Metric>().unwrap_err();
-    assert!(matches!(error, Error::Metric { .. }), "{error}");
+    assert!(matches!(error, Error::Metric(_)), "{error}");
     for metric in [Metric::InnerProduct, Metric::Euclidean] {
         assert_eq!(metric.to_string().parse::<Metric>().unwrap(), metric);
     }
