@@ -66,8 +66,7 @@ impl Codebooks {
         dim: usize,
         assignment: Assignment,
     ) -> Result<Self, Error> {
-        CodeLength::from_levels(n_levels)?;
-        check_n_codewords(n_codewords)?;
+        check_sizes(n_levels, n_codewords)?;
         Expected::Range(1..=usize::MAX).check("dimension", dim)?;
         Expected::Shape(vec![n_levels, n_codewords, dim]).check("codebook", values.len())?;
         check_finite("codebook", &values)?;
@@ -221,8 +220,9 @@ impl Codebooks {
 const FORMAT: &str = "dpq-codebook";
 const VERSION: &str = "1";
 
-/// Refuses a number of codewords that a byte cannot name.
-pub(crate) fn check_n_codewords(n_codewords: usize) -> Result<(), Error> {
+/// Refuses levels that are too many, and codewords that a byte cannot name.
+pub(crate) fn check_sizes(n_levels: usize, n_codewords: usize) -> Result<(), Error> {
+    CodeLength::from_levels(n_levels)?;
     Expected::Range(1..=256).check("number of codewords", n_codewords)
 }
 

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use rayon::prelude::*;
 
-use crate::codebooks::{check_codes, check_n_codewords};
+use crate::codebooks::{check_codes, check_sizes};
 use crate::norm::squared_norm;
-use crate::{CodeLength, Codebooks, Error, Expected};
+use crate::{Codebooks, Error, Expected};
 
 /// The number of items per partial sum. Partial sums are added in order, so threads do not change
 /// the result.
@@ -68,8 +68,7 @@ pub struct LevelUsage {
 /// # Errors
 /// [`Error::Argument`] unless `codes` is whole rows of codes less than `n_codewords`.
 pub fn usage(codes: &[u8], n_levels: usize, n_codewords: usize) -> Result<Vec<LevelUsage>, Error> {
-    CodeLength::from_levels(n_levels)?;
-    check_n_codewords(n_codewords)?;
+    check_sizes(n_levels, n_codewords)?;
     check_codes(codes, n_levels, n_codewords)?;
     let n = codes.len() / n_levels;
     let of_level = |level: usize| {

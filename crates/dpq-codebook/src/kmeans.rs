@@ -11,13 +11,13 @@ use rayon::prelude::*;
 
 use crate::assign::{Level, Scratch};
 use crate::beam::weights_from;
-use crate::codebooks::check_n_codewords;
+use crate::codebooks::check_sizes;
 use crate::error::{MAX_VALUES, check_finite, check_size};
 use crate::norm::{add, mean, squared_distance, squared_norm, subtract};
 use crate::options::{check_interrupt, is_set};
 use crate::rounded::Rows;
 use crate::vectorize::vectorize;
-use crate::{Assignment, Beam, CodeLength, Codebooks, Error, Expected, FitOptions};
+use crate::{Assignment, Beam, Codebooks, Error, Expected, FitOptions};
 
 /// The configuration of residual k-means.
 ///
@@ -79,8 +79,7 @@ impl ResidualKMeans {
         mut options: FitOptions<'_>,
     ) -> Result<Codebooks, Error> {
         let &Self { n_levels, n_codewords, n_iterations } = self;
-        CodeLength::from_levels(n_levels)?;
-        check_n_codewords(n_codewords)?;
+        check_sizes(n_levels, n_codewords)?;
         let equal = vec![1.0; n_levels];
         let beam = options.beam.unwrap_or(Beam { width: 1, weights: &equal });
         beam.check(n_levels, n_codewords)?;

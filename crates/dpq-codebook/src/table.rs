@@ -1,6 +1,6 @@
 //! Lookup tables: the inner products of a query with every codeword.
 
-use crate::codebooks::check_n_codewords;
+use crate::codebooks::check_sizes;
 use crate::dot::dots;
 use crate::error::check_finite;
 use crate::{CodeLength, Codebooks, Error, Expected};
@@ -26,8 +26,7 @@ impl LookupTable {
     /// [`Error::Argument`] if a size is out of range or `values` does not have these sizes.
     /// [`Error::NotFinite`] if a value is NaN or infinite.
     pub fn new(values: Vec<f32>, n_levels: usize, n_codewords: usize) -> Result<Self, Error> {
-        CodeLength::from_levels(n_levels)?;
-        check_n_codewords(n_codewords)?;
+        check_sizes(n_levels, n_codewords)?;
         Expected::Shape(vec![n_levels, n_codewords]).check("lookup table", values.len())?;
         check_finite("lookup table", &values)?;
         Ok(Self { values, n_levels, n_codewords, codebooks: None })

@@ -85,13 +85,7 @@ impl MapRule {
     /// Returns the rule of text retrieval (TREC's `map`): all ranks, divided by all relevant items,
     /// queries without relevant items left out, ties by ascending id.
     pub fn standard() -> Self {
-        Self {
-            cutoff: None,
-            denominator: Denominator::All,
-            empty: EmptyQuery::Skip,
-            exclude_self: false,
-            ties: Ties::ById,
-        }
+        Self { denominator: Denominator::All, empty: EmptyQuery::Skip, ties: Ties::ById, ..Self::dpq() }
     }
 }
 

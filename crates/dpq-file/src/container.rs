@@ -1,7 +1,7 @@
 //! Opening, checking and writing containers.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Deref;
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use serde_json::json;
 
 use crate::atomic::not_a_file;
-use crate::header;
 use crate::{Error, Malformed, crc32c, write_atomic};
 
 /// An open safetensors file, in memory or mapped.
@@ -182,8 +182,8 @@ impl Container {
         }
         let mut metadata = self.metadata.clone();
         let expected = metadata.remove(HEADER_CRC);
-        let intact = expected == Some(checksum(&header::encode(&metadata, &self.sections)))
-            && header::encode(&self.metadata, &self.sections) == self.bytes[..self.data];
+        let intact = expected == Some(checksum(&encode_header(&metadata, &self.sections)))
+            && encode_header(&self.metadata, &self.sections) == self.bytes[..self.data];
         if intact { Ok(()) } else { Err(damaged("the header".to_owned())) }
     }
 
@@ -246,8 +246,22 @@ fn parts<'a>(
         infos.insert(name.to_owned(), TensorInfo { dtype, shape, data_offsets });
         begin = data_offsets.1;
     }
-    metadata.insert(HEADER_CRC.to_owned(), checksum(&header::encode(&metadata, &infos)));
-    Ok((header::encode(&metadata, &infos), sorted.values().map(|section| section.bytes).collect()))
+    metadata.insert(HEADER_CRC.to_owned(), checksum(&encode_header(&metadata, &infos)));
+    Ok((encode_header(&metadata, &infos), sorted.values().map(|section| section.bytes).collect()))
+}
+
+/// Returns the header as this crate writes it: sorted keys, sections in the order of their names,
+/// no gaps. It is a length field and JSON, padded so that sections begin at a multiple of 8.
+fn encode_header(metadata: &BTreeMap<String, String>, sections: &BTreeMap<String, TensorInfo>) -> Vec<u8> {
+    let mut json = format!("{{\"__metadata__\":{}", json!(metadata));
+    for (name, TensorInfo { dtype, shape, data_offsets: (begin, end) }) in sections {
+        let (name, dtype) = (json!(name), json!(dtype));
+        write!(json, ",{name}:{{\"dtype\":{dtype},\"shape\":{shape:?},\"data_offsets\":[{begin},{end}]}}")
+            .expect("writing to a string");
+    }
+    json.push('}');
+    json.extend(std::iter::repeat_n(' ', json.len().next_multiple_of(8) - json.len()));
+    [&(json.len() as u64).to_le_bytes(), json.as_bytes()].concat()
 }
 
 /// The prefix of metadata keys that hold the checksums of sections.

@@ -3,7 +3,6 @@
 mod atomic;
 mod container;
 mod error;
-mod header;
 
 pub use atomic::{rename, write_atomic};
 pub use container::{Container, Section, to_bytes, write};

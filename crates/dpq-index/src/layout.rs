@@ -2,21 +2,8 @@
 //!
 //! Items are sorted by code bytes, then by id. If there are fewer than half as many distinct codes
 //! as items, a *position* is a distinct code, and `starts` gives its items. Otherwise a position is
-//! an item. With N items, P positions, L levels, and K codewords of D values per level:
-//!
-//! | section | type | holds |
-//! |---|---|---|
-//! | `codebook` | f32 `[L, K, D]` | the codebooks |
-//! | `cells` | u32 or u64 `[65537]`, `[257]` when L = 1 | the first position of each *cell*, the codes that begin with bytes (c0, c1), then P; every 256th entry starts a *row*, the codes that begin with c0 |
-//! | `plane.1` … `plane.{L−1}` | u8 `[P]` | the byte of that level; the row gives the byte of level 0 |
-//! | `starts` | u32 or u64 `[P + 1]` | the first item of each position, then N; only if the distinct codes are fewer than N/2 |
-//! | `ids` | u32 or u64 `[N]` | the id of each item |
-//! | `id_min` | u32 or u64 `[⌈N/256⌉]` | the minimum id of each 256 items |
-//! | `sample` | u8 `[S, L]`, S = min(P, 65536) | the codes at positions ⌊i·P/S⌋ |
-//! | `gram` | f32 `[L(L−1)/2, K, K]` | Euclidean only: ⟨codeword of level i, codeword of level j⟩ for i < j, pair j(j−1)/2 + i |
-//! | `cross.3` … `cross.L` | u8 `[P]` | Euclidean only: Σ_{1≤i<j<n} ⟨c_i, c_j⟩ at n levels, rounded down to `cross.n.min` + byte · `cross.n.step` |
-//!
-//! All numbers are little-endian and nothing is aligned.
+//! an item. All numbers are little-endian, and nothing is aligned. The sections are listed in
+//! docs/formats.md.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};

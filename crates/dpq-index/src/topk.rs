@@ -36,10 +36,6 @@ impl Run {
     fn items(&self) -> Range<usize> {
         self.start as usize..self.end() as usize
     }
-
-    fn key(&self) -> u32 {
-        order_key(self.score)
-    }
 }
 
 /// Returns a key that ascends where scores descend; −0.0 and 0.0 share a key.
@@ -203,7 +199,7 @@ fn kth_score(runs: &mut [Run], mut k: usize) -> f32 {
     // The k-th best item lies in `runs[start..end]`, where it is the k-th best.
     while end - start > 1 {
         let middle = (end - start) / 2;
-        let (better, _, _) = runs[start..end].select_nth_unstable_by_key(middle, Run::key);
+        let (better, _, _) = runs[start..end].select_nth_unstable_by_key(middle, |run| order_key(run.score));
         let n_better: usize = better.iter().map(|run| run.len as usize).sum();
         if n_better >= k {
             end = start + middle;
@@ -217,7 +213,7 @@ fn kth_score(runs: &mut [Run], mut k: usize) -> f32 {
 
 /// Sorts runs by descending score.
 fn sort_runs(runs: &mut [Run], sorter: &mut Sorter<Run>) {
-    let key = |run: &Run| u64::from(run.key());
+    let key = |run: &Run| u64::from(order_key(run.score));
     let (min, max) = runs
         .iter()
         .fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), run| (min.min(run.score), max.max(run.score)));
