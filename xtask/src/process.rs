@@ -1,6 +1,7 @@
 //! Running cargo, git, Python and `dpq`.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,6 +13,15 @@ pub(crate) fn enter_repository() -> Result<()> {
     let xtask = env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`, through cargo")?;
     let root = PathBuf::from(xtask).join("..");
     env::set_current_dir(&root).with_context(|| format!("cannot enter {}", root.display()))
+}
+
+/// Removes a folder if it exists.
+pub(crate) fn remove(folder: impl AsRef<Path>) -> Result<()> {
+    let folder = folder.as_ref();
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    Ok(())
 }
 
 /// Returns a command of the cargo that runs this task.

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use crate::process::{build_dpq, python, run as run_command};
+use crate::process::{build_dpq, python, remove, run as run_command};
 
 const CRATE: &str = "crates/dpq-python";
 const ENVIRONMENT: &str = "target/python-venv";
@@ -15,9 +15,7 @@ const WHEELS: &str = "target/wheels";
 /// Leaves one wheel in `target/wheels` and removes the others.
 pub(crate) fn run() -> Result<()> {
     let python = python(ENVIRONMENT, &format!("{CRATE}/requirements.txt"))?;
-    if fs::exists(WHEELS)? {
-        fs::remove_dir_all(WHEELS).with_context(|| format!("cannot empty {WHEELS}"))?;
-    }
+    remove(WHEELS)?;
     let mut build = Command::new(format!("{ENVIRONMENT}/bin/maturin"));
     build.args(["build", "--release", "--locked", "--interpreter", &python, "--out", WHEELS]);
     run_command(build.args(["--manifest-path", &format!("{CRATE}/Cargo.toml")]))?;

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::files::{RESULTS, write};
+use crate::files::{RESULTS, list, write};
 use crate::page::{self, QUERIES, TSNE};
 use crate::{Error, Report, benchmarks, words};
 
@@ -85,14 +85,6 @@ fn overview(docs: &Path) -> Result<String, Error> {
 fn reports(docs: &Path) -> Result<Vec<(PathBuf, Report)>, Error> {
     let folders = list(&docs.join(FOLDER))?;
     folders.into_iter().map(|folder| Report::read(&folder).map(|report| (folder, report))).collect()
-}
-
-fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let entries = fs::read_dir(folder).map_err(Error::read(folder))?;
-    let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
-    let mut paths = paths.map_err(Error::read(folder))?;
-    paths.sort();
-    Ok(paths)
 }
 
 #[cfg(test)]

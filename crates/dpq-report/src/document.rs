@@ -135,10 +135,7 @@ mod tests {
     use crate::table::line;
 
     fn blocks() -> Vec<Block> {
-        let table = Table {
-            header: line("", ["8 bits".to_owned()]),
-            rows: vec![line("a < b", ["1".to_owned()]), line("c", [])],
-        };
+        let table = Table::new("", ["8 bits"], [line("a < b", ["1"]), line("c", [""; 0])]);
         vec![
             Block::Heading("How & why"),
             Block::Text("Run `cargo` on **this**.".to_owned()),

@@ -1,6 +1,6 @@
 //! The figures that need nothing but the results.
 
-use crate::plot::{Axis, BASELINE, Chart, Curve, REFERENCE, length_line};
+use crate::plot::{Axis, BASELINE, Chart, Curve, REFERENCE, heights, length_line, range};
 use crate::results::{ByRank, NamedCurve, Results};
 
 /// Draws precision by recall.
@@ -9,13 +9,13 @@ pub(crate) fn precision_recall(results: &Results) -> Chart {
     let n_lengths = results.map_all.len();
     let curve = |(i, curve): (usize, &NamedCurve)| {
         let line = if i < n_lengths { length_line(i, n_lengths) } else { REFERENCE + i - n_lengths };
-        let points = curves.recall.iter().zip(&curve.precision).map(|(&x, &y)| [x, y]).collect();
-        Curve { name: curve.name.clone(), points, spread: Vec::new(), line }
+        let points = curves.recall.iter().zip(&curve.precision).map(|(&x, &y)| [x, y]);
+        Curve::new(&curve.name, points, line)
     };
     Chart {
         title: "Precision by recall".to_owned(),
-        x: Axis::linear("recall", 0.0, 1.0),
-        y: Axis::linear("precision", 0.0, 1.0),
+        x: Axis::linear("recall", [0.0, 1.0]),
+        y: Axis::linear("precision", [0.0, 1.0]),
         curves: curves.curves.iter().enumerate().map(curve).collect(),
     }
 }
@@ -23,8 +23,7 @@ pub(crate) fn precision_recall(results: &Results) -> Chart {
 /// Draws precision within the first R ranks, by R.
 pub(crate) fn precision_at(results: &Results) -> Chart {
     let curve = |name: String, line: usize, by_rank: &ByRank<f64>| {
-        let points = by_rank.iter().map(|(&rank, &precision)| [rank.into(), precision]).collect();
-        Curve { name, points, spread: Vec::new(), line }
+        Curve::new(name, by_rank.iter().map(|(&rank, &precision)| [rank.into(), precision]), line)
     };
     let lengths = results.precision_at.iter().enumerate();
     let line = |i| length_line(i, results.precision_at.len());
@@ -41,8 +40,8 @@ pub(crate) fn precision_at(results: &Results) -> Chart {
     let last = curves.iter().flat_map(|curve| &curve.points).map(|point| point[0]).fold(10.0, f64::max);
     Chart {
         title: "Precision at R".to_owned(),
-        x: Axis::logarithmic("R, items retrieved", 1.0, last),
-        y: Axis::linear("precision@R", 0.0, 1.0),
+        x: Axis::logarithmic("R, items retrieved", [1.0, last]),
+        y: Axis::linear("precision@R", [0.0, 1.0]),
         curves,
     }
 }
@@ -50,66 +49,49 @@ pub(crate) fn precision_at(results: &Results) -> Chart {
 /// Draws mAP@all by code length, with the deviation over seeds.
 pub(crate) fn map_by_bits(results: &Results) -> Chart {
     let bits: Vec<f64> = results.map_all.keys().map(|&bits| bits.into()).collect();
-    let codes = Curve {
-        name: "codes".to_owned(),
-        points: bits.iter().zip(results.map_all.values()).map(|(&bits, map)| [bits, map[0]]).collect(),
-        spread: results.map_all.values().map(|map| map[1]).collect(),
-        line: 2,
-    };
+    let maps = bits.iter().zip(results.map_all.values()).map(|(&bits, map)| [bits, map[0]]);
+    let spread = results.map_all.values().map(|map| map[1]).collect();
+    let codes = Curve { spread, ..Curve::new("codes", maps, 2) };
     let [features, _] = results.feature_map_all;
-    let unquantised = Curve {
-        name: "unquantised".to_owned(),
-        points: bits.iter().map(|&bits| [bits, features]).collect(),
-        spread: Vec::new(),
-        line: REFERENCE,
-    };
+    let unquantised = Curve::new("unquantised", bits.iter().map(|&bits| [bits, features]), REFERENCE);
     let ends = results.map_all.values().flat_map(|[mean, sd]| [mean - sd, mean + sd]).chain([features]);
-    let (low, high) = ends.fold((f64::MAX, f64::MIN), |(low, high), end| (low.min(end), high.max(end)));
     Chart {
         title: "mAP@all by code length".to_owned(),
+        y: Axis::linear("mAP@all", range(ends)),
         x: Axis::steps("bits", bits),
-        y: Axis::linear("mAP@all", low, high),
         curves: vec![codes, unquantised],
     }
 }
 
 /// Draws relative distortion by code length.
 pub(crate) fn distortion(results: &Results) -> Chart {
-    let bits = bits_by_level(results);
-    let curve = |name: &str, line: usize, distortion: &[f64]| Curve {
-        name: name.to_owned(),
-        points: bits.iter().zip(distortion).map(|(&bits, &x)| [bits, x]).collect(),
-        spread: Vec::new(),
-        line,
-    };
-    let mut curves = vec![curve("features", 2, &results.distortion)];
-    curves.extend(results.baseline.iter().map(|pixels| curve("raw pixels", BASELINE, &pixels.distortion)));
-    let values = || curves.iter().flat_map(|curve| &curve.points).map(|point| point[1]);
-    let y =
-        Axis::logarithmic("distortion", values().fold(f64::MAX, f64::min), values().fold(f64::MIN, f64::max));
-    Chart { title: "Distortion by code length".to_owned(), x: Axis::steps("bits", bits), y, curves }
+    let pixels = results.baseline.iter();
+    let pixels = pixels.map(|pixels| by_level("raw pixels", &pixels.distortion, BASELINE));
+    let curves: Vec<_> = [by_level("features", &results.distortion, 2)].into_iter().chain(pixels).collect();
+    Chart {
+        title: "Distortion by code length".to_owned(),
+        x: Axis::steps("bits", bits_by_level(results)),
+        y: Axis::logarithmic("distortion", heights(&curves)),
+        curves,
+    }
 }
 
 /// Draws how many codewords of each level are used, and their perplexity.
 pub(crate) fn usage(results: &Results) -> Chart {
-    let bits = bits_by_level(results);
-    let curve = |name: &str, line: usize, values: Vec<f64>| Curve {
-        name: name.to_owned(),
-        points: bits.iter().zip(values).map(|(&bits, y)| [bits, y]).collect(),
-        spread: Vec::new(),
-        line,
-    };
-    let curves = vec![
-        curve("codewords used", REFERENCE, results.usage.iter().map(|level| level.used).collect()),
-        curve("perplexity", 2, results.usage.iter().map(|level| level.perplexity).collect()),
-    ];
+    let levels = results.usage.iter();
+    let used: Vec<f64> = levels.clone().map(|level| level.used).collect();
+    let perplexity: Vec<f64> = levels.map(|level| level.perplexity).collect();
     let n_codewords = results.about.config["quantizer"]["codewords"].as_f64().unwrap_or(256.0);
     Chart {
         title: "Codewords used and perplexity, by level".to_owned(),
-        x: Axis::steps("level, as the bits up to it", bits),
-        y: Axis::linear("codewords", 0.0, n_codewords),
-        curves,
+        x: Axis::steps("level, as the bits up to it", bits_by_level(results)),
+        y: Axis::linear("codewords", [0.0, n_codewords]),
+        curves: vec![by_level("codewords used", &used, REFERENCE), by_level("perplexity", &perplexity, 2)],
     }
+}
+
+fn by_level(name: &str, values: &[f64], line: usize) -> Curve {
+    Curve::new(name, (1..).zip(values).map(|(level, &y)| [f64::from(8 * level), y]), line)
 }
 
 fn bits_by_level(results: &Results) -> Vec<f64> {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use crate::document::{html, markdown};
 use crate::page::{self, QUERIES, TSNE};
 use crate::{Error, Results, csv, figures, words};
@@ -30,9 +32,7 @@ impl Report {
     /// # Errors
     /// [`Error::Read`] and [`Error::Json`] name the file.
     pub fn read(folder: impl AsRef<Path>) -> Result<Self, Error> {
-        let path = folder.as_ref().join(RESULTS);
-        let json = fs::read(&path).map_err(Error::read(&path))?;
-        let results = serde_json::from_slice(&json).map_err(Error::json(&path))?;
+        let results = read(&folder.as_ref().join(RESULTS))?;
         let figure = |file| fs::read_to_string(folder.as_ref().join(file)).ok();
         Ok(Self { results, tsne: figure(TSNE), queries: figure(QUERIES) })
     }
@@ -91,4 +91,19 @@ pub(crate) fn write(folder: &Path, files: &[(String, String)]) -> Result<Vec<Pat
         Ok(path)
     };
     files.iter().map(write).collect()
+}
+
+/// Reads a JSON file.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let json = fs::read(path).map_err(Error::read(path))?;
+    serde_json::from_slice(&json).map_err(Error::json(path))
+}
+
+/// Returns the paths in a folder in the order of their names.
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(folder).map_err(Error::read(folder))?;
+    let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut paths = paths.map_err(Error::read(folder))?;
+    paths.sort();
+    Ok(paths)
 }

@@ -137,7 +137,7 @@ fn main_table(results: &Results) -> Table {
         rows.push(plain("raw pixels, mAP@all", &baseline.map_all, baseline.feature_map_all));
         rows.push(plain("raw pixels, mAP@5000", &baseline.map_at_5000, baseline.feature_map_at_5000));
     }
-    Table { header: line("", lengths(results).chain(["unquantised".to_owned()])), rows }
+    Table::new("", lengths(results).chain(["unquantised".to_owned()]), rows)
 }
 
 fn rankings(results: &Results) -> Table {
@@ -153,7 +153,7 @@ fn rankings(results: &Results) -> Table {
             line(&format!("{name}@{rank}"), by_bits.values().map(|by_rank| format!("{:.4}", by_rank[rank])))
         }));
     }
-    Table { header: line("", lengths(results)), rows }
+    Table::new("", lengths(results), rows)
 }
 
 fn codes(results: &Results) -> Table {
@@ -168,54 +168,32 @@ fn codes(results: &Results) -> Table {
         line("perplexity, last byte", usage.iter().map(|level| format!("{:.1}", level.perplexity))),
         line("distinct codes", usage.iter().map(|level| format!("{:.0}", level.distinct))),
     ]);
-    Table { header: line("", lengths(results)), rows }
+    Table::new("", lengths(results), rows)
 }
 
 fn times(results: &Results) -> Table {
     let (seconds, memory) = (&results.seconds, &results.peak_memory_bytes);
-    let row = |name: &str, seconds: f64, memory: Option<u64>, what: String| {
-        let memory = memory.map_or(String::new(), |bytes| format!("{:.0} MiB", bytes as f64 / 1048576.0));
-        line(name, [format!("{seconds:.1} s"), memory, what])
-    };
     let items = &results.about.items;
-    let images = items.query + items.gallery;
-    let run = results
-        .run_wall_seconds
-        .map(|seconds| row("everything", seconds, None, "all trainings, variants and figures".to_owned()));
-    Table {
-        header: line("stage, one training", ["wall time", "peak memory", ""].map(str::to_owned)),
-        rows: [
-            row(
-                "train",
-                seconds.train,
-                memory.train,
-                format!("{:.0} images per second", results.train_images_per_second),
-            ),
-            row(
-                "encode",
-                seconds.encode,
-                memory.encode,
-                format!("{images} images, {:.0} per second", results.encode_images_per_second),
-            ),
-            row("index", seconds.index, None, format!("{:.2} bytes per item", results.bytes_per_item)),
-            row("search", seconds.search, None, format!("complete rankings for {} queries", items.query)),
-            row(
-                "evaluate",
-                seconds.evaluate,
-                memory.evaluate,
-                "the same rankings, at all lengths".to_owned(),
-            ),
-            row(
-                "all stages",
-                results.wall_seconds,
-                None,
-                "evaluation of unquantised features included".to_owned(),
-            ),
-        ]
-        .into_iter()
-        .chain(run)
-        .collect(),
-    }
+    let train = format!("{:.0} images per second", results.train_images_per_second);
+    let encode =
+        format!("{} images, {:.0} per second", items.query + items.gallery, results.encode_images_per_second);
+    let index = format!("{:.2} bytes per item", results.bytes_per_item);
+    let search = format!("complete rankings for {} queries", items.query);
+    let stages = [
+        ("train", seconds.train, memory.train, &*train),
+        ("encode", seconds.encode, memory.encode, &encode),
+        ("index", seconds.index, None, &index),
+        ("search", seconds.search, None, &search),
+        ("evaluate", seconds.evaluate, memory.evaluate, "the same rankings, at all lengths"),
+        ("all stages", results.wall_seconds, None, "evaluation of unquantised features included"),
+    ];
+    let everything = |seconds| ("everything", seconds, None, "all trainings, variants and figures");
+    let rows = stages.into_iter().chain(results.run_wall_seconds.map(everything));
+    let rows = rows.map(|(name, seconds, memory, what)| {
+        let memory = memory.map_or(String::new(), |bytes| format!("{:.0} MiB", bytes as f64 / 1048576.0));
+        line(name, [format!("{seconds:.1} s"), memory, what.to_owned()])
+    });
+    Table::new("stage, one training", ["wall time", "peak memory", ""], rows)
 }
 
 /// Returns latencies by length. Threads, kernel and k are the same for all lengths.
@@ -224,26 +202,23 @@ fn search_table(results: &Results) -> Block {
     let row = |name: &str, ns: fn(&Searched) -> u64| {
         line(name, results.search.values().map(|searched| microseconds(ns(searched))))
     };
-    let table = Table {
-        header: line("", lengths(results)),
-        rows: vec![
-            row("one query, median", |searched| searched.ns_per_query_median),
-            row("one query, 99th percentile", |searched| searched.ns_per_query_p99),
-            row("in a batch, per query", |searched| searched.batch_ns_per_query),
-        ],
-    };
+    let rows = [
+        row("one query, median", |searched| searched.ns_per_query_median),
+        row("one query, 99th percentile", |searched| searched.ns_per_query_p99),
+        row("in a batch, per query", |searched| searched.batch_ns_per_query),
+    ];
     let how = results.search.values().next().map_or(String::new(), |first| {
         format!(
             "Search for the {} nearest of {} items, lookup table included, threads: {}, kernel: {}.",
             first.k, results.about.items.gallery, first.threads, first.kernel
         )
     });
-    Block::Table(table, how)
+    Block::Table(Table::new("", lengths(results), rows), how)
 }
 
 fn each_seed(results: &Results) -> Table {
-    let mut header = line("seed", lengths(results).map(|bits| format!("mAP@all, {bits}")));
-    header.extend(["unquantised", "accuracy", "training", "codebooks"].map(str::to_owned));
+    let maps = lengths(results).map(|bits| format!("mAP@all, {bits}"));
+    let header = maps.chain(["unquantised", "accuracy", "training", "codebooks"].map(str::to_owned));
     let rows = results.per_seed.iter().map(|seed| {
         let mut row = line(&seed.seed.to_string(), seed.map_all.values().map(|map| format!("{map:.4}")));
         row.push(format!("{:.4}", seed.feature_map_all));
@@ -251,7 +226,7 @@ fn each_seed(results: &Results) -> Table {
         row.extend([format!("{:.0} s", seed.seconds.train), format!("`{}`", seed.fingerprint)]);
         row
     });
-    Table { header, rows: rows.collect() }
+    Table::new("seed", header, rows)
 }
 
 fn how(results: &Results) -> Block {

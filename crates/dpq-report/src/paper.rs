@@ -83,8 +83,7 @@ fn table_1(results: &Results) -> Option<Block> {
     };
     let (rule, ours, _) = results.judged();
     let theirs = |row: &PaperRow| if column == 0 { row.1 } else { row.2 };
-    let mut rows: Vec<Vec<String>> =
-        TABLE_1.iter().map(|row| line(row.0, theirs(row).map(str::to_owned))).collect();
+    let mut rows: Vec<Vec<String>> = TABLE_1.iter().map(|row| line(row.0, theirs(row))).collect();
     rows.push(line(
         &format!("ours, preset {}", preset(&results.about)),
         ours.values().map(|map| spread(results, map)),
@@ -103,7 +102,7 @@ fn table_1(results: &Results) -> Option<Block> {
             paper.train, paper.query, paper.gallery, here.train, here.query, here.gallery
         );
     }
-    Some(Block::Table(Table { header: line(rule, lengths(results)), rows }, caption))
+    Some(Block::Table(Table::new(rule, lengths(results), rows), caption))
 }
 
 fn changed(results: &Results, variants: &[&VariantResults]) -> Table {
@@ -118,8 +117,7 @@ fn changed(results: &Results, variants: &[&VariantResults]) -> Table {
     let (rule, maps, features) = results.judged();
     let mut rows: Vec<Vec<String>> = variants.iter().map(of_variant).collect();
     rows.push(row(&whole(results), maps, features, Some(results.seconds.train)));
-    let header = line(rule, lengths(results).chain(["unquantised", "training"].map(str::to_owned)));
-    Table { header, rows }
+    Table::new(rule, lengths(results).chain(["unquantised", "training"].map(str::to_owned)), rows)
 }
 
 fn whole(results: &Results) -> String {
@@ -160,8 +158,7 @@ fn differences(results: &Results, variants: &[&VariantResults]) -> Table {
         let pairs = of.values().chain([of_features]).zip(maps.values().chain([features]));
         line(&variant.name, pairs.map(|(map, whole)| cell(map, whole)))
     });
-    let header = line("minus the whole", lengths(results).chain(["unquantised".to_owned()]));
-    Table { header, rows: rows.collect() }
+    Table::new("minus the whole", lengths(results).chain(["unquantised".to_owned()]), rows)
 }
 
 fn differences_caption(results: &Results) -> String {
@@ -195,10 +192,10 @@ fn one_against_four(results: &Results, variants: &[&VariantResults]) -> Block {
         row("one model per length", &mut own.iter(), one + seconds),
         line("difference", gaps.chain([format!("{:.1} times", (one + seconds) / one)])),
     ];
-    let header = line(rule, lengths(results).chain(["training".to_owned()]));
+    let header = lengths(results).chain(["training".to_owned()]);
     let caption = "One model per length means that each model has as many levels as its length has bytes and is \
         evaluated at that length. The model of the longest length is the one model itself. Times are sums over the trainings.";
-    Block::Table(Table { header, rows }, caption.to_owned())
+    Block::Table(Table::new(rule, header, rows), caption.to_owned())
 }
 
 #[cfg(test)]

@@ -31,6 +31,27 @@ pub(crate) struct Curve {
     pub(crate) line: usize,
 }
 
+impl Curve {
+    /// Returns a curve without error bars.
+    pub(crate) fn new(
+        name: impl Into<String>,
+        points: impl IntoIterator<Item = [f64; 2]>,
+        line: usize,
+    ) -> Self {
+        Self { name: name.into(), points: points.into_iter().collect(), spread: Vec::new(), line }
+    }
+}
+
+/// Returns the minimum and the maximum.
+pub(crate) fn range(values: impl Iterator<Item = f64>) -> [f64; 2] {
+    values.fold([f64::MAX, f64::MIN], |[low, high], x| [low.min(x), high.max(x)])
+}
+
+/// Returns the range of curves along the vertical axis.
+pub(crate) fn heights(curves: &[Curve]) -> [f64; 2] {
+    range(curves.iter().flat_map(|curve| &curve.points).map(|point| point[1]))
+}
+
 /// Line styles for what codes are compared with.
 pub(crate) const REFERENCE: usize = 4;
 pub(crate) const BASELINE: usize = 5;
@@ -58,7 +79,7 @@ fn text_width(text: &str) -> f64 {
 
 impl Axis {
     /// Extends `low` to `high` to round numbers.
-    pub(crate) fn linear(label: &'static str, low: f64, high: f64) -> Self {
+    pub(crate) fn linear(label: &'static str, [low, high]: [f64; 2]) -> Self {
         let high = high.max(low + 1e-3);
         let rough = (high - low) / 5.0;
         let power = 10f64.powf(rough.log10().floor());
@@ -70,7 +91,7 @@ impl Axis {
     }
 
     /// Extends `low` to `high` to powers of ten.
-    pub(crate) fn logarithmic(label: &'static str, low: f64, high: f64) -> Self {
+    pub(crate) fn logarithmic(label: &'static str, [low, high]: [f64; 2]) -> Self {
         let (first, last) = ((low.log10() + 1e-6).floor() as i32, (high.log10() - 1e-6).ceil() as i32);
         let ticks: Vec<f64> = (first..=last).map(|power| 10f64.powi(power)).collect();
         Self { label, range: [10f64.powi(first), 10f64.powi(last)], ticks, logarithmic: true }
@@ -213,19 +234,19 @@ mod tests {
     #[test]
     fn axes_end_at_round_numbers() {
         let texts = |axis: Axis| axis.ticks.iter().map(|&tick| axis.tick(tick)).collect::<Vec<_>>();
-        assert_eq!(texts(Axis::linear("", 0.0, 1.0)), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
-        assert_eq!(texts(Axis::linear("", 0.8765, 0.8891)), ["0.875", "0.880", "0.885", "0.890"]);
-        assert_eq!(texts(Axis::linear("", 0.0, 256.0)), ["0", "100", "200", "300"]);
-        assert_eq!(texts(Axis::logarithmic("", 0.004, 0.3)), ["0.001", "0.01", "0.1", "1"]);
+        assert_eq!(texts(Axis::linear("", [0.0, 1.0])), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(texts(Axis::linear("", [0.8765, 0.8891])), ["0.875", "0.880", "0.885", "0.890"]);
+        assert_eq!(texts(Axis::linear("", [0.0, 256.0])), ["0", "100", "200", "300"]);
+        assert_eq!(texts(Axis::logarithmic("", [0.004, 0.3])), ["0.001", "0.01", "0.1", "1"]);
         assert_eq!(texts(Axis::steps("", vec![8.0, 16.0])), ["8", "16"]);
-        assert!(texts(Axis::linear("", 0.5, 0.5)).len() > 1);
+        assert!(texts(Axis::linear("", [0.5, 0.5])).len() > 1);
     }
 
     #[test]
     fn values_lie_along_their_axis() {
-        let axis = Axis::logarithmic("", 1.0, 100.0);
+        let axis = Axis::logarithmic("", [1.0, 100.0]);
         assert_eq!([1.0, 10.0, 100.0, 1000.0, 0.0].map(|x| axis.at(x)), [0.0, 0.5, 1.0, 1.0, 0.0]);
-        assert_eq!(Axis::linear("", 0.0, 2.0).at(0.5), 0.25);
+        assert_eq!(Axis::linear("", [0.0, 2.0]).at(0.5), 0.25);
     }
 
     #[test]
@@ -236,7 +257,7 @@ mod tests {
             spread: vec![0.1, 0.0],
             line: 4,
         };
-        let (x, y) = (Axis::linear("across", 0.0, 1.0), Axis::linear("up", 0.0, 1.0));
+        let (x, y) = (Axis::linear("across", [0.0, 1.0]), Axis::linear("up", [0.0, 1.0]));
         let svg = Chart { title: "<title>".to_owned(), x, y, curves: vec![curve] }.svg();
         for part in ["across", "up", "a &amp; b", "&lt;title&gt;", "prefers-color-scheme", "M66 12L458 133"] {
             assert!(svg.contains(part), "{part} is missing from {svg}");

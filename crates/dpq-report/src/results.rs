@@ -202,7 +202,7 @@ pub struct NamedCurve {
 
 impl NamedCurve {
     /// Names a curve and rounds it to four digits: curves are drawn, not compared.
-    pub fn new(name: impl Into<String>, precision: impl IntoIterator<Item = f64>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, precision: impl IntoIterator<Item = f64>) -> Self {
         Self { name: name.into(), precision: precision.into_iter().map(round).collect() }
     }
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::results::{
-    About, ByBits, ByRank, CUTOFF, MeanSd, NamedCurve, PeakMemory, PrecisionRecall, Results, Searched,
-    Seconds, SeedResults, Ties, Usage, round,
+    About, BaselineResults, ByBits, ByRank, CUTOFF, MeanSd, NamedCurve, PeakMemory, PrecisionRecall, Results,
+    Searched, Seconds, SeedResults, Ties, Usage, VariantResults, round,
 };
 
 /// The measurements of one training.
@@ -68,9 +68,20 @@ pub struct Metrics {
     pub empty_queries: usize,
 }
 
+/// Rankings by codes of any features, and by the features.
+#[derive(Clone, Debug)]
+pub struct Rankings {
+    /// How codes rank the gallery.
+    pub by_bits: ByBits<Metrics>,
+    /// How features before quantization rank it.
+    pub features: Metrics,
+    /// Relative distortion on the gallery by level.
+    pub distortion: Vec<f64>,
+}
+
 impl Metrics {
     /// Returns mAP of the first [`CUTOFF`] ranks, NaN if it was not measured.
-    pub fn map_at_cutoff(&self) -> f64 {
+    fn map_at_cutoff(&self) -> f64 {
         self.map_at.get(&CUTOFF).copied().unwrap_or(f64::NAN)
     }
 }
@@ -150,16 +161,77 @@ impl Results {
     }
 }
 
+impl Results {
+    /// Sets the numbers of raw pixels, `[C, H, W]`, and adds their curve at the longest length.
+    pub fn set_baseline(&mut self, pixels: Rankings, shape: Option<[usize; 3]>) {
+        let Rankings { by_bits, features, distortion } = pixels;
+        let longest = by_bits.last_key_value();
+        self.precision_recall.curves.extend(longest.map(|(bits, metrics)| {
+            let precision = metrics.pr_curve.precision.iter().copied();
+            NamedCurve::new(format!("raw pixels, {bits} bits"), precision)
+        }));
+        self.baseline = Some(BaselineResults {
+            shape,
+            map_all: values(&by_bits, |metrics| metrics.map),
+            map_at_5000: values(&by_bits, Metrics::map_at_cutoff),
+            feature_map_all: features.map,
+            feature_map_at_5000: features.map_at_cutoff(),
+            feature_precision_at: Some(features.precision_at),
+            distortion,
+        });
+    }
+}
+
+impl VariantResults {
+    /// Returns the numbers of trainings with one change.
+    pub fn of_trainings(name: &str, change: &str, results: Results) -> Self {
+        Self {
+            name: name.to_owned(),
+            change: change.to_owned(),
+            train_seconds: mean_sd_if(results.per_seed.iter().map(|seed| Some(seed.seconds.train))),
+            per_seed: results.per_seed.into_iter().map(|seed| seed.map_all).collect(),
+            map_all: results.map_all,
+            map_at_5000: results.map_at_5000,
+            feature_map_all: results.feature_map_all,
+            feature_map_at_5000: results.feature_map_at_5000,
+            accuracy: results.accuracy,
+        }
+    }
+
+    /// Returns the numbers of other features by the same trainings, one ranking per training.
+    pub fn of_features(name: &str, change: &str, trainings: &[Rankings]) -> Self {
+        let spread = |value: &dyn Fn(&Rankings) -> f64| -> MeanSd {
+            mean_sd(&trainings.iter().map(value).collect::<Vec<_>>())
+        };
+        let by_bits = |value: fn(&Metrics) -> f64| {
+            let lengths = trainings.iter().flat_map(|rankings| rankings.by_bits.keys().copied());
+            lengths.map(|bits| (bits, spread(&|rankings| value(&rankings.by_bits[&bits])))).collect()
+        };
+        Self {
+            name: name.to_owned(),
+            change: change.to_owned(),
+            map_all: by_bits(|metrics| metrics.map),
+            map_at_5000: by_bits(Metrics::map_at_cutoff),
+            feature_map_all: spread(&|rankings| rankings.features.map),
+            feature_map_at_5000: spread(&|rankings| rankings.features.map_at_cutoff()),
+            accuracy: None,
+            train_seconds: None,
+            per_seed: trainings.iter().map(|one| values(&one.by_bits, |metrics| metrics.map)).collect(),
+        }
+    }
+}
+
+fn values(by_bits: &ByBits<Metrics>, value: fn(&Metrics) -> f64) -> ByBits<f64> {
+    by_bits.iter().map(|(&bits, metrics)| (bits, value(metrics))).collect()
+}
+
 impl Run {
     fn results(&self) -> SeedResults {
-        let of = |value: fn(&Metrics) -> f64| {
-            self.by_bits.iter().map(move |(&bits, metrics)| (bits, value(metrics)))
-        };
         SeedResults {
             seed: self.seed,
             fingerprint: self.fingerprint.clone(),
-            map_all: of(|metrics| metrics.map).collect(),
-            map_at_5000: of(Metrics::map_at_cutoff).collect(),
+            map_all: values(&self.by_bits, |metrics| metrics.map),
+            map_at_5000: values(&self.by_bits, Metrics::map_at_cutoff),
             feature_map_all: self.features.map,
             accuracy: self.accuracy,
             seconds: self.seconds,
@@ -217,7 +289,7 @@ pub fn mean_sd(values: &[f64]) -> MeanSd {
 }
 
 /// Returns the same if every value exists.
-pub fn mean_sd_if(values: impl Iterator<Item = Option<f64>>) -> Option<MeanSd> {
+fn mean_sd_if(values: impl Iterator<Item = Option<f64>>) -> Option<MeanSd> {
     Some(mean_sd(&values.collect::<Option<Vec<_>>>()?))
 }
 

@@ -36,7 +36,18 @@ impl Display for Table {
     }
 }
 
+impl Table {
+    /// Returns a table whose header begins with a name.
+    pub(crate) fn new(
+        name: &str,
+        header: impl IntoIterator<Item = impl Display>,
+        rows: impl IntoIterator<Item = Vec<String>>,
+    ) -> Self {
+        Self { header: line(name, header), rows: rows.into_iter().collect() }
+    }
+}
+
 /// Returns a row that begins with a name.
-pub(crate) fn line(name: &str, cells: impl IntoIterator<Item = String>) -> Vec<String> {
-    [name.to_owned()].into_iter().chain(cells).collect()
+pub(crate) fn line(name: &str, cells: impl IntoIterator<Item = impl Display>) -> Vec<String> {
+    [name.to_owned()].into_iter().chain(cells.into_iter().map(|cell| cell.to_string())).collect()
 }

@@ -48,11 +48,6 @@ const VARIABLES: &str = "ATEN_CPU_CAPABILITY FAISS_OPT_LEVEL GOMP_CPU_AFFINITY M
     NVPL_BLAS_DEBUG_CPU_TYPE OMP_NUM_THREADS OMP_PROC_BIND ONEDNN_MAX_CPU_ISA OPENBLAS_CORETYPE OPENBLAS_L2_SIZE \
     OPENBLAS_NUM_THREADS RAYON_NUM_THREADS";
 
-/// Returns the Python that has faiss.
-pub(crate) fn faiss_python() -> Result<String> {
-    Library::Faiss.python()
-}
-
 /// Compares with each library and writes the pages.
 pub(super) fn compare(libraries: &[Library], items: &[u32], queries: u16) -> Result<()> {
     let start = Instant::now();
@@ -111,14 +106,16 @@ impl Library {
     }
 
     fn command(self, items: &[String], queries: u16) -> String {
-        let command = format!("cargo xtask bench --against {}", self.name());
-        match self {
-            Self::Faiss => format!("{command} --items {} --queries {queries}", items.join(",")),
-            _ => command,
-        }
+        let options = format!(" --items {} --queries {queries}", items.join(","));
+        format!(
+            "cargo xtask bench --against {}{}",
+            self.name(),
+            if self == Self::Faiss { &options } else { "" }
+        )
     }
 
-    fn python(self) -> Result<String> {
+    /// Returns the Python that has the library.
+    pub(crate) fn python(self) -> Result<String> {
         python(ENVIRONMENT, &format!("{PYTHON}/{}.txt", self.name()))
     }
 

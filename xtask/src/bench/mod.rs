@@ -1,27 +1,25 @@
 //! `cargo xtask bench`: the speed of all crates, or of dpq beside other libraries.
-//!
-//! - `criterion`: wall time
-//! - `exact`: instructions
-//! - `against`: other libraries
 
 mod against;
-mod criterion;
-mod exact;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use dpq_report::Report;
-use dpq_report::benchmarks::Measured;
+use dpq_report::benchmarks::{Measured, Time, criterion};
 
-use crate::process::{commit, output};
-pub(crate) use against::{Library, faiss_python};
+use crate::process::{build_bench, cargo, commit, output, remove, run};
+pub(crate) use against::Library;
 
 /// The folder of the measurements.
 const FOLDER: &str = "target/bench";
+
+/// The benches, and the folder of criterion's measurements.
+const BENCHES: [&str; 4] = ["codebook", "index", "network", "query"];
+const CRITERION: &str = "target/criterion";
 
 /// The report of `cargo xtask reproduce-paper --quick`.
 const QUICK: &str = "target/reproduce/fashion-mnist-quick";
@@ -41,19 +39,9 @@ pub(crate) struct Args {
     /// Items of an index, or several numbers separated by commas
     #[arg(long, default_value = "1000000", value_name = "N", value_delimiter = ',')]
     items: Vec<u32>,
-    /// Run only the benches of this crate; may be repeated
-    #[arg(long = "crate", value_name = "NAME")]
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(criterion::BENCHES.map(|(package, _)| package)))]
-    crates: Vec<String>,
-    /// Run only benches with this text in their names
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
-    filter: String,
     /// Count instructions, too; needs valgrind
     #[arg(long)]
     instructions: bool,
-    /// Do not measure times
-    #[arg(long)]
-    no_time: bool,
     /// Show changes since the bench.json of an earlier run
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
@@ -64,7 +52,7 @@ pub(crate) struct Args {
     /// Compare with these libraries, separated by commas; on Linux, needs python3 and once the
     /// network
     #[arg(long, value_name = "LIBRARY", value_delimiter = ',')]
-    #[arg(conflicts_with_all = ["crates", "filter", "instructions", "no_time", "baseline", "gate"])]
+    #[arg(conflicts_with_all = ["instructions", "baseline", "gate"])]
     against: Vec<Library>,
     /// Number of single queries in the comparison of search with faiss
     #[arg(long, default_value_t = 30, value_name = "N", requires = "against")]
@@ -74,23 +62,14 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self) -> Result<()> {
-        match self.against[..] {
-            [] => self.measure(),
-            _ => against::compare(&self.against, &self.items, self.queries),
+        if !self.against.is_empty() {
+            return against::compare(&self.against, &self.items, self.queries);
         }
-    }
-
-    fn measure(self) -> Result<()> {
-        let baseline = self.baseline.as_deref().map(read_measured).transpose()?;
-        let times = match self.no_time {
-            false => criterion::measure(&self.items, &self.crates, &self.filter)?,
-            true => BTreeMap::new(),
-        };
-        let instructions = if self.instructions { exact::instructions()? } else { BTreeMap::new() };
-        let quick = fs::exists(format!("{QUICK}/results.json"))?
-            .then(|| Report::read(QUICK))
-            .transpose()?
-            .map(|report| report.results);
+        let baseline = self.baseline.as_ref().map(Measured::read).transpose()?;
+        let times = times(&self.items)?;
+        let instructions = if self.instructions { instructions()? } else { BTreeMap::new() };
+        let quick = fs::exists(format!("{QUICK}/results.json"))?.then(|| Report::read(QUICK)).transpose()?;
+        let quick = quick.map(|report| report.results);
         let measured = Measured {
             commit: commit(SOURCES),
             cpu: cpu(),
@@ -116,11 +95,18 @@ impl Args {
     }
 }
 
-fn read_measured(path: &Path) -> Result<Measured> {
-    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| {
-        format!("{} is not a bench.json of this program, measure the baseline again", path.display())
-    })
+/// Runs criterion's benches and returns their times by name.
+fn times(items: &[u32]) -> Result<BTreeMap<String, Time>> {
+    // Removes the measurements of other runs.
+    remove(CRITERION)?;
+    for bench in BENCHES {
+        // Builds the whole workspace, so that dependencies have the same features as in its tests.
+        let args = ["bench", "--workspace", "--locked", "--bench", bench, "--", "--noplot"];
+        for n_items in if bench == "index" { items } else { &items[..1] } {
+            run(cargo(&args).env("DPQ_BENCH_ITEMS", n_items.to_string()))?;
+        }
+    }
+    Ok(criterion(CRITERION)?)
 }
 
 /// Returns the name of the CPU where the system tells it, or its architecture.
@@ -129,4 +115,42 @@ fn cpu() -> String {
     let name =
         info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
     name.unwrap_or(std::env::consts::ARCH).to_owned()
+}
+
+/// Counts the instructions of each kernel by callgrind. A busy machine does not change them.
+fn instructions() -> Result<BTreeMap<String, u64>> {
+    let executable = build_bench("dpq-index", "instructions")?;
+    let kernels = output(Command::new(&executable).arg("list"))?;
+    let out = "target/callgrind.out";
+    let mut counts = BTreeMap::new();
+    for kernel in kernels.lines() {
+        let mut valgrind = Command::new("valgrind");
+        valgrind.args(["--quiet", "--tool=callgrind", "--collect-atstart=no"]);
+        valgrind.arg("--toggle-collect=*counted_instructions*");
+        valgrind.arg(format!("--callgrind-out-file={out}")).arg(&executable).arg(kernel);
+        // With one worker, everything that is counted runs on it.
+        output(valgrind.env("RAYON_NUM_THREADS", "1"))
+            .context("counting instructions needs valgrind (apt-get install valgrind)")?;
+        let text = fs::read_to_string(out).with_context(|| format!("cannot read {out}"))?;
+        let count = total(&text).with_context(|| format!("callgrind counted no instructions in {kernel}"))?;
+        counts.insert(kernel.to_owned(), count);
+    }
+    Ok(counts)
+}
+
+/// Returns the total number of instructions in a file of callgrind.
+fn total(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("totals: "))?;
+    line.trim().parse().ok().filter(|&count| count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_read() {
+        assert_eq!(total("# callgrind format\nevents: Ir\ntotals: 12345\n"), Some(12345));
+        assert_eq!([total("totals: 0\n"), total("events: Ir\n")], [None, None]);
+    }
 }

@@ -7,12 +7,11 @@
 mod toolkit;
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::{build_dpq, executable, output, run as run_command};
+use crate::process::{build_dpq, executable, output, remove, run as run_command};
 use toolkit::Toolkit;
 
 const FOLDER: &str = "target/cuda-check";
@@ -53,20 +52,14 @@ pub(crate) fn run() -> Result<()> {
     let config = one_epoch(&output(&mut with_cuda(&["train", "--preset", "quick", "--print-config"]))?)?;
     let out = ["no-gpu", "with-cuda", "without-cuda"].map(|name| format!("{FOLDER}/{name}"));
     let train = |i: usize| ["train", "--data", DATA, "--config", &config, "--out", &out[i]];
-    for dir in out.iter().filter(|dir| Path::new(dir).exists()) {
-        fs::remove_dir_all(dir)?;
-    }
+    out.iter().try_for_each(remove)?;
     refuses_a_gpu(&mut with_cuda(&[&train(0)[..], &["--device=cuda:0"]].concat()))?;
     run_command(&mut with_cuda(&train(1)))?;
     run_command(Command::new(build_dpq("cpu")?).args(train(2)))?;
     let model =
         |i: usize| fs::read(format!("{}/model.safetensors", out[i])).context("a training left no model");
-    ensure!(
-        model(1)? == model(2)?,
-        "the feature cuda changes what is trained on the CPU: {} and {}",
-        out[1],
-        out[2]
-    );
+    let [_, with, without] = &out;
+    ensure!(model(1)? == model(2)?, "the feature cuda changes what the CPU trains: {with} and {without}");
     println!("one epoch on the CPU gives the same model.safetensors with the feature cuda and without it");
     Ok(())
 }
@@ -74,10 +67,8 @@ pub(crate) fn run() -> Result<()> {
 /// Writes a configuration with one epoch and returns its path.
 fn one_epoch(config: &str) -> Result<String> {
     let path = format!("{FOLDER}/one-epoch.toml");
-    let line = config
-        .lines()
-        .find(|line| line.starts_with("epochs = "))
-        .context("a configuration without epochs")?;
+    let mut lines = config.lines();
+    let line = lines.find(|line| line.starts_with("epochs = ")).context("a configuration without epochs")?;
     fs::write(&path, config.replacen(line, "epochs = 1", 1))?;
     Ok(path)
 }

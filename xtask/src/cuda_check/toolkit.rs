@@ -11,7 +11,7 @@ use std::thread::available_parallelism;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::process::{cargo, output, run};
+use crate::process::{cargo, output, remove, run};
 
 /// The wheels, each with the hash of its file.
 const REQUIREMENTS: &str = "xtask/src/cuda_check/requirements.txt";
@@ -59,13 +59,10 @@ impl Toolkit {
         if fs::read(&installed).is_ok_and(|found| found == requirements) {
             return Ok(());
         }
-        if wheels.exists() {
-            fs::remove_dir_all(&wheels)?;
-        }
+        remove(&wheels)?;
         let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"];
-        let from_to =
-            ["--requirement".as_ref(), REQUIREMENTS.as_ref(), "--target".as_ref(), wheels.as_os_str()];
-        run(Command::new("python3").args(pip).args(from_to))?;
+        let mut install = Command::new("python3");
+        run(install.args(pip).args(["--requirement", REQUIREMENTS, "--target"]).arg(wheels))?;
         Ok(fs::write(installed, requirements)?)
     }
 
@@ -88,10 +85,8 @@ impl Toolkit {
             let source = stubs.join(format!("{name}.c"));
             fs::write(&source, stub(&bindings))?;
             let mut cc = Command::new("cc");
-            cc.args(["-shared", "-w", &format!("-Wl,-soname,{file}"), "-o"])
-                .arg(stubs.join(file))
-                .arg(source);
-            run(&mut cc)?;
+            cc.args(["-shared", "-w", &format!("-Wl,-soname,{file}"), "-o"]);
+            run(cc.arg(stubs.join(file)).arg(source))?;
         }
         Ok(())
     }

@@ -2,10 +2,8 @@
 //!
 //! - `stage`, `hash`: a run of `dpq` that is skipped if nothing has changed
 //! - `pipeline`, `variants`: the stages, and what is trained to see the effect of each part
-//! - `check`: what a quick run must show
 //! - `protocol`: the paper's runs at toy size
 
-mod check;
 mod hash;
 mod pipeline;
 mod protocol;
@@ -22,7 +20,6 @@ use anyhow::{Context, Result, ensure};
 use dpq_report::Results;
 
 use crate::process;
-pub(crate) use check::{check_quick, check_quick_collages};
 use pipeline::Pipeline;
 pub(crate) use protocol::toy_protocols;
 use stage::Runner;
@@ -60,9 +57,6 @@ pub(crate) struct Settings {
     /// Vectors of the classes for every training, as `dpq train --embeddings` takes them
     #[arg(long, value_name = "FILE", value_parser = |path: &str| path::absolute(path))]
     embeddings: Option<PathBuf>,
-    /// Maximum number of gallery items in the t-SNE figure
-    #[arg(long, default_value_t = 5000, value_name = "N")]
-    tsne_items: usize,
     /// With preset `paper`, also train the rows of Table 2 and one model per length; with `best`,
     /// the preset without each of its ingredients. Each row has as many trainings as seeds
     #[arg(long)]
@@ -93,7 +87,6 @@ impl Settings {
             device: "cpu".to_owned(),
             weights: None,
             embeddings: None,
-            tsne_items: 500,
             ablations: false,
             write_docs: false,
         }
@@ -111,8 +104,7 @@ impl Settings {
     /// Runs everything, with the program that the settings need.
     pub(crate) fn run(mut self) -> Result<()> {
         if self.quick {
-            let Self { preset, tsne_items, .. } = Self::quick();
-            self = Self { preset, tsne_items, ..self };
+            self.preset = Self::quick().preset;
         }
         run(&self)?;
         if self.write_docs {
@@ -132,15 +124,13 @@ impl Settings {
 
     /// The name of the run. A changed preset has another name, so that its results are not taken
     /// for the preset's.
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let pretrained = if self.weights.is_some() { "-pretrained" } else { "" };
-        let safe = |c: char| if c.is_alphanumeric() || "=.-".contains(c) { c } else { '_' };
+        let safe = |c: char| c.is_alphanumeric() || "=.-".contains(c);
         let embeddings = self.embeddings.iter().filter_map(|path| path.file_name());
-        let embeddings = embeddings.map(|name| Cow::from(format!("embeddings={}", name.to_string_lossy())));
-        let changes: String = embeddings
-            .chain(self.set.iter().map(Cow::from))
-            .flat_map(|line| iter::once('-').chain(line.chars().map(safe)).collect::<Vec<_>>())
-            .collect();
+        let embeddings = embeddings.map(|name| format!("-embeddings={}", name.to_string_lossy()));
+        let changes: String = embeddings.chain(self.set.iter().map(|line| format!("-{line}"))).collect();
+        let changes = changes.replace(|c| !safe(c), "_");
         format!("{}-{}{pretrained}{changes}", self.dataset_name(), self.preset)
     }
 }
@@ -159,8 +149,9 @@ pub(crate) fn run(settings: &Settings) -> Result<Results> {
     let paths = iter::once(&settings.dataset).chain(&settings.weights).chain(&settings.embeddings);
     let paths = paths.map(|path| path.to_string_lossy());
     for word in paths.chain(settings.set.iter().map(Cow::from)) {
+        let has_space = word.contains(' ');
         ensure!(
-            !word.contains(' '),
+            !has_space,
             "`{word}` has a space, which the command of a stage cannot hold, write it without"
         );
     }
@@ -177,7 +168,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Results> {
     let runner = Runner::new(process::build_dpq(&settings.device)?, &settings.dataset)?;
     let pipeline = Pipeline::new(&runner, settings)?;
     // The baseline reads all images. If that fails, nothing was trained for hours before.
-    let (baseline, curve) = pipeline.raw_pixels()?;
+    let (pixels, shape) = pipeline.raw_pixels()?;
     let train = |seed| pipeline.train(&folder.join(format!("seed-{seed}")), seed, &[]);
     let trainings = (1..=settings.seeds).map(train).collect::<Result<Vec<_>>>()?;
     let mut report = pipeline.report_with_figures(&trainings)?;
@@ -185,8 +176,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Results> {
     let variants = variants.into_iter().map(|variant| pipeline.variant(variant, &trainings));
     let results = &mut report.results;
     results.variants = variants.collect::<Result<_>>()?;
-    results.baseline = Some(baseline);
-    results.precision_recall.curves.extend(curve);
+    results.set_baseline(pixels, shape);
     results.run_wall_seconds = Some(runner.wall_seconds());
     results.about.commit = process::commit(&["Cargo.toml", "Cargo.lock", "crates", "datasets", "xtask"]);
     let files = report.write(&folder)?;

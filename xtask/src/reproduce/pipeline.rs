@@ -4,36 +4,23 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use dpq_report::results::{BaselineResults, ByBits, MeanSd, NamedCurve, VariantResults};
-use dpq_report::{Metrics, Report, Results, mean_sd, mean_sd_if};
+use dpq_report::results::{ByBits, CUTOFF, VariantResults};
+use dpq_report::{Metrics, Rankings, Report, Results};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::hash::Hash;
 use super::stage::{Runner, Stage};
 use super::variants::{Change, Variant};
 use super::{FOLDER, Settings};
 
-/// The cut-off of the second mAP in reports.
-use dpq_report::results::CUTOFF;
-
 /// The maximum number of values per image in the baseline: 200,000 images of 4096 are a file of 3.3
 /// GB.
 const PIXELS: usize = 4096;
 
-/// A finished training. `dpq train --json` prints more.
-#[derive(Deserialize)]
-pub(super) struct Trained {}
-
-/// The configuration as `dpq train --print-config` prints it.
-#[derive(Deserialize)]
-struct Configuration {
-    quantizer: Quantizer,
-}
-
-#[derive(Deserialize)]
-struct Quantizer {
-    levels: usize,
-}
+/// A finished training.
+pub(super) type Trained = Stage<IgnoredAny>;
 
 /// The output of `dpq data export` and `dpq features`.
 #[derive(Deserialize)]
@@ -58,19 +45,12 @@ struct Evaluation {
     features: Option<Metrics>,
 }
 
-/// Rankings by codes of any features, and by the features.
-struct Scores {
-    by_bits: ByBits<Metrics>,
-    features: Metrics,
-    distortion: Vec<f64>,
-}
-
 /// All stages of one `reproduce-paper`.
 pub(super) struct Pipeline<'a> {
-    pub(super) runner: &'a Runner,
-    pub(super) settings: &'a Settings,
-    pub(super) folder: PathBuf,
-    levels: usize,
+    runner: &'a Runner,
+    settings: &'a Settings,
+    folder: PathBuf,
+    levels: u64,
     /// The hashes of files that trainings read beside the data set.
     inputs: Vec<String>,
 }
@@ -83,8 +63,8 @@ impl<'a> Pipeline<'a> {
         let mut pipeline = Self { runner, settings, folder: settings.folder(), levels: 0, inputs };
         let command = format!("train --print-config{}", pipeline.configuration());
         let folder = pipeline.folder.join("configuration");
-        let config: Stage<Configuration> = runner.run(&folder, &pipeline.upstream(), &command)?;
-        pipeline.levels = config.result.quantizer.levels;
+        let config = runner.run::<Value>(&folder, &pipeline.upstream(), &command)?.result;
+        pipeline.levels = config["quantizer"]["levels"].as_u64().context("dpq prints no levels")?;
         Ok(pipeline)
     }
 
@@ -103,21 +83,16 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Trains with the settings and further changes. Resumes an interrupted training.
-    pub(super) fn train(&self, dir: &Path, seed: u16, changes: &[&str]) -> Result<Stage<Trained>> {
+    pub(super) fn train(&self, dir: &Path, seed: u16, changes: &[&str]) -> Result<Trained> {
         let data = self.settings.dataset.display();
         let changes = changes.iter().map(|line| format!(" --set {line}")).collect::<String>();
         let configuration = self.configuration();
-        let command = format!("train --data {data} --out OUT{configuration}{changes} --seed {seed}");
-        self.runner.run_resumable(&dir.join("train"), &self.upstream(), &command)
+        let command = format!("train --data {data} --out OUT{configuration}{changes} --seed {seed} --resume");
+        self.runner.run(&dir.join("train"), &self.upstream(), &command)
     }
 
     /// Reports on trainings. `options` name the files to write, if any.
-    pub(super) fn report(
-        &self,
-        dir: &Path,
-        trainings: &[Stage<Trained>],
-        options: &str,
-    ) -> Result<Stage<Results>> {
+    fn report(&self, dir: &Path, trainings: &[Trained], options: &str) -> Result<Stage<Results>> {
         let upstream: Vec<&str> = trainings.iter().map(|stage| stage.key.as_str()).collect();
         let runs: String = trainings.iter().map(|stage| format!(" {}", stage.file(""))).collect();
         let Settings { dataset, device, .. } = self.settings;
@@ -126,15 +101,15 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Reports on the trainings with all seeds, with figures.
-    pub(super) fn report_with_figures(&self, trainings: &[Stage<Trained>]) -> Result<Report> {
-        let options = format!(" --out OUT --tsne-items {}", self.settings.tsne_items);
+    pub(super) fn report_with_figures(&self, trainings: &[Trained]) -> Result<Report> {
+        let options = format!(" --out OUT --tsne-items {}", if self.settings.quick { 500 } else { 5000 });
         let stage = self.report(&self.folder.join("report"), trainings, &options)?;
         Ok(Report::read(stage.file(""))?)
     }
 
     /// Trains a variant with each seed, or computes other features by the trainings, and evaluates
     /// it.
-    pub(super) fn variant(&self, variant: &Variant, trainings: &[Stage<Trained>]) -> Result<VariantResults> {
+    pub(super) fn variant(&self, variant: &Variant, trainings: &[Trained]) -> Result<VariantResults> {
         let folder = self.folder.join("variants").join(variant.slug);
         let seeds = || (1..).map(|seed: u16| (seed, folder.join(format!("seed-{seed}")))).zip(trainings);
         match variant.change {
@@ -143,21 +118,10 @@ impl<'a> Pipeline<'a> {
                 let trainings = seeds().map(train).collect::<Result<Vec<_>>>()?;
                 let results = self.report(&folder.join("report"), &trainings, "")?.result;
                 let changes = lines.iter().map(|line| format!("--set {line}")).collect::<Vec<_>>();
-                let seconds = results.per_seed.iter().map(|seed| Some(seed.seconds.train));
-                Ok(VariantResults {
-                    name: variant.name.to_owned(),
-                    change: changes.join(" "),
-                    train_seconds: mean_sd_if(seconds),
-                    per_seed: results.per_seed.iter().map(|seed| seed.map_all.clone()).collect(),
-                    map_all: results.map_all,
-                    map_at_5000: results.map_at_5000,
-                    feature_map_all: results.feature_map_all,
-                    feature_map_at_5000: results.feature_map_at_5000,
-                    accuracy: results.accuracy,
-                })
+                Ok(VariantResults::of_trainings(variant.name, &changes.join(" "), results))
             }
             Change::Features(options) => {
-                let scores = seeds().map(|((_, dir), training)| {
+                let rank = |((_, dir), training): ((u16, PathBuf), &Trained)| {
                     let Settings { dataset, device, .. } = self.settings;
                     let (model, data) = (training.file("model.safetensors"), dataset.display());
                     let splits = ["train", "query", "gallery"].map(|split| {
@@ -168,34 +132,16 @@ impl<'a> Pipeline<'a> {
                         self.runner.run::<Exported>(&dir.join(split), &[&training.key], &command)
                     });
                     self.fit_and_evaluate(&dir, splits)
-                });
-                let scores = scores.collect::<Result<Vec<_>>>()?;
-                let spread = |value: &dyn Fn(&Scores) -> f64| -> MeanSd {
-                    mean_sd(&scores.iter().map(value).collect::<Vec<_>>())
                 };
-                let by_bits = |value: fn(&Metrics) -> f64| {
-                    let lengths = scores.iter().flat_map(|scores| scores.by_bits.keys().copied());
-                    lengths.map(|bits| (bits, spread(&|scores| value(&scores.by_bits[&bits])))).collect()
-                };
-                let maps = |scores: &Scores| map(&scores.by_bits, |metrics| metrics.map);
-                Ok(VariantResults {
-                    name: variant.name.to_owned(),
-                    change: options.to_owned(),
-                    map_all: by_bits(|metrics| metrics.map),
-                    map_at_5000: by_bits(Metrics::map_at_cutoff),
-                    feature_map_all: spread(&|scores| scores.features.map),
-                    feature_map_at_5000: spread(&|scores| scores.features.map_at_cutoff()),
-                    accuracy: None,
-                    train_seconds: None,
-                    per_seed: scores.iter().map(maps).collect(),
-                })
+                let rankings = seeds().map(rank).collect::<Result<Vec<_>>>()?;
+                Ok(VariantResults::of_features(variant.name, options, &rankings))
             }
         }
     }
 
     /// Evaluates codes of centred, normalised pixels without a network. All presets of as many
-    /// levels share it. Returns the precision by recall at the longest length, too.
-    pub(super) fn raw_pixels(&self) -> Result<(BaselineResults, Option<NamedCurve>)> {
+    /// levels share it.
+    pub(super) fn raw_pixels(&self) -> Result<(Rankings, Option<[usize; 3]>)> {
         let dir = Path::new(FOLDER).join(format!("{}-pixels", self.settings.dataset_name()));
         let data = self.settings.dataset.display();
         let [train, query, gallery] = ["train", "query", "gallery"].map(|split| {
@@ -205,28 +151,12 @@ impl<'a> Pipeline<'a> {
         });
         let train = train?;
         let shape = train.result.shape;
-        let Scores { by_bits, features, distortion } =
-            self.fit_and_evaluate(&dir, [Ok(train), query, gallery])?;
-        let longest = by_bits.last_key_value();
-        let curve = longest.map(|(bits, metrics)| {
-            let name = format!("raw pixels, {bits} bits");
-            NamedCurve::new(name, metrics.pr_curve.precision.iter().copied())
-        });
-        let baseline = BaselineResults {
-            shape,
-            map_all: map(&by_bits, |metrics| metrics.map),
-            map_at_5000: map(&by_bits, Metrics::map_at_cutoff),
-            feature_map_all: features.map,
-            feature_map_at_5000: features.map_at_cutoff(),
-            feature_precision_at: Some(features.precision_at),
-            distortion,
-        };
-        Ok((baseline, curve))
+        Ok((self.fit_and_evaluate(&dir, [Ok(train), query, gallery])?, shape))
     }
 
     /// Fits codebooks to the features of training images, encodes the gallery, and evaluates codes
     /// and features.
-    fn fit_and_evaluate(&self, dir: &Path, splits: [Result<Stage<Exported>>; 3]) -> Result<Scores> {
+    fn fit_and_evaluate(&self, dir: &Path, splits: [Result<Stage<Exported>>; 3]) -> Result<Rankings> {
         let [train, query, gallery] = splits;
         let (train, query, gallery) = (train?, query?, gallery?);
         let run = |name: &str, upstream: &[&str], command: String| -> Result<Stage<Made>> {
@@ -273,10 +203,6 @@ impl<'a> Pipeline<'a> {
         let by_codes = evaluate("evaluate", &index.key, format!("--index {}", index.file("gallery.dpq")))?;
         let by_features = evaluate("evaluate-features", "", format!("--gallery-features {features}"))?;
         let features = by_features.features.context("dpq eval left out the features")?;
-        Ok(Scores { by_bits: by_codes.by_bits, features, distortion: codes.result.relative_distortion })
+        Ok(Rankings { by_bits: by_codes.by_bits, features, distortion: codes.result.relative_distortion })
     }
-}
-
-fn map(by_bits: &ByBits<Metrics>, value: fn(&Metrics) -> f64) -> ByBits<f64> {
-    by_bits.iter().map(|(&bits, metrics)| (bits, value(metrics))).collect()
 }

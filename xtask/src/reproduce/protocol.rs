@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Settings, run};
 use crate::process::{build_dpq, build_example, output, run as run_command};
@@ -17,12 +17,6 @@ const SETS: &str = "target/toy-sets";
 
 /// The body of the weights.
 const BODY: &str = "[network.body.alexnet]\nvariant = \"caffe\"\nchannels = [4, 8, 8, 8, 8]\nhidden = 16";
-
-/// The output of `dpq weights import`.
-#[derive(Deserialize)]
-struct Imported {
-    fingerprint: String,
-}
 
 /// A run and the phrases that its report must have.
 struct Protocol {
@@ -84,22 +78,14 @@ pub(crate) fn toy_protocols() -> Result<()> {
         let results = run(&settings)?;
         let items = results.about.items;
         let items = [items.train, items.query, items.gallery];
-        ensure!(
-            items == protocol.items,
-            "{} has {items:?} items, not {:?}",
-            protocol.dataset,
-            protocol.items
-        );
-        ensure!(
-            results.about.weights.as_deref() == Some(&fingerprint),
-            "{} has other weights",
-            protocol.dataset
-        );
-        check(&settings, protocol.says)?;
+        let Protocol { dataset, items: expected, says, .. } = protocol;
+        ensure!(items == expected, "{dataset} has {items:?} items, not {expected:?}");
+        ensure!(results.about.weights.as_deref() == Some(&fingerprint), "{dataset} has other weights");
+        check(&settings, says)?;
 
         // Reports have the times of their stages, so a stage that ran again would change them.
         let again = run(&settings)?;
-        ensure!(again.to_json() == results.to_json(), "stages of {} ran a second time", protocol.dataset);
+        ensure!(again.to_json() == results.to_json(), "stages of {dataset} ran a second time");
     }
     Ok(())
 }
@@ -113,8 +99,8 @@ fn import(dpq: &Path) -> Result<(PathBuf, String)> {
     fs::write(&path, format!("{begin}{BODY}\n\n{end}"))?;
     let file = format!("{SETS}/bvlc_alexnet.npy");
     let args = ["weights", "import", &file, "--config", &path, "--out", &out, "--json"];
-    let imported: Imported = serde_json::from_str(&output(Command::new(dpq).args(args))?)?;
-    Ok((out.into(), imported.fingerprint))
+    let imported: Value = serde_json::from_str(&output(Command::new(dpq).args(args))?)?;
+    Ok((out.into(), imported["fingerprint"].as_str().context("dpq prints no fingerprint")?.to_owned()))
 }
 
 /// Checks that a report has its files and phrases.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::hash::Hash;
-use crate::process;
+use crate::process::{output, remove};
 
 /// Runs stages with one executable and data set.
 pub(crate) struct Runner {
@@ -82,33 +82,16 @@ impl Runner {
     /// Runs `dpq ARGS --json` in the folder `dir` unless its output exists.
     ///
     /// `args` are words between single spaces. `OUT` at the start of a word is replaced by the
-    /// output folder. `upstream` are the keys of the stages whose files the command reads.
+    /// output folder. A last word `--resume` is passed on only if files of an interrupted run with
+    /// the same inputs exist. `upstream` are the keys of the stages whose files the command reads.
     pub(crate) fn run<T: DeserializeOwned>(
         &self,
         dir: &Path,
         upstream: &[&str],
         args: &str,
     ) -> Result<Stage<T>> {
-        self.stage(dir, upstream, args, false)
-    }
-
-    /// Does the same for a command that resumes from the files of an interrupted run by `--resume`.
-    pub(crate) fn run_resumable<T: DeserializeOwned>(
-        &self,
-        dir: &Path,
-        upstream: &[&str],
-        args: &str,
-    ) -> Result<Stage<T>> {
-        self.stage(dir, upstream, args, true)
-    }
-
-    fn stage<T: DeserializeOwned>(
-        &self,
-        dir: &Path,
-        upstream: &[&str],
-        args: &str,
-        resumable: bool,
-    ) -> Result<Stage<T>> {
+        let resumable = args.ends_with(" --resume");
+        let args = args.trim_end_matches(" --resume");
         let key = self.key(upstream, args);
         let (record, note) = match finished(dir, &key) {
             Some(record) => (record, ", unchanged"),
@@ -123,9 +106,7 @@ impl Runner {
 
     fn key(&self, upstream: &[&str], args: &str) -> String {
         let mut hash = Hash::default();
-        hash.add(self.base.as_bytes());
-        hash.add(args.as_bytes());
-        upstream.iter().for_each(|key| hash.add(key.as_bytes()));
+        [&self.base, args].iter().chain(upstream).for_each(|text| hash.add(text.as_bytes()));
         hash.finish()
     }
 
@@ -148,12 +129,9 @@ impl Runner {
             Some(file) => format!("{out}{file}"),
             None => word.to_owned(),
         }));
-        command.arg("--json");
-        if resume {
-            command.arg("--resume");
-        }
+        command.arg("--json").args(resume.then_some("--resume"));
         let start = Instant::now();
-        let printed = process::output(&mut command)?;
+        let printed = output(&mut command)?;
         let wall_seconds = before + start.elapsed().as_secs_f64();
         let result =
             serde_json::from_str(&printed).with_context(|| format!("dpq {args} printed no JSON object"))?;
@@ -205,13 +183,6 @@ fn list(dir: &Path) -> Result<Vec<(String, u64)>> {
     }
     files.sort();
     Ok(files)
-}
-
-fn remove(dir: &Path) -> Result<()> {
-    if dir.exists() {
-        fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -269,8 +240,8 @@ echo '{"word": "'$1'"}'
             // executed.
             let runner = Runner { dpq: "sh".into(), ..Runner::new(self.path("dpq"), &self.path("data"))? };
             let script = self.path("script").to_string_lossy().into_owned();
-            let stage =
-                runner.stage(&self.path("stage"), upstream, &format!("{script} {word} OUT"), resumable)?;
+            let resume = if resumable { " --resume" } else { "" };
+            let stage = runner.run(&self.path("stage"), upstream, &format!("{script} {word} OUT{resume}"))?;
             Ok((stage, runner.wall_seconds()))
         }
 

@@ -21,49 +21,42 @@ pub(super) enum Change {
 use Change::{Features, Train};
 
 /// The first row of Table 2, by the start of the backbone. The paper's is pretrained.
-const FROZEN_RANDOM: Variant = Variant {
-    name: "E: frozen random backbone",
-    slug: "frozen-random",
-    change: Train(&["network.backbone=\"frozen\""]),
-};
+const FROZEN_RANDOM: Variant =
+    variant("E: frozen random backbone", "frozen-random", Train(&["network.backbone=\"frozen\""]));
 const FROZEN_PRETRAINED: Variant =
     Variant { name: "E: frozen pretrained backbone", slug: "frozen-pretrained", ..FROZEN_RANDOM };
 
+const fn variant(name: &'static str, slug: &'static str, change: Change) -> Variant {
+    Variant { name, slug, change }
+}
+
 /// The other rows of Table 2, in the order of the paper.
 const TABLE_2: [Variant; 4] = [
-    Variant { name: "without L_C", slug: "no-classification", change: Train(&["loss.classification=0.0"]) },
-    Variant { name: "without L_S", slug: "no-margin", change: Train(&["loss.margin=0.0"]) },
-    Variant { name: "Two-Step", slug: "two-step", change: Train(&["schedule=\"two-step\""]) },
-    Variant { name: "No-Soft", slug: "no-soft", change: Train(&["loss.soft=0.0", "loss.joint_center=0.0"]) },
+    variant("without L_C", "no-classification", Train(&["loss.classification=0.0"])),
+    variant("without L_S", "no-margin", Train(&["loss.margin=0.0"])),
+    variant("Two-Step", "two-step", Train(&["schedule=\"two-step\""])),
+    variant("No-Soft", "no-soft", Train(&["loss.soft=0.0", "loss.joint_center=0.0"])),
 ];
 
 /// One training per length. The preset itself has four levels.
 const ONE_LENGTH: [Variant; 3] = [
-    Variant { name: "1 level", slug: "1-level", change: Train(&["quantizer.levels=1"]) },
-    Variant { name: "2 levels", slug: "2-levels", change: Train(&["quantizer.levels=2"]) },
-    Variant { name: "3 levels", slug: "3-levels", change: Train(&["quantizer.levels=3"]) },
+    variant("1 level", "1-level", Train(&["quantizer.levels=1"])),
+    variant("2 levels", "2-levels", Train(&["quantizer.levels=2"])),
+    variant("3 levels", "3-levels", Train(&["quantizer.levels=3"])),
 ];
 
 /// `best` without each of its ingredients.
 const INGREDIENTS: [Variant; 3] = [
-    Variant {
-        name: "no cutout",
-        slug: "no-cutout",
-        change: Train(&["augment.cutout=0", "augment.cutout_probability=0.0"]),
-    },
-    Variant { name: "32 epochs", slug: "32-epochs", change: Train(&["epochs=32"]) },
-    Variant { name: "λ = 0.1", slug: "lambda-01", change: Train(&["loss.classification=0.1"]) },
+    variant("no cutout", "no-cutout", Train(&["augment.cutout=0", "augment.cutout_probability=0.0"])),
+    variant("32 epochs", "32-epochs", Train(&["epochs=32"])),
+    variant("λ = 0.1", "lambda-01", Train(&["loss.classification=0.1"])),
 ];
 
 /// Other features by the trainings of `best`, which need no training.
 const FEATURES: [Variant; 2] = [
-    Variant {
-        name: "no mirror averaging",
-        slug: "no-mirror-average",
-        change: Features("--mirror-average false"),
-    },
+    variant("no mirror averaging", "no-mirror-average", Features("--mirror-average false")),
     // The temperature was chosen on held-out training images (docs/deviations.md).
-    Variant { name: POSTERIOR, slug: "posterior", change: Features("--posterior=1.5") },
+    variant(POSTERIOR, "posterior", Features("--posterior=1.5")),
 ];
 
 /// Returns the variants of a preset whose body starts from random or `pretrained` weights. Variants

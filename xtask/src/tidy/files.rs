@@ -39,7 +39,8 @@ fn source(text: &str) -> Vec<String> {
         complaints.push(format!("has {n_lines} lines, more than {MOST_LINES}; split it by meaning"));
     }
     for (banned, why) in BANNED {
-        complaints.extend(lines_with(text, banned).map(|line| format!("line {line}: `{banned}`: {why}")));
+        let lines = (1..).zip(text.lines()).filter(|(_, line)| line.contains(banned));
+        complaints.extend(lines.map(|(n, _)| format!("line {n}: `{banned}`: {why}")));
     }
     complaints
 }
@@ -55,10 +56,6 @@ fn machine_paths(text: &str, root: &str) -> Vec<String> {
         }
     }
     complaints
-}
-
-fn lines_with(text: &str, what: &str) -> impl Iterator<Item = usize> {
-    text.lines().enumerate().filter(move |(_, line)| line.contains(what)).map(|(n, _)| n + 1)
 }
 
 /// Returns the targets of Markdown and HTML links and images outside code blocks.

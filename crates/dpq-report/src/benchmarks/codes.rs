@@ -3,7 +3,7 @@
 use super::results::{Codes, CodesOf, Length, Run};
 use super::words::{Section, count, ratio, unique};
 use crate::files::Files;
-use crate::plot::{Axis, Chart, Curve};
+use crate::plot::{Axis, Chart, Curve, heights};
 use crate::table::{Table, line};
 
 /// The codes of the figures, and the line style of each.
@@ -40,7 +40,7 @@ pub(super) fn rates(run: &Run<Codes>) -> Section {
             format!("{:.2} % of codes equal", 100.0 * encoding.equal_codes),
         );
     }
-    let table = Table { header: line("", ["dpq", "faiss", "ratio", ""].map(str::to_owned)), rows };
+    let table = Table::new("", ["dpq", "faiss", "ratio", ""], rows);
     let text = [
         format!(
             "Four levels of residual quantization, CPU time, one thread per side, interleaved. k-means takes {} rounds per \
@@ -123,16 +123,13 @@ pub(super) fn figures(run: &Run<Codes>) -> Files {
         let longest = of_set().map(|codes| codes.levels).max();
         let curve = |(name, drawn): (&str, usize)| {
             let found = of_set().find(|codes| codes.codes == name && Some(codes.levels) == longest)?;
-            let points = found.lengths.iter().map(|length| [length.bits.into(), length.distortion]).collect();
-            Some(Curve { name: name.to_owned(), points, spread: Vec::new(), line: drawn })
+            let points = found.lengths.iter().map(|length| [length.bits.into(), length.distortion]);
+            Some(Curve::new(name, points, drawn))
         };
         let curves: Vec<Curve> = SHOWN.into_iter().filter_map(curve).collect();
-        let points = || curves.iter().flat_map(|curve| &curve.points);
-        let (low, high) =
-            points().fold((f64::MAX, f64::MIN), |(low, high), [_, y]| (low.min(*y), high.max(*y)));
         let bits = (1..=longest.unwrap_or(1)).map(|levels| 8.0 * levels as f64).collect();
         let title = format!("Distortion by code length, {set} fitted");
-        let (x, y) = (Axis::steps("bits", bits), Axis::logarithmic("distortion", low, high));
+        let (x, y) = (Axis::steps("bits", bits), Axis::logarithmic("distortion", heights(&curves)));
         (figure(set), Chart { title, x, y, curves }.svg())
     };
     unique(codes.iter().map(|codes| &codes.set)).into_iter().map(chart).collect()
@@ -152,13 +149,12 @@ fn distortions(codes: &[&CodesOf], distortion: Distortion) -> Table {
         let lengths = codes.lengths.iter().map(|length| format!("{:.5}", distortion(length)));
         line(&codes.codes, lengths)
     };
-    Table { header: lengths(codes), rows: codes.iter().map(row).collect() }
+    Table::new("", lengths(codes), codes.iter().map(row))
 }
 
 fn times(codes: &[&CodesOf]) -> Table {
     let row = |codes: &&CodesOf| line(&codes.codes, [codes.fit_ns, codes.encode_ns].map(seconds));
-    let header = line("", ["fitting", "encoding"].map(str::to_owned));
-    Table { header, rows: codes.iter().map(row).collect() }
+    Table::new("", ["fitting", "encoding"], codes.iter().map(row))
 }
 
 fn recalls(codes: &[&CodesOf]) -> Table {
@@ -168,17 +164,16 @@ fn recalls(codes: &[&CodesOf]) -> Table {
         });
         line(&codes.codes, recalls)
     };
-    Table { header: lengths(codes), rows: codes.iter().map(row).collect() }
+    Table::new("", lengths(codes), codes.iter().map(row))
 }
 
 fn seconds(ns: u64) -> String {
     format!("{:.2} s", ns as f64 / 1e9)
 }
 
-/// Returns a header with the lengths.
-fn lengths(codes: &[&CodesOf]) -> Vec<String> {
-    let lengths = codes.iter().take(1).flat_map(|codes| &codes.lengths);
-    line("", lengths.map(|length| format!("{} bits", length.bits)))
+/// Returns the header of a column for each length.
+fn lengths(codes: &[&CodesOf]) -> impl Iterator<Item = String> {
+    codes.iter().take(1).flat_map(|codes| &codes.lengths).map(|length| format!("{} bits", length.bits))
 }
 
 /// Compares codes refined for every length with greedy codes.

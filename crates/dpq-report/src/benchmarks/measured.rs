@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
+use crate::files::read;
 use crate::table::Table;
 
 /// The measurements of `cargo xtask bench`.
@@ -49,6 +52,14 @@ const MORE_BYTES: f64 = 0.01;
 const LESS_MAP: f64 = 0.005;
 
 impl Measured {
+    /// Reads a `bench.json`.
+    ///
+    /// # Errors
+    /// [`Error::Read`] and [`Error::Json`] name the file.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, Error> {
+        read(path.as_ref())
+    }
+
     /// Returns tables, with changes since a baseline if there is one.
     pub fn markdown(&self, baseline: Option<&Self>) -> String {
         let mut text = format!(

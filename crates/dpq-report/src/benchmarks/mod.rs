@@ -1,25 +1,27 @@
 //! Speed: pages that compare dpq with other libraries, and tables that compare two runs of its
 //! benches.
 //!
+//! - `criterion`: the times of criterion's benches
 //! - `measured`: the benches of all crates, and what is worse than a baseline
 //! - `results`: what the comparisons measured, as their scripts print it
 //! - `search`, `codes`, `others`: the sections of `docs/benchmarks.md`, and `docs/codes.md`
 
 mod codes;
+mod criterion;
 mod measured;
 mod others;
 mod results;
 mod search;
 mod words;
 
-use std::fs;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
 use crate::Error;
-use crate::files::Files;
-use crate::table::{Table, line};
+use crate::files::{self, Files};
+use crate::table::Table;
+pub use criterion::criterion;
 pub use measured::{Measured, Time};
 use results::Run;
 use words::{Section, ratio};
@@ -70,23 +72,18 @@ comparison ran both sides alternately, in one run, on one machine. A ratio above
 
 /// Returns a section with every ratio that is printed as less than 1, if there is any.
 fn slower(sections: &[Section]) -> Option<String> {
-    let rows: Vec<_> = sections
+    let rows = sections
         .iter()
         .flat_map(|section| section.ratios.iter().map(move |(what, ours)| (section.title, what, *ours)))
         .filter(|&(.., ours)| ours < 0.995)
-        .map(|(title, what, ours)| vec![format!("{title}; {what}"), ratio(ours)])
-        .collect();
-    let table = Table { header: line("", ["ratio".to_owned()]), rows };
+        .map(|(title, what, ours)| vec![format!("{title}; {what}"), ratio(ours)]);
+    let table = Table::new("", ["ratio"], rows);
     (!table.rows.is_empty()).then(|| format!("## Where dpq is slower\n\n{table}\n"))
 }
 
 fn read<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<Run<T>>, Error> {
     let path = folder.join(format!("{name}.json"));
-    if !path.exists() {
-        return Ok(None);
-    }
-    let text = fs::read(&path).map_err(Error::read(&path))?;
-    serde_json::from_slice(&text).map(Some).map_err(Error::json(&path))
+    path.exists().then(|| files::read(&path)).transpose()
 }
 
 #[cfg(test)]

@@ -13,10 +13,7 @@ pub(super) fn training(run: &Run<Rates>) -> Section {
             [rate.ours_per_second, rate.torch_per_second].map(|images| count(images.round() as u64));
         line(&name(rate), [ours, theirs, ratio(times_faster(rate)), rate.torch_layout.clone()])
     });
-    let table = Table {
-        header: line("images per second", ["dpq", "PyTorch", "ratio", "PyTorch's layout"].map(str::to_owned)),
-        rows: rows.collect(),
-    };
+    let table = Table::new("images per second", ["dpq", "PyTorch", "ratio", "PyTorch's layout"], rows);
     let note = "`crates/dpq-model/benches/torch/small_network.py`: same layers, losses, optimiser, batches and images. dpq \
                 reads and augments its images; PyTorch trains on floats in memory, in the layout that was faster in a short \
                 trial. Encoding averages over image and mirror image; the time of dpq includes reading images and computing codes";
@@ -45,26 +42,17 @@ pub(super) fn evaluation(run: &Run<Evaluations>) -> Section {
     ];
     let seconds =
         |name: &str, wall: f64, cpu: f64| line(name, [format!("{wall:.1} s"), format!("{cpu:.1} s")]);
-    let times = Table {
-        header: line("", ratios.map(|(name, _)| name.to_owned())),
-        rows: vec![
-            seconds("script", results.numpy_seconds, results.numpy_cpu_seconds),
-            seconds("`dpq eval`", results.ours_seconds, results.ours_cpu_seconds),
-            line("ratio", ratios.map(|(_, times_faster)| ratio(times_faster))),
-        ],
-    };
-    let maps = Table {
-        header: line(
-            "mAP@all",
-            ["script", "`dpq eval`", "ties: minimum", "ties: maximum"].map(str::to_owned),
-        ),
-        rows: (results.lengths.iter())
-            .map(|row| {
-                let maps = [row.numpy_map, row.map, row.map_min, row.map_max];
-                line(&format!("{} bits", row.bits), maps.map(|map| format!("{map:.5}")))
-            })
-            .collect(),
-    };
+    let rows = [
+        seconds("script", results.numpy_seconds, results.numpy_cpu_seconds),
+        seconds("`dpq eval`", results.ours_seconds, results.ours_cpu_seconds),
+        line("ratio", ratios.map(|(_, times_faster)| ratio(times_faster))),
+    ];
+    let times = Table::new("", ratios.map(|(name, _)| name), rows);
+    let rows = results.lengths.iter().map(|row| {
+        let maps = [row.numpy_map, row.map, row.map_min, row.map_max];
+        line(&format!("{} bits", row.bits), maps.map(|map| format!("{map:.5}")))
+    });
+    let maps = Table::new("mAP@all", ["script", "`dpq eval`", "ties: minimum", "ties: maximum"], rows);
     let note = "`crates/dpq-eval/benches/numpy/compare.py`: the script multiplies by decoded features, sorts by \
                 `numpy.argsort` and computes one mean average precision; its time excludes reading and decoding. `dpq eval` \
                 is the whole command, on all cores, with every other metric that it reports";
@@ -103,7 +91,7 @@ pub(super) fn vectors(run: &Run<VectorSearches>) -> Section {
         )
     });
     let header = ["bytes per vector", "build", "µs per query", "recall", "precision"];
-    let table = Table { header: line("", header.map(str::to_owned)), rows: rows.collect() };
+    let table = Table::new("", header, rows);
     let queries = || results.searches.iter().map(|search| search.queries);
     let k = results.k;
     let text = [

@@ -2,7 +2,7 @@
 
 use super::results::{Batch, FastScan, InARow, Ranking, Run, Search, Searches};
 use super::words::{self, Section, count, microseconds, unique};
-use crate::plot::{Axis, Chart, Curve};
+use crate::plot::{Axis, Chart, Curve, heights, range};
 use crate::table::{Table, line};
 
 /// Returns the range of the interleaved ratios for each kind of data, which comes first on the
@@ -18,18 +18,13 @@ pub(super) fn overview(run: &Run<Searches>) -> String {
                 results.searches.iter().filter(|search| (search.items, &search.metric) == (items, metric));
             let ratios = searches.filter(|search| search.shape == *shape);
             let ratios = ratios.map(|search| faiss(search) as f64 / ours(results, search) as f64);
-            let (low, high) =
-                ratios.fold((f64::MAX, f64::MIN), |(low, high), ratio| (low.min(ratio), high.max(ratio)));
-            if low > high {
-                String::new()
-            } else {
-                format!("{} to {}", words::ratio(low), words::ratio(high))
-            }
+            let [low, high] = range(ratios);
+            if low > high { String::new() } else { [low, high].map(words::ratio).join(" to ") }
         };
         line(shape, columns.iter().map(cell))
     };
-    let rows = unique(results.searches.iter().map(|search| &search.shape)).into_iter().map(row).collect();
-    let table = Table { header: line("", header), rows };
+    let rows = unique(results.searches.iter().map(|search| &search.shape)).into_iter().map(row);
+    let table = Table::new("", header, rows);
     format!(
         "## Exact search beside faiss, over three kinds of data\n\nThe same codes, one thread, queries of both sides \
          interleaved: how many times faster dpq-index is than the fastest exact scan in faiss. Each range covers four code \
@@ -154,26 +149,18 @@ pub(super) fn figure(run: &Run<Searches>) -> String {
     let ks = shown.iter().map(|search| search.k);
     let ends = [ks.clone().min(), ks.max()].into_iter().flatten();
     let ours_of = |search: &Search| ours(&run.results, search);
-    let curve = |k: usize, name: &str, line: usize, ns: &dyn Fn(&Search) -> u64| Curve {
-        name: format!("{name}, k = {k}"),
-        points: (shown.iter().filter(|search| search.k == k))
-            .map(|search| [search.bits.into(), ns(search) as f64 / 1e3])
-            .collect(),
-        spread: Vec::new(),
-        line,
+    let curve = |k: usize, name: &str, line: usize, ns: &dyn Fn(&Search) -> u64| {
+        let shown = shown.iter().filter(|search| search.k == k);
+        let points = shown.map(|search| [search.bits.into(), ns(search) as f64 / 1e3]);
+        Curve::new(format!("{name}, k = {k}"), points, line)
     };
     let curves: Vec<Curve> = (ends.enumerate())
         .flat_map(|(i, k)| [curve(k, "dpq", 1 + i, &ours_of), curve(k, "faiss", 4 + i, &faiss)])
         .collect();
-    let times = || curves.iter().flat_map(|curve| &curve.points).map(|&[_, us]| us);
     Chart {
         title: format!("Time per query by code length, {} items, interleaved", count(largest)),
         x: Axis::steps("bits", unique(shown.iter().map(|search| f64::from(search.bits)))),
-        y: Axis::logarithmic(
-            "µs per query",
-            times().fold(f64::MAX, f64::min),
-            times().fold(f64::MIN, f64::max),
-        ),
+        y: Axis::logarithmic("µs per query", heights(&curves)),
         curves,
     }
     .svg()
@@ -188,10 +175,8 @@ fn by_k(cells: impl Iterator<Item = ((String, usize), (u64, u64))>) -> Table {
     let row = |name: &String| {
         line(name, cells.iter().filter(|((row, _), _)| row == name).map(|&(_, times)| cell(times)))
     };
-    Table {
-        header: line("", ks.iter().map(|k| format!("k = {k}"))),
-        rows: unique(cells.iter().map(|((name, _), _)| name)).into_iter().map(row).collect(),
-    }
+    let rows = unique(cells.iter().map(|((name, _), _)| name)).into_iter().map(row);
+    Table::new("", ks.iter().map(|k| format!("k = {k}")), rows)
 }
 
 fn searches(results: &Searches, items: u64, metric: &str) -> Table {
@@ -209,12 +194,10 @@ fn searches(results: &Searches, items: u64, metric: &str) -> Table {
         ));
         row
     });
-    let mut header = line("", ["k".to_owned()]);
-    header.extend(
-        sides.iter().map(|side| if is_faiss(side) { side.to_string() } else { format!("dpq, {side}") }),
-    );
-    header.push("scalar/best".to_owned());
-    Table { header, rows: rows.collect() }
+    let names =
+        sides.iter().map(|side| if is_faiss(side) { side.to_string() } else { format!("dpq, {side}") });
+    let header = ["k".to_owned()].into_iter().chain(names).chain(["scalar/best".to_owned()]);
+    Table::new("", header, rows)
 }
 
 fn rankings(results: &Searches) -> Table {
@@ -222,14 +205,12 @@ fn rankings(results: &Searches) -> Table {
         let seconds = |ns: u64| format!("{:.1} s", ns as f64 * results.ranking_queries as f64 / 1e9);
         line(name, results.rankings.iter().map(|ranking| seconds(ns(ranking))))
     };
-    Table {
-        header: line("", results.rankings.iter().map(|ranking| format!("{} bits", ranking.bits))),
-        rows: vec![
-            row("faiss `IndexPQ`", |ranking| ranking.faiss_ns),
-            row("dpq-index", |ranking| ranking.ours_ns),
-            line("ratio", results.rankings.iter().map(|ranking| ratio(ranking.faiss_ns, ranking.ours_ns))),
-        ],
-    }
+    let rows = [
+        row("faiss `IndexPQ`", |ranking| ranking.faiss_ns),
+        row("dpq-index", |ranking| ranking.ours_ns),
+        line("ratio", results.rankings.iter().map(|ranking| ratio(ranking.faiss_ns, ranking.ours_ns))),
+    ];
+    Table::new("", results.rankings.iter().map(|ranking| format!("{} bits", ranking.bits)), rows)
 }
 
 fn files(results: &Searches) -> Table {
@@ -258,7 +239,7 @@ fn files(results: &Searches) -> Table {
             ],
         )
     });
-    Table { header: line("", header.map(str::to_owned)), rows: rows.collect() }
+    Table::new("", header, rows)
 }
 
 fn fast_scans(results: &Searches) -> Table {
@@ -270,7 +251,7 @@ fn fast_scans(results: &Searches) -> Table {
         row
     });
     let header = ["k", "FastScan, µs", "recall", "dpq-index, µs", "ratio"];
-    Table { header: line("", header.map(str::to_owned)), rows: rows.collect() }
+    Table::new("", header, rows)
 }
 
 /// Returns the time of dpq-index for the search that a FastScan approximates.
