@@ -55,9 +55,6 @@ pub(crate) struct Pool {
 }
 
 /// Returns the layers of a body for inputs of `[c, h, w]`, and the length of its result.
-///
-/// # Errors
-/// [`Error::TooSmall`] if a kernel does not fit into the image.
 pub(crate) fn layers(body: &Body, input: [usize; 3]) -> Result<(Vec<Layer>, usize), Error> {
     let mut builder = Builder { shape: input, layers: Vec::new() };
     match body {
@@ -224,23 +221,14 @@ impl Layer {
 
 impl Pool {
     fn out(self, [c, h, w]: [usize; 3]) -> [usize; 3] {
-        [
-            c,
-            n_windows(h, self.kernel, self.stride, self.padding),
-            n_windows(w, self.kernel, self.stride, self.padding),
-        ]
+        let n = |len| n_windows(len, self.kernel, self.stride, self.padding);
+        [c, n(h), n(w)]
     }
 
     fn forward(self, x: &Tensor) -> TensorResult<Tensor> {
         let pad = self.padding;
-        match pad {
-            0 => ops::max_pool2d(x, self.kernel, self.stride),
-            _ => ops::max_pool2d(
-                &x.pad_with_zeros(2, pad, pad)?.pad_with_zeros(3, pad, pad)?,
-                self.kernel,
-                self.stride,
-            ),
-        }
+        let x = x.pad_with_zeros(2, pad, pad)?.pad_with_zeros(3, pad, pad)?;
+        ops::max_pool2d(&x, self.kernel, self.stride)
     }
 }
 
@@ -303,12 +291,9 @@ impl Conv {
         pool: Option<Pool>,
         relu: bool,
     ) -> TensorResult<Tensor> {
-        let (stride, padding) = (self.stride, self.padding);
-        let run = |x: &Tensor, weight: &Tensor, bias: Option<&Tensor>| match pool {
-            Some(Pool { kernel, stride: step, .. }) => {
-                ops::conv2d_pool(x, weight, bias, stride, padding, (kernel, step), relu)
-            }
-            None => ops::conv2d(x, weight, bias, stride, padding, relu),
+        let pool = pool.map(|pool| (pool.kernel, pool.stride));
+        let run = |x: &Tensor, weight: &Tensor, bias: Option<&Tensor>| {
+            ops::conv2d(x, weight, bias, [self.stride, self.padding], pool, relu)
         };
         if self.groups == 1 {
             return run(x, weight, bias);

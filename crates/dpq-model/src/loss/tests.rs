@@ -67,6 +67,25 @@ fn equals_the_golden_values() {
 }
 
 #[test]
+fn classification_equals_candle_nn() {
+    let (n, n_classes) = (20, 6);
+    let logits = [(random(&[n, n_classes], 1) * 3.0).unwrap()];
+    let (one, several) = (one_label(n, n_classes), several_labels(n, n_classes, 2));
+    let classes = one.argmax(1).unwrap();
+    let ours = |labels, multi_label| {
+        value_and_gradients(&logits, |args| classification(&args[0], labels, multi_label))
+    };
+    let softmax = value_and_gradients(&logits, |args| candle_nn::loss::cross_entropy(&args[0], &classes));
+    let sigmoid = value_and_gradients(&logits, |args| {
+        candle_nn::loss::binary_cross_entropy_with_logit(&args[0], &several)
+    });
+    for (ours, theirs) in [(ours(&one, false), softmax), (ours(&several, true), sigmoid)] {
+        assert_close(&[ours.0], &[theirs.0], 1e-10);
+        assert_close(&ours.1[0], &theirs.1[0], 1e-10);
+    }
+}
+
+#[test]
 fn gradients_are_those_of_the_values() {
     let (n, n_classes, dim) = (9, 7, 5);
     let labels = several_labels(n, n_classes, 1);

@@ -5,14 +5,12 @@
 
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Shape};
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, gemm};
-use super::gradients::gradient;
-use super::layout::{
-    add_up, chunk_len, relu, relu_gradient, tensor_values, transpose, transpose_map, values, with_scratch,
-};
+use super::layout::{add_up, chunk_len, relu, relu_gradient, transpose, transpose_map, with_scratch};
+use super::op3::Op3;
 use super::patches::Geometry;
 use super::pool::Windows;
 
@@ -73,19 +71,6 @@ impl Conv {
         }
     }
 
-    fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
-        let (image_len, out_len) = (self.geometry.image_len(), self.out_len());
-        let batch = x.len() / image_len;
-        let weight = self.geometry.weight_columns(&self.geometry.weight_rows(weight));
-        let mut y = vec![0.0; batch * out_len];
-        let chunk = chunk_len(batch, self.geometry.group());
-        let pieces = x.par_chunks(chunk * image_len).zip(y.par_chunks_mut(chunk * out_len));
-        let taps = pieces.map(|(x, y)| self.forward_piece(x, &weight, bias, y)).collect();
-        // `forward` runs once for each `Conv`.
-        let _ = self.taps.set(taps);
-        y
-    }
-
     /// Writes the results of a piece of the batch, and returns the taps of maxima. Weights are `[K,
     /// co]`.
     fn forward_piece(&self, x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) -> Vec<u8> {
@@ -117,31 +102,6 @@ impl Conv {
             }
         });
         taps
-    }
-
-    /// Returns the gradients of x (empty unless `with_x` is set), weight and bias.
-    fn backward(&self, x: &[f32], weight: &[f32], y: &[f32], grad: &[f32], with_x: bool) -> [Vec<f32>; 3] {
-        let (co, k) = (self.geometry.n_out, self.geometry.patch_len());
-        let (image_len, out_len) = (self.geometry.image_len(), self.out_len());
-        let batch = x.len() / image_len;
-        let weight = self.geometry.weight_rows(weight);
-        let taps = self.taps.get().expect("the forward pass ran before the backward pass");
-
-        let chunk = chunk_len(batch, self.geometry.group());
-        let mut grad_x = vec![0.0; if with_x { x.len() } else { 0 }];
-        let mut grad_x_pieces: Vec<&mut [f32]> = grad_x.chunks_mut(chunk * image_len).collect();
-        grad_x_pieces.resize_with(taps.len(), Default::default);
-        // Each piece of the batch has its own sums: of the weight `[K, co]`, then of the bias
-        // `[co]`.
-        let mut sums = vec![0.0; taps.len() * (k + 1) * co];
-        let inputs = x.par_chunks(chunk * image_len).zip(taps);
-        let inputs = inputs.zip(y.par_chunks(chunk * out_len).zip(grad.par_chunks(chunk * out_len)));
-        let outputs = sums.par_chunks_exact_mut((k + 1) * co).zip(grad_x_pieces);
-        inputs.zip(outputs).for_each(|(((x, taps), (y, grad)), (sums, grad_x))| {
-            self.backward_piece(x, taps, &weight, [y, grad], sums, grad_x);
-        });
-        let sums = add_up(&sums, (k + 1) * co);
-        [grad_x, self.geometry.weight_from_columns(&sums[..k * co]), sums[k * co..].to_vec()]
     }
 
     /// Writes the gradients of a piece of the batch, that of x only if `grad_x` is not empty.
@@ -205,48 +165,47 @@ impl Conv {
     }
 }
 
-impl CustomOp3 for Conv {
-    fn name(&self) -> &'static str {
-        "conv2d"
-    }
+impl Op3 for Conv {
+    const NAME: &'static str = "conv2d";
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, weight) = (values(x, x_layout)?, values(weight, weight_layout)?);
-        let y = self.forward(x, weight, values(bias, bias_layout)?);
+    fn forward(&self, [x, weight, bias]: [&[f32]; 3], dims: &[usize]) -> (Vec<f32>, Shape) {
+        let (image_len, out_len) = (self.geometry.image_len(), self.out_len());
+        let weight = self.geometry.weight_columns(&self.geometry.weight_rows(weight));
+        let mut y = vec![0.0; dims[0] * out_len];
+        let chunk = chunk_len(dims[0], self.geometry.group());
+        let pieces = x.par_chunks(chunk * image_len).zip(y.par_chunks_mut(chunk * out_len));
+        let taps = pieces.map(|(x, y)| self.forward_piece(x, &weight, bias, y)).collect();
+        // `forward` runs once for each `Conv`.
+        let _ = self.taps.set(taps);
         let [h, w] = self.out();
-        Ok((CpuStorage::F32(y), (x_layout.dims()[0], self.geometry.n_out, h, w).into()))
+        (y, (dims[0], self.geometry.n_out, h, w).into())
     }
 
-    fn bwd(
+    fn backward(
         &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let [grad_x, grad_weight, grad_bias] = {
-            let (x_storage, x_layout) = x.storage_and_layout();
-            let (weight_storage, weight_layout) = weight.storage_and_layout();
-            let (y_storage, y_layout) = y.storage_and_layout();
-            let (grad_storage, grad_layout) = grad.storage_and_layout();
-            self.backward(
-                tensor_values(&x_storage, x_layout)?,
-                tensor_values(&weight_storage, weight_layout)?,
-                tensor_values(&y_storage, y_layout)?,
-                tensor_values(&grad_storage, grad_layout)?,
-                x.track_op(),
-            )
-        };
-        Ok((gradient(x, || grad_x)?, gradient(weight, || grad_weight)?, gradient(bias, || grad_bias)?))
+        [x, weight, _, y, grad]: [&[f32]; 5],
+        dims: &[usize],
+        wanted: [bool; 3],
+    ) -> Result<[Vec<f32>; 3]> {
+        let (co, k) = (self.geometry.n_out, self.geometry.patch_len());
+        let (image_len, out_len) = (self.geometry.image_len(), self.out_len());
+        let weight = self.geometry.weight_rows(weight);
+        let taps = self.taps.get().expect("the forward pass ran before the backward pass");
+
+        let chunk = chunk_len(dims[0], self.geometry.group());
+        let mut grad_x = vec![0.0; if wanted[0] { x.len() } else { 0 }];
+        let mut grad_x_pieces: Vec<&mut [f32]> = grad_x.chunks_mut(chunk * image_len).collect();
+        grad_x_pieces.resize_with(taps.len(), Default::default);
+        // Each piece of the batch has its own sums: of the weight `[K, co]`, then of the bias
+        // `[co]`.
+        let mut sums = vec![0.0; taps.len() * (k + 1) * co];
+        let inputs = x.par_chunks(chunk * image_len).zip(taps);
+        let inputs = inputs.zip(y.par_chunks(chunk * out_len).zip(grad.par_chunks(chunk * out_len)));
+        let outputs = sums.par_chunks_exact_mut((k + 1) * co).zip(grad_x_pieces);
+        inputs.zip(outputs).for_each(|(((x, taps), (y, grad)), (sums, grad_x))| {
+            self.backward_piece(x, taps, &weight, [y, grad], sums, grad_x);
+        });
+        let sums = add_up(&sums, (k + 1) * co);
+        Ok([grad_x, self.geometry.weight_from_columns(&sums[..k * co]), sums[k * co..].to_vec()])
     }
 }

@@ -14,9 +14,6 @@ thread_local! {
 }
 
 /// Returns the gradients of `loss`, a scalar, as [`Tensor::backward`] does, but faster.
-///
-/// # Errors
-/// Returns the error of candle or of an operation.
 pub(crate) fn backward(loss: &Tensor) -> Result<GradStore> {
     // A thread that waits for a piece of one loss may start another loss.
     let before = OF_VARIABLES.replace(Some(Vec::new()));
@@ -36,11 +33,11 @@ pub(crate) fn backward(loss: &Tensor) -> Result<GradStore> {
 /// Returns the gradient of an argument for the backward pass of an operation. It is `None` if the
 /// argument does not depend on a variable, or if it is a variable and [`backward`] has taken its
 /// gradient.
-pub(super) fn gradient(of: &Tensor, values: impl FnOnce() -> Vec<f32>) -> Result<Option<Tensor>> {
+pub(super) fn gradient(of: &Tensor, values: Vec<f32>) -> Result<Option<Tensor>> {
     if !of.track_op() {
         return Ok(None);
     }
-    let gradient = Tensor::from_vec(values(), of.shape(), &Device::Cpu)?;
+    let gradient = Tensor::from_vec(values, of.shape(), &Device::Cpu)?;
     OF_VARIABLES.with_borrow_mut(|of_variables| match of_variables {
         Some(of_variables) if of.is_variable() => {
             of_variables.push((of.id(), gradient));
@@ -51,7 +48,6 @@ pub(super) fn gradient(of: &Tensor, values: impl FnOnce() -> Vec<f32>) -> Result
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 mod tests {
     use candle_core::Var;
 

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use candle_core::{CpuStorage, Layout, Result, Storage, bail};
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 /// Maximum number of pieces of a batch. It is fixed, so that sums over pieces do not depend on the
@@ -39,12 +39,18 @@ pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a
     }
 }
 
-/// Returns the [`values`] of the storage of a tensor, which must be on the CPU.
-pub(crate) fn tensor_values<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
-    match storage {
-        Storage::Cpu(storage) => values(storage, layout),
-        _ => bail!("expected a tensor on the CPU"),
+/// Calls `f` with the [`values`] of tensors, which must be on the CPU.
+pub(crate) fn with_values<const N: usize, T>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce([&[f32]; N]) -> Result<T>,
+) -> Result<T> {
+    let storages = tensors.map(Tensor::storage_and_layout);
+    let mut all = [&[][..]; N];
+    for (all, (storage, layout)) in all.iter_mut().zip(&storages) {
+        let Storage::Cpu(storage) = &**storage else { bail!("expected a tensor on the CPU") };
+        *all = values(storage, layout)?;
     }
+    f(all)
 }
 
 /// Applies `f` to the elements of N matrices, and writes the result transposed: row i, column j

@@ -9,7 +9,7 @@
 //! pieces, and partial sums are added in a fixed order. Work runs in rayon's current pool.
 //!
 //! Arguments that do not depend on a variable get no gradient. The gradient of a fused ReLU at 0 is
-//! 0.
+//! 0. Shapes that do not fit and types other than f32 are errors.
 
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -19,6 +19,7 @@ use conv::Conv;
 pub(crate) use gradients::backward;
 use linear::Linear;
 use norm::{BatchNorm, ScaleShift};
+use op3::OnCpu;
 use patches::Geometry;
 use pool::{MaxPool, Windows};
 use response::ResponseNorm;
@@ -32,62 +33,67 @@ mod gradients;
 mod layout;
 mod linear;
 mod norm;
+mod op3;
 mod patches;
 mod pool;
 mod response;
 pub(crate) mod update;
 
-/// Convolves `x` with `weight`, adds `bias` to every channel, and applies a ReLU if `relu` is set.
+/// Convolves `x` with `weight`, adds `bias` to every channel, takes maxima as [`max_pool2d`] if
+/// there is a `pool` = (kernel, stride), and applies a ReLU if `relu` is set. On the CPU the result
+/// before pooling never reaches memory.
 ///
 /// Shapes: x `[b, ci, h, w]`, weight `[co, ci, kh, kw]`, bias `[co]`; returns `[b, co, oh, ow]`
-/// with oh = (h + 2 · padding − kh) / stride + 1 (rounded down), ow likewise.
-///
-/// # Errors
-/// Returns an error for shapes that do not fit, a kernel larger than the padded image, a stride of
-/// 0, or a type other than f32.
+/// with oh = (h + 2 · padding − kh) / stride + 1 (rounded down), ow likewise, before pooling.
 pub(crate) fn conv2d(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    stride: usize,
-    padding: usize,
+    [stride, padding]: [usize; 2],
+    pool: Option<(usize, usize)>,
     relu: bool,
 ) -> Result<Tensor> {
-    let geometry = check_conv(x, weight, bias, stride, padding)?;
+    let ((_, ci, h, w), (n_out, k, kh, kw)) = (x.dims4()?, weight.dims4()?);
+    check_f32(&[x, weight])?;
+    check_bias("conv2d", bias, n_out)?;
+    if ci != k {
+        bail!("conv2d: weight {:?} expects {k} channels, x {:?} has {ci}", weight.dims(), x.dims());
+    }
+    let (padded_h, padded_w) = (h + 2 * padding, w + 2 * padding);
+    if stride == 0 || weight.elem_count() == 0 || kh > padded_h || kw > padded_w {
+        bail!(
+            "conv2d: a kernel {:?} with stride {stride} does not fit a padded image of {padded_h}x{padded_w}",
+            weight.dims()
+        );
+    }
+    let out = [(padded_h - kh) / stride + 1, (padded_w - kw) / stride + 1];
+    let mut geometry = Geometry { image: [ci, h, w], n_out, kernel: [kh, kw], stride, padding, out };
+    let windows = |[height, width]: [usize; 2], (kernel, stride)| Windows {
+        channels: n_out,
+        height,
+        width,
+        kernel,
+        stride,
+    };
+    if let Some(pool) = pool {
+        check_pool(out, pool)?;
+    }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return conv_on_cuda(x, weight, bias, geometry, (1, 1), relu);
+        let (windows, has_bias) = (windows(out, pool.unwrap_or((1, 1))), bias.is_some());
+        // Without a bias an array of its type stands in for it. Kernels do not read it, and it gets
+        // no gradient.
+        let bias = bias.map_or_else(|| weight.detach().flatten_all()?.narrow(0, 0, 1), Tensor::contiguous)?;
+        let op = cuda::Conv { geometry, windows, relu, has_bias, taps: OnceLock::new() };
+        return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, cuda::OnCuda(op));
     }
-    conv_on_cpu(x, weight, bias, geometry, None, relu)
-}
-
-/// Applies [`conv2d`], then [`max_pool2d`] with `pool` = (kernel, stride), as one operation. On the
-/// CPU the full-sized result of the convolution never reaches memory. (The ReLU commutes with the
-/// maximum.)
-///
-/// # Errors
-/// Those of [`conv2d`] and [`max_pool2d`].
-pub(crate) fn conv2d_pool(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    stride: usize,
-    padding: usize,
-    pool: (usize, usize),
-    relu: bool,
-) -> Result<Tensor> {
-    let mut geometry = check_conv(x, weight, bias, stride, padding)?;
-    check_pool(geometry.out, pool)?;
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return conv_on_cuda(x, weight, bias, geometry, pool, relu);
+    if let Some((kernel, stride)) = pool {
+        // Rows and columns that no window reaches are not computed: of 7 rows, 2×2 windows reach 6.
+        geometry.out = out.map(|len| (len - kernel) / stride * stride + kernel);
     }
-    let (kernel, stride) = pool;
-    // Rows and columns that no window reaches are not computed: of 7 rows, 2×2 windows reach 6.
-    geometry.out = geometry.out.map(|len| (len - kernel) / stride * stride + kernel);
-    let [height, width] = geometry.out;
-    let windows = Windows { channels: geometry.n_out, height, width, kernel, stride };
-    conv_on_cpu(x, weight, bias, geometry, Some(windows), relu)
+    let pool = pool.map(|pool| windows(geometry.out, pool));
+    let op = OnCpu(Conv { geometry, pool, relu, taps: OnceLock::new() });
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias_or_zeros(bias, n_out, x.device())?, op)
 }
 
 /// Returns the maximum of each `kernel` × `kernel` window, with windows `stride` apart. Windows
@@ -95,10 +101,6 @@ pub(crate) fn conv2d_pool(
 /// result NaN. The gradient goes to the first maximum of the window in row-major order.
 /// Shapes: x `[b, c, h, w]`; returns `[b, c, (h − kernel) / stride + 1, (w − kernel) / stride +
 /// 1]`.
-///
-/// # Errors
-/// Returns an error for a rank other than 4, a type other than f32, a kernel of 0, above 16 or
-/// larger than the image, or a stride of 0.
 pub(crate) fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let (_, channels, height, width) = x.dims4()?;
     check_f32(&[x])?;
@@ -118,9 +120,6 @@ pub(crate) fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Ten
 /// Returns y, and without gradient the mean and the variance of the batch. The variance is the mean
 /// squared deviation. PyTorch's running variance is n / (n − 1) times that, where n = b · h · w.
 /// Shapes: x and y `[b, c, h, w]` or `[b, c]`; gamma, beta, mean and variance `[c]`.
-///
-/// # Errors
-/// Returns an error for shapes that do not fit, an empty batch, or a type other than f32.
 pub(crate) fn batch_norm(
     x: &Tensor,
     gamma: &Tensor,
@@ -132,13 +131,13 @@ pub(crate) fn batch_norm(
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         let moments = Arc::new(OnceLock::new());
-        let op = cuda::BatchNorm { eps, relu, moments: moments.clone() };
+        let op = cuda::OnCuda(cuda::BatchNorm { eps, relu, moments: moments.clone() });
         let y = x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)?;
         let (mean, variance) = cuda::BatchNorm::mean_and_variance(&moments, gamma)?;
         return Ok((y, mean, variance));
     }
     let moments = Arc::new(OnceLock::new());
-    let op = BatchNorm { eps, relu, moments: moments.clone() };
+    let op = OnCpu(BatchNorm { eps, relu, moments: moments.clone() });
     let y = x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)?;
     let moments = moments.get().expect("the forward pass sets them");
     let tensor = |values: &[f32]| Tensor::new(values, x.device());
@@ -149,26 +148,20 @@ pub(crate) fn batch_norm(
 /// normalisation in inference, with scale = gamma / √(variance + eps) and shift = beta − mean ·
 /// scale. It has no gradient: `backward` returns an error.
 /// Shapes: x `[b, c, h, w]` or `[b, c]`; scale, shift `[c]`.
-///
-/// # Errors
-/// Returns an error for shapes that do not fit, or a type other than f32.
 pub(crate) fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
     check_channels(x, scale, shift)?;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        let op = cuda::ScaleShift { relu };
+        let op = cuda::OnCuda(cuda::ScaleShift { relu });
         return x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, op);
     }
-    x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, ScaleShift { relu })
+    x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, OnCpu(ScaleShift { relu }))
 }
 
 /// Applies local response normalisation with the constants of Caffe's AlexNet: x / (1 + 2·10⁻⁵ Σ
 /// x²)^¾, where the sum runs over a channel and two channels on each side. Krizhevsky et al. (2012)
 /// print α = 10⁻⁴, not divided by the five channels, and 2 in place of 1.
 /// Shapes: x and the result `[b, c, h, w]`.
-///
-/// # Errors
-/// Returns an error for a rank other than 4, or a type other than f32.
 pub(crate) fn response_norm(x: &Tensor) -> Result<Tensor> {
     x.dims4()?;
     check_f32(&[x])?;
@@ -177,9 +170,6 @@ pub(crate) fn response_norm(x: &Tensor) -> Result<Tensor> {
 
 /// Returns `x · weightᵀ + bias`, then a ReLU if `relu` is set.
 /// Shapes: x `[b, in]`, weight `[out, in]`, bias `[out]`; returns `[b, out]`.
-///
-/// # Errors
-/// Returns an error for shapes that do not fit, or a type other than f32.
 pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: bool) -> Result<Tensor> {
     let ((_, n_in), (n_out, k)) = (x.dims2()?, weight.dims2()?);
     check_f32(&[x, weight])?;
@@ -190,15 +180,12 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: b
     let bias = bias_or_zeros(bias, n_out, x.device())?;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, cuda::Linear { relu });
+        return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, cuda::OnCuda(cuda::Linear { relu }));
     }
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, Linear { relu })
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, OnCpu(Linear { relu }))
 }
 
 /// Updates a variable and the memory of its optimiser in place, given the gradient of the variable.
-///
-/// # Errors
-/// Returns an error for a type other than f32.
 pub(crate) fn update(var: &Var, gradient: &Tensor, rule: Rule, buffers: &mut Buffers) -> Result<()> {
     let gradient = gradient.contiguous()?;
     #[cfg(feature = "cuda")]
@@ -211,38 +198,6 @@ pub(crate) fn update(var: &Var, gradient: &Tensor, rule: Rule, buffers: &mut Buf
         return var.inplace_op2(&gradient, &cuda::Update { rule, buffers });
     }
     var.inplace_op2(&gradient, &Update { rule, buffers: Mutex::new(&mut buffers.host) })
-}
-
-fn conv_on_cpu(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    geometry: Geometry,
-    pool: Option<Windows>,
-    relu: bool,
-) -> Result<Tensor> {
-    let bias = bias_or_zeros(bias, geometry.n_out, x.device())?;
-    let op = Conv { geometry, pool, relu, taps: OnceLock::new() };
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, op)
-}
-
-#[cfg(feature = "cuda")]
-fn conv_on_cuda(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    geometry: Geometry,
-    (kernel, stride): (usize, usize),
-    relu: bool,
-) -> Result<Tensor> {
-    let [height, width] = geometry.out;
-    let windows = Windows { channels: geometry.n_out, height, width, kernel, stride };
-    let has_bias = bias.is_some();
-    // Without a bias an array of its type stands in for it. Kernels do not read it, and it gets no
-    // gradient.
-    let bias = bias.map_or_else(|| weight.detach().flatten_all()?.narrow(0, 0, 1), Tensor::contiguous)?;
-    let op = cuda::Conv { geometry, windows, relu, has_bias, taps: OnceLock::new() };
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, op)
 }
 
 fn bias_or_zeros(bias: Option<&Tensor>, n_out: usize, device: &Device) -> Result<Tensor> {
@@ -266,31 +221,6 @@ fn check_bias(op: &str, bias: Option<&Tensor>, n_out: usize) -> Result<()> {
         bail!("{op}: expected a bias of shape [{n_out}], found {:?}", bias.dims());
     }
     Ok(())
-}
-
-/// Checks the arguments of a convolution and returns its geometry.
-fn check_conv(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    stride: usize,
-    padding: usize,
-) -> Result<Geometry> {
-    let ((_, ci, h, w), (co, k, kh, kw)) = (x.dims4()?, weight.dims4()?);
-    check_f32(&[x, weight])?;
-    check_bias("conv2d", bias, co)?;
-    if ci != k {
-        bail!("conv2d: weight {:?} expects {k} channels, x {:?} has {ci}", weight.dims(), x.dims());
-    }
-    let (padded_h, padded_w) = (h + 2 * padding, w + 2 * padding);
-    if stride == 0 || weight.elem_count() == 0 || kh > padded_h || kw > padded_w {
-        bail!(
-            "conv2d: a kernel {:?} with stride {stride} does not fit a padded image of {padded_h}x{padded_w}",
-            weight.dims()
-        );
-    }
-    let out = [(padded_h - kh) / stride + 1, (padded_w - kw) / stride + 1];
-    Ok(Geometry { image: [ci, h, w], n_out: co, kernel: [kh, kw], stride, padding, out })
 }
 
 fn check_pool([h, w]: [usize; 2], (kernel, stride): (usize, usize)) -> Result<()> {

@@ -1,15 +1,13 @@
 //! Batch normalisation with a fused ReLU, and its inference form.
 
-use std::{
-    iter,
-    sync::{Arc, OnceLock},
-};
+use std::iter;
+use std::sync::{Arc, OnceLock};
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Shape};
 use rayon::prelude::*;
 
-use super::gradients::gradient;
-use super::layout::{add_up, chunk_len, relu, relu_gradient, tensor_values, values};
+use super::layout::{add_up, chunk_len, relu, relu_gradient};
+use super::op3::Op3;
 
 /// Mean and variance of each channel.
 pub(crate) struct Moments {
@@ -125,23 +123,11 @@ impl BatchNorm {
     }
 }
 
-impl CustomOp3 for BatchNorm {
-    fn name(&self) -> &'static str {
-        "batch_norm"
-    }
+impl Op3 for BatchNorm {
+    const NAME: &'static str = "batch_norm";
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        gamma: &CpuStorage,
-        gamma_layout: &Layout,
-        beta: &CpuStorage,
-        beta_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, gamma, beta) =
-            (values(x, x_layout)?, values(gamma, gamma_layout)?, values(beta, beta_layout)?);
-        let dims @ [batch, channels, plane] = dims(x_layout.dims());
+    fn forward(&self, [x, gamma, beta]: [&[f32]; 3], shape: &[usize]) -> (Vec<f32>, Shape) {
+        let dims @ [batch, channels, plane] = dims(shape);
         // Deviations from the first element of the channel, whose squares do not cancel if the mean
         // is large.
         let pivots: Vec<f32> = x.iter().step_by(plane).take(channels).copied().collect();
@@ -159,36 +145,24 @@ impl CustomOp3 for BatchNorm {
         } else {
             map_channels(x, dims, normalised)
         };
-        // `cpu_fwd` runs once for each `BatchNorm`.
+        // `forward` runs once for each `BatchNorm`.
         let _ = self.moments.set(moments);
-        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
+        (y, shape.into())
     }
 
-    fn bwd(
+    fn backward(
         &self,
-        x: &Tensor,
-        gamma: &Tensor,
-        beta: &Tensor,
-        y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let dims = dims(x.dims());
+        [x, gamma, _, y, grad]: [&[f32]; 5],
+        shape: &[usize],
+        [with_x, ..]: [bool; 3],
+    ) -> Result<[Vec<f32>; 3]> {
         let moments = self.moments.get().expect("the forward pass ran before the backward pass");
-        let (x_storage, x_layout) = x.storage_and_layout();
-        let (y_storage, y_layout) = y.storage_and_layout();
-        let (grad_storage, grad_layout) = grad.storage_and_layout();
-        let (gamma_storage, gamma_layout) = gamma.storage_and_layout();
-        let (xs, ys) = (tensor_values(&x_storage, x_layout)?, tensor_values(&y_storage, y_layout)?);
-        let grads = tensor_values(&grad_storage, grad_layout)?;
-        let scale = self.scale(tensor_values(&gamma_storage, gamma_layout)?, moments);
-        let inputs = [xs, ys, grads];
-        let [grad_x, grad_gamma, grad_beta] = if self.relu {
-            self.gradients(moments, &scale, inputs, dims, x.track_op(), relu_gradient)
+        let (scale, inputs, dims) = (self.scale(gamma, moments), [x, y, grad], dims(shape));
+        Ok(if self.relu {
+            self.gradients(moments, &scale, inputs, dims, with_x, relu_gradient)
         } else {
-            self.gradients(moments, &scale, inputs, dims, x.track_op(), |[grad, _]| grad)
-        };
-        Ok((gradient(x, || grad_x)?, gradient(gamma, || grad_gamma)?, gradient(beta, || grad_beta)?))
+            self.gradients(moments, &scale, inputs, dims, with_x, |[grad, _]| grad)
+        })
     }
 }
 
@@ -197,28 +171,15 @@ pub(crate) struct ScaleShift {
     pub(crate) relu: bool,
 }
 
-impl CustomOp3 for ScaleShift {
-    fn name(&self) -> &'static str {
-        "scale_shift"
-    }
+impl Op3 for ScaleShift {
+    const NAME: &'static str = "scale_shift";
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        scale: &CpuStorage,
-        scale_layout: &Layout,
-        shift: &CpuStorage,
-        shift_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, scale, shift) =
-            (values(x, x_layout)?, values(scale, scale_layout)?, values(shift, shift_layout)?);
-        let dims = dims(x_layout.dims());
+    fn forward(&self, [x, scale, shift]: [&[f32]; 3], shape: &[usize]) -> (Vec<f32>, Shape) {
         let y = if self.relu {
-            map_channels(x, dims, |value, c| relu(value * scale[c] + shift[c]))
+            map_channels(x, dims(shape), |value, c| relu(value * scale[c] + shift[c]))
         } else {
-            map_channels(x, dims, |value, c| value * scale[c] + shift[c])
+            map_channels(x, dims(shape), |value, c| value * scale[c] + shift[c])
         };
-        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
+        (y, shape.into())
     }
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::layout::{tensor_values, transpose, values, with_scratch};
+use super::layout::{transpose, values, with_scratch, with_values};
 
 /// Windows of `kernel` × `kernel`, `stride` apart, over `[h, w, c]` images.
 #[derive(Clone, Copy)]
@@ -57,16 +57,12 @@ impl Windows {
         let (channels, offsets) = (self.channels, self.tap_offsets());
         let n_blocked = channels - channels % LANES;
         self.for_each_window(|out, corner| {
+            let (source, maxima, taps) = (&source[corner..], &mut maxima[out..], &mut taps[out..]);
             for c in (0..n_blocked).step_by(LANES) {
-                largest::<LANES>(
-                    &source[corner + c..],
-                    &offsets,
-                    &mut maxima[out + c..],
-                    &mut taps[out + c..],
-                );
+                largest::<LANES>(&source[c..], &offsets, &mut maxima[c..], &mut taps[c..]);
             }
             for c in n_blocked..channels {
-                largest::<1>(&source[corner + c..], &offsets, &mut maxima[out + c..], &mut taps[out + c..]);
+                largest::<1>(&source[c..], &offsets, &mut maxima[c..], &mut taps[c..]);
             }
         });
     }
@@ -78,16 +74,12 @@ impl Windows {
         let n_blocked = channels - channels % LANES;
         grad_source.fill(0.0);
         self.for_each_window(|out, corner| {
+            let (grad, taps, grad_source) = (&grad[out..], &taps[out..], &mut grad_source[corner..]);
             for c in (0..n_blocked).step_by(LANES) {
-                give_back::<LANES>(
-                    &grad[out + c..],
-                    &taps[out + c..],
-                    &offsets,
-                    &mut grad_source[corner + c..],
-                );
+                give_back::<LANES>(&grad[c..], &taps[c..], &offsets, &mut grad_source[c..]);
             }
             for c in n_blocked..channels {
-                give_back::<1>(&grad[out + c..], &taps[out + c..], &offsets, &mut grad_source[corner + c..]);
+                give_back::<1>(&grad[c..], &taps[c..], &offsets, &mut grad_source[c..]);
             }
         });
     }
@@ -165,19 +157,19 @@ impl CustomOp1 for MaxPool {
         let taps = self.taps.get().expect("the forward pass ran before the backward pass");
         let (c, in_len, out_len) = (windows.channels, windows.in_len(), windows.out_len());
         let grad = grad.contiguous()?;
-        let (storage, layout) = grad.storage_and_layout();
         let mut grad_x = vec![0.0; x.elem_count()];
-        let images = tensor_values(&storage, layout)?.par_chunks_exact(out_len);
-        images.zip(taps.par_chunks_exact(out_len)).zip(grad_x.par_chunks_exact_mut(in_len)).for_each(
-            |((grad, taps), grad_x)| {
+        with_values([&grad], |[grad]| {
+            let images = grad.par_chunks_exact(out_len).zip(taps.par_chunks_exact(out_len));
+            images.zip(grad_x.par_chunks_exact_mut(in_len)).for_each(|((grad, taps), grad_x)| {
                 with_scratch(in_len + out_len, |scratch| {
                     let (grad_source, grad_maxima) = scratch.split_at_mut(in_len);
                     transpose(grad, out_len / c, [c, out_len / c], grad_maxima, c);
                     windows.backward(grad_maxima, taps, grad_source);
                     transpose(grad_source, c, [in_len / c, c], grad_x, in_len / c);
                 });
-            },
-        );
+            });
+            Ok(())
+        })?;
         Ok(Some(Tensor::from_vec(grad_x, x.shape(), &Device::Cpu)?))
     }
 }

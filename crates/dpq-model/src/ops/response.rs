@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::layout::{tensor_values, values, with_scratch};
+use super::layout::{values, with_scratch, with_values};
 
 /// Number of channels on each side that the sum of squares includes.
 const RADIUS: usize = 2;
@@ -70,30 +70,28 @@ impl CustomOp1 for ResponseNorm {
     /// dx = g s^−β − 2αβ x Σ g y / s, the sum over the same window.
     fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let grad = grad.contiguous()?;
-        let (x_storage, x_layout) = x.storage_and_layout();
-        let (y_storage, y_layout) = y.storage_and_layout();
-        let (grad_storage, grad_layout) = grad.storage_and_layout();
         let (len, n) = planes(x.dims());
         let mut grad_x = vec![0.0; x.elem_count()];
-        let inputs = tensor_values(&x_storage, x_layout)?
-            .par_chunks_exact(len)
-            .zip(tensor_values(&y_storage, y_layout)?.par_chunks_exact(len))
-            .zip(tensor_values(&grad_storage, grad_layout)?.par_chunks_exact(len));
-        inputs.zip(grad_x.par_chunks_exact_mut(len)).for_each(|(((x, y), grad), out)| {
-            with_scratch(2 * len, |scratch| {
-                let (scale, terms) = scratch.split_at_mut(len);
-                terms.iter_mut().zip(x).for_each(|(square, x)| *square = x * x);
-                window_sums(terms, n, scale);
-                for ((term, scale), (y, grad)) in terms.iter_mut().zip(&mut *scale).zip(y.iter().zip(grad)) {
-                    *scale = 1.0 + ALPHA * *scale;
-                    *term = grad * y / *scale;
-                }
-                window_sums(terms, n, out);
-                for ((out, x), (grad, scale)) in out.iter_mut().zip(x).zip(grad.iter().zip(&*scale)) {
-                    *out = grad * power(*scale) - 2.0 * ALPHA * BETA * x * *out;
-                }
+        with_values([x, y, &grad], |[x, y, grad]| {
+            let inputs = x.par_chunks_exact(len).zip(y.par_chunks_exact(len)).zip(grad.par_chunks_exact(len));
+            inputs.zip(grad_x.par_chunks_exact_mut(len)).for_each(|(((x, y), grad), out)| {
+                with_scratch(2 * len, |scratch| {
+                    let (scale, terms) = scratch.split_at_mut(len);
+                    terms.iter_mut().zip(x).for_each(|(square, x)| *square = x * x);
+                    window_sums(terms, n, scale);
+                    let outputs = y.iter().zip(grad);
+                    for ((term, scale), (y, grad)) in terms.iter_mut().zip(&mut *scale).zip(outputs) {
+                        *scale = 1.0 + ALPHA * *scale;
+                        *term = grad * y / *scale;
+                    }
+                    window_sums(terms, n, out);
+                    for ((out, x), (grad, scale)) in out.iter_mut().zip(x).zip(grad.iter().zip(&*scale)) {
+                        *out = grad * power(*scale) - 2.0 * ALPHA * BETA * x * *out;
+                    }
+                });
             });
-        });
+            Ok(())
+        })?;
         Ok(Some(Tensor::from_vec(grad_x, x.shape(), &Device::Cpu)?))
     }
 }

@@ -2,10 +2,11 @@
 //! against themselves at other thread counts.
 
 use candle_core::{Device, Result, Tensor, Var};
+use candle_nn::Module;
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{batch_norm, conv2d, conv2d_pool, linear, max_pool2d, response, response_norm, scale_shift};
+use super::{batch_norm, conv2d, linear, max_pool2d, response, response_norm, scale_shift};
 
 /// Values in [−1, 1).
 fn random(shape: &[usize], seed: u64) -> Tensor {
@@ -94,7 +95,7 @@ fn convolution_gradients_are_finite_differences() {
         let seed = 10 * i as u64;
         let args = [random(&x, seed), random(&weight, seed + 1), random(&weight[..1], seed + 2)];
         check_gradients(&args, 0.1, 1e-4, |args| {
-            conv2d(&args[0], &args[1], Some(&args[2]), stride, padding, false)
+            conv2d(&args[0], &args[1], Some(&args[2]), [stride, padding], None, false)
         });
     }
 }
@@ -104,8 +105,9 @@ fn convolution_equals_candles() {
     let larger = [([7, 32, 14, 14], [64, 32, 3, 3], 1, 1), ([19, 16, 7, 7], [24, 16, 3, 3], 1, 1)];
     for (x, weight, stride, padding) in CONVOLUTIONS.into_iter().chain(larger) {
         let args = [random(&x, 1), random(&weight, 2)];
-        let ours =
-            result_and_gradients(&args, |args| conv2d(&args[0], &args[1], None, stride, padding, false));
+        let ours = result_and_gradients(&args, |args| {
+            conv2d(&args[0], &args[1], None, [stride, padding], None, false)
+        });
         let candles = result_and_gradients(&args, |args| args[0].conv2d(&args[1], padding, stride, 1, 1));
         for (ours, candles) in ours.iter().zip(&candles) {
             assert_close(ours, candles, 1e-5);
@@ -121,10 +123,10 @@ fn fused_relu_equals_a_relu_afterwards() {
     type Layer<'a> = &'a dyn Fn(&[Tensor], bool) -> Result<Tensor>;
     let layers: [(&[Tensor], Layer); 4] = [
         (&[x.clone(), weight.clone(), bias.clone()], &|args, relu| {
-            conv2d(&args[0], &args[1], Some(&args[2]), 1, 1, relu)
+            conv2d(&args[0], &args[1], Some(&args[2]), [1, 1], None, relu)
         }),
         (&[x.clone(), weight, bias], &|args, relu| {
-            conv2d_pool(&args[0], &args[1], Some(&args[2]), 1, 1, (3, 2), relu)
+            conv2d(&args[0], &args[1], Some(&args[2]), [1, 1], Some((3, 2)), relu)
         }),
         (&[x, gamma.clone(), gamma], &|args, relu| {
             Ok(batch_norm(&args[0], &args[1], &args[2], 1e-5, relu)?.0)
@@ -171,10 +173,10 @@ fn pooled_convolution_equals_pooling_afterwards() {
     for (shape, pool) in [([9, 3, 7, 7], (2, 2)), ([3, 2, 9, 8], (3, 2)), ([2, 1, 28, 28], (2, 2))] {
         let args = [random(&shape, 1), random(&[10, shape[1], 3, 3], 2), random(&[10], 3)];
         let fused = result_and_gradients(&args, |args| {
-            conv2d_pool(&args[0], &args[1], Some(&args[2]), 1, 1, pool, false)
+            conv2d(&args[0], &args[1], Some(&args[2]), [1, 1], Some(pool), false)
         });
         let apart = result_and_gradients(&args, |args| {
-            max_pool2d(&conv2d(&args[0], &args[1], Some(&args[2]), 1, 1, false)?, pool.0, pool.1)
+            max_pool2d(&conv2d(&args[0], &args[1], Some(&args[2]), [1, 1], None, false)?, pool.0, pool.1)
         });
         for (fused, apart) in fused.iter().zip(&apart) {
             assert_close(fused, apart, 1e-6);
@@ -240,16 +242,35 @@ fn batch_norm_normalises_even_far_from_zero() {
 }
 
 #[test]
+fn layers_equal_those_of_candle_nn() {
+    for shape in [&[6, 3, 4, 5][..], &[20, 5]] {
+        let c = shape[1];
+        let args = [random(shape, 1), random(&[c], 2), random(&[c], 3)];
+        let ours =
+            result_and_gradients(&args, |args| Ok(batch_norm(&args[0], &args[1], &args[2], 1e-3, false)?.0));
+        let theirs = result_and_gradients(&args, |args| {
+            let [mean, var] = [0f32, 1.0].map(|x| Tensor::full(x, c, &Device::Cpu).unwrap());
+            let (weight, bias) = (args[1].clone(), args[2].clone());
+            candle_nn::BatchNorm::new(c, mean, var, weight, bias, 1e-3)?.forward_train(&args[0])
+        });
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            assert_close(ours, theirs, 1e-4);
+        }
+    }
+    let args = [random(&[130, 40], 4), random(&[150, 40], 5), random(&[150], 6)];
+    let ours = result_and_gradients(&args, |args| linear(&args[0], &args[1], Some(&args[2]), false));
+    let theirs = result_and_gradients(&args, |args| {
+        candle_nn::Linear::new(args[1].clone(), Some(args[2].clone())).forward(&args[0])
+    });
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        assert_close(ours, theirs, 1e-5);
+    }
+}
+
+#[test]
 fn linear_gradients_are_finite_differences() {
     let args = [random(&[5, 7], 1), random(&[3, 7], 2), random(&[3], 3)];
     check_gradients(&args, 0.1, 1e-4, |args| linear(&args[0], &args[1], Some(&args[2]), false));
-    let [x, weight, bias] = [random(&[130, 40], 4), random(&[150, 40], 5), random(&[150], 6)];
-    let args = [x, weight, bias];
-    let ours = result_and_gradients(&args, |args| linear(&args[0], &args[1], Some(&args[2]), false));
-    let candles = result_and_gradients(&args, |args| args[0].matmul(&args[1].t()?)?.broadcast_add(&args[2]));
-    for (ours, candles) in ours.iter().zip(&candles) {
-        assert_close(ours, candles, 1e-5);
-    }
 }
 
 #[test]
@@ -274,9 +295,9 @@ fn the_thread_count_does_not_change_a_bit() {
         random(&[80], 7),
     ];
     let network = |args: &[Tensor]| {
-        let x = conv2d_pool(&args[0], &args[1], Some(&args[2]), 1, 1, (2, 2), false)?;
+        let x = conv2d(&args[0], &args[1], Some(&args[2]), [1, 1], Some((2, 2)), false)?;
         let (x, _, _) = batch_norm(&x, &args[2], &args[2], 1e-5, true)?;
-        let x = max_pool2d(&conv2d(&x, &args[3], None, 1, 1, true)?, 3, 2)?;
+        let x = max_pool2d(&conv2d(&x, &args[3], None, [1, 1], None, true)?, 3, 2)?;
         let (x, _, _) = batch_norm(&x.flatten_from(1)?, &args[5].sum(0)?, &args[5].sum(0)?, 1e-5, false)?;
         let x = x.reshape((70, 24, 3, 3))?;
         let (x, _, _) = batch_norm(&x, &args[4], &args[4], 1e-5, true)?;
@@ -293,17 +314,17 @@ fn the_thread_count_does_not_change_a_bit() {
 #[test]
 fn no_gradient_is_computed_for_data() {
     let (x, weight) = (random(&[2, 1, 6, 6], 1), Var::from_tensor(&random(&[3, 1, 3, 3], 2)).unwrap());
-    let y = conv2d(&x, &weight, None, 1, 1, true).unwrap();
+    let y = conv2d(&x, &weight, None, [1, 1], None, true).unwrap();
     let grads = y.sum_all().unwrap().backward().unwrap();
     assert!(grads.get(&weight).is_some() && grads.get(&x).is_none());
-    assert!(!conv2d(&x, &weight.detach(), None, 1, 1, true).unwrap().track_op());
+    assert!(!conv2d(&x, &weight.detach(), None, [1, 1], None, true).unwrap().track_op());
 }
 
 #[test]
 fn views_are_read_through_their_strides() {
     let (x, weight) = (random(&[2, 5, 6, 3], 1), random(&[3, 3, 3, 4], 2));
     let (x, weight) = (x.permute((0, 3, 1, 2)).unwrap(), weight.permute((3, 0, 1, 2)).unwrap());
-    let ours = conv2d(&x, &weight, None, 1, 1, false).unwrap();
+    let ours = conv2d(&x, &weight, None, [1, 1], None, false).unwrap();
     assert_close(&ours, &x.conv2d(&weight, 1, 1, 1, 1).unwrap(), 1e-5);
 }
 
@@ -312,12 +333,15 @@ fn what_does_not_fit_is_one_clear_error() {
     let (x, weight, bias) = (random(&[2, 3, 6, 6], 1), random(&[4, 3, 3, 3], 2), random(&[4], 3));
     let error = |result: Result<Tensor>| result.unwrap_err().to_string();
     let cases = [
-        (error(conv2d(&x, &random(&[4, 2, 3, 3], 1), None, 1, 1, false)), "expects 2 channels"),
-        (error(conv2d(&x, &weight, Some(&random(&[3], 1)), 1, 1, false)), "expected a bias of shape [4]"),
-        (error(conv2d(&x, &weight, Some(&bias), 0, 1, false)), "with stride 0"),
-        (error(conv2d(&x, &random(&[4, 3, 9, 9], 1), None, 1, 1, false)), "padded image of 8x8"),
+        (error(conv2d(&x, &random(&[4, 2, 3, 3], 1), None, [1, 1], None, false)), "expects 2 channels"),
+        (
+            error(conv2d(&x, &weight, Some(&random(&[3], 1)), [1, 1], None, false)),
+            "expected a bias of shape [4]",
+        ),
+        (error(conv2d(&x, &weight, Some(&bias), [0, 1], None, false)), "with stride 0"),
+        (error(conv2d(&x, &random(&[4, 3, 9, 9], 1), None, [1, 1], None, false)), "padded image of 8x8"),
         (error(max_pool2d(&x, 7, 1)), "a kernel of 7"),
-        (error(conv2d_pool(&x, &weight, None, 1, 1, (2, 0), false)), "with stride 0"),
+        (error(conv2d(&x, &weight, None, [1, 1], Some((2, 0)), false)), "with stride 0"),
         (error(batch_norm(&x, &bias, &bias, 1e-5, false).map(|(y, ..)| y)), "of shape [3], found [4]"),
         (error(linear(&random(&[2, 3], 1), &random(&[4, 5], 2), None, false)), "expects 5 inputs"),
         (error(max_pool2d(&x.to_dtype(candle_core::DType::F64).unwrap(), 2, 2)), "expected an f32 tensor"),

@@ -9,14 +9,12 @@ use std::sync::OnceLock;
 
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, CudaViewMut};
-use candle_core::{CudaStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 use super::super::patches::Geometry;
 use super::super::pool::Windows;
-use super::{
-    Matrix, gemm, grid, ints, launch, not_on_cpu, storage, tensor, tensor_values, threads, uninitialised,
-    values,
-};
+use super::op3::Op3;
+use super::{Matrix, gemm, grid, ints, launch, storage, tensor, threads, uninitialised, values, with_values};
 
 /// Maximum number of elements of patches in memory: half a gigabyte.
 const PATCHES: usize = 1 << 27;
@@ -37,19 +35,8 @@ fn pooling(windows: &Windows, batch: usize, channels_first: bool, relu: bool) ->
     let plane = height * width;
     let [image, channel] = if channels_first { [plane, batch * plane] } else { [channels * plane, plane] };
     ints([batch * channels * plane])?;
-    ints([
-        batch,
-        channels,
-        height,
-        width,
-        image,
-        channel,
-        kernel,
-        stride,
-        windows.out_height(),
-        windows.out_width(),
-        relu.into(),
-    ])
+    let [oh, ow] = [windows.out_height(), windows.out_width()];
+    ints([batch, channels, height, width, image, channel, kernel, stride, oh, ow, relu.into()])
 }
 
 impl Conv {
@@ -80,16 +67,21 @@ impl Conv {
         let config = grid(columns.div_ceil(256), self.geometry.image[0], 256);
         let sizes = self.sizes(batch)?;
         // SAFETY: `x` holds `batch` images and `patches` their patches, as `group` sizes it.
-        unsafe { launch!(device, "unfold", config, patches, x, &sizes) };
+        unsafe { launch!(device, "unfold", config; patches, x, &sizes) };
         Ok(())
     }
+}
+
+impl Op3 for Conv {
+    const NAME: &'static str = "conv2d";
 
     fn forward(
         &self,
         device: &CudaDevice,
         [x, weight, bias]: [&CudaView<f32>; 3],
-        batch: usize,
-    ) -> Result<CudaSlice<f32>> {
+        dims: &[usize],
+    ) -> Result<(CudaSlice<f32>, Shape)> {
+        let batch = dims[0];
         let (k, co, positions) = (self.geometry.patch_len(), self.geometry.n_out, self.n_positions());
         let (image_len, out_len) = (self.geometry.image_len(), self.windows.out_len());
         let group = self.group().min(batch);
@@ -103,51 +95,36 @@ impl Conv {
         for first in (0..batch).step_by(group) {
             let n = group.min(batch - first);
             self.unfold(device, &x.slice(first * image_len..(first + n) * image_len), n, &mut patches)?;
-            gemm(
-                device,
-                Matrix::new(weight, co, k),
-                Matrix::new(&patches.as_view(), k, n * positions),
-                &mut product.as_view_mut(),
-                false,
-            )?;
+            let patches = patches.as_view();
+            let patches = Matrix::new(&patches, k, n * positions);
+            gemm(device, Matrix::new(weight, co, k), patches, &mut product.as_view_mut(), false)?;
             let out = first * out_len..(first + n) * out_len;
             let mut taps = taps.slice_mut(if self.windows.kernel > 1 { out.clone() } else { 0..1 });
             let (has_bias, sizes) = (i32::from(self.has_bias), pooling(&self.windows, n, true, self.relu)?);
-            let mut y = y.slice_mut(out);
+            let (mut y, config) = (y.slice_mut(out), threads(n * out_len));
             // SAFETY: `product` holds the images that are pooled, `y` and `taps` an element per
             // window, `bias` an element per channel if there is one.
-            unsafe {
-                launch!(
-                    device,
-                    "pool",
-                    threads(n * out_len),
-                    &mut y,
-                    &mut taps,
-                    &product,
-                    bias,
-                    &has_bias,
-                    &sizes
-                );
-            }
+            unsafe { launch!(device, "pool", config; &mut y, &mut taps, &product, bias, &has_bias, &sizes) };
         }
         // `forward` runs once for each `Conv`.
         let _ = self.taps.set(taps);
-        Ok(y)
+        let [h, w] = [self.windows.out_height(), self.windows.out_width()];
+        Ok((y, (batch, co, h, w).into()))
     }
 
-    /// Returns the gradients of x (without meaning unless `with_x` is set), weight and bias.
     fn backward(
         &self,
         device: &CudaDevice,
-        [x, weight, y, grad]: [&CudaView<f32>; 4],
-        batch: usize,
-        with_x: bool,
-    ) -> Result<[CudaSlice<f32>; 3]> {
+        [x, weight, _, y, grad]: [&CudaView<f32>; 5],
+        dims: &[usize],
+        wanted: [bool; 3],
+    ) -> Result<[Option<CudaSlice<f32>>; 3]> {
+        let batch = dims[0];
         let (k, co, positions) = (self.geometry.patch_len(), self.geometry.n_out, self.n_positions());
         let (image_len, out_len) = (self.geometry.image_len(), self.windows.out_len());
         let group = self.group().min(batch);
         let taps = self.taps.get().expect("the forward pass ran before the backward pass");
-        let (n_x, columns) = (if with_x { batch * image_len } else { 1 }, group * positions);
+        let (n_x, columns) = (if wanted[0] { batch * image_len } else { 1 }, group * positions);
         // SAFETY: for each group, kernels and products write all that later ones read. `grad_x` and
         // `grad_bias` are dropped unread if they are not asked for, since x or the bias is no
         // variable.
@@ -161,87 +138,35 @@ impl Conv {
             let sizes = pooling(&self.windows, n, true, self.relu)?;
             let config = threads(n * co * positions);
             // SAFETY: `grad`, `y` and `taps` hold an element per window, `product` the images.
-            unsafe { launch!(device, "pool_backward", config, &mut product, &grad, &y, &taps, &sizes) };
+            unsafe { launch!(device, "pool_backward", config; &mut product, &grad, &y, &taps, &sizes) };
             self.unfold(device, &x.slice(first * image_len..(first + n) * image_len), n, &mut patches)?;
-            gemm(
-                device,
-                Matrix::new(&product.as_view(), co, n * positions),
-                Matrix::new(&patches.as_view(), k, n * positions).transposed(),
-                &mut grad_weight.as_view_mut(),
-                first > 0,
-            )?;
+            {
+                let (product, patches) = (product.as_view(), patches.as_view());
+                let product = Matrix::new(&product, co, n * positions);
+                let patches = Matrix::new(&patches, k, n * positions).transposed();
+                gemm(device, product, patches, &mut grad_weight.as_view_mut(), first > 0)?;
+            }
             if self.has_bias {
                 let (columns, add) = (ints([n * positions])?[0], i32::from(first > 0));
                 let config = grid(co, 1, 256);
                 // SAFETY: `product` has `co` rows of `columns` elements, `grad_bias` an element per
                 // row.
-                unsafe { launch!(device, "row_sums", config, &mut grad_bias, &product, &columns, &add) };
+                unsafe { launch!(device, "row_sums", config; &mut grad_bias, &product, &columns, &add) };
             }
-            if with_x {
-                gemm(
-                    device,
-                    Matrix::new(weight, co, k).transposed(),
-                    Matrix::new(&product.as_view(), co, n * positions),
-                    &mut patches.as_view_mut(),
-                    false,
-                )?;
+            if wanted[0] {
+                let product = product.as_view();
+                let product = Matrix::new(&product, co, n * positions);
+                let weight = Matrix::new(weight, co, k).transposed();
+                gemm(device, weight, product, &mut patches.as_view_mut(), false)?;
                 let mut grad_x: CudaViewMut<f32> =
                     grad_x.slice_mut(first * image_len..(first + n) * image_len);
                 let (config, sizes) = (threads(n * image_len), self.sizes(n)?);
                 // SAFETY: `grad_x` holds `n` images and `patches` their patches.
-                unsafe { launch!(device, "fold", config, &mut grad_x, &patches, &sizes) };
+                unsafe { launch!(device, "fold", config; &mut grad_x, &patches, &sizes) };
             }
         }
-        Ok([grad_x, grad_weight, grad_bias])
-    }
-}
-
-impl CustomOp3 for Conv {
-    fn name(&self) -> &'static str {
-        "conv2d"
-    }
-
-    not_on_cpu!(_a: _a_layout, _b: _b_layout, _c: _c_layout);
-
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        weight: &CudaStorage,
-        weight_layout: &Layout,
-        bias: &CudaStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (device, batch) = (&x.device, x_layout.dims()[0]);
-        let (x, weight) = (values(x, x_layout)?, values(weight, weight_layout)?);
-        let y = self.forward(device, [&x, &weight, &values(bias, bias_layout)?], batch)?;
-        let windows = &self.windows;
-        let shape = (batch, windows.channels, windows.out_height(), windows.out_width());
-        Ok((storage(device, y), shape.into()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (device, grad) = (x.device().as_cuda_device()?, grad.contiguous()?);
-        let (x_storage, x_layout) = x.storage_and_layout();
-        let (weight_storage, weight_layout) = weight.storage_and_layout();
-        let (y_storage, y_layout) = y.storage_and_layout();
-        let (grad_storage, grad_layout) = grad.storage_and_layout();
-        let inputs = [
-            &tensor_values(&x_storage, x_layout)?,
-            &tensor_values(&weight_storage, weight_layout)?,
-            &tensor_values(&y_storage, y_layout)?,
-            &tensor_values(&grad_storage, grad_layout)?,
-        ];
-        let [grad_x, grad_weight, grad_bias] = self.backward(device, inputs, x.dim(0)?, x.track_op())?;
-        let wanted = |of: &Tensor, values| of.track_op().then(|| tensor(device, values, of.shape()));
-        Ok((wanted(x, grad_x), wanted(weight, grad_weight), wanted(bias, grad_bias)))
+        let [x, weight, bias] = wanted;
+        Ok([x.then_some(grad_x), weight.then_some(grad_weight), bias.then_some(grad_bias)])
     }
 }
 
@@ -256,7 +181,9 @@ impl CustomOp1 for MaxPool {
         "max_pool2d"
     }
 
-    not_on_cpu!(_a: _a_layout);
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("an operation for CUDA")
+    }
 
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (device, windows, batch) = (&x.device, &self.windows, layout.dims()[0]);
@@ -268,7 +195,7 @@ impl CustomOp1 for MaxPool {
         // kernel writes. It reads no bias.
         let y = unsafe {
             let [mut y] = uninitialised(device, [n])?;
-            launch!(device, "pool", threads(n), &mut y, &mut taps, &x, &x, &0i32, &sizes);
+            launch!(device, "pool", threads(n); &mut y, &mut taps, &x, &x, &0i32, &sizes);
             y
         };
         // `cuda_fwd` runs once for each `MaxPool`.
@@ -280,17 +207,14 @@ impl CustomOp1 for MaxPool {
     fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (device, grad) = (x.device().as_cuda_device()?, grad.contiguous()?);
         let taps = self.taps.get().expect("the forward pass ran before the backward pass");
-        let (y_storage, y_layout) = y.storage_and_layout();
-        let (grad_storage, grad_layout) = grad.storage_and_layout();
-        let (y, grads) = (tensor_values(&y_storage, y_layout)?, tensor_values(&grad_storage, grad_layout)?);
         let (n, sizes) = (x.elem_count(), pooling(&self.windows, x.dim(0)?, false, false)?);
-        // SAFETY: `grads`, `y` and `taps` hold an element per window, `grad_x` an element per
-        // element of x, all of which the kernel writes.
-        let grad_x = unsafe {
+        // SAFETY: `grad`, `y` and `taps` hold an element per window, `grad_x` an element per element
+        // of x, all of which the kernel writes.
+        let grad_x = with_values([y, &grad], |[y, grad]| unsafe {
             let [mut grad_x] = uninitialised(device, [n])?;
-            launch!(device, "pool_backward", threads(n), &mut grad_x, &grads, &y, taps, &sizes);
-            grad_x
-        };
+            launch!(device, "pool_backward", threads(n); &mut grad_x, grad, y, taps, &sizes);
+            Ok(grad_x)
+        })?;
         Ok(Some(tensor(device, grad_x, x.shape())))
     }
 }

@@ -18,11 +18,13 @@ use candle_core::{CudaStorage, Layout, Result, Shape, Storage, Tensor, bail};
 pub(crate) use conv::{Conv, MaxPool};
 pub(crate) use linear::Linear;
 pub(crate) use norm::{BatchNorm, ScaleShift};
+pub(crate) use op3::OnCuda;
 pub(crate) use update::Update;
 
 mod conv;
 mod linear;
 mod norm;
+mod op3;
 mod update;
 
 /// Threads in a block.
@@ -43,13 +45,14 @@ fn kernel(device: &CudaDevice, name: &str) -> Result<CudaFunction> {
     }
 }
 
-/// Launches a kernel in the stream of the device. Only an `unsafe` block can call it.
+/// Launches a kernel in the stream of the device. Only an `unsafe` block can call it. A semicolon
+/// separates the arguments of the kernel.
 ///
 /// # Safety
 /// The arguments are those that kernels.cu declares for the kernel, and each array has at least the
 /// length that kernels.cu states.
 macro_rules! launch {
-    ($device:expr, $name:literal, $config:expr, $($argument:expr),* $(,)?) => {{
+    ($device:expr, $name:literal, $config:expr; $($argument:expr),*) => {{
         use candle_core::cuda_backend::WrapErr;
         use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
         let (stream, function) = ($device.cuda_stream(), super::kernel($device, $name)?);
@@ -57,19 +60,6 @@ macro_rules! launch {
     }};
 }
 use launch;
-
-/// The `cpu_fwd` that candle requires of an operation. It is never called.
-macro_rules! not_on_cpu {
-    ($($storage:ident: $layout:ident),+) => {
-        fn cpu_fwd(
-            &self,
-            $($storage: &candle_core::CpuStorage, $layout: &Layout),+
-        ) -> Result<(candle_core::CpuStorage, Shape)> {
-            candle_core::bail!("an operation for CUDA")
-        }
-    };
-}
-use not_on_cpu;
 
 /// One thread for each of `n` elements.
 fn threads(n: usize) -> LaunchConfig {
@@ -110,12 +100,18 @@ fn values<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, 
     }
 }
 
-/// Returns the [`values`] of the storage of a tensor.
-fn tensor_values<'a>(storage: &'a Storage, layout: &Layout) -> Result<CudaView<'a, f32>> {
-    match storage {
+/// Calls `f` with the [`values`] of tensors.
+fn with_values<const N: usize, T>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce([&CudaView<f32>; N]) -> Result<T>,
+) -> Result<T> {
+    let storages = tensors.map(Tensor::storage_and_layout);
+    let views = storages.iter().map(|(storage, layout)| match &**storage {
         Storage::Cuda(storage) => values(storage, layout),
         _ => bail!("expected a tensor on a CUDA device"),
-    }
+    });
+    let views: Vec<_> = views.collect::<Result<_>>()?;
+    f(std::array::from_fn(|i| &views[i]))
 }
 
 fn storage(device: &CudaDevice, values: CudaSlice<f32>) -> CudaStorage {

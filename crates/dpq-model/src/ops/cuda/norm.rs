@@ -4,11 +4,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
-use candle_core::{CudaStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
+use candle_core::{Result, Shape, Tensor};
 
-use super::{grid, ints, launch, not_on_cpu, storage, tensor, tensor_values, threads, uninitialised, values};
+use super::op3::Op3;
+use super::{grid, ints, launch, tensor, threads, uninitialised};
 
 /// The operation on (x, gamma, beta), where x is `[b, c, h, w]` or `[b, c]`.
 pub(crate) struct BatchNorm {
@@ -44,138 +45,84 @@ fn scale_shift(
     assert!(
         y.len() == x.len() && x.len() == n as usize && arrays.iter().all(|&len| len >= channels as usize)
     );
+    let config = threads(x.len());
     // SAFETY: the assertion checks the lengths that the kernel relies on.
     unsafe {
         launch!(
-            device,
-            "scale_shift",
-            threads(x.len()),
-            y,
-            x,
-            centre,
-            scale,
-            shift,
-            &has_centre,
-            &channels,
-            &plane,
-            &n,
-            &relu
+            device, "scale_shift", config;
+            y, x, centre, scale, shift, &has_centre, &channels, &plane, &n, &relu
         );
     }
     Ok(())
 }
 
-impl CustomOp3 for BatchNorm {
-    fn name(&self) -> &'static str {
-        "batch_norm"
-    }
+impl Op3 for BatchNorm {
+    const NAME: &'static str = "batch_norm";
 
-    not_on_cpu!(_a: _a_layout, _b: _b_layout, _c: _c_layout);
-
-    fn cuda_fwd(
+    fn forward(
         &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        gamma: &CudaStorage,
-        gamma_layout: &Layout,
-        beta: &CudaStorage,
-        beta_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let device = &x.device;
-        let (x, gamma, beta) =
-            (values(x, x_layout)?, values(gamma, gamma_layout)?, values(beta, beta_layout)?);
-        let [batch, channels, plane, n] = sizes(x_layout.dims())?;
+        device: &CudaDevice,
+        [x, gamma, beta]: [&CudaView<f32>; 3],
+        dims: &[usize],
+    ) -> Result<(CudaSlice<f32>, Shape)> {
+        let [batch, channels, plane, n] = sizes(dims)?;
         let c = channels as usize;
         let config = grid(c, 1, BLOCK);
         // SAFETY: `x` holds `batch` images of `channels` planes, `gamma` an element per channel and
         // `moments` three. The kernel writes all of `moments`, and `scale_shift` all of `y`.
         let (moments, mut y) = unsafe {
             let [mut moments, y] = uninitialised(device, [3 * c, x.len()])?;
-            launch!(device, "moments", config, &mut moments, &x, &gamma, &batch, &plane, &self.eps);
+            launch!(device, "moments", config; &mut moments, x, gamma, &batch, &plane, &self.eps);
             (moments, y)
         };
-        let sizes = [channels, plane, n];
-        scale_shift(
-            device,
-            &mut y,
-            &x,
-            Some(&moments.slice(..c)),
-            [&moments.slice(2 * c..), &beta],
-            sizes,
-            self.relu,
-        )?;
-        // `cuda_fwd` runs once for each `BatchNorm`.
+        let (mean, scale) = (moments.slice(..c), moments.slice(2 * c..));
+        scale_shift(device, &mut y, x, Some(&mean), [&scale, beta], [channels, plane, n], self.relu)?;
+        // `forward` runs once for each `BatchNorm`.
         let _ = self.moments.set(moments);
-        Ok((storage(device, y), x_layout.shape().clone()))
+        Ok((y, dims.into()))
     }
 
-    fn bwd(
+    fn backward(
         &self,
-        x: &Tensor,
-        gamma: &Tensor,
-        beta: &Tensor,
-        y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (device, grad) = (x.device().as_cuda_device()?, grad.contiguous()?);
+        device: &CudaDevice,
+        [x, _, _, y, grad]: [&CudaView<f32>; 5],
+        dims: &[usize],
+        wanted: [bool; 3],
+    ) -> Result<[Option<CudaSlice<f32>>; 3]> {
         let moments = self.moments.get().expect("the forward pass ran before the backward pass");
-        let [batch, channels, plane, n] = sizes(x.dims())?;
-        let (c, relu) = (channels as usize, i32::from(self.relu));
-        let (x_storage, x_layout) = x.storage_and_layout();
-        let (y_storage, y_layout) = y.storage_and_layout();
-        let (grad_storage, grad_layout) = grad.storage_and_layout();
-        let (xs, ys) = (tensor_values(&x_storage, x_layout)?, tensor_values(&y_storage, y_layout)?);
-        let grads = tensor_values(&grad_storage, grad_layout)?;
+        let ([batch, channels, plane, n], relu) = (sizes(dims)?, i32::from(self.relu));
+        let c = channels as usize;
         let config = grid(c, 1, BLOCK);
-        // SAFETY: `xs`, `ys` and `grads` hold `batch` images of `channels` planes, `moments` three
+        // SAFETY: `x`, `y` and `grad` hold `batch` images of `channels` planes, `moments` three
         // elements per channel and `sums` four, all of which the kernel writes.
         let sums = unsafe {
             let [mut sums] = uninitialised(device, [4 * c])?;
             launch!(
-                device,
-                "batch_norm_sums",
-                config,
-                &mut sums,
-                &xs,
-                &ys,
-                &grads,
-                moments,
-                &batch,
-                &plane,
-                &self.eps,
-                &relu
+                device, "batch_norm_sums", config;
+                &mut sums, x, y, grad, moments, &batch, &plane, &self.eps, &relu
             );
             sums
         };
-        let grad_x = if x.track_op() {
-            let config = threads(xs.len());
+        let mut grads = [None, None, None];
+        if wanted[0] {
+            let config = threads(x.len());
             // SAFETY: as above. The kernel writes all of `grad_x`.
-            let grad_x = unsafe {
-                let [mut grad_x] = uninitialised(device, [xs.len()])?;
+            grads[0] = Some(unsafe {
+                let [mut grad_x] = uninitialised(device, [x.len()])?;
                 launch!(
-                    device,
-                    "batch_norm_backward",
-                    config,
-                    &mut grad_x,
-                    &xs,
-                    &ys,
-                    &grads,
-                    moments,
-                    &sums,
-                    &channels,
-                    &plane,
-                    &n,
-                    &relu
+                    device, "batch_norm_backward", config;
+                    &mut grad_x, x, y, grad, moments, &sums, &channels, &plane, &n, &relu
                 );
                 grad_x
-            };
-            Some(tensor(device, grad_x, x.shape()))
-        } else {
-            None
-        };
-        let sums = tensor(device, sums, (4, c));
-        let row = |of: &Tensor, i: usize| of.track_op().then(|| sums.get(i)).transpose();
-        Ok((grad_x, row(gamma, 0)?, row(beta, 1)?))
+            });
+        }
+        for row in 0..2 {
+            if wanted[1 + row] {
+                grads[1 + row] =
+                    Some(device.cuda_stream().clone_dtod(&sums.slice(row * c..(row + 1) * c)).w()?);
+            }
+        }
+        Ok(grads)
     }
 }
 
@@ -184,30 +131,20 @@ pub(crate) struct ScaleShift {
     pub(crate) relu: bool,
 }
 
-impl CustomOp3 for ScaleShift {
-    fn name(&self) -> &'static str {
-        "scale_shift"
-    }
+impl Op3 for ScaleShift {
+    const NAME: &'static str = "scale_shift";
 
-    not_on_cpu!(_a: _a_layout, _b: _b_layout, _c: _c_layout);
-
-    fn cuda_fwd(
+    fn forward(
         &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        scale: &CudaStorage,
-        scale_layout: &Layout,
-        shift: &CudaStorage,
-        shift_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let device = &x.device;
-        let (x, scale, shift) =
-            (values(x, x_layout)?, values(scale, scale_layout)?, values(shift, shift_layout)?);
-        let [_, channels, plane, n] = sizes(x_layout.dims())?;
+        device: &CudaDevice,
+        [x, scale, shift]: [&CudaView<f32>; 3],
+        dims: &[usize],
+    ) -> Result<(CudaSlice<f32>, Shape)> {
+        let [_, channels, plane, n] = sizes(dims)?;
         // SAFETY: `scale_shift` writes all of it.
         let [mut y] = unsafe { uninitialised(device, [x.len()])? };
-        scale_shift(device, &mut y, &x, None, [&scale, &shift], [channels, plane, n], self.relu)?;
-        Ok((storage(device, y), x_layout.shape().clone()))
+        scale_shift(device, &mut y, x, None, [scale, shift], [channels, plane, n], self.relu)?;
+        Ok((y, dims.into()))
     }
 }
 

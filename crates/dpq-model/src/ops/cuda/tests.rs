@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::config::Margins;
 use crate::loss::{Labels, adaptive_margin, classification};
-use crate::ops::{batch_norm, conv2d, conv2d_pool, linear, max_pool2d, scale_shift};
+use crate::ops::{batch_norm, conv2d, linear, max_pool2d, scale_shift};
 
 /// The GPU, or a line that says that there is none.
 fn gpu() -> Option<Device> {
@@ -87,11 +87,13 @@ fn convolutions() {
     for (i, (x, weight, stride, padding, pool)) in cases.into_iter().enumerate() {
         let args = [random(&x, i as u64), random(&weight, 20), random(&weight[..1], 21)];
         for relu in [false, true] {
-            check(&args, 3, |args| conv2d(&args[0], &args[1], Some(&args[2]), stride, padding, relu));
+            check(&args, 3, |args| conv2d(&args[0], &args[1], Some(&args[2]), [stride, padding], None, relu));
             check(&args, 3, |args| {
-                conv2d_pool(&args[0], &args[1], Some(&args[2]), stride, padding, pool, relu)
+                conv2d(&args[0], &args[1], Some(&args[2]), [stride, padding], Some(pool), relu)
             });
-            check(&args[..2], 2, |args| conv2d_pool(&args[0], &args[1], None, stride, padding, pool, relu));
+            check(&args[..2], 2, |args| {
+                conv2d(&args[0], &args[1], None, [stride, padding], Some(pool), relu)
+            });
         }
     }
 }

@@ -44,15 +44,15 @@ impl InplaceOp2 for Update<'_> {
             #[expect(unsafe_code, reason = "kernels take pointers")]
             Rule::Sgd { momentum, rate, keep } => {
                 // SAFETY: the assertion checks that all arrays have `n` elements.
-                unsafe { launch!(&device, "sgd", config, &mut w, &g, first, &n, &momentum, &rate, &keep) };
+                unsafe { launch!(&device, "sgd", config; &mut w, &g, first, &n, &momentum, &rate, &keep) };
             }
             #[expect(unsafe_code, reason = "kernels take pointers")]
             Rule::AdamW { betas: [beta1, beta2], rate, root, epsilon, keep } => {
                 // SAFETY: as above.
                 unsafe {
                     launch!(
-                        &device, "adamw", config, &mut w, &g, first, second, &n, &beta1, &beta2, &rate,
-                        &root, &epsilon, &keep
+                        &device, "adamw", config;
+                        &mut w, &g, first, second, &n, &beta1, &beta2, &rate, &root, &epsilon, &keep
                     );
                 }
             }
