@@ -4,9 +4,10 @@
 //! `scales` is `[L − 1]`: level l has the codewords times its scale, and the scale of level 0 is 1.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 
 use candle_core::{Device, Tensor, Var};
-use dpq_codebook::{CodeLength, Codebooks, ResidualKMeans};
+use dpq_codebook::{CodeLength, Codebooks, FitOptions, ResidualKMeans};
 
 use crate::Error;
 use crate::config::{Sharing, TrainConfig};
@@ -34,14 +35,21 @@ pub(crate) fn random(config: &TrainConfig, device: &Device) -> Result<Variables,
     variables(config, codebook, scales, device)
 }
 
-/// Fits codebooks to features by residual k-means. Shared codewords are those of the first level.
-pub(crate) fn fit(config: &TrainConfig, features: &[f32], device: &Device) -> Result<Variables, Error> {
+/// Fits codebooks to features by residual k-means, unless `stop` is set. Shared codewords are those
+/// of the first level.
+pub(crate) fn fit(
+    config: &TrainConfig,
+    features: &[f32],
+    device: &Device,
+    stop: Option<&AtomicBool>,
+) -> Result<Variables, Error> {
     let kmeans = ResidualKMeans {
         n_levels: shapes(config)["codebook"][0],
         n_codewords: config.quantizer.codewords,
         n_iterations: config.quantizer.kmeans_iterations,
     };
-    let codebook = kmeans.train(features, config.network.dim)?.values().to_vec();
+    let options = FitOptions { interrupt: stop, ..FitOptions::default() };
+    let codebook = kmeans.train_with(features, config.network.dim, options)?.values().to_vec();
     let scales = match config.quantizer.codebooks {
         Sharing::Separate => Vec::new(),
         Sharing::Shared => fit_scales(config, &codebook, features)?,

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dpq_codebook::{Codebooks, usage};
 use serde::Serialize;
-
-use crate::Error;
 
 /// The report of an epoch of training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -38,28 +35,6 @@ pub struct CodewordUsage {
     pub perplexity: f64,
     /// Number of codewords that no item uses.
     pub dead: usize,
-}
-
-impl EpochReport {
-    /// Adds the distortion and the use of codewords for features `[n, D]` and their codes.
-    pub(crate) fn add_codebooks(
-        &mut self,
-        codebooks: &Codebooks,
-        features: &[f32],
-        codes: &[u8],
-    ) -> Result<(), Error> {
-        self.relative_distortion = codebooks.relative_distortion(features, codes)?;
-        let (n_levels, n_codewords) = (codebooks.n_levels(), codebooks.n_codewords());
-        self.usage = usage(codes, n_levels, n_codewords)?
-            .into_iter()
-            .map(|level| CodewordUsage {
-                used: level.used,
-                perplexity: level.perplexity,
-                dead: n_codewords - level.used,
-            })
-            .collect();
-        Ok(())
-    }
 }
 
 /// The losses of an epoch: sum, count and last value of each.

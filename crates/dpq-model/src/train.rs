@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::Tensor;
-use dpq_codebook::Codebooks;
+use dpq_codebook::{Codebooks, LevelUsage};
 
 use crate::ahead::read_ahead;
 use crate::checkpoint::State;
@@ -21,9 +21,10 @@ use crate::inputs::{Batch, Moments};
 use crate::model::{Model, Snapshot};
 use crate::objective::{Dpq, Objective, Term};
 use crate::ops;
-use crate::report::{EpochReport, Tally};
+use crate::report::{CodewordUsage, EpochReport, Tally};
 use crate::rng::{Stream, mix, permutation, rng};
 use crate::schedule::Phase;
+use crate::tensors::Variables;
 use crate::train_set::TrainSet;
 use crate::{BoxError, Device, Error};
 
@@ -38,7 +39,7 @@ pub struct TrainOptions<'a> {
     pub device: Device,
     /// Resumes from the checkpoint in the folder. Without a checkpoint training starts afresh.
     pub resume: bool,
-    /// Ends the run before the next step once it is set.
+    /// Ends the run soon after it is set.
     pub stop: Option<&'a AtomicBool>,
     /// Called after each epoch.
     pub on_epoch: Option<&'a mut OnEpoch<'a>>,
@@ -67,17 +68,16 @@ pub fn train(
     config: &TrainConfig,
     data: &TrainSet<'_>,
     out: impl AsRef<Path>,
-    options: TrainOptions<'_>,
+    mut options: TrainOptions<'_>,
 ) -> Result<Model, Error> {
-    let (out, mut on_epoch) = (out.as_ref(), options.on_epoch);
-    let mut run = Run::new(config, data, out, options.device, options.resume)?;
-    run.stop = options.stop;
+    let out = out.as_ref();
+    let mut run = Run::new(config, data, out, &options)?;
     while run.state.epoch < config.epochs {
         let epoch = run.epoch()?;
         let (report, codebooks) = run.report(epoch)?;
         // The report first: a run that ends between the two repeats the epoch rather than lose its
         // report.
-        if let Some(on_epoch) = &mut on_epoch {
+        if let Some(on_epoch) = &mut options.on_epoch {
             let (tensors, codebooks) = (run.state.network.tensors(), codebooks.as_ref());
             let snapshot = Snapshot { header: &run.header, tensors, codebooks, device: &run.state.device };
             on_epoch(&report, &snapshot).map_err(Error::Callback)?;
@@ -119,16 +119,15 @@ struct Epoch {
 
 impl<'a> Run<'a> {
     /// Checks configuration and data, and reads the checkpoint or starts afresh.
-    fn new(
+    fn new<'o: 'a>(
         config: &'a TrainConfig,
         data: &'a TrainSet<'a>,
         out: &Path,
-        device: Device,
-        resume: bool,
+        options: &TrainOptions<'o>,
     ) -> Result<Self, Error> {
         config.check()?;
         data.check(config)?;
-        let device = device.open()?;
+        let (device, stop) = (options.device.open()?, options.stop);
         let embeddings = match data.embeddings {
             Some(embeddings) => embeddings.to_vec(),
             None => embeddings::label_embeddings(data.n_classes, config.network.dim, config.seed),
@@ -143,7 +142,7 @@ impl<'a> Run<'a> {
         let header = header(config, data)?;
         let (checkpoint, fingerprint) = (out.join("checkpoint.safetensors"), data.fingerprint());
         remove_if_exists(&out.join(DUMP))?;
-        let state = if resume && checkpoint.exists() {
+        let state = if options.resume && checkpoint.exists() {
             State::open(&header, &fingerprint, &checkpoint, &device)?
         } else {
             // Nobody must take the model of an earlier run for the model of this one.
@@ -156,7 +155,7 @@ impl<'a> Run<'a> {
             state
         };
         let n_steps = data.n_items.div_ceil(config.batch_size);
-        Ok(Self { config, data, objective, header, state, checkpoint, fingerprint, stop: None, n_steps })
+        Ok(Self { config, data, objective, header, state, checkpoint, fingerprint, stop, n_steps })
     }
 
     /// Takes the steps of an epoch.
@@ -168,7 +167,7 @@ impl<'a> Run<'a> {
         {
             self.state.codebook = match config.quantizer.start {
                 Start::Random => codebook::random(config, &self.state.device)?,
-                Start::ResidualKmeans => codebook::fit(config, &self.features()?, &self.state.device)?,
+                Start::ResidualKmeans => self.fit(number, &self.features(number)?)?,
             };
         }
         let (losses, features) = (Tally::default(), Vec::new());
@@ -184,9 +183,7 @@ impl<'a> Run<'a> {
             Ok((step, rows, (0..views).map(view).collect::<Result<Vec<_>, _>>()?))
         };
         read_ahead(0..n_steps, read, |(step, rows, views)| {
-            if self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-                return Err(Error::Interrupted { epoch: number });
-            }
+            self.check_stop(number)?;
             self.step(&mut epoch, step, rows, &views)
         })?;
         epoch.images_per_second = data.n_items as f64 / start.elapsed().as_secs_f64();
@@ -259,44 +256,59 @@ impl<'a> Run<'a> {
         self.state.epoch += 1;
         let is_last = self.state.epoch == config.epochs;
         if self.state.codebook.is_empty() && is_last {
-            epoch.features = self.features()?;
-            self.state.codebook = codebook::fit(config, &epoch.features, &self.state.device)?;
+            epoch.features = self.features(epoch.number)?;
+            self.state.codebook = self.fit(epoch.number, &epoch.features)?;
         }
         let schedule = config.network_optimizer.rate_schedule;
         let factor = schedule.factor(self.state.epoch * n_steps - 1, n_steps * config.epochs);
-        let mut report = EpochReport {
+        let (mut relative_distortion, mut usage, mut revived) = (Vec::new(), Vec::new(), 0);
+        let mut codebooks = None;
+        if !self.state.codebook.is_empty() {
+            let (variables, features) = (&self.state.codebook, &epoch.features);
+            let codebooks = codebooks.insert(codebook::codebooks(config, variables)?);
+            let codes = codebooks.encode(features)?;
+            relative_distortion = codebooks.relative_distortion(features, &codes)?;
+            let k = codebooks.n_codewords();
+            let levels = dpq_codebook::usage(&codes, codebooks.n_levels(), k)?.into_iter();
+            let of = |LevelUsage { used, perplexity, .. }| CodewordUsage { used, perplexity, dead: k - used };
+            usage = levels.map(of).collect();
+            // No step follows the last epoch, and a moved codeword has to learn.
+            if config.quantizer.revive && !is_last {
+                revived = codebook::revive(config, epoch.number, variables, codebooks, features, &codes)?;
+            }
+        }
+        let report = EpochReport {
             epoch: epoch.number,
             losses: epoch.losses.means(),
             images_per_second: epoch.images_per_second,
-            seconds: 0.0,
+            seconds: epoch.start.elapsed().as_secs_f64(),
             rate: config.network_optimizer.rate * factor,
-            relative_distortion: Vec::new(),
-            usage: Vec::new(),
-            revived: 0,
+            relative_distortion,
+            usage,
+            revived,
         };
-        let mut codebooks = None;
-        if !self.state.codebook.is_empty() {
-            let variables = &self.state.codebook;
-            let codebooks = codebooks.insert(codebook::codebooks(config, variables)?);
-            let codes = codebooks.encode(&epoch.features)?;
-            report.add_codebooks(codebooks, &epoch.features, &codes)?;
-            // No step follows the last epoch, and a moved codeword has to learn.
-            if config.quantizer.revive && !is_last {
-                let features = &epoch.features;
-                report.revived =
-                    codebook::revive(config, epoch.number, variables, codebooks, features, &codes)?;
-            }
-        }
-        report.seconds = epoch.start.elapsed().as_secs_f64();
         Ok((report, codebooks))
     }
 
+    fn check_stop(&self, epoch: usize) -> Result<(), Error> {
+        let is_set = self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
+        if is_set { Err(Error::Interrupted { epoch }) } else { Ok(()) }
+    }
+
+    /// Fits codebooks to features in an epoch.
+    fn fit(&self, epoch: usize, features: &[f32]) -> Result<Variables, Error> {
+        let fitted = codebook::fit(self.config, features, &self.state.device, self.stop);
+        // k-means reports an interruption as an error of its own.
+        fitted.or_else(|error| self.check_stop(epoch).and(Err(error)))
+    }
+
     /// Returns the features of all training items without augmentation, f32 `[n_items, D]`.
-    fn features(&self) -> Result<Vec<f32>, Error> {
+    fn features(&self, epoch: usize) -> Result<Vec<f32>, Error> {
         let tensors = self.state.network.tensors();
         let mut features = Vec::new();
         let read = |rows: Vec<usize>| self.data.read(&rows, &|_| None);
         read_ahead(self.data.pieces(), read, |batch| {
+            self.check_stop(epoch)?;
             features.extend(self.header.forward(&tensors, &batch, &self.state.device)?.features);
             Ok(())
         })?;

@@ -39,7 +39,7 @@ fn scales_follow_the_residuals() {
     // backwards.
     let features = [4.0, 0.0, 2.0, 0.0, 0.0, 4.0, 0.0, 2.0];
     let config = config(Sharing::Shared);
-    let variables = fit(&config, &features, &Device::Cpu).unwrap();
+    let variables = fit(&config, &features, &Device::Cpu, None).unwrap();
     let scales = variables["scales"].to_vec1::<f32>().unwrap();
     // The features' mean square is (16 + 4) / 2.
     assert!((scales[0] - (1.0f32 / 10.0).sqrt()).abs() < 1e-6, "{scales:?}");
@@ -47,6 +47,14 @@ fn scales_follow_the_residuals() {
     // one backwards the codeword of the other axis is nearer, and leaves the square 1 + 0.9.
     let share = ((1.0 - 0.9f32.sqrt()).powi(2) + 1.9) / 20.0;
     assert!((scales[1] - share.sqrt()).abs() < 1e-6, "{scales:?}");
+}
+
+#[test]
+fn a_caller_can_interrupt_k_means() {
+    let stop = AtomicBool::new(true);
+    let fitted = fit(&config(Sharing::Separate), &[1.0; 8], &Device::Cpu, Some(&stop));
+    let Err(Error::Codebooks(error)) = fitted else { panic!("{fitted:?}") };
+    assert!(matches!(*error, dpq_codebook::Error::Interrupted), "{error}");
 }
 
 #[test]

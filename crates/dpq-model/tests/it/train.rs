@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dpq_codebook::Assignment;
 use dpq_file::{Container, Section};
@@ -155,6 +155,34 @@ fn a_resumed_run_ends_with_the_bytes_of_an_unbroken_one() {
         assert_eq!(epochs.take(), [2]);
         assert!(fs::read(dir.path().join("model.safetensors")).unwrap() == unbroken, "{schedule:?}");
     }
+}
+
+/// Two-step training stops while it collects the features for its codebooks too.
+#[test]
+fn a_run_stops_after_its_last_step() {
+    let (dir, stop, n_reads) = (TempDir::new().unwrap(), AtomicBool::new(false), AtomicUsize::new(0));
+    let data = TrainSet {
+        n_items: N,
+        labels: &labels(),
+        n_classes: 2,
+        multi_label: false,
+        embeddings: None,
+        inputs: Inputs::Images {
+            shape: SHAPE,
+            read: &|row, seed, out| {
+                // Without a seed an item is read twice: for the moments and for its feature.
+                if seed.is_none() && n_reads.fetch_add(1, Ordering::Relaxed) == N {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                image(row, seed, out);
+                Ok(())
+            },
+        },
+        weights: None,
+    };
+    let options = TrainOptions { stop: Some(&stop), ..TrainOptions::default() };
+    let stopped = train(&config(Schedule::TwoStep), &data, dir.path(), options);
+    assert!(matches!(stopped, Err(Error::Interrupted { epoch: 1 })), "{stopped:?}");
 }
 
 #[test]
