@@ -1,13 +1,10 @@
 //! Reads a batch while the batch before it is processed.
 
 /// Calls `work` with batch after batch, in order, and reads the next batch meanwhile. At most two
-/// batches are in memory.
+/// batches are in memory. The first error, in the order of the batches, ends it.
 ///
 /// `work`, and every `read` but the first, run in threads of rayon, so parallel work inside `work`
 /// starts without waking the pool from outside.
-///
-/// # Errors
-/// Returns the first error, in the order of the batches.
 pub(crate) fn read_ahead<B: Send, T: Send, E: Send>(
     batches: impl IntoIterator<Item = B>,
     read: impl Fn(B) -> Result<T, E> + Sync,

@@ -239,15 +239,13 @@ impl TrainConfig {
         let quantizes = self.schedule == Schedule::TwoStep || quantization.iter().any(|&weight| weight > 0.0);
         let one_start = self.schedule != Schedule::TwoStep || quantizer.start == Start::ResidualKmeans;
         let one_fit = self.schedule != Schedule::TwoStep || quantizer.codebooks == Sharing::Separate;
+        let mirrors_features = self.mirror_average && network.body == Body::Features;
+        let cutout = self.augment.cutout_probability;
         let checks = [
             (self.epochs >= 1, "epochs", "at least 1"),
             (self.batch_size >= 2, "batch_size", "at least 2, for batch normalisation"),
             (share(features_first), "schedule.features_first", "a share in [0, 1)"),
-            (
-                !(self.mirror_average && network.body == Body::Features),
-                "mirror_average",
-                "false for stored features",
-            ),
+            (!mirrors_features, "mirror_average", "false for stored features"),
             ((1..=255).contains(&quantizer.levels), "quantizer.levels", "1 to 255"),
             ((1..=256).contains(&quantizer.codewords), "quantizer.codewords", "1 to 256"),
             (above_0(quantizer.softness), "quantizer.softness", "a finite number above 0"),
@@ -257,11 +255,7 @@ impl TrainConfig {
             (weights.iter().all(|&w| at_least_0(w)), "loss", "finite weights of at least 0"),
             (teaches, "loss", "`margin` or `classification` above 0, to learn labels"),
             (quantizes, "loss", "a quantization loss above 0, to learn codewords"),
-            (
-                (0.0..=1.0).contains(&self.augment.cutout_probability),
-                "augment.cutout_probability",
-                "a share in [0, 1]",
-            ),
+            ((0.0..=1.0).contains(&cutout), "augment.cutout_probability", "a share in [0, 1]"),
             (self.validation.images != 1, "validation.images", "0 or at least 2, which rank each other"),
             (self.validation.every >= 1, "validation.every", "at least 1"),
         ];
@@ -279,6 +273,7 @@ impl TrainConfig {
 impl OptimizerConfig {
     fn check(&self, key: &'static str) -> Result<(), Error> {
         let numbers = [self.rate, self.weight_decay, self.head_weights, self.head_biases];
+        let at_least_0 = numbers.iter().all(|&x| x >= 0.0 && x.is_finite());
         let in_range = match self.method {
             Method::Sgd { momentum } => (0.0..1.0).contains(&momentum),
             Method::AdamW { beta1, beta2, epsilon } => {
@@ -291,10 +286,7 @@ impl OptimizerConfig {
             RateSchedule::WarmupCosine { warmup } => (0.0..1.0).contains(&warmup),
         };
         let checks = [
-            (
-                numbers.iter().all(|&x| x >= 0.0 && x.is_finite()),
-                "finite rates, decay and factors of at least 0",
-            ),
+            (at_least_0, "finite rates, decay and factors of at least 0"),
             (in_range, "a momentum or betas in [0, 1) and an epsilon above 0"),
             (schedule, "a rate schedule with `every` and `factor` above 0, `warmup` in [0, 1)"),
         ];

@@ -66,7 +66,10 @@ impl FromStr for Device {
         match (text, number) {
             ("cpu", _) => Ok(Self::Cpu),
             (_, Some(number)) => Ok(Self::Cuda(number)),
-            _ => Err(Error::UnknownDevice(text.to_owned())),
+            _ => {
+                let (found, expected) = (text.to_owned(), "cpu or cuda:N, such as cuda:0".to_owned());
+                Err(Error::Unknown { what: "device", found, expected })
+            }
         }
     }
 }

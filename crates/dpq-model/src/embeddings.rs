@@ -11,9 +11,6 @@ use crate::rng::{Stream, rng, uniform};
 /// only additions, products, quotients and square roots, so a seed gives the same values on every
 /// machine.
 /// Shapes: returns `[n_classes, dim]`, row-major.
-///
-/// # Panics
-/// Panics if `dim` is 0.
 pub(crate) fn label_embeddings(n_classes: usize, dim: usize, seed: u64) -> Vec<f32> {
     assert!(dim > 0, "an embedding has at least one dimension");
     let mut rng = rng(seed, Stream::Embeddings);

@@ -17,17 +17,16 @@ pub enum Error {
         /// Its range, or what it depends on.
         expected: &'static str,
     },
-    /// No preset has this name.
-    #[error("preset: found `{found}`, expected one of {}", expected.join(", "))]
-    UnknownPreset {
+    /// A name is unknown.
+    #[error("{what}: found `{found}`, expected {expected}")]
+    Unknown {
+        /// The thing that is named: `preset` or `device`.
+        what: &'static str,
         /// The name.
         found: String,
-        /// The names of the presets.
-        expected: &'static [&'static str],
+        /// The known names.
+        expected: String,
     },
-    /// No device is written like this.
-    #[error("device: found `{0}`, expected cpu or cuda:N, such as cuda:0")]
-    UnknownDevice(String),
     /// The device is missing, or the program was built without support for it.
     #[error("device: {device} cannot be used: {reason}")]
     Device {
@@ -40,14 +39,9 @@ pub enum Error {
     #[error("image shape: found {0:?}, too small for the network")]
     TooSmall([usize; 3]),
 
-    /// The training set is empty, or has a single item.
-    #[error("training set: found {n_items} items of {n_classes} classes, expected at least 2 of 1")]
-    Empty {
-        /// Number of items.
-        n_items: usize,
-        /// Number of classes.
-        n_classes: usize,
-    },
+    /// The training set has this number of items and of classes.
+    #[error("training set: found {0} items of {1} classes, expected at least 2 of 1")]
+    Empty(usize, usize),
     /// Residual k-means needs an item for each codeword.
     #[error("quantizer.codewords: found {n_codewords}, expected at most the {n_items} training items")]
     TooFewItems {
@@ -66,12 +60,16 @@ pub enum Error {
         /// Number of classes.
         n_classes: usize,
     },
-    /// The item of this row has no label.
-    #[error("labels: item {0} has none, expected at least one")]
-    NoLabel(usize),
-    /// The item of this row has several labels in a training set that is not multi-label.
-    #[error("labels: item {0} has several, expected one per item unless `multi_label` is set")]
-    SeveralLabels(usize),
+    /// An item has no label, or several in a training set that is not multi-label.
+    #[error("labels: item {item} has {found}, expected {expected}")]
+    Label {
+        /// The row of the item.
+        item: usize,
+        /// The number of its labels.
+        found: usize,
+        /// The numbers that are possible.
+        expected: &'static str,
+    },
     /// The label embeddings do not have one row per class.
     #[error("label embeddings: found {found} values, expected {n_classes} classes × {dim} dimensions")]
     Embeddings {
@@ -85,12 +83,12 @@ pub enum Error {
     /// The label embedding of this class has no direction.
     #[error("label embeddings: the vector of class {0} is 0 or not finite, expected a direction")]
     Embedding(usize),
-    /// The pretrained weights belong to another network.
+    /// Pretrained weights, or arrays to import as weights, are those of another network.
     #[error("weights: found {found}, expected {expected}")]
-    OtherBody {
-        /// The body of the weights and the shape of their images.
+    Weights {
+        /// The body of the weights, or the unexpected or missing arrays.
         found: String,
-        /// The body of the configuration and the shape of the training images.
+        /// The body or the arrays of the network.
         expected: String,
     },
     /// The caller's reader failed.
@@ -143,35 +141,6 @@ pub enum Error {
     #[error("temperature: found {0}, expected a finite number above 0")]
     Temperature(f32),
 
-    /// Nobody publishes weights of this body.
-    #[error("weights: found the body {0}, expected AlexNet, VGG-16 or ResNet-50")]
-    NotPublished(String),
-    /// The arrays are those of another network.
-    #[error("weights: found {found}, expected those of {origin}: `{expected}`…")]
-    OtherArrays {
-        /// The first array, in words.
-        found: String,
-        /// The network.
-        origin: &'static str,
-        /// The first array of that network.
-        expected: String,
-    },
-    /// Arrays of the network are missing.
-    #[error("weights: found no `{}`, expected all of {origin}", names.join("`, `"))]
-    MissingArrays {
-        /// The missing arrays.
-        names: Vec<String>,
-        /// The network.
-        origin: &'static str,
-    },
-    /// The network does not have these arrays.
-    #[error("weights: found `{}` too, expected {origin} alone", names.join("`, `"))]
-    UnexpectedArrays {
-        /// The unexpected arrays.
-        names: Vec<String>,
-        /// The network.
-        origin: &'static str,
-    },
     /// An array has another shape.
     #[error("weights: `{name}` has shape {found:?}, expected {expected:?}")]
     ArrayShape {

@@ -4,11 +4,12 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use crate::Error;
-use crate::body::layers;
+use crate::body::{self, layers};
 use crate::config::Body;
 use crate::header::Header;
 use crate::inputs::Batch;
 use crate::network;
+use crate::pass::Pass;
 use crate::tensors::Tensors;
 
 /// Number of images that a thread runs at a time. Their activations fit into the cache.
@@ -32,7 +33,8 @@ impl Header {
     pub(crate) fn forward(&self, tensors: &Tensors, batch: &Batch, device: &Device) -> Result<Output, Error> {
         let (layers, _) = layers(&self.train.network.body, self.image_shape)?;
         let [features, logits] = self.in_chunks(batch, device, |x| {
-            let heads = network::heads(tensors, &network::body(&layers, tensors, x)?)?;
+            let mut pass = Pass::Inference(tensors);
+            let heads = network::heads(&body::forward(&layers, x, &mut pass)?, &pass)?;
             Ok([heads.features, heads.logits])
         })?;
         Ok(Output { features, logits })
@@ -41,7 +43,8 @@ impl Header {
     /// Runs a batch through the body, f32 `[n, F]`.
     pub(crate) fn body(&self, tensors: &Tensors, batch: &Batch, device: &Device) -> Result<Vec<f32>, Error> {
         let (layers, _) = layers(&self.train.network.body, self.image_shape)?;
-        let [f] = self.in_chunks(batch, device, |x| Ok([network::body(&layers, tensors, x)?]))?;
+        let body = |x: &Tensor| Ok([body::forward(&layers, x, &mut Pass::Inference(tensors))?]);
+        let [f] = self.in_chunks(batch, device, body)?;
         Ok(f)
     }
 

@@ -40,9 +40,6 @@ impl Labels {
 /// finite for every finite logit.
 /// Source: paper, L_C, averaged as in the authors' code.
 /// Shapes: logits `[n, C]`.
-///
-/// # Errors
-/// Returns an error if the shapes do not fit.
 pub(crate) fn classification(logits: &Tensor, labels: &Labels, multi_label: bool) -> Result<Tensor> {
     let labels = &labels.multi_hot;
     if multi_label {
@@ -72,9 +69,6 @@ pub(crate) fn classification(logits: &Tensor, labels: &Labels, multi_label: bool
 /// over all classes. Here `margins` chooses the classes j, and both choices divide by n·C, so that
 /// the weights of the other losses keep their meaning (docs/deviations.md, row 6).
 /// Shapes: x `[n, D]`, embeddings `[C, D]`, of any length other than 0.
-///
-/// # Errors
-/// Returns an error if the shapes do not fit.
 pub(crate) fn adaptive_margin(
     x: &Tensor,
     labels: &Labels,

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use candle_core::Device;
 use dpq_codebook::Codebooks;
-use dpq_file::Container;
 
 use crate::header::Header;
 use crate::inference::Output;
@@ -45,18 +44,8 @@ impl Model {
     /// that is not a model, or that is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let file = Container::open(path)?;
-        file.verify()?;
+        let file = tensors::open(path, [FORMAT, VERSION], "`dpq-model` of version `1`")?;
         let content = |what: String| Error::content(path, what);
-        let [format, version] = ["format", "version"].map(|key| file.metadata(key).unwrap_or("none"));
-        if format != FORMAT || version != VERSION {
-            let found = format!("{format}` of version `{version}");
-            return Err(Error::Format {
-                path: path.to_owned(),
-                found,
-                expected: "`dpq-model` of version `1`",
-            });
-        }
         let header: Header = serde_json::from_str(file.metadata("config")?)
             .map_err(|error| content(format!("the configuration cannot be read ({error})")))?;
         header.check().map_err(|error| content(error.to_string()))?;

@@ -32,9 +32,6 @@ pub(crate) struct Heads {
 
 /// Returns the names and shapes of all tensors of a file, without allocating them: those of the
 /// body, and those of the heads. Inputs are `[c, h, w]`.
-///
-/// # Errors
-/// Returns an error if the inputs are too small.
 pub(crate) fn shapes(
     config: &NetworkConfig,
     input: [usize; 3],
@@ -102,13 +99,14 @@ impl Network {
             Backbone::Frozen => f.detach(),
         };
         let f = pass.dropout(&f, None)?;
-        run_heads(&f, &pass)
+        heads(&f, &pass)
     }
 
     /// Runs a batch in inference, without a graph of gradients.
     pub(crate) fn forward(&self, x: &Tensor) -> TensorResult<Heads> {
         let tensors = self.tensors();
-        heads(&tensors, &body(&self.layers, &tensors, x)?)
+        let mut pass = Pass::Inference(&tensors);
+        heads(&body::forward(&self.layers, x, &mut pass)?, &pass)
     }
 
     /// Returns the variable of that name.
@@ -136,17 +134,8 @@ impl Network {
     }
 }
 
-/// Runs the body on a batch in inference, f32 `[n, F]`.
-pub(crate) fn body(layers: &[Layer], tensors: &Tensors, x: &Tensor) -> TensorResult<Tensor> {
-    body::forward(layers, x, &mut Pass::Inference(tensors))
-}
-
-/// Runs the heads on the result of the body in inference.
-pub(crate) fn heads(tensors: &Tensors, f: &Tensor) -> TensorResult<Heads> {
-    run_heads(f, &Pass::Inference(tensors))
-}
-
-fn run_heads(f: &Tensor, pass: &Pass) -> TensorResult<Heads> {
+/// Runs the heads on the result of the body.
+pub(crate) fn heads(f: &Tensor, pass: &Pass) -> TensorResult<Heads> {
     Ok(Heads {
         features: pass.linear(f, "embed", false)?.tanh()?,
         logits: pass.linear(f, "classifier", false)?,

@@ -6,7 +6,7 @@ use crate::Error;
 use crate::config::{LossConfig, QuantizerConfig};
 use crate::loss::{Labels, adaptive_margin, classification};
 use crate::network::Heads;
-use crate::quantize::{hard_distortion, joint_center, quantize, soft_distortion};
+use crate::quantize::{distortion, joint_center, quantize};
 use crate::schedule::Phase;
 
 /// A loss for the outputs of a batch. DPQ's is [`Dpq`]; another one is another implementation,
@@ -78,8 +78,8 @@ impl Objective for Dpq {
         if let Some(codebook) = codebook {
             let quantized = quantize(features, codebook, quantizer.assignment, quantizer.softness)?;
             let tau = loss.quantization;
-            push("soft_distortion", tau * loss.soft, soft_distortion(features, &quantized)?);
-            push("hard_distortion", tau * loss.hard, hard_distortion(features, &quantized)?);
+            push("soft_distortion", tau * loss.soft, distortion(features, &quantized.soft)?);
+            push("hard_distortion", tau * loss.hard, distortion(features, &quantized.hard)?);
             push("joint_center", tau * loss.joint_center, joint_center(&quantized)?);
         }
         Ok(terms)

@@ -40,9 +40,6 @@ pub(crate) struct Quantized {
 /// Source: paper, quantization blocks; for cosine the authors' code, where `gamma` is 1
 /// (docs/deviations.md, rows 1 and 2).
 /// Shapes: x `[n, D]`, codebook `[L, K, D]`, of one floating type.
-///
-/// # Errors
-/// Returns an error if the shapes do not fit.
 pub(crate) fn quantize(
     x: &Tensor,
     codebook: &Tensor,
@@ -70,38 +67,23 @@ pub(crate) fn quantize(
     Ok(quantized)
 }
 
-/// Returns the distance of the soft sums from `x`: Σ_l mean_n ‖x_n − x̂^l_n,soft‖², a scalar.
+/// Returns the distance of the soft or the hard sums from `x`: Σ_l mean_n ‖x_n − x̂^l_n‖², a scalar.
 ///
-/// Source: paper, L_soft. Each level counts once. The mean is over the batch; the authors' code
-/// also divides by D (docs/deviations.md, row 7).
-///
-/// # Errors
-/// Returns an error if the shapes do not fit.
-pub(crate) fn soft_distortion(x: &Tensor, quantized: &Quantized) -> Result<Tensor> {
-    distortion(x, &quantized.soft)
-}
-
-/// Returns the distance of the hard sums from `x`: Σ_l mean_n ‖x_n − x̂^l_n,hard‖², a scalar.
-///
-/// Source: paper, L_hard, normalised as [`soft_distortion`].
-///
-/// # Errors
-/// Returns an error if the shapes do not fit.
-pub(crate) fn hard_distortion(x: &Tensor, quantized: &Quantized) -> Result<Tensor> {
-    distortion(x, &quantized.hard)
+/// Source: paper, L_soft and L_hard. Each level counts once. The mean is over the batch; the
+/// authors' code also divides by D (docs/deviations.md, row 7).
+pub(crate) fn distortion(x: &Tensor, sums: &[Tensor]) -> Result<Tensor> {
+    let mut total = Tensor::zeros((), x.dtype(), x.device())?;
+    for sum in sums {
+        total = (total + mean_squared_distance(x, sum)?)?;
+    }
+    Ok(total)
 }
 
 /// Returns the distance of the soft and hard sums of all levels: mean_n ‖Σ_l q^l_n,soft − Σ_l
 /// q^l_n,hard‖², a scalar.
 ///
 /// Source: paper, L_match (the joint centre), at the last level only, normalised as
-/// [`soft_distortion`].
-///
-/// # Errors
-/// Returns an error if the shapes do not fit.
-///
-/// # Panics
-/// Panics if there is no level.
+/// [`distortion`].
 pub(crate) fn joint_center(quantized: &Quantized) -> Result<Tensor> {
     let last = quantized.soft.last().zip(quantized.hard.last());
     let (soft, hard) = last.expect("there is a level");
@@ -139,14 +121,6 @@ fn add_to_last(sums: &[Tensor], term: Tensor) -> Result<Tensor> {
         Some(last) => last + term,
         None => Ok(term),
     }
-}
-
-fn distortion(x: &Tensor, sums: &[Tensor]) -> Result<Tensor> {
-    let mut total = Tensor::zeros((), x.dtype(), x.device())?;
-    for sum in sums {
-        total = (total + mean_squared_distance(x, sum)?)?;
-    }
-    Ok(total)
 }
 
 /// Returns mean_n ‖a_n − b_n‖² of `[n, D]`.

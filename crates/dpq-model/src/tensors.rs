@@ -20,6 +20,22 @@ pub(crate) type Shapes = BTreeMap<String, Vec<usize>>;
 /// A named array: name, shape, values.
 pub(crate) type Array = (String, Vec<usize>, Vec<f32>);
 
+/// Opens a file of this format and version and checks every byte.
+pub(crate) fn open(
+    path: &Path,
+    [format, version]: [&str; 2],
+    expected: &'static str,
+) -> Result<Container, Error> {
+    let file = Container::open(path)?;
+    file.verify()?;
+    let found = ["format", "version"].map(|key| file.metadata(key).unwrap_or("none"));
+    if found != [format, version] {
+        let found = found.join("` of version `");
+        return Err(Error::Format { path: path.to_owned(), found, expected });
+    }
+    Ok(file)
+}
+
 /// Reads tensors of these names behind `prefix`, each in its shape.
 pub(crate) fn read(
     file: &Container,

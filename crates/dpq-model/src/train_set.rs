@@ -59,10 +59,7 @@ pub type Read<'a, T> = dyn Fn(usize, Option<u64>, &mut [T]) -> Result<(), BoxErr
 
 impl fmt::Debug for Inputs<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self {
-            Self::Images { .. } => "Images",
-            Self::Features { .. } => "Features",
-        };
+        let kind = if let Self::Images { .. } = self { "Images" } else { "Features" };
         f.debug_tuple(kind).field(&self.shape()).finish()
     }
 }
@@ -91,7 +88,7 @@ impl TrainSet<'_> {
     pub(crate) fn check(&self, config: &TrainConfig) -> Result<(), Error> {
         let (n_items, n_classes, dim) = (self.n_items, self.n_classes, config.network.dim);
         if n_items < 2 || n_classes == 0 {
-            return Err(Error::Empty { n_items, n_classes });
+            return Err(Error::Empty(n_items, n_classes));
         }
         if let Some(vectors) = self.embeddings {
             if n_classes.checked_mul(dim) != Some(vectors.len()) {
@@ -116,7 +113,7 @@ impl TrainSet<'_> {
             if found != (body, shape) {
                 let name =
                     |(body, [c, h, w]): (&Body, [usize; 3])| format!("{body:?} for images of {c}x{h}x{w}");
-                return Err(Error::OtherBody { found: name(found), expected: name((body, shape)) });
+                return Err(Error::Weights { found: name(found), expected: name((body, shape)) });
             }
         }
         let n_codewords = config.quantizer.codewords;
@@ -133,11 +130,12 @@ impl TrainSet<'_> {
             return Err(Error::Labels { found, n_items, n_classes });
         }
         for (item, row) in self.labels.chunks_exact(n_classes).enumerate() {
-            match row.iter().filter(|&&label| label == 1).count() {
-                0 => return Err(Error::NoLabel(item)),
-                1 => {}
-                _ if self.multi_label => {}
-                _ => return Err(Error::SeveralLabels(item)),
+            let found = row.iter().filter(|&&label| label == 1).count();
+            if found == 0 {
+                return Err(Error::Label { item, found, expected: "at least 1" });
+            }
+            if found > 1 && !self.multi_label {
+                return Err(Error::Label { item, found, expected: "1 unless `multi_label` is set" });
             }
         }
         Ok(())

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use dpq_file::Container;
 use serde::{Deserialize, Serialize};
 
 use crate::body::layers;
@@ -87,23 +86,24 @@ impl Weights {
     /// classifier are skipped.
     ///
     /// # Errors
-    /// [`Error::MissingArrays`], [`Error::UnexpectedArrays`] and [`Error::OtherArrays`] name
-    /// arrays, [`Error::ArrayShape`] and [`Error::ArrayNotFinite`] the first bad array.
-    /// [`Error::NotPublished`] if nobody publishes weights of `body`.
+    /// [`Error::Weights`] names arrays that are missing or unexpected, or a body whose weights nobody
+    /// publishes. [`Error::ArrayShape`] and [`Error::ArrayNotFinite`] name the first bad array.
     pub fn import(body: &Body, mut found: Arrays) -> Result<Self, Error> {
-        let layout = Layout::of(body).ok_or_else(|| Error::NotPublished(format!("{body:?}")))?;
-        let origin = layout.origin();
-        found.retain(|name, _| !layout.is_skipped(name));
+        let other = |found: String, expected: &str| Error::Weights { found, expected: expected.to_owned() };
+        let published = "AlexNet, VGG-16 or ResNet-50";
+        let layout = Layout::of(body).ok_or_else(|| other(format!("the body {body:?}"), published))?;
+        let origin = layout.origin;
+        found.retain(|name, _| !name.starts_with(layout.classifier));
         let header = layout.config(body).header()?;
         let [shapes, _] = header.shapes()?;
         let missing: Vec<String> =
             shapes.keys().map(|ours| layout.name(ours)).filter(|name| !found.contains_key(name)).collect();
         if missing.len() == shapes.len() {
             let found = found.keys().next().map_or("no array".to_owned(), |name| format!("`{name}`"));
-            return Err(Error::OtherArrays { found, origin, expected: missing[0].clone() });
+            return Err(other(found, &format!("those of {origin}: `{}`…", missing[0])));
         }
         if !missing.is_empty() {
-            return Err(Error::MissingArrays { names: missing, origin });
+            return Err(other(format!("no `{}`", missing.join("`, `")), &format!("all of {origin}")));
         }
         let mut tensors = Tensors::new();
         for (ours, shape) in shapes {
@@ -121,7 +121,8 @@ impl Weights {
             tensors.insert(ours, tensor);
         }
         if !found.is_empty() {
-            return Err(Error::UnexpectedArrays { names: found.into_keys().collect(), origin });
+            let names: Vec<String> = found.into_keys().collect();
+            return Err(other(format!("`{}` too", names.join("`, `")), &format!("{origin} alone")));
         }
         Self::new(header, tensors)
     }
@@ -142,15 +143,9 @@ impl Weights {
     /// that does not hold weights, or that is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let file = Container::open(path)?;
+        let expected = "`dpq-weights` of version `1`, made by `dpq weights import`";
+        let file = tensors::open(path, [FORMAT, VERSION], expected)?;
         let content = |what: String| Error::content(path, what);
-        let [format, version] = ["format", "version"].map(|key| file.metadata(key).unwrap_or("none"));
-        if format != FORMAT || version != VERSION {
-            let found = format!("{format}` of version `{version}");
-            let expected = "`dpq-weights` of version `1`, made by `dpq weights import`";
-            return Err(Error::Format { path: path.to_owned(), found, expected });
-        }
-        file.verify()?;
         let config: Config = serde_json::from_str(file.metadata("config")?)
             .map_err(|error| content(format!("the configuration cannot be read ({error})")))?;
         let header = config.header().map_err(|error| content(error.to_string()))?;
@@ -165,12 +160,8 @@ impl Weights {
     /// [`Error::File`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let Header { image_shape, mean, deviation, .. } = &self.header;
-        let config = Config {
-            body: self.body_config().clone(),
-            image_shape: *image_shape,
-            mean: mean.clone(),
-            deviation: deviation.clone(),
-        };
+        let (body, mean, deviation) = (self.body_config().clone(), mean.clone(), deviation.clone());
+        let config = Config { body, image_shape: *image_shape, mean, deviation };
         let metadata = [
             ("format", FORMAT.to_owned()),
             ("version", VERSION.to_owned()),
@@ -244,103 +235,73 @@ impl Config {
 }
 
 /// The layout of published arrays: their names and the order of their numbers.
-#[derive(Clone, Copy)]
-enum Layout {
-    CaffeAlexnet {
-        /// Output channels of the fifth convolution.
-        channels: usize,
-    },
-    Alexnet,
-    Vgg16,
-    Resnet50,
+struct Layout {
+    /// The published network.
+    origin: &'static str,
+    /// The start of the names of its classifier.
+    classifier: &'static str,
+    /// The names of its layers, if they are not ours.
+    names: &'static [(&'static str, &'static str)],
+    /// Output channels of the fifth convolution of Caffe's AlexNet, `None` for torchvision.
+    caffe: Option<usize>,
 }
 
 impl Layout {
     /// Returns the layout for a body, or `None` if nobody publishes its weights.
     fn of(body: &Body) -> Option<Self> {
-        match *body {
+        let (origin, classifier, names, caffe): (_, _, &[_], _) = match *body {
             Body::Alexnet { variant: Alexnet::Caffe, channels: [.., channels], .. } => {
-                Some(Self::CaffeAlexnet { channels })
+                ("Caffe's bvlc_alexnet", "fc8.", &[], Some(channels))
             }
-            Body::Alexnet { variant: Alexnet::Torchvision, .. } => Some(Self::Alexnet),
-            Body::Vgg16 { .. } => Some(Self::Vgg16),
-            Body::Resnet50 { .. } => Some(Self::Resnet50),
-            Body::Features | Body::Small { .. } => None,
-        }
-    }
-
-    fn origin(self) -> &'static str {
-        match self {
-            Self::CaffeAlexnet { .. } => "Caffe's bvlc_alexnet",
-            Self::Alexnet => "torchvision's alexnet",
-            Self::Vgg16 => "torchvision's vgg16",
-            Self::Resnet50 => "torchvision's resnet50",
-        }
-    }
-
-    fn config(self, body: &Body) -> Config {
-        let (side, [mean, deviation]) = match self {
-            Self::CaffeAlexnet { .. } => (227, [CAFFE_MEAN.map(|mean| mean / 255.0), [1.0 / 255.0; 3]]),
-            _ => (224, IMAGENET),
+            Body::Alexnet { variant: Alexnet::Torchvision, .. } => {
+                ("torchvision's alexnet", "classifier.6.", &ALEXNET, None)
+            }
+            Body::Vgg16 { .. } => ("torchvision's vgg16", "classifier.6.", &VGG16, None),
+            Body::Resnet50 { .. } => ("torchvision's resnet50", "fc.", &[], None),
+            Body::Features | Body::Small { .. } => return None,
         };
-        Config {
-            body: body.clone(),
-            image_shape: [3, side, side],
-            mean: mean.to_vec(),
-            deviation: deviation.to_vec(),
-        }
+        Some(Self { origin, classifier, names, caffe })
     }
 
-    /// Returns true if an array belongs to the classifier.
-    fn is_skipped(self, theirs: &str) -> bool {
-        let classifier = match self {
-            Self::CaffeAlexnet { .. } => "fc8.",
-            Self::Alexnet | Self::Vgg16 => "classifier.6.",
-            Self::Resnet50 => "fc.",
+    fn config(&self, body: &Body) -> Config {
+        let (side, [mean, deviation]) = match self.caffe {
+            Some(_) => (227, [CAFFE_MEAN.map(|mean| mean / 255.0), [1.0 / 255.0; 3]]),
+            None => (224, IMAGENET),
         };
-        theirs.starts_with(classifier)
+        let (mean, deviation) = (mean.to_vec(), deviation.to_vec());
+        Config { body: body.clone(), image_shape: [3, side, side], mean, deviation }
     }
 
     /// Returns the name of tensor `ours` in this layout.
-    fn name(self, ours: &str) -> String {
+    fn name(&self, ours: &str) -> String {
         let ours = ours.strip_prefix("backbone.").expect("a tensor of a body");
         let (layer, kind) = ours.rsplit_once('.').expect("a layer and a kind");
-        let torchvision = |table: &[(&str, &str)]| {
-            let (_, theirs) =
-                table.iter().find(|(ours, _)| *ours == layer).expect("the table has all layers");
-            format!("{theirs}.{kind}")
+        let theirs = self.names.iter().find(|(ours, _)| *ours == layer);
+        let layer = theirs.map_or(layer, |(_, theirs)| theirs);
+        let kind = match kind {
+            "weight" if self.caffe.is_some() => "weights",
+            "bias" if self.caffe.is_some() => "biases",
+            "gamma" => "weight",
+            "beta" => "bias",
+            "mean" => "running_mean",
+            "var" => "running_var",
+            kind => kind,
         };
-        match self {
-            Self::CaffeAlexnet { .. } => {
-                format!("{layer}.{}", if kind == "weight" { "weights" } else { "biases" })
-            }
-            Self::Alexnet => torchvision(&ALEXNET),
-            Self::Vgg16 => torchvision(&VGG16),
-            Self::Resnet50 => {
-                let kind = match kind {
-                    "gamma" => "weight",
-                    "beta" => "bias",
-                    "mean" => "running_mean",
-                    "var" => "running_var",
-                    kind => kind,
-                };
-                format!("{layer}.{kind}")
-            }
-        }
+        format!("{layer}.{kind}")
     }
 
     /// Returns the shape of a tensor in this layout.
-    fn shape(self, shape: &[usize]) -> Vec<usize> {
-        match (self, shape) {
-            (Self::CaffeAlexnet { .. }, &[n_out, n_in, h, w]) => vec![h, w, n_in, n_out],
-            (Self::CaffeAlexnet { .. }, &[n_out, n_in]) => vec![n_in, n_out],
+    fn shape(&self, shape: &[usize]) -> Vec<usize> {
+        match (self.caffe, shape) {
+            (Some(_), &[n_out, n_in, h, w]) => vec![h, w, n_in, n_out],
+            (Some(_), &[n_out, n_in]) => vec![n_in, n_out],
             _ => shape.to_vec(),
         }
     }
 
     /// Converts an array to tensor `ours`.
-    fn convert(self, ours: &str, array: &Tensor) -> candle_core::Result<Tensor> {
-        let Self::CaffeAlexnet { channels } = self else { return Ok(array.clone()) };
+    fn convert(&self, ours: &str, array: &Tensor) -> candle_core::Result<Tensor> {
+        let Some(channels) = self.caffe else { return Ok(array.clone()) };
         let tensor = match (array.rank(), ours) {
             (4, "backbone.conv1.weight") => {
                 // Blue, green, red → red, green, blue.

@@ -104,7 +104,6 @@ impl NetworkConfig {
             Body::Small { hidden, .. } if !in_range(hidden) => {
                 refused("network.body.small.hidden", "1 to 65536")
             }
-            Body::Small { .. } => Ok(()),
             Body::Alexnet { channels, hidden, .. } | Body::Vgg16 { channels, hidden }
                 if !channels.iter().chain([hidden]).all(in_range) =>
             {
@@ -119,7 +118,7 @@ impl NetworkConfig {
             Body::Resnet50 { width } if !(1..=MAX_UNITS / 32).contains(width) => {
                 refused("network.body.resnet50.width", "1 to 2048")
             }
-            Body::Alexnet { .. } | Body::Vgg16 { .. } | Body::Resnet50 { .. } => Ok(()),
+            Body::Small { .. } | Body::Alexnet { .. } | Body::Vgg16 { .. } | Body::Resnet50 { .. } => Ok(()),
         }
     }
 }

@@ -29,7 +29,10 @@ impl TrainConfig {
             "authors-code" => Ok(Self::authors_code()),
             "paper" => Ok(Self::paper()),
             "quick" => Ok(Self::quick()),
-            _ => Err(Error::UnknownPreset { found: name.to_owned(), expected: &Self::PRESETS }),
+            _ => {
+                let (found, expected) = (name.to_owned(), format!("one of {}", Self::PRESETS.join(", ")));
+                Err(Error::Unknown { what: "preset", found, expected })
+            }
         }
     }
 

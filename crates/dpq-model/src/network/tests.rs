@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Network, Tensors, body};
+use super::{Network, Pass, Tensors, body};
 use crate::body::layers;
 use crate::config::{Alexnet, Backbone, Body, NetworkConfig};
 use crate::rng::{Stream, normal, rng, uniform};
@@ -235,7 +235,7 @@ fn bodies_equal_plain_loops() {
         let (network, x) = network(&of, side);
         let tensors = network.tensors();
         let (layers, dim) = layers(&of, x.shape).unwrap();
-        let found = values(&body(&layers, &tensors, &tensor(&x)).unwrap());
+        let found = values(&body::forward(&layers, &tensor(&x), &mut Pass::Inference(&tensors)).unwrap());
         let expected = reference(&of, &to_f64(&tensors), &x).values;
         assert_eq!((found.len(), expected.len()), (dim, dim));
         let largest = expected.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));

@@ -1,7 +1,7 @@
 //! Quantization and its losses against the golden values, finite differences, hand-worked cases and
 //! `dpq_codebook`.
 
-use super::{Quantized, hard_distortion, joint_center, quantize, soft_distortion};
+use super::{Quantized, distortion, joint_center, quantize};
 use crate::tests::{
     assert_close, check_gradients, f32s, flat, golden, numbers, random, tensor, value_and_gradients,
 };
@@ -18,8 +18,8 @@ fn all_levels(tensors: &[Tensor]) -> Vec<f64> {
 /// A loss by its name in the golden values.
 fn loss(name: &str, x: &Tensor, quantized: &Quantized) -> Result<Tensor> {
     match name {
-        "soft_distortion" => soft_distortion(x, quantized),
-        "hard_distortion" => hard_distortion(x, quantized),
+        "soft_distortion" => distortion(x, &quantized.soft),
+        "hard_distortion" => distortion(x, &quantized.hard),
         "joint_center" => joint_center(quantized),
         _ => unreachable!("no loss of the name {name}"),
     }
@@ -60,8 +60,8 @@ fn gradients_are_those_of_the_values() {
         let args = [random(&[7, 6], 1), random(&[3, 9, 6], 2)];
         check_gradients(&args, |args| {
             let quantized = quantize(&args[0], &args[1], assignment, 1.5)?;
-            soft_distortion(&args[0], &quantized)?
-                + hard_distortion(&args[0], &quantized)?
+            distortion(&args[0], &quantized.soft)?
+                + distortion(&args[0], &quantized.hard)?
                 + (joint_center(&quantized)? * 0.1)?
         });
     }
@@ -74,7 +74,7 @@ fn hard_distortion_by_hand() {
     let x = f32s(&[&[1.0], &[3.0]]);
     let codebook = Tensor::new(&[[[0.0f32], [2.5]], [[0.75], [0.4]]], &Device::Cpu).unwrap();
     let (value, gradients) = value_and_gradients(&[x, codebook], |args| {
-        hard_distortion(&args[0], &quantize(&args[0], &args[1], Assignment::Euclidean, 1.0)?)
+        distortion(&args[0], &quantize(&args[0], &args[1], Assignment::Euclidean, 1.0)?.hard)
     });
     assert_close(&[value], &[(1.0 + 0.25 + 0.0625 + 0.01) / 2.0], 1e-6);
     // 2/n times the errors of the sums that a value is part of.
@@ -214,5 +214,5 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(quantize(&x, &random(&[2, 8, 5], 14), Assignment::Euclidean, 1.0).is_err());
     assert!(quantize(&x, &random(&[8, 4], 14), Assignment::Cosine, 1.0).is_err());
     let other = quantize(&random(&[5, 4], 15), &random(&[2, 8, 4], 14), Assignment::Euclidean, 1.0).unwrap();
-    assert!(hard_distortion(&x, &other).is_err() && soft_distortion(&x, &other).is_err());
+    assert!(distortion(&x, &other.hard).is_err() && distortion(&x, &other.soft).is_err());
 }

@@ -51,7 +51,7 @@ fn runs_and_models_change_devices() {
             };
             part(false, Some(1), devices[0]).unwrap_err();
             part(true, None, devices[1]).unwrap();
-            let open = || Model::open(&dir.path().join("model.safetensors")).unwrap();
+            let open = || Model::open(dir.path().join("model.safetensors")).unwrap();
             let images: Vec<u8> = (0..600 * 64).map(|i| (i * 7919 % 251) as u8).collect();
             let on = |device| open().on(device).unwrap().forward(&images).unwrap().features;
             for (a, b) in on(cpu).into_iter().zip(on(cuda)) {

@@ -1,6 +1,6 @@
 //! Integration tests of the crate, in one binary.
 
-#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 #[cfg(feature = "cuda")]
 mod cuda;
