@@ -84,7 +84,13 @@ pub(crate) fn adaptive_margin(
         return Tensor::zeros((), x.dtype(), x.device());
     }
     // [p, C]: a pair of an item and its label i, and the class j that i is compared with.
-    let deltas = (1.0 - cosines(&embeddings.index_select(classes, 0)?, embeddings)?)?;
+    // Classes that repeat are compared once.
+    let cosines_of_labels = if multi_hot.dim(1)? <= classes.elem_count() {
+        cosines(embeddings, embeddings)?.index_select(classes, 0)?
+    } else {
+        cosines(&embeddings.index_select(classes, 0)?, embeddings)?
+    };
+    let deltas = (1.0 - cosines_of_labels)?;
     let to_x = to_x.index_select(items, 0)?;
     let to_label = to_x.gather(&classes.unsqueeze(1)?, 1)?;
     let hinges = (deltas.broadcast_sub(&to_label)? + to_x)?;
