@@ -15,7 +15,6 @@ use crate::network::Network;
 use crate::optim::Optimizer;
 use crate::tensors::{self, Array, Variables, arrays};
 
-/// The name of the file format.
 const FORMAT: &str = "dpq-checkpoint";
 
 /// The state of a run.

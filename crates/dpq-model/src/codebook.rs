@@ -98,7 +98,6 @@ pub(crate) fn expanded(variables: &Variables) -> candle_core::Result<Tensor> {
     codebook.broadcast_mul(&Tensor::cat(&[&first, scales.as_tensor()], 0)?.reshape(((), 1, 1))?)
 }
 
-/// Returns the current codebooks.
 pub(crate) fn codebooks(config: &TrainConfig, variables: &Variables) -> Result<Codebooks, Error> {
     let quantizer = &config.quantizer;
     let values = expanded(variables)?.flatten_all()?.to_vec1::<f32>()?;

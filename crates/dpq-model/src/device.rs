@@ -24,7 +24,6 @@ impl Device {
         self.open().map(drop)
     }
 
-    /// Opens the device.
     #[cfg(feature = "cuda")]
     pub(crate) fn open(self) -> Result<candle_core::Device, Error> {
         let Self::Cuda(number) = self else { return Ok(candle_core::Device::Cpu) };
@@ -45,7 +44,6 @@ impl Device {
         Ok(device)
     }
 
-    /// Opens the device.
     #[cfg(not(feature = "cuda"))]
     pub(crate) fn open(self) -> Result<candle_core::Device, Error> {
         match self {

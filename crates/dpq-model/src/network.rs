@@ -109,7 +109,6 @@ impl Network {
         heads(&body::forward(&self.layers, x, &mut pass)?, &pass)
     }
 
-    /// Returns the variable of that name.
     pub(crate) fn variable(&self, name: &str) -> Option<&Var> {
         self.body.get(name).or_else(|| self.heads.get(name))
     }

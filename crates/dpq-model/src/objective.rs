@@ -37,7 +37,6 @@ pub(crate) struct Needs {
     pub(crate) views: usize,
 }
 
-/// A term of the loss.
 pub(crate) struct Term {
     pub(crate) name: &'static str,
     pub(crate) weight: f64,

@@ -13,7 +13,6 @@ const EPSILON: f64 = 1e-5;
 /// The share of the moments of a batch in the running moments.
 const MOMENTUM: f64 = 0.1;
 
-/// A pass of a batch.
 pub(crate) enum Pass<'a> {
     /// Normalises by the moments of the batch and adds them to the running moments. Applies
     /// dropout.
@@ -29,7 +28,6 @@ pub(crate) enum Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Returns the parameter of that name.
     pub(crate) fn get(&self, name: &str) -> &Tensor {
         match self {
             Self::Training { variables: [body, heads], .. } => {

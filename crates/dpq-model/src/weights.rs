@@ -181,7 +181,6 @@ impl Weights {
         Ok(self)
     }
 
-    /// Copies the tensors to a device.
     pub(crate) fn tensors_on(&self, device: &Device) -> Result<Tensors, Error> {
         let on_device = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(device)?));
         self.tensors.iter().map(on_device).collect()

@@ -61,7 +61,6 @@ impl Conv {
         })
     }
 
-    /// Unrolls a group of images.
     fn unroll(&self, x: &[f32], scratch: &mut Scratch) {
         let patches_len = self.geometry.n_positions() * self.geometry.patch_len();
         let images = x.chunks_exact(self.geometry.image_len());
