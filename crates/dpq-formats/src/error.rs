@@ -150,10 +150,18 @@ impl Error {
         Self::Kind { found: found.into(), expected }
     }
 
+    pub(crate) fn range(
+        what: &'static str,
+        found: impl Into<i128>,
+        [min, max]: [u64; 2],
+        help: &'static str,
+    ) -> Self {
+        Self::OutOfRange { what, found: found.into(), min, max, help }
+    }
+
     /// A negative id, or an id above the maximum of the format.
     pub(crate) fn id(id: impl Into<i128>, max: u64) -> Self {
-        let help = "convert or replace the ids";
-        Self::OutOfRange { what: "as an id", found: id.into(), min: 0, max, help }
+        Self::range("as an id", id, [0, max], "convert or replace the ids")
     }
 
     pub(crate) fn dimensions(found: usize, expected: &'static str) -> Self {

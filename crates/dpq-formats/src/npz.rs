@@ -59,9 +59,8 @@ impl NpzReader {
             entry.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
             let found = bytes.len() as u64;
             if found > MAX_SIZE {
-                let (what, found, max) = ("bytes or more", found.into(), MAX_SIZE);
                 let help = "no layer of a supported network is larger";
-                return Err(Error::OutOfRange { what, found, min: 0, max, help });
+                return Err(Error::range("bytes or more", found, [0, MAX_SIZE], help));
             }
             let header = Header::parse(&bytes, found)?;
             header.expect_type::<T>()?;

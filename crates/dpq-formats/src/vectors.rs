@@ -215,9 +215,8 @@ fn vecs_shape(mut file: &File, size: u64, value_size: usize) -> Result<[usize; 2
     file.read_exact(&mut columns)?;
     let found = i32::from_le_bytes(columns);
     if !(1..=MAX_COLUMNS).contains(&found) {
-        let (what, found, max) = ("values in row 0", found.into(), MAX_COLUMNS as u64);
         let help = "the file is damaged, or not the .fvecs, .bvecs or .ivecs file that its name promises";
-        return Err(Error::OutOfRange { what, found, min: 1, max, help });
+        return Err(Error::range("values in row 0", found, [1, MAX_COLUMNS as u64], help));
     }
     let columns = found as usize;
     let row = (PREFIX + columns * value_size) as u64;

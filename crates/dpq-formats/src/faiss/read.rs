@@ -97,14 +97,7 @@ impl<R: Read> Reader<R> {
             }
         };
         if dim < 1 {
-            let help = "the file is damaged";
-            return Err(Error::OutOfRange {
-                what: "dimensions",
-                found: dim.into(),
-                min: 1,
-                max: MAX_DIM,
-                help,
-            });
+            return Err(Error::range("dimensions", dim, [1, i32::MAX as u64], "the file is damaged"));
         }
         Ok(Header { dim: dim as usize, n_items, metric })
     }
@@ -158,8 +151,7 @@ impl<R: Read> Reader<R> {
         let Some(n_values) = n_values else {
             let found = (n_levels * n_codewords) as i128 * dim as i128;
             let help = "larger codebooks do not fit into memory";
-            let max = MAX_VALUES as u64;
-            return Err(Error::OutOfRange { what: "values of expanded codebooks", found, min: 1, max, help });
+            return Err(Error::range("values of expanded codebooks", found, [1, MAX_VALUES as u64], help));
         };
         let mut codebooks = vec![0.0; n_values];
         let codewords = centroids.chunks_exact(part).zip(codebooks.chunks_exact_mut(dim));
@@ -199,14 +191,7 @@ impl<R: Read> Reader<R> {
         check_count("dimensions in its quantizer", dim as u64, header.dim)?;
         let n_levels = self.count("levels")?;
         if !(1..=255).contains(&n_levels) {
-            let help = "dpq's codes have at most 255";
-            return Err(Error::OutOfRange {
-                what: "levels",
-                found: n_levels as i128,
-                min: 1,
-                max: 255,
-                help,
-            });
+            return Err(Error::range("levels", n_levels as i128, [1, 255], "dpq's codes have at most 255"));
         }
         Ok(n_levels)
     }
@@ -245,13 +230,9 @@ impl<R: Read> Reader<R> {
     /// Reads a number of things, at most the bytes that are left if each takes one.
     fn count(&mut self, what: &'static str) -> Result<usize> {
         let found = u64::from_le_bytes(self.array()?);
-        usize::try_from(found).ok().filter(|&n| isize::try_from(n).is_ok()).ok_or(Error::OutOfRange {
-            what,
-            found: found.into(),
-            min: 0,
-            max: isize::MAX as u64,
-            help: "the file is damaged",
-        })
+        isize::try_from(found)
+            .map(|n| n as usize)
+            .map_err(|_| Error::range(what, found, [0, isize::MAX as u64], "the file is damaged"))
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
@@ -267,9 +248,6 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 }
-
-/// The maximum of faiss's dimensions.
-const MAX_DIM: u64 = i32::MAX as u64;
 
 fn unknown(kind: [u8; 4]) -> Error {
     let name = OTHERS.iter().find(|(other, _)| **other == kind).map(|(_, name)| *name);
@@ -291,8 +269,7 @@ fn check_bits(found: u64) -> Result<usize> {
     if (1..=8).contains(&found) {
         return Ok(found as usize);
     }
-    let (what, help) = ("bits per level", "a level of dpq's codes is a byte");
-    Err(Error::OutOfRange { what, found: found.into(), min: 1, max: 8, help })
+    Err(Error::range("bits per level", found, [1, 8], "a level of dpq's codes is a byte"))
 }
 
 /// Unpacks codes of `size` bytes to one byte per level, [N, n_levels]. A packed code begins with
