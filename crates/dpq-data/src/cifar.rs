@@ -21,7 +21,7 @@ const MAX_BYTES: u64 = 5 * 50_000 * (3072 + 2);
 /// CIFAR-100 a coarse and a fine one.
 ///
 /// # Errors
-/// [`Error::Damaged`], [`Error::NoMember`] or [`Error::Records`], which 0 for `label_bytes` gives
+/// [`Error::Damaged`], [`Error::Invalid`] if a file is missing, or [`Error::Records`], which 0 for `label_bytes` gives
 /// too.
 pub fn parse_cifar(
     archive: &[u8],
@@ -44,7 +44,9 @@ pub fn parse_cifar(
     let record = label_bytes + SHAPE.len();
     for (name, file) in members.iter().zip(files) {
         let name = || name.as_ref().to_owned();
-        let file = file.ok_or_else(|| Error::NoMember(name()))?;
+        let file = file.ok_or_else(|| {
+            Error::invalid(format!("no file {} in this archive", name()), "get the binary version of the set")
+        })?;
         if label_bytes == 0 || file.is_empty() || file.len() % record != 0 {
             return Err(Error::Records(name(), file.len(), record));
         }

@@ -35,7 +35,7 @@ pub(crate) fn draw(
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(STREAM);
     if n_classes < CELLS {
-        return Err(Error::CollageClasses(n_classes, CELLS));
+        return Err(Error::invalid(format!("the source has {n_classes} classes"), "expected at least 4"));
     }
     let (mut cells, mut labels) = (vec![], vec![]);
     for (split, count) in [Split::Train, Split::Query, Split::Gallery].into_iter().zip(counts) {
@@ -43,11 +43,15 @@ pub(crate) fn draw(
         for &row in source_splits.rows(split) {
             match *source_labels.of(row as usize) {
                 [class] => rows.entry(class).or_default().push(row),
-                ref classes => return Err(Error::CollageSource(row, classes.len())),
+                ref classes => {
+                    let found = format!("row {row} of the source has {} classes", classes.len());
+                    return Err(Error::invalid(found, "expected one"));
+                }
             }
         }
         if rows.len() < n_classes {
-            return Err(Error::CollageSplit(split));
+            let found = format!("the {split} split of the source lacks images of a class");
+            return Err(Error::invalid(found, "expected images of all classes"));
         }
         for _ in 0..count {
             let mut classes: Vec<u32> = (0..n_classes as u32).collect();

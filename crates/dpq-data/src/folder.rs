@@ -26,22 +26,24 @@ impl Folder {
         let (folders, own) = folders_and_images(dir, &mut skipped)?;
         if folders.is_empty() {
             if own.is_empty() {
-                return Err(Error::NoImages.in_file(dir));
+                return Err(no_images().in_file(dir));
             }
             let labels = Labels::new(own.iter().map(|_| vec![]));
             return Ok(Self { paths: own, labels, class_names: vec![], skipped });
         }
         if let Some(stray) = own.first() {
-            return Err(Error::StrayImage.in_file(stray));
+            let remedy = "expected every image in the folder of its class";
+            return Err(Error::invalid("an image beside sub-folders", remedy).in_file(stray));
         }
         let (mut paths, mut labels, mut class_names) = (vec![], vec![], vec![]);
         for (class, folder) in (0..).zip(&folders) {
             let (inner, images) = folders_and_images(folder, &mut skipped)?;
             if let Some(inner) = inner.first() {
-                return Err(Error::InnerFolder.in_file(inner));
+                let found = "a folder inside the folder of a class";
+                return Err(Error::invalid(found, "expected images only").in_file(inner));
             }
             if images.is_empty() {
-                return Err(Error::NoImages.in_file(folder));
+                return Err(no_images().in_file(folder));
             }
             labels.extend(images.iter().map(|_| class));
             paths.extend(images);
@@ -49,6 +51,10 @@ impl Folder {
         }
         Ok(Self { paths, labels: Labels::single(labels), class_names, skipped })
     }
+}
+
+fn no_images() -> Error {
+    Error::invalid("no image in this folder", "expected .png, .jpg, .webp, .gif, .bmp or .tiff files")
 }
 
 /// Returns the folders and the images in a folder, each in the order of their names, so that rows

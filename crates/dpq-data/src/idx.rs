@@ -10,8 +10,7 @@ use crate::Error;
 /// values, row-major.
 ///
 /// # Errors
-/// [`Error::IdxMagic`], [`Error::IdxShape`], [`Error::IdxShort`], [`Error::IdxLong`] or
-/// [`Error::Damaged`].
+/// [`Error::Damaged`] if the bytes cannot be decompressed, [`Error::Invalid`] otherwise.
 pub fn parse_idx(bytes: &[u8]) -> Result<(Vec<usize>, Vec<u8>), Error> {
     if bytes.starts_with(&[0x1f, 0x8b]) { read_idx(MultiGzDecoder::new(bytes)) } else { read_idx(bytes) }
 }
@@ -22,18 +21,22 @@ fn read_idx(mut reader: impl Read) -> Result<(Vec<usize>, Vec<u8>), Error> {
         reader.read_exact(&mut word).map(|()| word).map_err(Error::Damaged)
     };
     let magic = word()?;
-    let [0, 0, 8, n_dims] = magic else { return Err(Error::IdxMagic(magic)) };
+    let [0, 0, 8, n_dims] = magic else {
+        let found = format!("not an IDX file of bytes: it begins with {magic:02x?}");
+        return Err(Error::invalid(found, "expected [00, 00, 08, dimensions]"));
+    };
     let shape =
         (0..n_dims).map(|_| Ok(u32::from_be_bytes(word()?) as usize)).collect::<Result<Vec<_>, Error>>()?;
     let product = shape.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
-    let Some(expected) = product else { return Err(Error::IdxShape(shape)) };
+    let invalid = |found| Err(Error::invalid(format!("the IDX header claims {found}"), "get the file again"));
+    let Some(expected) = product else { return invalid(format!("the impossible shape {shape:?}")) };
     // One more byte than claimed shows whether the file is too long. Beyond 64 MiB, memory grows
     // with the bytes that are read, not with the claim.
     let mut values = Vec::with_capacity(expected.min(1 << 26));
     reader.take((expected as u64).saturating_add(1)).read_to_end(&mut values).map_err(Error::Damaged)?;
     match values.len() {
-        found if found < expected => Err(Error::IdxShort(expected, found)),
-        found if found > expected => Err(Error::IdxLong(expected)),
+        found if found < expected => invalid(format!("{expected} bytes, {found} follow")),
+        found if found > expected => invalid(format!("{expected} bytes, more follow")),
         _ => Ok((shape, values)),
     }
 }

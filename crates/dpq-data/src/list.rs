@@ -36,7 +36,7 @@ pub struct ListLine<'a> {
 /// in double quotes. Empty lines and lines that begin with `#` are skipped.
 ///
 /// # Errors
-/// [`Error::EmptyList`] if there is no image. [`Error::InLine`] if a path occurs twice, since one
+/// [`Error::Invalid`] if there is no image. [`Error::InLine`] if a path occurs twice, since one
 /// image could train and be searched for, or if only some images have classes.
 pub fn parse_list(text: &str) -> Result<Vec<ListLine<'_>>, Error> {
     let (mut lines, mut line_of) = (Vec::new(), HashMap::new());
@@ -49,23 +49,33 @@ pub fn parse_list(text: &str) -> Result<Vec<ListLine<'_>>, Error> {
             .unwrap_or_else(|| text.split_at(text.find(char::is_whitespace).unwrap_or(text.len())));
         let words: Vec<&str> = words.split_whitespace().collect();
         let problem = if let Some(first) = line_of.insert(normalized(path), number) {
-            Some(Error::RepeatedPath(path.to_owned(), first))
+            let found = format!("`{path}` is on line {first} too");
+            Some(Error::invalid(found, "expected each image once with all its classes"))
         } else if *with_classes.get_or_insert(!words.is_empty()) != words.is_empty() {
             None
         } else if words.is_empty() {
-            Some(Error::MissingClass(path.to_owned()))
+            Some(Error::invalid(format!("`{path}` has no class, the lines above have"), FOR_ALL))
         } else {
-            Some(Error::UnexpectedClass(path.to_owned()))
+            Some(Error::invalid(format!("`{path}` has a class, the lines above have none"), FOR_ALL))
         };
         // The part of a path behind a space explains every other problem of the line.
         let part = words.iter().find(|word| is_image_name(Path::new(word)));
-        if let Some(problem) = part.map(|part| Error::PathAsClass((*part).to_owned())).or(problem) {
+        let part = part.map(|part| {
+            let found = format!("`{part}` stands where a class is expected");
+            Error::invalid(found, "put double quotes around a path with spaces")
+        });
+        if let Some(problem) = part.or(problem) {
             return Err(problem.in_line(number));
         }
         lines.push(ListLine { number, path, words });
     }
-    if lines.is_empty() { Err(Error::EmptyList) } else { Ok(lines) }
+    match lines.is_empty() {
+        true => Err(Error::invalid("no image in this list", "expected lines of a path and its classes")),
+        false => Ok(lines),
+    }
 }
+
+const FOR_ALL: &str = "expected classes for all or none";
 
 /// Splits a line that begins with a path in double quotes. A quote that does not end before white
 /// space belongs to the path.
@@ -89,7 +99,7 @@ pub(crate) struct Item {
 /// Reads the contents of a list. `n_columns` is the number of classes of multi-hot lists, 0 until
 /// the first list sets it.
 pub(crate) fn read_items(bytes: Vec<u8>, form: LabelForm, n_columns: &mut usize) -> Result<Vec<Item>, Error> {
-    let text = String::from_utf8(bytes).map_err(|_| Error::NotText)?;
+    let text = Error::text(bytes)?;
     let lines = parse_list(&text)?;
     if *n_columns == 0 {
         *n_columns = lines[0].words.len();
@@ -98,7 +108,8 @@ pub(crate) fn read_items(bytes: Vec<u8>, form: LabelForm, n_columns: &mut usize)
     if form == LabelForm::Classes
         && lines.iter().all(|line| line.words.len() > 1 && line.words.iter().all(is_column))
     {
-        return Err(Error::MultiHotColumns);
+        let remedy = "set labels = \"multi-hot\" in dataset.toml for a 0 or 1 for each class";
+        return Err(Error::invalid("columns of 0 and 1 only", remedy));
     }
     let classes = |words: &[&str]| match form {
         LabelForm::Classes => words.iter().map(|&word| word.to_owned()).collect(),
@@ -110,9 +121,11 @@ pub(crate) fn read_items(bytes: Vec<u8>, form: LabelForm, n_columns: &mut usize)
         let problem = match form {
             LabelForm::Classes => (1..words.len())
                 .find(|&i| words[..i].contains(&words[i]))
-                .map(|i| Error::RepeatedClass(words[i].to_owned())),
-            LabelForm::MultiHot => (words.len() != *n_columns || !words.iter().all(is_column))
-                .then(|| Error::MultiHotRow(path.to_owned(), words.join(" "), *n_columns)),
+                .map(|i| Error::invalid(format!("class `{}` stands twice", words[i]), MULTI_HOT)),
+            LabelForm::MultiHot => (words.len() != *n_columns || !words.iter().all(is_column)).then(|| {
+                let found = format!("`{path}` is followed by `{}`", words.join(" "));
+                Error::invalid(found, format!("expected a 0 or 1 for each of {n_columns} classes"))
+            }),
         };
         match problem {
             Some(problem) => Err(problem.in_line(number)),
@@ -121,6 +134,8 @@ pub(crate) fn read_items(bytes: Vec<u8>, form: LabelForm, n_columns: &mut usize)
     };
     lines.into_iter().map(item).collect()
 }
+
+const MULTI_HOT: &str = "set labels = \"multi-hot\" in dataset.toml if columns are 0 or 1 for each class";
 
 /// Merges a list per split, in the order of `lists`, and returns the rows of the first two: queries
 /// and training images.
@@ -143,10 +158,12 @@ pub(crate) fn merge(
                 continue;
             };
             if !(train_in_gallery && (other, split) == (Split::Train, Split::Gallery)) {
-                return Err(Error::SharedPath(item.path, other, split));
+                let found = format!("`{}` is in the {other} list and again in the {split} list", item.path);
+                return Err(Error::invalid(found, "expected disjoint lists"));
             }
             if items[row].classes != item.classes {
-                return Err(Error::DifferentClasses(item.path, other, split));
+                let found = format!("`{}` has other classes in the {split} list", item.path);
+                return Err(Error::invalid(found, format!("expected those of the {other} list")));
             }
             n_shared += 1;
         }
@@ -154,7 +171,8 @@ pub(crate) fn merge(
     }
     let (query, train) = (0..ends[0] as u32, ends[0] as u32..ends[1] as u32);
     if train_in_gallery && n_shared != train.len() {
-        return Err(Error::TrainNotInGallery(n_shared, train.len()));
+        let found = format!("the gallery list has {n_shared} of the {} training images", train.len());
+        return Err(Error::invalid(found, "`train_in_gallery` expects all of them"));
     }
     Ok((items, [query.collect(), train.collect()]))
 }

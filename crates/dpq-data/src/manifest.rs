@@ -104,11 +104,13 @@ impl Manifest {
     }
 
     pub(crate) fn parse(bytes: Vec<u8>) -> Result<Self, Error> {
-        let text = String::from_utf8(bytes).map_err(|_| Error::NotText)?;
+        let text = Error::text(bytes)?;
         let manifest: Self = toml::from_str(&text).map_err(|error| toml_error(&error, &text))?;
         let mut names = HashSet::new();
         match manifest.classes.iter().find(|name| !names.insert(name.as_str())) {
-            Some(name) => Err(Error::RepeatedClassName(name.clone())),
+            Some(name) => {
+                Err(Error::invalid(format!("class `{name}` is named twice"), "expected each class once"))
+            }
             None => Ok(manifest),
         }
     }
@@ -147,7 +149,10 @@ impl DataFile {
         self.parse(dir, |bytes| {
             let text = String::from_utf8_lossy(&bytes);
             let row = |(number, line): (usize, &str)| {
-                line.trim().parse().map_err(|_| Error::RowNumber(line.to_owned()).in_line(number))
+                line.trim().parse().map_err(|_| {
+                    Error::invalid(format!("`{line}` is not a row number"), "expected a number per line")
+                        .in_line(number)
+                })
             };
             (1..).zip(text.lines()).map(row).collect()
         })

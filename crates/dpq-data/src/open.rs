@@ -32,15 +32,18 @@ impl Dataset {
     /// `[protocol]`.
     ///
     /// # Errors
-    /// Those of [`Dataset::open`], and [`Error::OwnSplits`] or [`Error::SplitFiles`] in
-    /// [`Error::InFile`] if splits exist.
+    /// Those of [`Dataset::open`], and [`Error::Invalid`] in [`Error::InFile`] if splits exist.
     pub fn open_drawn(dir: impl AsRef<Path>, protocol: Protocol) -> Result<Self, Error> {
         let dir = dir.as_ref();
         let path = dir.join("dataset.toml");
         let manifest = Manifest::read(&path)?;
         let error = match manifest.images {
-            Images::Lists(_) | Images::Collage { .. } => Error::OwnSplits,
-            _ if manifest.splits.is_some() => Error::SplitFiles,
+            Images::Lists(_) | Images::Collage { .. } => {
+                Error::invalid("these images come with their splits", "so none can be drawn")
+            }
+            _ if manifest.splits.is_some() => {
+                Error::invalid("has [splits]", "remove it and move its files away to draw others")
+            }
             _ => return from_manifest(dir, &path, Manifest { protocol: Some(protocol), ..manifest }),
         };
         Err(error.in_file(path))
@@ -55,10 +58,10 @@ impl Dataset {
         let index = |class: &String| {
             let by_name = names.iter().position(|name| name == class);
             let by_index = || class.parse().ok().filter(|&index| index < names.len());
-            by_name
-                .or_else(by_index)
-                .map(|index| index as u32)
-                .ok_or_else(|| Error::UnknownClass(class.clone(), names.len()))
+            by_name.or_else(by_index).map(|index| index as u32).ok_or_else(|| {
+                let expected = format!("expected one of the {} of dataset.toml", names.len());
+                Error::invalid(format!("an image has class `{class}`"), expected)
+            })
         };
         let new = self.class_names.iter().map(index).collect::<Result<Vec<_>, _>>()?;
         // A name and its index are the same class, so an image may have had it twice.
@@ -69,8 +72,14 @@ impl Dataset {
     /// Refuses files of splits that were drawn from other images than these.
     fn check_drawn_from(&self, dir: &Path, files: &SplitFiles) -> Result<(), Error> {
         match (files.items, &files.names_sha256) {
-            (Some(items), _) if items != self.len() => Err(Error::OtherCount(items, self.len())),
-            (_, Some(names)) if self.names_sha256(dir).as_ref() != Some(names) => Err(Error::OtherNames),
+            (Some(items), _) if items != self.len() => {
+                let found = format!("the splits are of {items} images, the set has {}", self.len());
+                Err(Error::invalid(found, DRAW_AGAIN))
+            }
+            (_, Some(names)) if self.names_sha256(dir).as_ref() != Some(names) => {
+                let found = "the splits are of images of other names or another order";
+                Err(Error::invalid(found, DRAW_AGAIN))
+            }
             _ => Ok(()),
         }
     }
@@ -78,11 +87,18 @@ impl Dataset {
     /// Refuses images without exactly one class, which drawing splits by class needs.
     fn check_single_labels(&self) -> Result<(), Error> {
         match (0..self.len()).find(|&row| self.labels(row).len() != 1) {
-            Some(row) => Err(Error::NotOneClass(row, self.labels(row).len())),
+            Some(row) => {
+                let n = self.labels(row).len();
+                let found = format!("numbers of each class need one class per image, row {row} has {n}");
+                Err(Error::invalid(found, "give `queries` and `train` in all or [splits] files"))
+            }
             None => Ok(()),
         }
     }
 }
+
+const DRAW_AGAIN: &str = "bring the images back, or remove [splits] from dataset.toml, move its files away and draw others \
+                          with `dpq data split`";
 
 /// Opens the data set that the file `path` in the folder `dir` describes.
 fn from_manifest(dir: &Path, path: &Path, manifest: Manifest) -> Result<Dataset, Error> {
@@ -128,8 +144,14 @@ fn from_manifest(dir: &Path, path: &Path, manifest: Manifest) -> Result<Dataset,
             }
             protocol.draw(&dataset.labels, &dataset.class_names)?
         }
-        (Some(_), ..) => return Err(in_manifest(Error::SplitsTwice)),
-        (None, None, None) => return Err(in_manifest(Error::NoSplits)),
+        (Some(_), ..) => {
+            let remedy = "these images come with theirs: remove [splits] and [protocol]";
+            return Err(in_manifest(Error::invalid("splits twice", remedy)));
+        }
+        (None, None, None) => {
+            let remedy = "add [splits] with files or [protocol] with numbers of images";
+            return Err(in_manifest(Error::invalid("no splits", remedy)));
+        }
     };
     let splits = Splits::new(query, train, manifest.train_in_gallery, &dataset.labels, &dataset.class_names)?;
     dataset.splits = Some(splits);
@@ -143,13 +165,19 @@ fn from_idx(dir: &Path, shape: ImageShape, parts: &[IdxPart], names: Vec<String>
             let (size, images) = parse_idx(&bytes)?;
             match size[..] {
                 [n, height, width] if (ImageShape { channels: 1, height, width }) == shape => Ok((n, images)),
-                _ => Err(Error::IdxImages(size, shape)),
+                _ => {
+                    let found = format!("an array of shape {size:?}");
+                    Err(Error::invalid(found, format!("dataset.toml says images of {shape}")))
+                }
             }
         })?;
         pixels.extend(images);
         labels.extend(part.labels.parse(dir, |bytes| match parse_idx(&bytes)? {
             (size, classes) if size == [n_images] => checked_classes(classes, &names),
-            (size, _) => Err(Error::IdxLabels(size, n_images)),
+            (size, _) => {
+                let found = format!("labels of shape {size:?} for {n_images} images");
+                Err(Error::invalid(found, "expected one label per image, take both files from one release"))
+            }
         })?);
     }
     Ok(Dataset::new(dir, shape, names, Pixels::Memory(shape, pixels), Labels::single(labels)))
@@ -173,7 +201,10 @@ fn from_cifar(
 /// Refuses numbers that are not those of `names`.
 fn checked_classes(classes: Vec<u8>, names: &[String]) -> Result<Vec<u32>, Error> {
     match classes.iter().find(|&&class| usize::from(class) >= names.len()) {
-        Some(&class) => Err(Error::ClassNumber(class, names.len())),
+        Some(&class) => {
+            let expected = format!("dataset.toml names {} classes, counted from 0", names.len());
+            Err(Error::invalid(format!("class {class}"), expected))
+        }
         None => Ok(classes.into_iter().map(u32::from).collect()),
     }
 }
@@ -239,7 +270,10 @@ fn from_collages(
     // The checksum of the source's dataset.toml covers the whole source: the checksums of its files
     // are in there.
     let source = source.parse(dir, |bytes| match Manifest::parse(bytes)? {
-        Manifest { images: Images::Collage { .. }, .. } => Err(Error::NestedCollages),
+        Manifest { images: Images::Collage { .. }, .. } => {
+            let remedy = "expected images of one class each to make collages of";
+            Err(Error::invalid("collages", remedy))
+        }
         manifest => Ok(manifest),
     })?;
     let source = from_manifest(source_path.parent().unwrap_or(dir), &source_path, source)?;

@@ -95,7 +95,7 @@ impl Protocol {
     /// Draws the rows of the queries and of the training images, each ascending.
     ///
     /// # Errors
-    /// [`Error::TooFewImages`].
+    /// [`Error::Invalid`] if there are too few images.
     pub(crate) fn draw(&self, labels: &Labels, class_names: &[String]) -> Result<[Vec<u32>; 2], Error> {
         let n_rows = labels.len() as u32;
         let groups: Vec<(String, Vec<u32>)> = if self.per_class {
@@ -110,7 +110,10 @@ impl Protocol {
         for (name, mut rows) in groups {
             let wanted = self.queries.saturating_add(self.train);
             if rows.len() < wanted {
-                return Err(Error::TooFewImages(name, rows.len(), self.queries, self.train));
+                let (n, Self { queries, train, .. }) = (rows.len(), self);
+                let takes = format!("the protocol takes {queries} queries and {train} training images of it");
+                let found = format!("{name} has {n} images, {takes}");
+                return Err(Error::invalid(found, "lower these numbers or add images"));
             }
             draw_first(&mut rng, &mut rows, wanted);
             query.extend_from_slice(&rows[..self.queries]);
@@ -179,9 +182,13 @@ impl Splits {
         let mut owner: Vec<Option<Split>> = vec![None; n_rows];
         for (split, rows) in [(Split::Query, &query), (Split::Train, &train)] {
             for &row in rows {
-                let owner = owner.get_mut(row as usize).ok_or(Error::SplitRow(split, row, n_rows))?;
+                let owner = owner.get_mut(row as usize).ok_or_else(|| {
+                    let found = format!("the {split} split has row {row}");
+                    Error::invalid(found, format!("the data set has {n_rows} rows"))
+                })?;
                 if let Some(other) = owner.replace(split) {
-                    return Err(Error::SharedRow(row, other, split));
+                    let found = format!("row {row} is in the {other} split and again in the {split} split");
+                    return Err(Error::invalid(found, "expected disjoint splits"));
                 }
             }
         }
@@ -191,7 +198,8 @@ impl Splits {
             .flat_map(|&row| labels.of(row as usize))
             .for_each(|&class| learnt[class as usize] = true);
         if let Some(class) = learnt.iter().position(|&learnt| !learnt) {
-            return Err(Error::NoTrainingImage(class_names[class].clone()));
+            let found = format!("class `{}` has no training image", class_names[class]);
+            return Err(Error::invalid(found, "add some or remove the class"));
         }
         let in_gallery =
             |owner: Option<Split>| owner.is_none() || train_in_gallery && owner == Some(Split::Train);
@@ -199,7 +207,7 @@ impl Splits {
             (0..).zip(owner).filter(|&(_, owner)| in_gallery(owner)).map(|(row, _)| row).collect();
         for (split, rows) in [(Split::Query, &query), (Split::Gallery, &gallery)] {
             if rows.is_empty() {
-                return Err(Error::EmptySplit(split));
+                return Err(Error::invalid(format!("the {split} split is empty"), "expected images"));
             }
         }
         let ascending = |mut rows: Vec<u32>| {

@@ -35,7 +35,11 @@ pub fn parse_word_vectors(mut text: impl BufRead, class_names: &[String]) -> Res
             break;
         }
         if line.len() as u64 == MAX_BYTES {
-            return Err(Error::LongLine(MAX_BYTES).in_line(at));
+            return Err(Error::invalid(
+                format!("longer than {MAX_BYTES} bytes"),
+                "expected a word and its vector",
+            )
+            .in_line(at));
         }
         let mut columns =
             line.split(u8::is_ascii_whitespace).map(String::from_utf8_lossy).filter(|c| !c.is_empty());
