@@ -139,6 +139,10 @@ impl Args {
         let (rows, codebooks) = (source.rows()?, model.codebooks());
         let outputs = Outputs::new(model, &source, &rows, self.inputs.strict)?;
         let Outputs { rows: kept, features, codes, .. } = &outputs;
+        if let (Source::Images { dataset, .. }, true) = (&source, kept.is_empty()) {
+            bail!("none of the {} images of {} can be read", rows.len(), dataset.name());
+        }
+
         source.write_ids(&self.out_dir, kept)?;
         npy::write(self.out_dir.join("features.npy"), &[kept.len(), codebooks.dim()], features)?;
         let seconds = output::seconds(start);

@@ -151,12 +151,9 @@ impl Source {
 
     /// Writes `ids.npy` of images, `labels.npy` if they have classes and `names.txt` if they have
     /// names, and removes the files of an earlier result. The ids of features are their row
-    /// numbers. Refuses to write ids of no image.
+    /// numbers.
     pub(crate) fn write_ids(&self, dir: &Path, rows: &[u32]) -> Result<()> {
-        let Self::Images { dataset, rows: all, has_names } = self else {
-            return remove_stale(dir, &["codes.npy"]);
-        };
-        ensure!(!rows.is_empty(), "none of the {} images of {} can be read", all.len(), dataset.name());
+        let Self::Images { dataset, has_names, .. } = self else { return remove_stale(dir, &["codes.npy"]) };
         remove_stale(dir, &["labels.npy", "names.txt", "codes.npy"])?;
         // Line i of names.txt is id i, so skipped images leave no gap.
         let id = |(at, &row): (usize, &u32)| if *has_names { at as u64 } else { row.into() };
