@@ -21,8 +21,8 @@ const MAX_BYTES: u64 = 5 * 50_000 * (3072 + 2);
 /// CIFAR-100 a coarse and a fine one.
 ///
 /// # Errors
-/// [`Error::Damaged`], [`Error::Invalid`] if a file is missing, or [`Error::Records`], which 0 for `label_bytes` gives
-/// too.
+/// [`Error::Damaged`], [`Error::Invalid`] if a file is missing, or [`Error::Records`], which 0 for
+/// `label_bytes` gives too.
 pub fn parse_cifar(
     archive: &[u8],
     members: &[impl AsRef<str>],
