@@ -67,7 +67,7 @@ pub(crate) fn quantize(
     Ok(quantized)
 }
 
-/// Returns the distance of the soft or the hard sums from `x`: Σ_l mean_n ‖x_n − x̂^l_n‖², a scalar.
+/// Returns the distance of soft or hard sums from `x`: Σ_l mean_n ‖x_n − x̂^l_n‖², a scalar.
 ///
 /// Source: paper, L_soft and L_hard. Each level counts once. The mean is over the batch; the
 /// authors' code also divides by D (docs/deviations.md, row 7).

@@ -86,8 +86,8 @@ impl Weights {
     /// classifier are skipped.
     ///
     /// # Errors
-    /// [`Error::Weights`] names arrays that are missing or unexpected, or a body whose weights nobody
-    /// publishes. [`Error::ArrayShape`] and [`Error::ArrayNotFinite`] name the first bad array.
+    /// [`Error::Weights`] names arrays that are missing or unexpected, or a body without published
+    /// weights. [`Error::ArrayShape`] and [`Error::ArrayNotFinite`] name the first bad array.
     pub fn import(body: &Body, mut found: Arrays) -> Result<Self, Error> {
         let other = |found: String, expected: &str| Error::Weights { found, expected: expected.to_owned() };
         let published = "AlexNet, VGG-16 or ResNet-50";

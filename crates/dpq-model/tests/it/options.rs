@@ -1,12 +1,13 @@
 //! Options of the configuration: what they change, and what they leave alone.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dpq_model::config::{Backbone, Schedule, Sharing, Start};
-use dpq_model::{EpochReport, TrainConfig};
+use dpq_model::{EpochReport, Error, Inputs, TrainConfig, TrainOptions, TrainSet, train};
 use tempfile::TempDir;
 
-use crate::train::{Run, config, network, run};
+use crate::train::{N, Run, SHAPE, config, image, labels, network, run};
 
 /// Trains in a folder of its own, which is gone with what is returned.
 fn trained(config: &TrainConfig) -> (TempDir, dpq_model::Model) {
@@ -114,4 +115,32 @@ fn shared_and_revived_codebooks_survive_an_interruption() {
         let (reports, other) = train(false, &[None]);
         assert!(reports.iter().all(|report| report.0 == 0) && other != bytes, "{codebooks:?}");
     }
+}
+
+/// Two-step training stops while it collects the features for its codebooks too.
+#[test]
+fn a_run_stops_after_its_last_step() {
+    let (dir, stop, n_reads) = (TempDir::new().unwrap(), AtomicBool::new(false), AtomicUsize::new(0));
+    let data = TrainSet {
+        n_items: N,
+        labels: &labels(),
+        n_classes: 2,
+        multi_label: false,
+        embeddings: None,
+        inputs: Inputs::Images {
+            shape: SHAPE,
+            read: &|row, seed, out| {
+                // Without a seed an item is read twice: for the moments and for its feature.
+                if seed.is_none() && n_reads.fetch_add(1, Ordering::Relaxed) == N {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                image(row, seed, out);
+                Ok(())
+            },
+        },
+        weights: None,
+    };
+    let options = TrainOptions { stop: Some(&stop), ..TrainOptions::default() };
+    let stopped = train(&config(Schedule::TwoStep), &data, dir.path(), options);
+    assert!(matches!(stopped, Err(Error::Interrupted { epoch: 1 })), "{stopped:?}");
 }

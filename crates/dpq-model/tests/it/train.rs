@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dpq_codebook::Assignment;
 use dpq_file::{Container, Section};
@@ -16,7 +16,7 @@ use dpq_model::{
 use tempfile::TempDir;
 
 pub(crate) const N: usize = 200;
-const SHAPE: [usize; 3] = [1, 8, 8];
+pub(crate) const SHAPE: [usize; 3] = [1, 8, 8];
 
 /// A small network and few codewords; two epochs.
 pub(crate) fn config(schedule: Schedule) -> TrainConfig {
@@ -44,7 +44,7 @@ pub(crate) fn config(schedule: Schedule) -> TrainConfig {
 
 /// Images of two classes: a bright left or right half, with noise that an augmentation seed
 /// changes.
-fn image(row: usize, seed: Option<u64>, out: &mut [u8]) {
+pub(crate) fn image(row: usize, seed: Option<u64>, out: &mut [u8]) {
     for (i, pixel) in out.iter_mut().enumerate() {
         let noise = (row * 31 + i * 17 + seed.unwrap_or(0) as usize % 1000) % 61;
         let bright = (i % 8 < 4) == row.is_multiple_of(2);
@@ -155,34 +155,6 @@ fn a_resumed_run_ends_with_the_bytes_of_an_unbroken_one() {
         assert_eq!(epochs.take(), [2]);
         assert!(fs::read(dir.path().join("model.safetensors")).unwrap() == unbroken, "{schedule:?}");
     }
-}
-
-/// Two-step training stops while it collects the features for its codebooks too.
-#[test]
-fn a_run_stops_after_its_last_step() {
-    let (dir, stop, n_reads) = (TempDir::new().unwrap(), AtomicBool::new(false), AtomicUsize::new(0));
-    let data = TrainSet {
-        n_items: N,
-        labels: &labels(),
-        n_classes: 2,
-        multi_label: false,
-        embeddings: None,
-        inputs: Inputs::Images {
-            shape: SHAPE,
-            read: &|row, seed, out| {
-                // Without a seed an item is read twice: for the moments and for its feature.
-                if seed.is_none() && n_reads.fetch_add(1, Ordering::Relaxed) == N {
-                    stop.store(true, Ordering::Relaxed);
-                }
-                image(row, seed, out);
-                Ok(())
-            },
-        },
-        weights: None,
-    };
-    let options = TrainOptions { stop: Some(&stop), ..TrainOptions::default() };
-    let stopped = train(&config(Schedule::TwoStep), &data, dir.path(), options);
-    assert!(matches!(stopped, Err(Error::Interrupted { epoch: 1 })), "{stopped:?}");
 }
 
 #[test]

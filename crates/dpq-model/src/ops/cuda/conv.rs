@@ -208,8 +208,8 @@ impl CustomOp1 for MaxPool {
         let (device, grad) = (x.device().as_cuda_device()?, grad.contiguous()?);
         let taps = self.taps.get().expect("the forward pass ran before the backward pass");
         let (n, sizes) = (x.elem_count(), pooling(&self.windows, x.dim(0)?, false, false)?);
-        // SAFETY: `grad`, `y` and `taps` hold an element per window, `grad_x` an element per element
-        // of x, all of which the kernel writes.
+        // SAFETY: `grad`, `y` and `taps` hold an element per window, `grad_x` an element for each
+        // element of x. The kernel writes all of it.
         let grad_x = with_values([y, &grad], |[y, grad]| unsafe {
             let [mut grad_x] = uninitialised(device, [n])?;
             launch!(device, "pool_backward", threads(n); &mut grad_x, grad, y, taps, &sizes);
