@@ -19,7 +19,7 @@ use crate::output;
     after_help = "Example:\n  dpq data split datasets/pets --queries 100 --train 500 --per-class --seed 1"
 )]
 pub(crate) struct Args {
-    /// Data set folder whose dataset.toml has no [splits]
+    /// Data set folder whose dataset.toml has no table `splits`
     dir: PathBuf,
     /// Number of queries
     #[arg(long, value_name = "N", requires = "train")]
