@@ -1,4 +1,5 @@
-//! Encoding, lookup tables and residual k-means at the sizes of the paper: D = 300, K = 256, L = 4.
+//! Encoding, lookup tables and residual k-means at the sizes of the paper: D = 300, K = 256,
+//! L = 4, and lookup tables of long codes.
 
 use std::hint::black_box;
 
@@ -6,6 +7,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use dpq_codebook::{Assignment, Codebooks, ResidualKMeans};
 
 const DIM: usize = 300;
+
+/// The dimension of long codes: the pixels of a 28 × 28 image.
+const LONG_DIM: usize = 784;
 
 fn numbers(n: usize) -> Vec<f32> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
@@ -38,6 +42,18 @@ fn bench(c: &mut Criterion) {
         query.iter().zip(codebooks.codeword(3, 255)).map(|(&q, &c)| f64::from(q) * f64::from(c)).sum();
     assert!((f64::from(table.level(3)[255]) - entry).abs() < 1e-4);
     group.bench_function("lookup_table", |b| b.iter(|| codebooks.lookup_table(black_box(query))));
+    for levels in [8, 32, 64] {
+        let values = numbers(levels * 256 * LONG_DIM);
+        let long = Codebooks::new(values, levels, 256, LONG_DIM, Assignment::Euclidean).expect("codebooks");
+        let queries = &features[..16 * LONG_DIM];
+        let at = format!("{LONG_DIM}x{levels}");
+        group.throughput(Throughput::Elements(1)).bench_function(format!("lookup_table/{at}"), |b| {
+            b.iter(|| long.lookup_table(black_box(&queries[..LONG_DIM])));
+        });
+        group.throughput(Throughput::Elements(16)).bench_function(format!("lookup_tables/{at}/16"), |b| {
+            b.iter(|| long.lookup_tables(black_box(queries), long.max_length()));
+        });
+    }
     group.sample_size(10);
     let config = ResidualKMeans { n_levels: 1, n_codewords: 256, n_iterations: 25 };
     let fitted = config.train(&features, DIM).expect("enough features");

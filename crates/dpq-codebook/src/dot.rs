@@ -7,11 +7,20 @@
 use crate::vectorize::vectorize;
 use crate::{Error, Expected};
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 /// The number of partial sums.
 const LANES: usize = 16;
 
 /// The number of rows that are multiplied together, so that several chains of additions overlap.
 pub(crate) const ROWS: usize = 4;
+
+/// The number of vectors that are multiplied with a row while it is in a cache. At most this many
+/// vectors of a few kilobytes stay in the second-level cache.
+const BATCH: usize = 32;
 
 /// Writes the inner products of `x` and each row of `rows`, summed in the order of a lookup table's
 /// entries. The result has the same bits on every CPU, and does not change if the two sides of a
@@ -36,26 +45,90 @@ pub fn inner_products(x: &[f32], rows: &[f32], out: &mut [f32]) -> Result<(), Er
 /// are finite.
 pub(crate) fn dots(x: &[f32], rows: &[f32], out: &mut [f32]) {
     assert_eq!(rows.len(), out.len() * x.len(), "whole rows");
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        #[expect(unsafe_code, reason = "the call is safe only where the CPU has the instructions")]
+        // SAFETY: the line above found AVX-512.
+        return unsafe { avx512::dots(x, rows, out) };
+    }
     vectorized(x, rows, out);
 }
 
 vectorize! {
     fn vectorized(x: &[f32], rows: &[f32], out: &mut [f32]) =
-        |x, rows, out| by_fours(x, rows, out, |x, rows| avx2::dots_of(x, rows)),
-        |x, rows, out| by_fours(x, rows, out, dots_of)
+        |x: &[f32], rows, out| by_fours(x.len(), rows, out, |rows| avx2::dots_of(x, rows)),
+        |x: &[f32], rows, out| by_fours(x.len(), rows, out, |rows| dots_of(x, rows))
+}
+
+/// Writes the inner products of each of `xs` [m, dim] and each row of `rows` [n, dim] to `out` [m,
+/// n], each with the bits of [`dots`]. Reads each row from memory once for [`BATCH`] of `xs`. All
+/// numbers are finite.
+pub(crate) fn dots_of_many(xs: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
+    let n = rows.len() / dim;
+    assert_eq!((xs.len() / dim * n, xs.len() % dim, rows.len() % dim), (out.len(), 0, 0), "whole rows");
+    for (xs, out) in xs.chunks(BATCH * dim).zip(out.chunks_mut((BATCH * n).max(1))) {
+        if xs.len() == dim {
+            dots(xs, rows, out);
+        } else {
+            batch(xs, rows, dim, out);
+        }
+    }
+}
+
+fn batch(xs: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        #[expect(unsafe_code, reason = "the call is safe only where the CPU has the instructions")]
+        // SAFETY: the line above found AVX-512.
+        return unsafe { avx512::batch(xs, rows, dim, out) };
+    }
+    vectorized_batch(xs, rows, dim, out);
+}
+
+vectorize! {
+    fn vectorized_batch(xs: &[f32], rows: &[f32], dim: usize, out: &mut [f32]) =
+        |xs, rows, dim, out| by_tiles(&split(xs, dim), rows, dim, out, |xs: [_; 2], rows| avx2::tile(xs, rows)),
+        |xs, rows, dim, out| by_tiles(&split(xs, dim), rows, dim, out, |xs: [_; 1], rows| xs.map(|x| dots_of(x, rows)))
+}
+
+fn split(xs: &[f32], dim: usize) -> Vec<&[f32]> {
+    xs.chunks_exact(dim).collect()
+}
+
+/// Multiplies a few rows with all of `xs`, `M` at a time, while the rows are in the nearest cache.
+#[inline(always)]
+fn by_tiles<X: Copy, const M: usize>(
+    xs: &[X],
+    rows: &[f32],
+    dim: usize,
+    out: &mut [f32],
+    tile: impl Fn([X; M], [&[f32]; ROWS]) -> [[f32; ROWS]; M],
+) {
+    let n = rows.len() / dim;
+    for (i, rows) in rows.chunks(ROWS * dim).enumerate() {
+        let n_rows = rows.len() / dim;
+        let rows = four(rows, dim);
+        for (xs, out) in xs.chunks(M).zip(out.chunks_mut(M * n)) {
+            // The last vector stands in for missing ones.
+            let products = tile(std::array::from_fn(|i| xs[i.min(xs.len() - 1)]), rows);
+            for (out, products) in out.chunks_exact_mut(n).zip(products) {
+                out[i * ROWS..][..n_rows].copy_from_slice(&products[..n_rows]);
+            }
+        }
+    }
+}
+
+/// Returns up to four rows [n, dim]. The last row stands in for missing ones.
+#[inline(always)]
+fn four(rows: &[f32], dim: usize) -> [&[f32]; ROWS] {
+    let last = rows.len() / dim - 1;
+    std::array::from_fn(|i| &rows[i.min(last) * dim..][..dim])
 }
 
 #[inline(always)]
-fn by_fours(
-    x: &[f32],
-    rows: &[f32],
-    out: &mut [f32],
-    dots_of: impl Fn(&[f32], [&[f32]; ROWS]) -> [f32; ROWS],
-) {
-    for (rows, out) in rows.chunks(ROWS * x.len()).zip(out.chunks_mut(ROWS)) {
-        // The last row stands in for missing ones.
-        let row = |i: usize| &rows[i.min(out.len() - 1) * x.len()..][..x.len()];
-        let products = dots_of(x, std::array::from_fn(row));
+fn by_fours(dim: usize, rows: &[f32], out: &mut [f32], dots_of: impl Fn([&[f32]; ROWS]) -> [f32; ROWS]) {
+    for (rows, out) in rows.chunks(ROWS * dim).zip(out.chunks_mut(ROWS)) {
+        let products = dots_of(four(rows, dim));
         out.copy_from_slice(&products[..out.len()]);
     }
 }
@@ -76,62 +149,6 @@ pub(crate) fn dots_of(x: &[f32], rows: [&[f32]; ROWS]) -> [f32; ROWS] {
         }
         add_up(sums)
     })
-}
-
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod avx2 {
-    use std::arch::x86_64::*;
-
-    use super::{LANES, ROWS};
-
-    /// [`dots_of`](super::dots_of) eight numbers wide; the compiler would vectorize it two wide.
-    #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    pub(crate) fn dots_of(x: &[f32], rows: [&[f32]; ROWS]) -> [f32; ROWS] {
-        let (x, x_tail) = x.as_chunks::<LANES>();
-        let (mut blocks, mut tails) = ([&[][..]; ROWS], [&[][..]; ROWS]);
-        for ((blocks, tail), row) in blocks.iter_mut().zip(&mut tails).zip(rows) {
-            (*blocks, *tail) = row.as_chunks::<LANES>();
-            assert!(blocks.len() == x.len() && tail.len() == x_tail.len(), "vectors of one length");
-        }
-        let mut sums = [[_mm256_setzero_ps(); ROWS]; 2];
-        for (i, x) in x.iter().enumerate() {
-            for (sums, at) in sums.iter_mut().zip([0, LANES / 2]) {
-                // SAFETY: reads eight of sixteen numbers, starting at the first or the ninth.
-                let load = |numbers: &[f32; LANES]| unsafe { _mm256_loadu_ps(numbers[at..].as_ptr()) };
-                let x = load(x);
-                for (sum, blocks) in sums.iter_mut().zip(blocks) {
-                    *sum = _mm256_fmadd_ps(x, load(&blocks[i]), *sum);
-                }
-            }
-        }
-        for (sums, at) in sums.iter_mut().zip([0, LANES / 2]) {
-            let n_rest = x_tail.len().saturating_sub(at) as i32;
-            let mask =
-                _mm256_cmpgt_epi32(_mm256_set1_epi32(n_rest), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-            // SAFETY: the mask reads only numbers inside the tail, and all tails have one length.
-            let load = |tail: &[f32]| unsafe { _mm256_maskload_ps(tail.as_ptr().wrapping_add(at), mask) };
-            let x = load(x_tail);
-            for (sum, tail) in sums.iter_mut().zip(tails) {
-                *sum = _mm256_fmadd_ps(x, load(tail), *sum);
-            }
-        }
-        // The tree of `add_up`, for all rows together.
-        let [low, high] = sums;
-        let mut halves = [_mm_setzero_ps(); ROWS];
-        for ((half, low), high) in halves.iter_mut().zip(low).zip(high) {
-            let sum = _mm256_add_ps(low, high);
-            *half = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
-        }
-        let [a, b, c, d] = &mut halves;
-        _MM_TRANSPOSE4_PS(a, b, c, d);
-        let sum = _mm_add_ps(_mm_add_ps(*a, *c), _mm_add_ps(*b, *d));
-        let mut out = [0.0; ROWS];
-        // SAFETY: `out` has four numbers.
-        unsafe { _mm_storeu_ps(out.as_mut_ptr(), _mm_add_ps(sum, _mm_setzero_ps())) }
-        out
-    }
 }
 
 /// Adds the partial sums.
@@ -166,16 +183,36 @@ mod tests {
         sums[0] + 0.0
     }
 
-    fn assert_defined(x: &[f32], rows: &[f32]) {
-        let n = rows.len() / x.len();
+    type Route = fn(&[f32], &[f32], usize, &mut [f32]);
+
+    /// Compares every route for one or many `xs` [m, dim] with the definition.
+    fn assert_defined(xs: &[f32], rows: &[f32], dim: usize) {
+        let one: &[Route] = &[
+            |xs, rows, dim, out| {
+                let n = rows.len() / dim;
+                xs.chunks_exact(dim).zip(out.chunks_exact_mut(n)).for_each(|(x, out)| dots(x, rows, out));
+            },
+            |xs, rows, dim, out| {
+                let n = rows.len() / dim;
+                let xs = xs.chunks_exact(dim).zip(out.chunks_exact_mut(n));
+                xs.for_each(|(x, out)| vectorized(x, rows, out));
+            },
+            |xs, rows, dim, out| {
+                let n = rows.len() / dim;
+                let xs = xs.chunks_exact(dim).zip(out.chunks_exact_mut(n));
+                xs.for_each(|(x, out)| by_fours(dim, rows, out, |rows| dots_of(x, rows)));
+            },
+        ];
+        let many: &[Route] = &[dots_of_many, batch, vectorized_batch, |xs, rows, dim, out| {
+            by_tiles(&split(xs, dim), rows, dim, out, |xs: [_; 3], rows| xs.map(|x| dots_of(x, rows)));
+        }];
         let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-        let expected: Vec<_> = rows.chunks_exact(x.len()).map(|row| naive(x, row)).collect();
-        for route in
-            [dots, |x, rows, out| by_fours(x, rows, out, dots_of)] as [fn(&[f32], &[f32], &mut [f32]); 2]
-        {
-            let mut out = vec![f32::NAN; n];
-            route(x, rows, &mut out);
-            assert_eq!(bits(&out), bits(&expected), "dim {}, n {n}", x.len());
+        let products = |x| rows.chunks_exact(dim).map(move |row| naive(x, row));
+        let expected: Vec<_> = xs.chunks_exact(dim).flat_map(products).collect();
+        for route in one.iter().chain(many) {
+            let mut out = vec![f32::NAN; expected.len()];
+            route(xs, rows, dim, &mut out);
+            assert_eq!(bits(&out), bits(&expected), "dim {dim}, {} × {}", xs.len() / dim, rows.len() / dim);
         }
     }
 
@@ -193,12 +230,14 @@ mod tests {
 
     #[test]
     fn every_route_gives_the_bits_of_the_definition() {
-        for dim in [1, 2, 15, 16, 17, 31, 32, 100, 300] {
-            for n in [1, 3, 4, 5, 9, 40] {
+        // Miri would take hours for more.
+        let dims: &[usize] = if cfg!(miri) { &[1, 17] } else { &[1, 2, 15, 16, 17, 31, 32, 100, 300] };
+        for &dim in dims {
+            for (m, n) in [(1, 1), (1, 3), (1, 40), (2, 4), (3, 5), (9, 7), (BATCH, 8), (2 * BATCH + 1, 9)] {
                 let values: Vec<f32> =
-                    (0..dim * (n + 1)).map(|i| ((i * 7919) % 1009) as f32 / 313.0 - 1.6).collect();
-                let (x, rows) = values.split_at(dim);
-                assert_defined(x, rows);
+                    (0..dim * (m + n)).map(|i| ((i * 7919) % 1009) as f32 / 313.0 - 1.6).collect();
+                let (xs, rows) = values.split_at(m * dim);
+                assert_defined(xs, rows, dim);
             }
         }
     }
@@ -206,7 +245,7 @@ mod tests {
     #[test]
     fn products_too_small_for_f32_give_plus_zero_whatever_lies_behind() {
         for sign in [1.0, -1.0] {
-            assert_defined(&[1e-30; 5], &[-1e-30 * sign; 5 * 60]);
+            assert_defined(&[1e-30; 10], &[-1e-30 * sign; 5 * 60], 5);
             let mut out = [1.0; 60];
             dots(&[1e-30; 5], &[-1e-30 * sign; 5 * 60], &mut out);
             assert!(out.iter().all(|x| x.to_bits() == 0));

@@ -1,8 +1,8 @@
 //! Lookup tables: the inner products of a query with every codeword.
 
 use crate::codebooks::check_sizes;
-use crate::dot::dots;
-use crate::error::check_finite;
+use crate::dot::{dots, dots_of_many};
+use crate::error::{MAX_VALUES, check_finite, check_size};
 use crate::{CodeLength, Codebooks, Error, Expected};
 
 /// One number per codeword: f32 [L, K], finite.
@@ -87,6 +87,28 @@ impl Codebooks {
         let n_values = length.levels() * self.n_codewords();
         let mut values = vec![0.0; n_values];
         dots(query, &self.values()[..n_values * self.dim()], &mut values);
+        self.table(values, length)
+    }
+
+    /// Returns [`lookup_table_at`](Self::lookup_table_at) of each of `queries` [N, D].
+    ///
+    /// Reads each codeword from memory once for up to 32 queries. Runs on the calling thread.
+    ///
+    /// # Errors
+    /// As [`lookup_table_at`](Self::lookup_table_at); queries are whole rows.
+    /// [`Error::TooLarge`] if memory cannot hold the tables.
+    pub fn lookup_tables(&self, queries: &[f32], length: CodeLength) -> Result<Vec<LookupTable>, Error> {
+        Expected::Rows(self.dim()).check("queries", queries.len())?;
+        check_finite("queries", queries)?;
+        self.check_length(length)?;
+        let n_values = length.levels() * self.n_codewords();
+        let n_queries = queries.len() / self.dim();
+        let mut values = vec![0.0; check_size("lookup tables", n_queries, n_values, MAX_VALUES)?];
+        dots_of_many(queries, &self.values()[..n_values * self.dim()], self.dim(), &mut values);
+        values.chunks_exact(n_values).map(|values| self.table(values.to_vec(), length)).collect()
+    }
+
+    fn table(&self, values: Vec<f32>, length: CodeLength) -> Result<LookupTable, Error> {
         let table = LookupTable::new(values, length.levels(), self.n_codewords())?;
         Ok(LookupTable { codebooks: Some(self.fingerprint), ..table })
     }

@@ -104,6 +104,11 @@ proptest! {
             let length = CodeLength::from_levels(l).unwrap();
             let short = codebooks.lookup_table_at(&query, length).unwrap();
             prop_assert_eq!(short.values(), &table.values()[..l * 16]);
+            let queries = [&numbers(dim * 4, seed)[..], &query, &[0.0].repeat(dim)].concat();
+            let tables = codebooks.lookup_tables(&queries, length).unwrap();
+            let one = |query| codebooks.lookup_table_at(query, length).unwrap();
+            prop_assert_eq!(&tables[4], &short);
+            prop_assert_eq!(tables, queries.chunks_exact(dim).map(one).collect::<Vec<_>>());
             let decoded = codebooks.decode(&codes, length).unwrap();
             for (code, x) in codes.chunks_exact(levels).zip(decoded.chunks_exact(dim)) {
                 let sum: f32 = (0..l).map(|level| table.level(level)[usize::from(code[level])]).sum();
@@ -253,6 +258,16 @@ fn wrong_arguments_are_refused_by_name() {
     );
     assert!(matches!(codebooks.lookup_table(&[f32::INFINITY; 3]), Err(Error::NotFinite { .. })));
     assert!(matches!(codebooks.lookup_table(&[f32::MAX; 3]), Err(Error::NotFinite { .. })));
+    says(
+        codebooks.lookup_tables(&[0.0; 7], length).unwrap_err(),
+        "queries has 7 values, expected a multiple of 3",
+    );
+    assert!(codebooks.lookup_tables(&[0.0; 6], long).is_err());
+    for value in [f32::NAN, f32::MAX] {
+        let queries = [0.0, 0.0, 0.0, value, value, value];
+        assert!(matches!(codebooks.lookup_tables(&queries, length), Err(Error::NotFinite { .. })));
+    }
+    assert!(codebooks.lookup_tables(&[], length).unwrap().is_empty());
     assert!(codebooks.relative_distortion(&[0.0; 3], &[0; 4]).is_err());
     says(LookupTable::new(vec![0.0; 7], 2, 4).unwrap_err(), "lookup table has 7 values, expected 2 × 4");
     says(
