@@ -13,60 +13,49 @@ pub(crate) fn csv(results: &Results) -> String {
     let mut rows =
         Rows { text: HEADER.to_owned(), start: [results.about.dataset.clone(), preset(&results.about)] };
     let spread = |map: &MeanSd| (map[0], (results.seeds > 1).then_some(map[1]));
-    rows.by_bits("mean", "dpq", "mAP@all", &results.map_all, spread);
-    rows.row("mean", "dpq", "mAP@all", UNQUANTISED, spread(&results.feature_map_all));
-    rows.by_bits("mean", "dpq", "mAP@5000", &results.map_at_5000, spread);
-    rows.row("mean", "dpq", "mAP@5000", UNQUANTISED, spread(&results.feature_map_at_5000));
+    let single = |&map: &f64| (map, None);
+    rows.maps(["mean", "dpq", "mAP@all"], &results.map_all, Some(&results.feature_map_all), spread);
+    rows.maps(["mean", "dpq", "mAP@5000"], &results.map_at_5000, Some(&results.feature_map_at_5000), spread);
     for (metric, by_bits) in [("precision", &results.precision_at), ("recall", &results.recall_at)] {
-        for (bits, by_rank) in by_bits {
-            rows.by_rank("mean", "dpq", metric, &bits.to_string(), by_rank);
-        }
+        by_bits.iter().for_each(|(bits, by_rank)| rows.by_rank(["mean", "dpq", metric], bits, by_rank));
     }
-    if let Some(by_rank) = &results.feature_precision_at {
-        rows.by_rank("mean", "dpq", "precision", UNQUANTISED, by_rank);
-    }
-    for (metric, accuracy) in
-        [("accuracy, gallery", results.accuracy), ("accuracy, queries", results.query_accuracy)]
-    {
-        accuracy.iter().for_each(|accuracy| rows.row("mean", "dpq", metric, "", spread(accuracy)));
+    rows.by_rank(["mean", "dpq", "precision"], UNQUANTISED, &results.feature_precision_at);
+    let accuracies = [("accuracy, gallery", results.accuracy), ("accuracy, queries", results.query_accuracy)];
+    for (metric, accuracy) in accuracies {
+        accuracy.iter().for_each(|accuracy| rows.row(["mean", "dpq", metric], "", spread(accuracy)));
     }
     for (level, usage) in results.usage.iter().enumerate() {
-        let bits = (8 * (level + 1)).to_string();
         let values = [
             ("distortion", results.distortion[level]),
             ("codewords used", usage.used),
             ("perplexity", usage.perplexity),
             ("distinct codes", usage.distinct),
         ];
-        values.into_iter().for_each(|(metric, value)| rows.row("mean", "dpq", metric, &bits, (value, None)));
+        let bits = 8 * (level + 1);
+        values.iter().for_each(|(metric, value)| rows.row(["mean", "dpq", metric], bits, single(value)));
     }
     for seed in &results.per_seed {
-        let name = seed.seed.to_string();
-        rows.by_bits(&name, "dpq", "mAP@all", &seed.map_all, |&map| (map, None));
-        rows.row(&name, "dpq", "mAP@all", UNQUANTISED, (seed.feature_map_all, None));
-        rows.by_bits(&name, "dpq", "mAP@5000", &seed.map_at_5000, |&map| (map, None));
+        let name = &*seed.seed.to_string();
+        rows.maps([name, "dpq", "mAP@all"], &seed.map_all, Some(&seed.feature_map_all), single);
+        rows.maps([name, "dpq", "mAP@5000"], &seed.map_at_5000, None, single);
     }
     for variant in &results.variants {
-        rows.by_bits("mean", &variant.name, "mAP@all", &variant.map_all, spread);
-        rows.row("mean", &variant.name, "mAP@all", UNQUANTISED, spread(&variant.feature_map_all));
-        rows.by_bits("mean", &variant.name, "mAP@5000", &variant.map_at_5000, spread);
-        if let Some(accuracy) = &variant.accuracy {
-            rows.row("mean", &variant.name, "accuracy, gallery", "", spread(accuracy));
-        }
+        let name = &*variant.name;
+        rows.maps(["mean", name, "mAP@all"], &variant.map_all, Some(&variant.feature_map_all), spread);
+        rows.maps(["mean", name, "mAP@5000"], &variant.map_at_5000, None, spread);
+        let accuracy = variant.accuracy.iter();
+        accuracy.for_each(|accuracy| rows.row(["mean", name, "accuracy, gallery"], "", spread(accuracy)));
         for (seed, maps) in results.per_seed.iter().zip(&variant.per_seed) {
-            rows.by_bits(&seed.seed.to_string(), &variant.name, "mAP@all", maps, |&map| (map, None));
+            rows.maps([&seed.seed.to_string(), name, "mAP@all"], maps, None, single);
         }
     }
-    if let Some(baseline) = &results.baseline {
-        rows.by_bits("1", "raw pixels", "mAP@all", &baseline.map_all, |&map| (map, None));
-        rows.row("1", "raw pixels", "mAP@all", UNQUANTISED, (baseline.feature_map_all, None));
-        rows.by_bits("1", "raw pixels", "mAP@5000", &baseline.map_at_5000, |&map| (map, None));
-        rows.row("1", "raw pixels", "mAP@5000", UNQUANTISED, (baseline.feature_map_at_5000, None));
-        if let Some(by_rank) = &baseline.feature_precision_at {
-            rows.by_rank("1", "raw pixels", "precision", UNQUANTISED, by_rank);
-        }
-        for (level, &distortion) in baseline.distortion.iter().enumerate() {
-            rows.row("1", "raw pixels", "distortion", &(8 * (level + 1)).to_string(), (distortion, None));
+    if let Some(pixels) = &results.baseline {
+        let of = |metric| ["1", "raw pixels", metric];
+        rows.maps(of("mAP@all"), &pixels.map_all, Some(&pixels.feature_map_all), single);
+        rows.maps(of("mAP@5000"), &pixels.map_at_5000, Some(&pixels.feature_map_at_5000), single);
+        rows.by_rank(of("precision"), UNQUANTISED, &pixels.feature_precision_at);
+        for (level, distortion) in (1..).zip(&pixels.distortion) {
+            rows.row(of("distortion"), 8 * level, single(distortion));
         }
     }
     rows.text
@@ -81,41 +70,36 @@ struct Rows {
 }
 
 impl Rows {
-    fn row(&mut self, seed: &str, variant: &str, metric: &str, bits: &str, (value, sd): (f64, Option<f64>)) {
-        let [dataset, preset] = &self.start;
-        let fields = [
-            dataset,
-            preset,
-            seed,
-            variant,
-            metric,
-            bits,
-            &format!("{value:.6}"),
-            &sd.map_or(String::new(), |sd| format!("{sd:.6}")),
-        ];
-        let quoted = fields.iter().map(|field| match field.contains([',', '"']) {
+    /// Adds a row. `names` are seed, variant and metric.
+    fn row(&mut self, names: [&str; 3], bits: impl ToString, (value, sd): (f64, Option<f64>)) {
+        let sd = sd.map_or(String::new(), |sd| format!("{sd:.6}"));
+        let numbers = [bits.to_string(), format!("{value:.6}"), sd];
+        let start = self.start.iter().map(String::as_str);
+        let fields = start.chain(names).chain(numbers.iter().map(String::as_str));
+        let quoted = fields.map(|field| match field.contains([',', '"']) {
             true => format!("\"{}\"", field.replace('"', "\"\"")),
-            false => (*field).to_owned(),
+            false => field.to_owned(),
         });
-        self.text += &(quoted.collect::<Vec<_>>().join(",") + "\n");
+        let row = quoted.collect::<Vec<_>>().join(",") + "\n";
+        self.text += &row;
     }
 
-    fn by_bits<T>(
+    /// Adds a row per code length, then one of features before quantization if there is any.
+    fn maps<T>(
         &mut self,
-        seed: &str,
-        variant: &str,
-        metric: &str,
+        names: [&str; 3],
         by_bits: &ByBits<T>,
+        features: Option<&T>,
         value: impl Fn(&T) -> (f64, Option<f64>),
     ) {
-        for (bits, found) in by_bits {
-            self.row(seed, variant, metric, &bits.to_string(), value(found));
-        }
+        by_bits.iter().for_each(|(bits, map)| self.row(names, bits, value(map)));
+        features.iter().for_each(|map| self.row(names, UNQUANTISED, value(map)));
     }
 
-    fn by_rank(&mut self, seed: &str, variant: &str, metric: &str, bits: &str, by_rank: &ByRank<f64>) {
+    fn by_rank(&mut self, [seed, variant, metric]: [&str; 3], bits: impl ToString, by_rank: &ByRank<f64>) {
+        let bits = bits.to_string();
         for (rank, &value) in by_rank {
-            self.row(seed, variant, &format!("{metric}@{rank}"), bits, (value, None));
+            self.row([seed, variant, &format!("{metric}@{rank}")], &bits, (value, None));
         }
     }
 }

@@ -16,7 +16,7 @@ const FOLDER: &str = "results";
 /// Copies the report in the folder `from` to `results/NAME` in `docs`, and renders `docs`.
 ///
 /// # Errors
-/// [`Error::Read`], [`Error::Write`] and [`Error::Json`] name the file.
+/// [`Error::Io`] and [`Error::Json`] name the file.
 pub fn copy(docs: impl AsRef<Path>, name: &str, from: impl AsRef<Path>) -> Result<(), Error> {
     Report::read(from)?.write(docs.as_ref().join(FOLDER).join(name))?;
     render(docs).map(|_| ())
@@ -25,7 +25,7 @@ pub fn copy(docs: impl AsRef<Path>, name: &str, from: impl AsRef<Path>) -> Resul
 /// Renders all pages again without measuring anything, and returns their paths.
 ///
 /// # Errors
-/// [`Error::Read`], [`Error::Write`] and [`Error::Json`] name the file.
+/// [`Error::Io`] and [`Error::Json`] name the file.
 pub fn render(docs: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
     let docs = docs.as_ref();
     let mut paths = Vec::new();
@@ -40,7 +40,7 @@ pub fn render(docs: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
 /// Returns the paths that are not what [`render`] would write, or that no report has.
 ///
 /// # Errors
-/// [`Error::Read`] and [`Error::Json`] name the file.
+/// [`Error::Io`] and [`Error::Json`] name the file.
 pub fn stale(docs: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
     let docs = docs.as_ref();
     let mut stale = different(docs, &[(OVERVIEW.to_owned(), overview(docs)?)]);

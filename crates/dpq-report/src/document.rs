@@ -65,7 +65,7 @@ pub(crate) fn html<'a>(title: &str, blocks: &[Block], svg: impl Fn(&str) -> Opti
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
-         <style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n<nav><ul>{contents}</ul></nav>\n{body}</body>\n</html>\n"
+         <style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n<nav><ul>{contents}</ul></nav>\n{body}</body>\n</html>\n"
     )
 }
 
@@ -105,27 +105,7 @@ fn anchor(heading: &str) -> String {
     heading.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
-const STYLE: &str = "
-:root{color-scheme:light dark;--paper:#fff;--ink:#1f2328;--soft:#59636e;--rule:#d1d9e0;--band:#f6f8fa;--link:#0969da}
-@media(prefers-color-scheme:dark){:root{--paper:#0d1117;--ink:#e6edf3;--soft:#9198a1;--rule:#3d444d;--band:#151b23;--link:#4493f8}}
-body{margin:0 auto;max-width:54rem;padding:1.5rem 1rem 4rem;background:var(--paper);color:var(--ink);font:1rem/1.55 system-ui,sans-serif}
-h1{font-size:1.6rem;line-height:1.25}
-h2{margin:3rem 0 1rem;padding-top:.6rem;border-top:1px solid var(--rule);font-size:1.25rem}
-a{color:var(--link);text-decoration:none}
-nav ul{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;margin:0;padding:0;list-style:none}
-figure{margin:1.5rem 0}
-figcaption{margin-top:.6rem;color:var(--soft);font-size:.9rem}
-figure svg{display:block;max-width:100%;height:auto;margin:0 auto}
-.wide{overflow-x:auto}
-table{border-collapse:collapse;min-width:100%;font-size:.875rem;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .7rem;text-align:right;white-space:nowrap;font-weight:400}
-th:first-child{padding-left:0;text-align:left}
-td:last-child,thead th:last-child{padding-right:0}
-thead th{border-bottom:1px solid var(--rule);color:var(--soft)}
-tbody tr:nth-child(even){background:var(--band)}
-code,pre{font:.85em ui-monospace,monospace}
-pre{max-height:24rem;overflow:auto;padding:1rem;background:var(--band)}
-";
+const STYLE: &str = include_str!("document.css");
 
 #[cfg(test)]
 mod tests {

@@ -29,14 +29,12 @@ pub(crate) fn precision_at(results: &Results) -> Chart {
     let line = |i| length_line(i, results.precision_at.len());
     let mut curves: Vec<Curve> =
         lengths.map(|(i, (bits, by_rank))| curve(format!("{bits} bits"), line(i), by_rank)).collect();
-    let pixels = results.baseline.as_ref().and_then(|baseline| baseline.feature_precision_at.as_ref());
-    let references = [
-        ("unquantised", REFERENCE, results.feature_precision_at.as_ref()),
-        ("raw pixels, unquantised", BASELINE, pixels),
-    ];
-    for (name, line, by_rank) in references {
-        curves.extend(by_rank.iter().map(|by_rank| curve(name.to_owned(), line, by_rank)));
-    }
+    curves.push(curve("unquantised".to_owned(), REFERENCE, &results.feature_precision_at));
+    curves.extend(
+        results.baseline.iter().map(|pixels| {
+            curve("raw pixels, unquantised".to_owned(), BASELINE, &pixels.feature_precision_at)
+        }),
+    );
     let last = curves.iter().flat_map(|curve| &curve.points).map(|point| point[0]).fold(10.0, f64::max);
     Chart {
         title: "Precision at R".to_owned(),

@@ -30,7 +30,7 @@ impl Report {
     /// Reads `results.json` and the figures beside it.
     ///
     /// # Errors
-    /// [`Error::Read`] and [`Error::Json`] name the file.
+    /// [`Error::Io`] and [`Error::Json`] name the file.
     pub fn read(folder: impl AsRef<Path>) -> Result<Self, Error> {
         let results = read(&folder.as_ref().join(RESULTS))?;
         let figure = |file| fs::read_to_string(folder.as_ref().join(file)).ok();
@@ -46,12 +46,12 @@ impl Report {
     /// their paths. Removes the files of an earlier report.
     ///
     /// # Errors
-    /// [`Error::Write`] names the file.
+    /// [`Error::Io`] names the file.
     pub fn write(&self, folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
         let folder = folder.as_ref();
-        fs::create_dir_all(folder).map_err(Error::write(folder))?;
+        fs::create_dir_all(folder).map_err(Error::io("write", folder))?;
         for path in [TSNE, QUERIES].map(|file| folder.join(file)).iter().filter(|path| path.exists()) {
-            fs::remove_file(path).map_err(Error::write(path))?;
+            fs::remove_file(path).map_err(Error::io("write", path))?;
         }
         let mut files = vec![(RESULTS.to_owned(), self.results.to_json())];
         let figures = [(TSNE, &self.tsne), (QUERIES, &self.queries)];
@@ -87,7 +87,9 @@ impl Report {
 pub(crate) fn write(folder: &Path, files: &[(String, String)]) -> Result<Vec<PathBuf>, Error> {
     let write = |(file, text): &(String, String)| {
         let (path, partial) = (folder.join(file), folder.join(format!("{file}.partial")));
-        fs::write(&partial, text).and_then(|()| fs::rename(&partial, &path)).map_err(Error::write(&path))?;
+        fs::write(&partial, text)
+            .and_then(|()| fs::rename(&partial, &path))
+            .map_err(Error::io("write", &path))?;
         Ok(path)
     };
     files.iter().map(write).collect()
@@ -95,15 +97,15 @@ pub(crate) fn write(folder: &Path, files: &[(String, String)]) -> Result<Vec<Pat
 
 /// Reads a JSON file.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let json = fs::read(path).map_err(Error::read(path))?;
-    serde_json::from_slice(&json).map_err(Error::json(path))
+    let json = fs::read(path).map_err(Error::io("read", path))?;
+    serde_json::from_slice(&json).map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
 /// Returns the paths in a folder in the order of their names.
 pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let entries = fs::read_dir(folder).map_err(Error::read(folder))?;
+    let entries = fs::read_dir(folder).map_err(Error::io("read", folder))?;
     let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
-    let mut paths = paths.map_err(Error::read(folder))?;
+    let mut paths = paths.map_err(Error::io("read", folder))?;
     paths.sort();
     Ok(paths)
 }

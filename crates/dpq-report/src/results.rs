@@ -1,6 +1,9 @@
 //! The numbers of a report, which `results.json` keeps.
 
 use std::collections::BTreeMap;
+use std::env::consts;
+use std::fs;
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -37,8 +40,8 @@ pub struct Results {
     pub ties: ByBits<Ties>,
     /// Precision within the first ranks.
     pub precision_at: ByBits<ByRank<f64>>,
-    /// Precision of features before quantization. Early files lack it.
-    pub feature_precision_at: Option<ByRank<f64>>,
+    /// Precision of features before quantization.
+    pub feature_precision_at: ByRank<f64>,
     /// Recall within the first ranks.
     pub recall_at: ByBits<ByRank<f64>>,
     /// Precision by recall.
@@ -74,8 +77,7 @@ pub struct Results {
     pub peak_memory_bytes: PeakMemory,
     /// The numbers of each training.
     pub per_seed: Vec<SeedResults>,
-    /// The same configuration with one change. Early files lack it.
-    #[serde(default)]
+    /// The same configuration with one change.
     pub variants: Vec<VariantResults>,
 }
 
@@ -132,8 +134,7 @@ pub struct VariantResults {
     pub map_at_5000: ByBits<MeanSd>,
     /// mAP of the whole ranking by features before quantization.
     pub feature_map_all: MeanSd,
-    /// mAP of the first [`CUTOFF`] ranks by features before quantization. Early files lack it.
-    #[serde(default)]
+    /// mAP of the first [`CUTOFF`] ranks by features before quantization.
     pub feature_map_at_5000: MeanSd,
     /// Accuracy of the classifier on the gallery.
     pub accuracy: Option<MeanSd>,
@@ -152,6 +153,19 @@ pub struct Machine {
     pub cores: usize,
     /// Operating system and architecture.
     pub system: String,
+}
+
+impl Machine {
+    /// Returns this computer, with its architecture if the system does not tell its processor.
+    pub fn this() -> Self {
+        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        Self {
+            cpu: model.map_or(consts::ARCH, |(_, model)| model).to_owned(),
+            cores: thread::available_parallelism().map_or(1, usize::from),
+            system: format!("{} {}", consts::OS, consts::ARCH),
+        }
+    }
 }
 
 /// The number of items by split.
@@ -224,8 +238,8 @@ pub struct BaselineResults {
     pub feature_map_all: f64,
     /// mAP of the first [`CUTOFF`] ranks by pixels before quantization.
     pub feature_map_at_5000: f64,
-    /// Precision of pixels before quantization. Early files lack it.
-    pub feature_precision_at: Option<ByRank<f64>>,
+    /// Precision of pixels before quantization.
+    pub feature_precision_at: ByRank<f64>,
     /// Relative distortion by level.
     pub distortion: Vec<f64>,
 }

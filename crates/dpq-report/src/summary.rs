@@ -127,7 +127,7 @@ impl Results {
                 best: over.mean(|run| run.by_bits[&bits].map_max),
             }),
             precision_at: over.by_bits(|bits| over.by_rank(|run| &run.by_bits[&bits].precision_at)),
-            feature_precision_at: Some(over.by_rank(|run| &run.features.precision_at)),
+            feature_precision_at: over.by_rank(|run| &run.features.precision_at),
             recall_at: over.by_bits(|bits| over.by_rank(|run| &run.by_bits[&bits].recall_at)),
             precision_recall: over.precision_recall(),
             accuracy: mean_sd_if(runs.iter().map(|run| run.accuracy)),
@@ -176,7 +176,7 @@ impl Results {
             map_at_5000: values(&by_bits, Metrics::map_at_cutoff),
             feature_map_all: features.map,
             feature_map_at_5000: features.map_at_cutoff(),
-            feature_precision_at: Some(features.precision_at),
+            feature_precision_at: features.precision_at,
             distortion,
         });
     }

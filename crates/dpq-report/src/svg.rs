@@ -4,24 +4,18 @@
 
 /// The style of every figure. Lines `l0` to `l3` go from the shortest code to the longest, from
 /// faint to strong; `l4` and `l5` are for comparison.
-const STYLE: &str = "\
-.fig{--paper:#fff;--ink:#1f2328;--soft:#59636e;--grid:#e3e6ea;--good:#1a7f37;\
---l0:#8fbfe0;--l1:#4292c6;--l2:#08519c;--l3:#08264d;--l4:#d9480f;--l5:#868e96;font:13px system-ui,sans-serif}\
-@media(prefers-color-scheme:dark){.fig{--paper:#0d1117;--ink:#e6edf3;--soft:#9198a1;--grid:#262c36;--good:#3fb950;\
---l0:#2f6690;--l1:#4292c6;--l2:#8fc1e3;--l3:#e3f1fc;--l4:#ff922b;--l5:#868e96}}\
-.fig text{fill:var(--ink)}.fig .soft{fill:var(--soft)}.fig .grid{stroke:var(--grid)}.fig .mid{text-anchor:middle}\
-.fig .end{text-anchor:end}.fig .line{fill:none;stroke-width:2}.fig .l4{stroke-dasharray:7 3}\
-.fig .l5{stroke-dasharray:2 3}";
+const STYLE: &str = include_str!("figure.css");
 
 /// Returns an SVG of `width` by `height` units around `body`.
 pub(crate) fn svg(width: f64, height: f64, title: &str, body: &str) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"fig\" role=\"img\" viewBox=\"0 0 {width} {height}\" \
-         width=\"{}\" height=\"{}\">\n<title>{}</title>\n<style>{STYLE}</style>\n\
+         width=\"{}\" height=\"{}\">\n<title>{}</title>\n<style>{}</style>\n\
          <rect width=\"100%\" height=\"100%\" style=\"fill:var(--paper)\"/>\n{body}</svg>\n",
         width * 1.5,
         height * 1.5,
-        escape(title)
+        escape(title),
+        STYLE.replace('\n', "")
     )
 }
 

@@ -6,10 +6,8 @@
 mod figures;
 mod measure;
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use dpq_data::{Dataset, Split};
@@ -153,7 +151,7 @@ impl Args {
             preset: training.preset.clone(),
             changes: training.changes.clone(),
             commit: format!("dpq {}", env!("CARGO_PKG_VERSION")),
-            machine: machine(),
+            machine: Machine::this(),
             device: self.device.to_string(),
             weights: model.weights().map(str::to_owned),
             embeddings: model.embeddings().map(str::to_owned),
@@ -168,15 +166,5 @@ impl Args {
             },
             map_rule: serde_json::to_value(eval::Rule::new("dpq", MapRule::dpq()))?,
         })
-    }
-}
-
-fn machine() -> Machine {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    Machine {
-        cpu: model.map_or(env::consts::ARCH, |(_, model)| model).to_owned(),
-        cores: thread::available_parallelism().map_or(1, usize::from),
-        system: format!("{} {}", env::consts::OS, env::consts::ARCH),
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn rates(run: &Run<Codes>) -> Section {
         table.to_string(),
         run.how(&["`crates/dpq-codebook/benches/faiss/compare.py`, both sides on one core".to_owned()]),
     ];
-    Section { title: "Fitting codebooks and encoding: faiss", text: text.join("\n\n"), ratios }
+    Section::new("Fitting codebooks and encoding: faiss", &text, ratios)
 }
 
 /// Returns `docs/codes.md`.

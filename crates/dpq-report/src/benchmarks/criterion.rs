@@ -36,7 +36,7 @@ struct Interval {
 /// Returns the times in criterion's folder and below it by the names of their benches.
 ///
 /// # Errors
-/// [`Error::Read`] and [`Error::Json`] name the file.
+/// [`Error::Io`] and [`Error::Json`] name the file.
 pub fn criterion(folder: impl AsRef<Path>) -> Result<BTreeMap<String, Time>, Error> {
     let mut times = BTreeMap::new();
     if folder.as_ref().exists() {

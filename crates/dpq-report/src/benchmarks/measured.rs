@@ -1,14 +1,13 @@
 //! The benches of all crates: tables, changes since a baseline, and limits.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::files::read;
-use crate::table::Table;
+use crate::table::{Table, line};
 
 /// The measurements of `cargo xtask bench`.
 #[derive(Debug, Deserialize, Serialize)]
@@ -55,7 +54,7 @@ impl Measured {
     /// Reads a `bench.json`.
     ///
     /// # Errors
-    /// [`Error::Read`] and [`Error::Json`] name the file.
+    /// [`Error::Io`] and [`Error::Json`] name the file.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, Error> {
         read(path.as_ref())
     }
@@ -69,51 +68,46 @@ impl Measured {
         if let Some(baseline) = baseline {
             let other =
                 if baseline.cpu == self.cpu { String::new() } else { format!(" on {}", baseline.cpu) };
-            write!(text, "; baseline {}{other}", baseline.commit).expect("writing to a string");
+            text += &format!("; baseline {}{other}", baseline.commit);
         }
         text += "\n\n";
-        let mut section = |title: &str, note: &str, header: &[&str], rows: Vec<Vec<String>>| {
-            if !rows.is_empty() {
-                let header = header.iter().map(|&name| name.to_owned()).collect();
-                write!(text, "## {title}\n\n{note}\n\n{}\n\n", Table { header, rows })
-                    .expect("writing to a string");
+        let mut section = |title: &str, note: &str, table: Table| {
+            if !table.rows.is_empty() {
+                text += &format!("## {title}\n\n{note}\n\n{table}\n\n");
             }
         };
 
         let rows = self.map.iter().map(|(bits, &map)| {
             let before = baseline.and_then(|baseline| baseline.map.get(bits));
             let change = before.map_or(String::new(), |before| format!("{:+.4}", map - before));
-            vec![format!("mAP at {bits} bits"), format!("{map:.4}"), change]
+            line(&format!("mAP at {bits} bits"), [format!("{map:.4}"), change])
         });
         let bytes = self.bytes_per_item.map(|bytes| {
             let before = baseline.and_then(|baseline| baseline.bytes_per_item);
-            vec!["bytes per vector".to_owned(), format!("{bytes:.2}"), change(before, bytes)]
+            line("bytes per vector", [format!("{bytes:.2}"), change(before, bytes)])
         });
         let note = "From the last `cargo xtask reproduce-paper --quick`.";
-        section("Quality", note, &["", "now", "change"], rows.chain(bytes).collect());
+        section("Quality", note, Table::new("", ["now", "change"], rows.chain(bytes)));
 
         let rows = self.instructions.iter().map(|(name, &count)| {
             let before = baseline.and_then(|baseline| baseline.instructions.get(name));
-            vec![name.clone(), count.to_string(), change(before.map(|&count| count as f64), count as f64)]
+            line(name, [count.to_string(), change(before.map(|&count| count as f64), count as f64)])
         });
         let note = "Counted by valgrind; a busy machine does not change them.";
-        section("Instructions", note, &["kernel", "instructions", "change"], rows.collect());
+        section("Instructions", note, Table::new("kernel", ["instructions", "change"], rows));
 
         let rows = self.times.iter().map(|(name, time)| {
             let before = baseline.and_then(|baseline| baseline.times.get(name));
-            vec![
-                name.clone(),
-                duration(time.ns),
-                format!("{} to {}", duration(time.low), duration(time.high)),
-                before.map_or(String::new(), |before| time_change(before, time)),
-            ]
+            let interval = format!("{} to {}", duration(time.low), duration(time.high));
+            let change = before.map_or(String::new(), |before| time_change(before, time));
+            line(name, [duration(time.ns), interval, change])
         });
         let note = format!(
             "One iteration, with a 95 % confidence interval. Bold changes exceed {:.0} % and have intervals that do not \
              overlap.",
             100.0 * NOISE
         );
-        section("Wall time", &note, &["bench", "time", "interval", "change"], rows.collect());
+        section("Wall time", &note, Table::new("bench", ["time", "interval", "change"], rows));
         text
     }
 
@@ -138,12 +132,12 @@ impl Measured {
     pub fn worse_than(&self, baseline: &Self) -> Vec<String> {
         let mut worse = Vec::new();
         for (name, &before) in &baseline.instructions {
-            let Some(&count) = self.instructions.get(name) else {
-                worse.push(format!("{name} is not measured, it took {before} instructions before"));
-                continue;
-            };
-            if count as f64 >= before as f64 * (1.0 + MORE_INSTRUCTIONS) {
-                worse.push(format!("{name} takes {count} instructions, {before} before"));
+            match self.instructions.get(name) {
+                None => worse.push(format!("{name} is not measured, it took {before} instructions before")),
+                Some(&count) if count as f64 >= before as f64 * (1.0 + MORE_INSTRUCTIONS) => {
+                    worse.push(format!("{name} takes {count} instructions, {before} before"));
+                }
+                Some(_) => {}
             }
         }
         if let (Some(bytes), Some(before)) = (self.bytes_per_item, baseline.bytes_per_item)
@@ -152,12 +146,12 @@ impl Measured {
             worse.push(format!("a vector takes {bytes:.2} bytes, {before:.2} before"));
         }
         for (bits, &before) in &baseline.map {
-            let Some(&map) = self.map.get(bits) else {
-                worse.push(format!("mAP at {bits} bits is not measured, it was {before:.4} before"));
-                continue;
-            };
-            if map < before - LESS_MAP {
-                worse.push(format!("mAP at {bits} bits is {map:.4}, {before:.4} before"));
+            match self.map.get(bits) {
+                None => worse.push(format!("mAP at {bits} bits is not measured, it was {before:.4} before")),
+                Some(&map) if map < before - LESS_MAP => {
+                    worse.push(format!("mAP at {bits} bits is {map:.4}, {before:.4} before"));
+                }
+                Some(_) => {}
             }
         }
         worse

@@ -27,11 +27,8 @@ pub(super) fn training(run: &Run<Rates>) -> Section {
         table.to_string(),
         run.how(&[note.to_owned(), turns]),
     ];
-    Section {
-        title: "Training and encoding images: PyTorch",
-        text: text.join("\n\n"),
-        ratios: rates.iter().map(|rate| (name(rate), times_faster(rate))).collect(),
-    }
+    let ratios = rates.iter().map(|rate| (name(rate), times_faster(rate))).collect();
+    Section::new("Training and encoding images: PyTorch", &text, ratios)
 }
 
 pub(super) fn evaluation(run: &Run<Evaluations>) -> Section {
@@ -69,11 +66,8 @@ pub(super) fn evaluation(run: &Run<Evaluations>) -> Section {
         maps.to_string(),
         run.how(&[note.to_owned()]),
     ];
-    Section {
-        title: "Evaluating: NumPy",
-        text: text.join("\n\n"),
-        ratios: ratios.map(|(name, times_faster)| (name.to_owned(), times_faster)).into(),
-    }
+    let ratios = ratios.map(|(name, times_faster)| (name.to_owned(), times_faster));
+    Section::new("Evaluating: NumPy", &text, ratios.into())
 }
 
 pub(super) fn vectors(run: &Run<VectorSearches>) -> Section {
@@ -123,5 +117,5 @@ pub(super) fn vectors(run: &Run<VectorSearches>) -> Section {
         ]),
     ];
     // The answers differ, so a ratio of the times would not show which is faster.
-    Section { title: "Search of vectors: USearch", text: text.join("\n\n"), ratios: Vec::new() }
+    Section::new("Search of vectors: USearch", &text, Vec::new())
 }

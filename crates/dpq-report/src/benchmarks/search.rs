@@ -108,7 +108,7 @@ pub(super) fn section(run: &Run<Searches>) -> Section {
         sections.push(searches(results, items, metric).to_string());
     }
     sections.extend(["### How".to_owned(), run.how(&how(results))]);
-    Section { title: "Search of codes: faiss", text: sections.join("\n\n"), ratios: ratios(results) }
+    Section::new("Search of codes: faiss", &sections, ratios(results))
 }
 
 /// Returns the ratios of all tables except the last ones, which compare kernels of dpq-index.

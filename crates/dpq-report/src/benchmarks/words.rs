@@ -10,6 +10,12 @@ pub(super) struct Section {
     pub(super) ratios: Vec<(String, f64)>,
 }
 
+impl Section {
+    pub(super) fn new(title: &'static str, paragraphs: &[String], ratios: Vec<(String, f64)>) -> Self {
+        Self { title, text: paragraphs.join("\n\n"), ratios }
+    }
+}
+
 impl<T> Run<T> {
     /// Lists when and on what the comparison ran, and further `notes`.
     pub(super) fn how(&self, notes: &[String]) -> String {
