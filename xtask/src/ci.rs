@@ -12,7 +12,7 @@ use anyhow::{Result, bail, ensure};
 use dpq_report::quick;
 
 use crate::process::{build_dpq, cargo, run as run_command};
-use crate::reproduce::{self, Settings};
+use crate::reproduce::{self, Settings, toy_protocols};
 use crate::{bench, python, tidy};
 
 /// One step of the check.
@@ -31,11 +31,7 @@ pub(crate) const STEPS: [Step; 9] = [
     Step { name: "faiss", what: "faiss and dpq read each other's indexes", run: faiss },
     Step { name: "python", what: "the Python module is built, installed and tested", run: python::run },
     Step { name: "doc", what: "the documentation builds without a warning", run: doc },
-    Step {
-        name: "protocol",
-        what: "toy runs of the paper reach their reports",
-        run: reproduce::toy_protocols,
-    },
+    Step { name: "protocol", what: "toy runs of the paper reach their reports", run: toy_protocols },
     Step { name: "reproduce", what: "small training runs give the expected tables", run: quick },
 ];
 

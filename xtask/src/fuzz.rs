@@ -6,7 +6,6 @@ use anyhow::Result;
 
 use crate::process::{output, run as run_command};
 
-/// Builds each target and runs it for `seconds`. Needs a nightly toolchain and cargo-fuzz.
 pub(crate) fn run(seconds: u32) -> Result<()> {
     // The cargo that runs this task cannot switch toolchains; the one of rustup can.
     let fuzz = |args: &[&str]| {

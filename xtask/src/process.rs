@@ -83,6 +83,13 @@ pub(crate) fn build_bench(package: &str, name: &str) -> Result<PathBuf> {
     executable(&mut cargo(&["build", "--package", package, "--bench", name]), "bench", name)
 }
 
+/// Returns the packages that `cargo metadata` lists with further arguments.
+pub(crate) fn packages(args: &[&str]) -> Result<Vec<Value>> {
+    let text = output(cargo(&["metadata", "--locked", "--format-version=1"]).args(args))?;
+    let mut metadata: Value = serde_json::from_str(&text)?;
+    Ok(serde_json::from_value(metadata["packages"].take())?)
+}
+
 /// Runs a cargo command that builds, and returns the path of the executable of this kind and name.
 pub(crate) fn executable(cargo: &mut Command, kind: &str, name: &str) -> Result<PathBuf> {
     let flags = ["--release", "--locked", "--message-format=json-render-diagnostics"];

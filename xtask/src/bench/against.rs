@@ -52,10 +52,8 @@ const VARIABLES: &str = "ATEN_CPU_CAPABILITY FAISS_OPT_LEVEL GOMP_CPU_AFFINITY M
 pub(super) fn compare(libraries: &[Library], items: &[u32], queries: u16) -> Result<()> {
     let start = Instant::now();
     let items = items.iter().map(u32::to_string).collect::<Vec<_>>();
-    let how = [
-        ("commit", commit(SOURCES)),
-        ("compiler", output(Command::new("rustc").arg("--version"))?.trim().to_owned()),
-    ];
+    let commit = commit(SOURCES);
+    let compiler = output(Command::new("rustc").arg("--version"))?;
     reproduce::run(&reproduce::Settings::quick())?;
     let dpq = build_dpq("cpu")?.display().to_string();
     encode(&dpq)?;
@@ -70,7 +68,8 @@ pub(super) fn compare(libraries: &[Library], items: &[u32], queries: u16) -> Res
             let json = output(&mut script)?;
             let mut run: Value =
                 serde_json::from_str(&json).with_context(|| format!("{path} did not print JSON"))?;
-            how.iter().for_each(|(name, value)| run[name] = value.as_str().into());
+            run["commit"] = commit.as_str().into();
+            run["compiler"] = compiler.trim().into();
             run["command"] = library.command(&items, queries).into();
             run["seconds"] = script_start.elapsed().as_secs_f64().round().into();
             let path = format!("{FOLDER}/{name}.json");

@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use dpq_report::Report;
 use dpq_report::benchmarks::{Measured, Time, criterion};
+use dpq_report::results::Machine;
 
 use crate::process::{build_bench, cargo, commit, output, remove, run};
 pub(crate) use against::Library;
@@ -72,7 +73,7 @@ impl Args {
         let quick = quick.map(|report| report.results);
         let measured = Measured {
             commit: commit(SOURCES),
-            cpu: cpu(),
+            cpu: Machine::this().cpu,
             kernel: output(Command::new("uname").arg("-r"))?.trim().to_owned(),
             compiler: output(Command::new("rustc").arg("--version"))?.trim().to_owned(),
             times,
@@ -107,14 +108,6 @@ fn times(items: &[u32]) -> Result<BTreeMap<String, Time>> {
         }
     }
     Ok(criterion(CRITERION)?)
-}
-
-/// Returns the name of the CPU where the system tells it, or its architecture.
-fn cpu() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name =
-        info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
-    name.unwrap_or(std::env::consts::ARCH).to_owned()
 }
 
 /// Counts the instructions of each kernel by callgrind. A busy machine does not change them.

@@ -9,9 +9,8 @@ use std::process::Command;
 use std::thread::available_parallelism;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
-use crate::process::{cargo, output, remove, run};
+use crate::process::{cargo, packages, remove, run};
 
 /// The wheels, each with the hash of its file.
 const REQUIREMENTS: &str = "xtask/src/cuda_check/requirements.txt";
@@ -129,11 +128,9 @@ impl Toolkit {
 
 /// Returns the folder of the sources of a dependency.
 fn source_of(package: &str) -> Result<PathBuf> {
-    let args = ["metadata", "--locked", "--format-version=1", "--features=dpq/cuda"];
-    let metadata: Value = serde_json::from_str(&output(&mut cargo(&args))?)?;
-    let packages = metadata["packages"].as_array().into_iter().flatten();
-    let manifest =
-        packages.filter(|found| found["name"] == package).find_map(|found| found["manifest_path"].as_str());
+    let packages = packages(&["--features=dpq/cuda"])?;
+    let found = packages.iter().find(|found| found["name"] == package);
+    let manifest = found.and_then(|found| found["manifest_path"].as_str());
     let manifest = manifest.with_context(|| format!("nothing here depends on {package}"))?;
     Ok(Path::new(manifest).with_file_name(""))
 }

@@ -1,8 +1,4 @@
 //! `cargo xtask reproduce-paper`: the list of stages from images to the reports in `docs`.
-//!
-//! - `stage`, `hash`: a run of `dpq` that is skipped if nothing has changed
-//! - `pipeline`, `variants`: the stages, and what is trained to see the effect of each part
-//! - `protocol`: the paper's runs at toy size
 
 mod hash;
 mod pipeline;
@@ -11,13 +7,14 @@ mod stage;
 mod variants;
 
 use std::borrow::Cow;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::iter;
 use std::path::{self, Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use dpq_report::Results;
+use clap::Parser;
+use dpq_report::{Report, Results};
 
 use crate::process;
 use pipeline::Pipeline;
@@ -28,7 +25,7 @@ use stage::Runner;
 ///
 /// Each stage is kept under `target/reproduce/` and skipped if nothing that it depends on has
 /// changed. An interrupted run resumes.
-#[derive(clap::Args, Clone)]
+#[derive(clap::Parser)]
 pub(crate) struct Settings {
     /// A folder of `datasets/` by its name, or another folder by its path, as ./cifar-10. The
     /// folder name decides which of the paper's results are shown beside ours
@@ -78,18 +75,7 @@ fn dataset(text: &str) -> io::Result<PathBuf> {
 impl Settings {
     /// A training that takes minutes, for `ci`.
     pub(crate) fn quick() -> Self {
-        Self {
-            dataset: PathBuf::from("datasets/fashion-mnist"),
-            preset: "quick".to_owned(),
-            set: Vec::new(),
-            seeds: 1,
-            quick: true,
-            device: "cpu".to_owned(),
-            weights: None,
-            embeddings: None,
-            ablations: false,
-            write_docs: false,
-        }
+        Self { preset: "quick".to_owned(), ..Self::parse_from(["reproduce-paper", "--quick"]) }
     }
 
     /// Images with several labels, in less time.
@@ -149,11 +135,8 @@ pub(crate) fn run(settings: &Settings) -> Result<Results> {
     let paths = iter::once(&settings.dataset).chain(&settings.weights).chain(&settings.embeddings);
     let paths = paths.map(|path| path.to_string_lossy());
     for word in paths.chain(settings.set.iter().map(Cow::from)) {
-        let has_space = word.contains(' ');
-        ensure!(
-            !has_space,
-            "`{word}` has a space, which the command of a stage cannot hold, write it without"
-        );
+        let is_word = !word.contains(' ');
+        ensure!(is_word, "`{word}` has a space, which the command of a stage cannot hold, write it without");
     }
     ensure!(
         settings.dataset.join("dataset.toml").is_file(),
@@ -171,13 +154,14 @@ pub(crate) fn run(settings: &Settings) -> Result<Results> {
     let (pixels, shape) = pipeline.raw_pixels()?;
     let train = |seed| pipeline.train(&folder.join(format!("seed-{seed}")), seed, &[]);
     let trainings = (1..=settings.seeds).map(train).collect::<Result<Vec<_>>>()?;
-    let mut report = pipeline.report_with_figures(&trainings)?;
+    let options = format!(" --out OUT --tsne-items {}", if settings.quick { 500 } else { 5000 });
+    let mut report = Report::read(pipeline.report(&folder.join("report"), &trainings, &options)?.file(""))?;
     let variants = variants::variants(&settings.preset, settings.ablations, pretrained);
     let variants = variants.into_iter().map(|variant| pipeline.variant(variant, &trainings));
     let results = &mut report.results;
     results.variants = variants.collect::<Result<_>>()?;
     results.set_baseline(pixels, shape);
-    results.run_wall_seconds = Some(runner.wall_seconds());
+    results.run_wall_seconds = Some(runner.wall_seconds.get());
     results.about.commit = process::commit(&["Cargo.toml", "Cargo.lock", "crates", "datasets", "xtask"]);
     let files = report.write(&folder)?;
     println!("{}", report.summary());
@@ -201,12 +185,9 @@ fn remove_files(folder: &Path) -> Result<()> {
 fn lock() -> Result<File> {
     let path = Path::new(FOLDER).join("lock");
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            eprintln!("waiting for another reproduce-paper");
-            file.lock()?;
-        }
-        locked => locked?,
+    if file.try_lock().is_err() {
+        eprintln!("waiting for another reproduce-paper");
+        file.lock()?;
     }
     Ok(file)
 }

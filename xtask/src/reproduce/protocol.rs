@@ -15,8 +15,8 @@ use crate::process::{build_dpq, build_example, output, run as run_command};
 /// The folder where the example of dpq-data writes data sets and weights.
 const SETS: &str = "target/toy-sets";
 
-/// The body of the weights.
-const BODY: &str = "[network.body.alexnet]\nvariant = \"caffe\"\nchannels = [4, 8, 8, 8, 8]\nhidden = 16";
+/// The body of the weights, as `dpq train --set` takes it.
+const BODY: &str = "network.body={alexnet={variant=\"caffe\",channels=[4,8,8,8,8],hidden=16}}";
 
 /// A run and the phrases that its report must have.
 struct Protocol {
@@ -92,11 +92,9 @@ pub(crate) fn toy_protocols() -> Result<()> {
 
 /// Imports weights for `dpq train --weights` and returns their fingerprint, too.
 fn import(dpq: &Path) -> Result<(PathBuf, String)> {
-    let config = output(Command::new(dpq).args(["train", "--print-config"]))?;
-    let (begin, rest) = config.split_once("[network.body.small]").context("dpq prints the network's body")?;
-    let (_, end) = rest.split_once("\n\n").context("dpq prints tables of TOML")?;
+    let config = output(Command::new(dpq).args(["train", "--print-config", "--set", BODY]))?;
     let (path, out) = (format!("{SETS}/alexnet.toml"), format!("{SETS}/alexnet.safetensors"));
-    fs::write(&path, format!("{begin}{BODY}\n\n{end}"))?;
+    fs::write(&path, config)?;
     let file = format!("{SETS}/bvlc_alexnet.npy");
     let args = ["weights", "import", &file, "--config", &path, "--out", &out, "--json"];
     let imported: Value = serde_json::from_str(&output(Command::new(dpq).args(args))?)?;

@@ -25,7 +25,7 @@ pub(crate) struct Runner {
     /// Hash of the executable and the data set.
     base: String,
     /// The sum over all stages so far, whenever they ran.
-    wall_seconds: Cell<f64>,
+    pub(crate) wall_seconds: Cell<f64>,
 }
 
 /// A finished stage.
@@ -58,12 +58,9 @@ struct Record {
 
 const RECORD: &str = "stage.json";
 
-/// A file in a partial folder: the key of the interrupted run.
-const KEY: &str = "key";
-
-/// A file in a partial folder: the seconds of earlier interrupted runs, written when the last one
-/// began.
-const SECONDS: &str = "seconds";
+/// A file in a partial folder, written when a run began: its key, and the seconds of the
+/// interrupted runs before it.
+const BEGUN: &str = "begun";
 
 impl Runner {
     /// Hashes the executable and every file in the folder of the data set.
@@ -72,11 +69,6 @@ impl Runner {
         hash.add_file(&dpq)?;
         hash.add_folder(dataset)?;
         Ok(Self { dpq, base: hash.finish(), wall_seconds: Cell::new(0.0) })
-    }
-
-    /// Returns the wall-clock seconds of all stages so far.
-    pub(crate) fn wall_seconds(&self) -> f64 {
-        self.wall_seconds.get()
     }
 
     /// Runs `dpq ARGS --json` in the folder `dir` unless its output exists.
@@ -112,16 +104,13 @@ impl Runner {
 
     fn execute(&self, dir: &Path, key: &str, args: &str, resumable: bool) -> Result<Record> {
         let partial = dir.with_extension("partial");
-        let key_file = partial.join(KEY);
-        let resume = resumable && fs::read_to_string(&key_file).is_ok_and(|found| found == key);
-        if !resume {
+        let interrupted = if resumable { interrupted_seconds(&partial, key)? } else { None };
+        if interrupted.is_none() {
             remove(&partial)?;
             fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
-            fs::write(&key_file, key)?;
         }
-        let before = if resume { interrupted_seconds(&partial)? } else { 0.0 };
-        let seconds_file = partial.join(SECONDS);
-        fs::write(&seconds_file, before.to_string())?;
+        let (begun, before) = (partial.join(BEGUN), interrupted.unwrap_or(0.0));
+        fs::write(&begun, format!("{key} {before}"))?;
 
         let out = partial.to_string_lossy();
         let mut command = Command::new(&self.dpq);
@@ -129,39 +118,36 @@ impl Runner {
             Some(file) => format!("{out}{file}"),
             None => word.to_owned(),
         }));
-        command.arg("--json").args(resume.then_some("--resume"));
+        command.arg("--json").args(interrupted.map(|_| "--resume"));
         let start = Instant::now();
         let printed = output(&mut command)?;
         let wall_seconds = before + start.elapsed().as_secs_f64();
         let result =
             serde_json::from_str(&printed).with_context(|| format!("dpq {args} printed no JSON object"))?;
 
-        fs::remove_file(&key_file)?;
-        fs::remove_file(&seconds_file)?;
-        finish(&partial, dir, key.to_owned(), wall_seconds, result)
+        fs::remove_file(&begun)?;
+        let record = Record { key: key.to_owned(), wall_seconds, files: list(&partial)?, result };
+        fs::write(partial.join(RECORD), serde_json::to_string(&record)?)?;
+        remove(dir)?;
+        fs::rename(&partial, dir).with_context(|| format!("cannot rename {}", partial.display()))?;
+        Ok(record)
     }
 }
 
-/// Returns the seconds of the interrupted runs in the folder `partial`. The last one, which may
-/// have been killed together with xtask, counts until it last wrote a file.
-fn interrupted_seconds(partial: &Path) -> Result<f64> {
-    let path = partial.join(SECONDS);
-    let Ok(before) = fs::read_to_string(&path) else { return Ok(0.0) };
+/// Returns the seconds of the interrupted runs with this key in the folder `partial`, if there are
+/// any. The last one, which may have been killed together with xtask, counts until it last wrote a
+/// file.
+fn interrupted_seconds(partial: &Path, key: &str) -> Result<Option<f64>> {
+    let path = partial.join(BEGUN);
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let Some(before) = text.strip_prefix(key) else { return Ok(None) };
     let begun = fs::metadata(&path)?.modified()?;
     let mut last = begun;
     for entry in fs::read_dir(partial)? {
         last = last.max(entry?.metadata()?.modified()?);
     }
-    Ok(before.parse().unwrap_or(0.0) + last.duration_since(begun).unwrap_or_default().as_secs_f64())
-}
-
-/// Writes the record of a stage and renames its folder.
-fn finish(partial: &Path, dir: &Path, key: String, wall_seconds: f64, result: Value) -> Result<Record> {
-    let record = Record { key, wall_seconds, files: list(partial)?, result };
-    fs::write(partial.join(RECORD), serde_json::to_string(&record)?)?;
-    remove(dir)?;
-    fs::rename(partial, dir).with_context(|| format!("cannot rename {}", partial.display()))?;
-    Ok(record)
+    let last_run = last.duration_since(begun).unwrap_or_default();
+    Ok(Some(before.trim().parse().unwrap_or(0.0) + last_run.as_secs_f64()))
 }
 
 /// Returns the record of a stage that has this key and all its files.
@@ -242,7 +228,7 @@ echo '{"word": "'$1'"}'
             let script = self.path("script").to_string_lossy().into_owned();
             let resume = if resumable { " --resume" } else { "" };
             let stage = runner.run(&self.path("stage"), upstream, &format!("{script} {word} OUT{resume}"))?;
-            Ok((stage, runner.wall_seconds()))
+            Ok((stage, runner.wall_seconds.get()))
         }
 
         /// Returns the arguments of the calls so far, with the folder replaced.
@@ -325,14 +311,14 @@ echo '{"word": "'$1'"}'
         });
         assert_eq!(bench.calls(), expected);
         assert!(!bench.path("stage.partial").exists());
-        assert!(!bench.path("stage/key").exists());
+        assert!(!bench.path("stage/begun").exists());
     }
 
     #[test]
     fn seconds_of_interrupted_runs_add_up() {
         let bench = Bench::new();
         let broken = bench.path("broken");
-        let [seconds, half] = ["seconds", "half"].map(|name| bench.path("stage.partial").join(name));
+        let [begun_file, half] = ["begun", "half"].map(|name| bench.path("stage.partial").join(name));
         let interrupt = || {
             fs::write(&broken, "").unwrap();
             bench.run(true, &[], "x").map(|stage| stage.result).unwrap_err();
@@ -341,7 +327,7 @@ echo '{"word": "'$1'"}'
         // Pretends that each run took this long until it was interrupted.
         let lasted = |n| {
             let begun = fs::metadata(&half).unwrap().modified().unwrap() - Duration::from_secs(n);
-            fs::File::options().write(true).open(&seconds).unwrap().set_modified(begun).unwrap();
+            fs::File::options().write(true).open(&begun_file).unwrap().set_modified(begun).unwrap();
         };
         interrupt();
         lasted(100);
@@ -349,12 +335,12 @@ echo '{"word": "'$1'"}'
         lasted(20);
         let (_, seconds) = bench.timed_run(true, &[], "x").unwrap();
         assert!((120.0..180.0).contains(&seconds), "{seconds}");
-        assert!(!bench.path("stage/seconds").exists());
+        assert!(!bench.path("stage/begun").exists());
         assert_eq!(bench.timed_run(true, &[], "x").unwrap().1, seconds);
 
         // Runs with other inputs do not count.
         fs::create_dir(bench.path("stage.partial")).unwrap();
-        fs::write(bench.path("stage.partial/seconds"), "1000").unwrap();
+        fs::write(bench.path("stage.partial/begun"), "other 1000").unwrap();
         assert!(bench.timed_run(true, &[], "y").unwrap().1 < 60.0);
     }
 

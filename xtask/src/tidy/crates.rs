@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use serde::Deserialize;
+use serde_json::Value;
 
-use crate::process::{cargo, output};
+use crate::process::{cargo, output, packages};
 
 /// Each package of the workspace and the packages of ours that it may depend on, also in tests.
 const ARROWS: [(&str, &str); 11] = [
@@ -42,27 +42,8 @@ const BUILDS: [&[&str]; 2] = [&["--workspace"], &["--package=dpq-python"]];
 /// Enables the features that the dependencies of `BUILDS` have in the workspace's tests.
 const FEATURES: &str = "crates/dpq-python/Cargo.toml";
 
-/// The used part of the output of `cargo metadata`.
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-}
-
-#[derive(Deserialize)]
-struct Package {
-    name: String,
-    readme: Option<String>,
-    dependencies: Vec<Dependency>,
-}
-
-#[derive(Deserialize)]
-struct Dependency {
-    name: String,
-}
-
 pub(super) fn check() -> Result<Vec<String>> {
-    let metadata = output(&mut cargo(&["metadata", "--locked", "--no-deps", "--format-version=1"]))?;
-    let mut complaints = arrows(&serde_json::from_str(&metadata)?);
+    let mut complaints = arrows(&packages(&["--no-deps"])?);
     for (package, max) in TREE_SIZES {
         let args = ["tree", "--locked", "--edges=normal", "--prefix=none", "--no-dedupe", "-p", package];
         let tree = output(&mut cargo(&args))?;
@@ -92,21 +73,23 @@ fn compiled_again<'a>(built: &'a str, tested: &str) -> BTreeSet<&'a str> {
     built.lines().filter(|line| !tested.contains(line)).collect()
 }
 
-fn arrows(metadata: &Metadata) -> Vec<String> {
+fn arrows(packages: &[Value]) -> Vec<String> {
     let ours = |name: &str| ARROWS.iter().find(|(package, _)| *package == name);
     let mut complaints = Vec::new();
-    for package in &metadata.packages {
-        let name = package.name.as_str();
+    let name_of = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
+    for package in packages {
+        let name = name_of(package);
+        let name = name.as_str();
         let Some((_, allowed)) = ours(name) else {
             complaints
                 .push(format!("{name} is in the workspace but not in the table of xtask/src/tidy/crates.rs"));
             continue;
         };
-        if package.readme.is_none() && name != "xtask" {
+        if package["readme"].is_null() && name != "xtask" {
             complaints.push(format!("{name} has no README.md"));
         }
-        for Dependency { name: dependency } in &package.dependencies {
-            let upwards = ours(dependency).is_some() && !allowed.split(' ').any(|name| name == dependency);
+        for dependency in package["dependencies"].as_array().into_iter().flatten().map(name_of) {
+            let upwards = ours(&dependency).is_some() && !allowed.split(' ').any(|name| name == dependency);
             let owner = OWNERS.iter().find(|(owned, _)| {
                 dependency.strip_prefix(owned).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
             });
@@ -120,13 +103,14 @@ fn arrows(metadata: &Metadata) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn check(name: &str, dependencies: &[&str]) -> Vec<String> {
-        let dependency = |name: &&str| Dependency { name: (*name).to_owned() };
-        let dependencies = dependencies.iter().map(dependency).collect();
-        let readme = (name != "dpq-file").then(|| "README.md".to_owned());
-        arrows(&Metadata { packages: vec![Package { name: name.to_owned(), readme, dependencies }] })
+        let dependencies: Vec<Value> = dependencies.iter().map(|name| json!({ "name": name })).collect();
+        let readme = (name != "dpq-file").then_some("README.md");
+        arrows(&[json!({ "name": name, "readme": readme, "dependencies": dependencies })])
     }
 
     #[test]
