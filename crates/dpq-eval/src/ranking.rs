@@ -57,11 +57,8 @@ impl Ranking {
         n_relevant: usize,
         query_id: Option<u64>,
     ) -> Result<Self, Error> {
-        // Relevance is gathered as bits, 64 ranks per word. It cannot be predicted, and a branch on
-        // it per item would take longer than all other work.
-        let (mut words, mut word) = (Vec::new(), 0_u64);
         let (mut rank, mut found) = (0_u32, 0_u32);
-        let mut groups = Vec::new();
+        let (mut relevant_ranks, mut groups) = (Vec::new(), Vec::new());
         let mut group = Group { n_before: 0, size: 0, relevant_before: 0, relevant: 0 };
         let mut close = |mut group: Group, rank, found| {
             group.size = rank - group.n_before;
@@ -88,25 +85,16 @@ impl Ranking {
             if query_id == Some(id) {
                 query = Some(QueryRank { rank, relevant });
             }
-            word |= u64::from(relevant) << (rank % 64);
+            // Replaces the rank of an irrelevant item instead of branching: relevance cannot be
+            // predicted, and a branch on it per item would take longer than all other work.
+            relevant_ranks.truncate(found as usize);
+            relevant_ranks.push(rank);
             found += u32::from(relevant);
             rank = rank.checked_add(1).ok_or(Error::TooManyItems)?;
-            if rank.is_multiple_of(64) {
-                words.push(word);
-                word = 0;
-            }
         }
         close(group, rank, found);
-        words.push(word);
-
-        let mut relevant_ranks = Vec::with_capacity(found as usize);
-        for (base, mut word) in (0..).step_by(64).zip(words) {
-            while word != 0 {
-                relevant_ranks.push(base + word.trailing_zeros());
-                word &= word - 1;
-            }
-        }
         let found = found as usize;
+        relevant_ranks.truncate(found);
         if found > n_relevant {
             return Err(Error::RelevantCount { found, n_relevant });
         }
