@@ -64,10 +64,7 @@ impl FromStr for Device {
         match (text, number) {
             ("cpu", _) => Ok(Self::Cpu),
             (_, Some(number)) => Ok(Self::Cuda(number)),
-            _ => {
-                let (found, expected) = (text.to_owned(), "cpu or cuda:N, such as cuda:0".to_owned());
-                Err(Error::Unknown { what: "device", found, expected })
-            }
+            _ => Err(Error::unfit("device", format!("found `{text}`"), "cpu or cuda:N, such as cuda:0")),
         }
     }
 }

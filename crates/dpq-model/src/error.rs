@@ -17,16 +17,6 @@ pub enum Error {
         /// Its range, or what it depends on.
         expected: &'static str,
     },
-    /// A name is unknown.
-    #[error("{what}: found `{found}`, expected {expected}")]
-    Unknown {
-        /// The thing that is named: `preset` or `device`.
-        what: &'static str,
-        /// The name.
-        found: String,
-        /// The known names.
-        expected: String,
-    },
     /// The device is missing, or the program was built without support for it.
     #[error("device: {device} cannot be used: {reason}")]
     Device {
@@ -39,56 +29,15 @@ pub enum Error {
     #[error("image shape: found {0:?}, too small for the network")]
     TooSmall([usize; 3]),
 
-    /// The training set has this number of items and of classes.
-    #[error("training set: found {0} items of {1} classes, expected at least 2 of 1")]
-    Empty(usize, usize),
-    /// Residual k-means needs an item for each codeword.
-    #[error("quantizer.codewords: found {n_codewords}, expected at most the {n_items} training items")]
-    TooFewItems {
-        /// Number of training items.
-        n_items: usize,
-        /// Codewords per level.
-        n_codewords: usize,
-    },
-    /// The labels are not multi-hot rows, one per item.
-    #[error("labels: found {found} values, expected {n_items} × {n_classes} that are 0 or 1")]
-    Labels {
-        /// Number of values.
-        found: usize,
-        /// Number of items.
-        n_items: usize,
-        /// Number of classes.
-        n_classes: usize,
-    },
-    /// An item has no label, or several in a training set that is not multi-label.
-    #[error("labels: item {item} has {found}, expected {expected}")]
-    Label {
-        /// The row of the item.
-        item: usize,
-        /// The number of its labels.
-        found: usize,
-        /// The numbers that are possible.
-        expected: &'static str,
-    },
-    /// The label embeddings do not have one row per class.
-    #[error("label embeddings: found {found} values, expected {n_classes} classes × {dim} dimensions")]
-    Embeddings {
-        /// Number of values.
-        found: usize,
-        /// Number of classes.
-        n_classes: usize,
-        /// Dimension of a feature.
-        dim: usize,
-    },
-    /// The label embedding of this class has no direction.
-    #[error("label embeddings: the vector of class {0} is 0 or not finite, expected a direction")]
-    Embedding(usize),
-    /// Pretrained weights, or arrays to import as weights, are those of another network.
-    #[error("weights: found {found}, expected {expected}")]
-    Weights {
-        /// The body of the weights, or the unexpected or missing arrays.
+    /// A name is unknown, or the training set, or arrays to import as weights, are not what the
+    /// configuration needs.
+    #[error("{what}: {found}, expected {expected}")]
+    Unfit {
+        /// The argument, as `labels`.
+        what: &'static str,
+        /// A clause about it, as `found 3 values`.
         found: String,
-        /// The body or the arrays of the network.
+        /// The possible values.
         expected: String,
     },
     /// The caller's reader failed.
@@ -140,25 +89,6 @@ pub enum Error {
     /// The temperature of a softmax is not a finite number above 0.
     #[error("temperature: found {0}, expected a finite number above 0")]
     Temperature(f32),
-
-    /// An array has another shape.
-    #[error("weights: `{name}` has shape {found:?}, expected {expected:?}")]
-    ArrayShape {
-        /// The array.
-        name: String,
-        /// Its shape.
-        found: Vec<usize>,
-        /// The shape in the network.
-        expected: Vec<usize>,
-    },
-    /// An array holds a number that is not finite.
-    #[error("weights: `{name}` holds {value}, expected finite numbers")]
-    ArrayNotFinite {
-        /// The array.
-        name: String,
-        /// The number.
-        value: f32,
-    },
 
     /// A file cannot be read or written.
     #[error(transparent)]
@@ -227,6 +157,10 @@ impl From<dpq_codebook::Error> for Error {
 }
 
 impl Error {
+    pub(crate) fn unfit(what: &'static str, found: String, expected: impl Into<String>) -> Self {
+        Self::Unfit { what, found, expected: expected.into() }
+    }
+
     pub(crate) fn content(path: &Path, what: impl Into<String>) -> Self {
         Self::Content { path: path.to_owned(), what: what.into() }
     }

@@ -46,8 +46,7 @@ impl Model {
         let path = path.as_ref();
         let file = tensors::open(path, [FORMAT, VERSION], "`dpq-model` of version `1`")?;
         let content = |what: String| Error::content(path, what);
-        let header: Header = serde_json::from_str(file.metadata("config")?)
-            .map_err(|error| content(format!("the configuration cannot be read ({error})")))?;
+        let header: Header = tensors::config(&file)?;
         header.check().map_err(|error| content(error.to_string()))?;
         let tensors = header.read_tensors(&file, "", &Device::Cpu)?;
         let codebooks = Codebooks::from_container(&file)?;

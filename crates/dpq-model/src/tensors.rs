@@ -5,6 +5,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor, Var};
 use dpq_file::{Container, Dtype, Section};
+use serde::de::DeserializeOwned;
 
 use crate::Error;
 
@@ -34,6 +35,13 @@ pub(crate) fn open(
         return Err(Error::Format { path: path.to_owned(), found, expected });
     }
     Ok(file)
+}
+
+/// Reads the metadata `config` of a file.
+pub(crate) fn config<T: DeserializeOwned>(file: &Container) -> Result<T, Error> {
+    let refused = |error| format!("the configuration cannot be read ({error})");
+    serde_json::from_str(file.metadata("config")?)
+        .map_err(|error| Error::content(file.path(), refused(error)))
 }
 
 /// Reads tensors of these names behind `prefix`, each in its shape.

@@ -88,15 +88,19 @@ impl TrainSet<'_> {
     pub(crate) fn check(&self, config: &TrainConfig) -> Result<(), Error> {
         let (n_items, n_classes, dim) = (self.n_items, self.n_classes, config.network.dim);
         if n_items < 2 || n_classes == 0 {
-            return Err(Error::Empty(n_items, n_classes));
+            let found = format!("found {n_items} items of {n_classes} classes");
+            return Err(Error::unfit("training set", found, "at least 2 of 1"));
         }
         if let Some(vectors) = self.embeddings {
+            let refused = |found, expected| Err(Error::unfit("label embeddings", found, expected));
             if n_classes.checked_mul(dim) != Some(vectors.len()) {
-                return Err(Error::Embeddings { found: vectors.len(), n_classes, dim });
+                let expected = format!("{n_classes} classes × {dim} dimensions");
+                return refused(format!("found {} values", vectors.len()), expected);
             }
             let bad = |v: &[f32]| v.iter().any(|v| !v.is_finite()) || v.iter().all(|&v| v == 0.0);
             if let Some(class) = vectors.chunks_exact(dim).position(bad) {
-                return Err(Error::Embedding(class));
+                let found = format!("the vector of class {class} is 0 or not finite");
+                return refused(found, "a direction".to_owned());
             }
         }
         let (body, shape) = (&config.network.body, self.inputs.shape());
@@ -113,29 +117,31 @@ impl TrainSet<'_> {
             if found != (body, shape) {
                 let name =
                     |(body, [c, h, w]): (&Body, [usize; 3])| format!("{body:?} for images of {c}x{h}x{w}");
-                return Err(Error::Weights { found: name(found), expected: name((body, shape)) });
+                return Err(Error::unfit("weights", format!("found {}", name(found)), name((body, shape))));
             }
         }
         let n_codewords = config.quantizer.codewords;
         if config.quantizer.start == Start::ResidualKmeans && n_items < n_codewords {
-            return Err(Error::TooFewItems { n_items, n_codewords });
+            let (found, expected) =
+                (format!("found {n_codewords}"), format!("at most the {n_items} training items"));
+            return Err(Error::unfit("quantizer.codewords", found, expected));
         }
         Ok(())
     }
 
     /// Returns an error unless each item has labels, and only one unless the set is multi-label.
     pub(crate) fn check_labels(&self) -> Result<(), Error> {
-        let (found, n_items, n_classes) = (self.labels.len(), self.n_items, self.n_classes);
-        if n_items.checked_mul(n_classes) != Some(found) || self.labels.iter().any(|&label| label > 1) {
-            return Err(Error::Labels { found, n_items, n_classes });
+        let (n_values, n_items, n_classes) = (self.labels.len(), self.n_items, self.n_classes);
+        let refused = |found, expected: String| Err(Error::unfit("labels", found, expected));
+        if n_items.checked_mul(n_classes) != Some(n_values) || self.labels.iter().any(|&label| label > 1) {
+            let expected = format!("{n_items} × {n_classes} that are 0 or 1");
+            return refused(format!("found {n_values} values"), expected);
         }
         for (item, row) in self.labels.chunks_exact(n_classes).enumerate() {
             let found = row.iter().filter(|&&label| label == 1).count();
-            if found == 0 {
-                return Err(Error::Label { item, found, expected: "at least 1" });
-            }
-            if found > 1 && !self.multi_label {
-                return Err(Error::Label { item, found, expected: "1 unless `multi_label` is set" });
+            if found == 0 || found > 1 && !self.multi_label {
+                let expected = if found == 0 { "at least 1" } else { "1 unless `multi_label` is set" };
+                return refused(format!("item {item} has {found}"), expected.to_owned());
             }
         }
         Ok(())

@@ -86,12 +86,12 @@ impl Weights {
     /// classifier are skipped.
     ///
     /// # Errors
-    /// [`Error::Weights`] names arrays that are missing or unexpected, or a body without published
-    /// weights. [`Error::ArrayShape`] and [`Error::ArrayNotFinite`] name the first bad array.
+    /// [`Error::Unfit`] names arrays that are missing or unexpected, the first array of another
+    /// shape or with numbers that are not finite, or a body without published weights.
     pub fn import(body: &Body, mut found: Arrays) -> Result<Self, Error> {
-        let other = |found: String, expected: &str| Error::Weights { found, expected: expected.to_owned() };
+        let other = |found, expected: &str| Error::unfit("weights", found, expected);
         let published = "AlexNet, VGG-16 or ResNet-50";
-        let layout = Layout::of(body).ok_or_else(|| other(format!("the body {body:?}"), published))?;
+        let layout = Layout::of(body).ok_or_else(|| other(format!("found the body {body:?}"), published))?;
         let origin = layout.origin;
         found.retain(|name, _| !name.starts_with(layout.classifier));
         let header = layout.config(body).header()?;
@@ -99,11 +99,12 @@ impl Weights {
         let missing: Vec<String> =
             shapes.keys().map(|ours| layout.name(ours)).filter(|name| !found.contains_key(name)).collect();
         if missing.len() == shapes.len() {
-            let found = found.keys().next().map_or("no array".to_owned(), |name| format!("`{name}`"));
+            let found =
+                found.keys().next().map_or("found no array".to_owned(), |name| format!("found `{name}`"));
             return Err(other(found, &format!("those of {origin}: `{}`…", missing[0])));
         }
         if !missing.is_empty() {
-            return Err(other(format!("no `{}`", missing.join("`, `")), &format!("all of {origin}")));
+            return Err(other(format!("found no `{}`", missing.join("`, `")), &format!("all of {origin}")));
         }
         let mut tensors = Tensors::new();
         for (ours, shape) in shapes {
@@ -111,10 +112,10 @@ impl Weights {
             let (found, values) = found.remove(&theirs).expect("none is missing");
             let expected = layout.shape(&shape);
             if found != expected || values.len() != shape.iter().product::<usize>() {
-                return Err(Error::ArrayShape { name: theirs, found, expected });
+                return Err(other(format!("`{theirs}` has shape {found:?}"), &format!("{expected:?}")));
             }
             if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
-                return Err(Error::ArrayNotFinite { name: theirs, value });
+                return Err(other(format!("`{theirs}` holds {value}"), "finite numbers"));
             }
             let tensor = Tensor::from_vec(values, expected, &Device::Cpu)?;
             let tensor = layout.convert(&ours, &tensor)?;
@@ -122,7 +123,7 @@ impl Weights {
         }
         if !found.is_empty() {
             let names: Vec<String> = found.into_keys().collect();
-            return Err(other(format!("`{}` too", names.join("`, `")), &format!("{origin} alone")));
+            return Err(other(format!("found `{}` too", names.join("`, `")), &format!("{origin} alone")));
         }
         Self::new(header, tensors)
     }
@@ -145,10 +146,8 @@ impl Weights {
         let path = path.as_ref();
         let expected = "`dpq-weights` of version `1`, made by `dpq weights import`";
         let file = tensors::open(path, [FORMAT, VERSION], expected)?;
-        let content = |what: String| Error::content(path, what);
-        let config: Config = serde_json::from_str(file.metadata("config")?)
-            .map_err(|error| content(format!("the configuration cannot be read ({error})")))?;
-        let header = config.header().map_err(|error| content(error.to_string()))?;
+        let config: Config = tensors::config(&file)?;
+        let header = config.header().map_err(|error| Error::content(path, error.to_string()))?;
         let [body, _] = header.shapes()?;
         let tensors = tensors::read(&file, "", body, &Device::Cpu)?;
         Self::new(header, tensors)

@@ -30,8 +30,8 @@ impl TrainConfig {
             "paper" => Ok(Self::paper()),
             "quick" => Ok(Self::quick()),
             _ => {
-                let (found, expected) = (name.to_owned(), format!("one of {}", Self::PRESETS.join(", ")));
-                Err(Error::Unknown { what: "preset", found, expected })
+                let expected = format!("one of {}", Self::PRESETS.join(", "));
+                Err(Error::unfit("preset", format!("found `{name}`"), expected))
             }
         }
     }
