@@ -5,6 +5,8 @@
 
 use std::sync::OnceLock;
 
+#[cfg(feature = "cuda")]
+use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{Result, Shape};
 use rayon::prelude::*;
 
@@ -23,6 +25,11 @@ pub(crate) struct Conv {
     /// The tap of the maximum in each window, per piece of the batch: images of `[oh, ow, co]`. The
     /// forward pass sets it for the backward pass.
     pub(crate) taps: OnceLock<Vec<Vec<u8>>>,
+    /// The same on CUDA, in one array.
+    #[cfg(feature = "cuda")]
+    pub(crate) cuda_taps: OnceLock<CudaSlice<u8>>,
+    #[cfg(feature = "cuda")]
+    pub(crate) has_bias: bool,
 }
 
 /// Scratch memory of a thread for one group of images.

@@ -11,15 +11,15 @@
 //! Arguments that do not depend on a variable get no gradient. The gradient of a fused ReLU at 0 is
 //! 0. Shapes that do not fit and types other than f32 are errors.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 
 use conv::Conv;
+use custom::Op;
 pub(crate) use gradients::backward;
 use linear::Linear;
 use norm::{BatchNorm, ScaleShift};
-use op3::OnCpu;
 use patches::Geometry;
 use pool::{MaxPool, Windows};
 use response::ResponseNorm;
@@ -28,6 +28,7 @@ use update::{Buffers, Rule, Update};
 mod conv;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+mod custom;
 mod gemm;
 mod gradients;
 mod layout;
@@ -68,32 +69,32 @@ pub(crate) fn conv2d(
     }
     let out = [(padded_h - kh) / stride + 1, (padded_w - kw) / stride + 1];
     let mut geometry = Geometry { image: [ci, h, w], n_out, kernel: [kh, kw], stride, padding, out };
-    let windows = |[height, width]: [usize; 2], (kernel, stride)| Windows {
-        channels: n_out,
-        height,
-        width,
-        kernel,
-        stride,
-    };
-    if let Some(pool) = pool {
-        check_pool(out, pool)?;
-    }
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        let (windows, has_bias) = (windows(out, pool.unwrap_or((1, 1))), bias.is_some());
-        // Without a bias an array of its type stands in for it. Kernels do not read it, and it gets
-        // no gradient.
-        let bias = bias.map_or_else(|| weight.detach().flatten_all()?.narrow(0, 0, 1), Tensor::contiguous)?;
-        let op = cuda::Conv { geometry, windows, relu, has_bias, taps: OnceLock::new() };
-        return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, cuda::OnCuda(op));
-    }
     if let Some((kernel, stride)) = pool {
-        // Rows and columns that no window reaches are not computed: of 7 rows, 2×2 windows reach 6.
-        geometry.out = out.map(|len| (len - kernel) / stride * stride + kernel);
+        check_pool(out, (kernel, stride))?;
+        if x.device().is_cpu() {
+            // Rows and columns that no window reaches are not computed: of 7 rows, 2×2 windows
+            // reach 6.
+            geometry.out = out.map(|len| (len - kernel) / stride * stride + kernel);
+        }
     }
-    let pool = pool.map(|pool| windows(geometry.out, pool));
-    let op = OnCpu(Conv { geometry, pool, relu, taps: OnceLock::new() });
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias_or_zeros(bias, n_out, x.device())?, op)
+    let [height, width] = geometry.out;
+    let op = Conv {
+        geometry,
+        pool: pool.map(|(kernel, stride)| Windows { channels: n_out, height, width, kernel, stride }),
+        relu,
+        taps: OnceLock::new(),
+        #[cfg(feature = "cuda")]
+        cuda_taps: OnceLock::new(),
+        #[cfg(feature = "cuda")]
+        has_bias: bias.is_some(),
+    };
+    let bias = match bias {
+        // An array of its type stands in for the bias. Kernels do not read it, and it gets no
+        // gradient.
+        None if x.device().is_cuda() => weight.detach().flatten_all()?.narrow(0, 0, 1)?,
+        _ => bias_or_zeros(bias, n_out, x.device())?,
+    };
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, Op(op))
 }
 
 /// Returns the maximum of each `kernel` × `kernel` window, with windows `stride` apart. Windows
@@ -128,18 +129,14 @@ pub(crate) fn batch_norm(
     relu: bool,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     check_channels(x, gamma, beta)?;
+    let op = BatchNorm { eps, relu, ..BatchNorm::default() };
+    let y = x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, Op(op.clone()))?;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        let moments = Arc::new(OnceLock::new());
-        let op = cuda::OnCuda(cuda::BatchNorm { eps, relu, moments: moments.clone() });
-        let y = x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)?;
-        let (mean, variance) = cuda::BatchNorm::mean_and_variance(&moments, gamma)?;
+        let (mean, variance) = cuda::mean_and_variance(&op.cuda_moments, gamma)?;
         return Ok((y, mean, variance));
     }
-    let moments = Arc::new(OnceLock::new());
-    let op = OnCpu(BatchNorm { eps, relu, moments: moments.clone() });
-    let y = x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)?;
-    let moments = moments.get().expect("the forward pass sets them");
+    let moments = op.moments.get().expect("the forward pass sets them");
     let tensor = |values: &[f32]| Tensor::new(values, x.device());
     Ok((y, tensor(&moments.mean)?, tensor(&moments.variance)?))
 }
@@ -150,12 +147,7 @@ pub(crate) fn batch_norm(
 /// Shapes: x `[b, c, h, w]` or `[b, c]`; scale, shift `[c]`.
 pub(crate) fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
     check_channels(x, scale, shift)?;
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        let op = cuda::OnCuda(cuda::ScaleShift { relu });
-        return x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, op);
-    }
-    x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, OnCpu(ScaleShift { relu }))
+    x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, Op(ScaleShift { relu }))
 }
 
 /// Applies local response normalisation with the constants of Caffe's AlexNet: x / (1 + 2·10⁻⁵ Σ
@@ -178,11 +170,7 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: b
     }
     check_bias("linear", bias, n_out)?;
     let bias = bias_or_zeros(bias, n_out, x.device())?;
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, cuda::OnCuda(cuda::Linear { relu }));
-    }
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, OnCpu(Linear { relu }))
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, Op(Linear { relu }))
 }
 
 /// Updates a variable and the memory of its optimiser in place, given the gradient of the variable.

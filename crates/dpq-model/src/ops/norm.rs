@@ -3,6 +3,8 @@
 use std::iter;
 use std::sync::{Arc, OnceLock};
 
+#[cfg(feature = "cuda")]
+use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{Result, Shape};
 use rayon::prelude::*;
 
@@ -16,11 +18,15 @@ pub(crate) struct Moments {
 }
 
 /// The operation on (x, gamma, beta), where x is `[b, c, h, w]` or `[b, c]`.
+#[derive(Clone, Default)]
 pub(crate) struct BatchNorm {
     pub(crate) eps: f64,
     pub(crate) relu: bool,
     /// The forward pass sets it.
     pub(crate) moments: Arc<OnceLock<Moments>>,
+    /// Mean, variance and scale of each channel, `[3, c]`, in place of `moments` on CUDA.
+    #[cfg(feature = "cuda")]
+    pub(crate) cuda_moments: Arc<OnceLock<CudaSlice<f32>>>,
 }
 
 /// Sums two quantities by channel over batches `[b, c, plane]`. `f` computes them from an element

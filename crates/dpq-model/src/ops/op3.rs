@@ -1,9 +1,6 @@
-//! Operations on slices of the CPU as operations of candle.
+//! Operations on slices of the CPU.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
-
-use super::gradients::gradient;
-use super::layout::{values, with_values};
+use candle_core::{Result, Shape, bail};
 
 /// An operation on x and two more arguments, for example weight and bias, all contiguous.
 pub(crate) trait Op3 {
@@ -17,43 +14,5 @@ pub(crate) trait Op3 {
     fn backward(&self, values: [&[f32]; 5], dims: &[usize], wanted: [bool; 3]) -> Result<[Vec<f32>; 3]> {
         let _ = (values, dims, wanted);
         bail!("{} has no gradient", Self::NAME)
-    }
-}
-
-/// An [`Op3`] for candle.
-pub(crate) struct OnCpu<T>(pub(crate) T);
-
-impl<T: Op3> CustomOp3 for OnCpu<T> {
-    fn name(&self) -> &'static str {
-        T::NAME
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        a: &CpuStorage,
-        a_layout: &Layout,
-        b: &CpuStorage,
-        b_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let args = [values(x, x_layout)?, values(a, a_layout)?, values(b, b_layout)?];
-        let (y, shape) = self.0.forward(args, x_layout.dims());
-        Ok((CpuStorage::F32(y), shape))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        a: &Tensor,
-        b: &Tensor,
-        y: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let wanted = [x, a, b].map(Tensor::track_op);
-        let backward = |values: [&[f32]; 5]| self.0.backward(values, x.dims(), wanted);
-        let [grad_x, grad_a, grad_b] = with_values([x, a, b, y, &grad], backward)?;
-        Ok((gradient(x, grad_x)?, gradient(a, grad_a)?, gradient(b, grad_b)?))
     }
 }

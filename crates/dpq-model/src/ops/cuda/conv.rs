@@ -8,26 +8,20 @@
 use std::sync::OnceLock;
 
 use candle_core::cuda_backend::CudaDevice;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, CudaViewMut};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaViewMut};
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
+use super::super::conv::Conv;
 use super::super::patches::Geometry;
 use super::super::pool::Windows;
-use super::op3::Op3;
-use super::{Matrix, gemm, grid, ints, launch, storage, tensor, threads, uninitialised, values, with_values};
+use super::op3::CudaOp3;
+use super::{
+    Array, Gradients, Matrix, Output, View, gemm, grid, ints, launch, storage, tensor, threads,
+    uninitialised, values, with_values,
+};
 
 /// Maximum number of elements of patches in memory: half a gigabyte.
 const PATCHES: usize = 1 << 27;
-
-/// The operation on (x, weight, bias), as on the CPU.
-pub(crate) struct Conv {
-    pub(crate) geometry: Geometry,
-    pub(crate) windows: Windows,
-    pub(crate) relu: bool,
-    pub(crate) has_bias: bool,
-    /// The tap of the maximum in each window.
-    pub(crate) taps: OnceLock<CudaSlice<u8>>,
-}
 
 /// Converts the sizes of pooling for kernels. Images lie channel by channel or image by image.
 fn pooling(windows: &Windows, batch: usize, channels_first: bool, relu: bool) -> Result<[i32; 11]> {
@@ -44,6 +38,12 @@ impl Conv {
         self.geometry.n_positions()
     }
 
+    /// Returns the windows of pooling, of one element each if there is none.
+    fn windows(&self) -> Windows {
+        let Geometry { n_out: channels, out: [height, width], .. } = self.geometry;
+        self.pool.unwrap_or(Windows { channels, height, width, kernel: 1, stride: 1 })
+    }
+
     /// Number of images per group.
     fn group(&self) -> usize {
         (PATCHES / (self.geometry.patch_len() * self.n_positions()).max(1)).max(1)
@@ -56,13 +56,7 @@ impl Conv {
         ints([batch, c, h, w, kh, kw, stride, padding, oh, ow])
     }
 
-    fn unfold(
-        &self,
-        device: &CudaDevice,
-        x: &CudaView<f32>,
-        batch: usize,
-        patches: &mut CudaSlice<f32>,
-    ) -> Result<()> {
+    fn unfold(&self, device: &CudaDevice, x: &View, batch: usize, patches: &mut Array) -> Result<()> {
         let columns = batch * self.n_positions();
         let config = grid(columns.div_ceil(256), self.geometry.image[0], 256);
         let sizes = self.sizes(batch)?;
@@ -72,20 +66,14 @@ impl Conv {
     }
 }
 
-impl Op3 for Conv {
-    const NAME: &'static str = "conv2d";
-
-    fn forward(
-        &self,
-        device: &CudaDevice,
-        [x, weight, bias]: [&CudaView<f32>; 3],
-        dims: &[usize],
-    ) -> Result<(CudaSlice<f32>, Shape)> {
+impl CudaOp3 for Conv {
+    fn cuda_forward(&self, device: &CudaDevice, [x, weight, bias]: [&View; 3], dims: &[usize]) -> Output {
         let batch = dims[0];
         let (k, co, positions) = (self.geometry.patch_len(), self.geometry.n_out, self.n_positions());
-        let (image_len, out_len) = (self.geometry.image_len(), self.windows.out_len());
+        let windows = self.windows();
+        let (image_len, out_len) = (self.geometry.image_len(), windows.out_len());
         let group = self.group().min(batch);
-        let n_taps = if self.windows.kernel > 1 { batch * out_len } else { 1 };
+        let n_taps = if windows.kernel > 1 { batch * out_len } else { 1 };
         let mut taps = device.alloc_zeros::<u8>(n_taps)?;
         let columns = group * positions;
         // SAFETY: for each group, `unfold` writes the patches, `gemm` the product and `pool` the
@@ -99,31 +87,32 @@ impl Op3 for Conv {
             let patches = Matrix::new(&patches, k, n * positions);
             gemm(device, Matrix::new(weight, co, k), patches, &mut product.as_view_mut(), false)?;
             let out = first * out_len..(first + n) * out_len;
-            let mut taps = taps.slice_mut(if self.windows.kernel > 1 { out.clone() } else { 0..1 });
-            let (has_bias, sizes) = (i32::from(self.has_bias), pooling(&self.windows, n, true, self.relu)?);
+            let mut taps = taps.slice_mut(if windows.kernel > 1 { out.clone() } else { 0..1 });
+            let (has_bias, sizes) = (i32::from(self.has_bias), pooling(&windows, n, true, self.relu)?);
             let (mut y, config) = (y.slice_mut(out), threads(n * out_len));
             // SAFETY: `product` holds the images that are pooled, `y` and `taps` an element per
             // window, `bias` an element per channel if there is one.
             unsafe { launch!(device, "pool", config; &mut y, &mut taps, &product, bias, &has_bias, &sizes) };
         }
         // `forward` runs once for each `Conv`.
-        let _ = self.taps.set(taps);
-        let [h, w] = [self.windows.out_height(), self.windows.out_width()];
+        let _ = self.cuda_taps.set(taps);
+        let [h, w] = [windows.out_height(), windows.out_width()];
         Ok((y, (batch, co, h, w).into()))
     }
 
-    fn backward(
+    fn cuda_backward(
         &self,
         device: &CudaDevice,
-        [x, weight, _, y, grad]: [&CudaView<f32>; 5],
+        [x, weight, _, y, grad]: [&View; 5],
         dims: &[usize],
         wanted: [bool; 3],
-    ) -> Result<[Option<CudaSlice<f32>>; 3]> {
+    ) -> Gradients {
         let batch = dims[0];
         let (k, co, positions) = (self.geometry.patch_len(), self.geometry.n_out, self.n_positions());
-        let (image_len, out_len) = (self.geometry.image_len(), self.windows.out_len());
+        let windows = self.windows();
+        let (image_len, out_len) = (self.geometry.image_len(), windows.out_len());
         let group = self.group().min(batch);
-        let taps = self.taps.get().expect("the forward pass ran before the backward pass");
+        let taps = self.cuda_taps.get().expect("the forward pass ran before the backward pass");
         let (n_x, columns) = (if wanted[0] { batch * image_len } else { 1 }, group * positions);
         // SAFETY: for each group, kernels and products write all that later ones read. `grad_x` and
         // `grad_bias` are dropped unread if they are not asked for, since x or the bias is no
@@ -134,8 +123,8 @@ impl Op3 for Conv {
             let n = group.min(batch - first);
             let out = first * out_len..(first + n) * out_len;
             let (grad, y) = (grad.slice(out.clone()), y.slice(out.clone()));
-            let taps = taps.slice(if self.windows.kernel > 1 { out } else { 0..1 });
-            let sizes = pooling(&self.windows, n, true, self.relu)?;
+            let taps = taps.slice(if windows.kernel > 1 { out } else { 0..1 });
+            let sizes = pooling(&windows, n, true, self.relu)?;
             let config = threads(n * co * positions);
             // SAFETY: `grad`, `y` and `taps` hold an element per window, `product` the images.
             unsafe { launch!(device, "pool_backward", config; &mut product, &grad, &y, &taps, &sizes) };

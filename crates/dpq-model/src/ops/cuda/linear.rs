@@ -2,35 +2,23 @@
 
 #![expect(unsafe_code, reason = "kernels take pointers")]
 
+use candle_core::Result;
 use candle_core::cuda_backend::CudaDevice;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
-use candle_core::{Result, Shape};
 
-use super::op3::Op3;
-use super::{Matrix, gemm, grid, ints, launch, threads, uninitialised};
-
-/// The operation (x `[b, in]`, weight `[out, in]`, bias `[out]`) → `[b, out]`.
-pub(crate) struct Linear {
-    pub(crate) relu: bool,
-}
+use super::super::linear::Linear;
+use super::op3::CudaOp3;
+use super::{Array, Gradients, Matrix, Output, View, gemm, grid, ints, launch, threads, uninitialised};
 
 /// Returns the product of two matrices, which has `n` elements.
-fn product(device: &CudaDevice, a: Matrix, b: Matrix, n: usize) -> Result<CudaSlice<f32>> {
+fn product(device: &CudaDevice, a: Matrix, b: Matrix, n: usize) -> Result<Array> {
     // SAFETY: `gemm` writes all of it.
     let [mut out] = unsafe { uninitialised(device, [n])? };
     gemm(device, a, b, &mut out.as_view_mut(), false)?;
     Ok(out)
 }
 
-impl Op3 for Linear {
-    const NAME: &'static str = "linear";
-
-    fn forward(
-        &self,
-        device: &CudaDevice,
-        [x, weight, bias]: [&CudaView<f32>; 3],
-        dims: &[usize],
-    ) -> Result<(CudaSlice<f32>, Shape)> {
+impl CudaOp3 for Linear {
+    fn cuda_forward(&self, device: &CudaDevice, [x, weight, bias]: [&View; 3], dims: &[usize]) -> Output {
         let (batch, n_in, n_out) = (dims[0], dims[1], bias.len());
         let (x, weight) = (Matrix::new(x, batch, n_in), Matrix::new(weight, n_out, n_in).transposed());
         let mut y = product(device, x, weight, batch * n_out)?;
@@ -41,13 +29,13 @@ impl Op3 for Linear {
         Ok((y, (batch, n_out).into()))
     }
 
-    fn backward(
+    fn cuda_backward(
         &self,
         device: &CudaDevice,
-        [x, weight, bias, y, grad]: [&CudaView<f32>; 5],
+        [x, weight, bias, y, grad]: [&View; 5],
         dims: &[usize],
         wanted: [bool; 3],
-    ) -> Result<[Option<CudaSlice<f32>>; 3]> {
+    ) -> Gradients {
         let (batch, n_in, n_out) = (dims[0], dims[1], bias.len());
         let ([rows, columns], relu) = (ints([batch, n_out])?, i32::from(self.relu));
         let config = grid(n_out.div_ceil(32), 1, 1024);

@@ -15,10 +15,9 @@ use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, Layout, Result, Shape, Storage, Tensor, bail};
 
-pub(crate) use conv::{Conv, MaxPool};
-pub(crate) use linear::Linear;
-pub(crate) use norm::{BatchNorm, ScaleShift};
-pub(crate) use op3::OnCuda;
+pub(crate) use conv::MaxPool;
+pub(crate) use norm::mean_and_variance;
+pub(crate) use op3::CudaOp3;
 pub(crate) use update::Update;
 
 mod conv;
@@ -26,6 +25,18 @@ mod linear;
 mod norm;
 mod op3;
 mod update;
+
+/// Floats on the device.
+pub(crate) type Array = CudaSlice<f32>;
+
+/// A part of an array.
+pub(crate) type View<'a> = CudaView<'a, f32>;
+
+/// A result and its shape.
+pub(crate) type Output = Result<(Array, Shape)>;
+
+/// The gradients of three arguments.
+pub(crate) type Gradients = Result<[Option<Array>; 3]>;
 
 /// Threads in a block.
 const BLOCK: u32 = 256;
@@ -83,17 +94,14 @@ fn ints<const N: usize>(sizes: [usize; N]) -> Result<[i32; N]> {
 /// # Safety
 /// The caller has every element written, by a kernel or a product, before anything reads it.
 #[expect(unsafe_code, reason = "setting elements that a kernel overwrites takes time")]
-unsafe fn uninitialised<const N: usize>(
-    device: &CudaDevice,
-    lens: [usize; N],
-) -> Result<[CudaSlice<f32>; N]> {
+unsafe fn uninitialised<const N: usize>(device: &CudaDevice, lens: [usize; N]) -> Result<[Array; N]> {
     // SAFETY: the caller promises it.
     let arrays: Result<Vec<_>> = lens.into_iter().map(|n| unsafe { device.alloc::<f32>(n) }).collect();
     Ok(arrays?.try_into().expect("there is an array for each length"))
 }
 
 /// Returns the values of a contiguous f32 tensor.
-fn values<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, f32>> {
+pub(crate) fn values<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<View<'a>> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(storage.as_cuda_slice::<f32>()?.slice(start..end)),
         None => bail!("expected a contiguous tensor, found strides {:?}", layout.stride()),
@@ -101,9 +109,9 @@ fn values<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<CudaView<'a, 
 }
 
 /// Calls `f` with the [`values`] of tensors.
-fn with_values<const N: usize, T>(
+pub(crate) fn with_values<const N: usize, T>(
     tensors: [&Tensor; N],
-    f: impl FnOnce([&CudaView<f32>; N]) -> Result<T>,
+    f: impl FnOnce([&View; N]) -> Result<T>,
 ) -> Result<T> {
     let storages = tensors.map(Tensor::storage_and_layout);
     let views = storages.iter().map(|(storage, layout)| match &**storage {
@@ -114,24 +122,24 @@ fn with_values<const N: usize, T>(
     f(std::array::from_fn(|i| &views[i]))
 }
 
-fn storage(device: &CudaDevice, values: CudaSlice<f32>) -> CudaStorage {
+pub(crate) fn storage(device: &CudaDevice, values: Array) -> CudaStorage {
     CudaStorage::wrap_cuda_slice(values, device.clone())
 }
 
 /// A tensor outside the graph of gradients.
-fn tensor(device: &CudaDevice, values: CudaSlice<f32>, shape: impl Into<Shape>) -> Tensor {
+pub(crate) fn tensor(device: &CudaDevice, values: Array, shape: impl Into<Shape>) -> Tensor {
     Tensor::from_storage(Storage::Cuda(storage(device, values)), shape, BackpropOp::none(), false)
 }
 
 /// A row-major matrix, or its transpose.
 struct Matrix<'a> {
-    values: &'a CudaView<'a, f32>,
+    values: &'a View<'a>,
     shape: [usize; 2],
     transposed: bool,
 }
 
 impl<'a> Matrix<'a> {
-    fn new(values: &'a CudaView<'a, f32>, n_rows: usize, n_columns: usize) -> Self {
+    fn new(values: &'a View<'a>, n_rows: usize, n_columns: usize) -> Self {
         assert!(values.len() >= n_rows * n_columns, "a matrix larger than its array");
         Self { values, shape: [n_rows, n_columns], transposed: false }
     }

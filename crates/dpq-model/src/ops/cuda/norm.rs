@@ -2,22 +2,14 @@
 
 #![expect(unsafe_code, reason = "kernels take pointers")]
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
-use candle_core::{Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
-use super::op3::Op3;
-use super::{grid, ints, launch, tensor, threads, uninitialised};
-
-/// The operation on (x, gamma, beta), where x is `[b, c, h, w]` or `[b, c]`.
-pub(crate) struct BatchNorm {
-    pub(crate) eps: f64,
-    pub(crate) relu: bool,
-    /// Mean, variance and scale of each channel, `[3, c]`. The forward pass sets it.
-    pub(crate) moments: Arc<OnceLock<CudaSlice<f32>>>,
-}
+use super::super::norm::{BatchNorm, ScaleShift};
+use super::op3::CudaOp3;
+use super::{Array, Gradients, Output, View, grid, ints, launch, tensor, threads, uninitialised};
 
 /// Number of threads per channel.
 const BLOCK: u32 = 512;
@@ -31,10 +23,10 @@ fn sizes(dims: &[usize]) -> Result<[i32; 4]> {
 /// Writes `(x - centre) * scale + shift` by channel to `y`, then a ReLU if `relu` is set.
 fn scale_shift(
     device: &CudaDevice,
-    y: &mut CudaSlice<f32>,
-    x: &CudaView<f32>,
-    centre: Option<&CudaView<f32>>,
-    [scale, shift]: [&CudaView<f32>; 2],
+    y: &mut Array,
+    x: &View,
+    centre: Option<&View>,
+    [scale, shift]: [&View; 2],
     [channels, plane, n]: [i32; 3],
     relu: bool,
 ) -> Result<()> {
@@ -56,15 +48,8 @@ fn scale_shift(
     Ok(())
 }
 
-impl Op3 for BatchNorm {
-    const NAME: &'static str = "batch_norm";
-
-    fn forward(
-        &self,
-        device: &CudaDevice,
-        [x, gamma, beta]: [&CudaView<f32>; 3],
-        dims: &[usize],
-    ) -> Result<(CudaSlice<f32>, Shape)> {
+impl CudaOp3 for BatchNorm {
+    fn cuda_forward(&self, device: &CudaDevice, [x, gamma, beta]: [&View; 3], dims: &[usize]) -> Output {
         let [batch, channels, plane, n] = sizes(dims)?;
         let c = channels as usize;
         let config = grid(c, 1, BLOCK);
@@ -78,18 +63,18 @@ impl Op3 for BatchNorm {
         let (mean, scale) = (moments.slice(..c), moments.slice(2 * c..));
         scale_shift(device, &mut y, x, Some(&mean), [&scale, beta], [channels, plane, n], self.relu)?;
         // `forward` runs once for each `BatchNorm`.
-        let _ = self.moments.set(moments);
+        let _ = self.cuda_moments.set(moments);
         Ok((y, dims.into()))
     }
 
-    fn backward(
+    fn cuda_backward(
         &self,
         device: &CudaDevice,
-        [x, _, _, y, grad]: [&CudaView<f32>; 5],
+        [x, _, _, y, grad]: [&View; 5],
         dims: &[usize],
         wanted: [bool; 3],
-    ) -> Result<[Option<CudaSlice<f32>>; 3]> {
-        let moments = self.moments.get().expect("the forward pass ran before the backward pass");
+    ) -> Gradients {
+        let moments = self.cuda_moments.get().expect("the forward pass ran before the backward pass");
         let ([batch, channels, plane, n], relu) = (sizes(dims)?, i32::from(self.relu));
         let c = channels as usize;
         let config = grid(c, 1, BLOCK);
@@ -126,20 +111,8 @@ impl Op3 for BatchNorm {
     }
 }
 
-/// `relu(x · scale + shift)` by channel, without a gradient.
-pub(crate) struct ScaleShift {
-    pub(crate) relu: bool,
-}
-
-impl Op3 for ScaleShift {
-    const NAME: &'static str = "scale_shift";
-
-    fn forward(
-        &self,
-        device: &CudaDevice,
-        [x, scale, shift]: [&CudaView<f32>; 3],
-        dims: &[usize],
-    ) -> Result<(CudaSlice<f32>, Shape)> {
+impl CudaOp3 for ScaleShift {
+    fn cuda_forward(&self, device: &CudaDevice, [x, scale, shift]: [&View; 3], dims: &[usize]) -> Output {
         let [_, channels, plane, n] = sizes(dims)?;
         // SAFETY: `scale_shift` writes all of it.
         let [mut y] = unsafe { uninitialised(device, [x.len()])? };
@@ -148,15 +121,10 @@ impl Op3 for ScaleShift {
     }
 }
 
-impl BatchNorm {
-    /// Returns mean and variance, `[c]`, as tensors.
-    pub(crate) fn mean_and_variance(
-        moments: &OnceLock<CudaSlice<f32>>,
-        like: &Tensor,
-    ) -> Result<(Tensor, Tensor)> {
-        let device = like.device().as_cuda_device()?;
-        let moments = moments.get().expect("the forward pass fills them");
-        let moments = tensor(device, moments.clone(), (3, like.elem_count()));
-        Ok((moments.get(0)?, moments.get(1)?))
-    }
+/// Returns mean and variance, `[c]`, as tensors.
+pub(crate) fn mean_and_variance(moments: &OnceLock<Array>, like: &Tensor) -> Result<(Tensor, Tensor)> {
+    let device = like.device().as_cuda_device()?;
+    let moments = moments.get().expect("the forward pass fills them");
+    let moments = tensor(device, moments.clone(), (3, like.elem_count()));
+    Ok((moments.get(0)?, moments.get(1)?))
 }

@@ -2,16 +2,15 @@
 
 use std::sync::Mutex;
 
-use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{CpuStorage, CudaStorage, InplaceOp2, Layout, Result, bail};
 
 use super::super::update::Rule;
-use super::{ints, launch, threads, values};
+use super::{Array, ints, launch, threads, values};
 
 /// Updates a variable and its buffers in place, given its gradient.
 pub(crate) struct Update<'a> {
     pub(crate) rule: Rule,
-    pub(crate) buffers: Mutex<&'a mut [CudaSlice<f32>; 2]>,
+    pub(crate) buffers: Mutex<&'a mut [Array; 2]>,
 }
 
 impl InplaceOp2 for Update<'_> {
