@@ -13,7 +13,7 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde_json::json;
 
 use crate::atomic::not_a_file;
-use crate::{Error, Malformed, crc32c, write_atomic};
+use crate::{Error, crc32c, write_atomic};
 
 /// An open safetensors file, in memory or mapped.
 pub struct Container {
@@ -60,7 +60,7 @@ impl Container {
         // A large file of another kind is refused before it is read.
         let mut bytes = Vec::new();
         file.by_ref().take(START).read_to_end(&mut bytes).map_err(io)?;
-        check_start(&bytes, n_bytes).map_err(|found| Error::Format { path: path.to_owned(), found })?;
+        check_start(&bytes, n_bytes).map_err(|problem| Error::Format { path: path.to_owned(), problem })?;
         file.read_to_end(&mut bytes).map_err(io)?;
         Self::parse(path.to_owned(), bytes)
     }
@@ -96,13 +96,16 @@ impl Container {
         let n_bytes = bytes.len() as u64;
         let read = check_start(&bytes, n_bytes).and_then(|()| {
             SafeTensors::read_metadata(&bytes).map_err(|error| match error {
-                SafeTensorError::MetadataIncompleteBuffer => Malformed::WrongLength(n_bytes),
-                error => Malformed::Header(error),
+                SafeTensorError::MetadataIncompleteBuffer => format!(
+                    "the file is truncated or was appended to: its {n_bytes} bytes are not what its header describes, \
+                     copy it again"
+                ),
+                error => format!("not a safetensors file ({error}), expected a .safetensors file"),
             })
         });
         let (length, header) = match read {
             Ok(read) => read,
-            Err(found) => return Err(Error::Format { path, found }),
+            Err(problem) => return Err(Error::Format { path, problem }),
         };
         let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
         let sections = header.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
@@ -122,23 +125,20 @@ impl Container {
     /// Returns the metadata under `key`.
     ///
     /// # Errors
-    /// [`Malformed::Missing`] lists the keys in the file.
+    /// [`Error::Format`] lists the keys in the file.
     pub fn metadata(&self, key: &str) -> Result<&str, Error> {
         self.metadata.get(key).map(String::as_str).ok_or_else(|| {
-            let found = self.metadata.keys().filter(|key| !is_checksum(key)).cloned().collect();
-            self.error(Malformed::Missing { part: "metadata", name: key.to_owned(), found })
+            self.missing("metadata", key, self.metadata.keys().filter(|key| !is_checksum(key)))
         })
     }
 
     /// Returns the section called `name`.
     ///
     /// # Errors
-    /// [`Malformed::Missing`] lists the sections in the file.
+    /// [`Error::Format`] lists the sections in the file.
     pub fn section(&self, name: &str) -> Result<Section<'_>, Error> {
-        let info = self.sections.get(name).ok_or_else(|| {
-            let found = self.sections.keys().cloned().collect();
-            self.error(Malformed::Missing { part: "section", name: name.to_owned(), found })
-        })?;
+        let info =
+            self.sections.get(name).ok_or_else(|| self.missing("section", name, self.sections.keys()))?;
         let (begin, end) = info.data_offsets;
         let bytes = &self.bytes[self.data + begin..self.data + end];
         Ok(Section { dtype: info.dtype, shape: &info.shape, bytes })
@@ -147,12 +147,14 @@ impl Container {
     /// Returns the elements of the section called `name`, which is f32 of this shape.
     ///
     /// # Errors
-    /// [`Malformed::Missing`], or [`Malformed::Section`] if its type or shape differs.
+    /// [`Error::Format`] if there is no such section, or if its type or shape differs.
     pub fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
         let section = self.section(name)?;
         if section.dtype != Dtype::F32 || section.shape != shape {
-            let (found, expected) = ((section.dtype, section.shape.to_vec()), (Dtype::F32, shape.to_vec()));
-            return Err(self.error(Malformed::Section { name: name.to_owned(), found, expected }));
+            let Section { dtype, shape: found, .. } = section;
+            return Err(
+                self.error(format!("section `{name}` has {dtype:?} {found:?}, expected F32 {shape:?}"))
+            );
         }
         Ok(section.bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
     }
@@ -165,30 +167,39 @@ impl Container {
     /// Reads every byte and compares the checksums.
     ///
     /// # Errors
-    /// [`Malformed::Damaged`] names the part that changed. [`Malformed::NoChecksum`] if no checksum
-    /// differs but a section has none, as in files of other programs.
+    /// [`Error::Format`] names the part that changed, or else a section without a checksum, as in
+    /// files of other programs.
     pub fn verify(&self) -> Result<(), Error> {
-        let damaged = |part: String| self.error(Malformed::Damaged(part));
+        let damaged = |part: &str| {
+            self.error(format!("{part} is damaged, make the file again or restore it from a copy"))
+        };
         let mut unchecked = None;
         for name in self.names() {
             match self.metadata.get(&format!("{CRC}{name}")) {
                 None => unchecked = unchecked.or(Some(name)),
                 Some(expected) if *expected == checksum(self.section(name)?.bytes) => {}
-                Some(_) => return Err(damaged(format!("section `{name}`"))),
+                Some(_) => return Err(damaged(&format!("section `{name}`"))),
             }
         }
         if let Some(name) = unchecked {
-            return Err(self.error(Malformed::NoChecksum(name.to_owned())));
+            let problem = format!("section `{name}` carries no checksum, so it cannot be verified");
+            return Err(self.error(problem));
         }
         let mut metadata = self.metadata.clone();
         let expected = metadata.remove(HEADER_CRC);
         let intact = expected == Some(checksum(&encode_header(&metadata, &self.sections)))
             && encode_header(&self.metadata, &self.sections) == self.bytes[..self.data];
-        if intact { Ok(()) } else { Err(damaged("the header".to_owned())) }
+        if intact { Ok(()) } else { Err(damaged("the header")) }
     }
 
-    fn error(&self, found: Malformed) -> Error {
-        Error::Format { path: self.path.clone(), found }
+    fn missing<'a>(&self, part: &str, name: &str, found: impl Iterator<Item = &'a String>) -> Error {
+        let names: Vec<_> = found.map(|name| format!("`{name}`")).collect();
+        let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        self.error(format!("no {part} `{name}`, found {found}"))
+    }
+
+    fn error(&self, problem: String) -> Error {
+        Error::Format { path: self.path.clone(), problem }
     }
 }
 
@@ -288,18 +299,19 @@ fn open_file(path: &Path) -> io::Result<File> {
 const START: u64 = 32;
 
 /// Checks the first bytes of a file of `n_bytes`.
-fn check_start(start: &[u8], n_bytes: u64) -> Result<(), Malformed> {
+fn check_start(start: &[u8], n_bytes: u64) -> Result<(), String> {
     if n_bytes == 0 {
-        return Err(Malformed::Empty);
+        return Err("the file is empty, make it again or restore it from a copy".to_owned());
     }
     if start.starts_with(b"version https://git-lfs") {
-        return Err(Malformed::LfsPointer);
+        let pointer = "this is a Git LFS pointer, not the file it points to, run `git lfs pull`";
+        return Err(pointer.to_owned());
     }
     if start.get(8).is_some_and(|&byte| byte != b'{') {
-        return Err(Malformed::OtherKind);
+        return Err("not a safetensors file, expected a .safetensors file".to_owned());
     }
     match start.first_chunk().map(|&length| u64::from_le_bytes(length)) {
         Some(length) if length <= n_bytes.saturating_sub(8) => Ok(()),
-        _ => Err(Malformed::Truncated(n_bytes)),
+        _ => Err(format!("the file is truncated: it ends after {n_bytes} bytes, inside its header")),
     }
 }

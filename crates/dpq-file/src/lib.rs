@@ -7,5 +7,5 @@ mod error;
 pub use atomic::{rename, write_atomic};
 pub use container::{Container, Section, to_bytes, write};
 pub use crc32c::{crc32c, crc32c_append};
-pub use error::{Error, Malformed};
+pub use error::Error;
 pub use safetensors::Dtype;

@@ -73,9 +73,8 @@ impl FaissIndex {
     /// as zeros.
     ///
     /// # Errors
-    /// [`Count`](crate::Error::Count) if shapes do not match,
-    /// [`OutOfRange`](crate::Error::OutOfRange) if a code names a missing codeword or an id is 2^63
-    /// or more, [`Container`](crate::Error::Container) if the system fails.
+    /// [`Invalid`](crate::Error::Invalid) if shapes do not match, a code names a missing codeword
+    /// or an id is 2^63 or more, [`Container`](crate::Error::Container) if the system fails.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         write::check(self)?;
         dpq_file::write_atomic(path.as_ref(), |out| write::index(out, self))?;

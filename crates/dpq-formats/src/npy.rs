@@ -153,9 +153,9 @@ impl Header {
     pub(crate) fn parse(start: &[u8], size: u64) -> Result<Self> {
         let begin = header_end(start)?;
         // The parser's own message would repeat the whole header.
-        let header = NpyHeader::from_reader(start).map_err(|_| Error::Header { length: begin })?;
+        let header = NpyHeader::from_reader(start).map_err(|_| damaged_header(begin))?;
         let bytes = size.saturating_sub(begin as u64);
-        let mismatch = || Error::ArraySize { shape: header.shape().to_vec(), bytes };
+        let mismatch = || Error::array_size(&header.shape(), bytes);
         if let Some(size) = header.dtype().num_bytes()
             && header.shape().iter().try_fold(size as u64, |size, &n| size.checked_mul(n)) != Some(bytes)
         {
@@ -179,8 +179,7 @@ impl Header {
         if self.dtype == dtype::<T>() {
             return Ok(());
         }
-        let found = self.dtype.descr().trim_matches('\'').to_owned();
-        Err(Error::ElementType { found, expected: T::NAME })
+        Err(Error::element_type(self.dtype.descr().trim_matches('\''), T::NAME))
     }
 }
 
@@ -194,12 +193,16 @@ pub(crate) fn header_end(bytes: &[u8]) -> Result<usize> {
         [0x93, b'N', b'U', b'M', b'P', b'Y', 2 | 3, _, a, b, c, d, ..] => {
             (12, u32::from_le_bytes([*a, *b, *c, *d]) as usize)
         }
-        _ => return Err(Error::Format { expected: "NumPy .npy file", writer: "numpy.save" }),
+        _ => return Err(Error::format("NumPy .npy file", "numpy.save")),
     };
     if length > MAX_HEADER || bytes.len() - begin < length {
-        return Err(Error::Header { length });
+        return Err(damaged_header(length));
     }
     Ok(begin + length)
+}
+
+fn damaged_header(length: usize) -> Error {
+    Error::Invalid(format!("damaged .npy header of {length} bytes, write the array again with numpy.save"))
 }
 
 /// The maximum length of a header; NumPy writes 118 bytes for simple arrays.
@@ -222,7 +225,7 @@ pub(crate) fn read_values<T: Element>(mut bytes: impl Read, n: usize) -> Result<
 /// Writes `values` as an array of `shape`, atomically.
 ///
 /// # Errors
-/// [`Error::Count`] if the shape is not that of the values, [`Error::Container`] if the system
+/// [`Error::Invalid`] if the shape is not that of the values, [`Error::Container`] if the system
 /// fails.
 pub fn write<T: Element>(path: impl AsRef<Path>, shape: &[usize], values: &[T]) -> Result<()> {
     check_shape(shape, values.len())?;
@@ -241,12 +244,7 @@ pub fn header_bytes<T: Element>(shape: &[usize]) -> Vec<u8> {
 
 pub(crate) fn check_shape(shape: &[usize], n_values: usize) -> Result<()> {
     let expected = shape.iter().fold(1u64, |product, &n| product.saturating_mul(n as u64));
-    let found = n_values as u64;
-    if found == expected {
-        Ok(())
-    } else {
-        Err(Error::Count { what: "values for its shape", found, expected })
-    }
+    Error::check_count("values for its shape", n_values as u64, expected)
 }
 
 pub(crate) fn write_array<T: Element>(

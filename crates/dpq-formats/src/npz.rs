@@ -25,8 +25,6 @@ pub struct NpzReader {
 /// does.
 const MAX_SIZE: u64 = 1 << 30;
 
-const NOT_NPZ: Error = Error::Format { expected: ".npz archive", writer: "numpy.savez" };
-
 impl NpzReader {
     /// Opens an archive and reads its directory.
     ///
@@ -36,7 +34,8 @@ impl NpzReader {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (file, _) = file::open(path)?;
-        let archive = ZipArchive::new(BufReader::new(file)).map_err(|_| NOT_NPZ.at(path))?;
+        let archive = ZipArchive::new(BufReader::new(file));
+        let archive = archive.map_err(|_| Error::format(".npz archive", "numpy.savez").at(path))?;
         Ok(Self { archive, path: path.to_owned() })
     }
 
@@ -55,7 +54,7 @@ impl NpzReader {
         let mut read = || {
             let mut bytes = Vec::new();
             let entry = self.archive.by_name(&npyz::npz::file_name_from_array_name(name));
-            let entry = entry.map_err(|error| Error::kind(error.to_string(), "an array of this name"))?;
+            let entry = entry.map_err(|error| Error::kind(error, "an array of this name"))?;
             entry.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
             let found = bytes.len() as u64;
             if found > MAX_SIZE {
@@ -97,7 +96,7 @@ impl NpzWriter {
     /// Adds an array of `shape` under a name that is not taken.
     ///
     /// # Errors
-    /// [`Error::Count`] if the shape is not that of the values.
+    /// [`Error::Invalid`] if the shape is not that of the values.
     pub fn add<T: Element>(mut self, name: &str, shape: &[usize], values: &[T]) -> Result<Self> {
         npy::check_shape(shape, values.len())?;
         let mut bytes = Vec::new();

@@ -166,8 +166,7 @@ impl<'a> Pickle<'a> {
     fn take(&mut self, n: u64) -> Result<&'a [u8]> {
         let n = usize::try_from(n).unwrap_or(usize::MAX);
         let left = self.rest.len() as u64;
-        let (taken, rest) =
-            self.rest.split_at_checked(n).ok_or(Error::Truncated { needed: n as u64, left })?;
+        let (taken, rest) = self.rest.split_at_checked(n).ok_or_else(|| Error::truncated(n as u64, left))?;
         self.rest = rest;
         Ok(taken)
     }
@@ -290,7 +289,7 @@ impl<'a> Pickle<'a> {
         let kind = self.list(args)?.first().map(|&kind| self.text(kind)).transpose()?.unwrap_or_default();
         let found = self.text(byte_order)? + &kind;
         if found != f32::DTYPE {
-            return Err(Error::ElementType { found, expected: f32::NAME });
+            return Err(Error::element_type(&found, f32::NAME));
         }
         let Text(bytes) = self.values[data] else {
             return Err(Error::kind("an array without data", "bytes"));

@@ -127,7 +127,8 @@ impl FeatureFile {
         self.read(first, out)?;
         let Some(at) = out.iter().position(|x| !x.is_finite()) else { return Ok(()) };
         let (row, column) = (first + at / self.columns, at % self.columns);
-        Err(Error::NotFinite { row, column, value: out[at] }.at(&self.path))
+        let found = format!("row {row}, column {column} is {}", out[at]);
+        Err(Error::kind(found, "finite numbers").at(&self.path))
     }
 
     /// Returns the first row and the number of rows of consecutive parts, each of about 16 MB.
@@ -209,7 +210,7 @@ fn read_ivecs(path: &Path) -> Result<Vec<i64>> {
 /// each.
 fn vecs_shape(mut file: &File, size: u64, value_size: usize) -> Result<[usize; 2]> {
     if size < PREFIX as u64 {
-        return Err(Error::Truncated { needed: PREFIX as u64, left: size });
+        return Err(Error::truncated(PREFIX as u64, size));
     }
     let mut columns = [0; PREFIX];
     file.read_exact(&mut columns)?;
@@ -223,7 +224,7 @@ fn vecs_shape(mut file: &File, size: u64, value_size: usize) -> Result<[usize; 2
     let left = size % row;
     match usize::try_from(size / row) {
         Ok(rows) if left == 0 => Ok([rows, columns]),
-        _ => Err(Error::Truncated { needed: row, left }),
+        _ => Err(Error::truncated(row, left)),
     }
 }
 
@@ -232,7 +233,8 @@ fn vecs_values(bytes: &[u8], row: usize, columns: usize) -> Result<&[u8]> {
     let (prefix, values) = bytes.split_first_chunk().expect("a row begins with the number of its values");
     let found = i32::from_le_bytes(*prefix);
     if usize::try_from(found) != Ok(columns) {
-        return Err(Error::RowLength { row, found, expected: columns });
+        let found = format!("row {row} has {found} values, row 0 has {columns}:");
+        return Err(Error::Invalid(found + " expected rows of equal length"));
     }
     Ok(values)
 }

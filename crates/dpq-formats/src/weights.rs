@@ -56,15 +56,15 @@ const WEIGHTS: &str = "a .npy, .npz or .safetensors file, `dpq weights import --
 /// or a dictionary of them.
 ///
 /// # Errors
-/// [`Error::Format`] if the file is not a .npy file, other variants if the pickle is damaged or
-/// holds anything else.
+/// [`Error::Invalid`], in [`Error::Array`] where one array is wrong, if the file is not a .npy file,
+/// or if the pickle is damaged or holds anything else.
 pub fn parse_dictionary(file: &[u8]) -> Result<BTreeMap<String, Array<f32>>> {
     let begin = npy::header_end(file)?;
     let (mut arrays, mut left) = (BTreeMap::new(), file.len() as u64);
     for (layer, part, array) in pickle::read(&file[begin..])? {
         let needed = array.bytes.len() as u64;
         // A pickle may repeat an array, and each repetition is read anew.
-        left = left.checked_sub(needed).ok_or(Error::Truncated { needed, left })?;
+        left = left.checked_sub(needed).ok_or_else(|| Error::truncated(needed, left))?;
         let part = match part.as_str() {
             "0" => "weights",
             "1" => "biases",
@@ -80,8 +80,7 @@ pub fn parse_dictionary(file: &[u8]) -> Result<BTreeMap<String, Array<f32>>> {
 fn values(array: &pickle::Array<'_>) -> Result<Vec<f32>> {
     let (shape, bytes) = (&array.shape, array.bytes);
     if shape.iter().try_fold(size_of::<f32>(), |size, &n| size.checked_mul(n)) != Some(bytes.len()) {
-        let shape = shape.iter().map(|&n| n as u64).collect();
-        return Err(Error::ArraySize { shape, bytes: bytes.len() as u64 });
+        return Err(Error::array_size(shape, bytes.len() as u64));
     }
     let values = read_values(bytes, bytes.len() / size_of::<f32>())?;
     Ok(if array.fortran { to_c_order(shape, &values) } else { values })

@@ -73,11 +73,12 @@ impl<R: Read> Reader<R> {
         let header = self.header()?;
         let mut index = read(&mut self, &header)?;
         if let Some(n_mapped) = mapped {
-            check_count("items in its map of ids", n_mapped as u64, header.n_items)?;
+            Error::check_count("items in its map of ids", n_mapped as u64, header.n_items as u64)?;
             index.ids = Some(self.ids(header.n_items)?);
         }
         if self.left > 0 {
-            return Err(Error::Trailing(self.left));
+            let problem = format!("has {} more bytes after its contents, the file is damaged", self.left);
+            return Err(Error::Invalid(problem));
         }
         Ok(index)
     }
@@ -132,7 +133,7 @@ impl<R: Read> Reader<R> {
         let size = self.count("bytes per code")?;
         let min = (n_levels * bits).div_ceil(8);
         if size < min {
-            check_count("bytes per code", size as u64, min)?;
+            Error::check_count("bytes per code", size as u64, min as u64)?;
         }
         self.codes(header, n_levels, bits, size, codebooks)
     }
@@ -149,7 +150,7 @@ impl<R: Read> Reader<R> {
         let centroids: Vec<f32> = self.vector("values of centroids", n_codewords.checked_mul(dim))?;
         let n_values = (n_levels * n_codewords).checked_mul(dim).filter(|&n| n <= MAX_VALUES);
         let Some(n_values) = n_values else {
-            let found = (n_levels * n_codewords) as i128 * dim as i128;
+            let found = (n_levels * n_codewords) as u128 * dim as u128;
             let help = "larger codebooks do not fit into memory";
             return Err(Error::range("values of expanded codebooks", found, [1, MAX_VALUES as u64], help));
         };
@@ -188,10 +189,10 @@ impl<R: Read> Reader<R> {
     /// Reads dimensions and levels, which quantizers begin with, and returns the levels.
     fn levels(&mut self, header: &Header) -> Result<usize> {
         let dim = self.count("dimensions")?;
-        check_count("dimensions in its quantizer", dim as u64, header.dim)?;
+        Error::check_count("dimensions in its quantizer", dim as u64, header.dim as u64)?;
         let n_levels = self.count("levels")?;
         if !(1..=255).contains(&n_levels) {
-            return Err(Error::range("levels", n_levels as i128, [1, 255], "dpq's codes have at most 255"));
+            return Err(Error::range("levels", n_levels, [1, 255], "dpq's codes have at most 255"));
         }
         Ok(n_levels)
     }
@@ -203,7 +204,11 @@ impl<R: Read> Reader<R> {
         let mut sorted = ids.clone();
         sorted.sort_unstable();
         match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(Error::RepeatedId(pair[0])),
+            Some(pair) => Err(Error::Invalid(format!(
+                "gives the id {} to several items, expected distinct ids: to number the items from 0 instead, write the \
+                 index without its map, in Python `faiss.write_index(faiss.read_index(file).index, new_file)`",
+                pair[0]
+            ))),
             None => Ok(ids),
         }
     }
@@ -216,9 +221,9 @@ impl<R: Read> Reader<R> {
     }
 
     /// Reads a vector of `n` elements; `n` is none if there cannot be as many.
-    fn vector<T: Element>(&mut self, what: &'static str, n: Option<usize>) -> Result<Vec<T>> {
+    fn vector<T: Element>(&mut self, what: &str, n: Option<usize>) -> Result<Vec<T>> {
         let found = self.count(what)?;
-        check_count(what, found as u64, n.unwrap_or(usize::MAX))?;
+        Error::check_count(what, found as u64, n.unwrap_or(usize::MAX) as u64)?;
         self.values(found)
     }
 
@@ -228,7 +233,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Reads a number of things, at most the bytes that are left if each takes one.
-    fn count(&mut self, what: &'static str) -> Result<usize> {
+    fn count(&mut self, what: &str) -> Result<usize> {
         let found = u64::from_le_bytes(self.array()?);
         isize::try_from(found)
             .map(|n| n as usize)
@@ -244,7 +249,7 @@ impl<R: Read> Reader<R> {
 
     /// Counts the next `n` bytes as read.
     fn advance(&mut self, n: u64) -> Result<()> {
-        self.left = self.left.checked_sub(n).ok_or(Error::Truncated { needed: n, left: self.left })?;
+        self.left = self.left.checked_sub(n).ok_or_else(|| Error::truncated(n, self.left))?;
         Ok(())
     }
 }
@@ -258,11 +263,6 @@ fn unknown(kind: [u8; 4]) -> Error {
         "faiss's IndexResidualQuantizer or IndexPQ, alone or in an IndexIDMap: encode the vectors with one of these, or \
          with dpq",
     )
-}
-
-fn check_count(what: &'static str, found: u64, expected: usize) -> Result<()> {
-    let expected = expected as u64;
-    if found == expected { Ok(()) } else { Err(Error::Count { what, found, expected }) }
 }
 
 fn check_bits(found: u64) -> Result<usize> {

@@ -18,7 +18,7 @@ const NO_TABLES: i32 = 2048;
 pub(super) fn check(index: &FaissIndex) -> Result<()> {
     let FaissIndex { dim, n_levels, n_codewords, .. } = *index;
     let range = |what, found: usize, max| {
-        let error = Error::range(what, found as i128, [1, max], "faiss cannot hold other numbers");
+        let error = Error::range(what, found, [1, max], "faiss cannot hold other numbers");
         if (1..=max).contains(&(found as u64)) { Ok(()) } else { Err(error) }
     };
     range("dimensions", dim, i32::MAX as u64)?;
