@@ -13,7 +13,7 @@ use dpq_model::{Model, Weights};
 use serde::Serialize;
 
 use crate::inputs::{Inputs, Items, NetworkOptions, Source};
-use crate::{data, output};
+use crate::{images, output};
 use partial::Partial;
 
 /// Compute features of images by a network, without codes
@@ -54,12 +54,12 @@ pub(crate) struct Args {
 }
 
 #[derive(Serialize)]
-struct Written {
-    items: usize,
+pub(crate) struct Written {
+    pub(crate) items: usize,
     /// Items that an interrupted run had written.
     resumed: usize,
     /// Images that could not be read.
-    left_out: usize,
+    pub(crate) left_out: usize,
     dim: usize,
     seconds: f64,
     items_per_second: f64,
@@ -78,7 +78,7 @@ impl Args {
             }
             (_, Some(path)) => {
                 let weights = Weights::open(path)?.on(self.network.device)?;
-                let source = self.inputs.open_images(data::image_shape(weights.image_shape()))?;
+                let source = self.inputs.open_images(images::image_shape(weights.image_shape()))?;
                 self.write(path, &source, weights.body_dim(), |items| Ok(weights.body(items.pixels()?)?))?
             }
             _ => bail!("give --model or --weights"),
@@ -107,48 +107,60 @@ impl Args {
         features: impl Fn(&Items) -> Result<Vec<f32>> + Sync,
     ) -> Result<Written> {
         let _dir = output::ResultDir::create(&self.out_dir)?;
-        let start = Instant::now();
-        let rows = source.rows()?;
-        let mut partial = Partial::open(&self.out_dir, &self.key(network, &rows)?, dim)?;
-        let (resumed, last) = (partial.done.len(), partial.done.last().copied());
-        let rest = last.and_then(|last| rows.iter().position(|&row| row == last)).map_or(0, |at| at + 1);
-        let bar = output::progress(rows.len(), "features");
-        source.for_each_batch(&rows[rest..], self.inputs.strict, |rows, items| {
-            partial.push(rows, &features(&items)?)?;
-            bar.set_position(partial.done.len() as u64);
-            Ok(())
-        })?;
-        bar.finish_and_clear();
-        let kept = partial.done.clone();
-        source.write_ids(&self.out_dir, &kept)?;
-        partial.finish()?;
-        let seconds = output::seconds(start);
-        Ok(Written {
-            items: kept.len(),
-            resumed,
-            left_out: rows.len() - kept.len(),
-            dim,
-            seconds,
-            items_per_second: (kept.len() - resumed) as f64 / seconds,
-            peak_memory_bytes: output::peak_memory_bytes(),
-        })
+        write_features(&self.out_dir, &self.key(network)?, source, dim, self.inputs.strict, features)
     }
 
     /// Tells runs apart, so that none resumes from the features of another.
-    fn key(&self, network: &Path, rows: &[u32]) -> Result<String> {
-        let numbers: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
+    fn key(&self, network: &Path) -> Result<String> {
         let Inputs { data, images, features, .. } = &self.inputs;
         Ok(format!(
-            "network {:08x}, body {}, posterior {:?}, mirror average {:?}, {} rows {:08x} of {:?}",
+            "network {:08x}, body {}, posterior {:?}, mirror average {:?}, items of {:?}",
             dpq_file::crc32c(&fs::read(network)?),
             self.body,
             self.posterior,
             self.network.mirror_average,
-            rows.len(),
-            dpq_file::crc32c(&numbers),
             [data, images, features],
         ))
     }
+}
+
+/// Writes features f32 [N, dim] of all items, and the files of [`Source::write_ids`], into the
+/// folder `dir`. Resumes an interrupted run of the same `key` and rows.
+pub(crate) fn write_features(
+    dir: &Path,
+    key: &str,
+    source: &Source,
+    dim: usize,
+    strict: bool,
+    features: impl Fn(&Items) -> Result<Vec<f32>> + Sync,
+) -> Result<Written> {
+    let start = Instant::now();
+    let rows = source.rows()?;
+    let numbers: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
+    let key = format!("{key}, {} rows {:08x}", rows.len(), dpq_file::crc32c(&numbers));
+    let mut partial = Partial::open(dir, &key, dim)?;
+    let (resumed, last) = (partial.done.len(), partial.done.last().copied());
+    let rest = last.and_then(|last| rows.iter().position(|&row| row == last)).map_or(0, |at| at + 1);
+    let bar = output::progress(rows.len(), "features");
+    source.for_each_batch(&rows[rest..], strict, |rows, items| {
+        partial.push(rows, &features(&items)?)?;
+        bar.set_position(partial.done.len() as u64);
+        Ok(())
+    })?;
+    bar.finish_and_clear();
+    let kept = partial.done.clone();
+    source.write_ids(dir, &kept)?;
+    partial.finish()?;
+    let seconds = output::seconds(start);
+    Ok(Written {
+        items: kept.len(),
+        resumed,
+        left_out: rows.len() - kept.len(),
+        dim,
+        seconds,
+        items_per_second: (kept.len() - resumed) as f64 / seconds,
+        peak_memory_bytes: output::peak_memory_bytes(),
+    })
 }
 
 impl Written {

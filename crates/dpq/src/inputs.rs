@@ -12,7 +12,7 @@ use dpq_model::{Device, Model, Output};
 
 use crate::ahead::read_ahead;
 use crate::codes::remove_stale;
-use crate::data;
+use crate::images;
 
 /// The options that name the items.
 #[derive(clap::Args)]
@@ -79,14 +79,14 @@ pub(crate) enum Items {
 impl Inputs {
     /// Opens the items for a model, which takes either images or features.
     pub(crate) fn open(&self, model: &Model) -> Result<Source> {
-        let Some(path) = &self.features else { return self.open_images(data::model_shape(model)?) };
+        let Some(path) = &self.features else { return self.open_images(images::model_shape(model)?) };
         let rows = FeatureFile::open(path)?;
         ensure!(
             model.config().network.body == Body::Features && model.image_shape() == [rows.columns(), 1, 1],
             "{} has features of {} numbers, the model takes {}",
             path.display(),
             rows.columns(),
-            data::model_inputs(model)
+            images::model_inputs(model)
         );
         Ok(Source::Features(rows))
     }
@@ -106,7 +106,7 @@ impl Inputs {
             }
             _ => bail!("the network takes images, give --data with --split, or --images"),
         };
-        data::report_skipped(&dataset);
+        images::report_skipped(&dataset);
         let has_names = self.images.is_some();
         Ok(Source::Images { dataset: Box::new(dataset), rows, has_names })
     }
@@ -133,11 +133,11 @@ impl Source {
         mut work: impl FnMut(&[u32], Items) -> Result<()> + Send,
     ) -> Result<()> {
         match self {
-            Self::Images { dataset, .. } => data::for_each_batch(dataset, rows, strict, |batch| {
+            Self::Images { dataset, .. } => images::for_each_batch(dataset, rows, strict, |batch| {
                 work(&batch.rows, Items::Images(batch.pixels))
             }),
             Self::Features(features) => read_ahead(
-                rows.chunks(data::BATCH),
+                rows.chunks(images::BATCH),
                 |rows| {
                     let mut values = vec![0.0; rows.len() * features.columns()];
                     // Rows of features are consecutive.
@@ -151,9 +151,12 @@ impl Source {
 
     /// Writes `ids.npy` of images, `labels.npy` if they have classes and `names.txt` if they have
     /// names, and removes the files of an earlier result. The ids of features are their row
-    /// numbers.
+    /// numbers. Refuses to write ids of no image.
     pub(crate) fn write_ids(&self, dir: &Path, rows: &[u32]) -> Result<()> {
-        let Self::Images { dataset, has_names, .. } = self else { return remove_stale(dir, &["codes.npy"]) };
+        let Self::Images { dataset, rows: all, has_names } = self else {
+            return remove_stale(dir, &["codes.npy"]);
+        };
+        ensure!(!rows.is_empty(), "none of the {} images of {} can be read", all.len(), dataset.name());
         remove_stale(dir, &["labels.npy", "names.txt", "codes.npy"])?;
         // Line i of names.txt is id i, so skipped images leave no gap.
         let id = |(at, &row): (usize, &u32)| if *has_names { at as u64 } else { row.into() };

@@ -12,6 +12,7 @@ mod embeddings;
 mod encode;
 mod eval;
 mod features;
+mod images;
 mod index;
 mod inputs;
 mod labels;
@@ -33,13 +34,6 @@ use clap::{Parser, Subcommand};
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    #[command(flatten)]
-    global: Global,
-}
-
-/// The options of every command.
-#[derive(clap::Args, Clone, Copy)]
-struct Global {
     /// Print the result as one JSON object on stdout
     #[arg(long, global = true, display_order = 1000)]
     json: bool,
@@ -88,12 +82,12 @@ impl Command {
 fn run(cli: Cli) -> Result<()> {
     // `search` reports the latency of a query, which one thread answers.
     let default = if matches!(cli.command, Command::Search(_)) { 1 } else { 0 };
-    let threads = cli.global.threads.map_or(default, usize::from);
+    let threads = cli.threads.map_or(default, usize::from);
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()
         .context("cannot start the worker threads")?;
-    cli.command.run(cli.global.json)
+    cli.command.run(cli.json)
 }
 
 fn main() -> ExitCode {

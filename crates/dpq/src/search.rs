@@ -1,6 +1,5 @@
 //! `dpq search`: queries in, the nearest items out.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -12,7 +11,7 @@ use dpq_model::Model;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::{data, index, output};
+use crate::{images, index, output};
 
 /// Search an index for the items nearest to queries
 ///
@@ -83,7 +82,7 @@ impl Args {
         let index = index::map(&self.index)?;
         let length = self.bits.map_or(Ok(index.max_length()), CodeLength::from_bits)?;
         let queries = self.queries(&index)?;
-        let names = self.names.as_deref().map(Names::read).transpose()?;
+        let names = self.names.as_deref().map(read_lines).transpose()?;
         let allow = self.allow.as_deref().map(read_ids).transpose()?;
         let filter: Option<Filter> = allow.map(|ids| index.allow(&ids));
         let mut options = SearchOptions::new(self.k).length(length);
@@ -104,10 +103,18 @@ impl Args {
         if let Some(path) = &self.out {
             write_hits(path, &hits)?;
         }
-        if let Some(names) = &names {
-            names.check(&hits)?;
+        let name = |hit: &Hit| -> Option<&str> { Some(names.as_ref()?.get(usize::try_from(hit.id).ok()?)?) };
+        // A list without a name for each hit is not the list of this index.
+        if let (Some(path), Some(lines)) = (&self.names, &names)
+            && let Some(hit) = hits.iter().flatten().find(|hit| name(hit).is_none())
+        {
+            bail!(
+                "{} has {} lines, none for id {}: give the names.txt that was written with the codes of this index",
+                path.display(),
+                lines.len(),
+                hit.id
+            );
         }
-        let name = |hit: &Hit| names.as_ref().and_then(|names| names.get(hit.id));
         times.sort_unstable();
         let quantile = |q: f64| times.get(((times.len() as f64 - 1.0) * q).round() as usize).copied();
         let searched = Searched {
@@ -152,7 +159,7 @@ impl Args {
                     model.codebooks().fingerprint(),
                     index.fingerprint()
                 );
-                let pixels = dpq_data::read_image(image, data::model_shape(&model)?)?;
+                let pixels = dpq_data::read_image(image, images::model_shape(&model)?)?;
                 Ok(vec![model.forward(&pixels)?.features])
             }
             _ => bail!("give --queries, or --image with --model"),
@@ -160,35 +167,10 @@ impl Args {
     }
 }
 
-/// The lines of a file of names, by id.
-struct Names<'a> {
-    path: &'a Path,
-    lines: Vec<String>,
-}
-
-impl<'a> Names<'a> {
-    fn read(path: &'a Path) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Self { path, lines: text.lines().map(str::to_owned).collect() })
-    }
-
-    fn get(&self, id: u64) -> Option<&str> {
-        self.lines.get(usize::try_from(id).ok()?).map(String::as_str)
-    }
-
-    /// Refuses a list without a name for each hit: it is not the list of this index.
-    fn check(&self, hits: &[Vec<Hit>]) -> Result<()> {
-        match hits.iter().flatten().find(|hit| self.get(hit.id).is_none()) {
-            None => Ok(()),
-            Some(hit) => bail!(
-                "{} has {} lines, none for id {}: give the names.txt that was written with the codes of this index",
-                self.path.display(),
-                self.lines.len(),
-                hit.id
-            ),
-        }
-    }
+/// Returns the lines of a file of names, by id.
+fn read_lines(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.lines().map(str::to_owned).collect())
 }
 
 fn write_hits(path: &Path, hits: &[Vec<Hit>]) -> Result<()> {
@@ -205,14 +187,8 @@ fn text<'a>(hits: &[Vec<Hit>], name: impl Fn(&Hit) -> Option<&'a str>) -> String
     let mut text = format!("{:>6} {:>6} {:>10} {:>12}\n", "query", "rank", "id", "score");
     for (query, hits) in hits.iter().enumerate() {
         for (rank, hit) in hits.iter().enumerate() {
-            writeln!(
-                text,
-                "{query:>6} {rank:>6} {:>10} {:>12.5}  {}",
-                hit.id,
-                hit.score,
-                name(hit).unwrap_or("")
-            )
-            .expect("writing to a string");
+            let (id, score, name) = (hit.id, hit.score, name(hit).unwrap_or(""));
+            text += &format!("{query:>6} {rank:>6} {id:>10} {score:>12.5}  {name}\n");
         }
     }
     text

@@ -10,7 +10,6 @@ mod source;
 mod tensorboard;
 mod validation;
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +18,7 @@ use dpq_data::{Dataset, hold_out};
 use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig, TrainOptions, TrainSet, Weights};
 use serde::{Deserialize, Serialize};
 
-use crate::{data, output};
+use crate::{images, output};
 use epoch::{Epoch, EpochLog};
 use source::Source;
 use tensorboard::EventFile;
@@ -125,9 +124,9 @@ impl Args {
         let (source, out) = match (&self.data, &self.features, &self.labels, &self.out) {
             (Some(data), .., Some(out)) => {
                 let dataset = Dataset::open(data)?;
-                data::report_skipped(&dataset);
+                images::report_skipped(&dataset);
                 let dataset = match &weights {
-                    Some(weights) => dataset.resized(data::image_shape(weights.image_shape()))?,
+                    Some(weights) => dataset.resized(images::image_shape(weights.image_shape()))?,
                     None => dataset,
                 };
                 (Source::Images(dataset), out)
@@ -218,10 +217,10 @@ impl Args {
             trained.embeddings.unwrap_or("not stated")
         );
         if let Some(weights) = trained.weights {
-            write!(text, ", pretrained weights: {weights}")?;
+            text += &format!(", pretrained weights: {weights}");
         }
         if trained.left_out > 0 {
-            write!(text, "\nskipped {} images that cannot be read or have no class", trained.left_out)?;
+            text += &format!("\nskipped {} images that cannot be read or have no class", trained.left_out);
         }
         output::print(json, &trained, &text)
     }

@@ -1,24 +1,23 @@
 //! `dpq data export`: writes pixels as features.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use dpq_data::{Dataset, ImageShape, Split};
-use dpq_formats::npy;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{for_each_batch, report_skipped};
-use crate::codes::remove_stale;
+use crate::features::write_features;
+use crate::images::{for_each_batch, report_skipped};
+use crate::inputs::Source;
 use crate::output;
 
 /// Write the pixels of a split as features
 ///
 /// Subtracts the mean image of the training split and scales each image to unit length. The result
 /// is a baseline to compare learned features with. Two batches of images are in memory at a time.
+/// An interrupted run resumes.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  dpq data export --data datasets/fashion-mnist --split gallery --out-dir pixels/gallery"
@@ -60,35 +59,21 @@ impl Args {
         report_skipped(&dataset);
         let shape = at_most(self.at_most.map_or(usize::MAX, |n| n as usize), dataset.shape());
         let dataset = dataset.resized(shape)?;
-        let rows = dataset.split(self.split);
+        let rows = dataset.split(self.split).to_vec();
         let dim = dataset.shape().len();
         let mean = mean_image(&dataset, dataset.split(Split::Train), self.strict)?;
 
         let _dir = output::ResultDir::create(&self.out_dir)?;
-        let bar = output::progress(rows.len(), "exporting");
-        let mut features = Features::create(&self.out_dir, dim)?;
-        let mut kept = Vec::with_capacity(rows.len());
-        for_each_batch(&dataset, rows, self.strict, |batch| {
-            let images = batch.pixels.par_chunks_exact(dim);
-            features.push(&images.map(|image| feature(image, &mean)).collect::<Vec<_>>())?;
-            kept.extend(batch.rows);
-            bar.set_position(kept.len() as u64);
-            Ok(())
+        let mean_bytes: Vec<u8> = mean.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let key = format!("pixels {shape} of {:?}, less {:08x}", self.data, dpq_file::crc32c(&mean_bytes));
+        let source = Source::Images { dataset: Box::new(dataset), rows, has_names: false };
+        let written = write_features(&self.out_dir, &key, &source, dim, self.strict, |items| {
+            let images = items.pixels()?.par_chunks_exact(dim);
+            Ok(images.flat_map_iter(|image| feature(image, &mean)).collect())
         })?;
-        bar.finish_and_clear();
-        ensure!(!kept.is_empty(), "none of the {} images of {} can be read", rows.len(), dataset.name());
-        remove_stale(&self.out_dir, &["codes.npy"])?;
-        let ids: Vec<u64> = kept.iter().map(|&row| row.into()).collect();
-        npy::write(self.out_dir.join("ids.npy"), &[kept.len()], &ids)?;
-        npy::write(
-            self.out_dir.join("labels.npy"),
-            &[kept.len(), dataset.n_classes()],
-            &dataset.multi_hot(&kept),
-        )?;
-        features.finish(kept.len())?;
         let exported = Exported {
-            items: kept.len(),
-            left_out: rows.len() - kept.len(),
+            items: written.items,
+            left_out: written.left_out,
             shape: [shape.channels, shape.height, shape.width],
             dim,
             seconds: output::seconds(start),
@@ -104,51 +89,6 @@ impl Exported {
             0 => text,
             n => format!("{text}\nleft out {n} unreadable images"),
         }
-    }
-}
-
-/// `features.npy` under a temporary name until all rows are written.
-struct Features {
-    dir: PathBuf,
-    dim: usize,
-    file: BufWriter<File>,
-}
-
-const PART: &str = "export.part";
-
-impl Features {
-    fn create(dir: &Path, dim: usize) -> Result<Self> {
-        let create = || -> io::Result<Self> {
-            let mut file = BufWriter::new(File::create(dir.join(PART))?);
-            file.write_all(&npy::header_bytes::<f32>(&[0, dim]))?;
-            Ok(Self { dir: dir.to_owned(), dim, file })
-        };
-        create().with_context(|| format!("cannot write into {}", dir.display()))
-    }
-
-    fn push(&mut self, rows: &[Vec<f32>]) -> Result<()> {
-        let bytes: Vec<u8> = rows.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
-        self.file.write_all(&bytes).with_context(|| format!("cannot write into {}", self.dir.display()))
-    }
-
-    /// Writes the number of rows, which is unknown before since images may be left out, and gives
-    /// the file its name.
-    fn finish(mut self, n: usize) -> Result<()> {
-        let header = npy::header_bytes::<f32>(&[n, self.dim]);
-        let mut finish = || -> io::Result<()> {
-            self.file.rewind()?;
-            self.file.write_all(&header)?;
-            self.file.flush()
-        };
-        finish().with_context(|| format!("cannot write into {}", self.dir.display()))?;
-        Ok(dpq_file::rename(self.dir.join(PART), self.dir.join("features.npy"))?)
-    }
-}
-
-impl Drop for Features {
-    fn drop(&mut self) {
-        // The file has been renamed if all rows were written.
-        let _ = fs::remove_file(self.dir.join(PART));
     }
 }
 

@@ -9,7 +9,8 @@ use dpq_data::{Dataset, Source, Split, sha256};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{for_each_batch, skipped_text, split};
+use super::split;
+use crate::images::{for_each_batch, skipped_text};
 use crate::output;
 
 /// Read a whole data set and report errors

@@ -18,7 +18,7 @@ use super::Training;
 use crate::encode::Outputs;
 use crate::eval::{self, Evaluated, Gallery, Protocol};
 use crate::inputs::Source;
-use crate::{data, output};
+use crate::{images, output};
 
 /// Hits of the searches that are timed and shown.
 const HITS: usize = 10;
@@ -36,7 +36,7 @@ pub(super) struct Measured {
 impl Measured {
     pub(super) fn new(model: &Model, training: &Training, folder: &Path) -> Result<Self> {
         let (start, codebooks) = (Instant::now(), model.codebooks());
-        let dataset = Dataset::open(folder)?.resized(data::model_shape(model)?)?;
+        let dataset = Dataset::open(folder)?.resized(images::model_shape(model)?)?;
         let splits = [Split::Query, Split::Gallery].map(|split| dataset.split(split).to_vec());
         let source = Source::Images { dataset: Box::new(dataset), rows: Vec::new(), has_names: false };
         let [query, gallery] = splits.map(|rows| encode(model, &source, &rows));

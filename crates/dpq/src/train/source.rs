@@ -10,7 +10,7 @@ use dpq_model::{BoxError, Inputs, TrainConfig, TrainSet};
 
 use crate::inputs::Items;
 use crate::labels::{LabelFile, check_items};
-use crate::{data, embeddings, output};
+use crate::{embeddings, images, output};
 
 /// The source of items and labels. Items are rows, numbered from 0.
 pub(super) enum Source {
@@ -64,7 +64,7 @@ impl Source {
         match self {
             Self::Images(dataset) => {
                 let mut rows = Vec::new();
-                data::for_each_batch(dataset, dataset.split(Split::Train), strict, |batch| {
+                images::for_each_batch(dataset, dataset.split(Split::Train), strict, |batch| {
                     rows.extend(batch.rows);
                     Ok(())
                 })?;
@@ -165,7 +165,7 @@ impl Source {
     /// Reads held-out items, which stay in memory for all validations.
     pub(super) fn held_out(&self, rows: &[u32]) -> Result<Items> {
         match self {
-            Self::Images(dataset) => Ok(Items::Images(data::read_images(dataset, rows, true)?.pixels)),
+            Self::Images(dataset) => Ok(Items::Images(images::read_images(dataset, rows, true)?.pixels)),
             Self::Features { features, .. } => {
                 let mut values = vec![0.0; rows.len() * features.columns()];
                 for (&row, out) in rows.iter().zip(values.chunks_exact_mut(features.columns())) {
