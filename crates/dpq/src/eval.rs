@@ -9,7 +9,6 @@ mod protocol;
 mod rows;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -282,14 +281,10 @@ impl Evaluation {
             .chain(self.features.iter().map(|metrics| ("features".to_owned(), metrics)))
             .collect();
         let cutoffs: Vec<u32> = rows.first().map_or(vec![], |row| row.1.map_at.keys().copied().collect());
-        for cutoff in &cutoffs {
-            write!(text, " {:>9}", format!("mAP@{cutoff}")).expect("writing to a string");
-        }
+        text.extend(cutoffs.iter().map(|cutoff| format!(" {:>9}", format!("mAP@{cutoff}"))));
         for (name, metrics) in rows {
-            write!(text, "\n{name:>9} {:>8.4}", metrics.map).expect("writing to a string");
-            for map in metrics.map_at.values() {
-                write!(text, " {map:>9.4}").expect("writing to a string");
-            }
+            text += &format!("\n{name:>9} {:>8.4}", metrics.map);
+            text.extend(metrics.map_at.values().map(|map| format!(" {map:>9.4}")));
         }
         text
     }

@@ -20,8 +20,12 @@ use crate::output;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Build(BuildArgs),
-    Info(InfoArgs),
-    Verify(VerifyArgs),
+    /// Print the properties of an index file
+    #[command(after_help = "Example:\n  dpq index info gallery.dpq")]
+    Info(IndexFile),
+    /// Read every byte of an index file and check it
+    #[command(after_help = "Example:\n  dpq index verify gallery.dpq")]
+    Verify(IndexFile),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
 }
@@ -52,18 +56,8 @@ pub(crate) struct BuildArgs {
     out: PathBuf,
 }
 
-/// Print the properties of an index file
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  dpq index info gallery.dpq")]
-pub(crate) struct InfoArgs {
-    /// The index file
-    index: PathBuf,
-}
-
-/// Read every byte of an index file and check it
-#[derive(clap::Args)]
-#[command(after_help = "Example:\n  dpq index verify gallery.dpq")]
-pub(crate) struct VerifyArgs {
+pub(crate) struct IndexFile {
     /// The index file
     index: PathBuf,
 }

@@ -49,30 +49,25 @@ pub(crate) fn check_is_no_input<'a>(out: &Path, inputs: impl IntoIterator<Item =
     Ok(())
 }
 
-/// Returns a progress bar over `n` steps; hidden unless stderr is a terminal.
+/// Returns a progress bar over `n` steps; hidden unless stderr is a terminal, like those below.
 pub(crate) fn progress(n: usize, what: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:>12} {wide_bar} {pos}/{len} {per_sec} eta {eta}")
-        .expect("the template is fixed");
-    ProgressBar::with_draw_target(Some(n as u64), ProgressDrawTarget::stderr())
-        .with_style(style)
-        .with_message(what)
+    bar(Some(n), "{msg:>12} {wide_bar} {pos}/{len} {per_sec} eta {eta}").with_message(what)
 }
 
 /// Returns a progress bar below lines of text, which its message replaces. It stays on the terminal
 /// when it is done.
 pub(crate) fn live(n: usize, what: &'static str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg}\n{wide_bar} {pos}/{len} {prefix} eta {eta}")
-        .expect("the template is fixed");
-    ProgressBar::with_draw_target(Some(n as u64), ProgressDrawTarget::stderr())
-        .with_style(style)
-        .with_prefix(what)
+    bar(Some(n), "{msg}\n{wide_bar} {pos}/{len} {prefix} eta {eta}").with_prefix(what)
 }
 
-/// Returns a counter of bytes whose total is unknown; hidden unless stderr is a terminal.
+/// Returns a counter of bytes whose total is unknown.
 pub(crate) fn progress_bytes(what: &'static str) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{msg:>12} {bytes} {bytes_per_sec}").expect("the template is fixed");
-    ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_style(style).with_message(what)
+    bar(None, "{msg:>12} {bytes} {bytes_per_sec}").with_message(what)
+}
+
+fn bar(n: Option<usize>, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).expect("the template is fixed");
+    ProgressBar::with_draw_target(n.map(|n| n as u64), ProgressDrawTarget::stderr()).with_style(style)
 }
 
 /// Returns the peak resident memory of this process in bytes, on Linux.

@@ -1,6 +1,5 @@
 //! `dpq data split`: draws splits and writes them as files.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -80,13 +79,8 @@ impl Args {
             let rows = dataset.split(split);
             let text = lines(rows);
             dpq_file::write_atomic(path(&split), |out| out.write_all(text.as_bytes()))?;
-            let sum = sha256(text.as_bytes());
-            files.push(DrawnFile {
-                split: split.to_string(),
-                path: path(&split),
-                rows: rows.len(),
-                sha256: sum,
-            });
+            let sha256 = sha256(text.as_bytes());
+            files.push(DrawnFile { split: split.to_string(), path: path(&split), rows: rows.len(), sha256 });
         }
         let drawn = Drawn {
             name: source.name,
@@ -112,11 +106,9 @@ impl Drawn {
             // The gallery is all other rows, so dataset.toml does not name its file.
             let begin = if split == "gallery" { "# " } else { "" };
             let name = path.file_name().unwrap_or_default().display();
-            writeln!(
-                text,
-                "{begin}{split} = {{ file = \"splits/{name}\", sha256 = \"{sha256}\" }} # {rows} rows"
-            )
-            .expect("writing to a string");
+            text += &format!(
+                "{begin}{split} = {{ file = \"splits/{name}\", sha256 = \"{sha256}\" }} # {rows} rows\n"
+            );
         }
         text
     }

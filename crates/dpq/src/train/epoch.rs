@@ -1,12 +1,11 @@
 //! An epoch as a line of `epochs.jsonl`, as numbers for TensorBoard, and as text for people.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use anyhow::{Context, Result};
 use dpq_model::{CodewordUsage, EpochReport};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::validation::Validation;
 
@@ -50,7 +49,7 @@ impl Epoch<'_> {
     pub(super) fn line(&self, n_epochs: usize) -> String {
         let report = self.report;
         let mut line = format!("epoch {:>3} of {n_epochs}", report.epoch + 1);
-        let mut add = |text: String| write!(line, "  {text}").expect("writing to a string");
+        let mut add = |text: String| line += &format!("  {text}");
         report.losses.iter().for_each(|(name, loss)| add(format!("{name} {loss:.4}")));
         for (name, values) in self.by_length(self.validation.as_ref()) {
             add(format!("{name} {}", values.join("/")));
@@ -79,13 +78,12 @@ impl Epoch<'_> {
         if !rows.is_empty() {
             let bits = (1..=report.usage.len()).map(|level| format!("{} bits", 8 * level)).collect();
             for (name, values) in [("", bits)].into_iter().chain(rows) {
-                write!(block, "\n{name:<14}").expect("writing to a string");
-                values.iter().for_each(|value| write!(block, " {value:>8}").expect("writing to a string"));
+                block += &format!("\n{name:<14}");
+                block.extend(values.iter().map(|value| format!(" {value:>8}")));
             }
         }
         if let Some(validation) = latest {
-            write!(block, "\nvalidation mAP of unquantised features {:.4}", validation.map_features)
-                .expect("writing to a string");
+            block += &format!("\nvalidation mAP of unquantised features {:.4}", validation.map_features);
         }
         block
     }
@@ -142,18 +140,13 @@ impl EpochLog {
     /// Returns the total seconds of all epochs, those before an interruption included.
     pub(super) fn seconds(&self) -> Result<f64> {
         let seconds = |line: &String| {
-            let Seconds { seconds } = serde_json::from_str(line)
-                .with_context(|| format!("{} is damaged, train without --resume", self.path.display()))?;
-            Ok(seconds)
+            let epoch: Option<serde_json::Value> = serde_json::from_str(line).ok();
+            epoch
+                .and_then(|epoch| epoch["seconds"].as_f64())
+                .with_context(|| format!("{} is damaged, train without --resume", self.path.display()))
         };
         self.lines.iter().map(seconds).sum()
     }
-}
-
-/// The part of a line of `epochs.jsonl` that is read back.
-#[derive(Deserialize)]
-struct Seconds {
-    seconds: f64,
 }
 
 #[cfg(test)]
