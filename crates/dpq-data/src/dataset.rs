@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use crate::folder::Folder;
 use crate::labels::Labels;
 use crate::list::{self, LabelForm};
 use crate::pixels::Pixels;
@@ -23,23 +22,6 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Finds the images of a folder, in the order of their names.
-    ///
-    /// Sub-folders are classes. Without any, the folder's own images are taken, and they have no
-    /// class. Images are the files that [`read_image`](crate::read_image) reads, recognised by
-    /// their extensions in lower or upper case. Hidden files are skipped, other files are skipped
-    /// and counted in [`Dataset::skipped`].
-    ///
-    /// # Errors
-    /// [`Error::InFile`] if there is no image, images lie beside sub-folders, or a class has
-    /// folders inside; [`Error::Name`] if the name of an image is not UTF-8 or has a line break;
-    /// [`Error::Io`] if a folder cannot be read; [`Error::ImpossibleShape`].
-    pub fn from_folder(dir: impl AsRef<Path>, shape: ImageShape) -> Result<Self, Error> {
-        let (dir, shape) = (dir.as_ref(), shape.check()?);
-        let Folder { paths, labels, class_names, skipped } = Folder::read(dir)?;
-        Ok(Self { skipped, ..Self::new(dir, shape, class_names, Pixels::Files(paths), labels) })
-    }
-
     /// Reads a list of images. A line is a path, relative to the list's folder, and classes,
     /// separated by white space.
     ///

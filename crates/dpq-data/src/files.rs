@@ -9,10 +9,12 @@ use sha2::{Digest, Sha256};
 
 use crate::Error;
 
-/// A file of a data set.
-#[derive(Clone, Debug)]
+/// A file of a data set, as `dataset.toml` names it.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SourceFile {
     /// Where the file is, or where a download puts it.
+    #[serde(rename = "file")]
     pub path: PathBuf,
     /// Where it can be downloaded from.
     pub url: Option<String>,
@@ -50,6 +52,43 @@ impl SourceFile {
             }
         }
         Ok(())
+    }
+
+    /// A file that is not downloaded.
+    pub(crate) fn local(path: &Path, sha256: &Option<String>) -> Self {
+        Self { path: path.to_owned(), sha256: sha256.clone(), md5: None, url: None }
+    }
+
+    /// The file of the data set in the folder `dir`.
+    pub(crate) fn of(&self, dir: &Path) -> Self {
+        Self { path: dir.join(&self.path), ..self.clone() }
+    }
+
+    /// Reads the file of the data set in `dir`, compares it with its checksums and parses it.
+    /// Errors name the file.
+    pub(crate) fn parse<T>(
+        &self,
+        dir: &Path,
+        parse: impl FnOnce(Vec<u8>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let file = self.of(dir);
+        let bytes = file.read()?;
+        file.check(&bytes)?;
+        parse(bytes).map_err(|error| error.in_file(file.path))
+    }
+
+    /// Reads row numbers, one per line.
+    pub(crate) fn read_rows(&self, dir: &Path) -> Result<Vec<u32>, Error> {
+        self.parse(dir, |bytes| {
+            let text = String::from_utf8_lossy(&bytes);
+            let row = |(number, line): (usize, &str)| {
+                line.trim().parse().map_err(|_| {
+                    Error::invalid(format!("`{line}` is not a row number"), "expected a number per line")
+                        .in_line(number)
+                })
+            };
+            (1..).zip(text.lines()).map(row).collect()
+        })
     }
 }
 

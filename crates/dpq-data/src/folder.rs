@@ -5,37 +5,38 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::Error;
 use crate::image_file::is_image_name;
 use crate::labels::Labels;
+use crate::pixels::Pixels;
+use crate::{Dataset, Error, ImageShape};
 
-/// The images of a folder, in the order of their names.
-#[derive(Debug)]
-pub(crate) struct Folder {
-    pub(crate) paths: Vec<PathBuf>,
-    pub(crate) labels: Labels,
-    /// The names of the sub-folders.
-    pub(crate) class_names: Vec<String>,
-    /// How many files are not images, by extension.
-    pub(crate) skipped: BTreeMap<String, usize>,
-}
-
-impl Folder {
-    pub(crate) fn read(dir: &Path) -> Result<Self, Error> {
+impl Dataset {
+    /// Finds the images of a folder, in the order of their names.
+    ///
+    /// Sub-folders are classes. Without any, the folder's own images are taken, and they have no
+    /// class. Images are the files that [`read_image`](crate::read_image) reads, recognised by
+    /// their extensions in lower or upper case. Hidden files are skipped, other files are skipped
+    /// and counted in [`Dataset::skipped`].
+    ///
+    /// # Errors
+    /// [`Error::InFile`] if there is no image, images lie beside sub-folders, or a class has
+    /// folders inside; [`Error::Name`] if the name of an image is not UTF-8 or has a line break;
+    /// [`Error::Io`] if a folder cannot be read; [`Error::ImpossibleShape`].
+    pub fn from_folder(dir: impl AsRef<Path>, shape: ImageShape) -> Result<Self, Error> {
+        let (dir, shape) = (dir.as_ref(), shape.check()?);
         let mut skipped = BTreeMap::new();
         let (folders, own) = folders_and_images(dir, &mut skipped)?;
+        let (mut paths, mut labels, mut class_names) = (vec![], vec![], vec![]);
         if folders.is_empty() {
             if own.is_empty() {
                 return Err(no_images().in_file(dir));
             }
-            let labels = Labels::new(own.iter().map(|_| vec![]));
-            return Ok(Self { paths: own, labels, class_names: vec![], skipped });
-        }
-        if let Some(stray) = own.first() {
+            labels.extend(own.iter().map(|_| vec![]));
+            paths = own;
+        } else if let Some(stray) = own.first() {
             let remedy = "expected every image in the folder of its class";
             return Err(Error::invalid("an image beside sub-folders", remedy).in_file(stray));
         }
-        let (mut paths, mut labels, mut class_names) = (vec![], vec![], vec![]);
         for (class, folder) in (0..).zip(&folders) {
             let (inner, images) = folders_and_images(folder, &mut skipped)?;
             if let Some(inner) = inner.first() {
@@ -45,11 +46,11 @@ impl Folder {
             if images.is_empty() {
                 return Err(no_images().in_file(folder));
             }
-            labels.extend(images.iter().map(|_| class));
+            labels.extend(images.iter().map(|_| vec![class]));
             paths.extend(images);
             class_names.push(folder.file_name().unwrap_or_default().to_string_lossy().into_owned());
         }
-        Ok(Self { paths, labels: Labels::single(labels), class_names, skipped })
+        Ok(Self { skipped, ..Self::new(dir, shape, class_names, Pixels::Files(paths), Labels::new(labels)) })
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) enum Images {
     /// Pairs of IDX files, pooled in this order.
     Idx { parts: Vec<IdxPart> },
     /// Files of CIFAR's binary version in their archive, pooled in this order.
-    Cifar { archive: DataFile, members: Vec<String>, label_bytes: NonZeroU8 },
+    Cifar { archive: SourceFile, members: Vec<String>, label_bytes: NonZeroU8 },
     /// One sub-folder per class.
     Folder { path: PathBuf },
     /// Lines of a path and classes.
@@ -53,7 +53,7 @@ pub(crate) enum Images {
     /// A list per split.
     Lists(ListFiles),
     /// Collages of images of another data set, given by the path of its `dataset.toml`.
-    Collage { source: DataFile, train: usize, query: usize, gallery: usize, seed: u64 },
+    Collage { source: SourceFile, train: usize, query: usize, gallery: usize, seed: u64 },
 }
 
 /// The lists of the splits, and the folder that their paths are relative to.
@@ -63,16 +63,16 @@ pub(crate) struct ListFiles {
     pub(crate) root: Option<PathBuf>,
     #[serde(default)]
     pub(crate) labels: LabelForm,
-    pub(crate) train: DataFile,
-    pub(crate) query: DataFile,
-    pub(crate) gallery: DataFile,
+    pub(crate) train: SourceFile,
+    pub(crate) query: SourceFile,
+    pub(crate) gallery: SourceFile,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IdxPart {
-    pub(crate) images: DataFile,
-    pub(crate) labels: DataFile,
+    pub(crate) images: SourceFile,
+    pub(crate) labels: SourceFile,
 }
 
 /// Files with one row number per line. Rows in neither are the gallery.
@@ -82,19 +82,8 @@ pub(crate) struct SplitFiles {
     /// The number of images that the splits were drawn from, and the checksum of their names.
     pub(crate) items: Option<usize>,
     pub(crate) names_sha256: Option<String>,
-    pub(crate) train: DataFile,
-    pub(crate) query: DataFile,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct DataFile {
-    pub(crate) file: PathBuf,
-    /// Checksums of the file, in hexadecimal digits. A file without any is not checked.
-    sha256: Option<String>,
-    md5: Option<String>,
-    /// Where the file can be downloaded from.
-    url: Option<String>,
+    pub(crate) train: SourceFile,
+    pub(crate) query: SourceFile,
 }
 
 impl Manifest {
@@ -113,49 +102,6 @@ impl Manifest {
             }
             None => Ok(manifest),
         }
-    }
-}
-
-impl DataFile {
-    /// A file that is not downloaded.
-    pub(crate) fn local(file: &Path, sha256: Option<&str>) -> Self {
-        Self { file: file.to_owned(), sha256: sha256.map(str::to_owned), md5: None, url: None }
-    }
-
-    /// The file of the data set in the folder `dir`.
-    pub(crate) fn of(&self, dir: &Path) -> SourceFile {
-        SourceFile {
-            path: dir.join(&self.file),
-            url: self.url.clone(),
-            sha256: self.sha256.clone(),
-            md5: self.md5.clone(),
-        }
-    }
-
-    /// Reads the file, compares it with its checksums and parses it. Errors name the file.
-    pub(crate) fn parse<T>(
-        &self,
-        dir: &Path,
-        parse: impl FnOnce(Vec<u8>) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let file = self.of(dir);
-        let bytes = file.read()?;
-        file.check(&bytes)?;
-        parse(bytes).map_err(|error| error.in_file(file.path))
-    }
-
-    /// Reads row numbers, one per line.
-    pub(crate) fn read_rows(&self, dir: &Path) -> Result<Vec<u32>, Error> {
-        self.parse(dir, |bytes| {
-            let text = String::from_utf8_lossy(&bytes);
-            let row = |(number, line): (usize, &str)| {
-                line.trim().parse().map_err(|_| {
-                    Error::invalid(format!("`{line}` is not a row number"), "expected a number per line")
-                        .in_line(number)
-                })
-            };
-            (1..).zip(text.lines()).map(row).collect()
-        })
     }
 }
 

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use crate::labels::Labels;
 use crate::list::{self, LabelForm};
-use crate::manifest::{DataFile, IdxPart, Images, ListFiles, Manifest, SplitFiles};
+use crate::manifest::{IdxPart, Images, ListFiles, Manifest, SplitFiles};
 use crate::pixels::Pixels;
 use crate::split::Splits;
-use crate::{Dataset, Error, ImageShape, Protocol, Split, cifar, collage, parse_cifar, parse_idx};
+use crate::{
+    Dataset, Error, ImageShape, Protocol, SourceFile, Split, cifar, collage, parse_cifar, parse_idx,
+};
 
 /// A data set, and the rows of its queries and training images if the images come with splits.
 type WithSplits = (Dataset, Option<[Vec<u32>; 2]>);
@@ -118,7 +120,7 @@ fn from_manifest(dir: &Path, path: &Path, manifest: Manifest) -> Result<Dataset,
             (dataset.with_classes(classes).map_err(in_manifest)?, None)
         }
         Images::List { path: list, sha256, root, labels } => {
-            let file = DataFile::local(list, sha256.as_deref());
+            let file = SourceFile::local(list, sha256);
             let list = dir.join(list);
             let root = root.as_ref().map(|root| dir.join(root));
             let root = root.as_deref().or(list.parent()).unwrap_or(dir);
@@ -185,7 +187,7 @@ fn from_idx(dir: &Path, shape: ImageShape, parts: &[IdxPart], names: Vec<String>
 
 fn from_cifar(
     dir: &Path,
-    archive: &DataFile,
+    archive: &SourceFile,
     members: &[String],
     label_bytes: usize,
     names: Vec<String>,
@@ -243,7 +245,7 @@ fn from_lists(
     classes: Vec<String>,
 ) -> Result<WithSplits, Error> {
     let mut n_columns = classes.len();
-    let mut read = |split, file: &DataFile| {
+    let mut read = |split, file: &SourceFile| {
         let items = file.parse(dir, |bytes| list::read_items(bytes, lists.labels, &mut n_columns))?;
         Ok((split, items))
     };
@@ -262,11 +264,11 @@ fn from_collages(
     dir: &Path,
     path: &Path,
     shape: ImageShape,
-    source: &DataFile,
+    source: &SourceFile,
     counts: [usize; 3],
     seed: u64,
 ) -> Result<WithSplits, Error> {
-    let source_path = dir.join(&source.file);
+    let source_path = dir.join(&source.path);
     // The checksum of the source's dataset.toml covers the whole source: the checksums of its files
     // are in there.
     let source = source.parse(dir, |bytes| match Manifest::parse(bytes)? {

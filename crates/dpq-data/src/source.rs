@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::manifest::{DataFile, Images, ListFiles, Manifest};
+use crate::manifest::{Images, ListFiles, Manifest};
 use crate::{Error, Protocol, SourceFile};
 
 /// The origin of a data set, its licence and its files, as `dataset.toml` states them.
@@ -36,29 +36,25 @@ impl Source {
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref();
         let manifest = Manifest::read(&dir.join("dataset.toml"))?;
-        let (mut files, in_files): (Vec<SourceFile>, bool) = match &manifest.images {
-            Images::Idx { parts } => (
-                parts.iter().flat_map(|part| [&part.images, &part.labels]).map(|f| f.of(dir)).collect(),
-                true,
-            ),
-            Images::Cifar { archive, .. } => (vec![archive.of(dir)], true),
-            Images::Collage { source, .. } => (vec![source.of(dir)], true),
-            Images::Folder { .. } => (vec![], false),
-            Images::List { path, sha256, .. } => {
-                (vec![DataFile::local(path, sha256.as_deref()).of(dir)], false)
+        let (mut files, in_files, images): (Vec<SourceFile>, bool, Option<&PathBuf>) = match &manifest.images
+        {
+            Images::Idx { parts } => {
+                let files = parts.iter().flat_map(|part| [&part.images, &part.labels]);
+                (files.cloned().collect(), true, None)
             }
-            Images::Lists(ListFiles { train, query, gallery, .. }) => {
-                ([train, query, gallery].map(|file| file.of(dir)).into(), false)
+            Images::Cifar { archive: file, .. } | Images::Collage { source: file, .. } => {
+                (vec![file.clone()], true, None)
+            }
+            Images::Folder { path } => (vec![], false, Some(path)),
+            Images::List { path, sha256, root, .. } => {
+                (vec![SourceFile::local(path, sha256)], false, root.as_ref())
+            }
+            Images::Lists(ListFiles { train, query, gallery, root, .. }) => {
+                ([train, query, gallery].map(SourceFile::clone).into(), false, root.as_ref())
             }
         };
-        files.extend(
-            manifest.splits.iter().flat_map(|splits| [&splits.query, &splits.train]).map(|f| f.of(dir)),
-        );
-        let images = match &manifest.images {
-            Images::Folder { path } => Some(path),
-            Images::List { root, .. } | Images::Lists(ListFiles { root, .. }) => root.as_ref(),
-            Images::Idx { .. } | Images::Cifar { .. } | Images::Collage { .. } => None,
-        };
+        files.extend(manifest.splits.iter().flat_map(|splits| [&splits.query, &splits.train]).cloned());
+        files.iter_mut().for_each(|file| file.path = dir.join(&file.path));
         Ok(Self {
             images: images.map(|path| dir.join(path)),
             name: manifest.name,

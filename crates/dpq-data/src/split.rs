@@ -157,14 +157,10 @@ pub(crate) fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
     ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }
 
-/// The rows of each split, ascending. No query is in another split, and no training image is in the
-/// gallery unless asked for.
+/// The rows of each split, in the order of [`Split`], ascending. No query is in another split, and no
+/// training image is in the gallery unless asked for.
 #[derive(Debug)]
-pub(crate) struct Splits {
-    train: Vec<u32>,
-    query: Vec<u32>,
-    gallery: Vec<u32>,
-}
+pub(crate) struct Splits([Vec<u32>; 3]);
 
 impl Splits {
     /// Makes splits of queries and training images. Every other row is the gallery. With
@@ -214,16 +210,12 @@ impl Splits {
             rows.sort_unstable();
             rows
         };
-        Ok(Self { train: ascending(train), query: ascending(query), gallery })
+        Ok(Self([ascending(train), ascending(query), gallery]))
     }
 
     /// Returns the rows of a split.
     pub(crate) fn rows(&self, split: Split) -> &[u32] {
-        match split {
-            Split::Train => &self.train,
-            Split::Query => &self.query,
-            Split::Gallery => &self.gallery,
-        }
+        &self.0[split as usize]
     }
 }
 
