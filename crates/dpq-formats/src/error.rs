@@ -24,6 +24,9 @@ pub enum Error {
     /// The file could not be written, or is not a safetensors file.
     #[error(transparent)]
     Container(#[from] dpq_file::Error),
+    /// Codebooks in the file are invalid.
+    #[error(transparent)]
+    Codebooks(#[from] dpq_codebook::Error),
     /// The file was read, and its contents are wrong.
     #[error("{path}: {1}", path = .0.display())]
     File(PathBuf, Box<Error>),

@@ -9,6 +9,8 @@ mod write;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
+use dpq_codebook::Codebooks;
+
 use crate::{Result, file};
 
 /// A faiss index in memory: codebooks, codes and ids.
@@ -18,30 +20,16 @@ use crate::{Result, file};
 /// written, in an `IndexIDMap` unless ids are row numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FaissIndex {
-    /// The metric that ranks items.
-    pub metric: FaissMetric,
-    /// The number of dimensions, D.
-    pub dim: usize,
-    /// The number of levels, L.
-    pub n_levels: usize,
-    /// The number of codewords per level, K.
-    pub n_codewords: usize,
-    /// Codewords, f32 [L, K, D]. Those of product quantization are zero outside the dimensions of
-    /// their level.
-    pub codebooks: Vec<f32>,
+    /// True if items are ranked by Euclidean distance, faiss's `METRIC_L2`. False if they are ranked
+    /// by inner product, `METRIC_INNER_PRODUCT`.
+    pub is_euclidean: bool,
+    /// The codebooks. Codewords of product quantization are zero outside the dimensions of their
+    /// level.
+    pub codebooks: Codebooks,
     /// Codes, u8 [N, L], row-major.
     pub codes: Vec<u8>,
     /// Ids, `[N]`, each once; none if they are row numbers.
     pub ids: Option<Vec<u64>>,
-}
-
-/// The metric of a faiss index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaissMetric {
-    /// faiss's `METRIC_INNER_PRODUCT`.
-    InnerProduct,
-    /// faiss's `METRIC_L2`.
-    Euclidean,
 }
 
 impl FaissIndex {

@@ -10,7 +10,7 @@ mod vectors;
 mod weights;
 
 pub use error::{Error, Result};
-pub use faiss::{FaissIndex, FaissMetric};
+pub use faiss::FaissIndex;
 pub use file::{extension, open};
 pub use npy::Matrix;
 pub use npz::{Array, NpzReader, NpzWriter};

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use dpq_codebook::{Assignment, CodeLength};
-use dpq_formats::{FaissIndex, FaissMetric};
+use dpq_codebook::CodeLength;
+use dpq_formats::FaissIndex;
 use dpq_index::{Error, Hit, Metric, SearchOptions};
 use numpy::PyUntypedArrayMethods;
 use numpy::ndarray::Ix2;
@@ -108,15 +108,8 @@ impl Index {
     #[staticmethod]
     fn from_faiss(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let faiss = py.detach(|| FaissIndex::open(path)).map_err(raise)?;
-        let metric = match faiss.metric {
-            FaissMetric::InnerProduct => Metric::InnerProduct,
-            FaissMetric::Euclidean => Metric::Euclidean,
-        };
-        let FaissIndex { n_levels, n_codewords, dim, .. } = faiss;
-        let codebooks =
-            dpq_codebook::Codebooks::new(faiss.codebooks, n_levels, n_codewords, dim, Assignment::Euclidean)
-                .map_err(raise)?;
-        let index = dpq_index::Index::builder(&codebooks, &faiss.codes).metric(metric);
+        let metric = if faiss.is_euclidean { Metric::Euclidean } else { Metric::InnerProduct };
+        let index = dpq_index::Index::builder(&faiss.codebooks, &faiss.codes).metric(metric);
         let index = faiss.ids.as_deref().map_or(index, |ids| index.ids(ids));
         Ok(Self { inner: py.detach(|| index.build()).map_err(raise)? })
     }
@@ -129,20 +122,9 @@ impl Index {
     fn to_faiss(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         let save = || {
             let (ids, codes) = self.inner.ids_and_codes();
-            let codebooks = self.inner.codebooks();
-            let faiss = FaissIndex {
-                metric: match self.inner.metric() {
-                    Metric::InnerProduct => FaissMetric::InnerProduct,
-                    Metric::Euclidean => FaissMetric::Euclidean,
-                },
-                dim: codebooks.dim(),
-                n_levels: codebooks.n_levels(),
-                n_codewords: codebooks.n_codewords(),
-                codebooks: codebooks.values().to_vec(),
-                codes,
-                ids: Some(ids),
-            };
-            faiss.save(path)
+            let is_euclidean = self.inner.metric() == Metric::Euclidean;
+            let codebooks = self.inner.codebooks().clone();
+            FaissIndex { is_euclidean, codebooks, codes, ids: Some(ids) }.save(path)
         };
         py.detach(save).map_err(raise)
     }

@@ -13,7 +13,7 @@ const ARROWS: [(&str, &str); 11] = [
     ("dpq-file", ""),
     ("dpq-codebook", "dpq-file"),
     ("dpq-index", "dpq-codebook dpq-file"),
-    ("dpq-formats", "dpq-file"),
+    ("dpq-formats", "dpq-codebook dpq-file"),
     ("dpq-eval", ""),
     ("dpq-data", ""),
     ("dpq-model", "dpq-codebook dpq-file"),

@@ -2,7 +2,9 @@
 
 use std::io::Read;
 
-use super::{EUCLIDEAN, FaissIndex, FaissMetric, INNER_PRODUCT, MAPS, PRODUCT, RESIDUAL};
+use dpq_codebook::{Assignment, Codebooks};
+
+use super::{EUCLIDEAN, FaissIndex, INNER_PRODUCT, MAPS, PRODUCT, RESIDUAL};
 use crate::npy::{Element, read_values};
 use crate::{Error, Result};
 
@@ -41,7 +43,7 @@ const MAX_VALUES: usize = 1 << 29;
 struct Header {
     dim: usize,
     n_items: usize,
-    metric: FaissMetric,
+    is_euclidean: bool,
 }
 
 /// The rest of a file.
@@ -89,9 +91,9 @@ impl<R: Read> Reader<R> {
         // Two numbers without a meaning.
         self.array::<16>()?;
         self.trained()?;
-        let metric = match i32::from_le_bytes(self.array()?) {
-            INNER_PRODUCT => FaissMetric::InnerProduct,
-            EUCLIDEAN => FaissMetric::Euclidean,
+        let is_euclidean = match i32::from_le_bytes(self.array()?) {
+            INNER_PRODUCT => false,
+            EUCLIDEAN => true,
             found => {
                 let found = format!("ranks by faiss's metric {found}");
                 return Err(Error::kind(found, "0 (inner product) or 1 (Euclidean distance)"));
@@ -100,7 +102,7 @@ impl<R: Read> Reader<R> {
         if dim < 1 {
             return Err(Error::range("dimensions", dim, [1, i32::MAX as u64], "the file is damaged"));
         }
-        Ok(Header { dim: dim as usize, n_items, metric })
+        Ok(Header { dim: dim as usize, n_items, is_euclidean })
     }
 
     fn residual(&mut self, header: &Header) -> Result<FaissIndex> {
@@ -176,11 +178,8 @@ impl<R: Read> Reader<R> {
     ) -> Result<FaissIndex> {
         let packed = self.vector("bytes of codes", header.n_items.checked_mul(size))?;
         Ok(FaissIndex {
-            metric: header.metric,
-            dim: header.dim,
-            n_levels,
-            n_codewords: 1 << bits,
-            codebooks,
+            is_euclidean: header.is_euclidean,
+            codebooks: Codebooks::new(codebooks, n_levels, 1 << bits, header.dim, Assignment::Euclidean)?,
             codes: unpack(packed, size, n_levels, bits),
             ids: None,
         })

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{EUCLIDEAN, FaissIndex, FaissMetric, INNER_PRODUCT, MAPS, RESIDUAL};
+use super::{EUCLIDEAN, FaissIndex, INNER_PRODUCT, MAPS, RESIDUAL};
 use crate::npy::check_shape;
 use crate::{Error, Result};
 
@@ -16,28 +16,24 @@ const NO_TABLES: i32 = 2048;
 
 /// Refuses shapes that do not match, and numbers that faiss cannot hold.
 pub(super) fn check(index: &FaissIndex) -> Result<()> {
-    let FaissIndex { dim, n_levels, n_codewords, .. } = *index;
+    let FaissIndex { codebooks, codes, ids, .. } = index;
     let range = |what, found: usize, max| {
         let error = Error::range(what, found, [1, max], "faiss cannot hold other numbers");
         if (1..=max).contains(&(found as u64)) { Ok(()) } else { Err(error) }
     };
-    range("dimensions", dim, i32::MAX as u64)?;
-    range("levels", n_levels, 255)?;
-    range("codewords per level", n_codewords, 256)?;
-    check_shape(&[n_levels, n_codewords, dim], index.codebooks.len())?;
-    let n_items = index.codes.len() / n_levels;
-    check_shape(&[n_items, n_levels], index.codes.len())?;
-    if let Some(&code) = index.codes.iter().find(|&&code| usize::from(code) >= n_codewords) {
-        range("as the largest code plus 1", usize::from(code) + 1, n_codewords as u64)?;
-    }
-    let Some(ids) = &index.ids else { return Ok(()) };
+    range("dimensions", codebooks.dim(), i32::MAX as u64)?;
+    let n_items = codes.len() / codebooks.n_levels();
+    check_shape(&[n_items, codebooks.n_levels()], codes.len())?;
+    let largest = codes.iter().max().map_or(1, |&code| usize::from(code) + 1);
+    range("as the largest code plus 1", largest, codebooks.n_codewords() as u64)?;
+    let Some(ids) = ids else { return Ok(()) };
     check_shape(&[n_items], ids.len())?;
     let max = i64::MAX as u64;
     ids.iter().find(|&&id| id > max).map_or(Ok(()), |&id| Err(Error::id(id, max)))
 }
 
 pub(super) fn index(out: &mut dyn Write, index: &FaissIndex) -> io::Result<()> {
-    let n_items = index.codes.len() / index.n_levels;
+    let n_items = index.codes.len() / index.codebooks.n_levels();
     let ids = index.ids.as_ref().filter(|ids| !ids.iter().copied().eq(0..n_items as u64));
     if ids.is_some() {
         out.write_all(MAPS[0])?;
@@ -50,7 +46,8 @@ pub(super) fn index(out: &mut dyn Write, index: &FaissIndex) -> io::Result<()> {
 }
 
 fn residual(out: &mut dyn Write, index: &FaissIndex, n_items: usize) -> io::Result<()> {
-    let (n_levels, dim) = (index.n_levels, index.dim);
+    let FaissIndex { is_euclidean, codebooks, codes, .. } = index;
+    let (n_levels, dim) = (codebooks.n_levels(), codebooks.dim());
     out.write_all(RESIDUAL)?;
     header(out, index, n_items)?;
 
@@ -60,57 +57,41 @@ fn residual(out: &mut dyn Write, index: &FaissIndex, n_items: usize) -> io::Resu
     (0..n_levels).try_for_each(|_| count(out, 8))?;
     out.write_all(&[1])?;
     count(out, n_levels * 256 * dim)?;
-    for level in index.codebooks.chunks_exact(index.n_codewords * dim) {
+    for level in codebooks.values().chunks_exact(codebooks.n_codewords() * dim) {
         level.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))?;
         (level.len()..256 * dim).try_for_each(|_| out.write_all(&0f32.to_le_bytes()))?;
     }
-    let is_euclidean = index.metric == FaissMetric::Euclidean;
-    out.write_all(&if is_euclidean { NORM_FLOAT } else { LOOKUP_ONLY }.to_le_bytes())?;
+    out.write_all(&if *is_euclidean { NORM_FLOAT } else { LOOKUP_ONLY }.to_le_bytes())?;
     // The range of norms, which only norms of fewer bits need.
     out.write_all(&[0; 8])?;
     out.write_all(&NO_TABLES.to_le_bytes())?;
     // The beam of encoding.
     out.write_all(&1i32.to_le_bytes())?;
 
-    let size = if is_euclidean { n_levels + 4 } else { n_levels };
+    let size = if *is_euclidean { n_levels + 4 } else { n_levels };
     count(out, size)?;
     count(out, n_items * size)?;
     if !is_euclidean {
-        return out.write_all(&index.codes);
+        return out.write_all(codes);
     }
-    let mut x = vec![0f32; dim];
-    for code in index.codes.chunks_exact(n_levels) {
-        decode(index, code, &mut x);
-        let norm = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() as f32;
-        out.write_all(code)?;
-        out.write_all(&norm.to_le_bytes())?;
+    for codes in codes.chunks(n_levels << 12) {
+        let decoded = codebooks.decode(codes, codebooks.max_length()).map_err(io::Error::other)?;
+        for (code, x) in codes.chunks_exact(n_levels).zip(decoded.chunks_exact(dim)) {
+            let norm = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() as f32;
+            out.write_all(code)?;
+            out.write_all(&norm.to_le_bytes())?;
+        }
     }
     Ok(())
 }
 
-/// Adds up codewords in the order of levels, in f32, as dpq decodes.
-fn decode(index: &FaissIndex, code: &[u8], x: &mut [f32]) {
-    for (level, &codeword) in code.iter().enumerate() {
-        let begin = (level * index.n_codewords + usize::from(codeword)) * x.len();
-        let codeword = &index.codebooks[begin..][..x.len()];
-        if level == 0 {
-            x.copy_from_slice(codeword);
-        } else {
-            x.iter_mut().zip(codeword).for_each(|(x, c)| *x += c);
-        }
-    }
-}
-
 fn header(out: &mut dyn Write, index: &FaissIndex, n_items: usize) -> io::Result<()> {
-    out.write_all(&(index.dim as i32).to_le_bytes())?;
+    out.write_all(&(index.codebooks.dim() as i32).to_le_bytes())?;
     count(out, n_items)?;
     // Two numbers that faiss writes and does not read.
     (0..2).try_for_each(|_| count(out, 1 << 20))?;
     out.write_all(&[1])?;
-    let metric = match index.metric {
-        FaissMetric::InnerProduct => INNER_PRODUCT,
-        FaissMetric::Euclidean => EUCLIDEAN,
-    };
+    let metric = if index.is_euclidean { EUCLIDEAN } else { INNER_PRODUCT };
     out.write_all(&metric.to_le_bytes())
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
-use dpq_formats::{FaissIndex, FaissMetric, npy};
+use dpq_formats::{FaissIndex, npy};
 use dpq_index::Metric;
 use serde::Serialize;
 
@@ -59,19 +59,9 @@ impl ExportArgs {
         let codebooks = index.codebooks();
         match self.to {
             Format::Faiss => {
-                let faiss = FaissIndex {
-                    metric: match index.metric() {
-                        Metric::InnerProduct => FaissMetric::InnerProduct,
-                        Metric::Euclidean => FaissMetric::Euclidean,
-                    },
-                    dim: codebooks.dim(),
-                    n_levels: codebooks.n_levels(),
-                    n_codewords: codebooks.n_codewords(),
-                    codebooks: codebooks.values().to_vec(),
-                    codes,
-                    ids: Some(ids),
-                };
-                faiss.save(&self.out)?;
+                let is_euclidean = index.metric() == Metric::Euclidean;
+                let codebooks = codebooks.clone();
+                FaissIndex { is_euclidean, codebooks, codes, ids: Some(ids) }.save(&self.out)?;
             }
             Format::Npy => {
                 let _dir = output::ResultDir::create(&self.out)?;

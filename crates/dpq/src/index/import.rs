@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use dpq_codebook::{Assignment, Codebooks};
-use dpq_formats::{FaissIndex, FaissMetric};
+use anyhow::Result;
+use dpq_formats::FaissIndex;
 use dpq_index::{Index, Metric};
 
 use super::Info;
@@ -41,14 +40,8 @@ impl ImportArgs {
         output::check_out(&self.out, [&self.input])?;
         let Program::Faiss = self.from;
         let faiss = FaissIndex::open(&self.input)?;
-        let FaissIndex { n_levels, n_codewords, dim, .. } = faiss;
-        let codebooks = Codebooks::new(faiss.codebooks, n_levels, n_codewords, dim, Assignment::Euclidean)
-            .with_context(|| self.input.display().to_string())?;
-        let metric = match faiss.metric {
-            FaissMetric::InnerProduct => Metric::InnerProduct,
-            FaissMetric::Euclidean => Metric::Euclidean,
-        };
-        let index = Index::builder(&codebooks, &faiss.codes).metric(metric);
+        let metric = if faiss.is_euclidean { Metric::Euclidean } else { Metric::InnerProduct };
+        let index = Index::builder(&faiss.codebooks, &faiss.codes).metric(metric);
         faiss.ids.as_deref().map_or(index, |ids| index.ids(ids)).write(&self.out)?;
         Info::built(&self.out, start)?.print(json, &self.out)
     }
