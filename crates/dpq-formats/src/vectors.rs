@@ -23,29 +23,10 @@ pub struct FeatureFile {
     file: Mutex<File>,
     /// The offset of the first row.
     begin: u64,
-    layout: Layout,
-}
-
-/// The layout of a row.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Layout {
-    /// f32, without a prefix.
-    Npy,
-    /// The number of values, and f32.
-    Fvecs,
-    /// The number of values, and u8.
-    Bvecs,
-}
-
-impl Layout {
-    fn value_size(self) -> usize {
-        if self == Self::Bvecs { 1 } else { 4 }
-    }
-
-    fn row_size(self, columns: usize) -> usize {
-        let prefix = if self == Self::Npy { 0 } else { PREFIX };
-        prefix + columns * self.value_size()
-    }
+    /// The bytes before the values of a row: none in a .npy file, else the number of the values.
+    prefix: usize,
+    /// 4 for f32, 1 for u8.
+    value_size: usize,
 }
 
 /// The size of the number before the values of a row.
@@ -63,19 +44,19 @@ impl FeatureFile {
     /// does not hold a matrix of f32 (u8 in a .bvecs file).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let layout = match extension(path).as_str() {
-            "fvecs" => Layout::Fvecs,
-            "bvecs" => Layout::Bvecs,
-            _ => Layout::Npy,
+        let (prefix, value_size) = match extension(path).as_str() {
+            "fvecs" => (PREFIX, 4),
+            "bvecs" => (PREFIX, 1),
+            _ => (0, 4),
         };
-        let ([rows, columns], file, begin) = if layout == Layout::Npy {
+        let ([rows, columns], file, begin) = if prefix == 0 {
             let npy = NpyFile::open(path)?;
             (npy.matrix_shape::<f32>()?, npy.file, npy.header.begin)
         } else {
             let (file, size) = file::open(path)?;
-            (vecs_shape(&file, size, layout.value_size()).map_err(|error| error.at(path))?, file, 0)
+            (vecs_shape(&file, size, value_size).map_err(|error| error.at(path))?, file, 0)
         };
-        Ok(Self { rows, columns, path: path.to_owned(), file: Mutex::new(file), begin, layout })
+        Ok(Self { rows, columns, path: path.to_owned(), file: Mutex::new(file), begin, prefix, value_size })
     }
 
     /// The number of rows.
@@ -98,7 +79,7 @@ impl FeatureFile {
     }
 
     fn read_rows(&self, first: usize, out: &mut [f32]) -> Result<()> {
-        let size = self.layout.row_size(self.columns);
+        let size = self.prefix + self.columns * self.value_size;
         let mut bytes = vec![0; out.len() / self.columns * size];
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(self.begin + first as u64 * size as u64))?;
@@ -106,9 +87,8 @@ impl FeatureFile {
         drop(file);
         let rows = bytes.chunks_exact(size).zip(out.chunks_exact_mut(self.columns));
         for (row, (bytes, out)) in (first..).zip(rows) {
-            let values =
-                if self.layout == Layout::Npy { bytes } else { vecs_values(bytes, row, self.columns)? };
-            if self.layout == Layout::Bvecs {
+            let values = if self.prefix == 0 { bytes } else { vecs_values(bytes, row, self.columns)? };
+            if self.value_size == 1 {
                 out.iter_mut().zip(values).for_each(|(x, &byte)| *x = byte.into());
             } else {
                 out.iter_mut()
