@@ -2,11 +2,9 @@
 //!
 //! - `features`: scores of features without codes
 //! - `protocol`: which items are relevant, and the one place that ranks and counts
-//! - `rows`: the row of an id
 
 mod features;
 mod protocol;
-mod rows;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,18 +1,16 @@
 //! Which items are relevant to a query, and the one place that ranks a gallery and counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use dpq_codebook::CodeLength;
 use dpq_eval::{Evaluator, Labels, MapRule, QueryResult, Ranker, Report};
 use dpq_formats::Matrix;
 use dpq_index::Index;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
-
-use super::rows::Rows;
 
 /// Cut-offs of precision and recall.
 const CUTOFFS: [usize; 7] = [1, 10, 100, 500, 1000, 5000, 10_000];
@@ -30,7 +28,8 @@ pub(crate) struct Protocol {
     gallery: Labels,
     /// The id of each row of the gallery.
     ids: Vec<u64>,
-    rows: Rows,
+    /// The row of each id.
+    rows: HashMap<u64, u32>,
     query_ids: Option<Vec<u64>>,
     rules: Vec<MapRule>,
 }
@@ -58,7 +57,8 @@ impl Protocol {
         query_ids: Option<Vec<u64>>,
         rules: Vec<MapRule>,
     ) -> Result<Self> {
-        let rows = Rows::new(&ids).context("the gallery's ids are not unique")?;
+        let rows: HashMap<u64, u32> = ids.iter().copied().zip(0..).collect();
+        ensure!(rows.len() == ids.len(), "the gallery's ids are not unique");
         Ok(Self { queries, gallery, ids, rows, query_ids, rules })
     }
 
@@ -100,7 +100,7 @@ impl Protocol {
         bar: &ProgressBar,
     ) -> Result<Evaluated> {
         let start = Instant::now();
-        let rows: Option<Vec<u32>> = gallery.ids.iter().map(|&id| self.rows.get(id)).collect();
+        let rows: Option<Vec<u32>> = gallery.ids.iter().map(|id| self.rows.get(id).copied()).collect();
         let rows = rows.context(
             "the index has an id that is not among the gallery's ids: give them with --gallery-ids",
         )?;
@@ -186,6 +186,18 @@ mod tests {
             evaluator.add(&evaluator.query(&ranking)).unwrap();
         }
         evaluator.finish().unwrap()
+    }
+
+    #[test]
+    fn ids_lead_to_rows_and_repeated_ids_are_refused() {
+        let protocol =
+            |ids: &[u64]| Protocol::new([classes(1, 0), classes(ids.len(), 0)], ids.to_vec(), None, vec![]);
+        for ids in [&[][..], &[0, 1, 2], &[5, 0, 7], &[u64::MAX, 3, 1 << 40]] {
+            let rows = protocol(ids).unwrap().rows;
+            assert!(ids.iter().zip(0..).all(|(id, row)| rows[id] == row));
+            assert_eq!((rows.get(&6), rows.get(&(1 << 50))), (None, None));
+        }
+        assert!(protocol(&[1, 0, 1]).is_err() && protocol(&[1 << 60, 1 << 60]).is_err());
     }
 
     fn every_rule() -> Vec<MapRule> {
