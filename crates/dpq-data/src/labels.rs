@@ -26,7 +26,6 @@ impl Labels {
         Self { starts: (0..=classes.len()).collect(), classes }
     }
 
-    /// Returns the number of rows.
     pub(crate) fn len(&self) -> usize {
         self.starts.len() - 1
     }

@@ -213,7 +213,6 @@ impl Splits {
         Ok(Self([ascending(train), ascending(query), gallery]))
     }
 
-    /// Returns the rows of a split.
     pub(crate) fn rows(&self, split: Split) -> &[u32] {
         &self.0[split as usize]
     }

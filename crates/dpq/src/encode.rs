@@ -130,7 +130,6 @@ impl Args {
         self.write_codes(seconds, codebooks, left, &codes)
     }
 
-    /// Encodes what a model makes of the inputs.
     fn encode_items(&self, model: &Model) -> Result<Encoded> {
         let source = self.inputs.open(model)?;
         let _dir = output::ResultDir::create(&self.out_dir)?;
@@ -185,7 +184,6 @@ impl Args {
     }
 }
 
-/// The outputs of a model for items.
 pub(crate) struct Outputs {
     /// The rows of the items that could be read.
     pub(crate) rows: Vec<u32>,

@@ -9,7 +9,6 @@ use rayon::prelude::*;
 use crate::ahead::read_ahead;
 use crate::output;
 
-/// Images that were read.
 pub(crate) struct Batch {
     /// The rows of the images, in the requested order.
     pub(crate) rows: Vec<u32>,
@@ -31,7 +30,6 @@ pub(crate) fn for_each_batch(
     read_ahead(rows.chunks(BATCH), |rows| read_images(dataset, rows, strict), work)
 }
 
-/// The number of images in a batch.
 pub(crate) const BATCH: usize = 512;
 
 /// Reads images in parallel, in the order of `rows`. Unreadable images are treated as by
@@ -72,19 +70,16 @@ pub(crate) fn skipped_text(dataset: &Dataset) -> Option<String> {
     })
 }
 
-/// Returns the shape of the images that a model takes.
 pub(crate) fn model_shape(model: &Model) -> Result<ImageShape> {
     let body = &model.config().network.body;
     ensure!(*body != Body::Features, "the model takes {}, give --features", model_inputs(model));
     Ok(image_shape(model.image_shape()))
 }
 
-/// Makes a shape of `[C, H, W]`.
 pub(crate) fn image_shape([channels, height, width]: [usize; 3]) -> ImageShape {
     ImageShape { channels, height, width }
 }
 
-/// Describes the inputs of a model.
 pub(crate) fn model_inputs(model: &Model) -> String {
     let shape = image_shape(model.image_shape());
     match model.config().network.body {

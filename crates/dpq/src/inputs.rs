@@ -68,7 +68,6 @@ pub(crate) enum Source {
     Features(FeatureFile),
 }
 
-/// Items in memory.
 pub(crate) enum Items {
     /// u8 [n, C, H, W].
     Images(Vec<u8>),
@@ -91,7 +90,6 @@ impl Inputs {
         Ok(Source::Features(rows))
     }
 
-    /// Opens images and resizes them to `shape`.
     pub(crate) fn open_images(&self, shape: ImageShape) -> Result<Source> {
         let (dataset, rows) = match (&self.data, self.split, &self.images) {
             (Some(dir), Some(split), _) => {
@@ -179,7 +177,6 @@ impl Source {
 }
 
 impl Items {
-    /// Runs a model on the items.
     pub(crate) fn forward(&self, model: &Model) -> Result<Output> {
         Ok(match self {
             Self::Images(images) => model.forward(images)?,

@@ -40,7 +40,6 @@ pub(crate) fn check_out<'a>(out: &Path, inputs: impl IntoIterator<Item = &'a Pat
     check_is_no_input(out, inputs)
 }
 
-/// Refuses to overwrite an input.
 pub(crate) fn check_is_no_input<'a>(out: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
     // A file that does not exist is not an input.
     let Ok(out) = out.canonicalize() else { return Ok(()) };
@@ -77,7 +76,6 @@ pub(crate) fn peak_memory_bytes() -> Option<u64> {
     Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
 }
 
-/// Returns the seconds since `start`.
 pub(crate) fn seconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64()
 }
@@ -88,7 +86,6 @@ pub(crate) fn seconds(start: Instant) -> f64 {
 pub(crate) struct ResultDir(Vec<PathBuf>);
 
 impl ResultDir {
-    /// Creates the folder unless it exists.
     pub(crate) fn create(path: &Path) -> Result<Self> {
         let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
         let created = path.ancestors().take_while(is_missing).map(Path::to_owned).collect();

@@ -167,7 +167,6 @@ impl Args {
     }
 }
 
-/// Returns the lines of a file of names, by id.
 fn read_lines(path: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text.lines().map(str::to_owned).collect())

@@ -246,7 +246,6 @@ impl Args {
     }
 }
 
-/// Reads a configuration from a file.
 pub(crate) fn read_config(path: &Path) -> Result<TrainConfig> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     toml::from_str(&text).map_err(|error: toml::de::Error| {
@@ -258,7 +257,6 @@ pub(crate) fn read_config(path: &Path) -> Result<TrainConfig> {
 /// Keys whose value is one of several kinds, with the keys of the kind below its name.
 const CHOICES: [&str; 4] = ["schedule", "body", "method", "rate_schedule"];
 
-/// Applies lines of TOML to a configuration.
 fn changed(config: &TrainConfig, lines: &[String]) -> Result<TrainConfig> {
     fn merge(into: &mut toml::Table, from: toml::Table) {
         for (key, value) in from {

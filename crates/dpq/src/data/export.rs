@@ -111,7 +111,6 @@ fn feature(image: &[u8], mean: &[f64]) -> Vec<f32> {
     x
 }
 
-/// Returns the mean of the images that can be read.
 fn mean_image(dataset: &Dataset, rows: &[u32], strict: bool) -> Result<Vec<f64>> {
     let mut sum = vec![0u64; dataset.shape().len()];
     let mut n = 0;

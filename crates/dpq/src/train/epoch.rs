@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use super::validation::Validation;
 
-/// A finished epoch.
 #[derive(Serialize)]
 pub(super) struct Epoch<'a> {
     #[serde(flatten)]
@@ -88,7 +87,6 @@ impl Epoch<'_> {
         block
     }
 
-    /// Returns the rows of the table by code length.
     fn by_length(&self, validation: Option<&Validation>) -> Vec<(&'static str, Vec<String>)> {
         let report = self.report;
         if report.usage.is_empty() {
@@ -115,7 +113,6 @@ pub(super) struct EpochLog {
 }
 
 impl EpochLog {
-    /// Starts a log, or resumes an existing one.
     pub(super) fn open(path: &Path, resume: bool) -> Result<Self> {
         let lines = match fs::read_to_string(path) {
             Ok(text) if resume => text.lines().map(str::to_owned).collect(),

@@ -50,7 +50,6 @@ impl Source {
         }
     }
 
-    /// Returns the number of training items.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Images(dataset) => dataset.split(Split::Train).len(),
@@ -125,7 +124,6 @@ impl Source {
         }
     }
 
-    /// Calls `train` with the training set of `rows`.
     pub(super) fn with_train_set<T>(
         &self,
         rows: &[u32],

@@ -15,7 +15,6 @@ use anyhow::{Context, Result};
 /// TensorBoard expects.
 const PREFIX: &str = "events.out.tfevents.";
 
-/// An event file that is being written.
 pub(super) struct EventFile {
     path: PathBuf,
     file: File,
@@ -40,7 +39,7 @@ impl EventFile {
         let path = dir.join(format!("{PREFIX}{seconds:.6}.dpq"));
         let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
         let mut events = Self { path, file };
-        let mut event = double(1, seconds);
+        let mut event = field(1, EIGHT_BYTES, &seconds.to_le_bytes());
         event.extend(bytes(3, b"brain.Event:2"));
         events.write(&event)?;
         Ok(events)
@@ -50,12 +49,11 @@ impl EventFile {
     pub(super) fn push(&mut self, step: usize, scalars: &[(String, f64)]) -> Result<()> {
         let values = scalars.iter().flat_map(|(tag, value)| {
             let mut message = bytes(1, tag.as_bytes());
-            message.extend(float(2, *value as f32));
+            message.extend(field(2, FOUR_BYTES, &(*value as f32).to_le_bytes()));
             bytes(1, &message)
         });
-        let mut event = double(1, wall_time());
-        event.extend(key(2, VARINT));
-        event.extend(varint(step as u64));
+        let mut event = field(1, EIGHT_BYTES, &wall_time().to_le_bytes());
+        event.extend(field(2, VARINT, &varint(step as u64)));
         event.extend(bytes(5, &values.collect::<Vec<_>>()));
         self.write(&event)
     }
@@ -93,7 +91,7 @@ fn cut(path: &Path, step: u64) -> io::Result<()> {
 /// Returns the step of an event that this module wrote; 0 for the first event, which has none.
 fn event_step(event: &[u8]) -> u64 {
     match event.get(9..) {
-        Some([first, rest @ ..]) if [*first] == key(2, VARINT) => {
+        Some([first, rest @ ..]) if field(2, VARINT, &[]) == [*first] => {
             let last = rest.iter().position(|byte| *byte < 0x80).map_or(0, |at| at + 1).min(9);
             rest[..last].iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f))
         }
@@ -101,7 +99,6 @@ fn event_step(event: &[u8]) -> u64 {
     }
 }
 
-/// Seconds since 1970.
 fn wall_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
@@ -112,14 +109,19 @@ fn masked_crc(bytes: &[u8]) -> u32 {
     dpq_file::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
+/// The kinds of values.
 const VARINT: u8 = 0;
-const DOUBLE: u8 = 1;
+const EIGHT_BYTES: u8 = 1;
 const BYTES: u8 = 2;
-const FLOAT: u8 = 5;
+const FOUR_BYTES: u8 = 5;
 
-/// The key before a field's value: the field's number, below 16, and the kind of the value.
-fn key(field: u8, kind: u8) -> [u8; 1] {
-    [field << 3 | kind]
+/// Encodes a field: its number, below 16, the kind of its value, and the value.
+fn field(number: u8, kind: u8, value: &[u8]) -> Vec<u8> {
+    [&[number << 3 | kind], value].concat()
+}
+
+fn bytes(number: u8, value: &[u8]) -> Vec<u8> {
+    field(number, BYTES, &[&varint(value.len() as u64), value].concat())
 }
 
 /// Encodes seven bits per byte, the lowest first.
@@ -131,18 +133,6 @@ fn varint(mut value: u64) -> Vec<u8> {
     }
     out.push(value as u8);
     out
-}
-
-fn double(field: u8, value: f64) -> Vec<u8> {
-    [&key(field, DOUBLE)[..], &value.to_le_bytes()].concat()
-}
-
-fn float(field: u8, value: f32) -> Vec<u8> {
-    [&key(field, FLOAT)[..], &value.to_le_bytes()].concat()
-}
-
-fn bytes(field: u8, value: &[u8]) -> Vec<u8> {
-    [&key(field, BYTES)[..], &varint(value.len() as u64), value].concat()
 }
 
 #[cfg(test)]

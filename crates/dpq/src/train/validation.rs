@@ -38,7 +38,6 @@ fn rule() -> MapRule {
 }
 
 impl HeldOut {
-    /// Reads the items of `rows`.
     pub(super) fn read(source: &Source, rows: &[u32]) -> Result<Self> {
         let labels = Labels::from_multi_hot(&source.multi_hot(rows), source.n_classes())?;
         let ids: Vec<u64> = (0..labels.len() as u64).collect();
