@@ -157,8 +157,8 @@ pub(crate) fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
     ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }
 
-/// The rows of each split, in the order of [`Split`], ascending. No query is in another split, and no
-/// training image is in the gallery unless asked for.
+/// The rows of each split, in the order of [`Split`], ascending. No query is in another split, and
+/// no training image is in the gallery unless asked for.
 #[derive(Debug)]
 pub(crate) struct Splits([Vec<u32>; 3]);
 

@@ -20,8 +20,8 @@ use crate::{Result, file};
 /// written, in an `IndexIDMap` unless ids are row numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FaissIndex {
-    /// True if items are ranked by Euclidean distance, faiss's `METRIC_L2`. False if they are ranked
-    /// by inner product, `METRIC_INNER_PRODUCT`.
+    /// True for Euclidean distance, faiss's `METRIC_L2`; false for inner product,
+    /// `METRIC_INNER_PRODUCT`.
     pub is_euclidean: bool,
     /// The codebooks. Codewords of product quantization are zero outside the dimensions of their
     /// level.

@@ -56,8 +56,8 @@ const WEIGHTS: &str = "a .npy, .npz or .safetensors file, `dpq weights import --
 /// or a dictionary of them.
 ///
 /// # Errors
-/// [`Error::Invalid`], in [`Error::Array`] where one array is wrong: the file is not a .npy file, or
-/// the pickle is damaged or holds anything else.
+/// [`Error::Invalid`], in [`Error::Array`] where one array is wrong: the file is not a .npy file,
+/// or the pickle is damaged or holds anything else.
 pub fn parse_dictionary(file: &[u8]) -> Result<BTreeMap<String, Array<f32>>> {
     let begin = npy::header_end(file)?;
     let (mut arrays, mut left) = (BTreeMap::new(), file.len() as u64);

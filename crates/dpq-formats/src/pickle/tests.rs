@@ -1,3 +1,5 @@
+//! Pickles as NumPy writes them, and damaged ones.
+
 use super::*;
 
 /// An array as NumPy for Python 2 pickles it.
