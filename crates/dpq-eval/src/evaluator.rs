@@ -15,20 +15,18 @@ pub struct Evaluator {
     recall_steps: usize,
     n_queries: usize,
     n_empty: usize,
-    /// One per rule.
-    average_precision: Vec<Mean>,
-    /// One per value of [`QueryResult::curves`].
-    curves: Vec<Mean>,
+    /// One per value of [`QueryResult`].
+    means: Vec<Mean>,
 }
 
 /// The metrics of one query, for [`Evaluator::add`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueryResult {
     empty: bool,
-    average_precision: Vec<Option<f64>>,
-    /// Precision by cut-off, recall by cut-off, precision by recall; `None` if the query is
-    /// skipped.
-    curves: Option<Vec<f64>>,
+    n_rules: usize,
+    /// Average precision by rule, precision by cut-off, recall by cut-off, precision by recall;
+    /// `None` where the query is skipped.
+    values: Vec<Option<f64>>,
 }
 
 /// Means over all queries, each beside its rule or cut-off.
@@ -82,8 +80,7 @@ impl Evaluator {
             recall_steps,
             n_queries: 0,
             n_empty: 0,
-            average_precision: vec![Mean::default(); rules.len()],
-            curves: vec![Mean::default(); 2 * cutoffs.len() + n_levels],
+            means: vec![Mean::default(); rules.len() + 2 * cutoffs.len() + n_levels],
         })
     }
 
@@ -94,13 +91,13 @@ impl Evaluator {
         let rest = if exclude_self { ranking.without_query() } else { Cow::Borrowed(ranking) };
         let view = |rule: &MapRule| if rule.exclude_self { rest.as_ref() } else { ranking };
 
-        let average_precision =
+        let mut values: Vec<_> =
             self.rules.iter().map(|rule| rule.average_precision_as_given(view(rule))).collect();
         let main = &self.rules[0];
-        let ranking = view(main);
-        let empty = ranking.n_relevant() == 0;
-        let curves = (!empty || main.empty == EmptyQuery::Zero).then(|| self.curves(ranking));
-        QueryResult { empty, average_precision, curves }
+        let empty = view(main).n_relevant() == 0;
+        let counts = !empty || main.empty == EmptyQuery::Zero;
+        values.extend(self.curves(view(main)).into_iter().map(|value| counts.then_some(value)));
+        QueryResult { empty, n_rules: self.rules.len(), values }
     }
 
     /// Adds one query to the means. The same results in the same order give the same means to the
@@ -109,20 +106,15 @@ impl Evaluator {
     /// # Errors
     /// [`Error::OtherEvaluator`] if the result comes from an evaluator with other settings.
     pub fn add(&mut self, result: &QueryResult) -> Result<(), Error> {
-        let has_same_curves = result.curves.as_ref().is_none_or(|curves| curves.len() == self.curves.len());
-        if self.rules.len() != result.average_precision.len() || !has_same_curves {
+        if (result.n_rules, result.values.len()) != (self.rules.len(), self.means.len()) {
             return Err(Error::OtherEvaluator);
         }
         self.n_queries += 1;
         self.n_empty += usize::from(result.empty);
-        for (mean, value) in self.average_precision.iter_mut().zip(&result.average_precision) {
+        for (mean, value) in self.means.iter_mut().zip(&result.values) {
             if let Some(value) = value {
-                mean.add(*value);
-            }
-        }
-        if let Some(curves) = &result.curves {
-            for (mean, value) in self.curves.iter_mut().zip(curves) {
-                mean.add(*value);
+                mean.sum += value;
+                mean.n += 1;
             }
         }
         Ok(())
@@ -134,12 +126,13 @@ impl Evaluator {
     /// [`Error::NoQueries`] if no query counts under one of the rules.
     pub fn finish(&self) -> Result<Report, Error> {
         let (n_queries, n_empty) = (self.n_queries, self.n_empty);
-        if self.average_precision.iter().any(|mean| mean.n == 0) {
+        let (maps, curves) = self.means.split_at(self.rules.len());
+        if maps.iter().any(|mean| mean.n == 0) {
             return Err(Error::NoQueries { n_queries, n_empty });
         }
         let means = |means: &[Mean]| means.iter().map(|mean| mean.sum / mean.n as f64).collect::<Vec<_>>();
-        let map = self.rules.iter().copied().zip(means(&self.average_precision)).collect();
-        let mut curves = means(&self.curves).into_iter();
+        let map = self.rules.iter().copied().zip(means(maps)).collect();
+        let mut curves = means(curves).into_iter();
         let mut at = || self.cutoffs.iter().copied().zip(curves.by_ref()).collect();
         let (precision_at, recall_at) = (at(), at());
         let recall = (0..).map(|level| f64::from(level) / self.recall_steps as f64);
@@ -171,14 +164,7 @@ impl QueryResult {
     /// Returns the average precision under each rule of the evaluator; `None` if the rule skips the
     /// query.
     pub fn average_precision(&self) -> &[Option<f64>] {
-        &self.average_precision
-    }
-}
-
-impl Mean {
-    fn add(&mut self, value: f64) {
-        self.sum += value;
-        self.n += 1;
+        &self.values[..self.n_rules]
     }
 }
 
