@@ -81,11 +81,11 @@ impl State {
         let content = |what: &str| Error::content(path, what);
         let format = file.metadata("format")?;
         if format != FORMAT {
-            let (path, found) = (path.to_owned(), format.to_owned());
-            return Err(Error::Format { path, found, expected: "a checkpoint of this run" });
+            return Err(content(&format!("the file holds a `{format}`, expected a checkpoint of this run")));
         }
         if file.metadata("config")? != header.to_json() || file.metadata("data")? != data {
-            return Err(Error::OtherRun(path.to_owned()));
+            let other = "the checkpoint is of another configuration or data set";
+            return Err(content(&format!("{other}, resume with those or train without --resume")));
         }
         let number = |key: &str| -> Result<usize, Error> {
             file.metadata(key)?.parse().map_err(|_| content("the counters of the checkpoint are not numbers"))

@@ -93,30 +93,15 @@ pub enum Error {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] dpq_file::Error),
-    /// The file has another format or version.
-    #[error("{}: the file holds a `{found}`, expected {expected}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// Its format and version.
-        found: String,
-        /// The format and version that this program reads.
-        expected: &'static str,
-    },
-    /// The contents of the file contradict each other, which no writer of dpq leaves.
+    /// The file has another format or version, its contents contradict each other, or a checkpoint
+    /// belongs to another run.
     #[error("{}: {what}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// The contradiction, in words.
+        /// A clause about the contents.
         what: String,
     },
-    /// The checkpoint belongs to another run.
-    #[error(
-        "{}: the checkpoint is of another configuration or data set, resume with those or train without --resume",
-        .0.display()
-    )]
-    OtherRun(PathBuf),
     /// The codebooks cannot be fitted or used.
     #[error(transparent)]
     Codebooks(Box<dpq_codebook::Error>),

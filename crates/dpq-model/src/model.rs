@@ -40,8 +40,8 @@ impl Model {
     /// moves it.
     ///
     /// # Errors
-    /// [`Error::File`], [`Error::Format`] and [`Error::Content`] report a file that cannot be read,
-    /// that is not a model, or that is damaged.
+    /// [`Error::File`] and [`Error::Content`] report a file that cannot be read, that is not a
+    /// model, or that is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let file = tensors::open(path, [FORMAT, VERSION], "`dpq-model` of version `1`")?;
@@ -147,7 +147,7 @@ impl Model {
     /// [`Error::Images`] if `images` is not whole images, [`Error::TakesFeatures`] if the model was
     /// trained on features.
     pub fn forward(&self, images: &[u8]) -> Result<Output, Error> {
-        self.header.forward(&self.tensors, &Batch::images(images), &self.device)
+        self.header.forward(&self.tensors, &Batch::Images(images.into()), &self.device)
     }
 
     /// Runs stored features f32 `[n, D]` through a network that was trained on features.
@@ -156,7 +156,7 @@ impl Model {
     /// [`Error::Rows`] if `features` is not whole rows, [`Error::NotFinite`] if a number is not
     /// finite, [`Error::TakesImages`] if the model was trained on images.
     pub fn forward_features(&self, features: &[f32]) -> Result<Output, Error> {
-        self.header.forward(&self.tensors, &Batch::vectors(features), &self.device)
+        self.header.forward(&self.tensors, &Batch::Vectors(features.into()), &self.device)
     }
 
     /// The dimension of the result of the body, F.
@@ -170,7 +170,7 @@ impl Model {
     /// # Errors
     /// Those of [`Model::forward`].
     pub fn body(&self, images: &[u8]) -> Result<Vec<f32>, Error> {
-        self.header.body(&self.tensors, &Batch::images(images), &self.device)
+        self.header.body(&self.tensors, &Batch::Images(images.into()), &self.device)
     }
 
     /// Returns features made of the classifier, f32 `[n, D]`: the sum of one unit vector per class,
@@ -218,7 +218,7 @@ impl Snapshot<'_> {
     /// # Errors
     /// Those of [`Model::forward`].
     pub fn forward(&self, images: &[u8]) -> Result<Output, Error> {
-        self.header.forward(&self.tensors, &Batch::images(images), self.device)
+        self.header.forward(&self.tensors, &Batch::Images(images.into()), self.device)
     }
 
     /// Runs stored features through the network, see [`Model::forward_features`].
@@ -226,6 +226,6 @@ impl Snapshot<'_> {
     /// # Errors
     /// Those of [`Model::forward_features`].
     pub fn forward_features(&self, features: &[f32]) -> Result<Output, Error> {
-        self.header.forward(&self.tensors, &Batch::vectors(features), self.device)
+        self.header.forward(&self.tensors, &Batch::Vectors(features.into()), self.device)
     }
 }

@@ -22,17 +22,13 @@ pub(crate) type Shapes = BTreeMap<String, Vec<usize>>;
 pub(crate) type Array = (String, Vec<usize>, Vec<f32>);
 
 /// Opens a file of this format and version and checks every byte.
-pub(crate) fn open(
-    path: &Path,
-    [format, version]: [&str; 2],
-    expected: &'static str,
-) -> Result<Container, Error> {
+pub(crate) fn open(path: &Path, [format, version]: [&str; 2], expected: &str) -> Result<Container, Error> {
     let file = Container::open(path)?;
     file.verify()?;
     let found = ["format", "version"].map(|key| file.metadata(key).unwrap_or("none"));
     if found != [format, version] {
         let found = found.join("` of version `");
-        return Err(Error::Format { path: path.to_owned(), found, expected });
+        return Err(Error::content(path, format!("the file holds a `{found}`, expected {expected}")));
     }
     Ok(file)
 }
