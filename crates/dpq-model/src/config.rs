@@ -259,11 +259,7 @@ impl TrainConfig {
             (self.validation.images != 1, "validation.images", "0 or at least 2, which rank each other"),
             (self.validation.every >= 1, "validation.every", "at least 1"),
         ];
-        for (holds, key, expected) in checks {
-            if !holds {
-                return Err(Error::Config { key, expected });
-            }
-        }
+        check_all(&checks)?;
         network.check()?;
         self.network_optimizer.check("network_optimizer")?;
         self.codebook_optimizer.check("codebook_optimizer")
@@ -285,15 +281,19 @@ impl OptimizerConfig {
             RateSchedule::Exponential { factor, every } => factor > 0.0 && factor.is_finite() && every > 0,
             RateSchedule::WarmupCosine { warmup } => (0.0..1.0).contains(&warmup),
         };
-        let checks = [
-            (at_least_0, "finite rates, decay and factors of at least 0"),
-            (in_range, "a momentum or betas in [0, 1) and an epsilon above 0"),
-            (schedule, "a rate schedule with `every` and `factor` above 0, `warmup` in [0, 1)"),
-        ];
-        match checks.iter().find(|(holds, _)| !holds) {
-            Some(&(_, expected)) => Err(Error::Config { key, expected }),
-            None => Ok(()),
-        }
+        check_all(&[
+            (at_least_0, key, "finite rates, decay and factors of at least 0"),
+            (in_range, key, "a momentum or betas in [0, 1) and an epsilon above 0"),
+            (schedule, key, "a rate schedule with `every` and `factor` above 0, `warmup` in [0, 1)"),
+        ])
+    }
+}
+
+/// Returns an error for the first check that does not hold.
+fn check_all(checks: &[(bool, &'static str, &'static str)]) -> Result<(), Error> {
+    match checks.iter().find(|(holds, ..)| !holds) {
+        Some(&(_, key, expected)) => Err(Error::Config { key, expected }),
+        None => Ok(()),
     }
 }
 

@@ -16,15 +16,7 @@ pub(crate) enum Batch<'a> {
     Vectors(Cow<'a, [f32]>),
 }
 
-impl<'a> Batch<'a> {
-    pub(crate) fn images(images: &'a [u8]) -> Self {
-        Self::Images(Cow::Borrowed(images))
-    }
-
-    pub(crate) fn vectors(vectors: &'a [f32]) -> Self {
-        Self::Vectors(Cow::Borrowed(vectors))
-    }
-
+impl Batch<'_> {
     /// Returns the number of bytes or numbers.
     pub(crate) fn len(&self) -> usize {
         match self {

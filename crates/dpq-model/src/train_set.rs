@@ -174,23 +174,19 @@ impl TrainSet<'_> {
         fn all<T: Copy + Default + Send>(
             rows: &[usize],
             len: usize,
-            read: impl Fn(usize, &mut [T]) -> Result<(), BoxError> + Sync,
+            seed: &(dyn Fn(usize) -> Option<u64> + Sync),
+            read: &Read<'_, T>,
         ) -> Result<Cow<'static, [T]>, Error> {
             let mut values = vec![T::default(); rows.len() * len];
-            values
-                .par_chunks_exact_mut(len)
-                .zip(rows)
-                .try_for_each(|(out, &row)| read(row, out).map_err(|source| Error::Input { row, source }))?;
+            values.par_chunks_exact_mut(len).zip(rows).try_for_each(|(out, &row)| {
+                read(row, seed(row), out).map_err(|source| Error::Input { row, source })
+            })?;
             Ok(Cow::Owned(values))
         }
         let len = self.inputs.shape().iter().product();
         Ok(match self.inputs {
-            Inputs::Images { read, .. } => {
-                Batch::Images(all(rows, len, |row, out| read(row, seed(row), out))?)
-            }
-            Inputs::Features { read, .. } => {
-                Batch::Vectors(all(rows, len, |row, out| read(row, seed(row), out))?)
-            }
+            Inputs::Images { read, .. } => Batch::Images(all(rows, len, seed, read)?),
+            Inputs::Features { read, .. } => Batch::Vectors(all(rows, len, seed, read)?),
         })
     }
 

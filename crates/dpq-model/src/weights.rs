@@ -53,33 +53,9 @@ const CAFFE_MEAN: [f32; 3] = [123.68, 116.779, 103.939];
 /// torchvision's means and deviations of ImageNet's red, green and blue from 0 to 1.
 const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
-/// torchvision's names of layers. Layers without arrays are numbered too.
-const ALEXNET: [(&str, &str); 7] = [
-    ("conv1", "features.0"),
-    ("conv2", "features.3"),
-    ("conv3", "features.6"),
-    ("conv4", "features.8"),
-    ("conv5", "features.10"),
-    ("fc6", "classifier.1"),
-    ("fc7", "classifier.4"),
-];
-const VGG16: [(&str, &str); 15] = [
-    ("conv1_1", "features.0"),
-    ("conv1_2", "features.2"),
-    ("conv2_1", "features.5"),
-    ("conv2_2", "features.7"),
-    ("conv3_1", "features.10"),
-    ("conv3_2", "features.12"),
-    ("conv3_3", "features.14"),
-    ("conv4_1", "features.17"),
-    ("conv4_2", "features.19"),
-    ("conv4_3", "features.21"),
-    ("conv5_1", "features.24"),
-    ("conv5_2", "features.26"),
-    ("conv5_3", "features.28"),
-    ("fc6", "classifier.0"),
-    ("fc7", "classifier.3"),
-];
+/// A network, our name of a layer and torchvision's name of it per line. torchvision numbers layers
+/// without arrays, too.
+const NAMES: &str = include_str!("weights/torchvision.txt");
 
 impl Weights {
     /// Imports the weights of `body` from the arrays of a published network. Arrays of its
@@ -140,8 +116,8 @@ impl Weights {
     /// [`Weights::on`] moves it.
     ///
     /// # Errors
-    /// [`Error::File`], [`Error::Format`] and [`Error::Content`] report a file that cannot be read,
-    /// that does not hold weights, or that is damaged.
+    /// [`Error::File`] and [`Error::Content`] report a file that cannot be read, that does not hold
+    /// weights, or that is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let expected = "`dpq-weights` of version `1`, made by `dpq weights import`";
@@ -215,7 +191,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Images`] if `images` is not whole images.
     pub fn body(&self, images: &[u8]) -> Result<Vec<f32>, Error> {
-        self.header.body(&self.tensors, &Batch::images(images), &self.device)
+        self.header.body(&self.tensors, &Batch::Images(images.into()), &self.device)
     }
 }
 
@@ -238,8 +214,6 @@ struct Layout {
     origin: &'static str,
     /// The start of the names of its classifier.
     classifier: &'static str,
-    /// The names of its layers, if they are not ours.
-    names: &'static [(&'static str, &'static str)],
     /// Output channels of the fifth convolution of Caffe's AlexNet, `None` for torchvision.
     caffe: Option<usize>,
 }
@@ -247,18 +221,18 @@ struct Layout {
 impl Layout {
     /// Returns the layout for a body, or `None` if nobody publishes its weights.
     fn of(body: &Body) -> Option<Self> {
-        let (origin, classifier, names, caffe): (_, _, &[_], _) = match *body {
+        let (origin, classifier, caffe) = match *body {
             Body::Alexnet { variant: Alexnet::Caffe, channels: [.., channels], .. } => {
-                ("Caffe's bvlc_alexnet", "fc8.", &[], Some(channels))
+                ("Caffe's bvlc_alexnet", "fc8.", Some(channels))
             }
             Body::Alexnet { variant: Alexnet::Torchvision, .. } => {
-                ("torchvision's alexnet", "classifier.6.", &ALEXNET, None)
+                ("torchvision's alexnet", "classifier.6.", None)
             }
-            Body::Vgg16 { .. } => ("torchvision's vgg16", "classifier.6.", &VGG16, None),
-            Body::Resnet50 { .. } => ("torchvision's resnet50", "fc.", &[], None),
+            Body::Vgg16 { .. } => ("torchvision's vgg16", "classifier.6.", None),
+            Body::Resnet50 { .. } => ("torchvision's resnet50", "fc.", None),
             Body::Features | Body::Small { .. } => return None,
         };
-        Some(Self { origin, classifier, names, caffe })
+        Some(Self { origin, classifier, caffe })
     }
 
     fn config(&self, body: &Body) -> Config {
@@ -274,8 +248,8 @@ impl Layout {
     fn name(&self, ours: &str) -> String {
         let ours = ours.strip_prefix("backbone.").expect("a tensor of a body");
         let (layer, kind) = ours.rsplit_once('.').expect("a layer and a kind");
-        let theirs = self.names.iter().find(|(ours, _)| *ours == layer);
-        let layer = theirs.map_or(layer, |(_, theirs)| theirs);
+        let named = format!("{} {layer} ", self.origin.trim_start_matches("torchvision's "));
+        let layer = NAMES.lines().find_map(|line| line.strip_prefix(&named)).unwrap_or(layer);
         let kind = match kind {
             "weight" if self.caffe.is_some() => "weights",
             "bias" if self.caffe.is_some() => "biases",

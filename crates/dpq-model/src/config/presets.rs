@@ -12,9 +12,6 @@ use super::{
 };
 use crate::Error;
 
-/// Adam's usual constants (Kingma and Ba 2015); the authors' code keeps them.
-const ADAM: Method = Method::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
-
 impl TrainConfig {
     /// The names that [`TrainConfig::preset`] accepts.
     pub const PRESETS: [&'static str; 4] = ["best", "authors-code", "paper", "quick"];
@@ -68,12 +65,9 @@ impl TrainConfig {
             // losses.
             loss: LossConfig { classification: 1.0, ..released_flags() },
             network_optimizer: OptimizerConfig {
-                method: ADAM,
-                rate: 1e-3,
                 rate_schedule: RateSchedule::WarmupCosine { warmup: 0.15 },
                 weight_decay: 0.01,
-                head_weights: 1.0,
-                head_biases: 1.0,
+                ..adam(1e-3)
             },
             codebook_optimizer: adam(1e-3),
             augment: AugmentConfig { padding: 2, mirror: true, cutout: 8, cutout_probability: 0.5 },
@@ -105,15 +99,11 @@ impl TrainConfig {
             loss: LossConfig { margins: Margins::All, ..released_flags() },
             network_optimizer: OptimizerConfig {
                 method: Method::Sgd { momentum: 0.9 },
-                // Reference code: 1e-4 to 1e-3 for a pretrained network. A network from scratch
-                // needs a higher rate.
-                rate: 0.1,
                 rate_schedule: RateSchedule::Exponential { factor: 0.9, every: 10_000 },
-                weight_decay: 0.0,
-                // Reference code: the rate of new heads is 10 and 20 times that of a pretrained
-                // body. Here the body is new too.
-                head_weights: 1.0,
-                head_biases: 1.0,
+                // Reference code: a rate of 1e-4 to 1e-3 for a pretrained network, and 10 and 20
+                // times that for new heads. A network from scratch needs a higher rate, and its
+                // body is new too.
+                ..adam(0.1)
             },
             codebook_optimizer: adam(1e-4),
             // Reference code: random crop and mirror.
@@ -196,9 +186,10 @@ fn released_flags() -> LossConfig {
     }
 }
 
+/// Adam with its usual constants (Kingma and Ba 2015); the authors' code keeps them.
 fn adam(rate: f64) -> OptimizerConfig {
     OptimizerConfig {
-        method: ADAM,
+        method: Method::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
         rate,
         rate_schedule: RateSchedule::Constant,
         weight_decay: 0.0,
