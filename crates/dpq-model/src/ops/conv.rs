@@ -47,7 +47,7 @@ struct Scratch<'a> {
 impl Conv {
     /// Height and width of the final result.
     fn out(&self) -> [usize; 2] {
-        self.pool.map_or(self.geometry.out, |pool| [pool.out_height(), pool.out_width()])
+        self.pool.map_or(self.geometry.out, |pool| pool.out())
     }
 
     /// Length of the final result of an image.

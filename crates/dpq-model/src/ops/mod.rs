@@ -56,7 +56,7 @@ pub(crate) fn conv2d(
 ) -> Result<Tensor> {
     let ((_, ci, h, w), (n_out, k, kh, kw)) = (x.dims4()?, weight.dims4()?);
     check_f32(&[x, weight])?;
-    check_bias("conv2d", bias, n_out)?;
+    bias.map_or(Ok(()), |bias| check_vector("a bias", bias, n_out))?;
     if ci != k {
         bail!("conv2d: weight {:?} expects {k} channels, x {:?} has {ci}", weight.dims(), x.dims());
     }
@@ -168,7 +168,7 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, relu: b
     if n_in != k {
         bail!("linear: weight {:?} expects {k} inputs, x {:?} has {n_in}", weight.dims(), x.dims());
     }
-    check_bias("linear", bias, n_out)?;
+    bias.map_or(Ok(()), |bias| check_vector("a bias", bias, n_out))?;
     let bias = bias_or_zeros(bias, n_out, x.device())?;
     x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, Op(Linear { relu }))
 }
@@ -202,11 +202,10 @@ fn check_f32(tensors: &[&Tensor]) -> Result<()> {
     }
 }
 
-fn check_bias(op: &str, bias: Option<&Tensor>, n_out: usize) -> Result<()> {
-    let Some(bias) = bias else { return Ok(()) };
-    check_f32(&[bias])?;
-    if bias.dims() != [n_out] {
-        bail!("{op}: expected a bias of shape [{n_out}], found {:?}", bias.dims());
+fn check_vector(what: &str, vector: &Tensor, n: usize) -> Result<()> {
+    check_f32(&[vector])?;
+    if vector.dims() != [n] {
+        bail!("expected {what} of shape [{n}], found {:?}", vector.dims());
     }
     Ok(())
 }
@@ -221,22 +220,15 @@ fn check_pool([h, w]: [usize; 2], (kernel, stride): (usize, usize)) -> Result<()
 }
 
 fn check_channels(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<()> {
-    check_f32(&[x, scale, shift])?;
+    check_f32(&[x])?;
     if !matches!(x.rank(), 2 | 4) || x.elem_count() == 0 {
         bail!(
             "normalisation: expected [b, c, h, w] or [b, c] with at least one element, found {:?}",
             x.dims()
         );
     }
-    let n_channels = x.dim(1)?;
-    if scale.dims() != [n_channels] || shift.dims() != [n_channels] {
-        bail!(
-            "normalisation: expected scale and shift of shape [{n_channels}], found {:?} and {:?}",
-            scale.dims(),
-            shift.dims()
-        );
-    }
-    Ok(())
+    check_vector("a scale of normalisation", scale, x.dim(1)?)?;
+    check_vector("a shift of normalisation", shift, x.dim(1)?)
 }
 
 #[cfg(test)]

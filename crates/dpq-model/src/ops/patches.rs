@@ -117,28 +117,26 @@ impl Geometry {
 
     /// Converts `[co, ci, kh, kw]` to `[co, K]`.
     pub(crate) fn weight_rows(&self, weight: &[f32]) -> Vec<f32> {
-        let (ci, taps, mut rows) = (self.image[0], self.n_taps(), vec![0.0; weight.len()]);
-        for (weight, row) in weight.chunks_exact(ci * taps).zip(rows.chunks_exact_mut(ci * taps)) {
-            transpose(weight, taps, [ci, taps], row, ci);
-        }
-        rows
+        transposed(weight, [self.image[0], self.n_taps()])
     }
 
     /// Converts `[co, K]` to `[K, co]`.
     pub(crate) fn weight_columns(&self, rows: &[f32]) -> Vec<f32> {
-        let (k, mut columns) = (self.patch_len(), vec![0.0; rows.len()]);
-        transpose(rows, k, [self.n_out, k], &mut columns, self.n_out);
-        columns
+        transposed(rows, [self.n_out, self.patch_len()])
     }
 
     /// Converts `[K, co]` to `[co, ci, kh, kw]`.
     pub(crate) fn weight_from_columns(&self, columns: &[f32]) -> Vec<f32> {
-        let (ci, taps, k) = (self.image[0], self.n_taps(), self.patch_len());
-        let mut weight = vec![0.0; columns.len()];
-        for (i, column) in columns.chunks_exact(self.n_out).enumerate() {
-            let place = i % ci * taps + i / ci;
-            column.iter().enumerate().for_each(|(o, &value)| weight[o * k + place] = value);
-        }
-        weight
+        let rows = transposed(columns, [self.patch_len(), self.n_out]);
+        transposed(&rows, [self.n_taps(), self.image[0]])
     }
+}
+
+/// Transposes each of several matrices, one behind the other.
+fn transposed(values: &[f32], shape @ [n_rows, n_columns]: [usize; 2]) -> Vec<f32> {
+    let (len, mut out) = (n_rows * n_columns, vec![0.0; values.len()]);
+    for (matrix, out) in values.chunks_exact(len).zip(out.chunks_exact_mut(len)) {
+        transpose(matrix, n_columns, shape, out, n_rows);
+    }
+    out
 }

@@ -18,12 +18,9 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    pub(crate) fn out_height(&self) -> usize {
-        (self.height - self.kernel) / self.stride + 1
-    }
-
-    pub(crate) fn out_width(&self) -> usize {
-        (self.width - self.kernel) / self.stride + 1
+    /// Height and width of the result.
+    pub(crate) fn out(&self) -> [usize; 2] {
+        [self.height, self.width].map(|len| (len - self.kernel) / self.stride + 1)
     }
 
     pub(crate) fn in_len(&self) -> usize {
@@ -31,17 +28,18 @@ impl Windows {
     }
 
     pub(crate) fn out_len(&self) -> usize {
-        self.out_height() * self.out_width() * self.channels
+        self.out().into_iter().product::<usize>() * self.channels
     }
 
     /// Calls `f` with the position of the result of each window and the position of its first
     /// element, for channel 0.
     #[inline(always)]
     fn for_each_window(&self, mut f: impl FnMut(usize, usize)) {
-        for y in 0..self.out_height() {
-            for x in 0..self.out_width() {
+        let [height, width] = self.out();
+        for y in 0..height {
+            for x in 0..width {
                 let corner = y * self.stride * self.width + x * self.stride;
-                f((y * self.out_width() + x) * self.channels, corner * self.channels);
+                f((y * width + x) * self.channels, corner * self.channels);
             }
         }
     }
@@ -148,8 +146,8 @@ impl CustomOp1 for MaxPool {
         );
         // `cpu_fwd` runs once for each `MaxPool`.
         let _ = self.taps.set(taps);
-        let shape = (batch, c, windows.out_height(), windows.out_width());
-        Ok((CpuStorage::F32(y), shape.into()))
+        let [height, width] = windows.out();
+        Ok((CpuStorage::F32(y), (batch, c, height, width).into()))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {

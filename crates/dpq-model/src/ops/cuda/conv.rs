@@ -29,15 +29,11 @@ fn pooling(windows: &Windows, batch: usize, channels_first: bool, relu: bool) ->
     let plane = height * width;
     let [image, channel] = if channels_first { [plane, batch * plane] } else { [channels * plane, plane] };
     ints([batch * channels * plane])?;
-    let [oh, ow] = [windows.out_height(), windows.out_width()];
+    let [oh, ow] = windows.out();
     ints([batch, channels, height, width, image, channel, kernel, stride, oh, ow, relu.into()])
 }
 
 impl Conv {
-    fn n_positions(&self) -> usize {
-        self.geometry.n_positions()
-    }
-
     /// Returns the windows of pooling, of one element each if there is none.
     fn windows(&self) -> Windows {
         let Geometry { n_out: channels, out: [height, width], .. } = self.geometry;
@@ -46,7 +42,7 @@ impl Conv {
 
     /// Number of images per group.
     fn group(&self) -> usize {
-        (PATCHES / (self.geometry.patch_len() * self.n_positions()).max(1)).max(1)
+        (PATCHES / (self.geometry.patch_len() * self.geometry.n_positions()).max(1)).max(1)
     }
 
     fn sizes(&self, batch: usize) -> Result<[i32; 10]> {
@@ -57,7 +53,7 @@ impl Conv {
     }
 
     fn unfold(&self, device: &CudaDevice, x: &View, batch: usize, patches: &mut Array) -> Result<()> {
-        let columns = batch * self.n_positions();
+        let columns = batch * self.geometry.n_positions();
         let config = grid(columns.div_ceil(256), self.geometry.image[0], 256);
         let sizes = self.sizes(batch)?;
         // SAFETY: `x` holds `batch` images and `patches` their patches, as `group` sizes it.
@@ -69,7 +65,8 @@ impl Conv {
 impl CudaOp3 for Conv {
     fn cuda_forward(&self, device: &CudaDevice, [x, weight, bias]: [&View; 3], dims: &[usize]) -> Output {
         let batch = dims[0];
-        let (k, co, positions) = (self.geometry.patch_len(), self.geometry.n_out, self.n_positions());
+        let (k, co, positions) =
+            (self.geometry.patch_len(), self.geometry.n_out, self.geometry.n_positions());
         let windows = self.windows();
         let (image_len, out_len) = (self.geometry.image_len(), windows.out_len());
         let group = self.group().min(batch);
@@ -96,7 +93,7 @@ impl CudaOp3 for Conv {
         }
         // `forward` runs once for each `Conv`.
         let _ = self.cuda_taps.set(taps);
-        let [h, w] = [windows.out_height(), windows.out_width()];
+        let [h, w] = windows.out();
         Ok((y, (batch, co, h, w).into()))
     }
 
@@ -108,7 +105,8 @@ impl CudaOp3 for Conv {
         wanted: [bool; 3],
     ) -> Gradients {
         let batch = dims[0];
-        let (k, co, positions) = (self.geometry.patch_len(), self.geometry.n_out, self.n_positions());
+        let (k, co, positions) =
+            (self.geometry.patch_len(), self.geometry.n_out, self.geometry.n_positions());
         let windows = self.windows();
         let (image_len, out_len) = (self.geometry.image_len(), windows.out_len());
         let group = self.group().min(batch);
@@ -189,8 +187,8 @@ impl CustomOp1 for MaxPool {
         };
         // `cuda_fwd` runs once for each `MaxPool`.
         let _ = self.taps.set(taps);
-        let shape = (batch, windows.channels, windows.out_height(), windows.out_width());
-        Ok((storage(device, y), shape.into()))
+        let [h, w] = windows.out();
+        Ok((storage(device, y), (batch, windows.channels, h, w).into()))
     }
 
     fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
