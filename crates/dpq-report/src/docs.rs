@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::files::{RESULTS, list, write};
+use crate::files::{Files, RESULTS, list, write};
 use crate::page::{self, QUERIES, TSNE};
 use crate::{Error, Report, benchmarks, words};
 
@@ -27,13 +27,10 @@ pub fn copy(docs: impl AsRef<Path>, name: &str, from: impl AsRef<Path>) -> Resul
 /// # Errors
 /// [`Error::Io`] and [`Error::Json`] name the file.
 pub fn render(docs: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
-    let docs = docs.as_ref();
     let mut paths = Vec::new();
-    for (folder, report) in reports(docs)? {
-        paths.extend(write(&folder, &report.render())?);
+    for (folder, files) in rendered(docs.as_ref())? {
+        paths.extend(write(&folder, &files)?);
     }
-    paths.extend(write(docs, &[(OVERVIEW.to_owned(), overview(docs)?)])?);
-    paths.extend(write(docs, &benchmarks::files(docs)?)?);
     Ok(paths)
 }
 
@@ -43,33 +40,38 @@ pub fn render(docs: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
 /// [`Error::Io`] and [`Error::Json`] name the file.
 pub fn stale(docs: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
     let docs = docs.as_ref();
-    let mut stale = different(docs, &[(OVERVIEW.to_owned(), overview(docs)?)]);
-    stale.extend(different(docs, &benchmarks::files(docs)?));
-    for (folder, report) in reports(docs)? {
-        let rendered = report.render();
-        stale.extend(different(&folder, &rendered));
-        let known = || rendered.iter().map(|(file, _)| file.as_str()).chain([RESULTS, TSNE, QUERIES]);
-        stale.extend(list(&folder)?.into_iter().filter(|path| !known().any(|file| path.ends_with(file))));
+    let mut stale = Vec::new();
+    for (folder, files) in rendered(docs)? {
+        let paths = files.iter().map(|(file, text)| (folder.join(file), text));
+        let differs =
+            |(path, text): &(PathBuf, &String)| fs::read_to_string(path).ok().as_ref() != Some(*text);
+        stale.extend(paths.filter(differs).map(|(path, _)| path));
+        let known = || files.iter().map(|(file, _)| file.as_str()).chain([RESULTS, TSNE, QUERIES]);
+        if folder != docs {
+            stale.extend(list(&folder)?.into_iter().filter(|path| !known().any(|file| path.ends_with(file))));
+        }
     }
     Ok(stale)
 }
 
-/// Returns the paths of files that do not have these texts.
-fn different(folder: &Path, files: &[(String, String)]) -> Vec<PathBuf> {
-    let paths = files.iter().map(|(file, text)| (folder.join(file), text));
-    paths
-        .filter(|(path, text)| fs::read_to_string(path).ok().as_ref() != Some(text))
-        .map(|(path, _)| path)
-        .collect()
+/// Returns all files that are made from measurements, by folder. The last folder is `docs`.
+fn rendered(docs: &Path) -> Result<Vec<(PathBuf, Files)>, Error> {
+    let folders = list(&docs.join(FOLDER))?.into_iter();
+    let reports = folders.map(|folder| Report::read(&folder).map(|report| (folder, report)));
+    let reports = reports.collect::<Result<Vec<_>, _>>()?;
+    let mut files = vec![(OVERVIEW.to_owned(), overview(&reports))];
+    files.extend(benchmarks::files(docs)?);
+    let rendered = reports.into_iter().map(|(folder, report)| (folder, report.render()));
+    Ok(rendered.chain([(docs.to_owned(), files)]).collect())
 }
 
 /// Returns `docs/results.md`.
-fn overview(docs: &Path) -> Result<String, Error> {
+fn overview(reports: &[(PathBuf, Report)]) -> String {
     let mut text = "# Results\n\n`dpq` measured every number on this page. `cargo xtask reproduce-paper --write-docs` \
         writes it. Each report adds tables, figures and the machine. Its `report.html` is one self-contained page; its \
         `results.csv` has every accuracy.\n"
         .to_owned();
-    for (folder, report) in reports(docs)? {
+    for (folder, report) in reports {
         let place = format!("{FOLDER}/{}", folder.file_name().unwrap_or_default().to_string_lossy());
         text += &format!(
             "\n## {}\n\n{}\n\n[The whole report]({place}/results.md) · [as one page]({place}/report.html) · \
@@ -78,13 +80,7 @@ fn overview(docs: &Path) -> Result<String, Error> {
             page::overview(&report.results)
         );
     }
-    Ok(text)
-}
-
-/// Returns all reports, in the order of their folders' names.
-fn reports(docs: &Path) -> Result<Vec<(PathBuf, Report)>, Error> {
-    let folders = list(&docs.join(FOLDER))?;
-    folders.into_iter().map(|folder| Report::read(&folder).map(|report| (folder, report))).collect()
+    text
 }
 
 #[cfg(test)]

@@ -37,10 +37,26 @@ const PROTOCOLS: [Items; 2] = [
 
 const FROM_RANDOM: &str = " The paper fine-tunes a pretrained AlexNet. Ours starts from random weights, which explains a part of the gap.";
 
+/// Returns the name of the mAP that the paper reports on a data set, and a function that finds it
+/// for codes and features.
+fn judged(results: &Results) -> (&'static str, fn(&VariantResults) -> (&ByBits<MeanSd>, &MeanSd)) {
+    match results.about.dataset.as_str() {
+        "nus-wide-21" | "imagenet-100" => ("mAP@5000", |of| (&of.map_at_5000, &of.feature_map_at_5000)),
+        _ => ("mAP@all", |of| (&of.map_all, &of.feature_map_all)),
+    }
+}
+
 /// Returns the tables that apply to these results.
 pub(crate) fn blocks(results: &Results) -> Vec<Block> {
-    let mut blocks: Vec<Block> =
-        table_1(results).into_iter().flat_map(|table| [Block::Heading("Beside the paper"), table]).collect();
+    let name = match results.about.preset.as_str() {
+        "paper" => "DPQ, whole".to_owned(),
+        preset => format!("{preset}, whole"),
+    };
+    let whole = VariantResults::of_trainings(&name, "", results.clone());
+    let mut blocks: Vec<Block> = table_1(results, &whole)
+        .into_iter()
+        .flat_map(|table| [Block::Heading("Beside the paper"), table])
+        .collect();
     let (changes, lengths): (Vec<&VariantResults>, Vec<_>) =
         results.variants.iter().partition(|variant| variant.map_all.len() == results.map_all.len());
     if !changes.is_empty() {
@@ -50,8 +66,8 @@ pub(crate) fn blocks(results: &Results) -> Vec<Block> {
             "The effect of each part"
         };
         blocks.push(Block::Heading(heading));
-        blocks.push(Block::Table(changed(results, &changes), changed_caption(results, &changes)));
-        blocks.push(Block::Table(differences(results, &changes), differences_caption(results)));
+        blocks.push(Block::Table(changed(results, &whole, &changes), changed_caption(results, &changes)));
+        blocks.push(Block::Table(differences(results, &whole, &changes), differences_caption(results)));
         if changes.iter().any(|variant| variant.name == POSTERIOR) {
             let several = if results.is_multi_label() { SEVERAL_LABELS } else { "" };
             blocks.push(Block::Text(format!("{CAVEAT}{several}")));
@@ -59,7 +75,7 @@ pub(crate) fn blocks(results: &Results) -> Vec<Block> {
     }
     if !lengths.is_empty() {
         blocks.push(Block::Heading("One model against one model per length"));
-        blocks.push(one_against_four(results, &lengths));
+        blocks.push(one_against_four(results, &whole, &lengths));
     }
     blocks
 }
@@ -72,7 +88,7 @@ const CAVEAT: &str = "The class posterior as the feature is x = W·softmax(logit
 const SEVERAL_LABELS: &str = " Items of this data set have several labels, and each logit is trained by a sigmoid, so the \
     softmax of the logits is not a posterior.";
 
-fn table_1(results: &Results) -> Option<Block> {
+fn table_1(results: &Results, whole: &VariantResults) -> Option<Block> {
     let column = match results.about.dataset.as_str() {
         "cifar-10" => 0,
         "nus-wide-21" => 1,
@@ -81,7 +97,8 @@ fn table_1(results: &Results) -> Option<Block> {
         }
         _ => return None,
     };
-    let (rule, ours, _) = results.judged();
+    let (rule, judged) = judged(results);
+    let (ours, _) = judged(whole);
     let theirs = |row: &PaperRow| if column == 0 { row.1 } else { row.2 };
     let mut rows: Vec<Vec<String>> = TABLE_1.iter().map(|row| line(row.0, theirs(row))).collect();
     rows.push(line(
@@ -105,26 +122,15 @@ fn table_1(results: &Results) -> Option<Block> {
     Some(Block::Table(Table::new(rule, lengths(results), rows), caption))
 }
 
-fn changed(results: &Results, variants: &[&VariantResults]) -> Table {
-    let row = |name: &str, maps: &ByBits<MeanSd>, features: &MeanSd, seconds: Option<f64>| {
+fn changed(results: &Results, whole: &VariantResults, variants: &[&VariantResults]) -> Table {
+    let (rule, judged) = judged(results);
+    let rows = variants.iter().chain([&whole]).map(|variant| {
+        let (maps, features) = judged(variant);
         let maps = maps.values().chain([features]).map(|map| spread(results, map));
-        line(name, maps.chain([seconds.map_or(String::new(), |seconds| format!("{seconds:.0} s"))]))
-    };
-    let of_variant = |variant: &&VariantResults| {
-        let (maps, features) = results.judged_variant(variant);
-        row(&variant.name, maps, features, variant.train_seconds.map(|seconds| seconds[0]))
-    };
-    let (rule, maps, features) = results.judged();
-    let mut rows: Vec<Vec<String>> = variants.iter().map(of_variant).collect();
-    rows.push(row(&whole(results), maps, features, Some(results.seconds.train)));
+        let seconds = variant.train_seconds.map_or(String::new(), |[mean, _]| format!("{mean:.0} s"));
+        line(&variant.name, maps.chain([seconds]))
+    });
     Table::new(rule, lengths(results).chain(["unquantised", "training"].map(str::to_owned)), rows)
-}
-
-fn whole(results: &Results) -> String {
-    match results.about.preset.as_str() {
-        "paper" => "DPQ, whole".to_owned(),
-        preset => format!("{preset}, whole"),
-    }
 }
 
 const NO_MARGIN: &str = " Without L_S, only the weak quantization losses train the feature's head, so that row shows a \
@@ -146,15 +152,16 @@ fn changed_caption(results: &Results, variants: &[&VariantResults]) -> String {
 }
 
 /// Returns the difference between each change and the whole, marked if it exceeds noise.
-fn differences(results: &Results, variants: &[&VariantResults]) -> Table {
+fn differences(results: &Results, whole: &VariantResults, variants: &[&VariantResults]) -> Table {
     let cell = |[mean, sd]: &MeanSd, [whole, whole_sd]: &MeanSd| {
         let standard_error = ((sd * sd + whole_sd * whole_sd) / results.seeds as f64).sqrt();
         let exceeds_noise = results.seeds > 1 && (mean - whole).abs() > 2.0 * standard_error;
         format!("{}{}", signed(mean - whole), if exceeds_noise { " *" } else { "" })
     };
-    let (_, maps, features) = results.judged();
+    let (_, judged) = judged(results);
+    let (maps, features) = judged(whole);
     let rows = variants.iter().map(|variant| {
-        let (of, of_features) = results.judged_variant(variant);
+        let (of, of_features) = judged(variant);
         let pairs = of.values().chain([of_features]).zip(maps.values().chain([features]));
         line(&variant.name, pairs.map(|(map, whole)| cell(map, whole)))
     });
@@ -172,10 +179,10 @@ fn differences_caption(results: &Results) -> String {
 }
 
 /// Compares the lengths of one training with one training per length.
-fn one_against_four(results: &Results, variants: &[&VariantResults]) -> Block {
-    let (rule, maps, _) = results.judged();
-    let own =
-        |variant: &&VariantResults| results.judged_variant(variant).0.last_key_value().map(|(_, map)| *map);
+fn one_against_four(results: &Results, whole: &VariantResults, variants: &[&VariantResults]) -> Block {
+    let (rule, judged) = judged(results);
+    let (maps, _) = judged(whole);
+    let own = |variant: &&VariantResults| judged(variant).0.last_key_value().map(|(_, map)| *map);
     let longest = maps.values().copied().skip(variants.len());
     let own: Vec<MeanSd> = variants.iter().filter_map(own).chain(longest).collect();
     let seconds: f64 =

@@ -318,33 +318,12 @@ pub struct SeedResults {
 }
 
 impl Results {
-    /// Returns the name of the mAP that the paper reports on this data set, and its values for
-    /// codes and features.
-    pub(crate) fn judged(&self) -> (&'static str, &ByBits<MeanSd>, &MeanSd) {
-        match self.judged_at_5000() {
-            false => ("mAP@all", &self.map_all, &self.feature_map_all),
-            true => ("mAP@5000", &self.map_at_5000, &self.feature_map_at_5000),
-        }
-    }
-
-    /// Returns the same mAP of a variant.
-    pub(crate) fn judged_variant<'a>(&self, variant: &'a VariantResults) -> (&'a ByBits<MeanSd>, &'a MeanSd) {
-        match self.judged_at_5000() {
-            false => (&variant.map_all, &variant.feature_map_all),
-            true => (&variant.map_at_5000, &variant.feature_map_at_5000),
-        }
-    }
-
     /// Returns true if items may have several labels.
     pub(crate) fn is_multi_label(&self) -> bool {
         match &self.about.classification_loss {
             Some(loss) => loss == "sigmoid",
             None => ["nus-wide-21", "fashion-collage"].contains(&self.about.dataset.as_str()),
         }
-    }
-
-    fn judged_at_5000(&self) -> bool {
-        ["nus-wide-21", "imagenet-100"].contains(&self.about.dataset.as_str())
     }
 
     /// Returns JSON with one line per key, so that a diff shows what changed.

@@ -4,34 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::Time;
 use crate::Error;
 use crate::files::{list, read};
-
-#[derive(Deserialize)]
-struct Benchmark {
-    full_id: String,
-}
-
-/// The slope is null if all samples have one length.
-#[derive(Deserialize)]
-struct Estimates {
-    slope: Option<Estimate>,
-    mean: Estimate,
-}
-
-#[derive(Deserialize)]
-struct Estimate {
-    point_estimate: f64,
-    confidence_interval: Interval,
-}
-
-#[derive(Deserialize)]
-struct Interval {
-    lower_bound: f64,
-    upper_bound: f64,
-}
 
 /// Returns the times in criterion's folder and below it by the names of their benches.
 ///
@@ -46,13 +23,19 @@ pub fn criterion(folder: impl AsRef<Path>) -> Result<BTreeMap<String, Time>, Err
 }
 
 fn collect(folder: &Path, times: &mut BTreeMap<String, Time>) -> Result<(), Error> {
-    let estimates = folder.join("new/estimates.json");
-    if estimates.exists() {
-        let Benchmark { full_id } = read(&folder.join("new/benchmark.json"))?;
-        let Estimates { slope, mean } = read(&estimates)?;
-        let Estimate { point_estimate: ns, confidence_interval } = slope.unwrap_or(mean);
-        let Interval { lower_bound: low, upper_bound: high } = confidence_interval;
-        times.insert(full_id, Time { ns, low, high });
+    let path = folder.join("new/estimates.json");
+    if path.exists() {
+        let (benchmark, estimates): (Value, Value) =
+            (read(&folder.join("new/benchmark.json"))?, read(&path)?);
+        // The slope is null if all samples have one length.
+        let estimate = if estimates["slope"].is_null() { &estimates["mean"] } else { &estimates["slope"] };
+        let interval = &estimate["confidence_interval"];
+        let values = [&estimate["point_estimate"], &interval["lower_bound"], &interval["upper_bound"]];
+        let number =
+            |value| f64::deserialize(value).map_err(|source| Error::Json { path: path.clone(), source });
+        let [ns, low, high] = values.map(number);
+        let name = benchmark["full_id"].as_str().unwrap_or_default().to_owned();
+        times.insert(name, Time { ns: ns?, low: low?, high: high? });
         return Ok(());
     }
     list(folder)?.iter().filter(|path| path.is_dir()).try_for_each(|path| collect(path, times))
