@@ -24,6 +24,14 @@ pub(crate) fn remove(folder: impl AsRef<Path>) -> Result<()> {
     Ok(())
 }
 
+/// Returns the paths in a folder in the order of their names.
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
 /// Returns a command of the cargo that runs this task.
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -71,11 +79,6 @@ pub(crate) fn python(folder: &str, requirements: &str) -> Result<String> {
 pub(crate) fn build_dpq(device: &str) -> Result<PathBuf> {
     let features: &[&str] = if device.starts_with("cuda") { &["--features=dpq/cuda"] } else { &[] };
     executable(cargo(&["build", "--workspace", "--bin=dpq"]).args(features), "bin", "dpq")
-}
-
-/// Builds an example of any package and returns the path of the executable.
-pub(crate) fn build_example(name: &str) -> Result<PathBuf> {
-    executable(&mut cargo(&["build", "--workspace", "--example", name]), "example", name)
 }
 
 /// Builds a benchmark of `package` and returns the path of the executable.

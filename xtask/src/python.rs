@@ -1,12 +1,11 @@
 //! `cargo xtask python`, also a step of `cargo xtask ci`: builds, installs and tests the wheel.
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::process::{build_dpq, python, remove, run as run_command};
+use crate::process::{build_dpq, list, python, remove, run as run_command};
 
 const CRATE: &str = "crates/dpq-python";
 const ENVIRONMENT: &str = "target/python-venv";
@@ -20,7 +19,7 @@ pub(crate) fn run() -> Result<()> {
     build.args(["build", "--release", "--locked", "--interpreter", &python, "--out", WHEELS]);
     run_command(build.args(["--manifest-path", &format!("{CRATE}/Cargo.toml")]))?;
 
-    let wheels = fs::read_dir(WHEELS)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<PathBuf>>>()?;
+    let wheels = list(Path::new(WHEELS))?;
     ensure!(wheels.len() == 1, "maturin left {} files in {WHEELS}, expected one wheel", wheels.len());
     let pip = ["-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps"];
     run_command(Command::new(&python).args(pip).args(&wheels))?;

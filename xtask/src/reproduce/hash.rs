@@ -7,6 +7,8 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+use crate::process::list;
+
 /// SHA-256 of a list of byte strings. Each is preceded by its length, so that different lists
 /// differ.
 #[derive(Default)]
@@ -33,10 +35,7 @@ impl Hash {
     /// Adds the names and contents of all files below a folder, in the order of their names.
     /// Photographs may be many gigabytes, so their size and time replace their contents.
     pub(crate) fn add_folder(&mut self, dir: &Path) -> Result<()> {
-        let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-        let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-        paths.sort();
-        for path in paths {
+        for path in list(dir)? {
             self.add(path.file_name().unwrap_or_default().as_encoded_bytes());
             let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
             if path.is_dir() {

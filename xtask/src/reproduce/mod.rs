@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use dpq_report::{Report, Results};
 
-use crate::process;
+use crate::process::{self, list};
 use pipeline::Pipeline;
 pub(crate) use protocol::toy_protocols;
 use stage::Runner;
@@ -146,7 +146,8 @@ pub(crate) fn run(settings: &Settings) -> Result<Results> {
     let folder = settings.folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let _lock = lock()?;
-    remove_files(&folder)?;
+    // A failed run leaves no report of an earlier one. The folders of stages stay.
+    list(&folder)?.iter().filter(|path| path.is_file()).try_for_each(fs::remove_file)?;
 
     let runner = Runner::new(process::build_dpq(&settings.device)?, &settings.dataset)?;
     let pipeline = Pipeline::new(&runner, settings)?;
@@ -167,18 +168,6 @@ pub(crate) fn run(settings: &Settings) -> Result<Results> {
     println!("{}", report.summary());
     files.iter().for_each(|file| println!("{}", file.display()));
     Ok(report.results)
-}
-
-/// Removes the files of an earlier report, so that a failed run leaves no report. The folders of
-/// stages stay.
-fn remove_files(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// Waits for other runs, which would write to the same folders.

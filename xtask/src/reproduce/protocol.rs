@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{Settings, run};
-use crate::process::{build_dpq, build_example, output, run as run_command};
+use crate::process::{build_dpq, cargo, executable, output, run as run_command};
 
 /// The folder where the example of dpq-data writes data sets and weights.
 const SETS: &str = "target/toy-sets";
@@ -63,7 +63,8 @@ const PROTOCOLS: [Protocol; 3] = [
 
 /// Makes data sets and weights, and runs all protocols twice. The second time no stage may run.
 pub(crate) fn toy_protocols() -> Result<()> {
-    run_command(Command::new(build_example("toy_sets")?).arg(SETS))?;
+    let mut build = cargo(&["build", "--workspace", "--example", "toy_sets"]);
+    run_command(Command::new(executable(&mut build, "example", "toy_sets")?).arg(SETS))?;
     let dpq = build_dpq("cpu")?;
     let (weights, fingerprint) = import(&dpq)?;
     for protocol in PROTOCOLS {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::hash::Hash;
-use crate::process::{output, remove};
+use crate::process::{list, output, remove};
 
 /// Runs stages with one executable and data set.
 pub(crate) struct Runner {
@@ -126,7 +126,7 @@ impl Runner {
             serde_json::from_str(&printed).with_context(|| format!("dpq {args} printed no JSON object"))?;
 
         fs::remove_file(&begun)?;
-        let record = Record { key: key.to_owned(), wall_seconds, files: list(&partial)?, result };
+        let record = Record { key: key.to_owned(), wall_seconds, files: files(&partial)?, result };
         fs::write(partial.join(RECORD), serde_json::to_string(&record)?)?;
         remove(dir)?;
         fs::rename(&partial, dir).with_context(|| format!("cannot rename {}", partial.display()))?;
@@ -143,8 +143,8 @@ fn interrupted_seconds(partial: &Path, key: &str) -> Result<Option<f64>> {
     let Some(before) = text.strip_prefix(key) else { return Ok(None) };
     let begun = fs::metadata(&path)?.modified()?;
     let mut last = begun;
-    for entry in fs::read_dir(partial)? {
-        last = last.max(entry?.metadata()?.modified()?);
+    for path in list(partial)? {
+        last = last.max(fs::symlink_metadata(path)?.modified()?);
     }
     let last_run = last.duration_since(begun).unwrap_or_default();
     Ok(Some(before.trim().parse().unwrap_or(0.0) + last_run.as_secs_f64()))
@@ -159,16 +159,11 @@ fn finished(dir: &Path, key: &str) -> Option<Record> {
     (record.key == key && record.files.iter().all(exists)).then_some(record)
 }
 
-fn list(dir: &Path) -> Result<Vec<(String, u64)>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            files.push((entry.file_name().to_string_lossy().into_owned(), entry.metadata()?.len()));
-        }
-    }
-    files.sort();
-    Ok(files)
+/// Returns the names and sizes of the files in a folder.
+fn files(dir: &Path) -> Result<Vec<(String, u64)>> {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let paths = list(dir)?.into_iter().filter(|path| path.is_file());
+    paths.map(|path| Ok((name(&path), fs::metadata(&path)?.len()))).collect()
 }
 
 #[cfg(test)]
