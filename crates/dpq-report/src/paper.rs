@@ -37,9 +37,12 @@ const PROTOCOLS: [Items; 2] = [
 
 const FROM_RANDOM: &str = " The paper fine-tunes a pretrained AlexNet. Ours starts from random weights, which explains a part of the gap.";
 
+/// mAP of codes and of features.
+type Maps<'a> = (&'a ByBits<MeanSd>, &'a MeanSd);
+
 /// Returns the name of the mAP that the paper reports on a data set, and a function that finds it
 /// for codes and features.
-fn judged(results: &Results) -> (&'static str, fn(&VariantResults) -> (&ByBits<MeanSd>, &MeanSd)) {
+fn judged(results: &Results) -> (&'static str, fn(&VariantResults) -> Maps<'_>) {
     match results.about.dataset.as_str() {
         "nus-wide-21" | "imagenet-100" => ("mAP@5000", |of| (&of.map_at_5000, &of.feature_map_at_5000)),
         _ => ("mAP@all", |of| (&of.map_all, &of.feature_map_all)),
