@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use dpq_model::{Model, Weights};
 use serde::Serialize;
 
@@ -138,19 +138,20 @@ pub(crate) fn write_features(
     let rows = source.rows()?;
     let numbers: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
     let key = format!("{key}, {} rows {:08x}", rows.len(), dpq_file::crc32c(&numbers));
-    let mut partial = Partial::open(dir, &key, dim)?;
+    let writing = || format!("cannot write into {}", dir.display());
+    let mut partial = Partial::open(dir, &key, dim).with_context(writing)?;
     let (resumed, last) = (partial.done.len(), partial.done.last().copied());
     let rest = last.and_then(|last| rows.iter().position(|&row| row == last)).map_or(0, |at| at + 1);
     let bar = output::progress(rows.len(), "features");
     source.for_each_batch(&rows[rest..], strict, |rows, items| {
-        partial.push(rows, &features(&items)?)?;
+        partial.push(rows, &features(&items)?).with_context(writing)?;
         bar.set_position(partial.done.len() as u64);
         Ok(())
     })?;
     bar.finish_and_clear();
     let kept = partial.done.clone();
     source.write_ids(dir, &kept)?;
-    partial.finish()?;
+    partial.finish().with_context(writing)?;
     let seconds = output::seconds(start);
     Ok(Written {
         items: kept.len(),

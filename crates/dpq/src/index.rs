@@ -12,6 +12,7 @@ use dpq_codebook::Codebooks;
 use dpq_formats::read_ids;
 use dpq_index::{Index, Metric};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::codes::read_codes;
 use crate::output;
@@ -79,12 +80,6 @@ struct Info {
     peak_memory_bytes: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct Verified {
-    items: usize,
-    seconds: f64,
-}
-
 impl Command {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
@@ -97,9 +92,9 @@ impl Command {
                 let start = Instant::now();
                 let index = map(&args.index)?;
                 index.verify()?;
-                let verified = Verified { items: index.len(), seconds: output::seconds(start) };
-                let text = format!("{}: no damage, {} items", args.index.display(), verified.items);
-                output::print(json, &verified, &text)
+                let (items, seconds) = (index.len(), output::seconds(start));
+                let text = format!("{}: no damage, {items} items", args.index.display());
+                output::print(json, &json!({ "items": items, "seconds": seconds }), &text)
             }
             Self::Import(args) => args.run(json),
             Self::Export(args) => args.run(json),

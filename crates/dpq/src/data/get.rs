@@ -105,15 +105,13 @@ fn get(dir: &Path, file: &SourceFile) -> Result<FileReport> {
     check_url(url)?;
     check_inside(dir, path)?;
     let _dir = path.parent().map(output::ResultDir::create).transpose()?;
-    let mut partial = path.clone().into_os_string();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
+    let partial = path.with_added_extension("partial");
     // curl would write through a link, and block on a pipe.
-    ensure!(
-        fs::symlink_metadata(&partial).is_ok_and(|metadata| metadata.is_file()) || is_absent(&partial),
-        "{} is not a regular file, remove it",
-        partial.display()
-    );
+    let is_usable = match fs::symlink_metadata(&partial) {
+        Ok(metadata) => metadata.is_file(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    ensure!(is_usable, "{} is not a regular file, remove it", partial.display());
     let sum = match (&file.sha256, &file.md5) {
         (Some(sha256), _) => format!("sha256 {sha256}"),
         (None, Some(md5)) => format!("md5 {md5}"),
@@ -217,10 +215,6 @@ fn download(url: &str, partial: &Path) -> Result<bool> {
 /// Returns true if a folder is missing or has no entries.
 fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
-}
-
-fn is_absent(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -7,8 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-
+use anyhow::{Result, ensure};
 use dpq_formats::npy;
 
 /// Features, behind space for the header of `features.npy`, which they become.
@@ -31,61 +30,49 @@ pub(super) struct Partial {
 impl Partial {
     /// Resumes from the files of an interrupted run with the same `key` in `dir`, or starts new
     /// ones.
-    pub(super) fn open(dir: &Path, key: &str, dim: usize) -> Result<Self> {
-        let open = || -> io::Result<Self> {
-            let is_same = fs::read_to_string(dir.join(KEY)).is_ok_and(|found| found == key);
-            if !(is_same && dir.join(FEATURES).exists()) {
-                fs::write(dir.join(FEATURES), npy::header_bytes::<f32>(&[0, dim]))?;
-                fs::write(dir.join(ROWS), [])?;
-                fs::write(dir.join(KEY), key)?;
-            }
-            let append = |name| OpenOptions::new().append(true).open(dir.join(name));
-            let (features, rows) = (append(FEATURES)?, append(ROWS)?);
-            // The last batch of an interrupted run may be incomplete: its whole rows count.
-            let header = npy::header_bytes::<f32>(&[0, dim]).len() as u64;
-            let n_whole = features.metadata()?.len().saturating_sub(header) / (4 * dim as u64);
-            let numbers = fs::read(dir.join(ROWS))?;
-            let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("pieces of four"));
-            let done: Vec<u32> = numbers.chunks_exact(4).take(n_whole as usize).map(number).collect();
-            features.set_len(header + 4 * (done.len() * dim) as u64)?;
-            rows.set_len(4 * done.len() as u64)?;
-            Ok(Self { dir: dir.to_owned(), dim, done, features, rows })
-        };
-        open().with_context(|| format!("cannot write into {}", dir.display()))
+    pub(super) fn open(dir: &Path, key: &str, dim: usize) -> io::Result<Self> {
+        let is_same = fs::read_to_string(dir.join(KEY)).is_ok_and(|found| found == key);
+        if !(is_same && dir.join(FEATURES).exists()) {
+            fs::write(dir.join(FEATURES), npy::header_bytes::<f32>(&[0, dim]))?;
+            fs::write(dir.join(ROWS), [])?;
+            fs::write(dir.join(KEY), key)?;
+        }
+        let append = |name| OpenOptions::new().append(true).open(dir.join(name));
+        let (features, rows) = (append(FEATURES)?, append(ROWS)?);
+        // The last batch of an interrupted run may be incomplete: its whole rows count.
+        let header = npy::header_bytes::<f32>(&[0, dim]).len() as u64;
+        let n_whole = features.metadata()?.len().saturating_sub(header) / (4 * dim as u64);
+        let numbers = fs::read(dir.join(ROWS))?;
+        let numbers = numbers.as_chunks().0.iter().take(n_whole as usize);
+        let done: Vec<u32> = numbers.map(|&bytes| u32::from_le_bytes(bytes)).collect();
+        features.set_len(header + 4 * (done.len() * dim) as u64)?;
+        rows.set_len(4 * done.len() as u64)?;
+        Ok(Self { dir: dir.to_owned(), dim, done, features, rows })
     }
 
     /// Appends the features of `rows`, f32 [n, dim].
-    pub(super) fn push(&mut self, rows: &[u32], features: &[f32]) -> Result<()> {
+    pub(super) fn push(&mut self, rows: &[u32], features: &[f32]) -> io::Result<()> {
         assert_eq!(features.len(), rows.len() * self.dim, "each row has dim features");
         let bytes: Vec<u8> = features.iter().flat_map(|x| x.to_le_bytes()).collect();
         let numbers: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
-        let mut write = || -> io::Result<()> {
-            self.features.write_all(&bytes)?;
-            // A row counts as done once it is on the disk.
-            self.features.sync_data()?;
-            self.rows.write_all(&numbers)
-        };
-        write().with_context(|| format!("cannot write into {}", self.dir.display()))?;
+        self.features.write_all(&bytes)?;
+        // A row counts as done once it is on the disk.
+        self.features.sync_data()?;
+        self.rows.write_all(&numbers)?;
         self.done.extend_from_slice(rows);
         Ok(())
     }
 
     /// Turns the rows written into `features.npy`.
     pub(super) fn finish(self) -> Result<()> {
-        ensure!(!self.done.is_empty(), "none of the images can be read");
+        ensure!(!self.done.is_empty(), "there are no features to write");
         let Self { dir, dim, done, features, rows } = self;
         drop((features, rows));
-        let write_header = || -> io::Result<()> {
-            let mut features = OpenOptions::new().write(true).open(dir.join(FEATURES))?;
-            features.write_all(&npy::header_bytes::<f32>(&[done.len(), dim]))
-        };
-        write_header().with_context(|| format!("cannot write into {}", dir.display()))?;
+        let mut features = OpenOptions::new().write(true).open(dir.join(FEATURES))?;
+        features.write_all(&npy::header_bytes::<f32>(&[done.len(), dim]))?;
         dpq_file::rename(dir.join(FEATURES), dir.join("features.npy"))?;
-        let clean = || -> io::Result<()> {
-            fs::remove_file(dir.join(KEY))?;
-            fs::remove_file(dir.join(ROWS))
-        };
-        clean().with_context(|| format!("cannot clean up {}", dir.display()))
+        fs::remove_file(dir.join(KEY))?;
+        Ok(fs::remove_file(dir.join(ROWS))?)
     }
 }
 
