@@ -13,7 +13,7 @@ pub(crate) mod avx2;
 mod avx512;
 
 /// The number of partial sums.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// The number of rows that are multiplied together, so that several chains of additions overlap.
 pub(crate) const ROWS: usize = 4;
@@ -153,7 +153,7 @@ pub(crate) fn dots_of(x: &[f32], rows: [&[f32]; ROWS]) -> [f32; ROWS] {
 
 /// Adds the partial sums.
 #[inline(always)]
-fn add_up(mut sums: [f32; LANES]) -> f32 {
+pub(crate) fn add_up(mut sums: [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {

@@ -1,6 +1,6 @@
 //! Lookup tables: the inner products of a query with every codeword.
 
-use crate::codebooks::check_sizes;
+use crate::codebooks::{check_codes, check_sizes};
 use crate::dot::{dots, dots_of_many};
 use crate::error::{MAX_VALUES, check_finite, check_size};
 use crate::{CodeLength, Codebooks, Error, Expected};
@@ -111,5 +111,34 @@ impl Codebooks {
     fn table(&self, values: Vec<f32>, length: CodeLength) -> Result<LookupTable, Error> {
         let table = LookupTable::new(values, length.levels(), self.n_codewords())?;
         Ok(LookupTable { codebooks: Some(self.fingerprint), ..table })
+    }
+
+    /// Writes the entries that a lookup table of `query` `[D]` has at `level` for some codewords:
+    /// `entries` `[n]` for `codewords` `[n]`. The bits are those of the table.
+    ///
+    /// # Errors
+    /// As [`lookup_table`](Self::lookup_table), and [`Error::Argument`] for a level or a codeword
+    /// that does not exist, and unless there is one entry per codeword.
+    pub fn lookup_entries(
+        &self,
+        query: &[f32],
+        level: usize,
+        codewords: &[u8],
+        entries: &mut [f32],
+    ) -> Result<(), Error> {
+        /// Codewords that are multiplied at a time.
+        const GATHERED: usize = 16;
+        Expected::Shape(vec![self.dim()]).check("query", query.len())?;
+        Expected::Range(0..=self.n_levels() - 1).check("level", level)?;
+        Expected::Shape(vec![codewords.len()]).check("entries", entries.len())?;
+        check_codes(codewords, 1, self.n_codewords())?;
+        check_finite("query", query)?;
+        let mut rows = Vec::with_capacity(GATHERED * self.dim());
+        for (codewords, entries) in codewords.chunks(GATHERED).zip(entries.chunks_mut(GATHERED)) {
+            rows.clear();
+            codewords.iter().for_each(|&codeword| rows.extend(self.codeword(level, codeword.into())));
+            dots(query, &rows, entries);
+        }
+        check_finite("lookup table", entries)
     }
 }

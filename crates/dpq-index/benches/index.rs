@@ -106,7 +106,8 @@ fn check(index: &Index, codes: &[u8], query: &[f32], length: CodeLength) {
     let search = |k, kernel| {
         index.search_with(table, &SearchOptions::new(k).length(length).kernel(kernel)).expect("a search")
     };
-    let score = |code: &[u8]| naive::score(codebooks, index.metric(), table, code, length.levels());
+    let unit = codebooks.norm_unit();
+    let score = |code: &[u8]| naive::score(codebooks, unit, index.metric(), table, code, length.levels());
     let expected: Vec<Hit> = if index.metric() == Metric::InnerProduct {
         let ids: Vec<u64> = (0..index.len() as u64).collect();
         let mut ranking = naive::ranking(score, codes, n_levels, &ids, |_| true);

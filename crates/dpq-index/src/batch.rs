@@ -59,8 +59,7 @@ impl<'a> Query<'a> {
         let mut bound = self.bound();
         let mut n_read = 0.0;
         for (first, row) in self.view.rows() {
-            bound.enter(first);
-            let slack = bound.slack(threshold);
+            let slack = bound.enter(first, threshold);
             if slack >= 0.0 {
                 let cells = bound
                     .limit(slack)
@@ -117,8 +116,9 @@ mod tests {
     fn with_queries(index: &Index, filter: Option<&Filter>, check: impl Fn(&[Query])) {
         let (view, tables) = (index.view(), tables(index));
         for n_levels in [3, 4, LEVELS] {
+            let norms = index.norms(n_levels).unwrap();
             let scorers: Vec<Scorer> =
-                tables.iter().map(|table| Scorer::new(table, n_levels, view.norms)).collect();
+                tables.iter().map(|table| Scorer::new(table, n_levels, norms)).collect();
             let query =
                 |scorer| Query { view: &view, scorer, kernel: Kernel::best(), filter, interrupt: None };
             check(&scorers.iter().map(query).collect::<Vec<_>>());
@@ -181,8 +181,8 @@ mod tests {
     fn queries_share_only_what_is_long_and_mostly_read() {
         let shares = |index: &Index, min_score| {
             let (view, tables) = (index.view(), tables(index));
-            let scorers: Vec<Scorer> =
-                tables.iter().map(|table| Scorer::new(table, LEVELS, view.norms)).collect();
+            let norms = index.norms(LEVELS).unwrap();
+            let scorers: Vec<Scorer> = tables.iter().map(|table| Scorer::new(table, LEVELS, norms)).collect();
             let query =
                 |scorer| Query { view: &view, scorer, kernel: Kernel::best(), filter: None, interrupt: None };
             let queries: Vec<Query> = scorers.iter().map(query).collect();

@@ -1,17 +1,19 @@
 //! Upper bounds of scores, row by row, and the tables of the byte filter that follow from them.
 //!
 //! Except for rounding, the score of a code in a row is at most a base plus one table entry per
-//! column. A column is a level. For the Euclidean metric there is one more, the cross plane: with
-//! u_l = 2⟨q, c_l⟩ − ‖c_l‖² − 2⟨c_0, c_l⟩ the score is u_0 + Σ_{l≥1} u_l − 2 Σ_{1≤i<j} ⟨c_i, c_j⟩,
-//! and the last sum is at least the value of its byte.
+//! column. A column is a level. For the Euclidean metric table entries are doubled, and norms are
+//! subtracted: the minimum of the row from the base, norms of pairs from the levels that a model
+//! covers, and the rest by a column of its own, the bytes of norms.
 //!
 //! The byte filter adds up the deficits of a code: `max` − entry, column by column. A code reaches
 //! a threshold only if its deficits add up to at most the *slack*, base + Σ max − threshold +
 //! rounding error. Deficits are counted in 250ths of the slack, rounded down, so the filter never
 //! drops a code that reaches the threshold.
 
+use std::ops::Range;
+
 use crate::kernel::Column;
-use crate::norms::{Norms, Quantizer};
+use crate::norms::{Norms, RowNorms};
 use crate::score::Scorer;
 
 /// The sum of deficits that equals the slack for which the tables were made.
@@ -21,92 +23,136 @@ const STEPS: f64 = 250.0;
 pub(crate) struct Bound<'a> {
     n_levels: usize,
     norms: Option<Norms<'a>>,
-    /// The base of each row.
+    /// The base of each row, without norms.
     bases: [f32; 256],
-    /// The columns without the part that depends on the row.
-    fixed: Vec<[f32; 256]>,
+    /// The columns, of which the first `n_changing` change from row to row.
     columns: Vec<[f32; 256]>,
+    n_changing: usize,
+    /// The changing columns without norms, and the maximum of each.
+    fixed: Vec<([f32; 256], f32)>,
     /// The maximum of each column.
     max: Vec<f32>,
+    first: u8,
     base: f64,
-    cross_base: f64,
-    /// No rounded score exceeds its bound by more than this.
+    /// No inner product exceeds this, doubled for the Euclidean metric.
+    magnitude: f64,
+    /// No rounded score of the row exceeds its bound by more than this.
     rounding_error: f64,
     /// The bytes of codes that index the columns.
     planes: Vec<&'a [u8]>,
+    /// The minimum byte of the norms of each cell.
+    cells: Option<&'a [u8]>,
     /// The deficits of the columns.
     bytes: Vec<[u8; 256]>,
-    /// The slack for which `bytes` were made, or 0 if they do not belong to the row.
+    /// The slack for which `bytes` were made, or 0 before.
     bytes_slack: f64,
+    /// The first of `bytes` are those of another row, the last are those of another shift.
+    is_stale: [bool; 2],
+    /// The shift of the norms of the row that the last column is of.
+    shift: u32,
 }
 
 impl<'a> Bound<'a> {
-    /// Prepares bounds of the scores of `scorer`, from the planes of levels 1, 2, … and the cross
-    /// plane at its length, if any.
-    pub(crate) fn new(
-        scorer: &Scorer<'a>,
-        planes: &[&'a [u8]],
-        cross: Option<(&'a [u8], Quantizer)>,
-    ) -> Self {
-        let mut planes = planes[..scorer.n_levels() - 1].to_vec();
-        planes.extend(cross.map(|(plane, _)| plane));
-        let cross = cross.map(|(_, quantizer)| quantizer);
-        let norms = scorer.norms;
-        let mut tables = scorer.tables.clone();
-        let mut magnitude: f64 = tables.iter().map(|table| f64::from(max_magnitude(table))).sum();
+    /// Prepares bounds of the scores of `scorer`, from the planes of levels 1, 2, ….
+    pub(crate) fn new(scorer: &Scorer<'a>, planes: &[&'a [u8]]) -> Self {
+        let n_levels = scorer.n_levels();
+        let mut planes = planes[..n_levels - 1].to_vec();
+        let (norms, mut tables) = (scorer.norms, scorer.tables.clone());
+        if norms.is_some() {
+            tables.as_flattened_mut().iter_mut().for_each(|entry| *entry *= 2.0);
+        }
+        let magnitude = tables.iter().map(|table| f64::from(max_magnitude(table))).sum();
+        let mut columns = tables.split_off(1);
+        let (mut n_changing, mut cells) = (0, None);
         if let Some(norms) = &norms {
-            let mut lengths = 0.0;
-            for (level, table) in tables.iter_mut().enumerate() {
-                let own = norms.own(level);
-                table.iter_mut().zip(own).for_each(|(entry, own)| *entry = 2.0 * *entry - own);
-                lengths += f64::from(max_magnitude(own)).sqrt();
+            n_changing = norms.n_modelled(n_levels);
+            if let Some(plane) = norms.positions.filter(|_| n_levels > 2) {
+                cells = plane.cells;
+                planes.push(plane.high);
+                columns.push([0.0; 256]);
             }
-            // No sum of products of codewords exceeds the square of the sum of their lengths.
-            magnitude = 2.0 * magnitude + lengths * lengths;
         }
-        if let Some(cross) = cross {
-            tables.push(std::array::from_fn(|byte| (-2.0 * (byte as f64) * f64::from(cross.step)) as f32));
-            magnitude += 2.0 * f64::from(cross.min.abs()) + 512.0 * f64::from(cross.step.abs());
-        }
-        // At most eight operations per level round, each by at most 2⁻²⁴ of its result. Sums that
-        // may overflow f32 have no bound.
-        let rounding_error = if magnitude < f64::from(f32::MAX) / 4.0 {
-            8.0 * (tables.len() + 1) as f64 * magnitude / f64::from(1u32 << 24)
-        } else {
-            f64::INFINITY
-        };
-        let fixed = tables.split_off(1);
         Self {
-            n_levels: scorer.n_levels(),
+            n_levels,
             norms,
             bases: tables[0],
-            columns: fixed.clone(),
-            max: fixed.iter().map(max).collect(),
-            planes,
-            bytes: vec![[0; 256]; fixed.len()],
-            fixed,
+            n_changing,
+            fixed: columns[..n_changing].iter().map(|column| (*column, max(column))).collect(),
+            max: columns.iter().map(max).collect(),
+            first: 0,
             base: f64::NAN,
-            cross_base: cross.map_or(0.0, |cross| -2.0 * f64::from(cross.min)),
-            rounding_error,
+            magnitude,
+            rounding_error: f64::NAN,
+            planes,
+            cells,
+            bytes: vec![[0; 256]; columns.len()],
+            columns,
             bytes_slack: 0.0,
+            is_stale: [false; 2],
+            shift: u32::MAX,
         }
     }
 
-    /// Moves to the row of the codes that begin with `first`.
-    pub(crate) fn enter(&mut self, first: u8) {
-        self.base = f64::from(self.bases[usize::from(first)]) + self.cross_base;
-        if let Some(norms) = &self.norms {
-            let columns = self.columns.iter_mut().zip(&self.fixed).zip(&mut self.max);
-            for (level, ((column, fixed), column_max)) in (1..self.n_levels).zip(columns) {
-                for ((entry, fixed), product) in
-                    column.iter_mut().zip(fixed).zip(norms.with_first(first, level))
-                {
-                    *entry = fixed - 2.0 * f32::from_le_bytes(*product);
-                }
-                *column_max = max(column);
+    /// Moves to the row of the codes that begin with `first`, and returns the
+    /// [`slack`](Self::slack) there, or something negative for all that reaches `threshold`.
+    pub(crate) fn enter(&mut self, first: u8, threshold: f32) -> f64 {
+        self.first = first;
+        self.base = f64::from(self.bases[usize::from(first)]);
+        let mut magnitude = self.magnitude;
+        if let Some(norms) = self.norms {
+            let row = norms.row(self.n_levels, first).filter(|_| self.n_levels > 2);
+            let of_row = row.map_or(0.0, |row| row.min());
+            self.base -= of_row;
+            magnitude += of_row.abs() + norms.max() * self.fixed.len() as f64;
+            for (i, (_, max)) in self.fixed.iter().enumerate() {
+                let min = norms.pairs[i].minima.get(usize::from(first)).copied().unwrap_or(0);
+                self.max[i] = max - (f64::from(min) * norms.unit) as f32;
             }
-            self.bytes_slack = 0.0;
+            if let Some(row) = &row {
+                magnitude += row.range();
+                self.fill_norms(row);
+            }
         }
+        // At most eight operations per level round, each by at most 2⁻²⁴ of its result. Sums that
+        // may overflow f32 have no bound.
+        self.rounding_error = if magnitude < f64::from(f32::MAX) / 4.0 {
+            8.0 * (self.columns.len() + 2) as f64 * magnitude / f64::from(1u32 << 24)
+        } else {
+            f64::INFINITY
+        };
+        let slack = self.slack(threshold);
+        if self.fixed.is_empty() || slack < 0.0 {
+            return slack;
+        }
+        self.fill_changing();
+        self.slack(threshold)
+    }
+
+    /// Makes the columns that change, and their maxima.
+    fn fill_changing(&mut self) {
+        let Some(norms) = &self.norms else { return };
+        let unit = norms.unit as f32;
+        for (i, (fixed, _)) in self.fixed.iter().enumerate() {
+            let column = &mut self.columns[i];
+            for ((entry, fixed), &norm) in column.iter_mut().zip(fixed).zip(norms.pairs[i].row(self.first)) {
+                *entry = fixed - norm as f32 * unit;
+            }
+            self.max[i] = max(column);
+        }
+        self.is_stale[0] = true;
+    }
+
+    /// Makes the column of the norms of a row.
+    fn fill_norms(&mut self, row: &RowNorms) {
+        if row.shift == self.shift {
+            return;
+        }
+        self.shift = row.shift;
+        let step = (row.range() / 256.0) as f32;
+        if let Some(column) = self.columns.last_mut() {
+            column.iter_mut().enumerate().for_each(|(byte, entry)| *entry = -step * byte as f32);
+        }
+        self.is_stale[1] = true;
     }
 
     /// Returns the maximum amount by which a code of the row can exceed `threshold`. If it is
@@ -128,16 +174,30 @@ impl<'a> Bound<'a> {
             if !scale.is_normal() {
                 return None;
             }
-            for ((bytes, column), max) in self.bytes.iter_mut().zip(&self.columns).zip(&self.max) {
-                for (byte, entry) in bytes.iter_mut().zip(column) {
-                    // `min` turns the NaN of a byte that names no codeword into 255, above any
-                    // limit.
-                    *byte = rounded_down(((max - entry) * scale).min(255.0));
-                }
-            }
             self.bytes_slack = slack;
+            self.fill_bytes(0..self.columns.len());
+        } else {
+            if self.is_stale[0] {
+                self.fill_bytes(0..self.n_changing);
+            }
+            if self.is_stale[1] {
+                self.fill_bytes(self.columns.len() - 1..self.columns.len());
+            }
         }
+        self.is_stale = [false; 2];
         Some((STEPS * slack / self.bytes_slack) as u8 + 1)
+    }
+
+    /// Makes the byte tables of some columns.
+    fn fill_bytes(&mut self, columns: Range<usize>) {
+        let scale = (STEPS / self.bytes_slack) as f32;
+        let (all, max) = (&self.columns[columns.clone()], &self.max[columns.clone()]);
+        for (bytes, (column, max)) in self.bytes[columns].iter_mut().zip(all.iter().zip(max)) {
+            for (byte, entry) in bytes.iter_mut().zip(column) {
+                // `min` turns the NaN of a byte that names no codeword into 255, above any limit.
+                *byte = rounded_down(((max - entry) * scale).min(255.0));
+            }
+        }
     }
 
     /// Returns the columns with their byte tables, from level 1 on.
@@ -148,7 +208,14 @@ impl<'a> Bound<'a> {
     /// Returns 1 for every second byte that a code within `limit` may have, and 0 for all other
     /// bytes.
     pub(crate) fn qualifying(&self, limit: u8) -> [u8; 256] {
-        self.bytes[0].map(|byte| u8::from(byte <= limit))
+        match (self.cells, self.bytes.last()) {
+            (Some(cells), Some(of_norms)) => {
+                let cells = &cells[usize::from(self.first) * 256..][..256];
+                let sum = |i: usize| self.bytes[0][i].saturating_add(of_norms[usize::from(cells[i])]);
+                std::array::from_fn(|i| u8::from(sum(i) <= limit))
+            }
+            _ => self.bytes[0].map(|byte| u8::from(byte <= limit)),
+        }
     }
 }
 

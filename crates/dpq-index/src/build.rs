@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use dpq_codebook::{Codebooks, Expected};
+use dpq_codebook::{CodeLength, Codebooks, Expected};
 use dpq_file::{Dtype, Section};
 use rayon::prelude::*;
 
-use crate::layout::{ID_BLOCK, Layout, Metric, cross_name, plane_name};
-use crate::norms::{Norms, Quantizer};
+use crate::layout::{ID_BLOCK, Layout, Metric, norms_name, plane_name};
+use crate::norms::{Source, of_pairs, of_rows};
 use crate::sort::{Row, sorted_rows};
 use crate::{Error, Index};
 
@@ -22,7 +22,12 @@ pub struct IndexBuilder<'a> {
     codes: &'a [u8],
     ids: Option<&'a [u64]>,
     metric: Metric,
+    norm_lengths: Option<&'a [CodeLength]>,
 }
+
+/// The lengths, in levels, that a Euclidean index keeps norms for by default, if codes are as long;
+/// besides these, the greatest length.
+const NORM_LENGTHS: [usize; 12] = [3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64];
 
 impl<'a> IndexBuilder<'a> {
     /// Gives each item, `[N]`, an id of its own. The default is the row number.
@@ -37,6 +42,15 @@ impl<'a> IndexBuilder<'a> {
         Self { metric, ..self }
     }
 
+    /// Keeps norms for searches at `lengths` by the Euclidean metric: 4 bytes per distinct code and
+    /// length above 16 bits. The default is 24 to 64 bits, then 96, 128, 192, 256, 384, 512 and the
+    /// greatest length. Other lengths can be searched too: the first search at one computes its
+    /// norms, and the index keeps them in memory.
+    #[must_use]
+    pub fn norm_lengths(self, lengths: &'a [CodeLength]) -> Self {
+        Self { norm_lengths: Some(lengths), ..self }
+    }
+
     /// Builds the index and writes it to `path`, whole or not at all. The same input gives the same
     /// bytes.
     ///
@@ -44,9 +58,10 @@ impl<'a> IndexBuilder<'a> {
     /// L + 4.
     ///
     /// # Errors
-    /// [`Error::Codebook`] if the codes are not whole rows, the ids are not as many as rows, or the
-    /// codebooks are too large for the Euclidean metric; [`Error::Code`] for a code that names no
-    /// codeword; [`Error::DuplicateId`]; [`Error::File`] if the file cannot be written.
+    /// [`Error::Codebook`] if the codes are not whole rows, the ids are not as many as rows, a
+    /// length of norms is above that of the codes, or the norm of a code overflows f32;
+    /// [`Error::Code`] for a code that names no codeword; [`Error::DuplicateId`]; [`Error::File`] if
+    /// the file cannot be written.
     pub fn write(self, path: impl AsRef<Path>) -> Result<(), Error> {
         self.finish(&|metadata, sections| dpq_file::write(&path, metadata, sections))
     }
@@ -66,6 +81,10 @@ impl<'a> IndexBuilder<'a> {
             return Err(Error::Code { row, level, found, n_codewords });
         }
         self.ids.map_or(Ok(()), |ids| Expected::Shape(vec![n_items]).check("ids", ids.len()))?;
+        for length in self.norm_lengths.into_iter().flatten() {
+            let expected = Expected::Range(0..=self.codebooks.max_length().bits());
+            expected.check("code length in bits", length.bits())?;
+        }
         if u32::try_from(n_items).is_ok() {
             self.fill(sorted_rows::<u32>(self.codes, n_levels, self.ids)?, finish)
         } else {
@@ -75,54 +94,69 @@ impl<'a> IndexBuilder<'a> {
 
     /// Calls `finish` with the parts of the file, whose items come in the order of `rows`.
     fn fill<R: Row, T>(self, rows: Vec<R>, finish: Finish<T>) -> Result<T, Error> {
-        let Self { codebooks, codes, ids, metric } = self;
+        let Self { codebooks, codes, ids, metric, .. } = self;
         let (n_items, n_levels) = (rows.len(), codebooks.n_levels());
         let code = |row: R| &codes[row.get() * n_levels..][..n_levels];
         let firsts = || (0..n_items).filter(|&item| item == 0 || code(rows[item]) != code(rows[item - 1]));
-        let layout = Layout::new(metric, codebooks, n_items, firsts().count());
+        let default_lengths: Vec<CodeLength> = NORM_LENGTHS
+            .into_iter()
+            .filter(|&levels| levels < n_levels)
+            .chain([n_levels])
+            .map(CodeLength::from_levels)
+            .collect::<Result<_, _>>()?;
+        let lengths = self.norm_lengths.unwrap_or(&default_lengths);
+        let layout = Layout::new(metric, codebooks, n_items, firsts().count(), lengths);
+        let version = layout.version;
         let mut filled: BTreeMap<String, (Dtype, Vec<u8>)> = BTreeMap::new();
 
         let id = |&row: &R| ids.map_or(row.get() as u64, |ids| ids[row.get()]);
         let id_min = |rows: &[R]| rows.iter().map(id).min().expect("a chunk is not empty");
-        filled.insert("ids".to_owned(), integers(rows.iter().map(id)));
-        filled.insert("id_min".to_owned(), integers(rows.chunks(ID_BLOCK).map(id_min)));
+        filled.insert("ids".to_owned(), integers(version, rows.iter().map(id)));
+        filled.insert("id_min".to_owned(), integers(version, rows.chunks(ID_BLOCK).map(id_min)));
 
         // From here on, only one row per position matters.
         let rows = if layout.has_starts() {
             let firsts: Vec<R> = firsts().map(R::new).collect();
             let starts = firsts.iter().map(|first| first.get()).chain([n_items]).map(|item| item as u64);
-            filled.insert("starts".to_owned(), integers(starts));
+            filled.insert("starts".to_owned(), integers(version, starts));
             firsts.iter().map(|first| rows[first.get()]).collect()
         } else {
             rows
         };
         let codes = || rows.iter().map(|&row| code(row));
-        filled.insert("cells".to_owned(), integers(cells(&layout, codes()).into_iter()));
+        let cells = cells(&layout, codes());
+        filled.insert("cells".to_owned(), integers(version, cells.iter().map(|&start| start as u64)));
         for level in 1..n_levels {
             filled.insert(plane_name(level), (Dtype::U8, codes().map(|code| code[level]).collect()));
         }
-        let sample = layout.sample().flat_map(|position| code(rows[position])).copied().collect();
-        filled.insert("sample".to_owned(), (Dtype::U8, sample));
+        let sample = (0..layout.n_sampled()).flat_map(|i| code(rows[layout.sample(i)]));
+        filled.insert("sample".to_owned(), (Dtype::U8, sample.copied().collect()));
         filled.insert("codebook".to_owned(), floats(codebooks.values()));
 
-        let mut quantizers = Vec::new();
         if metric == Metric::Euclidean {
-            let gram = floats(&codebooks.cross_products()?);
-            let own = codebooks.squared_norms();
-            let n_codewords = codebooks.n_codewords();
-            let norms = Norms { own: &own, gram: gram.1.as_chunks().0, n_codewords };
-            for n in layout.cross_lengths() {
-                let terms = codes().map(|code| norms.cross(n, |level| code[level]));
-                let quantizer = Quantizer::new(terms.clone())?;
-                filled.insert(cross_name(n), (Dtype::U8, terms.map(|term| quantizer.byte(term)).collect()));
-                quantizers.push(quantizer);
+            let pairs = (1..=layout.n_pairs()).map(|level| of_pairs(codebooks, level));
+            let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
+            if !pairs.is_empty() {
+                let norms = pairs.iter().flat_map(|pairs| &pairs.norms).flat_map(|norm| norm.to_le_bytes());
+                filled.insert("norms.pairs".to_owned(), (Dtype::U32, norms.collect()));
             }
-            filled.insert("gram".to_owned(), gram);
+            let with_cells = layout.has_model();
+            let pairs = if with_cells { &pairs[..] } else { &[] };
+            let source = Source { codebooks, rows: &of_rows(codebooks)?, pairs, cells: &cells, with_cells };
+            let at = |position: usize, out: &mut [u8]| out.copy_from_slice(code(rows[position]));
+            for (length, plane) in layout.norm_lengths.iter().zip(source.planes(at, &layout.norm_lengths)?) {
+                let name = |part| norms_name(length.levels(), part);
+                filled.insert(name(".high"), (Dtype::U8, plane.high));
+                filled.insert(name(".low"), (Dtype::U8, plane.low.into_flattened()));
+                let rows = plane.rows.into_flattened().into_flattened();
+                filled.insert(name(".rows"), (Dtype::I64, rows));
+                filled.extend(plane.cells.map(|cells| (name(".cells"), (Dtype::U8, cells))));
+            }
         }
 
         // The file needs memory too.
         drop(rows);
-        let metadata = layout.metadata(&codebooks.fingerprint(), codebooks.assignment(), &quantizers);
+        let metadata = layout.metadata(&codebooks.fingerprint(), codebooks.assignment());
         let sections = layout.sections();
         let sections = sections.iter().map(|(name, _, shape)| {
             let (dtype, bytes) = &filled[name];
@@ -135,7 +169,8 @@ impl<'a> IndexBuilder<'a> {
 impl Index {
     /// Starts to build an index of `codes`, u8 `[N, L]`, row-major, that `codebooks` made.
     pub fn builder<'a>(codebooks: &'a Codebooks, codes: &'a [u8]) -> IndexBuilder<'a> {
-        IndexBuilder { codebooks, codes, ids: None, metric: Metric::InnerProduct }
+        let metric = Metric::InnerProduct;
+        IndexBuilder { codebooks, codes, ids: None, metric, norm_lengths: None }
     }
 
     /// Returns the ids, ascending, and the code of each, u8 `[N, L]`: the items that the index was
@@ -168,7 +203,7 @@ impl Index {
 
 /// Returns the directory of ascending `codes`: the first position of each cell, and the number of
 /// positions.
-fn cells<'a>(layout: &Layout, codes: impl Iterator<Item = &'a [u8]>) -> Vec<u64> {
+fn cells<'a>(layout: &Layout, codes: impl Iterator<Item = &'a [u8]>) -> Vec<usize> {
     let mut cells = vec![0; layout.n_cells() + 1];
     for code in codes {
         let cell = code.iter().take(2).fold(0, |cell, &byte| cell << 8 | usize::from(byte));
@@ -180,9 +215,12 @@ fn cells<'a>(layout: &Layout, codes: impl Iterator<Item = &'a [u8]>) -> Vec<u64>
     cells
 }
 
-/// Encodes whole numbers as u32 if all fit, else as u64.
-fn integers(values: impl Iterator<Item = u64> + Clone) -> (Dtype, Vec<u8>) {
-    if values.clone().all(|value| u32::try_from(value).is_ok()) {
+/// Encodes whole numbers in the narrowest type of a format version that holds them all.
+fn integers(version: u8, values: impl Iterator<Item = u64> + Clone) -> (Dtype, Vec<u8>) {
+    let max = values.clone().max().unwrap_or(0);
+    if version > 1 && max <= u16::MAX.into() {
+        (Dtype::U16, values.flat_map(|value| (value as u16).to_le_bytes()).collect())
+    } else if max <= u32::MAX.into() {
         (Dtype::U32, values.flat_map(|value| (value as u32).to_le_bytes()).collect())
     } else {
         (Dtype::U64, values.flat_map(u64::to_le_bytes).collect())

@@ -18,6 +18,8 @@ pub struct DistinctCodes<'a> {
     planes: Vec<Vec<u8>>,
     starts: Vec<u32>,
     ids: Vec<u64>,
+    /// The squared norm of each code, `[U]`; empty unless the metric is Euclidean.
+    norms: Vec<f64>,
 }
 
 impl Index {
@@ -29,9 +31,10 @@ impl Index {
     pub fn distinct_codes(&self, length: CodeLength) -> Result<DistinctCodes<'_>, Error> {
         self.check_length(length)?;
         Expected::Range(0..=u32::MAX as usize).check("number of items", self.len())?;
-        let view = self.view();
+        let (view, norms) = (self.view(), self.norms(length.levels())?);
         let mut planes = vec![Vec::new(); length.levels()];
         let (mut starts, mut ids) = (Vec::new(), Vec::with_capacity(self.len()));
+        let mut of_codes = Vec::new();
         let mut n_left = self.len();
         let mut last = None;
         for (first, position) in view.positions() {
@@ -47,6 +50,7 @@ impl Index {
                 last = Some(starts.len());
                 starts.push(items.start as u32);
                 planes.iter_mut().enumerate().for_each(|(level, plane)| plane.push(code(level)));
+                of_codes.extend(norms.map(|norms| norms.squared(length.levels(), code, position)));
             }
             ids.extend(items.map(|item| view.ids.get(item)));
         }
@@ -58,7 +62,7 @@ impl Index {
         for run in starts.windows(2) {
             ids[run[0] as usize..run[1] as usize].sort_unstable();
         }
-        Ok(DistinctCodes { index: self, length, planes, starts, ids })
+        Ok(DistinctCodes { index: self, length, planes, starts, ids, norms: of_codes })
     }
 }
 
@@ -96,7 +100,8 @@ impl DistinctCodes<'_> {
         self.index.check_table(table, self.length)?;
         Expected::Shape(vec![self.len()]).check("scores", scores.len())?;
         let planes: Vec<&[u8]> = self.planes.iter().map(Vec::as_slice).collect();
-        Scorer::new(table, self.length.levels(), self.index.view().norms).strided(&planes, 1, scores);
+        let norms = self.index.norms(self.length.levels())?;
+        Scorer::new(table, self.length.levels(), norms).strided(&planes, 1, |i| self.norms[i], scores);
         Ok(())
     }
 }

@@ -9,6 +9,10 @@ use crate::topk::Candidates;
 /// chance.
 const MIN_SAMPLED: f64 = 10.0;
 
+/// The maximum share of the positions that is sampled: scoring more of them takes as long as a
+/// search.
+const MAX_SAMPLED: f64 = 0.125;
+
 /// The cost of an item above the threshold that is not among the best, relative to that of scoring
 /// a sampled code by inner product.
 const SURPLUS_COST: f64 = 10.0;
@@ -32,12 +36,14 @@ impl Query<'_> {
             return f32::NEG_INFINITY;
         }
         let share = k as f64 / n_matches as f64;
-        let n_sampled = (self.view.sample.len() / layout.n_levels) as f64;
-        if share * n_sampled >= MIN_SAMPLED {
+        let n_sampled = layout.n_sampled() as f64;
+        let n_needed = MIN_SAMPLED / share;
+        if n_needed <= n_sampled.min(MAX_SAMPLED * n_positions as f64) {
             // With n sampled codes the surplus is about 3k/√(share·n) items. This n minimizes the
             // sum of both costs.
+            // Norms of sampled codes lie far apart.
             let surplus = if self.scorer.norms.is_some() { SURPLUS_COST / 8.0 } else { SURPLUS_COST };
-            let n = (1.5 * surplus * k as f64 / share.sqrt()).powf(2.0 / 3.0).max(MIN_SAMPLED / share);
+            let n = (1.5 * surplus * k as f64 / share.sqrt()).powf(2.0 / 3.0).max(n_needed);
             self.estimate_from_sample(share, (n_sampled / n) as usize)
         } else {
             let n_in_cells = (share * n_positions as f64 * CELL_CODES_PER_HIT).max(MIN_CELL_CODES);
@@ -48,19 +54,24 @@ impl Query<'_> {
     /// Returns a score that a `share` of every `step`-th sampled code reaches, with a margin for
     /// chance.
     fn estimate_from_sample(&self, share: f64, step: usize) -> f32 {
-        let n_levels = self.view.layout.n_levels;
+        let Self { view, scorer, .. } = *self;
         let step = step.max(1);
-        let n = (self.view.sample.len() / n_levels).div_ceil(step);
+        let n = view.layout.n_sampled().div_ceil(step);
         let expected = share * n as f64;
         let rank = expected + 3.0 * expected.sqrt() + 2.0;
         let mut candidates = Candidates::new(rank as usize, f32::NEG_INFINITY);
         let (mut scores, mut wanted) = ([0.0; BLOCK], [0; BLOCK]);
+        let (planes, stride) = view.sample();
         for start in (0..n).step_by(BLOCK) {
             let scores = &mut scores[..BLOCK.min(n - start)];
-            let sample = &self.view.sample[start * step * n_levels..];
-            // The bytes of each level, from its first on.
-            let planes: Vec<&[u8]> = (0..self.scorer.n_levels()).map(|level| &sample[level..]).collect();
-            self.scorer.strided(&planes, step * n_levels, scores);
+            let planes: Vec<&[u8]> =
+                planes[..scorer.n_levels()].iter().map(|plane| &plane[start * step * stride..]).collect();
+            let norm = |i: usize| {
+                let code = |level: usize| planes[level][i * step * stride];
+                let position = view.layout.sample((start + i) * step);
+                scorer.norms.map_or(0.0, |norms| norms.squared(scorer.n_levels(), code, position))
+            };
+            scorer.strided(&planes, step * stride, norm, scores);
             let n_wanted = candidates.wanted(scores, &mut wanted);
             for &i in &wanted[..n_wanted] {
                 let i = usize::from(i);

@@ -9,8 +9,8 @@ use dpq_codebook::{CodeLength, Codebooks, LookupTable};
 use dpq_file::{Container, Section};
 
 use crate::Error;
-use crate::layout::{FORMAT, Layout, Metric, VERSION};
-use crate::norms::Quantizer;
+use crate::layout::{FORMAT, Layout, Metric};
+use crate::norms::{Norms, OwnedPlane, Pairs, Source, of_pairs, of_rows};
 use crate::sort::rows_by_id;
 use crate::view::{Sections, View};
 
@@ -22,9 +22,12 @@ pub struct Index {
     pub(crate) container: Container,
     pub(crate) layout: Layout,
     pub(crate) codebooks: Codebooks,
-    sections: Sections,
-    /// Squared norms of the codewords, `[L, K]`; empty unless the metric is Euclidean.
-    own_norms: Vec<f32>,
+    pub(crate) sections: Sections,
+    /// The unit of norms, and those of rows and of pairs, once a search has asked for them.
+    row_norms: OnceLock<(f64, Vec<u32>)>,
+    pair_norms: OnceLock<Vec<Pairs>>,
+    /// Norms by length in levels, where the file has none and a search has asked for them.
+    planes: Vec<OnceLock<OwnedPlane>>,
     by_id: OnceLock<Vec<u32>>,
     /// Shared with the filters of this index, and with no other index.
     pub(crate) identity: Arc<()>,
@@ -46,7 +49,8 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::File`] if the container is not whole, [`Error::Format`] if it is not an index of
-    /// version 1, [`Error::Codebook`] and [`Error::Section`] if its parts contradict each other.
+    /// version 1 or 2, [`Error::Codebook`] and [`Error::Section`] if its parts contradict each
+    /// other.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::from_container(Container::open(path)?)
     }
@@ -137,11 +141,11 @@ impl Index {
             )));
         }
         let version = container.metadata("version")?;
-        if version != VERSION {
+        let ("1" | "2") = version else {
             return Err(format_error(format!(
-                "has version {version:?}, this program reads version {VERSION:?}: build it again, or use a newer program"
+                "has version {version:?}, this program reads versions \"1\" and \"2\": build it again, or use a newer program"
             )));
-        }
+        };
         let count = |key: &str| -> Result<usize, Error> {
             let found = container.metadata(key)?;
             // Numbers must be written as Rust prints them, so that no two files mean the same.
@@ -159,27 +163,88 @@ impl Index {
 
         let codebooks = Codebooks::from_container(&container)?;
         container.metadata("fingerprint")?;
-        let layout = Layout::new(metric, &codebooks, n_items, n_distinct);
+        let mut layout = Layout::new(metric, &codebooks, n_items, n_distinct, &[]);
+        if version == "1" {
+            layout.version = 1;
+        } else if layout.version == 1 {
+            return Err(format_error(
+                "has version 2 and ranks by inner product, expected version 1".to_owned(),
+            ));
+        } else {
+            let found = container.metadata("norms")?;
+            let lengths: Option<Vec<CodeLength>> = found
+                .split_whitespace()
+                .map(|length| length.parse().ok().and_then(|levels| CodeLength::from_levels(levels).ok()))
+                .collect();
+            layout = Layout::new(metric, &codebooks, n_items, n_distinct, &lengths.unwrap_or_default());
+            let expected = layout.metadata("", codebooks.assignment()).remove("norms");
+            let fits = |length: &CodeLength| *length <= codebooks.max_length();
+            if expected.as_deref() != Some(found) || !layout.norm_lengths.iter().all(fits) {
+                return Err(format_error(format!(
+                    "has norms at {found:?}, expected ascending numbers of levels from 3 to {}",
+                    codebooks.n_levels()
+                )));
+            }
+        }
         check_sections(&container, &layout)?;
-        let float = |key: String| -> Result<f32, Error> {
-            let found = container.metadata(&key)?;
-            let value = found.parse::<f32>().ok().filter(|x| x.is_finite() && x.to_string() == found);
-            value.ok_or_else(|| format_error(format!("has {found:?} as {key}, expected a finite number")))
-        };
-        let quantizer = |n| {
-            let (min, step) = (float(format!("cross.{n}.min"))?, float(format!("cross.{n}.step"))?);
-            Ok(Quantizer { min, step })
-        };
-        let cross = layout.cross_lengths().map(quantizer).collect::<Result<_, Error>>()?;
-        let sections = Sections::find(&container, &layout, cross)?;
-        let own_norms = if metric == Metric::Euclidean { codebooks.squared_norms() } else { Vec::new() };
+        let sections = Sections::find(&container, &layout)?;
+        let planes = (0..=layout.n_levels).map(|_| OnceLock::new()).collect();
         let (by_id, identity) = (OnceLock::new(), Arc::new(()));
-        Ok(Self { container, layout, codebooks, sections, own_norms, by_id, identity })
+        let (row_norms, pair_norms) = Default::default();
+        Ok(Self { container, layout, codebooks, sections, row_norms, pair_norms, planes, by_id, identity })
     }
 
     /// Returns access to the sections.
     pub(crate) fn view(&self) -> View<'_> {
-        View::new(self.container.bytes(), self.layout, &self.sections, &self.own_norms)
+        View::new(self.container.bytes(), &self.layout, &self.sections)
+    }
+
+    /// Returns the norms of the codes at `n_levels` levels, or none unless the metric is Euclidean.
+    /// Norms that the file lacks are computed once.
+    pub(crate) fn norms(&self, n_levels: usize) -> Result<Option<Norms<'_>>, Error> {
+        if self.metric() != Metric::Euclidean {
+            return Ok(None);
+        }
+        let file = self.container.bytes();
+        let (unit, rows) =
+            computed(&self.row_norms, || Ok((self.codebooks.norm_unit(), of_rows(&self.codebooks)?)))?;
+        let pairs = computed(&self.pair_norms, || match self.sections.pairs(file) {
+            None => self.compute_pairs(),
+            Some(norms) => {
+                let n_codewords = self.layout.n_codewords;
+                let pairs = |norms: &[[u8; 4]]| {
+                    Pairs::new(n_codewords, norms.iter().map(|&norm| u32::from_le_bytes(norm)).collect())
+                };
+                Ok(norms.chunks(n_codewords * n_codewords).map(pairs).collect())
+            }
+        })?;
+        let positions = match self.sections.norms(file, n_levels) {
+            _ if n_levels < 3 => None,
+            Some(plane) => Some(plane),
+            None => {
+                let length = CodeLength::from_levels(n_levels)?;
+                let compute = || Ok(self.compute_planes(rows, pairs, &[length])?.remove(0));
+                Some(computed(&self.planes[n_levels], compute)?.as_plane())
+            }
+        };
+        Ok(Some(Norms { unit: *unit, rows, pairs, positions }))
+    }
+
+    pub(crate) fn compute_pairs(&self) -> Result<Vec<Pairs>, Error> {
+        (1..=self.layout.n_pairs()).map(|level| of_pairs(&self.codebooks, level)).collect()
+    }
+
+    pub(crate) fn compute_planes(
+        &self,
+        rows: &[u32],
+        pairs: &[Pairs],
+        lengths: &[CodeLength],
+    ) -> Result<Vec<OwnedPlane>, Error> {
+        let (view, with_cells) = (self.view(), self.layout.has_model());
+        let pairs = if with_cells { pairs } else { &[] };
+        let source =
+            Source { codebooks: &self.codebooks, rows, pairs, cells: &view.cell_starts(), with_cells };
+        source.planes(|position, code| view.known_code(position, code), lengths)
     }
 
     /// Returns all items, fewer than 2³², by ascending id. The first whole ranking sorts them, and
@@ -194,6 +259,18 @@ impl Index {
     /// Refuses a section that contradicts the metadata or another section.
     pub(crate) fn damaged<T>(&self, section: &str, reason: impl Into<String>) -> Result<T, Error> {
         damaged(&self.container, section, reason)
+    }
+}
+
+/// Returns the value of a cell, which `compute` makes first if it is empty. Two threads may both
+/// compute it: one that waited inside a rayon pool could wait for itself.
+fn computed<T>(cell: &OnceLock<T>, compute: impl FnOnce() -> Result<T, Error>) -> Result<&T, Error> {
+    match cell.get() {
+        Some(value) => Ok(value),
+        None => {
+            let value = compute()?;
+            Ok(cell.get_or_init(|| value))
+        }
     }
 }
 

@@ -1,4 +1,7 @@
-//! The contents of a version-1 file: its sections with their types and shapes, and its metadata.
+//! The contents of a file: its sections with their types and shapes, and its metadata.
+//!
+//! Inner-product indexes have version 1, Euclidean ones version 2, whose norms replace the cross
+//! terms of version 1.
 //!
 //! Items are sorted by code bytes, then by id. If there are fewer than half as many distinct codes
 //! as items, a *position* is a distinct code, and `starts` gives its items. Otherwise a position is
@@ -9,14 +12,13 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 use std::str::FromStr;
 
-use dpq_codebook::{Assignment, Codebooks};
+use dpq_codebook::{Assignment, CodeLength, Codebooks};
 use dpq_file::Dtype;
 
 use crate::Error;
-use crate::norms::Quantizer;
+use crate::norms::MODELLED;
 
 pub(crate) const FORMAT: &str = "dpq-index";
-pub(crate) const VERSION: &str = "1";
 /// The number of items that share an entry of `id_min`.
 pub(crate) const ID_BLOCK: usize = 256;
 /// The maximum number of codes in `sample`.
@@ -55,9 +57,13 @@ impl FromStr for Metric {
 }
 
 /// The numbers that determine the sections of a file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Layout {
+    /// 1 or 2.
+    pub(crate) version: u8,
     pub(crate) metric: Metric,
+    /// The lengths of three levels or more that the file has norms for, ascending.
+    pub(crate) norm_lengths: Vec<CodeLength>,
     pub(crate) n_items: usize,
     pub(crate) n_distinct: usize,
     pub(crate) n_levels: usize,
@@ -69,13 +75,26 @@ pub(crate) struct Layout {
 type Dtypes = &'static [Dtype];
 const BYTES: Dtypes = &[Dtype::U8];
 const FLOATS: Dtypes = &[Dtype::F32];
-/// U32 when all values fit, else U64.
-const INTEGERS: Dtypes = &[Dtype::U32, Dtype::U64];
+/// The narrowest that all values fit; version 1 has no U16.
+const INTEGERS: Dtypes = &[Dtype::U32, Dtype::U64, Dtype::U16];
 
 impl Layout {
-    pub(crate) fn new(metric: Metric, codebooks: &Codebooks, n_items: usize, n_distinct: usize) -> Self {
+    /// Returns the layout of a new file, which has norms for `lengths`.
+    pub(crate) fn new(
+        metric: Metric,
+        codebooks: &Codebooks,
+        n_items: usize,
+        n_distinct: usize,
+        lengths: &[CodeLength],
+    ) -> Self {
         let (n_levels, n_codewords) = (codebooks.n_levels(), codebooks.n_codewords());
-        Self { metric, n_items, n_distinct, n_levels, n_codewords, dim: codebooks.dim() }
+        let version = if metric == Metric::Euclidean { 2 } else { 1 };
+        let mut norm_lengths = lengths.to_vec();
+        norm_lengths.retain(|length| version == 2 && length.levels() >= 3);
+        norm_lengths.sort_unstable();
+        norm_lengths.dedup();
+        let dim = codebooks.dim();
+        Self { version, metric, norm_lengths, n_items, n_distinct, n_levels, n_codewords, dim }
     }
 
     /// Returns true if positions are distinct codes, and `starts` exists.
@@ -91,51 +110,78 @@ impl Layout {
         if self.n_levels == 1 { 256 } else { 65_536 }
     }
 
-    /// Returns the positions in `sample`, ascending.
-    pub(crate) fn sample(&self) -> impl Iterator<Item = usize> + use<> {
-        let n_positions = self.n_positions();
-        let n_sampled = n_positions.min(SAMPLE);
-        (0..n_sampled).map(move |i| (i as u128 * n_positions as u128 / n_sampled as u128) as usize)
+    /// Returns the number of codes in `sample`.
+    pub(crate) fn n_sampled(&self) -> usize {
+        self.n_positions().min(SAMPLE)
     }
 
-    /// Returns the lengths, in levels, that have a `cross` section.
-    pub(crate) fn cross_lengths(&self) -> std::ops::RangeInclusive<usize> {
-        let longest = if self.metric == Metric::Euclidean { self.n_levels } else { 0 };
-        3..=longest
+    /// Returns the position of the sampled code `i`: they ascend evenly.
+    pub(crate) fn sample(&self, i: usize) -> usize {
+        (i as u128 * self.n_positions() as u128 / self.n_sampled() as u128) as usize
+    }
+
+    /// Returns true if `sample` exists. In version 2, a sample of all codes is none.
+    pub(crate) fn has_sample(&self) -> bool {
+        self.version == 1 || self.n_positions() > SAMPLE
+    }
+
+    /// Returns true if norms have a model, and the minimum in each cell is known.
+    pub(crate) fn has_model(&self) -> bool {
+        self.n_positions() > SAMPLE
+    }
+
+    /// Returns the number of levels with norms of pairs.
+    pub(crate) fn n_pairs(&self) -> usize {
+        (self.n_levels - 1).min(if self.has_model() { MODELLED } else { 1 })
     }
 
     /// Returns the name, possible types and shape of every section.
     pub(crate) fn sections(&self) -> Vec<(String, Dtypes, Vec<usize>)> {
         let (n_positions, k) = (self.n_positions(), self.n_codewords);
+        let integers = if self.version == 1 { &INTEGERS[..2] } else { INTEGERS };
         let mut sections = vec![
             ("codebook".to_owned(), FLOATS, vec![self.n_levels, k, self.dim]),
-            ("cells".to_owned(), INTEGERS, vec![self.n_cells() + 1]),
-            ("ids".to_owned(), INTEGERS, vec![self.n_items]),
-            ("id_min".to_owned(), INTEGERS, vec![self.n_items.div_ceil(ID_BLOCK)]),
-            ("sample".to_owned(), BYTES, vec![n_positions.min(SAMPLE), self.n_levels]),
+            ("cells".to_owned(), integers, vec![self.n_cells() + 1]),
+            ("ids".to_owned(), integers, vec![self.n_items]),
+            ("id_min".to_owned(), integers, vec![self.n_items.div_ceil(ID_BLOCK)]),
         ];
         sections.extend((1..self.n_levels).map(|level| (plane_name(level), BYTES, vec![n_positions])));
+        if self.has_sample() {
+            sections.push(("sample".to_owned(), BYTES, vec![self.n_sampled(), self.n_levels]));
+        }
         if self.has_starts() {
-            sections.push(("starts".to_owned(), INTEGERS, vec![n_positions + 1]));
+            sections.push(("starts".to_owned(), integers, vec![n_positions + 1]));
         }
-        if self.metric == Metric::Euclidean {
-            let n_pairs = self.n_levels * (self.n_levels - 1) / 2;
-            sections.push(("gram".to_owned(), FLOATS, vec![n_pairs, k, k]));
+        match (self.metric, self.version) {
+            (Metric::InnerProduct, _) => {}
+            (Metric::Euclidean, 1) => {
+                let n_pairs = self.n_levels * (self.n_levels - 1) / 2;
+                sections.push(("gram".to_owned(), FLOATS, vec![n_pairs, k, k]));
+                sections
+                    .extend((3..=self.n_levels).map(|n| (format!("cross.{n}"), BYTES, vec![n_positions])));
+            }
+            (Metric::Euclidean, _) => {
+                if self.n_pairs() > 0 {
+                    sections.push(("norms.pairs".to_owned(), &[Dtype::U32], vec![self.n_pairs(), k, k]));
+                }
+                for length in self.norm_lengths.iter().map(|length| length.levels()) {
+                    sections.push((norms_name(length, ".high"), BYTES, vec![n_positions]));
+                    sections.push((norms_name(length, ".low"), BYTES, vec![n_positions, 3]));
+                    sections.push((norms_name(length, ".rows"), &[Dtype::I64], vec![256, 2]));
+                    if self.has_model() {
+                        sections.push((norms_name(length, ".cells"), BYTES, vec![self.n_cells()]));
+                    }
+                }
+            }
         }
-        sections.extend(self.cross_lengths().map(|n| (cross_name(n), BYTES, vec![n_positions])));
         sections
     }
 
     /// Returns the metadata of the file, without the checksums that the container adds.
-    pub(crate) fn metadata(
-        &self,
-        fingerprint: &str,
-        assignment: Assignment,
-        cross: &[Quantizer],
-    ) -> BTreeMap<String, String> {
+    pub(crate) fn metadata(&self, fingerprint: &str, assignment: Assignment) -> BTreeMap<String, String> {
         let mut metadata: BTreeMap<String, String> = [
             ("format", FORMAT.to_owned()),
-            ("version", VERSION.to_owned()),
+            ("version", self.version.to_string()),
             ("metric", self.metric.to_string()),
             ("items", self.n_items.to_string()),
             ("distinct", self.n_distinct.to_string()),
@@ -144,9 +190,10 @@ impl Layout {
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into();
-        for (n, quantizer) in self.cross_lengths().zip(cross) {
-            metadata.insert(format!("cross.{n}.min"), quantizer.min.to_string());
-            metadata.insert(format!("cross.{n}.step"), quantizer.step.to_string());
+        if self.version == 2 {
+            let lengths: Vec<String> =
+                self.norm_lengths.iter().map(|length| length.levels().to_string()).collect();
+            metadata.insert("norms".to_owned(), lengths.join(" "));
         }
         metadata
     }
@@ -156,6 +203,7 @@ pub(crate) fn plane_name(level: usize) -> String {
     format!("plane.{level}")
 }
 
-pub(crate) fn cross_name(n_levels: usize) -> String {
-    format!("cross.{n_levels}")
+/// Returns the name of a part of the norms at `n_levels` levels.
+pub(crate) fn norms_name(n_levels: usize, part: &str) -> String {
+    format!("norms.{n_levels}{part}")
 }

@@ -16,6 +16,7 @@ mod prune;
 mod ranking;
 mod score;
 mod search;
+mod shortlist;
 mod sort;
 mod topk;
 mod verify;

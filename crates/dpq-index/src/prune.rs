@@ -31,6 +31,9 @@ pub(crate) struct Query<'a> {
 /// Items that pass a filter are scored one by one if they are at most this many, whatever k is.
 const MAX_SCORED_ONE_BY_ONE: usize = 8192;
 
+/// At two levels, the codes of a row with fewer than this are scored one by one.
+const MIN_ROW: usize = 128;
+
 /// Items that pass a filter are not listed if they are more than this.
 const MAX_LISTED: usize = 1 << 16;
 
@@ -47,7 +50,7 @@ impl<'a> Query<'a> {
         if let Some(listed) = self.listed(k) {
             let mut candidates = Candidates::new(k, min_score);
             for &ListedItem { first, position, item } in listed {
-                let score = self.scorer.code(|level| self.view.code(first, position, level));
+                let score = self.scorer.code(|level| self.view.code(first, position, level), position);
                 candidates.offer(score, item..item + 1);
             }
             return Ok(candidates);
@@ -57,7 +60,7 @@ impl<'a> Query<'a> {
             let mut pass = Pass::new(self, Candidates::new(k, min_score));
             let mut last_score = f32::INFINITY;
             for first in rows {
-                let score = self.scorer.code(|_| first);
+                let score = self.scorer.code(|_| first, 0);
                 if pass.is_interrupted() || pass.candidates.is_full() && score < last_score {
                     break;
                 }
@@ -89,8 +92,7 @@ impl<'a> Query<'a> {
 
     /// Prepares bounds of the scores.
     pub(crate) fn bound(&self) -> Bound<'_> {
-        let cross = self.scorer.n_levels().checked_sub(3).and_then(|n| self.view.cross.get(n)).copied();
-        Bound::new(self.scorer, &self.view.planes, cross)
+        Bound::new(self.scorer, &self.view.planes)
     }
 
     /// Returns the first bytes by descending score of the first level, which is about the order of
@@ -98,7 +100,7 @@ impl<'a> Query<'a> {
     pub(crate) fn rows(&self) -> [u8; 256] {
         let scorer = self.scorer.shortened(1);
         let mut keys: [u64; 256] =
-            std::array::from_fn(|row| u64::from(order_key(scorer.code(|_| row as u8))) << 8 | row as u64);
+            std::array::from_fn(|row| u64::from(order_key(scorer.code(|_| row as u8, 0))) << 8 | row as u64);
         keys.sort_unstable();
         keys.map(|key| key as u8)
     }
@@ -165,8 +167,7 @@ impl<'a> Pass<'a> {
         if row.is_empty() {
             return true;
         }
-        bound.enter(first);
-        let slack = bound.slack(self.candidates.threshold);
+        let slack = bound.enter(first, self.candidates.threshold);
         if slack >= 0.0 {
             self.search_row(first, row, bound, slack);
         }
@@ -178,7 +179,7 @@ impl<'a> Pass<'a> {
         let Query { view, scorer, kernel, .. } = *self.query;
         let limit = bound.limit(slack);
         if scorer.n_levels() == 2 {
-            if row.len() < 256 {
+            if row.len() < MIN_ROW {
                 return self.score(first, row);
             }
             let qualifies = limit.map_or([1; 256], |limit| bound.qualifying(limit));
@@ -187,7 +188,7 @@ impl<'a> Pass<'a> {
                 let cell = view.cell(first, second, last);
                 last = cell.end;
                 if !cell.is_empty() {
-                    self.offer(scorer.code(|level| if level == 0 { first } else { second }), cell);
+                    self.offer(scorer.code(|level| if level == 0 { first } else { second }, 0), cell);
                 }
             });
         }

@@ -69,7 +69,7 @@ impl Query<'_> {
     fn rank_rows(&self, memory: &mut Memory, by_id: &[u32]) -> bool {
         let Memory { firsts, ranking, .. } = memory;
         firsts.resize(by_id.len(), 0);
-        let scores: [f32; 256] = std::array::from_fn(|first| self.scorer.code(|_| first as u8));
+        let scores: [f32; 256] = std::array::from_fn(|first| self.scorer.code(|_| first as u8, 0));
         let (mut sizes, mut end, mut n_left) = ([0; 256], 0, by_id.len());
         for (first, row) in self.view.rows() {
             let items = self.view.items(row, &mut n_left);

@@ -10,6 +10,7 @@ use crate::kernel::Kernel;
 use crate::layout::Metric;
 use crate::prune::Query;
 use crate::score::Scorer;
+use crate::shortlist::{Entries, Shortlist};
 use crate::topk::Hit;
 use crate::view::View;
 use crate::{Error, Index};
@@ -25,9 +26,10 @@ use crate::{Error, Index};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SearchOptions<'a> {
-    k: usize,
+    pub(crate) k: usize,
     length: Option<CodeLength>,
-    min_score: f32,
+    pub(crate) min_score: f32,
+    shortlist: Option<Shortlist>,
     filter: Option<&'a Filter>,
     interrupt: Option<&'a AtomicBool>,
     kernel: Kernel,
@@ -41,7 +43,8 @@ impl<'a> SearchOptions<'a> {
     /// item in memory: the order of ids.
     pub fn new(k: usize) -> Self {
         let min_score = f32::NEG_INFINITY;
-        Self { k, length: None, min_score, filter: None, interrupt: None, kernel: Kernel::best() }
+        let kernel = Kernel::best();
+        Self { k, length: None, min_score, shortlist: None, filter: None, interrupt: None, kernel }
     }
 
     /// Searches at `length`. The default is the greatest: that of the index, or of a lookup table
@@ -49,6 +52,25 @@ impl<'a> SearchOptions<'a> {
     #[must_use]
     pub fn length(self, length: CodeLength) -> Self {
         Self { length: Some(length), ..self }
+    }
+
+    /// Scores only the best `n` items at a shorter `length`, and those that tie with the last of
+    /// them: the exact top n there, then the best k of these. Items outside this shortlist are
+    /// missed, unless [`exact`](Self::exact) is set.
+    ///
+    /// A search for a query, not for a lookup table, computes only the table entries that the
+    /// shortlist needs. Long codes of many dimensions then take a fraction of the time.
+    #[must_use]
+    pub fn shortlist(self, n: usize, length: CodeLength) -> Self {
+        Self { shortlist: Some(Shortlist { n, length, is_exact: false }), ..self }
+    }
+
+    /// Continues after the shortlist until bounds prove that no other item is among the best. The
+    /// hits are those of a search without a shortlist. Has no effect without one.
+    #[must_use]
+    pub fn exact(self) -> Self {
+        let shortlist = self.shortlist.map(|shortlist| Shortlist { is_exact: true, ..shortlist });
+        Self { shortlist, ..self }
     }
 
     /// Leaves out items whose score is below `min_score`; −0.0 equals 0.0.
@@ -79,7 +101,7 @@ impl<'a> SearchOptions<'a> {
         Self { kernel, ..self }
     }
 
-    fn query<'q>(&'q self, scorer: &'q Scorer<'q>, view: &'q View<'q>) -> Query<'q> {
+    pub(crate) fn query<'q>(&'q self, scorer: &'q Scorer<'q>, view: &'q View<'q>) -> Query<'q> {
         Query { scorer, view, kernel: self.kernel, filter: self.filter, interrupt: self.interrupt }
     }
 
@@ -130,8 +152,11 @@ impl Index {
         let length = options.length.map_or_else(|| CodeLength::from_levels(table.n_levels()), Ok)?;
         self.check(options, length)?;
         self.check_table(table, length)?;
+        if let Some(shortlist) = options.shortlist {
+            return self.shortlisted(table, Entries::Table(table), options, shortlist, length);
+        }
         let view = self.view();
-        let scorer = Scorer::new(table, length.levels(), view.norms);
+        let scorer = Scorer::new(table, length.levels(), self.norms(length.levels())?);
         options.hits(&options.query(&scorer, &view), self.items_to_rank(options))
     }
 
@@ -150,14 +175,19 @@ impl Index {
         self.check(options, length)?;
         let dim = self.codebooks.dim();
         Expected::Rows(dim).check("queries", queries.len())?;
-        let by_id = self.items_to_rank(options);
+        let (by_id, norms) = (self.items_to_rank(options), self.norms(length.levels())?);
+        let coarse_to_fine = |query: &[f32], shortlist: Shortlist| {
+            let table = self.codebooks.lookup_table_at(query, shortlist.length)?;
+            self.shortlisted(&table, Entries::Query(&self.codebooks, query), options, shortlist, length)
+        };
         let search = |queries: &[f32]| -> Result<Vec<Vec<Hit>>, Error> {
+            if let Some(shortlist) = options.shortlist {
+                return queries.chunks_exact(dim).map(|query| coarse_to_fine(query, shortlist)).collect();
+            }
             let view = self.view();
-            let scorer = |query| {
-                let table = self.codebooks.lookup_table_at(query, length)?;
-                Ok(Scorer::new(&table, length.levels(), view.norms))
-            };
-            let scorers = queries.chunks_exact(dim).map(scorer).collect::<Result<Vec<_>, Error>>()?;
+            let tables = self.codebooks.lookup_tables(queries, length)?;
+            let scorers: Vec<Scorer> =
+                tables.iter().map(|table| Scorer::new(table, length.levels(), norms)).collect();
             let queries: Vec<Query> = scorers.iter().map(|scorer| options.query(scorer, &view)).collect();
             let (k, min_score) = (options.k, options.min_score);
             let shared = || Query::shared_thresholds(&queries, k, min_score);
@@ -208,6 +238,7 @@ impl Index {
         if options.min_score.is_nan() {
             return Err(Error::NanMinScore);
         }
+        options.shortlist.map_or(Ok(()), |shortlist| shortlist.check(options.k, length))?;
         options.filter.map_or(Ok(()), |filter| filter.check(&self.identity))
     }
 

@@ -9,7 +9,7 @@
 use crate::Error;
 
 /// A row number: four bytes for up to 2³² items, else eight.
-pub(crate) trait Row: Copy {
+pub(crate) trait Row: Copy + Sync {
     fn new(row: usize) -> Self;
     fn get(self) -> usize;
 }

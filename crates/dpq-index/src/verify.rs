@@ -1,7 +1,7 @@
 //! Reads every byte of an index, and checks everything that opening does not.
 
-use crate::layout::{ID_BLOCK, Layout, cross_name, plane_name};
-use crate::norms::{Norms, Quantizer};
+use crate::layout::{ID_BLOCK, Layout, norms_name, plane_name};
+use crate::norms::of_rows;
 use crate::view::{Integers, View};
 use crate::{Error, Index};
 
@@ -29,7 +29,7 @@ impl Index {
         }
         self.verify_codes(&view)?;
         self.verify_ids(&view)?;
-        view.norms.map_or(Ok(()), |norms| self.verify_norms(&view, &norms))
+        self.verify_norms()
     }
 
     /// Checks that numbers go from 0 to `last`, and that `order` holds for every two neighbours.
@@ -53,7 +53,9 @@ impl Index {
     /// Checks that codes name codewords, ascend, are as many as claimed, and agree with `sample`.
     fn verify_codes(&self, view: &View) -> Result<(), Error> {
         let &Layout { n_levels, n_codewords, n_distinct: claimed, .. } = &self.layout;
-        let mut sample = self.layout.sample().zip(view.sample.chunks(n_levels)).peekable();
+        let (sample, stride) = view.sample();
+        let sampled = (0..self.layout.n_sampled()).map(|i| (i, self.layout.sample(i)));
+        let mut sampled = sampled.filter(|_| self.layout.has_sample()).peekable();
         let mut last: Vec<u8> = Vec::new();
         let mut n_distinct = 0;
         for (first, position) in view.positions() {
@@ -76,11 +78,13 @@ impl Index {
                 return self.damaged(&section, format!("is out of order at position {position}"));
             }
             n_distinct += usize::from(position == 0 || level.is_some());
-            if let Some((_, found)) = sample.next_if(|&(sampled, _)| sampled == position)
-                && found != code
-            {
-                let reason = format!("has {found:?} for the code at position {position}, which is {code:?}");
-                return self.damaged("sample", reason);
+            if let Some((i, _)) = sampled.next_if(|&(_, sampled)| sampled == position) {
+                let found: Vec<u8> = sample.iter().map(|plane| plane[i * stride]).collect();
+                if found != code {
+                    let reason =
+                        format!("has {found:?} for the code at position {position}, which is {code:?}");
+                    return self.damaged("sample", reason);
+                }
             }
             last = code;
         }
@@ -113,23 +117,37 @@ impl Index {
         }
     }
 
-    /// Checks the sections of the Euclidean metric, which codebooks and codes determine.
-    fn verify_norms(&self, view: &View, norms: &Norms) -> Result<(), Error> {
-        let expected = self.codebooks.cross_products()?;
-        if let Some(at) = expected.iter().zip(norms.gram).position(|(x, &bytes)| x.to_le_bytes() != bytes) {
-            let (found, expected) = (f32::from_le_bytes(norms.gram[at]), expected[at]);
-            return self.damaged("gram", format!("has {found} at entry {at}, which is {expected}"));
-        }
-        for (n, &(found, claimed)) in self.layout.cross_lengths().zip(&view.cross) {
-            let term = |(first, position)| norms.cross(n, |level| view.code(first, position, level));
-            let terms = || view.positions().map(term);
-            let quantizer = Quantizer::new(terms())?;
-            if quantizer != claimed {
-                let reason = format!("is scaled by {claimed:?}, which is {quantizer:?}");
-                return self.damaged(&cross_name(n), reason);
+    /// Checks the norms, which codebooks and codes determine. Version 1 has none; its sections of
+    /// the Euclidean metric are no longer used.
+    fn verify_norms(&self) -> Result<(), Error> {
+        let file = self.container.bytes();
+        let pairs = match self.sections.pairs(file) {
+            None => Vec::new(),
+            Some(found) => {
+                let pairs = self.compute_pairs()?;
+                let expected = pairs.iter().flat_map(|pairs| &pairs.norms);
+                if !found.iter().map(|&norm| u32::from_le_bytes(norm)).eq(expected.copied()) {
+                    return self.damaged("norms.pairs", "does not hold the norms of pairs of codewords");
+                }
+                pairs
             }
-            if terms().zip(found).any(|(term, &found)| quantizer.byte(term) != found) {
-                return self.damaged(&cross_name(n), "does not hold the cross terms of the codes");
+        };
+        let lengths = &self.layout.norm_lengths;
+        if lengths.is_empty() {
+            return Ok(());
+        }
+        let planes = self.compute_planes(&of_rows(&self.codebooks)?, &pairs, lengths)?;
+        for (length, expected) in lengths.iter().zip(planes) {
+            let levels = length.levels();
+            let Some(found) = self.sections.norms(file, levels) else { continue };
+            let parts = [
+                (".high", found.high == expected.high),
+                (".low", found.low == expected.low),
+                (".rows", found.rows == expected.rows),
+                (".cells", found.cells == expected.cells.as_deref()),
+            ];
+            if let Some((part, _)) = parts.into_iter().find(|(_, is_right)| !is_right) {
+                return self.damaged(&norms_name(levels, part), "does not hold the norms of the codes");
             }
         }
         Ok(())

@@ -9,8 +9,8 @@ use std::ops::Range;
 use dpq_file::{Container, Dtype, Section};
 
 use crate::Error;
-use crate::layout::{Layout, Metric, cross_name, plane_name};
-use crate::norms::{Norms, Quantizer};
+use crate::layout::{Layout, Metric, norms_name, plane_name};
+use crate::norms::Plane;
 
 /// Where the sections lie in the file.
 pub(crate) struct Sections {
@@ -19,22 +19,32 @@ pub(crate) struct Sections {
     starts: Option<Numbers>,
     ids: Numbers,
     id_min: Numbers,
-    sample: Range<usize>,
-    gram: Option<Range<usize>>,
-    cross: Vec<(Range<usize>, Quantizer)>,
+    sample: Option<Range<usize>>,
+    /// The first byte of each code, where the file has no sample.
+    firsts: Vec<u8>,
+    pairs: Option<Range<usize>>,
+    /// By length, in levels.
+    norms: Vec<(usize, NormSections)>,
     /// Where each row starts, then the number of positions.
     rows: Vec<usize>,
 }
 
-/// A section of whole numbers, eight bytes each if `wide`, else four.
+/// A section of whole numbers.
 struct Numbers {
     range: Range<usize>,
-    wide: bool,
+    dtype: Dtype,
+}
+
+struct NormSections {
+    high: Range<usize>,
+    low: Range<usize>,
+    rows: Range<usize>,
+    cells: Option<Range<usize>>,
 }
 
 impl Sections {
     /// Finds the sections of a container that has all those of `layout`.
-    pub(crate) fn find(container: &Container, layout: &Layout, cross: Vec<Quantizer>) -> Result<Self, Error> {
+    pub(crate) fn find(container: &Container, layout: &Layout) -> Result<Self, Error> {
         let range = |section: Section| {
             let start = section.bytes.as_ptr().addr() - container.bytes().as_ptr().addr();
             start..start + section.bytes.len()
@@ -42,23 +52,55 @@ impl Sections {
         let bytes = |name: &str| Ok::<_, Error>(range(container.section(name)?));
         let numbers = |name: &str| {
             let section = container.section(name)?;
-            Ok::<_, Error>(Numbers { range: range(section), wide: section.dtype == Dtype::U64 })
+            Ok::<_, Error>(Numbers { range: range(section), dtype: section.dtype })
         };
         let cells = numbers("cells")?;
         let rows = rows(layout, cells.of(container.bytes()));
-        let cross = layout.cross_lengths().zip(cross);
+        let has_norms = layout.metric == Metric::Euclidean && layout.version == 2;
+        let norms = |length: usize| {
+            let cells = layout.has_model().then(|| bytes(&norms_name(length, ".cells"))).transpose()?;
+            let part = |part| bytes(&norms_name(length, part));
+            let sections =
+                NormSections { high: part(".high")?, low: part(".low")?, rows: part(".rows")?, cells };
+            Ok::<_, Error>((length, sections))
+        };
+        let mut firsts = Vec::new();
+        if !layout.has_sample() {
+            firsts.resize(layout.n_positions(), 0);
+            rows.windows(2).zip(0..=255).for_each(|(row, first)| firsts[row[0]..row[1]].fill(first));
+        }
         Ok(Self {
             rows,
+            firsts,
             cells,
             planes: (1..layout.n_levels).map(|level| bytes(&plane_name(level))).collect::<Result<_, _>>()?,
             starts: layout.has_starts().then(|| numbers("starts")).transpose()?,
             ids: numbers("ids")?,
             id_min: numbers("id_min")?,
-            sample: bytes("sample")?,
-            gram: (layout.metric == Metric::Euclidean).then(|| bytes("gram")).transpose()?,
-            cross: cross
-                .map(|(n, cross)| Ok((bytes(&cross_name(n))?, cross)))
-                .collect::<Result<_, Error>>()?,
+            sample: layout.has_sample().then(|| bytes("sample")).transpose()?,
+            pairs: (has_norms && layout.n_pairs() > 0).then(|| bytes("norms.pairs")).transpose()?,
+            norms: layout
+                .norm_lengths
+                .iter()
+                .map(|length| norms(length.levels()))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Returns the norms of pairs, u32 `[n, K, K]`, if the file has them.
+    pub(crate) fn pairs<'a>(&self, file: &'a [u8]) -> Option<&'a [[u8; 4]]> {
+        self.pairs.clone().map(|range| file[range].as_chunks().0)
+    }
+
+    /// Returns the norms at `n_levels` levels, three or more, if the file has them.
+    pub(crate) fn norms<'a>(&self, file: &'a [u8], n_levels: usize) -> Option<Plane<'a>> {
+        let (_, sections) = self.norms.iter().find(|(length, _)| *length == n_levels)?;
+        let bytes = |range: &Range<usize>| &file[range.clone()];
+        Some(Plane {
+            high: bytes(&sections.high),
+            low: bytes(&sections.low).as_chunks().0,
+            rows: bytes(&sections.rows).as_chunks().0.as_chunks().0,
+            cells: sections.cells.as_ref().map(bytes),
         })
     }
 }
@@ -66,13 +108,17 @@ impl Sections {
 impl Numbers {
     fn of<'a>(&self, file: &'a [u8]) -> Integers<'a> {
         let bytes = &file[self.range.clone()];
-        if self.wide { Integers::U64(bytes.as_chunks().0) } else { Integers::U32(bytes.as_chunks().0) }
+        match self.dtype {
+            Dtype::U16 => Integers::U16(bytes.as_chunks().0),
+            Dtype::U64 => Integers::U64(bytes.as_chunks().0),
+            _ => Integers::U32(bytes.as_chunks().0),
+        }
     }
 }
 
 /// The sections of an open file.
 pub(crate) struct View<'a> {
-    pub(crate) layout: Layout,
+    pub(crate) layout: &'a Layout,
     rows: &'a [usize],
     pub(crate) cells: Integers<'a>,
     /// The bytes of levels 1, 2, …, one per position.
@@ -80,18 +126,13 @@ pub(crate) struct View<'a> {
     pub(crate) starts: Option<Integers<'a>>,
     pub(crate) ids: Integers<'a>,
     pub(crate) id_min: Integers<'a>,
-    /// The codes at some positions, row by row.
-    pub(crate) sample: &'a [u8],
-    /// The cross terms at each length of 3 levels or more, as bytes, and their quantizers.
-    /// Euclidean only.
-    pub(crate) cross: Vec<(&'a [u8], Quantizer)>,
-    pub(crate) norms: Option<Norms<'a>>,
+    sample: Option<&'a [u8]>,
+    firsts: &'a [u8],
 }
 
 impl<'a> View<'a> {
-    /// Returns a view of the `sections` of `file`; `own_norms` are those of the codewords,
-    /// `[L, K]`.
-    pub(crate) fn new(file: &'a [u8], layout: Layout, sections: &'a Sections, own_norms: &'a [f32]) -> Self {
+    /// Returns a view of the `sections` of `file`.
+    pub(crate) fn new(file: &'a [u8], layout: &'a Layout, sections: &'a Sections) -> Self {
         let bytes = |range: &Range<usize>| &file[range.clone()];
         Self {
             layout,
@@ -101,12 +142,21 @@ impl<'a> View<'a> {
             starts: sections.starts.as_ref().map(|starts| starts.of(file)),
             ids: sections.ids.of(file),
             id_min: sections.id_min.of(file),
-            sample: bytes(&sections.sample),
-            cross: sections.cross.iter().map(|(range, quantizer)| (bytes(range), *quantizer)).collect(),
-            norms: sections.gram.as_ref().map(|gram| {
-                let (gram, _) = bytes(gram).as_chunks();
-                Norms { own: own_norms, gram, n_codewords: layout.n_codewords }
-            }),
+            sample: sections.sample.as_ref().map(bytes),
+            firsts: &sections.firsts,
+        }
+    }
+
+    /// Returns the sampled codes: planes of levels 0, 1, …, and the distance between the bytes of
+    /// neighbouring codes.
+    pub(crate) fn sample(&self) -> (Vec<&'a [u8]>, usize) {
+        match self.sample {
+            Some(codes) => {
+                // The bytes of each level, from its first on.
+                let plane = |level| codes.get(level..).unwrap_or(&[]);
+                ((0..self.layout.n_levels).map(plane).collect(), self.layout.n_levels)
+            }
+            None => ([self.firsts].into_iter().chain(self.planes.iter().copied()).collect(), 1),
         }
     }
 
@@ -142,6 +192,28 @@ impl<'a> View<'a> {
         let inside = |entry: usize| self.cells.get(entry).min(row.end as u64) as usize;
         let start = inside(cell).max(from);
         start..inside(cell + 1).max(start)
+    }
+
+    /// Returns where each cell starts, then the number of positions: ascending numbers, whatever
+    /// the directory says.
+    pub(crate) fn cell_starts(&self) -> Vec<usize> {
+        let n_positions = self.layout.n_positions();
+        let mut last = 0;
+        let cells = (0..self.layout.n_cells()).map(|cell| {
+            last = self.cells.get(cell).clamp(last, n_positions as u64);
+            last as usize
+        });
+        cells.chain([n_positions]).collect()
+    }
+
+    /// Writes the code at `position`, `[L]`. A byte of a damaged file that names no codeword
+    /// becomes 0.
+    pub(crate) fn known_code(&self, position: usize, code: &mut [u8]) {
+        let (first, _) = self.row_of(position);
+        for (level, code) in code.iter_mut().enumerate() {
+            let found = self.code(first, position, level);
+            *code = if usize::from(found) < self.layout.n_codewords { found } else { 0 };
+        }
     }
 
     /// Yields all positions with the first byte of their codes.
@@ -184,9 +256,10 @@ fn rows(layout: &Layout, cells: Integers) -> Vec<usize> {
     rows
 }
 
-/// A section of whole numbers, four or eight bytes each.
+/// A section of whole numbers.
 #[derive(Clone, Copy)]
 pub(crate) enum Integers<'a> {
+    U16(&'a [[u8; 2]]),
     U32(&'a [[u8; 4]]),
     U64(&'a [[u8; 8]]),
 }
@@ -196,6 +269,7 @@ impl<'a> Integers<'a> {
     #[inline]
     pub(crate) fn get(&self, i: usize) -> u64 {
         match self {
+            Self::U16(values) => u64::from(u16::from_le_bytes(values[i])),
             Self::U32(values) => u64::from(u32::from_le_bytes(values[i])),
             Self::U64(values) => u64::from_le_bytes(values[i]),
         }
@@ -204,6 +278,7 @@ impl<'a> Integers<'a> {
     /// Returns how many numbers satisfy `before`, where those that do come first.
     fn partition_point(&self, before: impl Fn(u64) -> bool) -> usize {
         match self {
+            Self::U16(values) => values.partition_point(|&value| before(u16::from_le_bytes(value).into())),
             Self::U32(values) => values.partition_point(|&value| before(u32::from_le_bytes(value).into())),
             Self::U64(values) => values.partition_point(|&value| before(u64::from_le_bytes(value))),
         }
@@ -213,16 +288,25 @@ impl<'a> Integers<'a> {
     #[inline]
     pub(crate) fn each_at_most(&self, bound: u64, range: Range<usize>, f: impl FnMut(u64)) {
         let fits = |&number: &u64| number <= bound;
-        let (narrow, wide) =
-            (|&bytes: &_| u32::from_le_bytes(bytes).into(), |&bytes: &_| u64::from_le_bytes(bytes));
         match self {
-            Self::U32(values) => values[range].iter().map(narrow).filter(fits).for_each(f),
-            Self::U64(values) => values[range].iter().map(wide).filter(fits).for_each(f),
+            Self::U16(values) => {
+                let numbers = values[range].iter().map(|&bytes| u16::from_le_bytes(bytes).into());
+                numbers.filter(fits).for_each(f);
+            }
+            Self::U32(values) => {
+                let numbers = values[range].iter().map(|&bytes| u32::from_le_bytes(bytes).into());
+                numbers.filter(fits).for_each(f);
+            }
+            Self::U64(values) => {
+                let numbers = values[range].iter().map(|&bytes| u64::from_le_bytes(bytes));
+                numbers.filter(fits).for_each(f);
+            }
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         match self {
+            Self::U16(values) => values.len(),
             Self::U32(values) => values.len(),
             Self::U64(values) => values.len(),
         }

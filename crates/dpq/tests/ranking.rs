@@ -44,7 +44,9 @@ fn the_index_and_the_evaluator_rank_as_the_definition_does() {
             let zeros = LookupTable::new(zeros, LEVELS, CODEWORDS).unwrap();
             for table in [coarse, fine, zeros] {
                 for levels in 1..=LEVELS {
-                    let score = |code: &[u8]| naive::score(&codebooks, metric, &table, code, levels);
+                    let score = |code: &[u8]| {
+                        naive::score(&codebooks, codebooks.norm_unit(), metric, &table, code, levels)
+                    };
                     let expected = naive::ranking(score, &codes, LEVELS, &ids, |_| true);
                     check(&index, &table, levels, &expected);
                 }

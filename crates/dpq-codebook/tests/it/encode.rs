@@ -283,3 +283,26 @@ fn wrong_arguments_are_refused_by_name() {
         "Cosine".parse::<Assignment>().unwrap_err().to_string().contains("expected `euclidean` or `cosine`")
     );
 }
+
+#[test]
+fn entries_of_some_codewords_are_those_of_the_table() {
+    let (dim, k) = (37, 50);
+    let values = (0..2 * k * dim).map(|i| ((i * 7919) % 1009) as f32 / 313.0 - 1.6).collect();
+    let codebooks = Codebooks::new(values, 2, k, dim, Assignment::Euclidean).unwrap();
+    let query: Vec<f32> = (0..dim).map(|i| (i as f32).sin()).collect();
+    let table = codebooks.lookup_table(&query).unwrap();
+    for level in 0..2 {
+        for n in [0, 1, 3, 16, 17, 50] {
+            let codewords: Vec<u8> = (0..n).map(|i| (i * 7 % 50) as u8).collect();
+            let mut entries = vec![f32::NAN; n];
+            codebooks.lookup_entries(&query, level, &codewords, &mut entries).unwrap();
+            let expected =
+                codewords.iter().map(|&codeword| table.level(level)[usize::from(codeword)].to_bits());
+            assert!(entries.iter().map(|entry| entry.to_bits()).eq(expected), "level {level}, {n} codewords");
+        }
+    }
+    assert!(codebooks.lookup_entries(&query, 2, &[0], &mut [0.0]).is_err());
+    assert!(codebooks.lookup_entries(&query, 0, &[50], &mut [0.0]).is_err());
+    assert!(codebooks.lookup_entries(&query, 0, &[0], &mut []).is_err());
+    assert!(codebooks.lookup_entries(&query[1..], 0, &[0], &mut [0.0]).is_err());
+}

@@ -4,10 +4,16 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{Column, Survivors};
+use super::{BLOCK, Column, Survivors};
 
 /// Codes at a time.
 const LANES: usize = 64;
+
+/// Columns at a time: their tables stay in registers, four of 32 each.
+const KEPT: usize = 4;
+
+/// The sums of a block over some columns.
+type Sums = [__m512i; BLOCK / LANES];
 
 #[target_feature(enable = "avx512vbmi")]
 pub(super) fn survivors(
@@ -16,44 +22,45 @@ pub(super) fn survivors(
     limit: u8,
     survivors: &mut Survivors,
 ) -> usize {
+    let (mut columns, mut sums) = (columns, [_mm512_setzero_si512(); BLOCK / LANES]);
+    while columns.len() > KEPT {
+        let (now, later) = columns.split_at(KEPT);
+        add(now, positions.clone(), &mut sums);
+        columns = later;
+    }
     match columns.len() {
-        0 => scan::<0>(columns, positions, limit, survivors),
-        1 => scan::<1>(columns, positions, limit, survivors),
-        2 => scan::<2>(columns, positions, limit, survivors),
-        3 => scan::<3>(columns, positions, limit, survivors),
-        _ => scan::<4>(columns, positions, limit, survivors),
+        0 => scan::<0>(columns, positions, limit, &sums, survivors),
+        1 => scan::<1>(columns, positions, limit, &sums, survivors),
+        2 => scan::<2>(columns, positions, limit, &sums, survivors),
+        3 => scan::<3>(columns, positions, limit, &sums, survivors),
+        _ => scan::<KEPT>(columns, positions, limit, &sums, survivors),
     }
 }
 
-/// Keeps the tables of the first N columns in registers, four of 32 each, and loads other tables
-/// again for each 64 codes.
+/// Adds the table entries of `KEPT` columns to the sums.
+#[target_feature(enable = "avx512vbmi")]
+fn add(columns: &[Column], positions: Range<usize>, sums: &mut Sums) {
+    let (planes, tables) = registers::<KEPT>(columns, &positions);
+    for (sum, start) in sums.iter_mut().zip((0..positions.len()).step_by(LANES)) {
+        *sum = add_columns(*sum, &planes, &tables, start);
+    }
+}
+
+/// Finds the codes whose sum, with the N last columns, is within the limit.
 #[target_feature(enable = "avx512vbmi")]
 fn scan<const N: usize>(
     columns: &[Column],
     positions: Range<usize>,
     limit: u8,
+    sums: &Sums,
     survivors: &mut Survivors,
 ) -> usize {
-    let (kept, others) = columns.split_at(N);
-    // Slices of the same length keep bounds checks out of the loop.
-    let mut planes = [&[][..]; N];
-    let mut tables = [[_mm512_setzero_si512(); 4]; N];
-    for ((plane, table), column) in planes.iter_mut().zip(&mut tables).zip(kept) {
-        *plane = &column.plane[positions.start..][..positions.len()];
-        *table = quarters(column.table);
-    }
+    let (planes, tables) = registers::<N>(columns, &positions);
     let limit = _mm512_set1_epi8(limit.cast_signed());
     let mut n_found = 0;
-    for start in (0..positions.len()).step_by(LANES) {
-        let mut sums = _mm512_setzero_si512();
-        for (plane, table) in planes.iter().zip(&tables) {
-            sums = _mm512_adds_epu8(sums, look_up(table, load(&plane[start..])));
-        }
-        for column in others {
-            let plane = &column.plane[positions.clone()];
-            sums = _mm512_adds_epu8(sums, look_up(&quarters(column.table), load(&plane[start..])));
-        }
-        let mut found = _mm512_mask_cmple_epu8_mask(first(positions.len() - start), sums, limit);
+    for (sum, start) in sums.iter().zip((0..positions.len()).step_by(LANES)) {
+        let sum = add_columns(*sum, &planes, &tables, start);
+        let mut found = _mm512_mask_cmple_epu8_mask(first(positions.len() - start), sum, limit);
         while found != 0 {
             survivors[n_found] = start as u16 + found.trailing_zeros() as u16;
             n_found += 1;
@@ -61,6 +68,38 @@ fn scan<const N: usize>(
         }
     }
     n_found
+}
+
+/// Returns the bytes at `positions` of N columns, and their tables.
+#[inline]
+#[target_feature(enable = "avx512vbmi")]
+fn registers<'a, const N: usize>(
+    columns: &[Column<'a>],
+    positions: &Range<usize>,
+) -> ([&'a [u8]; N], [[__m512i; 4]; N]) {
+    // Slices of the same length keep bounds checks out of the loop.
+    let mut planes = [&[][..]; N];
+    let mut tables = [[_mm512_setzero_si512(); 4]; N];
+    for ((plane, table), column) in planes.iter_mut().zip(&mut tables).zip(columns) {
+        *plane = &column.plane[positions.start..][..positions.len()];
+        *table = quarters(column.table);
+    }
+    (planes, tables)
+}
+
+/// Adds the table entries of 64 codes, from `start` on.
+#[inline]
+#[target_feature(enable = "avx512vbmi")]
+fn add_columns<const N: usize>(
+    mut sum: __m512i,
+    planes: &[&[u8]; N],
+    tables: &[[__m512i; 4]; N],
+    start: usize,
+) -> __m512i {
+    for (plane, table) in planes.iter().zip(tables) {
+        sum = _mm512_adds_epu8(sum, look_up(table, load(&plane[start..])));
+    }
+    sum
 }
 
 /// Returns a mask of the first `n` lanes.

@@ -51,8 +51,12 @@ fn format() {
     let bytes = gallery().bytes();
     let distinct = format!(r#""distinct":"{}""#, gallery().index().n_distinct());
     for (from, to, words) in [
-        (r#""version":"1""#, r#""version":"2""#, "version \"2\", this program reads version \"1\""),
-        (r#""version":"1""#, r#""version":"x""#, "version \"x\", this program reads version \"1\""),
+        (r#""version":"1""#, r#""version":"2""#, "has version 2 and ranks by inner product"),
+        (
+            r#""version":"1""#,
+            r#""version":"x""#,
+            "version \"x\", this program reads versions \"1\" and \"2\"",
+        ),
         (r#""items":"30""#, r#""items":"3x""#, "\"3x\" as its number of items"),
         (r#""items":"30""#, r#""items":"03""#, "\"03\" as its number of items"),
         (r#""items":"30""#, r#""items":"04""#, "\"04\" as its number of items"),
@@ -188,32 +192,44 @@ fn metric() {
 }
 
 #[test]
-fn an_index_of_nothing_but_tables_is_refused() {
-    let dir = tempfile::TempDir::new().unwrap();
-    let path = dir.path().join("x.dpq");
-    let codebooks = Codebooks::new(vec![0.0; 92 * 256], 92, 256, 1, Assignment::Euclidean).unwrap();
-    let build = |metric| Index::builder(&codebooks, &[0; 92]).metric(metric).write(&path);
-    let error = build(Metric::Euclidean).unwrap_err().to_string();
-    assert!(error.contains("4186 × 65536 values, expected at most 268435456"), "{error}");
-    assert!(!path.exists());
-    build(Metric::InnerProduct).unwrap();
-}
-
-/// Each product is within f32, but three vectors that cancel each other have products that add up
-/// beyond it.
-#[test]
 fn norms_that_overflow_are_refused_before_a_file_is_written() {
     let dir = tempfile::TempDir::new().unwrap();
     let path = dir.path().join("x.dpq");
-    let (a, b) = (1.7e19, 1.7e19 * 0.75f32.sqrt());
     let build = |scale: f32| {
-        let values = [0.0, 0.0, a, 0.0, -a / 2.0, b, -a / 2.0, -b].map(|x| x * scale).to_vec();
-        let codebooks = Codebooks::new(values, 4, 1, 2, Assignment::Euclidean).unwrap();
+        // Each codeword has a norm, but the sum of two has none.
+        let codebooks =
+            Codebooks::new([1.2e19; 4].map(|x| x * scale).to_vec(), 4, 1, 1, Assignment::Euclidean).unwrap();
         Index::builder(&codebooks, &[0; 4]).metric(Metric::Euclidean).write(&path)
     };
     let error = build(1.0).unwrap_err().to_string();
-    assert!(error.contains("overflow f32"), "{error}");
+    assert!(error.contains("overflow"), "{error}");
     assert!(!path.exists());
-    build(0.5).unwrap();
+    build(0.25).unwrap();
     Index::open(&path).unwrap().verify().unwrap();
+}
+
+#[test]
+fn norms_of_a_length_beyond_the_codes_are_refused() {
+    let gallery = gallery();
+    let length = CodeLength::from_levels(gallery.n_levels() + 1).unwrap();
+    let error = gallery.builder().norm_lengths(&[length]).build().unwrap_err().to_string();
+    assert!(error.contains("code length in bits"), "{error}");
+}
+
+#[test]
+fn lengths_of_norms_are_checked() {
+    let recipe = Recipe {
+        seed: 8,
+        metric: Metric::Euclidean,
+        n_levels: 4,
+        n_codewords: 3,
+        n_items: 30,
+        n_distinct: 30,
+        id_limit: None,
+    };
+    let bytes = recipe.gallery().bytes();
+    for norms in ["4 3", "3 3", "2 4", "3 5", "3  ", "x 4"] {
+        let error = open_error(&replaced(&bytes, r#""norms":"3 4""#, &format!(r#""norms":"{norms}""#)));
+        assert!(error.to_string().contains("expected ascending numbers of levels from 3 to 4"), "{error}");
+    }
 }

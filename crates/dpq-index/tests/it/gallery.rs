@@ -126,7 +126,8 @@ impl Gallery {
         n_levels: usize,
         passes: impl Fn(&Hit) -> bool,
     ) -> Vec<Hit> {
-        let score = |code: &[u8]| naive::score(&self.codebooks, self.metric, table, code, n_levels);
+        let unit = self.codebooks.norm_unit();
+        let score = |code: &[u8]| naive::score(&self.codebooks, unit, self.metric, table, code, n_levels);
         naive::ranking(score, &self.codes, self.n_levels(), &self.ids(), passes)
     }
 }

@@ -8,4 +8,6 @@ mod filter;
 mod gallery;
 mod golden;
 mod naive;
+mod norms;
 mod search;
+mod shortlist;

@@ -17,9 +17,11 @@ pub(crate) fn ranking(
     hits
 }
 
-/// Returns the score of `code` at `n_levels` levels, as the documentation defines it.
+/// Returns the score of `code` at `n_levels` levels, as the documentation defines it, with norms in
+/// units of `unit`.
 pub(crate) fn score(
     codebooks: &Codebooks,
+    unit: f64,
     metric: Metric,
     table: &LookupTable,
     code: &[u8],
@@ -31,13 +33,17 @@ pub(crate) fn score(
         return inner_product;
     }
     let word = |level: usize| codebooks.codeword(level, usize::from(code[level]));
-    let product = |i: usize, j: usize| -> f64 {
-        let sum = word(i).iter().zip(word(j)).fold(0.0, |sum, (&a, &b)| sum + f64::from(a) * f64::from(b));
-        f64::from(sum as f32)
-    };
-    let norm = (0..n_levels).fold(0.0, |norm, j| {
-        let cross = (0..j).fold(0.0, |sum, i| sum + product(i, j));
-        norm + (product(j, j) + 2.0 * cross)
-    });
+    let decoded = (1..n_levels)
+        .fold(word(0).to_vec(), |x, level| x.iter().zip(word(level)).map(|(x, c)| x + c).collect());
+    let mut sums = [0.0f32; 16];
+    for (i, x) in decoded.iter().enumerate() {
+        sums[i % 16] = x.mul_add(*x, sums[i % 16]);
+    }
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            sums[lane] += sums[lane + half];
+        }
+    }
+    let norm = (f64::from(sums[0]) / unit).round() * unit;
     (2.0 * f64::from(inner_product) - norm) as f32
 }

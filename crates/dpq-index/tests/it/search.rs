@@ -12,7 +12,7 @@ fn recipe() -> impl Strategy<Value = Recipe> {
     (
         any::<u64>(),
         prop_oneof![Just(Metric::InnerProduct), Just(Metric::Euclidean)],
-        1..=8usize,
+        prop_oneof![6 => 1..=8usize, 1 => 9..=64usize],
         prop_oneof![Just(1), Just(2), Just(5), Just(255), Just(256)],
         0..700usize,
         prop_oneof![Just(1), Just(7), Just(60), Just(400)],
@@ -45,7 +45,12 @@ fn search(gallery: &Gallery, index: &dpq_index::Index, table: &LookupTable, rand
     let ids = gallery.ids();
     let some_ids: Vec<u64> =
         ids.iter().copied().filter(|_| random.next().is_multiple_of(3)).chain([u64::MAX]).collect();
+    let mut skips = random.clone();
     for levels in 1..=gallery.n_levels() {
+        // Long codes are searched at the greatest length and at some others.
+        if levels < gallery.n_levels() && skips.below(levels) > 3 {
+            continue;
+        }
         let length = CodeLength::from_levels(levels).unwrap();
         let all = gallery.ranking(table, levels, |_| true);
         let check = |options: SearchOptions, expected: &[Hit]| {
