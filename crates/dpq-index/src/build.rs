@@ -60,8 +60,8 @@ impl<'a> IndexBuilder<'a> {
     /// # Errors
     /// [`Error::Codebook`] if the codes are not whole rows, the ids are not as many as rows, a
     /// length of norms is above that of the codes, or the norm of a code overflows f32;
-    /// [`Error::Code`] for a code that names no codeword; [`Error::DuplicateId`]; [`Error::File`] if
-    /// the file cannot be written.
+    /// [`Error::Code`] for a code that names no codeword; [`Error::DuplicateId`]; [`Error::File`]
+    /// if the file cannot be written.
     pub fn write(self, path: impl AsRef<Path>) -> Result<(), Error> {
         self.finish(&|metadata, sections| dpq_file::write(&path, metadata, sections))
     }
