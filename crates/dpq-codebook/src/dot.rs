@@ -45,19 +45,25 @@ pub fn inner_products(x: &[f32], rows: &[f32], out: &mut [f32]) -> Result<(), Er
 /// are finite.
 pub(crate) fn dots(x: &[f32], rows: &[f32], out: &mut [f32]) {
     assert_eq!(rows.len(), out.len() * x.len(), "whole rows");
+    dots_at(x, rows, None, out);
+}
+
+/// Writes the inner products of `x` [dim] and the rows of `rows` that `at` [n] names, or each if it
+/// is `None`, to `out` [n]. All numbers are finite.
+pub(crate) fn dots_at(x: &[f32], rows: &[f32], at: Option<&[u8]>, out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
         #[expect(unsafe_code, reason = "the call is safe only where the CPU has the instructions")]
         // SAFETY: the line above found AVX-512.
-        return unsafe { avx512::dots(x, rows, out) };
+        return unsafe { avx512::dots(x, rows, at, out) };
     }
-    vectorized(x, rows, out);
+    vectorized(x, rows, at, out);
 }
 
 vectorize! {
-    fn vectorized(x: &[f32], rows: &[f32], out: &mut [f32]) =
-        |x: &[f32], rows, out| by_fours(x.len(), rows, out, |rows| avx2::dots_of(x, rows)),
-        |x: &[f32], rows, out| by_fours(x.len(), rows, out, |rows| dots_of(x, rows))
+    fn vectorized(x: &[f32], rows: &[f32], at: Option<&[u8]>, out: &mut [f32]) =
+        |x: &[f32], rows, at, out| by_fours(x.len(), rows, at, out, |rows| avx2::dots_of(x, rows)),
+        |x: &[f32], rows, at, out| by_fours(x.len(), rows, at, out, |rows| dots_of(x, rows))
 }
 
 /// Writes the inner products of each of `xs` [m, dim] and each row of `rows` [n, dim] to `out` [m,
@@ -126,9 +132,18 @@ fn four(rows: &[f32], dim: usize) -> [&[f32]; ROWS] {
 }
 
 #[inline(always)]
-fn by_fours(dim: usize, rows: &[f32], out: &mut [f32], dots_of: impl Fn([&[f32]; ROWS]) -> [f32; ROWS]) {
-    for (rows, out) in rows.chunks(ROWS * dim).zip(out.chunks_mut(ROWS)) {
-        let products = dots_of(four(rows, dim));
+fn by_fours(
+    dim: usize,
+    rows: &[f32],
+    at: Option<&[u8]>,
+    out: &mut [f32],
+    dots_of: impl Fn([&[f32]; ROWS]) -> [f32; ROWS],
+) {
+    for (start, out) in (0..).step_by(ROWS).zip(out.chunks_mut(ROWS)) {
+        // The last row stands in for missing ones.
+        let row = |i: usize| start + i.min(out.len() - 1);
+        let row = |i: usize| at.map_or(row(i), |at| at[row(i)].into());
+        let products = dots_of(std::array::from_fn(|i| &rows[row(i) * dim..][..dim]));
         out.copy_from_slice(&products[..out.len()]);
     }
 }
@@ -195,12 +210,12 @@ mod tests {
             |xs, rows, dim, out| {
                 let n = rows.len() / dim;
                 let xs = xs.chunks_exact(dim).zip(out.chunks_exact_mut(n));
-                xs.for_each(|(x, out)| vectorized(x, rows, out));
+                xs.for_each(|(x, out)| vectorized(x, rows, None, out));
             },
             |xs, rows, dim, out| {
                 let n = rows.len() / dim;
                 let xs = xs.chunks_exact(dim).zip(out.chunks_exact_mut(n));
-                xs.for_each(|(x, out)| by_fours(dim, rows, out, |rows| dots_of(x, rows)));
+                xs.for_each(|(x, out)| by_fours(dim, rows, None, out, |rows| dots_of(x, rows)));
             },
         ];
         let many: &[Route] = &[dots_of_many, batch, vectorized_batch, |xs, rows, dim, out| {

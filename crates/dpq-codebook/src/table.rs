@@ -1,7 +1,7 @@
 //! Lookup tables: the inner products of a query with every codeword.
 
 use crate::codebooks::{check_codes, check_sizes};
-use crate::dot::{dots, dots_of_many};
+use crate::dot::{dots, dots_at, dots_of_many};
 use crate::error::{MAX_VALUES, check_finite, check_size};
 use crate::{CodeLength, Codebooks, Error, Expected};
 
@@ -126,19 +126,12 @@ impl Codebooks {
         codewords: &[u8],
         entries: &mut [f32],
     ) -> Result<(), Error> {
-        /// Codewords that are multiplied at a time.
-        const GATHERED: usize = 16;
         Expected::Shape(vec![self.dim()]).check("query", query.len())?;
         Expected::Range(0..=self.n_levels() - 1).check("level", level)?;
         Expected::Shape(vec![codewords.len()]).check("entries", entries.len())?;
         check_codes(codewords, 1, self.n_codewords())?;
         check_finite("query", query)?;
-        let mut rows = Vec::with_capacity(GATHERED * self.dim());
-        for (codewords, entries) in codewords.chunks(GATHERED).zip(entries.chunks_mut(GATHERED)) {
-            rows.clear();
-            codewords.iter().for_each(|&codeword| rows.extend(self.codeword(level, codeword.into())));
-            dots(query, &rows, entries);
-        }
+        dots_at(query, self.level(level), Some(codewords), entries);
         check_finite("lookup table", entries)
     }
 }

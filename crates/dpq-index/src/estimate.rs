@@ -11,7 +11,7 @@ const MIN_SAMPLED: f64 = 10.0;
 
 /// The maximum share of the positions that is sampled: scoring more of them takes as long as a
 /// search.
-const MAX_SAMPLED: f64 = 0.125;
+const MAX_SAMPLED: f64 = 0.02;
 
 /// The cost of an item above the threshold that is not among the best, relative to that of scoring
 /// a sampled code by inner product.
