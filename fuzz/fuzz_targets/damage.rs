@@ -4,9 +4,10 @@
 
 use dpq_index::{CodeLength, Index, Kernel, SearchOptions};
 
-const FILES: [&[u8]; 2] = [
+const FILES: [&[u8]; 3] = [
     include_bytes!("../../crates/dpq-index/tests/data/v1.dpq"),
     include_bytes!("../../crates/dpq-index/tests/data/v1-l2.dpq"),
+    include_bytes!("../../crates/dpq-index/tests/data/v2-l2.dpq"),
 ];
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
@@ -28,6 +29,8 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
                 let _ = index.search_with(&table, &options);
                 let _ = index.search_with(&table, &options.filter(&some));
                 let _ = index.search_with(&table, &options.filter(&few).min_score(0.0));
+                let shortlist = options.shortlist(k, CodeLength::from_levels(1).unwrap_or(length));
+                let _ = index.search_with(&table, &shortlist.exact());
             }
         }
     }

@@ -69,7 +69,7 @@ impl Index {
         }
         let mut scorer = Scorer { norms: self.norms(n_levels)?, ..scorer };
         for level in n_short..n_levels {
-            scorer.tables.push(entries.of(level, codes[level..].iter().step_by(n_levels).copied())?);
+            scorer.tables.push(entries.of(level, codes.iter().skip(level).step_by(n_levels).copied())?);
         }
         let mut best = Candidates::new(options.k, options.min_score);
         for (code, Listed { position, items }) in codes.chunks_exact(n_levels).zip(listed) {
@@ -87,7 +87,11 @@ impl Index {
             scorer = Scorer::new(&codebooks.lookup_table_at(query, length)?, n_levels, scorer.norms);
         }
         let query: Query = options.query(&scorer, &view);
-        Ok(query.all_rows(options.k, threshold, &query.rows())?.into_hits(&view))
+        let found = match n_levels {
+            1 => query.best(options.k, threshold)?,
+            _ => query.all_rows(options.k, threshold, &query.rows())?,
+        };
+        Ok(found.into_hits(&view))
     }
 }
 

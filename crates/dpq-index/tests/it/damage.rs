@@ -29,6 +29,9 @@ fn use_it(index: &Index) {
             let hits =
                 index.search_with(&table, &SearchOptions::new(k).length(length).filter(&filter)).unwrap();
             assert!(hits.len() <= k.min(filter.len()));
+            let short = CodeLength::from_levels(1.max(levels / 2)).unwrap();
+            let options = SearchOptions::new(k).length(length).shortlist(k, short).exact();
+            assert!(index.search_with(&table, &options).unwrap().len() <= k.min(index.len()));
         }
     }
 }
@@ -167,18 +170,21 @@ fn survives_noise(mut bytes: Vec<u8>, seed: u64) {
 
 #[test]
 fn noise_in_a_large_file_is_survived() {
-    // More positions than cells: two levels are then searched by the directory alone.
-    let recipe = Recipe {
-        seed: 14,
-        metric: Metric::InnerProduct,
-        n_levels: 3,
-        n_codewords: 256,
-        n_items: 70_000,
-        n_distinct: 70_000,
-        id_limit: None,
-    };
-    let bytes = recipe.gallery().bytes();
-    (0..8).for_each(|seed| survives_noise(bytes.clone(), seed));
+    // More positions than cells: two levels are then searched by the directory alone, and norms
+    // have a model.
+    for metric in [Metric::InnerProduct, Metric::Euclidean] {
+        let recipe = Recipe {
+            seed: 14,
+            metric,
+            n_levels: 3,
+            n_codewords: 256,
+            n_items: 70_000,
+            n_distinct: 70_000,
+            id_limit: None,
+        };
+        let bytes = recipe.gallery().bytes();
+        (0..8).for_each(|seed| survives_noise(bytes.clone(), seed));
+    }
 }
 
 proptest! {

@@ -54,6 +54,17 @@ fn a_shortlist_holds_the_best_at_a_short_length() {
                 assert_eq!(bits(&hits), bits(&expected), "{metric} {n} {k}");
             }
         }
+        // At any two lengths, one level and equal lengths included.
+        for (short, full) in [(1, 1), (1, 2), (2, 2), (1, 9), (9, 9)] {
+            let [short, length] = [short, full].map(|levels| CodeLength::from_levels(levels).unwrap());
+            let options = SearchOptions::new(10).length(length).shortlist(10, short).exact();
+            let expected = &gallery.ranking(&table, full, |_| true)[..10];
+            assert_eq!(bits(&index.search_with(&table, &options).unwrap()), bits(expected));
+        }
+        let nothing = index.allow(&[]);
+        let options = SearchOptions::new(10).shortlist(10, short).filter(&nothing);
+        assert!(index.search_with(&table, &options).unwrap().is_empty());
+        assert!(index.search_with(&table, &options.exact()).unwrap().is_empty());
         let too_short = SearchOptions::new(10).shortlist(9, short);
         let error = index.search_with(&table, &too_short).unwrap_err().to_string();
         assert!(error.contains("size of the shortlist"), "{error}");
