@@ -11,7 +11,7 @@ use crate::norm::{SAFE_NORMS, lanes, squared_norm};
 use crate::vectorize::vectorize;
 
 /// The rows of a tile. Its sums take 12 of the 16 vector registers of AVX2, 24 of the 32 of NEON,
-/// and 6 of the 32 of AVX-512.
+/// and 12 of the 32 of AVX-512, which multiplies the rows of two tiles at a time.
 const ROWS: usize = 6;
 
 /// The columns of a tile.
@@ -247,29 +247,50 @@ mod avx512 {
 
     use super::{COLUMNS, Columns, Pair, ROWS};
 
-    /// Computes the products of all tiles.
+    /// Computes the products of all tiles, two tiles of rows at a time: the sums of one tile would
+    /// have to wait for each other.
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub(super) fn multiply(columns: &Columns, rows: &[[Pair; ROWS]], out: &mut [i32]) {
-        columns.multiply(rows, out, |columns, rows, out| tile(columns, rows, out));
+        let (n_pairs, width) = (columns.dim().div_ceil(2), columns.width());
+        for (i, columns) in columns.tiles.chunks_exact(n_pairs).enumerate() {
+            let rows = rows.chunks(2 * n_pairs).zip(out.chunks_mut(2 * ROWS * width));
+            for (rows, out) in rows {
+                let (rows, next) = rows.split_at(n_pairs);
+                let out = out.chunks_exact_mut(width).map(|row| &mut row.as_chunks_mut().0[i]);
+                if next.is_empty() {
+                    tile(columns, [rows], out);
+                } else {
+                    tile(columns, [rows, next], out);
+                }
+            }
+        }
     }
 
-    /// Computes the products of a tile's rows and columns.
+    /// Computes the products of the rows of `N` tiles and the columns of one, and writes them to
+    /// `out` by row.
     #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
     #[inline]
     #[target_feature(enable = "avx512f,avx512vnni")]
-    fn tile(columns: &[[Pair; COLUMNS]], rows: &[[Pair; ROWS]], out: [&mut [i32; COLUMNS]; ROWS]) {
-        let mut sums = [_mm512_setzero_si512(); ROWS];
-        for (columns, rows) in columns.iter().zip(rows) {
+    fn tile<'a, const N: usize>(
+        columns: &[[Pair; COLUMNS]],
+        rows: [&[[Pair; ROWS]]; N],
+        out: impl Iterator<Item = &'a mut [i32; COLUMNS]>,
+    ) {
+        assert!(rows.iter().all(|rows| rows.len() == columns.len()), "tiles of one dimension");
+        let mut sums = [[_mm512_setzero_si512(); ROWS]; N];
+        for (i, columns) in columns.iter().enumerate() {
             // SAFETY: the columns are 16 pairs, 64 bytes.
             let columns = unsafe { _mm512_loadu_si512(columns.as_ptr().cast()) };
-            for (sum, &[x, y]) in sums.iter_mut().zip(rows) {
-                let pair = _mm512_set1_epi32(i32::from(y) << 16 | i32::from(x.cast_unsigned()));
-                *sum = _mm512_dpwssd_epi32(*sum, pair, columns);
+            for (sums, rows) in sums.iter_mut().zip(rows) {
+                for (sum, &[x, y]) in sums.iter_mut().zip(&rows[i]) {
+                    let pair = _mm512_set1_epi32(i32::from(y) << 16 | i32::from(x.cast_unsigned()));
+                    *sum = _mm512_dpwssd_epi32(*sum, pair, columns);
+                }
             }
         }
-        for (out, sum) in out.into_iter().zip(sums) {
+        for (out, sum) in out.zip(sums.as_flattened()) {
             // SAFETY: a row of the tile has 16 sums, 64 bytes.
-            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sum) }
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), *sum) }
         }
     }
 }
