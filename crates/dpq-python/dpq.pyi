@@ -29,6 +29,7 @@ class Codebooks:
         refine: int = 0,
         beam: int = 1,
         length_weights: Sequence[float] | None = None,
+        init_size: int | None = 16384,
     ) -> Codebooks:
         """Fits codebooks to x, float32 [n, D], by residual k-means for codes of a beam search, and refines them."""
     @staticmethod

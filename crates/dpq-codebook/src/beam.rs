@@ -104,17 +104,20 @@ impl Codebooks {
         let codes = |codes: &mut Vec<u8>, _: &[f32], kept: &[u8]| {
             codes.extend_from_slice(&kept[..self.n_levels()]);
         };
-        Ok(self.fold_beam(features, beam, interrupt, codes)?.concat())
+        Ok(self.fold_beam(features, beam, interrupt, &mut Vec::new(), codes)?.concat())
     }
 
     /// Returns the sum of squared errors of the best code of each feature, and the residuals [m,
     /// D], by feature, of each code that is among the first `n_kept` and nearly as good as the
     /// best.
+    ///
+    /// `gram` holds the products of the first levels, which a caller who adds levels keeps.
     pub(crate) fn beam_residuals(
         &self,
         features: &[f32],
         beam: Beam<'_>,
         n_kept: usize,
+        gram: &mut Vec<Vec<f32>>,
         interrupt: Option<&AtomicBool>,
     ) -> Result<(f64, Vec<f32>), Error> {
         let fold = |(sum, residuals): &mut (f64, Vec<f32>), x: &[f32], codes: &[u8]| {
@@ -135,7 +138,7 @@ impl Codebooks {
             }
         };
         let (sums, residuals): (Vec<f64>, Vec<Vec<f32>>) =
-            self.fold_beam(features, beam, interrupt, fold)?.into_iter().unzip();
+            self.fold_beam(features, beam, interrupt, gram, fold)?.into_iter().unzip();
         Ok((sums.iter().sum(), residuals.concat()))
     }
 
@@ -147,6 +150,7 @@ impl Codebooks {
         features: &[f32],
         beam: Beam<'_>,
         interrupt: Option<&AtomicBool>,
+        gram: &mut Vec<Vec<f32>>,
         fold: impl Fn(&mut T, &[f32], &[u8]) + Sync,
     ) -> Result<Vec<T>, Error> {
         beam.check(self.n_levels(), self.n_codewords())?;
@@ -155,7 +159,7 @@ impl Codebooks {
         }
         self.check_features(features)?;
         let chunks = features.par_chunks(CHUNK * self.dim());
-        let Some(search) = Search::new(self, beam) else {
+        let Some(search) = Search::new(self, beam, gram) else {
             let codes = self.encode_until(features, interrupt)?;
             let chunks = chunks.zip(codes.par_chunks(CHUNK * self.n_levels()));
             let folded = chunks.map(|(features, codes)| {

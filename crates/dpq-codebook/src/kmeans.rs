@@ -18,6 +18,10 @@ use crate::options::{check_interrupt, is_set};
 use crate::rounded::Rows;
 use crate::vectorize::vectorize;
 use crate::{Assignment, Beam, Codebooks, Error, Expected, FitOptions};
+use start::{start, start_on_sample};
+
+mod many;
+mod start;
 
 /// The configuration of residual k-means.
 ///
@@ -30,17 +34,13 @@ pub struct ResidualKMeans {
     /// Codewords per level, K.
     pub n_codewords: usize,
     /// The maximum number of rounds of Lloyd's algorithm per level, once it has all codewords. A
-    /// level stops earlier when no feature changes its codeword.
+    /// level stops earlier when no feature changes its codeword. Where codewords grow on a sample
+    /// ([`FitOptions::init_size`]), two fifths of the rounds move codewords further.
     pub n_iterations: usize,
 }
 
 /// The number of features that a thread works on at a time.
 const CHUNK: usize = 48;
-
-/// Rounds of Lloyd's algorithm between two splits, and rounds of power iteration for the direction
-/// of a split. More of either hardly lower the distortion.
-const GROWTH_ROUNDS: usize = 2;
-const POWER_ROUNDS: usize = 2;
 
 impl ResidualKMeans {
     /// Fits codebooks to features [N, D] by Euclidean residual k-means, for greedy codes.
@@ -92,17 +92,24 @@ impl ResidualKMeans {
             return Err(Error::TooFewFeatures { n_features, n_codewords });
         }
 
+        let init_size = options.init_size.unwrap_or(FitOptions::INIT_SIZE);
+        Expected::Range(n_codewords..=usize::MAX).check("init size", init_size)?;
         let energy = sum_of_squares(features);
         let share = |error: f64| if energy > 0.0 { error / energy } else { 0.0 };
         let weights = beam.normalized_weights();
         let weights_from = weights_from(&weights);
         let mut residuals = features.to_vec();
+        let mut gram = Vec::new();
         let mut values =
             Vec::with_capacity(check_size("codebooks", n_levels * n_codewords, dim, MAX_VALUES)?);
         for level in 0..n_levels {
             let points = Points::new(&residuals, dim, options.interrupt);
-            let codewords = start(&points, n_codewords)?;
-            let (codewords, _) = lloyd(&points, codewords, n_iterations)?;
+            let codewords = if n_features > init_size {
+                let codewords = start_on_sample(&points, n_codewords, init_size)?;
+                many::lloyd(&points, codewords, n_iterations)?
+            } else {
+                lloyd(&points, start(&points, n_codewords)?, n_iterations)?.0
+            };
             values.extend_from_slice(&codewords);
             let error = if beam.width == 1 {
                 let assigned = assign(&points, &codewords)?;
@@ -122,7 +129,8 @@ impl ResidualKMeans {
                 drop(std::mem::take(&mut residuals));
                 let beam = Beam { weights: &weights, ..beam };
                 let error;
-                (error, residuals) = codebooks.beam_residuals(features, beam, n_kept, options.interrupt)?;
+                (error, residuals) =
+                    codebooks.beam_residuals(features, beam, n_kept, &mut gram, options.interrupt)?;
                 error
             };
             options.report(level, share(error));
@@ -181,96 +189,6 @@ fn lloyd(
     Ok((codewords, members))
 }
 
-/// Returns `n_codewords` codewords to start from. The first is the mean. Splitting the half of the
-/// codewords whose members have the largest error gives half as many again, until there are enough.
-fn start(points: &Points<'_>, n_codewords: usize) -> Result<Vec<f32>, Error> {
-    let dim = points.dim;
-    let mut codewords = points.mean.clone();
-    let mut members = vec![(0..points.values.len() / dim).collect::<Vec<_>>()];
-    loop {
-        let n = members.len();
-        if n == n_codewords {
-            return Ok(codewords);
-        }
-        let clusters = codewords.par_chunks_exact(dim).zip(&members);
-        let errors: Vec<f64> = clusters.map(|(codeword, members)| error(points, members, codeword)).collect();
-        let mut split: Vec<usize> = (0..n).collect();
-        split.sort_by(|&a, &b| errors[b].total_cmp(&errors[a]));
-        split.truncate(n.div_ceil(2).min(n_codewords - n));
-        let offsets: Vec<Vec<f32>> =
-            split.par_iter().map(|&i| offset(points, &members[i], &codewords[i * dim..][..dim])).collect();
-        for (i, offset) in split.into_iter().zip(offsets) {
-            let codeword = &mut codewords[i * dim..][..dim];
-            let second: Vec<f32> = codeword.iter().zip(&offset).map(|(c, offset)| c + offset).collect();
-            codeword.iter_mut().zip(offset).for_each(|(c, offset)| *c -= offset);
-            codewords.extend(second);
-        }
-        (codewords, members) = lloyd(points, codewords, GROWTH_ROUNDS)?;
-    }
-}
-
-/// Returns the offset from the mean of `members` to the means of their two halves, if they are
-/// spread like a Gaussian: the direction of their largest variance, found by power iteration, times
-/// 0.8 standard deviations.
-#[inline(always)]
-fn offset_any(points: &Points<'_>, members: &[usize], mean: &[f32]) -> Vec<f32> {
-    let mut direction = vec![0.0; points.dim];
-    let Some(farthest) = members
-        .iter()
-        .map(|&member| points.point(member))
-        .max_by(|a, b| squared_distance(a, mean).total_cmp(&squared_distance(b, mean)))
-    else {
-        return direction;
-    };
-    direction.iter_mut().zip(farthest).zip(mean).for_each(|((d, x), mean)| *d = x - mean);
-    for _ in 0..POWER_ROUNDS {
-        normalize(&mut direction);
-        let mut next = vec![0.0; points.dim];
-        for &member in members {
-            let x = points.point(member);
-            let along = along(x, mean, &direction);
-            next.iter_mut().zip(x).zip(mean).for_each(|((next, x), mean)| *next += along * (x - mean));
-        }
-        direction = next;
-    }
-    normalize(&mut direction);
-    let variance: f64 =
-        members.iter().map(|&m| f64::from(along(points.point(m), mean, &direction)).powi(2)).sum::<f64>()
-            / members.len() as f64;
-    let length = (0.8 * variance.sqrt()) as f32;
-    direction.iter_mut().for_each(|d| *d *= length);
-    direction
-}
-
-vectorize! {
-    fn offset(points: &Points<'_>, members: &[usize], mean: &[f32]) -> Vec<f32> = offset_any, offset_any
-}
-
-/// Scales a vector to norm 1, unless it is zero.
-#[inline(always)]
-fn normalize(x: &mut [f32]) {
-    let norm = squared_norm(x).sqrt();
-    if norm > 0.0 {
-        x.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
-    }
-}
-
-/// Returns the inner product of x − mean and `direction`. Eight partial sums let the loop become
-/// vector instructions.
-#[inline(always)]
-fn along(x: &[f32], mean: &[f32], direction: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let ((x, x_tail), (mean, mean_tail)) = (x.as_chunks::<8>(), mean.as_chunks::<8>());
-    let (direction, direction_tail) = direction.as_chunks::<8>();
-    for ((x, mean), direction) in x.iter().zip(mean).zip(direction) {
-        for lane in 0..8 {
-            sums[lane] += (x[lane] - mean[lane]) * direction[lane];
-        }
-    }
-    let tail = x_tail.iter().zip(mean_tail).zip(direction_tail);
-    tail.map(|((x, mean), direction)| (x - mean) * direction).chain(sums).sum()
-}
-
 /// Returns the nearest codeword of each point, the first of equal ones.
 fn assign(points: &Points<'_>, codewords: &[f32]) -> Result<Vec<usize>, Error> {
     let level = Level::new(Assignment::Euclidean, codewords, points.mean.clone());
@@ -304,12 +222,18 @@ fn move_to_mean(codeword: &mut [f32], points: &[f32], members: &[usize]) {
         return;
     }
     let dim = codeword.len();
-    let row = |&member: &usize| &points[member * dim..][..dim];
     let mut sums = vec![0.0f64; dim];
-    let (fours, rest) = members.as_chunks();
-    fours.iter().for_each(|four| add_four(&mut sums, four.each_ref().map(row)));
-    rest.iter().for_each(|member| add(&mut sums, row(member)));
+    add_rows(&mut sums, points, members);
     codeword.iter_mut().zip(sums).for_each(|(c, sum)| *c = (sum / members.len() as f64) as f32);
+}
+
+/// Adds the rows of `members` among `points` [n, dim], in their order.
+fn add_rows(sums: &mut [f64], points: &[f32], members: &[usize]) {
+    let dim = sums.len();
+    let row = |&member: &usize| &points[member * dim..][..dim];
+    let (fours, rest) = members.as_chunks();
+    fours.iter().for_each(|four| add_four(sums, four.each_ref().map(row)));
+    rest.iter().for_each(|member| add(sums, row(member)));
 }
 
 vectorize! {
@@ -323,20 +247,6 @@ fn add_four_any(sums: &mut [f64], rows: [&[f32]; 4]) {
     for (i, sum) in sums.iter_mut().enumerate() {
         *sum = *sum + f64::from(a[i]) + f64::from(b[i]) + f64::from(c[i]) + f64::from(d[i]);
     }
-}
-
-vectorize! {
-    fn error(points: &Points<'_>, members: &[usize], codeword: &[f32]) -> f64 = error_any, error_any
-}
-
-/// Returns the sum of the squared distances between a codeword and its members.
-#[inline(always)]
-fn error_any(points: &Points<'_>, members: &[usize], codeword: &[f32]) -> f64 {
-    let mut error = 0.0;
-    for &member in members {
-        error += f64::from(squared_distance(points.point(member), codeword));
-    }
-    error
 }
 
 /// Moves codewords without members to the points farthest from their own codewords.

@@ -12,6 +12,12 @@ pub struct FitOptions<'a> {
     /// The beam search that codes will be found by. `None` is greedy encoding, with equal weights
     /// of all lengths.
     pub beam: Option<Beam<'a>>,
+    /// The maximum number of features on which the codewords of a level grow, at least K;
+    /// [`INIT_SIZE`](Self::INIT_SIZE) by default. Of more features, an evenly spaced sample, which
+    /// their number decides, gives the codewords that Lloyd's algorithm starts from. Two fifths of
+    /// its rounds then use all features and move codewords further: a third of the time at equal
+    /// error of the features. `Some(usize::MAX)` grows them on all. Refinement ignores this.
+    pub init_size: Option<usize>,
     /// Called after each level or round with its number and the error that it leaves.
     pub progress: Option<&'a mut dyn FnMut(usize, f64)>,
     /// Ends the fit with [`Error::Interrupted`] soon after another thread sets it to true.
@@ -19,6 +25,9 @@ pub struct FitOptions<'a> {
 }
 
 impl FitOptions<'_> {
+    /// The default of `init_size`: 64 features per codeword of 256 (docs/codes.md).
+    pub const INIT_SIZE: usize = 1 << 14;
+
     pub(crate) fn report(&mut self, number: usize, error: f64) {
         if let Some(progress) = &mut self.progress {
             progress(number, error);
@@ -30,6 +39,7 @@ impl fmt::Debug for FitOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FitOptions")
             .field("beam", &self.beam)
+            .field("init_size", &self.init_size)
             .field("interrupt", &self.interrupt)
             .finish_non_exhaustive()
     }

@@ -45,6 +45,11 @@ pub(crate) struct TrainArgs {
     /// Rounds of Lloyd's algorithm per level
     #[arg(long, default_value_t = 25, value_name = "N")]
     iterations: usize,
+    /// Grow the codewords of a level on at most N of the features, evenly spaced, and then fit them
+    /// to all in two fifths of the rounds, which move codewords further: a third of the time at equal
+    /// error. 0 grows them on all
+    #[arg(long, default_value_t = FitOptions::INIT_SIZE, value_name = "N")]
+    init_size: usize,
     /// Maximum number of rounds of refinement; it ends early when the error stops falling
     #[arg(long, default_value_t = 0, value_name = "N")]
     refine: usize,
@@ -64,6 +69,8 @@ pub(crate) struct TrainArgs {
 #[derive(Serialize)]
 struct Trained {
     items: usize,
+    /// The features that codewords grew on.
+    init_size: usize,
     dim: usize,
     levels: usize,
     codewords: usize,
@@ -105,7 +112,13 @@ impl TrainArgs {
         let beam = Beam { width: self.beam, weights: &weights };
         let (values, dim) = (&features.values, features.columns);
         let mut progress = |_: usize, _: f64| bar.inc(1);
-        let options = FitOptions { beam: Some(beam), progress: Some(&mut progress), ..FitOptions::default() };
+        let init_size = if self.init_size == 0 { usize::MAX } else { self.init_size };
+        let options = FitOptions {
+            beam: Some(beam),
+            init_size: Some(init_size),
+            progress: Some(&mut progress),
+            ..FitOptions::default()
+        };
         let mut codebooks = config.train_with(values, dim, options)?;
         if self.refine > 0 {
             let options =
@@ -119,6 +132,7 @@ impl TrainArgs {
 
         let trained = Trained {
             items: features.rows,
+            init_size: features.rows.min(init_size),
             dim: features.columns,
             levels,
             codewords: self.codewords,
@@ -128,6 +142,10 @@ impl TrainArgs {
             peak_memory_bytes: output::peak_memory_bytes(),
         };
         let mut text = format!("wrote {} (fingerprint {})\n", self.out.display(), trained.fingerprint);
+        if trained.init_size < trained.items {
+            let (grown, all) = (trained.init_size, trained.items);
+            writeln!(text, "codewords grown on {grown} of {all} features (--init-size), fitted to all")?;
+        }
         for (level, distortion) in trained.relative_distortion.iter().enumerate() {
             writeln!(text, "{:>3} bits: distortion {:.4} of mean x²", 8 * (level + 1), distortion)?;
         }

@@ -11,14 +11,11 @@ use rayon::prelude::*;
 use super::{Beam, CHUNK, weights_from};
 #[cfg(target_arch = "x86_64")]
 use crate::dot::avx2;
-use crate::dot::{self, dots, dots_of};
+use crate::dot::{self, dots_of, dots_of_many};
 use crate::norm::{is_safe, lanes, squared_norm};
 use crate::rounded::{Columns, Rounded, Rows};
 use crate::vectorize::vectorize;
 use crate::{Codebooks, Error};
-
-/// The number of codewords that are multiplied with many rows while they are in the cache.
-const COLUMNS: usize = 16;
 
 /// The number of costs that are compared at a time.
 const BLOCK: usize = u32::BITS as usize;
@@ -83,7 +80,7 @@ pub(super) struct Search<'a> {
     sum_of_max_norms: f64,
     /// Per level l, twice the inner products of the codewords of earlier levels and its own, f32
     /// [l·K, K].
-    gram: Vec<Vec<f32>>,
+    gram: &'a [Vec<f32>],
     /// Squared norms of all codewords, [L·K].
     norms: Vec<f32>,
 }
@@ -91,7 +88,9 @@ pub(super) struct Search<'a> {
 impl<'a> Search<'a> {
     /// Returns `None` if codes are greedy: if the width is 1, or a codeword has a norm that is not
     /// safe.
-    pub(super) fn new(codebooks: &'a Codebooks, beam: Beam<'_>) -> Option<Self> {
+    ///
+    /// `gram` holds the products of some levels, or none. Those of the other levels are added.
+    pub(super) fn new(codebooks: &'a Codebooks, beam: Beam<'_>, gram: &'a mut Vec<Vec<f32>>) -> Option<Self> {
         let (dim, values) = (codebooks.dim(), codebooks.values());
         if beam.width == 1 {
             return None;
@@ -102,19 +101,13 @@ impl<'a> Search<'a> {
         }
         let n_codewords = codebooks.n_codewords();
         let doubled: Vec<f32> = values.iter().map(|c| 2.0 * c).collect();
-        let gram = |level: usize| {
-            let mut gram = vec![0.0; level * n_codewords * n_codewords];
-            let rows = gram.par_chunks_mut(CHUNK * n_codewords).zip(doubled.par_chunks(CHUNK * dim));
-            rows.for_each(|(gram, rows)| {
-                // Multiplies a few columns with all rows while they are in the cache.
-                for (i, columns) in codebooks.level(level).chunks(COLUMNS * dim).enumerate() {
-                    for (gram, row) in gram.chunks_exact_mut(n_codewords).zip(rows.chunks_exact(dim)) {
-                        dots(row, columns, &mut gram[i * COLUMNS..][..columns.len() / dim]);
-                    }
-                }
-            });
-            gram
-        };
+        for level in gram.len()..codebooks.n_levels() {
+            let mut of_level = vec![0.0; level * n_codewords * n_codewords];
+            let earlier = doubled[..level * n_codewords * dim].par_chunks(CHUNK * dim);
+            let rows = of_level.par_chunks_mut(CHUNK * n_codewords).zip(earlier);
+            rows.for_each(|(out, rows)| dots_of_many(rows, codebooks.level(level), dim, out));
+            gram.push(of_level);
+        }
         let max_norm = |squares: &[f64]| squares.iter().copied().fold(0.0, f64::max).sqrt();
         let max_norms: Vec<f64> = norms.chunks_exact(n_codewords).map(max_norm).collect();
         let weights = beam.normalized_weights();
@@ -128,7 +121,7 @@ impl<'a> Search<'a> {
             columns: columns.collect(),
             sum_of_max_norms: max_norms.iter().sum(),
             max_norms,
-            gram: (0..codebooks.n_levels()).map(gram).collect(),
+            gram,
             norms: norms.into_iter().map(|norm| norm as f32).collect(),
         })
     }
@@ -303,92 +296,4 @@ vectorize! {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Assignment;
-
-    /// The search by its definition, with every product in f32. Returns all kept codes, best first.
-    fn search(codebooks: &Codebooks, x: &[f32], beam: Beam<'_>) -> Vec<u8> {
-        let weights = beam.normalized_weights();
-        let dot = |a: &[f32], b: &[f32]| dots_of(a, [b; dot::ROWS])[0];
-        let mut kept = vec![(Vec::<u8>::new(), Kept { error: 0.0, cost: 0.0 })];
-        for (level, weight_from) in weights_from(&weights).into_iter().enumerate() {
-            let mut all = Vec::new();
-            for (code, so_far) in &kept {
-                for k in 0..codebooks.n_codewords() {
-                    let c = codebooks.codeword(level, k);
-                    let alone = squared_norm(c) as f32 - 2.0 * dot(x, c);
-                    let products =
-                        code.iter().enumerate().map(|(l, &k)| 2.0 * dot(codebooks.codeword(l, k.into()), c));
-                    let error = products.fold(alone, |error, product| error + product) + so_far.error;
-                    let longer: Vec<u8> = code.iter().copied().chain([k as u8]).collect();
-                    let kept = Kept { error, cost: so_far.cost + weights[level] * error };
-                    all.push((so_far.cost + weight_from * error, (longer, kept)));
-                }
-            }
-            all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.1.error.total_cmp(&b.1.1.error)));
-            kept = all.into_iter().take(beam.width).map(|(_, code)| code).collect();
-        }
-        kept.into_iter().flat_map(|(code, _)| code).collect()
-    }
-
-    #[test]
-    fn rounding_loses_no_code() {
-        let mut state = 1u64;
-        let mut number = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        };
-        // Miri would take hours for more dimensions.
-        let dims: &[usize] = if cfg!(miri) { &[7] } else { &[1, 7, 64, 301] };
-        for &dim in dims {
-            // Codewords that are spread, close together, or far from the origin; features of very
-            // different scales.
-            for (spread, offset, size) in
-                [(1.0, 0.0, 1.0), (1e-3, 1.0, 1.0), (0.1, 30.0, 1.0), (1.0, 0.0, 1e-6), (1.0, 0.0, 1e6)]
-            {
-                let (n_levels, n_codewords) = (3, 40);
-                let values: Vec<f32> = (0..n_levels * n_codewords * dim)
-                    .map(|i| match i / (n_codewords * dim) {
-                        0 => offset + spread * number(),
-                        level => spread * 0.3f32.powi(level as i32) * number(),
-                    })
-                    .collect();
-                let codebooks =
-                    Codebooks::new(values, n_levels, n_codewords, dim, Assignment::Euclidean).unwrap();
-                let features: Vec<f32> = (0..50 * dim).map(|_| size * (offset + spread * number())).collect();
-                // The last width is larger than the number of codes of one level.
-                for (width, weights, n) in
-                    [(2, [0.0, 0.0, 1.0], 50), (5, [1.0, 1.0, 2.0], 50), (45, [1.0; 3], 2)]
-                {
-                    let features = &features[..n * dim];
-                    let beam = Beam { width, weights: &weights };
-                    let found = codebooks
-                        .fold_beam(features, beam, None, |found: &mut Vec<_>, _, kept| {
-                            found.push(kept.to_vec())
-                        })
-                        .unwrap()
-                        .concat();
-                    let codes = codebooks.encode_beam(features, beam).unwrap();
-                    let rows = features.chunks_exact(dim).zip(found).zip(codes.chunks_exact(n_levels));
-                    for ((x, found), code) in rows {
-                        let expected = search(&codebooks, x, beam);
-                        assert_eq!(found, expected, "dim {dim}, spread {spread}, size {size}, width {width}");
-                        assert_eq!(code, &expected[..n_levels]);
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn features_of_unsafe_norm_have_only_their_greedy_code() {
-        let codebooks = Codebooks::new(vec![1.0, 2.0, 0.1, 0.3], 2, 2, 1, Assignment::Euclidean).unwrap();
-        let beam = Beam { width: 3, weights: &[1.0; 2] };
-        let kept = |found: &mut Vec<usize>, _: &[f32], kept: &[u8]| found.push(kept.len() / 2);
-        let features = [1.1, 1e20, 1.4, 1e-20];
-        assert_eq!(codebooks.fold_beam(&features, beam, None, kept).unwrap().concat(), [3, 1, 3, 1]);
-        let beam = Beam { width: 1, ..beam };
-        assert_eq!(codebooks.fold_beam(&features, beam, None, kept).unwrap().concat(), [1; 4]);
-    }
-}
+mod tests;

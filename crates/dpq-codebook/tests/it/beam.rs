@@ -317,6 +317,22 @@ fn a_beam_of_more_costs_than_memory_holds_is_refused() {
 }
 
 #[test]
+fn codebooks_of_64_levels_fit_a_beam() {
+    let (n_levels, features) = (64, numbers(600 * 16, 5));
+    let config = ResidualKMeans { n_levels, n_codewords: 4, n_iterations: 5 };
+    let weights = vec![1.0; n_levels];
+    let beam = Beam { width: 3, weights: &weights };
+    let work = |n| threads(n, || config.train_with(&features, 16, options(beam)).unwrap());
+    let codebooks = work(2);
+    assert_eq!(codebooks, work(1));
+    let codes = codebooks.encode_beam(&features, beam).unwrap();
+    let distortion = codebooks.relative_distortion(&features, &codes).unwrap();
+    assert!(distortion[63] < 0.1 * distortion[7], "{distortion:?}");
+    let greedy = cost(&codebooks, &features, &codebooks.encode(&features).unwrap(), &weights);
+    assert!(cost(&codebooks, &features, &codes, &weights) < greedy);
+}
+
+#[test]
 fn an_interrupted_fit_ends() {
     let features = numbers(2000 * 12, 1);
     let beam = Beam { width: 4, weights: &[1.0; 3] };
@@ -329,7 +345,12 @@ fn an_interrupted_fit_ends() {
                 n_levels = level + 1;
                 interrupt.store(true, Ordering::Relaxed);
             };
-            let options = FitOptions { beam, progress: Some(&mut progress), interrupt: Some(&interrupt) };
+            let options = FitOptions {
+                beam,
+                progress: Some(&mut progress),
+                interrupt: Some(&interrupt),
+                ..FitOptions::default()
+            };
             assert!(matches!(CONFIG.train_with(&features, 12, options), Err(Error::Interrupted)));
             assert_eq!(n_levels, levels_before);
         }
@@ -340,7 +361,12 @@ fn an_interrupted_fit_ends() {
             n_reports += 1;
             interrupt.store(true, Ordering::Relaxed);
         };
-        let options = FitOptions { beam, progress: Some(&mut progress), interrupt: Some(&interrupt) };
+        let options = FitOptions {
+            beam,
+            progress: Some(&mut progress),
+            interrupt: Some(&interrupt),
+            ..FitOptions::default()
+        };
         assert!(matches!(codebooks.refine(&features, 5, options), Err(Error::Interrupted)));
         assert_eq!(n_reports, 1, "the error at the start");
     }

@@ -61,11 +61,45 @@ fn a_level_is_a_fixed_point_of_lloyds_algorithm() {
     }
 }
 
+fn train_with_init_size(features: &[f32], dim: usize, init_size: usize) -> Result<Codebooks, Error> {
+    let options = FitOptions { init_size: Some(init_size), ..FitOptions::default() };
+    CONFIG.train_with(features, dim, options)
+}
+
 #[test]
 fn threads_change_nothing() {
     let features = numbers(3000 * 20, 4);
     let work = |n| threads(n, || train(CONFIG, &features, 20));
     assert_eq!(work(1), work(2));
+    let work = |n| threads(n, || train_with_init_size(&features, 20, 700).unwrap());
+    assert_eq!(work(1), work(2));
+}
+
+#[test]
+fn codewords_grown_on_a_sample_fit_all_features_as_well() {
+    let features = numbers(6000 * 12, 7);
+    let all = train_with_init_size(&features, 12, usize::MAX).unwrap();
+    assert_eq!(train_with_init_size(&features, 12, 6000).unwrap(), all);
+    assert_eq!(CONFIG.train(&features, 12).unwrap(), all);
+    let sampled = train_with_init_size(&features, 12, 1000).unwrap();
+    assert_ne!(sampled, all);
+    let distortion = |codebooks: &Codebooks| {
+        codebooks.relative_distortion(&features, &codebooks.encode(&features).unwrap()).unwrap()
+    };
+    for (sampled, all) in distortion(&sampled).into_iter().zip(distortion(&all)) {
+        assert!((sampled / all - 1.0).abs() < 0.01, "{sampled}, grown on all features {all}");
+    }
+}
+
+#[test]
+fn codewords_grown_on_a_sample_of_few_distinct_features_stay_finite() {
+    let features: Vec<f32> = numbers(5 * 3, 8).repeat(100);
+    let codebooks = train_with_init_size(&features, 3, 16).unwrap();
+    let codes = codebooks.encode(&features).unwrap();
+    let distortion = codebooks.relative_distortion(&features, &codes).unwrap();
+    assert!(distortion[3] < 1e-6, "{distortion:?}");
+    let error = train_with_init_size(&features, 3, 15).unwrap_err();
+    assert_eq!(error.to_string(), "init size is 15, expected at least 16");
 }
 
 #[test]
