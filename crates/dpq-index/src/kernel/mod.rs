@@ -8,6 +8,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use std::fmt::{Display, Formatter};
@@ -38,6 +40,8 @@ enum Kind {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512Vbmi,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 impl Kernel {
@@ -52,6 +56,8 @@ impl Kernel {
             .then_some(Kind::Avx512Vbmi),
             #[cfg(target_arch = "x86_64")]
             is_x86_feature_detected!("avx2").then_some(Kind::Avx2),
+            #[cfg(target_arch = "aarch64")]
+            std::arch::is_aarch64_feature_detected!("neon").then_some(Kind::Neon),
             Some(Kind::Scalar),
         ];
         kinds.into_iter().flatten().map(Self)
@@ -71,6 +77,8 @@ impl Kernel {
             Kind::Avx2 => 0.008,
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512Vbmi => 0.0033,
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => 0.008,
         }
     }
 
@@ -104,6 +112,10 @@ impl Kernel {
             #[expect(unsafe_code, reason = "the call is safe only where the CPU has the instructions")]
             // SAFETY: this kind is made only where these parts of AVX-512 were found.
             Kind::Avx512Vbmi => unsafe { avx512::survivors(columns, positions, limit, survivors) },
+            #[cfg(target_arch = "aarch64")]
+            #[expect(unsafe_code, reason = "the call is safe only where the CPU has the instructions")]
+            // SAFETY: this kind is made only where NEON was found.
+            Kind::Neon => unsafe { neon::survivors(columns, positions, limit, survivors) },
         }
     }
 }
@@ -116,6 +128,8 @@ impl Display for Kernel {
             Kind::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512Vbmi => "avx512vbmi",
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => "neon",
         })
     }
 }
@@ -142,7 +156,7 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 56) as u8
         };
-        for n_columns in 0..10 {
+        for n_columns in 0..40 {
             let planes: Vec<Vec<u8>> = (0..n_columns).map(|_| (0..1500).map(|_| byte()).collect()).collect();
             // More columns have smaller entries, so that sums are near the limit, and some
             // saturate.
