@@ -267,7 +267,8 @@ pub(crate) fn of_pairs(codebooks: &Codebooks, level: usize) -> Result<Pairs, Err
     Ok(Pairs::new(k, norms.into_iter().map(|norm| units(norm, unit)).collect()))
 }
 
-/// Rounds a squared norm.
+/// Rounds a squared norm. Norms are at most 2³⁰ units but for the rounding of very long vectors;
+/// below that, what norms have above a model fits 32 bits.
 fn units(norm: f32, unit: f64) -> u32 {
-    (f64::from(norm) / unit).round() as u32
+    ((f64::from(norm) / unit).round() as u32).min((1 << 30) - 1)
 }

@@ -22,18 +22,35 @@ pub(super) fn survivors(
     limit: u8,
     survivors: &mut Survivors,
 ) -> usize {
+    // Most calls have few columns and few codes: they do without the sums of a block.
+    if columns.len() <= KEPT {
+        return scan_last(columns, positions, limit, |_| _mm512_setzero_si512(), survivors);
+    }
     let (mut columns, mut sums) = (columns, [_mm512_setzero_si512(); BLOCK / LANES]);
     while columns.len() > KEPT {
         let (now, later) = columns.split_at(KEPT);
         add(now, positions.clone(), &mut sums);
         columns = later;
     }
+    scan_last(columns, positions, limit, |i| sums[i], survivors)
+}
+
+/// [`scan`] of at most `KEPT` columns.
+#[inline]
+#[target_feature(enable = "avx512vbmi")]
+fn scan_last(
+    columns: &[Column],
+    positions: Range<usize>,
+    limit: u8,
+    sums: impl Fn(usize) -> __m512i,
+    survivors: &mut Survivors,
+) -> usize {
     match columns.len() {
-        0 => scan::<0>(columns, positions, limit, &sums, survivors),
-        1 => scan::<1>(columns, positions, limit, &sums, survivors),
-        2 => scan::<2>(columns, positions, limit, &sums, survivors),
-        3 => scan::<3>(columns, positions, limit, &sums, survivors),
-        _ => scan::<KEPT>(columns, positions, limit, &sums, survivors),
+        0 => scan::<0>(columns, positions, limit, sums, survivors),
+        1 => scan::<1>(columns, positions, limit, sums, survivors),
+        2 => scan::<2>(columns, positions, limit, sums, survivors),
+        3 => scan::<3>(columns, positions, limit, sums, survivors),
+        _ => scan::<KEPT>(columns, positions, limit, sums, survivors),
     }
 }
 
@@ -46,20 +63,20 @@ fn add(columns: &[Column], positions: Range<usize>, sums: &mut Sums) {
     }
 }
 
-/// Finds the codes whose sum, with the N last columns, is within the limit.
+/// Finds the codes whose sum is within the limit: `sums` of 64 codes and the N last columns.
 #[target_feature(enable = "avx512vbmi")]
 fn scan<const N: usize>(
     columns: &[Column],
     positions: Range<usize>,
     limit: u8,
-    sums: &Sums,
+    sums: impl Fn(usize) -> __m512i,
     survivors: &mut Survivors,
 ) -> usize {
     let (planes, tables) = registers::<N>(columns, &positions);
     let limit = _mm512_set1_epi8(limit.cast_signed());
     let mut n_found = 0;
-    for (sum, start) in sums.iter().zip((0..positions.len()).step_by(LANES)) {
-        let sum = add_columns(*sum, &planes, &tables, start);
+    for (i, start) in (0..positions.len()).step_by(LANES).enumerate() {
+        let sum = add_columns(sums(i), &planes, &tables, start);
         let mut found = _mm512_mask_cmple_epu8_mask(first(positions.len() - start), sum, limit);
         while found != 0 {
             survivors[n_found] = start as u16 + found.trailing_zeros() as u16;
