@@ -26,6 +26,7 @@ const SAMPLE: usize = 65_536;
 
 /// The score that an index ranks by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Metric {
     /// The inner product ⟨q, x̂⟩ of the query and the reconstruction of the item at the length
     /// searched.
