@@ -92,6 +92,23 @@ impl Index {
         self.layout.metric
     }
 
+    /// Returns the version of the file format, 1 or 2.
+    pub fn version(&self) -> u8 {
+        self.layout.version
+    }
+
+    /// Returns true if [`builder`](Self::builder) writes this version. Euclidean indexes of version
+    /// 1 are not current.
+    pub fn is_current(&self) -> bool {
+        self.version() == Layout::current_version(self.metric())
+    }
+
+    /// Returns the lengths above 16 bits that the file has norms for, ascending; none unless the
+    /// metric is Euclidean.
+    pub fn norm_lengths(&self) -> &[CodeLength] {
+        &self.layout.norm_lengths
+    }
+
     /// Returns the number of distinct codes at the greatest length.
     pub fn n_distinct(&self) -> usize {
         self.layout.n_distinct

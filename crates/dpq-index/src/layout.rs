@@ -89,13 +89,18 @@ impl Layout {
         lengths: &[CodeLength],
     ) -> Self {
         let (n_levels, n_codewords) = (codebooks.n_levels(), codebooks.n_codewords());
-        let version = if metric == Metric::Euclidean { 2 } else { 1 };
+        let version = Self::current_version(metric);
         let mut norm_lengths = lengths.to_vec();
         norm_lengths.retain(|length| version == 2 && length.levels() >= 3);
         norm_lengths.sort_unstable();
         norm_lengths.dedup();
         let dim = codebooks.dim();
         Self { version, metric, norm_lengths, n_items, n_distinct, n_levels, n_codewords, dim }
+    }
+
+    /// Returns the version of new files.
+    pub(crate) fn current_version(metric: Metric) -> u8 {
+        if metric == Metric::Euclidean { 2 } else { 1 }
     }
 
     /// Returns true if positions are distinct codes, and `starts` exists.

@@ -1,14 +1,15 @@
-//! `dpq index`: builds, inspects, checks, imports and exports index files.
+//! `dpq index`: builds, inspects, checks, upgrades, imports and exports index files.
 
 mod export;
 mod import;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Subcommand;
-use dpq_codebook::Codebooks;
+use dpq_codebook::{CodeLength, Codebooks};
 use dpq_formats::read_ids;
 use dpq_index::{Index, Metric};
 use serde::Serialize;
@@ -17,7 +18,7 @@ use serde_json::json;
 use crate::codes::read_codes;
 use crate::output;
 
-/// Build, inspect, check, import and export an index file
+/// Build, inspect, check, upgrade, import and export an index file
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Build(BuildArgs),
@@ -27,6 +28,7 @@ pub(crate) enum Command {
     /// Read every byte of an index file and check it
     #[command(after_help = "Example:\n  dpq index verify gallery.dpq")]
     Verify(IndexFile),
+    Upgrade(upgrade::UpgradeArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
 }
@@ -52,6 +54,11 @@ pub(crate) struct BuildArgs {
     /// were exported from, else ip]
     #[arg(long, value_parser = |s: &str| s.parse::<Metric>())]
     metric: Option<Metric>,
+    /// Code lengths to keep norms for, with the metric l2: 4 bytes per distinct code and length
+    /// above 16. Searches at other lengths compute norms once per process [default: 24 to 64, 96,
+    /// 128, 192, 256, 384, 512 and the longest]
+    #[arg(long, value_delimiter = ',', value_name = "BITS")]
+    norms: Vec<usize>,
     /// File for the index
     #[arg(long, value_name = "DPQ")]
     out: PathBuf,
@@ -71,6 +78,9 @@ struct Info {
     levels: usize,
     codewords: usize,
     metric: String,
+    version: u8,
+    /// The code lengths that the file has norms for, in bits.
+    norms: Vec<usize>,
     bytes: u64,
     bytes_per_item: f64,
     fingerprint: String,
@@ -96,6 +106,7 @@ impl Command {
                 let text = format!("{}: no damage, {items} items", args.index.display());
                 output::print(json, &json!({ "items": items, "seconds": seconds }), &text)
             }
+            Self::Upgrade(args) => args.run(json),
             Self::Import(args) => args.run(json),
             Self::Export(args) => args.run(json),
         }
@@ -110,7 +121,13 @@ impl BuildArgs {
         let (codes, metric) = read_codes(&self.codes, &codebooks, &self.codebook)?;
         let ids = self.ids.as_deref().map(read_ids).transpose()?;
         let metric = self.metric.or(metric).unwrap_or(Metric::InnerProduct);
-        let index = Index::builder(&codebooks, &codes.values).metric(metric);
+        let mut index = Index::builder(&codebooks, &codes.values).metric(metric);
+        let norms =
+            self.norms.iter().map(|&bits| CodeLength::from_bits(bits)).collect::<Result<Vec<_>, _>>()?;
+        if !norms.is_empty() {
+            ensure!(metric == Metric::Euclidean, "--norms is for Euclidean distance, give --metric l2 too");
+            index = index.norm_lengths(&norms);
+        }
         ids.as_deref().map_or(index, |ids| index.ids(ids)).write(&self.out)?;
         Info::built(&self.out, start)?.print(json, &self.out)
     }
@@ -134,6 +151,8 @@ fn info(path: &Path) -> Result<Info> {
         levels: index.codebooks().n_levels(),
         codewords: index.codebooks().n_codewords(),
         metric: index.metric().to_string(),
+        version: index.version(),
+        norms: index.norm_lengths().iter().map(|length| length.bits()).collect(),
         bytes,
         bytes_per_item: bytes as f64 / index.len().max(1) as f64,
         fingerprint: index.fingerprint(),
@@ -157,15 +176,19 @@ impl Info {
     }
 
     fn text(&self) -> String {
+        let norms: Vec<String> = self.norms.iter().map(ToString::to_string).collect();
+        let norms =
+            if norms.is_empty() { String::new() } else { format!(", norms at {} bits", norms.join(", ")) };
         format!(
             "items        {} ({} distinct codes)\nlevels       {} of {} codewords, {} dimensions\n\
-             metric       {}\nsize         {} bytes, {:.2} per item\nfingerprint  {}",
+             metric       {}\nversion      {}{norms}\nsize         {} bytes, {:.2} per item\nfingerprint  {}",
             self.items,
             self.distinct,
             self.levels,
             self.codewords,
             self.dim,
             self.metric,
+            self.version,
             self.bytes,
             self.bytes_per_item,
             self.fingerprint

@@ -41,6 +41,7 @@ fn help() {
         "index build",
         "index info",
         "index verify",
+        "index upgrade",
         "index import",
         "index export",
         "search",
