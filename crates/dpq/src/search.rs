@@ -1,9 +1,11 @@
 //! `dpq search`: queries in, the nearest items out.
 
+use std::fmt::{Display, Formatter};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use dpq_codebook::CodeLength;
 use dpq_formats::{NpzWriter, read_features, read_ids};
 use dpq_index::{Filter, Hit, Index, Kernel, SearchOptions};
@@ -21,6 +23,7 @@ use crate::{images, index, output};
 #[command(
     group = clap::ArgGroup::new("query").required(true),
     after_help = "Examples:\n  dpq search gallery.dpq --queries q.npy --bits 16 -k 10 --out hits.npz\n  \
+        dpq search gallery.dpq --queries q.npy --shortlist 1000@32\n  \
         dpq search gallery.dpq --model model.safetensors --image q.png --bits 16 -k 10 --names names.txt"
 )]
 pub(crate) struct Args {
@@ -38,6 +41,14 @@ pub(crate) struct Args {
     /// Code length to search at, a multiple of 8 [default: the longest]
     #[arg(long)]
     bits: Option<usize>,
+    /// Score only the best N items at a shorter code length, then return the best of these at
+    /// --bits. Faster for long codes; items outside the shortlist are missed
+    #[arg(long, value_name = "N@BITS", value_parser = |s: &str| s.parse::<Shortlist>())]
+    shortlist: Option<Shortlist>,
+    /// Continue after the shortlist until no other item can be among the best: the hits are those
+    /// of a search without --shortlist
+    #[arg(long, requires = "shortlist")]
+    exact: bool,
     /// Hits per query
     #[arg(short, default_value_t = 10)]
     k: usize,
@@ -52,6 +63,31 @@ pub(crate) struct Args {
     out: Option<PathBuf>,
 }
 
+/// The size of a shortlist, and the length that it is found at.
+#[derive(Clone, Copy)]
+pub(crate) struct Shortlist {
+    pub(crate) n: usize,
+    pub(crate) length: CodeLength,
+}
+
+impl FromStr for Shortlist {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (n, bits) = text
+            .split_once('@')
+            .and_then(|(n, bits)| Some((n.parse().ok()?, bits.parse().ok()?)))
+            .context("expected items and the bits that they are found at, such as 1000@32")?;
+        Ok(Self { n, length: CodeLength::from_bits(bits)? })
+    }
+}
+
+impl Display for Shortlist {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.n, self.length.bits())
+    }
+}
+
 #[derive(Serialize)]
 struct Searched<'a> {
     threads: usize,
@@ -59,6 +95,9 @@ struct Searched<'a> {
     queries: usize,
     k: usize,
     bits: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shortlist: Option<String>,
+    exact: bool,
     ns_per_query_median: u64,
     ns_per_query_p99: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,11 +128,17 @@ impl Args {
         if let Some(filter) = &filter {
             options = options.filter(filter);
         }
+        if let Some(shortlist) = self.shortlist {
+            options = options.shortlist(shortlist.n, shortlist.length);
+        }
+        if self.exact {
+            options = options.exact();
+        }
 
         let (hits, mut times): (Vec<_>, Vec<_>) = if json {
             let timed = |query: &Vec<f32>| -> Result<_> {
                 let start = Instant::now();
-                let hits = index.search_with(&index.lookup_table_at(query, length)?, &options)?;
+                let hits = index.search_batch(query, &options)?.remove(0);
                 Ok((hits, start.elapsed().as_nanos() as u64))
             };
             queries.par_iter().map(timed).collect::<Result<Vec<_>>>()?.into_iter().unzip()
@@ -123,6 +168,8 @@ impl Args {
             queries: queries.len(),
             k: self.k,
             bits: length.bits(),
+            shortlist: self.shortlist.map(|shortlist| shortlist.to_string()),
+            exact: self.exact || self.shortlist.is_none(),
             ns_per_query_median: quantile(0.5).unwrap_or(0),
             ns_per_query_p99: quantile(0.99).unwrap_or(0),
             hits: self.out.is_none().then(|| {
