@@ -1,32 +1,45 @@
-//! Features and ids in .npy files, and in the .fvecs, .bvecs and .ivecs files of public collections
-//! of vectors.
+//! Features and ids in .npy files, in the .fvecs, .bvecs and .ivecs files of public collections of
+//! vectors, and features in .safetensors files.
 //!
 //! The extension decides the format, in upper or lower case. In a .fvecs, .bvecs or .ivecs file
 //! each row is the number of its values, i32, followed by its values, f32, u8 or i32,
 //! little-endian; there is no header.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+use dpq_file::{Container, Dtype, Section};
+use memmap2::Mmap;
 
 use crate::npy::{self, Matrix, NpyFile};
 use crate::{Error, Result, extension, file};
 
-/// A matrix of features that stays in its file: only the rows that are read are in memory.
+/// A matrix of features that stays in its file: only the rows that are read are in memory. An open
+/// .safetensors file is in memory as a whole, unless it is mapped.
 #[derive(Debug)]
 pub struct FeatureFile {
     rows: usize,
     columns: usize,
     path: PathBuf,
-    /// A seek and the read after it belong together.
-    file: Mutex<File>,
+    source: Source,
     /// The offset of the first row.
     begin: u64,
     /// The bytes before the values of a row: none in a .npy file, else the number of the values.
     prefix: usize,
     /// 4 for f32, 1 for u8.
     value_size: usize,
+}
+
+/// The bytes of a file.
+#[derive(Debug)]
+enum Source {
+    /// A seek and the read after it belong together.
+    File(Mutex<File>),
+    Map(Mmap),
+    /// A .safetensors file, and the name of its only section.
+    Container(Container, String),
 }
 
 /// The size of the number before the values of a row.
@@ -37,13 +50,40 @@ const MAX_COLUMNS: i32 = 1 << 24;
 const CHUNK: usize = 1 << 22;
 
 impl FeatureFile {
-    /// Opens a .npy, .fvecs or .bvecs file. A file with another extension is read as .npy.
+    /// Opens a .npy, .fvecs, .bvecs or .safetensors file; the latter holds one tensor. A file with
+    /// another extension is read as .npy.
     ///
     /// # Errors
-    /// [`Error::Read`] or [`Error::NotAFile`] if the file cannot be opened, [`Error::File`] if it
-    /// does not hold a matrix of f32 (u8 in a .bvecs file).
+    /// [`Error::Read`], [`Error::NotAFile`] or [`Error::Container`] if the file cannot be opened,
+    /// [`Error::File`] if it does not hold a matrix of f32 (u8 in a .bvecs file).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        if extension(path) == "safetensors" {
+            return Self::in_container(path, Container::open(path)?);
+        }
+        Self::with(path, |file| Ok(Source::File(Mutex::new(file))))
+    }
+
+    /// Opens a file as [`open`](Self::open) does, and memory-maps it: reading scattered rows takes
+    /// no calls of the system.
+    ///
+    /// # Safety
+    /// Until the value is dropped, nobody may change or truncate the file, in this process or
+    /// another one. Replacing or deleting it is allowed: [`npy::write`] renames a new file over an
+    /// old one.
+    #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
+    pub unsafe fn map(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if extension(path) == "safetensors" {
+            // SAFETY: the caller promises what `Container::map` asks for.
+            return Self::in_container(path, unsafe { Container::map(path) }?);
+        }
+        // SAFETY: the caller promises that the file does not change while this value lives.
+        Self::with(path, |file| Ok(Source::Map(unsafe { Mmap::map(&file) }?)))
+    }
+
+    /// Checks another file than .safetensors, and takes its bytes by `source`.
+    fn with(path: &Path, source: impl FnOnce(File) -> Result<Source>) -> Result<Self> {
         let (prefix, value_size) = match extension(path).as_str() {
             "fvecs" => (PREFIX, 4),
             "bvecs" => (PREFIX, 1),
@@ -56,7 +96,23 @@ impl FeatureFile {
             let (file, size) = file::open(path)?;
             (vecs_shape(&file, size, value_size).map_err(|error| error.at(path))?, file, 0)
         };
-        Ok(Self { rows, columns, path: path.to_owned(), file: Mutex::new(file), begin, prefix, value_size })
+        let source = source(file).map_err(|error| error.at(path))?;
+        Ok(Self { rows, columns, path: path.to_owned(), source, begin, prefix, value_size })
+    }
+
+    fn in_container(path: &Path, container: Container) -> Result<Self> {
+        let names: Vec<String> = container.names().map(str::to_owned).collect();
+        let [name] = &names[..] else {
+            let found = format!("holds {} tensors", names.len());
+            return Err(Error::kind(found, "one matrix of features").at(path));
+        };
+        let Section { dtype, shape, .. } = container.section(name)?;
+        let (Dtype::F32, &[rows, columns @ 1..=usize::MAX]) = (dtype, shape) else {
+            let found = format!("tensor `{name}` is {dtype:?} {shape:?}");
+            return Err(Error::kind(found, "F32 [rows, columns]").at(path));
+        };
+        let source = Source::Container(container, name.clone());
+        Ok(Self { rows, columns, path: path.to_owned(), source, begin: 0, prefix: 0, value_size: 4 })
     }
 
     /// The number of rows.
@@ -80,11 +136,19 @@ impl FeatureFile {
 
     fn read_rows(&self, first: usize, out: &mut [f32]) -> Result<()> {
         let size = self.prefix + self.columns * self.value_size;
-        let mut bytes = vec![0; out.len() / self.columns * size];
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.seek(SeekFrom::Start(self.begin + first as u64 * size as u64))?;
-        file.read_exact(&mut bytes)?;
-        drop(file);
+        let (begin, length) = (self.begin + first as u64 * size as u64, out.len() / self.columns * size);
+        let mut buffer = Vec::new();
+        let bytes = match &self.source {
+            Source::File(file) => {
+                buffer.resize(length, 0);
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(begin))?;
+                file.read_exact(&mut buffer)?;
+                &buffer[..]
+            }
+            Source::Map(bytes) => part(bytes, begin, length)?,
+            Source::Container(container, name) => part(container.section(name)?.bytes, begin, length)?,
+        };
         let rows = bytes.chunks_exact(size).zip(out.chunks_exact_mut(self.columns));
         for (row, (bytes, out)) in (first..).zip(rows) {
             let values = if self.prefix == 0 { bytes } else { vecs_values(bytes, row, self.columns)? };
@@ -186,6 +250,12 @@ fn read_ivecs(path: &Path) -> Result<Vec<i64>> {
     read().map_err(|error| error.at(path))
 }
 
+/// Returns `length` bytes that start at `begin`.
+fn part(bytes: &[u8], begin: u64, length: usize) -> Result<&[u8]> {
+    let part = usize::try_from(begin).ok().and_then(|begin| bytes.get(begin..)?.get(..length));
+    Ok(part.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?)
+}
+
 /// Returns the rows and columns of a file of `size` bytes whose values take `value_size` bytes
 /// each.
 fn vecs_shape(mut file: &File, size: u64, value_size: usize) -> Result<[usize; 2]> {
@@ -249,6 +319,31 @@ mod tests {
         VALUES.chunks(3).flat_map(row).collect()
     }
 
+    /// A .safetensors file of tensors with the first of the values.
+    fn tensors(tensors: &[(&str, &[usize])]) -> Vec<u8> {
+        let bytes: Vec<u8> = VALUES.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let mut sections = Vec::new();
+        for &(name, shape) in tensors {
+            let bytes = &bytes[..4 * shape.iter().product::<usize>()];
+            sections.push((name, Section { dtype: Dtype::F32, shape, bytes }));
+        }
+        dpq_file::to_bytes(&Default::default(), &sections).unwrap()
+    }
+
+    #[test]
+    fn a_safetensors_file_holds_one_matrix() {
+        let error = |bytes: &[u8]| {
+            let file = file(".safetensors", bytes);
+            FeatureFile::open(file.path()).unwrap_err().to_string()
+        };
+        assert!(error(&tensors(&[])).contains("holds 0 tensors, expected one matrix"));
+        assert!(error(&tensors(&[("x", &[2, 2]), ("y", &[1, 1])])).contains("holds 2 tensors"));
+        for shape in [&[4][..], &[2, 0], &[1, 2, 2]] {
+            assert!(error(&tensors(&[("x", shape)])).contains("expected F32 [rows, columns]"));
+        }
+        assert!(error(&tensors(&[("x", &[10, 3])])[..100]).contains("truncated"));
+    }
+
     fn fvecs() -> Vec<u8> {
         vecs(|x| x.to_le_bytes().to_vec())
     }
@@ -257,15 +352,28 @@ mod tests {
     fn rows_are_read_from_where_they_lie() {
         let npy = file(".npy", &[]);
         npy::write(npy.path(), &[10, 3], &VALUES).unwrap();
-        for file in [npy, file(".fvecs", &fvecs()), file(".bvecs", &vecs(|x| vec![x as u8]))] {
-            let rows = FeatureFile::open(file.path()).unwrap();
-            assert_eq!((rows.rows(), rows.columns()), (10, 3));
-            for first in [8, 0, 3] {
-                let mut out = [0.0; 6];
-                rows.read(first, &mut out).unwrap();
-                assert_eq!(out, VALUES[first * 3..][..6]);
+        let files = [
+            npy,
+            file(".fvecs", &fvecs()),
+            file(".bvecs", &vecs(|x| vec![x as u8])),
+            file(".safetensors", &tensors(&[("x", &[10, 3])])),
+        ];
+        for file in files {
+            // SAFETY: this test alone knows the file.
+            #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
+            let mapped = unsafe { FeatureFile::map(file.path()) };
+            for rows in [FeatureFile::open(file.path()), mapped] {
+                let rows = rows.unwrap();
+                assert_eq!((rows.rows(), rows.columns()), (10, 3));
+                for first in [8, 0, 3] {
+                    let mut out = [0.0; 6];
+                    rows.read(first, &mut out).unwrap();
+                    assert_eq!(out, VALUES[first * 3..][..6]);
+                }
+                for first in [9, 10, usize::MAX / 16] {
+                    assert!(rows.read(first, &mut [0.0; 6]).is_err());
+                }
             }
-            assert!(rows.read(9, &mut [0.0; 6]).is_err());
             assert_eq!(read_features(file.path()).unwrap().values, VALUES);
             let sample = read_sample(file.path(), 3).unwrap();
             assert_eq!(

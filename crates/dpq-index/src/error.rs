@@ -87,6 +87,14 @@ pub enum Error {
         "scores of this index are inner products, which give no distances, build it with the Euclidean metric"
     )]
     NoDistance,
+    /// A query or a vector to score a hit by with values that are not finite, or too large.
+    #[error("the vector of id {id} has the score {score}, expected finite values in it and in the query")]
+    Vector {
+        /// The id of the hit.
+        id: u64,
+        /// The score.
+        score: f32,
+    },
     /// A metric that does not exist.
     #[error("unknown metric {0:?}, expected \"ip\" (inner product) or \"l2\" (Euclidean distance)")]
     Metric(String),

@@ -30,7 +30,7 @@ pub(crate) enum Command {
         --features x.npy --beam 5 --refine 10 --out cb.safetensors"
 )]
 pub(crate) struct TrainArgs {
-    /// Features to fit, [N, D]: .npy (float32), .fvecs or .bvecs
+    /// Features to fit, [N, D]: .npy (float32), .safetensors, .fvecs or .bvecs
     #[arg(long, value_name = "FILE")]
     features: PathBuf,
     /// Fit N of the features, evenly spaced, and read no others [default: all]

@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// They may be larger than memory
     #[arg(long, group = "gallery", value_name = "FILE", conflicts_with = "bits")]
     gallery_features: Option<PathBuf>,
-    /// Query features, [Q, D]: .npy (float32), .fvecs or .bvecs
+    /// Query features, [Q, D]: .npy (float32), .safetensors, .fvecs or .bvecs
     #[arg(long, value_name = "FILE")]
     queries: PathBuf,
     /// Classes of the queries: multi-hot, uint8 [Q, C], or Q class numbers, uint8 or int64

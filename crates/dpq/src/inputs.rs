@@ -27,7 +27,7 @@ pub(crate) struct Inputs {
     /// A folder of images, flat or with one sub-folder per class
     #[arg(long, group = "input", value_name = "DIR")]
     pub(crate) images: Option<PathBuf>,
-    /// Features, [N, D]: .npy (float32), .fvecs or .bvecs
+    /// Features, [N, D]: .npy (float32), .safetensors, .fvecs or .bvecs
     #[arg(long, group = "input", value_name = "FILE")]
     pub(crate) features: Option<PathBuf>,
     /// Stop at the first image that cannot be read [default: report and skip it]

@@ -20,6 +20,7 @@ mod output;
 mod report;
 mod search;
 mod train;
+mod vectors;
 mod weights;
 
 use std::env;

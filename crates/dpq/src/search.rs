@@ -13,6 +13,7 @@ use dpq_model::Model;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::vectors::Vectors;
 use crate::{images, index, output};
 
 /// Search an index for the items nearest to queries
@@ -23,13 +24,13 @@ use crate::{images, index, output};
 #[command(
     group = clap::ArgGroup::new("query").required(true),
     after_help = "Examples:\n  dpq search gallery.dpq --queries q.npy --bits 16 -k 10 --out hits.npz\n  \
-        dpq search gallery.dpq --queries q.npy --shortlist 1000@32\n  \
+        dpq search gallery.dpq --queries q.npy --shortlist 1000@32 --rerank x.npy\n  \
         dpq search gallery.dpq --model model.safetensors --image q.png --bits 16 -k 10 --names names.txt"
 )]
 pub(crate) struct Args {
     /// The index file
     index: PathBuf,
-    /// Query features, [Q, D]: .npy (float32), .fvecs or .bvecs
+    /// Query features, [Q, D]: .npy (float32), .safetensors, .fvecs or .bvecs
     #[arg(long, group = "query", value_name = "FILE")]
     queries: Option<PathBuf>,
     /// A query image, with --model
@@ -49,6 +50,17 @@ pub(crate) struct Args {
     /// of a search without --shortlist
     #[arg(long, requires = "shortlist")]
     exact: bool,
+    /// Score the best items again by these vectors, [N, D], row i for id i: .npy (float32),
+    /// .safetensors, .fvecs or .bvecs. Scores and order are then those of the vectors
+    #[arg(long, value_name = "FILE")]
+    rerank: Option<PathBuf>,
+    /// Items to score again by vectors [default: ten per hit, or the shortlist if that is less]
+    #[arg(long, requires = "rerank", value_name = "N")]
+    rerank_depth: Option<usize>,
+    /// Ids of the rows of the vectors, N values: .npy (uint64 or int64) or .ivecs [default: row
+    /// numbers]
+    #[arg(long, requires = "rerank", value_name = "FILE")]
+    rerank_ids: Option<PathBuf>,
     /// Hits per query
     #[arg(short, default_value_t = 10)]
     k: usize,
@@ -98,6 +110,8 @@ struct Searched<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     shortlist: Option<String>,
     exact: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rerank_depth: Option<usize>,
     ns_per_query_median: u64,
     ns_per_query_p99: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,7 +129,8 @@ struct JsonHit<'a> {
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         if let Some(out) = &self.out {
-            let inputs = [&self.queries, &self.image, &self.model, &self.allow];
+            let inputs =
+                [&self.queries, &self.image, &self.model, &self.allow, &self.rerank, &self.rerank_ids];
             output::check_out(out, inputs.into_iter().flatten().chain([&self.index]))?;
         }
         let index = index::map(&self.index)?;
@@ -124,7 +139,11 @@ impl Args {
         let names = self.names.as_deref().map(read_lines).transpose()?;
         let allow = self.allow.as_deref().map(read_ids).transpose()?;
         let filter: Option<Filter> = allow.map(|ids| index.allow(&ids));
-        let mut options = SearchOptions::new(self.k).length(length);
+        let vectors =
+            self.rerank.as_deref().map(|path| Vectors::open(path, self.rerank_ids.as_deref(), &index));
+        let vectors = vectors.transpose()?;
+        let depth = vectors.is_some().then(|| self.depth()).transpose()?;
+        let mut options = SearchOptions::new(depth.unwrap_or(self.k)).length(length);
         if let Some(filter) = &filter {
             options = options.filter(filter);
         }
@@ -135,15 +154,22 @@ impl Args {
             options = options.exact();
         }
 
+        let rerank = |query: &[f32], hits: Vec<Hit>| match &vectors {
+            Some(vectors) => vectors.rerank(&index, query, &hits, self.k),
+            None => Ok(hits),
+        };
+
         let (hits, mut times): (Vec<_>, Vec<_>) = if json {
             let timed = |query: &Vec<f32>| -> Result<_> {
                 let start = Instant::now();
-                let hits = index.search_batch(query, &options)?.remove(0);
+                let hits = rerank(query, index.search_batch(query, &options)?.remove(0))?;
                 Ok((hits, start.elapsed().as_nanos() as u64))
             };
             queries.par_iter().map(timed).collect::<Result<Vec<_>>>()?.into_iter().unzip()
         } else {
-            (index.search_batch(&queries.concat(), &options)?, Vec::new())
+            let hits = index.search_batch(&queries.concat(), &options)?;
+            let hits = queries.par_iter().zip(hits).map(|(query, hits)| rerank(query, hits));
+            (hits.collect::<Result<_>>()?, Vec::new())
         };
         if let Some(path) = &self.out {
             write_hits(path, &hits)?;
@@ -170,6 +196,7 @@ impl Args {
             bits: length.bits(),
             shortlist: self.shortlist.map(|shortlist| shortlist.to_string()),
             exact: self.exact || self.shortlist.is_none(),
+            rerank_depth: depth,
             ns_per_query_median: quantile(0.5).unwrap_or(0),
             ns_per_query_p99: quantile(0.99).unwrap_or(0),
             hits: self.out.is_none().then(|| {
@@ -182,6 +209,17 @@ impl Args {
             None => text(&hits, name),
         };
         output::print(json, &searched, &text)
+    }
+
+    /// Returns the number of items to score again.
+    fn depth(&self) -> Result<usize> {
+        let depth = self.rerank_depth.unwrap_or(default_depth(self.k, self.shortlist));
+        ensure!(
+            depth >= self.k,
+            "--rerank-depth is {depth}, expected at least the {} hits per query",
+            self.k
+        );
+        Ok(depth)
     }
 
     /// Reads the query features from a file, or computes them from an image.
@@ -212,6 +250,11 @@ impl Args {
             _ => bail!("give --queries, or --image with --model"),
         }
     }
+}
+
+/// Returns the number of items to score again for the best `k`.
+pub(crate) fn default_depth(k: usize, shortlist: Option<Shortlist>) -> usize {
+    k.saturating_mul(10).min(shortlist.map_or(usize::MAX, |shortlist| shortlist.n)).max(k)
 }
 
 fn read_lines(path: &Path) -> Result<Vec<String>> {

@@ -7,8 +7,9 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use dpq_file::{Dtype, Section};
 use dpq_formats::npy;
-use serde_json::json as value;
+use serde_json::{Value, json as value};
 use tempfile::TempDir;
 
 use common::{dpq, error, json};
@@ -19,11 +20,16 @@ fn golden(version: u8) -> Vec<u8> {
     fs::read(folder.join(format!("v{version}-l2.dpq"))).unwrap()
 }
 
+/// Numbers whose products and sums are exact.
+fn eighths(n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * i * 7919) % 33) as f32 / 8.0 - 2.0).collect()
+}
+
 /// Writes the index a.dpq and the queries q.npy. Returns the queries, [Q, D], and D.
 fn gallery(dir: &Path) -> (Vec<f32>, usize) {
     fs::write(dir.join("a.dpq"), golden(2)).unwrap();
     let dim = json(dir, "index info a.dpq")["dim"].as_u64().unwrap() as usize;
-    let queries: Vec<f32> = (0..5 * dim).map(|i| ((i * 7919) % 1013) as f32 / 506.0 - 1.0).collect();
+    let queries = eighths(5 * dim);
     npy::write(dir.join("q.npy"), &[5, dim], &queries).unwrap();
     (queries, dim)
 }
@@ -79,7 +85,10 @@ fn a_shortlist_is_scored_again() {
     for words in ["", "--bits 24 -k 5 --threads 2", "--allow ids.npy"] {
         let expected = search(words);
         let all = search(&format!("{words} --shortlist 300@8"));
-        assert_eq!((&all["hits"], &all["shortlist"], &all["exact"]), (&expected["hits"], &"300@8".into(), &false.into()));
+        assert_eq!(
+            (&all["hits"], &all["shortlist"], &all["exact"]),
+            (&expected["hits"], &"300@8".into(), &false.into())
+        );
         let exact = search(&format!("{words} --shortlist 10@8 --exact"));
         assert_eq!((&exact["hits"], &exact["exact"]), (&expected["hits"], &true.into()));
         let printed = |words: &str| dpq(dir, &format!("search a.dpq --queries q.npy {words}")).stdout;
@@ -90,11 +99,69 @@ fn a_shortlist_is_scored_again() {
     let error = |words: &str, code| error(dir, &format!("search a.dpq --queries q.npy {words}"), code);
     for wrong in ["10", "x@8", "10@", "-1@8"] {
         let message = error(&format!("--shortlist={wrong}"), 2);
-        assert!(message.contains("expected items and the bits that they are found at, such as 1000@32"), "{message}");
+        assert!(
+            message.contains("expected items and the bits that they are found at, such as 1000@32"),
+            "{message}"
+        );
     }
     assert!(error("--shortlist 10@7", 2).contains("is 7, expected a multiple of 8"));
     assert!(error("--exact", 2).contains("--shortlist"));
     assert!(error("--shortlist 9@8", 1).contains("size of the shortlist is 9, expected at least 10"));
     let longer = error("--bits 16 --shortlist 10@24", 1);
     assert!(longer.contains("code length of the shortlist in bits is 24, expected at most 16"), "{longer}");
+}
+
+#[test]
+fn hits_are_scored_again_by_vectors() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    let (queries, dim) = gallery(dir);
+    json(dir, "index export a.dpq --to npy --out a");
+    json(dir, "index build --codes a/codes.npy --codebook a/codebook.safetensors --out rows.dpq");
+    let vectors = eighths(301 * dim)[dim..].to_vec();
+    npy::write(dir.join("x.npy"), &[300, dim], &vectors).unwrap();
+    let bytes = |x: &[f32]| -> Vec<u8> { x.iter().flat_map(|x| x.to_le_bytes()).collect() };
+    let row = |x: &[f32]| [(dim as i32).to_le_bytes().to_vec(), bytes(x)].concat();
+    fs::write(dir.join("x.fvecs"), vectors.chunks(dim).flat_map(row).collect::<Vec<u8>>()).unwrap();
+    let section = Section { dtype: Dtype::F32, shape: &[300, dim], bytes: &bytes(&vectors) };
+    dpq_file::write(dir.join("x.safetensors"), &Default::default(), &[("x", section)]).unwrap();
+
+    let ids: Vec<u64> = npy::read_vector(dir.join("a/ids.npy")).unwrap();
+    let dot = |x: &[f32], y: &[f32]| -> f32 { x.iter().zip(y).map(|(x, y)| x * y).sum() };
+    let expected = |ids: &dyn Fn(usize) -> u64| -> Value {
+        let of_query = |query: &[f32]| {
+            let rows = vectors.chunks(dim).map(|x| 2.0 * dot(query, x) - dot(x, x));
+            let mut hits: Vec<(f32, u64)> = rows.enumerate().map(|(row, score)| (score, ids(row))).collect();
+            hits.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            let hits = hits[..10].iter().map(|(score, id)| value!({"id": id, "score": score}));
+            Value::Array(hits.collect())
+        };
+        Value::Array(queries.chunks(dim).map(of_query).collect())
+    };
+    let all = "--queries q.npy --rerank-depth 300 --rerank";
+    for file in ["x.npy", "x.fvecs", "x.safetensors"] {
+        let found = json(dir, &format!("search rows.dpq {all} {file}"));
+        assert_eq!((&found["hits"], &found["rerank_depth"]), (&expected(&|row| row as u64), &300.into()));
+    }
+    let found =
+        json(dir, &format!("search a.dpq {all} x.npy --rerank-ids a/ids.npy --shortlist 300@8 --threads 2"));
+    assert_eq!(found["hits"], expected(&|row| ids[row]));
+    // Of the default depth, the shortlist.
+    let found = json(dir, "search rows.dpq --queries q.npy --rerank x.npy --shortlist 40@16");
+    assert_eq!(found["rerank_depth"], 40);
+    assert_ne!(found["hits"], expected(&|row| row as u64));
+    let printed = |words: &str| dpq(dir, &format!("search rows.dpq {all} x.npy {words}")).stdout;
+    assert_eq!(printed("").iter().filter(|&&byte| byte == b'\n').count(), 51);
+
+    let error = |words: &str| error(dir, &format!("search {words} --queries q.npy"), 1);
+    assert!(error("a.dpq --rerank x.npy").contains("x.npy has no vector for id"));
+    assert!(error("a.dpq --rerank q.npy --rerank-ids a/ids.npy").contains("has 5 rows, 300 ids were given"));
+    assert!(
+        error("rows.dpq --rerank x.npy --rerank-depth 9")
+            .contains("--rerank-depth is 9, expected at least the 10")
+    );
+    npy::write(dir.join("wide.npy"), &[1, dim + 1], &eighths(dim + 1)).unwrap();
+    assert!(error("rows.dpq --rerank wide.npy").contains("wide.npy has vectors of"));
+    npy::write(dir.join("nan.npy"), &[300, dim], &vec![f32::NAN; 300 * dim]).unwrap();
+    assert!(error("rows.dpq --rerank nan.npy").contains("is NaN, expected finite numbers"));
 }

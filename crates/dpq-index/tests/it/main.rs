@@ -9,5 +9,6 @@ mod gallery;
 mod golden;
 mod naive;
 mod norms;
+mod rerank;
 mod search;
 mod shortlist;
