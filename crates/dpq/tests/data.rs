@@ -123,7 +123,7 @@ fn splits_are_written_once_and_then_used() {
     let dir = dir.path();
     images(dir);
     let before = json(dir, "data export --data set --split query --out-dir before");
-    let small = json(dir, "data export --data set --split query --at-most 30 --out-dir small");
+    let small = json(dir, "data export --data set --split query --max-values 30 --out-dir small");
     assert_eq!((&small["shape"], &small["dim"]), (&serde_json::json!([1, 5, 5]), &25.into()));
     assert_eq!(before["shape"], serde_json::json!([1, 9, 9]));
     let text = String::from_utf8(dpq(dir, "data split set").stdout).unwrap();
@@ -164,7 +164,7 @@ fn splits_are_written_once_and_then_used() {
 
     fs::write(dir.join("set/dataset.toml"), manifest).unwrap();
     fs::remove_dir_all(dir.join("set/splits")).unwrap();
-    let drawn = json(dir, "data split set --queries 4 --train 9 --seed 7");
+    let drawn = json(dir, "data split set --n-queries 4 --n-train 9 --seed 7");
     assert_eq!((&drawn["seed"], &drawn["files"][2]["rows"]), (&7.into(), &47.into()));
     assert_ne!(rows("query"), queries);
     let bytes = fs::read(dir.join("set/splits/train.txt")).unwrap();

@@ -138,7 +138,7 @@ impl<'a> Pipeline<'a> {
         let data = self.settings.dataset.display();
         let [train, query, gallery] = ["train", "query", "gallery"].map(|split| {
             let command =
-                format!("data export --data {data} --split {split} --at-most {PIXELS} --out-dir OUT");
+                format!("data export --data {data} --split {split} --max-values {PIXELS} --out-dir OUT");
             self.runner.run::<Exported>(&dir.join(split), &[], &command)
         });
         let train = train?;

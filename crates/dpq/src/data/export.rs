@@ -29,9 +29,9 @@ pub(crate) struct Args {
     /// Split: train, query or gallery
     #[arg(long, value_parser = |s: &str| s.parse::<Split>())]
     split: Split,
-    /// Halve the sides of images until they have at most N numbers
+    /// Halve the sides of images until each has at most N values: channels × height × width
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(3..))]
-    at_most: Option<u32>,
+    max_values: Option<u32>,
     /// Stop at the first image that cannot be read, training images included. By default unreadable
     /// images are reported and left out
     #[arg(long)]
@@ -57,7 +57,7 @@ impl Args {
         let start = Instant::now();
         let dataset = Dataset::open(&self.data)?;
         report_skipped(&dataset);
-        let shape = at_most(self.at_most.map_or(usize::MAX, |n| n as usize), dataset.shape());
+        let shape = at_most(self.max_values.map_or(usize::MAX, |n| n as usize), dataset.shape());
         let dataset = dataset.resized(shape)?;
         let rows = dataset.split(self.split).to_vec();
         let dim = dataset.shape().len();

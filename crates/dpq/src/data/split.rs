@@ -15,19 +15,19 @@ use crate::output;
 /// Numbers and seed are those of `[protocol]` by default.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  dpq data split datasets/pets --queries 100 --train 500 --per-class --seed 1"
+    after_help = "Example:\n  dpq data split datasets/pets --n-queries 100 --n-train 500 --per-class --seed 1"
 )]
 pub(crate) struct Args {
     /// Data set folder whose dataset.toml has no table `splits`
     dir: PathBuf,
     /// Number of queries
-    #[arg(long, value_name = "N", requires = "train")]
-    queries: Option<usize>,
+    #[arg(long, value_name = "N", requires = "n_train")]
+    n_queries: Option<usize>,
     /// Number of training images
-    #[arg(long, value_name = "N", requires = "queries")]
-    train: Option<usize>,
+    #[arg(long, value_name = "N", requires = "n_queries")]
+    n_train: Option<usize>,
     /// Draw these numbers from each class, not in total
-    #[arg(long, requires = "queries")]
+    #[arg(long, requires = "n_queries")]
     per_class: bool,
     /// Random seed [default: that of dataset.toml, or 1]
     #[arg(long)]
@@ -55,13 +55,16 @@ struct DrawnFile {
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         let source = Source::open(&self.dir)?;
-        let mut protocol = match (self.queries, self.train) {
+        let mut protocol = match (self.n_queries, self.n_train) {
             (Some(queries), Some(train)) => {
                 let seed = source.protocol.map_or(1, |protocol| protocol.seed);
                 Protocol { queries, train, per_class: self.per_class, seed }
             }
             _ => source.protocol.with_context(|| {
-                format!("the dataset.toml of {} has no [protocol], give --queries and --train", source.name)
+                format!(
+                    "the dataset.toml of {} has no [protocol], give --n-queries and --n-train",
+                    source.name
+                )
             })?,
         };
         protocol.seed = self.seed.unwrap_or(protocol.seed);
