@@ -25,6 +25,7 @@ mod words;
 pub use error::Error;
 pub use files::Report;
 pub use paper::POSTERIOR;
+pub use plot::recall_by_time;
 pub use results::Results;
 pub use sheet::{Example, ExampleHit, choose, sheet};
 pub use summary::{Curve, Metrics, Rankings, Run, mean_sd};

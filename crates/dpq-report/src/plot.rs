@@ -42,6 +42,21 @@ impl Curve {
     }
 }
 
+/// Draws the recall among the best `k` hits by time per query in microseconds: an SVG of at most four
+/// named curves of points [time, recall].
+pub fn recall_by_time<'a>(k: usize, curves: impl IntoIterator<Item = (&'a str, Vec<[f64; 2]>)>) -> String {
+    let curves = curves.into_iter().enumerate();
+    let curves: Vec<Curve> = curves.map(|(i, (name, points))| Curve::new(name, points, 1 + i)).collect();
+    let times = curves.iter().flat_map(|curve| &curve.points).map(|point| point[0]);
+    Chart {
+        title: format!("Recall@{k} by time per query"),
+        x: Axis::logarithmic("time per query, µs", range(times)),
+        y: Axis::linear("recall", heights(&curves)),
+        curves,
+    }
+    .svg()
+}
+
 /// Returns the minimum and the maximum.
 pub(crate) fn range(values: impl Iterator<Item = f64>) -> [f64; 2] {
     values.fold([f64::MAX, f64::MIN], |[low, high], x| [low.min(x), high.max(x)])

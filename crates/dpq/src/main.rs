@@ -20,6 +20,7 @@ mod output;
 mod report;
 mod search;
 mod train;
+mod tune;
 mod vectors;
 mod weights;
 
@@ -54,6 +55,7 @@ enum Command {
     #[command(subcommand)]
     Index(index::Command),
     Search(search::Args),
+    Tune(tune::Args),
     Eval(eval::Args),
     Report(report::Args),
     #[command(subcommand)]
@@ -72,6 +74,7 @@ impl Command {
             Self::Codebook(command) => command.run(json),
             Self::Index(command) => command.run(json),
             Self::Search(args) => args.run(json),
+            Self::Tune(args) => args.run(json),
             Self::Eval(args) => args.run(json),
             Self::Report(args) => args.run(json),
             Self::Data(command) => command.run(json),

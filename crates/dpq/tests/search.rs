@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use dpq_formats::npy;
 use serde_json::{Value, json as value};
 use tempfile::TempDir;
 
-use common::{dpq, error, json};
+use common::{dpq, error, images, json};
 
 /// The golden files of dpq-index, of the same items.
 fn golden(version: u8) -> Vec<u8> {
@@ -164,4 +165,72 @@ fn hits_are_scored_again_by_vectors() {
     assert!(error("rows.dpq --rerank wide.npy").contains("wide.npy has vectors of"));
     npy::write(dir.join("nan.npy"), &[300, dim], &vec![f32::NAN; 300 * dim]).unwrap();
     assert!(error("rows.dpq --rerank nan.npy").contains("is NaN, expected finite numbers"));
+}
+
+#[test]
+fn the_fastest_options_for_a_recall_are_found() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    for split in ["query", "gallery"] {
+        json(dir, &format!("data export --data set --split {split} --out-dir {split}"));
+    }
+    let features = "--features gallery/features.npy";
+    json(dir, &format!("codebook train {features} --levels 4 --codewords 3 --out cb.safetensors"));
+    json(dir, &format!("encode --codebook cb.safetensors {features} --out-dir gallery"));
+    json(
+        dir,
+        "index build --codes gallery/codes.npy --codebook cb.safetensors --ids gallery/ids.npy --out a.dpq",
+    );
+    let tune = |words: &str| json(dir, &format!("tune a.dpq --queries query/features.npy -k 1 {words}"));
+    let options = |measured: &Value| measured["options"].as_str().unwrap().to_owned();
+
+    let found = tune("--recall 1");
+    assert_eq!(
+        (&found["queries"], &found["reference"]),
+        (&6.into(), &"the index's own codes of 32 bits, not vectors".into())
+    );
+    let measured = found["measured"].as_array().unwrap();
+    assert!(measured.iter().any(|measured| options(measured) == "--bits 32" && measured["recall"] == 1.0));
+    assert!(measured.iter().any(|measured| options(measured) == "--bits 32 --shortlist 10@16"));
+    assert_eq!(found["wanted"]["recall"], 1.0);
+    // Those that nothing beats have ascending recall and time.
+    let best: Vec<_> = measured.iter().filter(|measured| measured["is_best"] == true).collect();
+    assert!(best.is_sorted_by_key(|measured| measured["recall"].as_f64()));
+    assert!(best.is_sorted_by_key(|measured| measured["ns_per_query_median"].as_u64()));
+
+    let vectors = "--vectors gallery/features.npy --vector-ids gallery/ids.npy";
+    let found = tune(&format!("{vectors} --sample 3 --svg tune.svg"));
+    assert_eq!((&found["queries"], &found["wanted"]), (&3.into(), &Value::Null));
+    let svg = fs::read_to_string(dir.join("tune.svg")).unwrap();
+    assert!(svg.contains("codes alone") && svg.contains("scored again by vectors"));
+
+    // The truth of a file is what it says: that of an exact search gives the same recall.
+    let all = "search a.dpq --queries query/features.npy -k 1 --rerank gallery/features.npy --rerank-ids gallery/ids.npy --rerank-depth 30";
+    let hits = json(dir, all)["hits"].clone();
+    let hits = hits.as_array().unwrap().iter().flat_map(|hits| hits.as_array().unwrap());
+    let ids: Vec<u64> = hits.map(|hit| hit["id"].as_u64().unwrap()).collect();
+    npy::write(dir.join("t.npy"), &[6, 1], &ids).unwrap();
+    let recalls = |found: Value| {
+        let measured = found["measured"].as_array().unwrap().clone();
+        measured
+            .iter()
+            .map(|measured| (options(measured), measured["recall"].to_string()))
+            .collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(recalls(tune(&format!("{vectors} --truth t.npy"))), recalls(tune(vectors)));
+
+    let text = String::from_utf8(
+        dpq(dir, &format!("tune a.dpq --queries query/features.npy {vectors} --recall 1.5")).stdout,
+    )
+    .unwrap();
+    assert!(text.starts_with("recall@10 of 6 queries, by exact search of gallery/features.npy\n"), "{text}");
+    assert!(
+        text.ends_with("no options reach a recall of 1.5: longer codes or --vectors raise it\n"),
+        "{text}"
+    );
+    assert!(
+        error(dir, "tune a.dpq --queries query/features.npy --truth t.npy", 1)
+            .contains("6 rows of 1 ids, expected 6 of at least 10")
+    );
 }

@@ -45,6 +45,7 @@ fn help() {
         "index import",
         "index export",
         "search",
+        "tune",
         "eval",
         "report",
         "data",
