@@ -69,9 +69,17 @@ class Index:
         """Opens an index file by memory-mapping it."""
     @staticmethod
     def from_codes(
-        codes: NDArray[np.uint8], codebooks: Codebooks, ids: _Ids | None = None, metric: Literal["ip", "l2"] = "ip"
+        codes: NDArray[np.uint8],
+        codebooks: Codebooks,
+        ids: _Ids | None = None,
+        metric: Literal["ip", "l2"] = "ip",
+        *,
+        norms: Sequence[int] | None = None,
     ) -> Index:
-        """Builds an index in memory from codes, uint8 [n, L]. ids None means row numbers."""
+        """Builds an index in memory from codes, uint8 [n, L].
+
+        ids None means row numbers. An "l2" index keeps norms for the lengths of norms, in bits; None means usual ones.
+        """
     @staticmethod
     def from_faiss(path: _Path) -> Index:
         """Reads a faiss IndexResidualQuantizer or IndexPQ, alone or in an IndexIDMap."""
@@ -83,20 +91,29 @@ class Index:
         """Returns a filter that all other ids pass."""
     def save(self, path: _Path) -> None:
         """Writes the index to a file atomically."""
+    def upgrade(self) -> Index:
+        """Returns an index of the same items in the current version of the file format, in memory."""
     def search(
         self,
         queries: NDArray[np.float32],
         k: int,
         bits: int | None = None,
         *,
+        shortlist: tuple[int, int] | None = None,
+        exact: bool = False,
         filter: Filter | None = None,
         threads: int | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Returns (scores, ids) of the best k items for queries, float32 [n, D]: float32 and int64 [n, k].
 
         bits None searches at all levels. Larger scores are nearer. Where fewer than k items match, a row ends in ids of -1
-        and the minimum float32.
+        and the minimum float32. shortlist (n, bits) scores only the best n items at a shorter length; exact continues
+        until none is missed.
         """
+    def rerank(
+        self, queries: NDArray[np.float32], ids: NDArray[np.int64], vectors: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Returns (scores, ids) of the best k of the hits ids, int64 [n, m], by vectors, float32 [N, D], row i for id i."""
     def squared_distances(
         self, queries: NDArray[np.float32], scores: NDArray[np.float32]
     ) -> NDArray[np.float32]:
@@ -113,6 +130,12 @@ class Index:
     @property
     def metric(self) -> Literal["ip", "l2"]:
         """The metric."""
+    @property
+    def version(self) -> int:
+        """The version of the file format."""
+    @property
+    def norms(self) -> list[int]:
+        """The code lengths in bits, above 16, that an "l2" index keeps norms for."""
     @property
     def fingerprint(self) -> str:
         """The fingerprint of the codebooks."""

@@ -9,6 +9,7 @@ use numpy::PyUntypedArrayMethods;
 use numpy::ndarray::Ix2;
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
+use rayon::prelude::*;
 
 use crate::array::{self, Matrix, borrow, check_columns, matrix, values};
 use crate::codebooks::Codebooks;
@@ -83,14 +84,18 @@ impl Index {
     /// Builds an index in memory from codes, uint8 [n, L], that codebooks encoded.
     ///
     /// ids: uint64 or int64 [n], distinct and not negative; None for row numbers. metric: "ip"
-    /// (inner product) or "l2" (Euclidean distance).
+    /// (inner product) or "l2" (Euclidean distance). norms: the code lengths in bits that an "l2"
+    /// index keeps norms for, 4 bytes per distinct code and length above 16; None for 24 to 64, 96,
+    /// 128, 192, 256, 384, 512 and the longest. Others can be searched too: norms are then computed
+    /// once per process.
     #[staticmethod]
-    #[pyo3(signature = (codes, codebooks, ids = None, metric = "ip"))]
+    #[pyo3(signature = (codes, codebooks, ids = None, metric = "ip", *, norms = None))]
     fn from_codes(
         codes: &Bound<'_, PyAny>,
         codebooks: &Codebooks,
         ids: Option<&Bound<'_, PyAny>>,
         metric: &str,
+        norms: Option<Vec<usize>>,
     ) -> PyResult<Self> {
         let array = borrow::<u8, Ix2>("codes", codes, "[n, L]")?;
         check_columns("codes", array.shape()[1], codebooks.inner.n_levels(), "the levels of the codebooks")?;
@@ -98,6 +103,9 @@ impl Index {
         let (bytes, ids) = (values(&array), ids.map(|ids| array::ids("ids", ids)).transpose()?);
         let index = dpq_index::Index::builder(&codebooks.inner, bytes).metric(metric);
         let index = ids.as_deref().map_or(index, |ids| index.ids(ids));
+        let norms = norms.map(|norms| norms.into_iter().map(CodeLength::from_bits).collect());
+        let norms: Option<Vec<_>> = norms.transpose().map_err(raise)?;
+        let index = norms.as_deref().map_or(index, |norms| index.norm_lengths(norms));
         Ok(Self { inner: codes.py().detach(|| index.build()).map_err(raise)? })
     }
 
@@ -147,6 +155,17 @@ impl Index {
         py.detach(|| self.inner.save(&path)).map_err(raise)
     }
 
+    /// Returns an index of the same items in the current version of the file format, in memory.
+    /// save writes an opened index in the version that it has.
+    fn upgrade(&self, py: Python<'_>) -> PyResult<Self> {
+        let build = || {
+            let (ids, codes) = self.inner.ids_and_codes();
+            let (codebooks, metric) = (self.inner.codebooks(), self.inner.metric());
+            dpq_index::Index::builder(codebooks, &codes).ids(&ids).metric(metric).build()
+        };
+        Ok(Self { inner: py.detach(build).map_err(raise)? })
+    }
+
     /// Finds the best k items for each row of queries, float32 [n, D], at a code length of bits.
     /// Returns (scores, ids): float32 and int64 [n, k], each row ordered by descending score, then
     /// ascending id.
@@ -156,15 +175,20 @@ impl Index {
     /// fewer than k items match, a row ends with ids of -1 and the minimum float32 as scores, as in
     /// faiss. An id above 2^63 - 1 is negative; ids.view(numpy.uint64) returns it.
     ///
-    /// bits: a multiple of 8, at most 8 n_levels; None for all levels. filter: the items that may
-    /// be found, from allow or deny of this index. threads: worker threads, None for all cores;
-    /// threads=1 has the least overhead.
-    #[pyo3(signature = (queries, k, bits = None, *, filter = None, threads = None))]
+    /// bits: a multiple of 8, at most 8 n_levels; None for all levels. shortlist: (n, bits) scores
+    /// only the best n items at this shorter length, such as (1000, 32): faster for long codes, and
+    /// items outside are missed. exact: continue after the shortlist until none is missed. filter:
+    /// the items that may be found, from allow or deny of this index. threads: worker threads, None
+    /// for all cores; threads=1 has the least overhead.
+    #[pyo3(signature = (queries, k, bits = None, *, shortlist = None, exact = false, filter = None, threads = None))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn search<'py>(
         &self,
         queries: &Bound<'py, PyAny>,
         k: usize,
         bits: Option<usize>,
+        shortlist: Option<(usize, usize)>,
+        exact: bool,
         filter: Option<&Filter>,
         threads: Option<usize>,
     ) -> PyResult<(Matrix<'py, f32>, Matrix<'py, i64>)> {
@@ -178,6 +202,12 @@ impl Index {
         if let Some(filter) = filter {
             options = options.filter(&filter.inner);
         }
+        if let Some((n, bits)) = shortlist {
+            options = options.shortlist(n, CodeLength::from_bits(bits).map_err(raise)?);
+        }
+        if exact {
+            options = options.exact();
+        }
         let shape = [array.shape()[0], k];
         let (mut scores, mut ids) = (reserve(shape)?, reserve(shape)?);
         in_pieces(py, values(&array), QUERIES * dim, |queries| {
@@ -190,16 +220,54 @@ impl Index {
             } else {
                 interruptible(py, |interrupt| search(&options.interrupt(interrupt)))?
             };
-            for hits in hits.map_err(raise)? {
-                scores.extend(hits.iter().map(|hit| hit.score));
-                ids.extend(hits.iter().map(|hit| hit.id as i64));
-                let missing = k - hits.len();
-                scores.extend(std::iter::repeat_n(NO_SCORE, missing));
-                ids.extend(std::iter::repeat_n(NO_ID, missing));
-            }
+            hits.map_err(raise)?.iter().for_each(|hits| append(hits, k, &mut scores, &mut ids));
             Ok(())
         })?;
         Ok((matrix(py, scores, shape)?, matrix(py, ids, shape)?))
+    }
+
+    /// Scores hits again by the vectors that were encoded, and returns the best k of each row as
+    /// search does. Scores are inner products with vectors, or 2<q, x> - |x|^2 for "l2".
+    ///
+    /// queries: float32 [n, D]; ids: int64 [n, m], as search returned them; vectors: float32
+    /// [N, D], row i for id i, in memory or a numpy.memmap. Runs on all cores.
+    fn rerank<'py>(
+        &self,
+        queries: &Bound<'py, PyAny>,
+        ids: &Bound<'py, PyAny>,
+        vectors: &Bound<'py, PyAny>,
+        k: usize,
+    ) -> PyResult<(Matrix<'py, f32>, Matrix<'py, i64>)> {
+        let py = queries.py();
+        let (query_array, id_array, vector_array) = (
+            borrow::<f32, Ix2>("queries", queries, "[n, D]")?,
+            borrow::<i64, Ix2>("ids", ids, "[n, m]")?,
+            borrow::<f32, Ix2>("vectors", vectors, "[N, D]")?,
+        );
+        let dim = self.inner.codebooks().dim();
+        check_columns("queries", query_array.shape()[1], dim, "the dimension of the index")?;
+        check_columns("vectors", vector_array.shape()[1], dim, "the dimension of the index")?;
+        let (n, m, n_vectors) = (query_array.shape()[0], id_array.shape()[1], vector_array.shape()[0]);
+        check_rows("ids", id_array.shape()[0], n)?;
+        let (query_values, id_values, vectors) =
+            (values(&query_array), values(&id_array), values(&vector_array));
+        if let Some(id) = id_values.iter().find(|&&id| id != NO_ID && id as u64 >= n_vectors as u64) {
+            return Err(PyValueError::new_err(format!(
+                "vectors has {n_vectors} rows, none for id {id}: pass the vectors of all ids"
+            )));
+        }
+        let rerank = |i: usize| {
+            let hits = id_values[i * m..][..m].iter().filter(|&&id| id != NO_ID);
+            let hits: Vec<Hit> = hits.map(|&id| Hit { id: id as u64, score: 0.0 }).collect();
+            self.inner.rerank(&query_values[i * dim..][..dim], &hits, k, |id, x| -> Result<(), Error> {
+                x.copy_from_slice(&vectors[id as usize * dim..][..dim]);
+                Ok(())
+            })
+        };
+        let hits = py.detach(|| (0..n).into_par_iter().map(rerank).collect::<Result<Vec<_>, _>>());
+        let (mut scores, mut ids) = (reserve([n, k])?, reserve([n, k])?);
+        hits.map_err(raise)?.iter().for_each(|hits| append(hits, k, &mut scores, &mut ids));
+        Ok((matrix(py, scores, [n, k])?, matrix(py, ids, [n, k])?))
     }
 
     /// Returns the squared Euclidean distances, float32 [n, k], of hits from their queries.
@@ -218,12 +286,7 @@ impl Index {
         let dim = self.inner.codebooks().dim();
         check_columns("queries", query_array.shape()[1], dim, "the dimension of the index")?;
         let &[n, k] = score_array.shape() else { unreachable!("the array has two dimensions") };
-        if query_array.shape()[0] != n {
-            let found = query_array.shape()[0];
-            return Err(PyValueError::new_err(format!(
-                "scores has {n} rows, expected {found}, one per query"
-            )));
-        }
+        check_rows("scores", n, query_array.shape()[0])?;
         let mut distances = Vec::with_capacity(n * k);
         let rows = values(&query_array).chunks_exact(dim).zip(values(&score_array).chunks(k.max(1)));
         for (query, scores) in rows {
@@ -260,6 +323,18 @@ impl Index {
         self.inner.metric().to_string()
     }
 
+    /// The version of the file format, 1 or 2.
+    #[getter]
+    fn version(&self) -> u8 {
+        self.inner.version()
+    }
+
+    /// The code lengths in bits, above 16, that an "l2" index keeps norms for.
+    #[getter]
+    fn norms(&self) -> Vec<usize> {
+        self.inner.norm_lengths().iter().map(|length| length.bits()).collect()
+    }
+
     /// Eight hex digits that identify the codebooks of the codes.
     #[getter]
     fn fingerprint(&self) -> String {
@@ -281,6 +356,22 @@ impl Index {
             self.n_levels()
         )
     }
+}
+
+/// Appends a row of k hits.
+fn append(hits: &[Hit], k: usize, scores: &mut Vec<f32>, ids: &mut Vec<i64>) {
+    scores.extend(hits.iter().map(|hit| hit.score));
+    ids.extend(hits.iter().map(|hit| hit.id as i64));
+    let missing = k - hits.len();
+    scores.extend(std::iter::repeat_n(NO_SCORE, missing));
+    ids.extend(std::iter::repeat_n(NO_ID, missing));
+}
+
+fn check_rows(what: &str, found: usize, n_queries: usize) -> PyResult<()> {
+    if found == n_queries {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!("{what} has {found} rows, expected {n_queries}, one per query")))
 }
 
 /// Allocates an array of this shape. Asking for too much memory must not end the process.

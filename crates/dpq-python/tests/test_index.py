@@ -34,6 +34,52 @@ def test_search_uses_all_levels_by_default(index, data):
     assert np.any(index.search(data.queries, 10)[0] != index.search(data.queries, 10, 16)[0])
 
 
+@pytest.mark.parametrize("threads", [None, 1])
+def test_a_shortlist_is_scored_again(index, data, threads):
+    expected = index.search(data.queries, 10)
+    for options in [{"shortlist": (3000, 8)}, {"shortlist": (10, 8), "exact": True}]:
+        for a, b in zip(index.search(data.queries, 10, threads=threads, **options), expected):
+            np.testing.assert_array_equal(a, b)
+    listed = index.search(data.queries, 100, 16)[1]
+    scores, ids = index.search(data.queries, 10, shortlist=(100, 16), threads=threads)
+    assert all(np.isin(row, among).mean() > 0.8 for row, among in zip(ids, listed))  # Ties are listed too.
+    np.testing.assert_allclose(scores, np.take_along_axis(scores_of_all(index, data, 24), ids, 1), rtol=1e-5, atol=1e-5)
+
+
+def test_hits_are_scored_again_by_vectors(index, data, tmp_path):
+    x, queries = data.x.astype(np.float64), data.queries.astype(np.float64)
+    expected = queries @ x.T if index.metric == "ip" else 2 * queries @ x.T - (x * x).sum(axis=1)
+    np.save(tmp_path / "x.npy", data.x)
+    for depth, k in [(3000, 10), (50, 50), (5, 7)]:
+        found = index.search(data.queries, depth)[1]
+        scores, ids = index.rerank(data.queries, found, np.load(tmp_path / "x.npy", mmap_mode="r"), k)
+        order = np.argsort(-np.take_along_axis(expected, found, 1), axis=1)[:, :k]
+        n = order.shape[1]
+        np.testing.assert_array_equal(ids[:, :n], np.take_along_axis(found, order, 1))
+        np.testing.assert_allclose(scores[:, :n], np.take_along_axis(expected, ids[:, :n], 1), rtol=1e-5, atol=1e-5)
+        assert np.all(ids[:, n:] == -1) and np.all(scores[:, n:] == np.finfo(np.float32).min)
+    for call, sentence in [
+        (lambda: index.rerank(data.queries, found, data.x[:5], 3), "vectors has 5 rows, none for id"),
+        (lambda: index.rerank(data.queries, found[:3], data.x, 3), "ids has 3 rows, expected 20, one per query"),
+        (lambda: index.rerank(data.queries, found, data.x * np.float32(np.nan), 3), "has the score NaN, expected finite"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            call()
+
+
+def test_norms_and_versions(data):
+    ip = dpq.Index.from_codes(data.codes, data.codebooks)
+    l2 = dpq.Index.from_codes(data.codes, data.codebooks, metric="l2", norms=[8, 24])
+    assert (ip.version, ip.norms, l2.version, l2.norms) == (1, [], 2, [24])
+    assert dpq.Index.from_codes(data.codes, data.codebooks, metric="l2", norms=[]).norms == []
+    old = dpq.Index.open(Path(__file__).parents[2] / "dpq-index/tests/data/v1-l2.dpq")
+    new = old.upgrade()
+    assert (old.version, old.norms, new.version, new.norms, len(new)) == (1, [], 2, [24, 32], len(old))
+    queries = data.queries[:, : old.dim].copy()
+    for a, b in zip(old.search(queries, 20), new.search(queries, 20)):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_distances_are_those_of_reconstructions(data):
     index = dpq.Index.from_codes(data.codes, data.codebooks, metric="l2")
     for bits in (8, 24):
@@ -166,6 +212,9 @@ def test_errors_say_what_was_expected(index, data, tmp_path):
         (lambda: index.search(queries, 0), "k is 0, expected at least 1"),
         (lambda: index.search(queries, 3, 7), "code length in bits is 7, expected a multiple of 8"),
         (lambda: index.search(queries, 3, 32), "code length in bits is 32, expected at most 24"),
+        (lambda: index.search(queries, 3, shortlist=(2, 8)), "size of the shortlist is 2, expected at least 3"),
+        (lambda: index.search(queries, 3, shortlist=(9, 7)), "code length in bits is 7, expected a multiple of 8"),
+        (lambda: dpq.Index.from_codes(data.codes, data.codebooks, metric="l2", norms=[32]), "is 32, expected at most 24"),
         (lambda: index.search(queries, 3, threads=0), "threads is 0, expected 1 to 1024, or None for all cores"),
         (lambda: index.allow(np.array([-1])), "ids has the id -1, expected 0 or more"),
         (lambda: index.deny(np.array([1.0])), r"ids is an array of float64 \[1\], expected uint64"),

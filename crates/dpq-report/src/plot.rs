@@ -42,8 +42,8 @@ impl Curve {
     }
 }
 
-/// Draws the recall among the best `k` hits by time per query in microseconds: an SVG of at most four
-/// named curves of points [time, recall].
+/// Draws the recall among the best `k` hits by time per query in microseconds: an SVG of at most
+/// four named curves of points [time, recall].
 pub fn recall_by_time<'a>(k: usize, curves: impl IntoIterator<Item = (&'a str, Vec<[f64; 2]>)>) -> String {
     let curves = curves.into_iter().enumerate();
     let curves: Vec<Curve> = curves.map(|(i, (name, points))| Curve::new(name, points, 1 + i)).collect();

@@ -147,7 +147,7 @@ fn hits_are_scored_again_by_vectors() {
     let found =
         json(dir, &format!("search a.dpq {all} x.npy --rerank-ids a/ids.npy --shortlist 300@8 --threads 2"));
     assert_eq!(found["hits"], expected(&|row| ids[row]));
-    // Of the default depth, the shortlist.
+    // The shortlist is less than the default depth.
     let found = json(dir, "search rows.dpq --queries q.npy --rerank x.npy --shortlist 40@16");
     assert_eq!(found["rerank_depth"], 40);
     assert_ne!(found["hits"], expected(&|row| row as u64));
