@@ -4,15 +4,22 @@
 //! - `files SHAPE N`: makes the data unless it exists; returns the paths of codebooks, codes and
 //!   queries
 //! - `build SHAPE N LEVELS METRIC`: builds and opens an index; returns the time and memory of both
-//! - `query KERNEL BITS K I`: searches for query I; returns nanoseconds, ids and scores
-//! - `row KERNEL BITS K N`: searches for the first N queries, one after the other; returns the
-//!   nanoseconds of each
-//! - `batch KERNEL BITS K N`: searches for the first N queries, [`BATCH`] at a time; returns
+//! - `index CODEBOOKS CODES LEVELS METRIC QUERIES VECTORS`: the same from a file of codebooks and
+//!   files of bytes, and of floats without a header
+//! - `query KERNEL LENGTH K I`: searches for query I; returns nanoseconds, ids and scores
+//! - `row KERNEL LENGTH K N`: searches for the first N queries, one after the other; returns
+//!   the nanoseconds of each
+//! - `batch KERNEL LENGTH K N`: searches for the first N queries, [`BATCH`] at a time; returns
 //!   nanoseconds
+//! - `ids KERNEL LENGTH K N`: searches for the first N queries; returns the ids of each
+//! - `table BITS N`: makes the lookup tables of the first N queries; returns the nanoseconds of
+//!   each
 //! - `resident`: returns the resident bytes of this process, mapped files included
 //!
-//! Searches include the lookup table. `Instant` reads CLOCK_MONOTONIC on Linux. Batches run on as
-//! many threads as RAYON_NUM_THREADS says.
+//! LENGTH is BITS, or `BITS:N@BITS` for a shortlist of N items at a shorter length, with `!` at the
+//! end for one that is continued until it is exact. K is a number, or `K/DEPTH`: the vectors rank
+//! DEPTH hits again. Searches include the lookup table. `Instant` reads CLOCK_MONOTONIC on Linux.
+//! Batches run on as many threads as RAYON_NUM_THREADS says.
 
 mod data;
 
@@ -23,7 +30,8 @@ use std::time::Instant;
 use std::{fs, io};
 
 use data::{Data, Shape};
-use dpq_index::{CodeLength, Index, Kernel, Metric, SearchOptions};
+use dpq_index::{CodeLength, Codebooks, Hit, Index, Kernel, Metric, SearchOptions};
+use rayon::prelude::*;
 use tempfile::TempDir;
 
 /// Queries per batch.
@@ -32,11 +40,21 @@ const BATCH: usize = 32;
 const OPENINGS: usize = 9;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
-type Options = (CodeLength, SearchOptions<'static>);
+
+struct Options {
+    length: CodeLength,
+    is_shortlisted: bool,
+    /// Asks for as many hits as are ranked again.
+    search: SearchOptions<'static>,
+    /// The hits to return, if they are ranked again.
+    rescored: Option<usize>,
+}
 
 struct Opened {
     index: Index,
     queries: Vec<Vec<f32>>,
+    /// The vectors that the codes stand for, one after the other; empty if there are none.
+    vectors: Vec<f32>,
     /// The folder of the index file, which is removed when this is dropped.
     _folder: TempDir,
 }
@@ -49,8 +67,19 @@ fn main() -> Result<()> {
         let answer = match (&words[..], &opened) {
             (["files", shape, n_items], _) => files(parse(shape)?, parse(n_items)?)?,
             (["build", shape, n_items, n_levels, metric], _) => {
-                let (index, answer) =
-                    build_and_open(parse(shape)?, parse(n_items)?, parse(n_levels)?, parse(metric)?)?;
+                let (data, n_levels) = (Data::load(parse(shape)?, parse(n_items)?)?, parse(n_levels)?);
+                let queries = data.queries().map(<[f32]>::to_vec).collect();
+                let (codebooks, codes) = (data.codebooks(n_levels), data.codes(n_levels));
+                drop(data);
+                let (index, answer) = build_and_open(&codebooks, codes, parse(metric)?, queries, Vec::new())?;
+                opened = Some(index);
+                answer
+            }
+            (["index", codebooks, codes, n_levels, metric, queries, vectors], _) => {
+                let (codebooks, codes) = prefixes(codebooks, codes, parse(n_levels)?)?;
+                let queries = floats(queries)?.chunks(codebooks.dim()).map(<[f32]>::to_vec).collect();
+                let vectors = floats(vectors)?;
+                let (index, answer) = build_and_open(&codebooks, codes, parse(metric)?, queries, vectors)?;
                 opened = Some(index);
                 answer
             }
@@ -63,6 +92,10 @@ fn main() -> Result<()> {
             (["batch", options @ .., n_queries], Some(opened)) => {
                 opened.batch(&parse_options(options)?, parse(n_queries)?)?
             }
+            (["ids", options @ .., n_queries], Some(opened)) => {
+                opened.ids(&parse_options(options)?, parse(n_queries)?)?
+            }
+            (["table", bits, n_queries], Some(opened)) => opened.table(parse(bits)?, parse(n_queries)?)?,
             (["resident"], _) => memory("VmRSS:")?.to_string(),
             _ => return Err(format!("`{line}` is no command, or needs an index").into()),
         };
@@ -76,18 +109,34 @@ fn files(shape: Shape, n_items: usize) -> Result<String> {
     Ok(format!("{:?}", data::files(shape, n_items)))
 }
 
-fn build_and_open(shape: Shape, n_items: usize, n_levels: usize, metric: Metric) -> Result<(Opened, String)> {
-    let data = Data::load(shape, n_items)?;
-    let (codebooks, codes) = (data.codebooks(n_levels), data.codes(n_levels));
-    let queries = data.queries().map(<[f32]>::to_vec).collect();
-    drop(data);
+/// Returns the first levels of codebooks and codes.
+fn prefixes(codebooks: &str, codes: &str, n_levels: usize) -> Result<(Codebooks, Vec<u8>)> {
+    let (whole, codes) = (Codebooks::open(codebooks)?, fs::read(codes)?);
+    let levels: Vec<f32> = (0..n_levels).flat_map(|level| whole.level(level).to_vec()).collect();
+    let codebooks = Codebooks::new(levels, n_levels, whole.n_codewords(), whole.dim(), whole.assignment())?;
+    let codes = codes.chunks(whole.n_levels()).flat_map(|code| code[..n_levels].to_vec()).collect();
+    Ok((codebooks, codes))
+}
+
+fn floats(path: &str) -> Result<Vec<f32>> {
+    let bytes = fs::read(path)?;
+    Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+fn build_and_open(
+    codebooks: &Codebooks,
+    codes: Vec<u8>,
+    metric: Metric,
+    queries: Vec<Vec<f32>>,
+    vectors: Vec<f32>,
+) -> Result<(Opened, String)> {
     let folder = tempfile::tempdir_in(data::folder())?;
     let path = folder.path().join("index.dpq");
 
     // Resets the peak memory to the current memory.
     fs::write("/proc/self/clear_refs", "5")?;
     let (memory_before, start) = (memory("VmRSS:")?, Instant::now());
-    Index::builder(&codebooks, &codes).metric(metric).write(&path)?;
+    Index::builder(codebooks, &codes).metric(metric).write(&path)?;
     let (build_ns, build_bytes) =
         (start.elapsed().as_nanos(), memory("VmHWM:")?.saturating_sub(memory_before));
     drop(codes);
@@ -115,39 +164,99 @@ fn build_and_open(shape: Shape, n_items: usize, n_levels: usize, metric: Metric)
     ) + &format!(
         r#""file_bytes": {file_bytes}, "distinct": {distinct}, "kernels": {kernels:?}}}"#
     );
-    Ok((Opened { index, queries, _folder: folder }, answer))
+    Ok((Opened { index, queries, vectors, _folder: folder }, answer))
 }
 
 impl Opened {
-    fn query(&self, (length, options): &Options, query: usize) -> Result<String> {
-        let query = self.queries.get(query).ok_or("there is no such query")?;
-        let start = Instant::now();
-        let hits = self.index.search_with(&self.index.lookup_table_at(query, *length)?, options)?;
-        let ns = start.elapsed().as_nanos();
-        let ids: Vec<u64> = hits.iter().map(|hit| hit.id).collect();
-        let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
-        Ok(format!(r#"{{"ns": {ns}, "ids": {ids:?}, "scores": {scores:?}}}"#))
+    fn search(&self, query: &[f32], options: &Options) -> Result<Vec<Hit>> {
+        let mut hits = if options.is_shortlisted {
+            self.index.search_batch(query, &options.search)?.remove(0)
+        } else {
+            self.index.search_with(&self.index.lookup_table_at(query, options.length)?, &options.search)?
+        };
+        self.rescore(query, &mut hits, options);
+        Ok(hits)
     }
 
-    fn row(&self, (length, options): &Options, n_queries: usize) -> Result<String> {
+    /// Ranks hits by the vectors of their items.
+    fn rescore(&self, query: &[f32], hits: &mut Vec<Hit>, options: &Options) {
+        let Some(k) = options.rescored else { return };
+        let is_euclidean = self.index.metric() == Metric::Euclidean;
+        for hit in &mut *hits {
+            let vector = &self.vectors[hit.id as usize * query.len()..][..query.len()];
+            // Sums that do not wait for each other.
+            let mut sums = [0.0; 32];
+            for (x, y) in query.chunks(sums.len()).zip(vector.chunks(sums.len())) {
+                for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
+                    *sum += if is_euclidean { -(x - y) * (x - y) } else { x * y };
+                }
+            }
+            hit.score = sums.iter().sum();
+        }
+        hits.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
+        hits.truncate(k);
+    }
+
+    fn query(&self, options: &Options, query: usize) -> Result<String> {
+        let query = self.queries.get(query).ok_or("there is no such query")?;
+        let start = Instant::now();
+        let hits = self.search(query, options)?;
+        let ns = start.elapsed().as_nanos();
+        let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
+        Ok(format!(r#"{{"ns": {ns}, "ids": {:?}, "scores": {scores:?}}}"#, ids(&hits)))
+    }
+
+    fn row(&self, options: &Options, n_queries: usize) -> Result<String> {
         let mut times = Vec::with_capacity(n_queries);
-        for query in self.queries.get(..n_queries).ok_or("there are fewer queries")? {
+        for query in self.first(n_queries)? {
             let start = Instant::now();
-            let hits = self.index.search_with(&self.index.lookup_table_at(query, *length)?, options)?;
+            let hits = self.search(query, options)?;
             times.push(start.elapsed().as_nanos());
             black_box(hits);
         }
         Ok(format!("{times:?}"))
     }
 
-    fn batch(&self, (length, options): &Options, n_queries: usize) -> Result<String> {
-        let queries = self.queries.get(..n_queries).ok_or("there are fewer queries")?;
+    fn batch(&self, options: &Options, n_queries: usize) -> Result<String> {
+        let queries = self.first(n_queries)?;
         let start = Instant::now();
         for queries in queries.chunks(BATCH) {
-            self.index.search_batch(&queries.concat(), options)?;
+            black_box(self.together(queries, options)?);
         }
         Ok(start.elapsed().as_nanos().to_string())
     }
+
+    fn together(&self, queries: &[Vec<f32>], options: &Options) -> Result<Vec<Vec<Hit>>> {
+        let mut found = self.index.search_batch(&queries.concat(), &options.search)?;
+        if options.rescored.is_some() {
+            let pairs = queries.par_iter().zip(&mut found);
+            pairs.for_each(|(query, hits)| self.rescore(query, hits, options));
+        }
+        Ok(found)
+    }
+
+    fn ids(&self, options: &Options, n_queries: usize) -> Result<String> {
+        let found = self.together(self.first(n_queries)?, options)?;
+        Ok(format!("{:?}", found.iter().map(|hits| ids(hits)).collect::<Vec<_>>()))
+    }
+
+    fn table(&self, bits: usize, n_queries: usize) -> Result<String> {
+        let (length, mut times) = (CodeLength::from_bits(bits)?, Vec::with_capacity(n_queries));
+        for query in self.first(n_queries)? {
+            let start = Instant::now();
+            black_box(self.index.lookup_table_at(query, length)?);
+            times.push(start.elapsed().as_nanos());
+        }
+        Ok(format!("{times:?}"))
+    }
+
+    fn first(&self, n_queries: usize) -> Result<&[Vec<f32>]> {
+        Ok(self.queries.get(..n_queries).ok_or("there are fewer queries")?)
+    }
+}
+
+fn ids(hits: &[Hit]) -> Vec<u64> {
+    hits.iter().map(|hit| hit.id).collect()
 }
 
 fn parse<T: FromStr<Err: ToString>>(word: &str) -> Result<T> {
@@ -155,12 +264,26 @@ fn parse<T: FromStr<Err: ToString>>(word: &str) -> Result<T> {
 }
 
 fn parse_options(words: &[&str]) -> Result<Options> {
-    let &[kernel, bits, k] = words else { return Err("expected KERNEL BITS K and one number more".into()) };
-    let length = CodeLength::from_bits(parse(bits)?)?;
+    let &[kernel, length, k] = words else {
+        return Err("expected KERNEL LENGTH K and one number more".into());
+    };
     let kernel = Kernel::available()
         .find(|found| found.to_string() == *kernel)
         .ok_or("this CPU does not run that kernel")?;
-    Ok((length, SearchOptions::new(parse(k)?).length(length).kernel(kernel)))
+    let (k, rescored) = match k.split_once('/') {
+        Some((k, depth)) => (depth, Some(parse(k)?)),
+        None => (k, None),
+    };
+    let (bits, shortlist) = length.split_once(':').unwrap_or((length, ""));
+    let length = CodeLength::from_bits(parse(bits)?)?;
+    let mut search = SearchOptions::new(parse(k)?).length(length).kernel(kernel);
+    if let Some((n, bits)) = shortlist.trim_end_matches('!').split_once('@') {
+        search = search.shortlist(parse(n)?, CodeLength::from_bits(parse(bits)?)?);
+    }
+    if shortlist.ends_with('!') {
+        search = search.exact();
+    }
+    Ok(Options { length, is_shortlisted: !shortlist.is_empty(), search, rescored })
 }
 
 /// Returns the bytes in the line of the process status that begins with `name`.

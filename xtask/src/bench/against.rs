@@ -25,6 +25,8 @@ pub(crate) enum Library {
     Usearch,
     /// Evaluating by a short script
     Numpy,
+    /// Searching real vectors, beside faiss too
+    Turbovec,
 }
 
 /// The name of the file of measurements, the script, and its arguments.
@@ -54,9 +56,11 @@ pub(super) fn compare(libraries: &[Library], items: &[u32], queries: u16) -> Res
     let items = items.iter().map(u32::to_string).collect::<Vec<_>>();
     let commit = commit(SOURCES);
     let compiler = output(Command::new("rustc").arg("--version"))?;
-    reproduce::run(&reproduce::Settings::quick())?;
     let dpq = build_dpq("cpu")?.display().to_string();
-    encode(&dpq)?;
+    if libraries.iter().any(|&library| library != Library::Turbovec) {
+        reproduce::run(&reproduce::Settings::quick())?;
+        encode(&dpq)?;
+    }
     for library in libraries {
         let python = library.python()?;
         for (name, path, args) in library.comparisons(&dpq, &items, queries)? {
@@ -136,6 +140,10 @@ impl Library {
             }
             Self::Usearch => {
                 vec![("usearch", "crates/dpq-index/benches/usearch/compare.py", words(&[dpq, RUN]))]
+            }
+            Self::Turbovec => {
+                let vectors = words(&[&peer("dpq-index")?, dpq]);
+                vec![("vectors", "crates/dpq-index/benches/vectors/compare.py", vectors)]
             }
             Self::Numpy => {
                 vec![("evaluation", "crates/dpq-eval/benches/numpy/compare.py", words(&[dpq, RUN]))]

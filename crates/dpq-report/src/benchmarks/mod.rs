@@ -4,7 +4,8 @@
 //! - `criterion`: the times of criterion's benches
 //! - `measured`: the benches of all crates, and what is worse than a baseline
 //! - `results`: what the comparisons measured, as their scripts print it
-//! - `search`, `codes`, `others`: the sections of `docs/benchmarks.md`, and `docs/codes.md`
+//! - `search`, `vectors`, `codes`, `others`: the sections of `docs/benchmarks.md`, and
+//!   `docs/codes.md`
 
 mod codes;
 mod criterion;
@@ -12,6 +13,7 @@ mod measured;
 mod others;
 mod results;
 mod search;
+mod vectors;
 mod words;
 
 use std::path::Path;
@@ -35,7 +37,9 @@ pub(crate) fn files(docs: &Path) -> Result<Files, Error> {
     let folder = docs.join(FOLDER);
     let codes = read::<results::Codes>(&folder, "codes")?;
     let searches = read::<results::Searches>(&folder, "search")?;
+    let vectors = read::<results::RealVectors>(&folder, "vectors")?;
     let sections: Vec<Section> = [
+        vectors.as_ref().map(vectors::section),
         searches.as_ref().map(search::section),
         read(&folder, "usearch")?.as_ref().map(others::vectors),
         codes.as_ref().map(codes::rates),
@@ -48,11 +52,15 @@ pub(crate) fn files(docs: &Path) -> Result<Files, Error> {
     let mut files = Files::new();
     if !sections.is_empty() {
         let texts = sections.iter().map(|section| format!("## {}\n\n{}\n", section.title, section.text));
-        let overview = searches.as_ref().map(search::overview);
-        let parts =
-            [INTRODUCTION.to_owned()].into_iter().chain(overview).chain(slower(&sections)).chain(texts);
+        let overviews = [vectors.as_ref().map(vectors::overview), searches.as_ref().map(search::overview)];
+        let parts = [INTRODUCTION.to_owned()]
+            .into_iter()
+            .chain(overviews.into_iter().flatten())
+            .chain(slower(&sections))
+            .chain(texts);
         files.push(("benchmarks.md".to_owned(), parts.collect::<Vec<_>>().join("\n")));
     }
+    files.extend(vectors.iter().flat_map(vectors::figures));
     if let Some(searches) = searches {
         files.push((search::FIGURE.to_owned(), search::figure(&searches)));
     }
@@ -66,7 +74,7 @@ pub(crate) fn files(docs: &Path) -> Result<Files, Error> {
 const INTRODUCTION: &str = "\
 # dpq beside other libraries
 
-`cargo xtask bench --against faiss,torch,usearch,numpy` writes this page from the files in [benchmarks](benchmarks). Each
+`cargo xtask bench --against faiss,torch,usearch,numpy,turbovec` writes this page from the files in [benchmarks](benchmarks). Each
 comparison ran both sides alternately, in one run, on one machine. A ratio above 1× means that dpq is faster.
 ";
 

@@ -230,6 +230,70 @@ pub(super) struct VectorSearch {
     pub(super) precision: f64,
 }
 
+/// Searches of the same vectors as codes of dpq, faiss and turbovec.
+#[derive(Deserialize)]
+pub(super) struct RealVectors {
+    pub(super) k: usize,
+    /// The number of hits that vectors rank again.
+    pub(super) depth: usize,
+    /// The number of queries for recall, and in a round of searches.
+    pub(super) queries: usize,
+    pub(super) timed: usize,
+    pub(super) rounds: usize,
+    pub(super) batch: usize,
+    /// The number of vectors for slow trainings of faiss, and the rounds of OPQ.
+    pub(super) sample: usize,
+    pub(super) opq_rounds: usize,
+    /// Reasons by what was not measured.
+    pub(super) left_out: BTreeMap<String, String>,
+    pub(super) sets: Vec<VectorSet>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct VectorSet {
+    pub(super) name: String,
+    pub(super) items: u64,
+    pub(super) dim: usize,
+    pub(super) metric: String,
+    /// The time that making each code took.
+    pub(super) seconds: BTreeMap<String, f64>,
+    /// The size of a file of dpq with 32 levels.
+    pub(super) file_bytes_of_32: u64,
+    pub(super) kernels: Vec<String>,
+    pub(super) faiss_simd: String,
+    /// A call of faiss without a search.
+    pub(super) empty_call_ns: u64,
+    pub(super) tables: Vec<TableOf>,
+    pub(super) rows: Vec<VectorCode>,
+}
+
+/// The time of a lookup table of dpq.
+#[derive(Deserialize)]
+pub(super) struct TableOf {
+    /// Bytes of a code.
+    pub(super) code: u64,
+    pub(super) ns: u64,
+}
+
+/// Searches of codes of one kind and length.
+#[derive(Deserialize)]
+pub(super) struct VectorCode {
+    pub(super) library: String,
+    pub(super) name: String,
+    pub(super) metric: String,
+    /// Bytes of a code, for dpq and for product quantizers of faiss.
+    pub(super) code: Option<u64>,
+    /// Bytes per vector, with norms and the like.
+    pub(super) bytes: u64,
+    pub(super) file_bytes: u64,
+    /// Times with one thread and with two: by codes alone, and rescored by vectors.
+    pub(super) ns: [[u64; 2]; 2],
+    /// The time with one thread and the second fastest kernel of dpq.
+    pub(super) second_ns: Option<u64>,
+    /// recall@1, @10 and @100 by codes alone, recall@1 and @10 rescored.
+    pub(super) recall: [Vec<f64>; 2],
+}
+
 /// Mean average precision of all lengths by `dpq eval` and by a script with one argsort per query.
 #[derive(Deserialize)]
 pub(super) struct Evaluations {

@@ -26,10 +26,10 @@ pub(super) fn overview(run: &Run<Searches>) -> String {
     let rows = unique(results.searches.iter().map(|search| &search.shape)).into_iter().map(row);
     let table = Table::new("", header, rows);
     format!(
-        "## Exact search beside faiss, over three kinds of data\n\nThe same codes, one thread, queries of both sides \
-         interleaved: how many times faster dpq-index is than the fastest exact scan in faiss. Each range covers four code \
-         lengths and three numbers of hits. *Clustered* and *collapsed* codes come from mixtures of Gaussians, as features \
-         of images do; *uniform* codes are random, so no index can skip many of them. [Details](#search-of-codes-faiss).\
+        "## A study of scaling: exact search of made-up codes\n\nThe same codes in dpq-index and in faiss, one thread, \
+         queries of both sides interleaved: how many times faster dpq-index is than the fastest exact scan in faiss. Each \
+         range covers four code lengths and three numbers of hits. *Clustered* and *collapsed* codes come from mixtures of \
+         Gaussians; *uniform* codes are random, so no index can skip many of them. [Details](#search-of-codes-faiss).\
          \n\n{table}\n"
     )
 }
@@ -306,7 +306,7 @@ fn search_name(search: &Search) -> String {
     format!("{}, {} bits", search.shape, search.bits)
 }
 
-fn metric_name(metric: &str) -> &str {
+pub(super) fn metric_name(metric: &str) -> &str {
     match metric {
         "ip" => "inner product",
         "l2" => "Euclidean",
