@@ -208,7 +208,7 @@ def test_errors_say_what_was_expected(index, data, tmp_path):
     wrong = [
         (lambda: index.search(queries.astype(np.float64), 3), r"queries is an array of float64 \[20, 12\], expected"),
         (lambda: index.search(queries[:, :5].copy(), 3), "queries has rows of 5 values, expected 12, the dimension"),
-        (lambda: index.search(np.full((2, 12), np.inf, np.float32), 3), "query has the value inf at position 0"),
+        (lambda: index.search(np.full((2, 12), np.inf, np.float32), 3), "queries has the value inf at position 0"),
         (lambda: index.search(queries, 0), "k is 0, expected at least 1"),
         (lambda: index.search(queries, 3, 7), "code length in bits is 7, expected a multiple of 8"),
         (lambda: index.search(queries, 3, 32), "code length in bits is 32, expected at most 24"),
