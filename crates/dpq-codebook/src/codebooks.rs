@@ -13,7 +13,8 @@ use crate::{CodeLength, Error, Expected, norm};
 ///
 /// Source: the paper assigns to the nearest codeword, the authors' code to the codeword of largest
 /// cosine (docs/deviations.md, row 1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Assignment {
     /// The nearest codeword: argmin_k ‖r − c_k‖².
     Euclidean,

@@ -52,7 +52,7 @@ impl Codebooks {
 }
 
 /// How codes use one level.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct LevelUsage {
     /// Codewords that at least one code uses.
     pub used: usize,

@@ -8,6 +8,7 @@ use std::fmt;
 /// r) / r`, ranks from 1; mAP is its mean over queries. `Display` prints the rule on one line:
 /// print it beside every number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct MapRule {
     /// The number of ranks that count; `None` for all. A cut-off beyond the end of the ranking has
     /// no effect.
@@ -25,6 +26,7 @@ pub struct MapRule {
 
 /// The divisor of the sum of precisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum Denominator {
     /// The number of relevant items within the cut-off, as the authors of DPQ and most papers on
     /// hashing do. With a cut-off this does not penalise missing items: a single relevant item, at
@@ -42,6 +44,7 @@ pub enum Denominator {
 /// A query with relevant items, none of them within the cut-off, is not empty: its AP is 0 under
 /// every rule. So the ranking never decides which queries are empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum EmptyQuery {
     /// The mean leaves it out.
     Skip,
@@ -51,6 +54,7 @@ pub enum EmptyQuery {
 
 /// How items of equal score are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum Ties {
     /// The exact mean of AP over all orders of tied items, each equally likely. If the cut-off is
     /// inside a tie, the number of relevant items within it, and so [`Denominator::Retrieved`],

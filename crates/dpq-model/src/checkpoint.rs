@@ -3,17 +3,19 @@
 //! Random choices depend only on the seed and the position in the run, so there is no generator to
 //! save.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{Device, Var};
 use dpq_file::Container;
 
-use crate::Error;
 use crate::codebook;
 use crate::header::Header;
 use crate::network::Network;
+use crate::ops::update::Buffers;
 use crate::optim::Optimizer;
 use crate::tensors::{self, Array, Variables, arrays};
+use crate::{Error, TrainConfig};
 
 const FORMAT: &str = "dpq-checkpoint";
 
@@ -96,49 +98,26 @@ impl State {
         state.network_optimizer.n_steps = number("network_optimizer")?;
         state.codebook_optimizer.n_steps = number("codebook_optimizer")?;
         let shapes = codebook::shapes(&header.train);
-        for name in file.names() {
-            if let Some(shape) = shapes.get(name) {
-                let values = file.floats(name, shape)?;
-                state.codebook.insert(name.to_owned(), Var::from_vec(values, &shape[..], device)?);
-            } else if let Some((optimizer, which, variable)) = state.buffer_of(name) {
-                let values = file.floats(name, file.section(name)?.shape)?;
-                optimizer.buffers.entry(variable).or_default().host[which] = values;
-            }
+        for (&name, shape) in shapes.iter().filter(|(name, _)| file.section(name).is_ok()) {
+            let values = file.floats(name, shape)?;
+            state.codebook.insert(name.to_owned(), Var::from_vec(values, &shape[..], device)?);
         }
-        let started = header.train.schedule.first_codebook_epoch(header.train.epochs);
+        let network = state.network.body.iter().chain(&state.network.heads);
+        state.network_optimizer.buffers = read_buffers(&file, "network_optimizer", network);
+        state.codebook_optimizer.buffers = read_buffers(&file, "codebook_optimizer", &state.codebook);
+        let TrainConfig { schedule, epochs, .. } = header.train;
+        let last = state.epoch.checked_sub(1);
         let needs_codebook =
-            started.is_some_and(|first| state.epoch > first) || state.epoch == header.train.epochs;
-        if state.epoch > header.train.epochs
+            last.is_some_and(|last| schedule.trains_codebooks(last, epochs)) || state.epoch == epochs;
+        let n_buffers = state.network_optimizer.buffers.len() + state.codebook_optimizer.buffers.len();
+        let n_sections = state.network.tensors().len() + state.codebook.len() + 2 * n_buffers;
+        if state.epoch > epochs
             || state.codebook.len() != if needs_codebook { shapes.len() } else { 0 }
-            || !state.buffers_fit()
+            || file.names().count() != n_sections
         {
             return Err(content("the checkpoint does not hold what its epoch needs, train without --resume"));
         }
         Ok(state)
-    }
-
-    /// Returns true if each buffer belongs to a variable and has its length.
-    fn buffers_fit(&self) -> bool {
-        let lens = |name: &String, var: Option<&Var>, optimizer: &Optimizer| {
-            let n = var.map(|var| var.elem_count());
-            optimizer.buffers[name].host.iter().all(|buffer| Some(buffer.len()) == n)
-        };
-        let (network, codebook) = (&self.network_optimizer, &self.codebook_optimizer);
-        network.buffers.keys().all(|name| lens(name, self.network.variable(name), network))
-            && codebook.buffers.keys().all(|name| lens(name, self.codebook.get(name), codebook))
-    }
-
-    /// Returns the optimiser, the buffer and the variable of a section of [`buffers`].
-    fn buffer_of(&mut self, section: &str) -> Option<(&mut Optimizer, usize, String)> {
-        let (optimizer, rest) = section.split_once('.')?;
-        let (which, variable) = rest.split_once('.')?;
-        let optimizer = match optimizer {
-            "network_optimizer" => &mut self.network_optimizer,
-            "codebook_optimizer" => &mut self.codebook_optimizer,
-            _ => return None,
-        };
-        let which = ["first", "second"].iter().position(|name| *name == which)?;
-        Some((optimizer, which, variable.to_owned()))
     }
 }
 
@@ -152,4 +131,17 @@ fn buffers(prefix: &str, optimizer: &Optimizer) -> Result<Vec<Array>, Error> {
         }
     }
     Ok(all)
+}
+
+/// Reads the [`buffers`] of an optimiser, without those of another length than their variable.
+fn read_buffers<'a>(
+    file: &Container,
+    prefix: &str,
+    variables: impl IntoIterator<Item = (&'a String, &'a Var)>,
+) -> BTreeMap<String, Buffers> {
+    let read = |(variable, var): (&String, &Var)| {
+        let section = |which| file.floats(&format!("{prefix}.{which}.{variable}"), &[var.elem_count()]).ok();
+        Some((variable.clone(), Buffers::new([section("first")?, section("second")?])))
+    };
+    variables.into_iter().filter_map(read).collect()
 }

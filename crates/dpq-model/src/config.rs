@@ -71,7 +71,6 @@ pub struct QuantizerConfig {
     /// Whether levels share codewords.
     pub codebooks: Sharing,
     /// How a level chooses a codeword.
-    #[serde(with = "assignment")]
     pub assignment: Assignment,
     /// Softness γ: soft assignment weights codeword k by exp(−γ‖r − c_k‖²), or by exp(γ cos(r,
     /// c_k)).
@@ -294,20 +293,6 @@ fn check_all(checks: &[(bool, &'static str, &'static str)]) -> Result<(), Error>
     match checks.iter().find(|(holds, ..)| !holds) {
         Some(&(_, key, expected)) => Err(Error::Config { key, expected }),
         None => Ok(()),
-    }
-}
-
-/// An [`Assignment`] as its name.
-mod assignment {
-    use super::Assignment;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(value: &Assignment, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Assignment, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 

@@ -29,8 +29,8 @@ pub enum Error {
     #[error("image shape: found {0:?}, too small for the network")]
     TooSmall([usize; 3]),
 
-    /// A name is unknown, or the training set, or arrays to import as weights, are not what the
-    /// configuration needs.
+    /// A name is unknown, or the training set, arrays to import as weights, or inputs of the
+    /// network are not what the configuration needs.
     #[error("{what}: {found}, expected {expected}")]
     Unfit {
         /// The argument, as `labels`.
@@ -58,37 +58,6 @@ pub enum Error {
     /// The model takes images of this shape, not features.
     #[error("features: found features, the model takes images of {0:?} bytes")]
     TakesImages([usize; 3]),
-    /// The bytes are not whole images.
-    #[error("images: found {found} bytes, expected images of {c}x{h}x{w} bytes", c = shape[0], h = shape[1], w = shape[2])]
-    Images {
-        /// Number of bytes.
-        found: usize,
-        /// The shape of an image, `[C, H, W]`.
-        shape: [usize; 3],
-    },
-    /// The numbers are not whole rows.
-    #[error("{what}: found {found} numbers, expected rows of {columns}")]
-    Rows {
-        /// The argument.
-        what: &'static str,
-        /// Number of numbers.
-        found: usize,
-        /// The length of a row.
-        columns: usize,
-    },
-    /// A feature holds a number that is not finite.
-    #[error("features: row {row}, column {column} is {value}, expected finite numbers")]
-    NotFinite {
-        /// The row.
-        row: usize,
-        /// The column.
-        column: usize,
-        /// The number.
-        value: f32,
-    },
-    /// The temperature of a softmax is not a finite number above 0.
-    #[error("temperature: found {0}, expected a finite number above 0")]
-    Temperature(f32),
 
     /// A file cannot be read or written.
     #[error(transparent)]
@@ -144,6 +113,10 @@ impl From<dpq_codebook::Error> for Error {
 impl Error {
     pub(crate) fn unfit(what: &'static str, found: String, expected: impl Into<String>) -> Self {
         Self::Unfit { what, found, expected: expected.into() }
+    }
+
+    pub(crate) fn rows(what: &'static str, found: usize, columns: usize) -> Self {
+        Self::unfit(what, format!("found {found} numbers"), format!("rows of {columns}"))
     }
 
     pub(crate) fn content(path: &Path, what: impl Into<String>) -> Self {

@@ -94,8 +94,11 @@ impl Header {
         match (batch, self.train.network.body == Body::Features) {
             (Batch::Images(_), true) => Err(Error::TakesFeatures(c)),
             (Batch::Vectors(_), false) => Err(Error::TakesImages(shape)),
-            (Batch::Images(_), _) if !is_whole => Err(Error::Images { found, shape }),
-            (Batch::Vectors(_), _) if !is_whole => Err(Error::Rows { what: "features", found, columns: c }),
+            (Batch::Images(_), _) if !is_whole => {
+                let expected = format!("images of {c}x{h}x{w} bytes");
+                Err(Error::unfit("images", format!("found {found} bytes"), expected))
+            }
+            (Batch::Vectors(_), _) if !is_whole => Err(Error::rows("features", found, c)),
             _ => batch.check_finite(c, 0),
         }
     }

@@ -43,7 +43,10 @@ impl Batch<'_> {
     pub(crate) fn check_finite(&self, dim: usize, first: usize) -> Result<(), Error> {
         let Self::Vectors(vectors) = self else { return Ok(()) };
         match vectors.iter().position(|x| !x.is_finite()) {
-            Some(at) => Err(Error::NotFinite { row: first + at / dim, column: at % dim, value: vectors[at] }),
+            Some(at) => {
+                let found = format!("row {}, column {} is {}", first + at / dim, at % dim, vectors[at]);
+                Err(Error::unfit("features", found, "finite numbers"))
+            }
             None => Ok(()),
         }
     }

@@ -30,6 +30,7 @@ mod train;
 mod train_set;
 mod weights;
 
+pub use ahead::read_ahead;
 pub use config::TrainConfig;
 pub use device::Device;
 pub use error::{BoxError, Error};

@@ -144,7 +144,7 @@ impl Model {
     /// differ by rounding between devices.
     ///
     /// # Errors
-    /// [`Error::Images`] if `images` is not whole images, [`Error::TakesFeatures`] if the model was
+    /// [`Error::Unfit`] if `images` is not whole images, [`Error::TakesFeatures`] if the model was
     /// trained on features.
     pub fn forward(&self, images: &[u8]) -> Result<Output, Error> {
         self.header.forward(&self.tensors, &Batch::Images(images.into()), &self.device)
@@ -153,8 +153,8 @@ impl Model {
     /// Runs stored features f32 `[n, D]` through a network that was trained on features.
     ///
     /// # Errors
-    /// [`Error::Rows`] if `features` is not whole rows, [`Error::NotFinite`] if a number is not
-    /// finite, [`Error::TakesImages`] if the model was trained on images.
+    /// [`Error::Unfit`] if `features` is not whole rows or a number is not finite,
+    /// [`Error::TakesImages`] if the model was trained on images.
     pub fn forward_features(&self, features: &[f32]) -> Result<Output, Error> {
         self.header.forward(&self.tensors, &Batch::Vectors(features.into()), &self.device)
     }
@@ -182,15 +182,16 @@ impl Model {
     /// Shapes: logits `[n, C]`.
     ///
     /// # Errors
-    /// [`Error::Rows`] if `logits` is not whole rows, [`Error::Temperature`] unless `temperature`
-    /// is finite and above 0.
+    /// [`Error::Unfit`] if `logits` is not whole rows, or unless `temperature` is finite and above
+    /// 0.
     pub fn posterior_features(&self, logits: &[f32], temperature: f32) -> Result<Vec<f32>, Error> {
         let (n_classes, train) = (self.header.n_classes, &self.header.train);
         if !(temperature > 0.0 && temperature.is_finite()) {
-            return Err(Error::Temperature(temperature));
+            let found = format!("found {temperature}");
+            return Err(Error::unfit("temperature", found, "a finite number above 0"));
         }
         if !logits.len().is_multiple_of(n_classes) {
-            return Err(Error::Rows { what: "logits", found: logits.len(), columns: n_classes });
+            return Err(Error::rows("logits", logits.len(), n_classes));
         }
         let vectors = embeddings::label_embeddings(n_classes, train.network.dim, train.seed);
         let feature = |row: &[f32]| {

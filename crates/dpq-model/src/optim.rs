@@ -42,8 +42,8 @@ impl Optimizer {
                 let decay = if name.ends_with("weight") { self.config.weight_decay } else { 0.0 };
                 let keep = (1.0 - rate * decay) as f32;
                 let rule = Rule::new(self.config.method, self.n_steps, rate, keep);
-                let buffers =
-                    self.buffers.entry(name.clone()).or_insert_with(|| Buffers::zeros(var.elem_count()));
+                let zeros = || Buffers::new([(); 2].map(|()| vec![0.0; var.elem_count()]));
+                let buffers = self.buffers.entry(name.clone()).or_insert_with(zeros);
                 ops::update(var, gradient, rule, buffers)?;
             }
         }

@@ -16,19 +16,19 @@ pub(crate) enum Phase {
 }
 
 impl Schedule {
-    /// Returns the first epoch that trains codebooks, or `None` if no epoch does.
-    pub(crate) fn first_codebook_epoch(self, n_epochs: usize) -> Option<usize> {
+    /// Returns true if an epoch trains codebooks.
+    pub(crate) fn trains_codebooks(self, epoch: usize, n_epochs: usize) -> bool {
         match self {
             Self::Joint { features_first } | Self::Alternating { features_first } => {
-                Some((features_first * n_epochs as f64) as usize)
+                epoch >= (features_first * n_epochs as f64) as usize
             }
-            Self::TwoStep => None,
+            Self::TwoStep => false,
         }
     }
 
     /// Returns the phases that each batch of an epoch trains, in order.
     pub(crate) fn phases(self, epoch: usize, n_epochs: usize) -> &'static [Phase] {
-        let started = self.first_codebook_epoch(n_epochs).is_some_and(|first| epoch >= first);
+        let started = self.trains_codebooks(epoch, n_epochs);
         match self {
             Self::Joint { .. } if started => &[Phase::Joint],
             // Reference code: in the second half, steps for features and for codebooks alternate.

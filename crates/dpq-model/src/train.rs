@@ -162,9 +162,7 @@ impl<'a> Run<'a> {
     fn epoch(&mut self) -> Result<Epoch, Error> {
         let (config, data, n_steps, number) = (self.config, self.data, self.n_steps, self.state.epoch);
         let start = Instant::now();
-        if config.schedule.first_codebook_epoch(config.epochs).is_some_and(|first| number >= first)
-            && self.state.codebook.is_empty()
-        {
+        if config.schedule.trains_codebooks(number, config.epochs) && self.state.codebook.is_empty() {
             self.state.codebook = match config.quantizer.start {
                 Start::Random => codebook::random(config, &self.state.device)?,
                 Start::ResidualKmeans => self.fit(number, &self.features(number)?)?,

@@ -134,9 +134,8 @@ impl Weights {
     /// # Errors
     /// [`Error::File`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let Header { image_shape, mean, deviation, .. } = &self.header;
-        let (body, mean, deviation) = (self.body_config().clone(), mean.clone(), deviation.clone());
-        let config = Config { body, image_shape: *image_shape, mean, deviation };
+        let Header { train, image_shape, mean, deviation, .. } = self.header.clone();
+        let config = Config { body: train.network.body, image_shape, mean, deviation };
         let metadata = [
             ("format", FORMAT.to_owned()),
             ("version", VERSION.to_owned()),
@@ -189,7 +188,7 @@ impl Weights {
     /// Runs images u8 `[n, C, H, W]` through the body, f32 `[n, F]`.
     ///
     /// # Errors
-    /// [`Error::Images`] if `images` is not whole images.
+    /// [`Error::Unfit`] if `images` is not whole images.
     pub fn body(&self, images: &[u8]) -> Result<Vec<f32>, Error> {
         self.header.body(&self.tensors, &Batch::Images(images.into()), &self.device)
     }

@@ -31,31 +31,25 @@ pub(crate) fn read_codes(
     codebook: &Path,
 ) -> Result<(Matrix<u8>, Option<Metric>)> {
     let codes = npy::read_matrix::<u8>(path)?;
+    let (file, codebook) = (path.display(), codebook.display());
+    let (found, expected) = (codes.columns, codebooks.n_levels());
     ensure!(
-        codes.columns == codebooks.n_levels(),
-        "{} has codes of {} levels but {} has {} levels, give the codebook that made these codes",
-        path.display(),
-        codes.columns,
-        codebook.display(),
-        codebooks.n_levels()
+        found == expected,
+        "{file} has codes of {found} levels but {codebook} has {expected} levels, give the codebook that made these codes"
     );
     let origin = path.with_extension("json");
+    let reading = || format!("cannot read {}", origin.display());
     let text = match std::fs::read(&origin) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((codes, None)),
-        text => text.with_context(|| format!("cannot read {}", origin.display()))?,
+        text => text.with_context(reading)?,
     };
-    let found: CodesOrigin =
-        serde_json::from_slice(&text).with_context(|| format!("cannot read {}", origin.display()))?;
+    let CodesOrigin { fingerprint, metric } = serde_json::from_slice(&text).with_context(reading)?;
+    let expected = codebooks.fingerprint();
     ensure!(
-        found.fingerprint == codebooks.fingerprint(),
-        "{} was made by codebooks {}, {} has {}, give the codebook that made these codes",
-        path.display(),
-        found.fingerprint,
-        codebook.display(),
-        codebooks.fingerprint()
+        fingerprint == expected,
+        "{file} was made by codebooks {fingerprint}, {codebook} has {expected}, give the codebook that made these codes"
     );
-    let metric = found.metric.map(|metric| metric.parse()).transpose();
-    Ok((codes, metric.with_context(|| format!("cannot read {}", origin.display()))?))
+    Ok((codes, metric.map(|metric| metric.parse()).transpose().with_context(reading)?))
 }
 
 /// Removes `codes.json` of an earlier encoding from the folder `dir`, so that it never stands

@@ -64,16 +64,9 @@ struct Encoded {
     /// The classifier's accuracy on a data set; none if images have several labels.
     accuracy: Option<f64>,
     relative_distortion: Vec<f64>,
-    usage: Vec<Usage>,
+    usage: Vec<LevelUsage>,
     fingerprint: String,
     peak_memory_bytes: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct Usage {
-    used: usize,
-    perplexity: f64,
-    distinct: usize,
 }
 
 impl Args {
@@ -95,13 +88,8 @@ impl Args {
 
     fn encode_features(&self, codebooks: &Codebooks, path: &Path) -> Result<Encoded> {
         let rows = FeatureFile::open(path)?;
-        ensure!(
-            rows.columns() == codebooks.dim(),
-            "{} has features of {} dimensions, the codebooks have {}",
-            path.display(),
-            rows.columns(),
-            codebooks.dim()
-        );
+        let (path, found, dim) = (path.display(), rows.columns(), codebooks.dim());
+        ensure!(found == dim, "{path} has features of {found} dimensions, the codebooks have {dim}");
         let _dir = output::ResultDir::create(&self.out_dir)?;
         let weights = length_weights(self.length_weights.clone(), codebooks.n_levels());
         let beam = Beam { width: self.beam, weights: &weights };
@@ -165,9 +153,6 @@ impl Args {
         let n_levels = codebooks.n_levels();
         write_codes(&self.out_dir, codebooks, codes, None)?;
         let items = codes.len() / n_levels;
-        let usage = usage(codes, n_levels, codebooks.n_codewords())?.into_iter();
-        let usage =
-            usage.map(|LevelUsage { used, perplexity, distinct, .. }| Usage { used, perplexity, distinct });
         Ok(Encoded {
             items,
             left_out: 0,
@@ -177,7 +162,7 @@ impl Args {
             items_per_second: items as f64 / seconds,
             accuracy: None,
             relative_distortion,
-            usage: usage.collect(),
+            usage: usage(codes, n_levels, codebooks.n_codewords())?,
             fingerprint: codebooks.fingerprint(),
             peak_memory_bytes: output::peak_memory_bytes(),
         })
@@ -237,24 +222,19 @@ fn argmax(logits: &[f32]) -> u32 {
 
 impl Encoded {
     fn text(&self, dir: &Path) -> String {
-        let mut text = format!(
-            "encoded {} items into {} ({:.0} per second)\n",
-            self.items,
-            dir.display(),
-            self.items_per_second
-        );
-        if self.left_out > 0 {
-            text += &format!("skipped {} images that cannot be read\n", self.left_out);
+        let Self { items, left_out, items_per_second, .. } = self;
+        let dir = dir.display();
+        let mut text = format!("encoded {items} items into {dir} ({items_per_second:.0} per second)\n");
+        if *left_out > 0 {
+            text += &format!("skipped {left_out} images that cannot be read\n");
         }
         if let Some(accuracy) = self.accuracy {
             text += &format!("classified {:.2} % of them right\n", 100.0 * accuracy);
         }
-        for (level, (distortion, usage)) in self.relative_distortion.iter().zip(&self.usage).enumerate() {
+        for (level, (distortion, usage)) in (1..).zip(self.relative_distortion.iter().zip(&self.usage)) {
+            let (bits, LevelUsage { used, distinct, .. }) = (8 * level, usage);
             text += &format!(
-                "{:>3} bits: distortion {distortion:.4} of mean x², {} codewords used, {} distinct codes\n",
-                8 * (level + 1),
-                usage.used,
-                usage.distinct
+                "{bits:>3} bits: distortion {distortion:.4} of mean x², {used} codewords used, {distinct} distinct codes\n"
             );
         }
         text

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dpq_codebook::CodeLength;
-use dpq_eval::{Denominator, EmptyQuery, Labels, MapRule, Report, Ties};
+use dpq_eval::{Labels, MapRule, Report, Ties};
 use dpq_formats::{FeatureFile, Matrix, read_features, read_ids};
 use dpq_report::{Curve, Metrics};
 use serde::Serialize;
@@ -90,11 +90,8 @@ struct Evaluation {
 pub(crate) struct Rule {
     text: String,
     name: String,
-    cutoff: Option<usize>,
-    denominator: &'static str,
-    empty: &'static str,
-    exclude_self: bool,
-    ties: &'static str,
+    #[serde(flatten)]
+    rule: MapRule,
 }
 
 /// Wall-clock seconds. Searching and evaluating run side by side, so each has its share of the
@@ -124,7 +121,7 @@ impl Args {
         };
         if let Some(path) = &self.index {
             let index = index::map(path)?;
-            check_items((path, index.len()), (&self.gallery_labels, protocol.n_items()))?;
+            check_items((path, index.len()), (&self.gallery_labels, protocol.ids.len()))?;
             check_dim(&queries, index.codebooks().dim(), &self.queries)?;
             let all = (1..=index.max_length().levels()).map(|levels| 8 * levels).collect();
             for bits in if self.bits.is_empty() { all } else { self.bits.clone() } {
@@ -136,7 +133,7 @@ impl Args {
         } else if let Some(path) = &self.gallery_features {
             let gallery = FeatureFile::open(path)?;
             check_dim(&queries, gallery.columns(), &self.queries)?;
-            check_items((path, gallery.rows()), (&self.gallery_labels, protocol.n_items()))?;
+            check_items((path, gallery.rows()), (&self.gallery_labels, protocol.ids.len()))?;
             let starts: Vec<u32> = (0..).take(gallery.rows() + 1).collect();
             let score = |scores: &Scores, q, _: &[f32], out: &mut [f32]| {
                 scores.of_query(q, out);
@@ -144,7 +141,7 @@ impl Args {
             };
             let scores = |queries: &[f32]| Scores::new(&gallery, queries);
             // The scores of a batch are in memory at once.
-            let items = Gallery { starts: &starts, ids: protocol.ids(), batch: 64 };
+            let items = Gallery { starts: &starts, ids: &protocol.ids, batch: 64 };
             let bar = output::progress(queries.rows, "queries");
             features = Some(metrics(protocol.evaluate(&items, &queries, scores, score, &bar)?));
             bar.finish_and_clear();
@@ -153,7 +150,7 @@ impl Args {
         let evaluation = Evaluation {
             map_rule: Rule::new(&self.rule, rules[0]),
             queries: queries.rows,
-            gallery: protocol.n_items(),
+            gallery: protocol.ids.len(),
             by_bits,
             features,
             seconds: Seconds { search: seconds[0].as_secs_f64(), evaluate: seconds[1].as_secs_f64() },
@@ -168,14 +165,9 @@ impl Args {
 
     fn protocol(&self, n_queries: usize, rules: Vec<MapRule>) -> Result<Protocol> {
         let [queries, gallery] = read_labels([&self.query_labels, &self.gallery_labels])?;
-        ensure!(
-            queries.n_classes() == gallery.n_classes(),
-            "{} has {} classes, {} has {}",
-            self.query_labels.display(),
-            queries.n_classes(),
-            self.gallery_labels.display(),
-            gallery.n_classes()
-        );
+        let [n_a, n_b] = [queries.n_classes(), gallery.n_classes()];
+        let [a, b] = [&self.query_labels, &self.gallery_labels].map(|path| path.display());
+        ensure!(n_a == n_b, "{a} has {n_a} classes, {b} has {n_b}");
         check_items((&self.query_labels, queries.len()), (&self.queries, n_queries))?;
         let ids = |ids: &Option<PathBuf>, labels: (&Path, usize)| -> Result<Option<Vec<u64>>> {
             let Some(path) = ids else { return Ok(None) };
@@ -204,38 +196,14 @@ fn read_labels(paths: [&Path; 2]) -> Result<[Labels; 2]> {
 }
 
 fn check_dim(queries: &Matrix<f32>, dim: usize, path: &Path) -> Result<()> {
-    ensure!(
-        queries.columns == dim,
-        "{} has queries of {} dimensions, the gallery has {dim}",
-        path.display(),
-        queries.columns
-    );
+    let (path, found) = (path.display(), queries.columns);
+    ensure!(found == dim, "{path} has queries of {found} dimensions, the gallery has {dim}");
     Ok(())
 }
 
 impl Rule {
     pub(crate) fn new(name: &str, rule: MapRule) -> Self {
-        Self {
-            text: rule.to_string(),
-            name: name.to_owned(),
-            cutoff: rule.cutoff,
-            denominator: match rule.denominator {
-                Denominator::Retrieved => "retrieved",
-                Denominator::All => "all",
-                Denominator::MinCutoff => "min-cutoff",
-            },
-            empty: match rule.empty {
-                EmptyQuery::Skip => "skip",
-                EmptyQuery::Zero => "zero",
-            },
-            exclude_self: rule.exclude_self,
-            ties: match rule.ties {
-                Ties::Expectation => "expectation",
-                Ties::ById => "by-id",
-                Ties::Minimum => "minimum",
-                Ties::Maximum => "maximum",
-            },
-        }
+        Self { text: rule.to_string(), name: name.to_owned(), rule }
     }
 }
 

@@ -166,18 +166,15 @@ pub(crate) fn write_features(
 
 impl Written {
     fn text(&self, dir: &Path) -> String {
-        let mut text = format!(
-            "wrote features of {} numbers for {} items to {} ({:.0} per second)",
-            self.dim,
-            self.items,
-            dir.display(),
-            self.items_per_second
-        );
-        if self.resumed > 0 {
-            text += &format!("\nresumed after {} items", self.resumed);
+        let Self { items, resumed, left_out, dim, items_per_second: rate, .. } = self;
+        let dir = dir.display();
+        let mut text =
+            format!("wrote features of {dim} numbers for {items} items to {dir} ({rate:.0} per second)");
+        if *resumed > 0 {
+            text += &format!("\nresumed after {resumed} items");
         }
-        if self.left_out > 0 {
-            text += &format!("\nskipped {} images that cannot be read", self.left_out);
+        if *left_out > 0 {
+            text += &format!("\nskipped {left_out} images that cannot be read");
         }
         text
     }

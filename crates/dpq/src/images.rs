@@ -2,11 +2,10 @@
 
 use anyhow::{Result, ensure};
 use dpq_data::{Dataset, ImageShape};
-use dpq_model::Model;
 use dpq_model::config::Body;
+use dpq_model::{Model, read_ahead};
 use rayon::prelude::*;
 
-use crate::ahead::read_ahead;
 use crate::output;
 
 pub(crate) struct Batch {

@@ -8,9 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use dpq_data::{Dataset, ImageShape, Split};
 use dpq_formats::{FeatureFile, npy};
 use dpq_model::config::Body;
-use dpq_model::{Device, Model, Output};
+use dpq_model::{Device, Model, Output, read_ahead};
 
-use crate::ahead::read_ahead;
 use crate::codes::remove_stale;
 use crate::images;
 
@@ -80,12 +79,10 @@ impl Inputs {
     pub(crate) fn open(&self, model: &Model) -> Result<Source> {
         let Some(path) = &self.features else { return self.open_images(images::model_shape(model)?) };
         let rows = FeatureFile::open(path)?;
+        let (path, found, expected) = (path.display(), rows.columns(), images::model_inputs(model));
         ensure!(
-            model.config().network.body == Body::Features && model.image_shape() == [rows.columns(), 1, 1],
-            "{} has features of {} numbers, the model takes {}",
-            path.display(),
-            rows.columns(),
-            images::model_inputs(model)
+            model.config().network.body == Body::Features && model.image_shape() == [found, 1, 1],
+            "{path} has features of {found} numbers, the model takes {expected}"
         );
         Ok(Source::Features(rows))
     }

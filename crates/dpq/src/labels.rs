@@ -60,15 +60,9 @@ impl LabelFile {
 }
 
 /// Refuses two files with different numbers of items.
-pub(crate) fn check_items(a: (&Path, usize), b: (&Path, usize)) -> Result<()> {
-    ensure!(
-        a.1 == b.1,
-        "{} has {} items, {} has {}: give files of the same items",
-        a.0.display(),
-        a.1,
-        b.0.display(),
-        b.1
-    );
+pub(crate) fn check_items((a, n_a): (&Path, usize), (b, n_b): (&Path, usize)) -> Result<()> {
+    let (a, b) = (a.display(), b.display());
+    ensure!(n_a == n_b, "{a} has {n_a} items, {b} has {n_b}: give files of the same items");
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 //! Each subcommand has a file. No other crate of the workspace prints: results go to stdout or into
 //! files, progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong use.
 
-mod ahead;
 mod codebook;
 mod codes;
 mod data;

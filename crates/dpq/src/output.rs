@@ -26,17 +26,12 @@ pub(crate) fn note(text: &str) {
 /// Refuses to overwrite an input or anything but a file, and to write into a folder that does not
 /// exist. Called before the work, not after it.
 pub(crate) fn check_out<'a>(out: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let (folder, file) = (out.parent().filter(|folder| !folder.as_os_str().is_empty()), out.display());
     ensure!(
         folder.is_none_or(Path::is_dir),
-        "there is no folder for {}, create it or give --out another name",
-        out.display()
+        "there is no folder for {file}, create it or give --out another name"
     );
-    ensure!(
-        !out.exists() || out.is_file(),
-        "{} exists and is not a file, give --out another name",
-        out.display()
-    );
+    ensure!(!out.exists() || out.is_file(), "{file} exists and is not a file, give --out another name");
     check_is_no_input(out, inputs)
 }
 

@@ -15,9 +15,8 @@ use dpq_eval::MapRule;
 use dpq_model::{Device, Model};
 use dpq_report::results::{About, Items, Machine};
 use dpq_report::{Report, Results};
-use serde::Deserialize;
 
-use crate::train::RECORD;
+use crate::train::{RECORD, Trained};
 use crate::{eval, output};
 use measure::Measured;
 
@@ -47,23 +46,7 @@ pub(crate) struct Args {
     device: Device,
 }
 
-/// The part of a training's record that reports use.
-#[derive(Deserialize)]
-struct Training {
-    data: Option<PathBuf>,
-    preset: String,
-    changes: Vec<String>,
-    fingerprint: String,
-    seconds: f64,
-    images_per_second: f64,
-    images: usize,
-    left_out: usize,
-    embeddings_file: Option<PathBuf>,
-    classification_loss: String,
-    peak_memory_bytes: Option<u64>,
-}
-
-impl Training {
+impl Trained {
     fn read(run: &Path) -> Result<Self> {
         let path = run.join(RECORD);
         let text = fs::read(&path).with_context(|| {
@@ -77,11 +60,10 @@ impl Training {
         let path = run.join("model.safetensors");
         let model = Model::open(&path)?.on(device)?;
         let found = model.codebooks().fingerprint();
+        let (path, expected) = (path.display(), &self.fingerprint);
         ensure!(
-            found == self.fingerprint,
-            "{} has codebooks {found}, {RECORD} beside it describes {}: train again",
-            path.display(),
-            self.fingerprint
+            found == *expected,
+            "{path} has codebooks {found}, {RECORD} beside it describes {expected}: train again"
         );
         Ok(model)
     }
@@ -89,7 +71,7 @@ impl Training {
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
-        let trainings = self.runs.iter().map(|run| Training::read(run)).collect::<Result<Vec<_>>>()?;
+        let trainings = self.runs.iter().map(|run| Trained::read(run)).collect::<Result<Vec<_>>>()?;
         let folder = self.folder(&trainings)?;
         let dataset = Dataset::open(&folder).context("give --data if the data set has moved")?;
         // All models are opened before the work, so that a missing one is not found after minutes.
@@ -114,22 +96,20 @@ impl Args {
     }
 
     /// Returns the one data set of all runs.
-    fn folder(&self, trainings: &[Training]) -> Result<PathBuf> {
+    fn folder(&self, trainings: &[Trained]) -> Result<PathBuf> {
         if let Some(folder) = &self.data {
             return Ok(folder.clone());
         }
-        for (run, training) in self.runs.iter().zip(trainings) {
+        let first = self.runs[0].display();
+        for (run, training) in self.runs.iter().map(|run| run.display()).zip(trainings) {
             ensure!(
                 training.data.is_some(),
-                "{} was trained on features, a report needs a data set with queries and gallery: use `dpq encode` and \
-                 `dpq eval`, or give --data",
-                run.display()
+                "{run} was trained on features, a report needs a data set with queries and gallery: use `dpq encode` and \
+                 `dpq eval`, or give --data"
             );
             ensure!(
                 training.data == trainings[0].data,
-                "{} and {} were trained on different data sets, report on each separately or give --data",
-                self.runs[0].display(),
-                run.display()
+                "{first} and {run} were trained on different data sets, report on each separately or give --data"
             );
         }
         trainings[0].data.clone().context("the loop above found a data set")
@@ -139,7 +119,7 @@ impl Args {
         &self,
         folder: &Path,
         dataset: &Dataset,
-        training: &Training,
+        training: &Trained,
         model: &Model,
         measured: &Measured,
     ) -> Result<About> {

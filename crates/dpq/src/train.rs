@@ -88,32 +88,32 @@ pub(crate) struct Args {
 /// The file of a run folder that describes a finished training: the object that `--json` prints.
 pub(crate) const RECORD: &str = "train.json";
 
-#[derive(Serialize)]
-struct Trained<'a> {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Trained {
     model: PathBuf,
     /// The data set folder, absolute.
-    data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
     /// The preset, or the file name of the configuration.
-    preset: String,
+    pub(crate) preset: String,
     /// The lines that changed it.
-    changes: &'a [String],
-    fingerprint: String,
+    pub(crate) changes: Vec<String>,
+    pub(crate) fingerprint: String,
     epochs: usize,
-    seconds: f64,
-    images_per_second: f64,
-    images: usize,
+    pub(crate) seconds: f64,
+    pub(crate) images_per_second: f64,
+    pub(crate) images: usize,
     /// Training images that could not be read.
-    left_out: usize,
+    pub(crate) left_out: usize,
     /// As in the model file: `seeded`, or `given` and a checksum.
-    embeddings: Option<&'a str>,
-    embeddings_file: Option<&'a Path>,
+    embeddings: Option<String>,
+    pub(crate) embeddings_file: Option<PathBuf>,
     /// The classifier's loss: `softmax`, or `sigmoid` if any item of the whole set has several
     /// classes.
-    classification_loss: &'static str,
+    pub(crate) classification_loss: String,
     /// The fingerprint of the pretrained weights.
-    weights: Option<&'a str>,
-    config: &'a TrainConfig,
-    peak_memory_bytes: Option<u64>,
+    weights: Option<String>,
+    config: TrainConfig,
+    pub(crate) peak_memory_bytes: Option<u64>,
 }
 
 impl Args {
@@ -135,8 +135,8 @@ impl Args {
             _ => return output::print(json, &config, &toml::to_string(&config)?),
         };
         source.adapt(&mut config);
-        let embeddings = self.embeddings.as_deref();
-        let vectors = embeddings.map(|path| source.embeddings(path, config.network.dim)).transpose()?;
+        let vectors = |path: &PathBuf| source.embeddings(path, config.network.dim);
+        let vectors = self.embeddings.as_ref().map(vectors).transpose()?;
         let readable = source.readable(self.strict)?;
         let _dir = output::ResultDir::create(out)?;
         if self.resume && !out.join("checkpoint.safetensors").exists() {
@@ -190,33 +190,30 @@ impl Args {
                 Some(name) => name.to_string_lossy().into_owned(),
                 None => self.preset.clone(),
             },
-            changes: &self.set,
+            changes: self.set.clone(),
             fingerprint: model.codebooks().fingerprint(),
             epochs: config.epochs,
             seconds,
             images_per_second: (rows.len() * config.epochs) as f64 / seconds,
             images: rows.len(),
             left_out: source.len() - readable.len(),
-            embeddings: model.embeddings(),
-            embeddings_file: embeddings,
-            classification_loss: if source.is_multi_label() { "sigmoid" } else { "softmax" },
-            weights: model.weights(),
-            config: &config,
+            embeddings: model.embeddings().map(str::to_owned),
+            embeddings_file: self.embeddings.clone(),
+            classification_loss: if source.is_multi_label() { "sigmoid" } else { "softmax" }.to_owned(),
+            weights: model.weights().map(str::to_owned),
+            config,
             peak_memory_bytes: output::peak_memory_bytes(),
         };
         let record = serde_json::to_vec_pretty(&trained)?;
         dpq_file::write_atomic(out.join(RECORD), |out| out.write_all(&record))?;
+        let Trained { fingerprint, epochs, images, classification_loss: loss, .. } = &trained;
+        let embeddings = trained.embeddings.as_deref().unwrap_or("not stated");
         let mut text = format!(
-            "wrote {} (fingerprint {}) after {} epochs of {} items in {seconds:.0} s, loss of the classifier: {}, label \
-             embeddings: {}",
+            "wrote {} (fingerprint {fingerprint}) after {epochs} epochs of {images} items in {seconds:.0} s, loss of the \
+             classifier: {loss}, label embeddings: {embeddings}",
             trained.model.display(),
-            trained.fingerprint,
-            trained.epochs,
-            trained.images,
-            trained.classification_loss,
-            trained.embeddings.unwrap_or("not stated")
         );
-        if let Some(weights) = trained.weights {
+        if let Some(weights) = &trained.weights {
             text += &format!(", pretrained weights: {weights}");
         }
         if trained.left_out > 0 {
@@ -224,9 +221,7 @@ impl Args {
         }
         output::print(json, &trained, &text)
     }
-}
 
-impl Args {
     fn config(&self, weights: Option<&Weights>) -> Result<TrainConfig> {
         let mut config = match (&self.config, weights) {
             (Some(path), _) => read_config(path)?,

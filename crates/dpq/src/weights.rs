@@ -71,13 +71,10 @@ impl Command {
             image_shape: weights.image_shape(),
             dim: weights.body_dim(),
         };
-        let [channels, height, width] = imported.image_shape;
-        let text = format!(
-            "wrote {} (fingerprint {}): {} features per image of {channels}x{height}x{width}",
-            args.out.display(),
-            imported.fingerprint,
-            imported.dim
-        );
+        let Imported { fingerprint, image_shape: [c, h, w], dim } = &imported;
+        let out = args.out.display();
+        let text =
+            format!("wrote {out} (fingerprint {fingerprint}): {dim} features per image of {c}x{h}x{w}");
         output::print(json, &imported, &text)
     }
 }

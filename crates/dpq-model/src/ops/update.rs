@@ -7,11 +7,11 @@ use candle_core::cuda_backend::{WrapErr, cudarc::driver::CudaSlice};
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, bail};
 use rayon::prelude::*;
 
+use super::layout::values;
 use crate::config::Method;
 
 /// The memory of an optimiser for one variable, two arrays of its length: the velocity and an
 /// unused array (SGD), or the means of the gradient and of its square (AdamW).
-#[derive(Default)]
 pub(crate) struct Buffers {
     /// Empty once `device` holds the arrays.
     pub(crate) host: [Vec<f32>; 2],
@@ -21,9 +21,9 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    pub(crate) fn zeros(n: usize) -> Self {
+    pub(crate) fn new(host: [Vec<f32>; 2]) -> Self {
         Self {
-            host: [vec![0.0; n], vec![0.0; n]],
+            host,
             #[cfg(feature = "cuda")]
             device: None,
         }
@@ -107,19 +107,15 @@ impl InplaceOp2 for Update<'_> {
         g: &CpuStorage,
         g_layout: &Layout,
     ) -> Result<()> {
-        let (CpuStorage::F32(w), CpuStorage::F32(g)) = (w, g) else {
-            bail!("optimisers update f32 variables")
-        };
-        let (Some((w_start, w_end)), Some((g_start, g_end))) =
-            (w_layout.contiguous_offsets(), g_layout.contiguous_offsets())
-        else {
-            bail!("optimisers update contiguous variables")
+        let g = values(g, g_layout)?;
+        let (CpuStorage::F32(w), Some((start, end))) = (w, w_layout.contiguous_offsets()) else {
+            bail!("optimisers update contiguous f32 variables")
         };
         let mut buffers = self.buffers.lock().expect("no update panicked");
         let [first, second] = &mut **buffers;
-        w[w_start..w_end]
+        w[start..end]
             .par_chunks_mut(CHUNK)
-            .zip(g[g_start..g_end].par_chunks(CHUNK))
+            .zip(g.par_chunks(CHUNK))
             .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
             .for_each(|((w, g), (first, second))| self.rule.apply(w, g, first, second));
         Ok(())

@@ -40,13 +40,8 @@ impl Args {
         let dataset = Dataset::open(&self.data)?;
         let row = |id: &u64| {
             let row = usize::try_from(*id).ok().filter(|&row| row < dataset.len());
-            row.with_context(|| {
-                format!(
-                    "{} has no id {id}, expected 0 to {}",
-                    dataset.name(),
-                    dataset.len().saturating_sub(1)
-                )
-            })
+            let (name, last) = (dataset.name(), dataset.len().saturating_sub(1));
+            row.with_context(|| format!("{name} has no id {id}, expected 0 to {last}"))
         };
         // All ids are checked before the first file is written.
         let rows = self.ids.iter().map(row).collect::<Result<Vec<_>>>()?;

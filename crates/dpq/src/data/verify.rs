@@ -72,8 +72,8 @@ impl Args {
             !source.shipped || equal == 0,
             "{equal} images equal an image in another split, expected none in a data set that ships its files"
         );
-        let [train, query, gallery] =
-            [Split::Train, Split::Query, Split::Gallery].map(|split| dataset.split(split).len());
+        let splits = [Split::Train, Split::Query, Split::Gallery];
+        let [train, query, gallery] = splits.map(|split| dataset.split(split).len());
         let verified = Verified {
             name: source.name,
             files: source.files.len(),
@@ -85,7 +85,7 @@ impl Args {
             train,
             query,
             gallery,
-            splits_sha256: [Split::Train, Split::Query, Split::Gallery]
+            splits_sha256: splits
                 .map(|split| (split.to_string(), sha256(split::lines(dataset.split(split)).as_bytes())))
                 .into(),
             equal_across_splits: equal,
@@ -97,20 +97,13 @@ impl Args {
 
 impl Verified {
     fn text(&self, skipped: Option<String>) -> String {
+        let Self { name, images, classes, without_class, files, files_without_checksum, .. } = self;
+        let Self { train, query, gallery, equal_across_splits, .. } = self;
         let text = format!(
-            "{}: {} images of {} classes, {} without a class, all readable\n\
-            {} files, {} of them without a checksum in dataset.toml\n\
-            {} training images, {} queries, {} in the gallery; {} equal an image in another split",
-            self.name,
-            self.images,
-            self.classes,
-            self.without_class,
-            self.files,
-            self.files_without_checksum,
-            self.train,
-            self.query,
-            self.gallery,
-            self.equal_across_splits
+            "{name}: {images} images of {classes} classes, {without_class} without a class, all readable\n\
+            {files} files, {files_without_checksum} of them without a checksum in dataset.toml\n\
+            {train} training images, {query} queries, {gallery} in the gallery; {equal_across_splits} equal an image in \
+            another split"
         );
         let sums = self.splits_sha256.iter().map(|(split, sum)| format!("\nrows of {split}: sha256 {sum}"));
         let skipped = skipped.map(|text| format!("\n{text}"));

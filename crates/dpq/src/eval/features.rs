@@ -3,9 +3,8 @@
 use anyhow::Result;
 use dpq_codebook::inner_products;
 use dpq_formats::FeatureFile;
+use dpq_model::read_ahead;
 use rayon::prelude::*;
-
-use crate::ahead::read_ahead;
 
 /// The inner products of a batch of queries and all items of a gallery, f32 [N, Q].
 pub(super) struct Scores {

@@ -27,7 +27,7 @@ pub(crate) struct Protocol {
     queries: Labels,
     gallery: Labels,
     /// The id of each row of the gallery.
-    ids: Vec<u64>,
+    pub(crate) ids: Vec<u64>,
     /// The row of each id.
     rows: HashMap<u64, u32>,
     query_ids: Option<Vec<u64>>,
@@ -60,15 +60,6 @@ impl Protocol {
         let rows: HashMap<u64, u32> = ids.iter().copied().zip(0..).collect();
         ensure!(rows.len() == ids.len(), "the gallery's ids are not unique");
         Ok(Self { queries, gallery, ids, rows, query_ids, rules })
-    }
-
-    /// The number of gallery items.
-    pub(crate) fn n_items(&self) -> usize {
-        self.gallery.len()
-    }
-
-    pub(crate) fn ids(&self) -> &[u64] {
-        &self.ids
     }
 
     /// Evaluates codes at `length`, in the order in which [`Index::search`] returns items.

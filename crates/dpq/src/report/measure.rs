@@ -14,10 +14,10 @@ use dpq_model::Model;
 use dpq_report::Run;
 use dpq_report::results::{ByBits, CUTOFF, PeakMemory, Searched, Seconds, Usage};
 
-use super::Training;
 use crate::encode::Outputs;
 use crate::eval::{self, Evaluated, Gallery, Protocol};
 use crate::inputs::Source;
+use crate::train::Trained;
 use crate::{images, output};
 
 /// Hits of the searches that are timed and shown.
@@ -34,7 +34,7 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    pub(super) fn new(model: &Model, training: &Training, folder: &Path) -> Result<Self> {
+    pub(super) fn new(model: &Model, training: &Trained, folder: &Path) -> Result<Self> {
         let (start, codebooks) = (Instant::now(), model.codebooks());
         let dataset = Dataset::open(folder)?.resized(images::model_shape(model)?)?;
         let splits = [Split::Query, Split::Gallery].map(|split| dataset.split(split).to_vec());
@@ -76,7 +76,7 @@ impl Measured {
             by_bits.insert(bits(length), eval::metrics(report));
         }
         let starts: Vec<u32> = (0..).take(gallery.rows.len() + 1).collect();
-        let items = Gallery { starts: &starts, ids: protocol.ids(), batch: 1024 };
+        let items = Gallery { starts: &starts, ids: &protocol.ids, batch: 1024 };
         let score = |(): &(), _, query: &[f32], scores: &mut [f32]| {
             Ok(inner_products(query, &gallery.features, scores)?)
         };

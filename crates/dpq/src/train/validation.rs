@@ -19,7 +19,6 @@ use crate::inputs::Items;
 /// ranked.
 pub(super) struct HeldOut {
     items: Items,
-    n_items: usize,
     protocol: Protocol,
 }
 
@@ -41,9 +40,8 @@ impl HeldOut {
     pub(super) fn read(source: &Source, rows: &[u32]) -> Result<Self> {
         let labels = Labels::from_multi_hot(&source.multi_hot(rows), source.n_classes())?;
         let ids: Vec<u64> = (0..labels.len() as u64).collect();
-        let (n_items, query_ids) = (labels.len(), Some(ids.clone()));
-        let protocol = Protocol::new([labels.clone(), labels], ids, query_ids, vec![rule()])?;
-        Ok(Self { items: source.held_out(rows)?, n_items, protocol })
+        let protocol = Protocol::new([labels.clone(), labels], ids.clone(), Some(ids), vec![rule()])?;
+        Ok(Self { items: source.held_out(rows)?, protocol })
     }
 
     /// Ranks by the current network, as `dpq eval` does: queries by their features, the gallery by
@@ -53,7 +51,7 @@ impl HeldOut {
             Items::Images(images) => network.forward(images)?,
             Items::Features(features) => network.forward_features(features)?,
         };
-        let (rows, values, bar) = (self.n_items, output.features, ProgressBar::hidden());
+        let (rows, values, bar) = (self.protocol.ids.len(), output.features, ProgressBar::hidden());
         let queries = Matrix { rows, columns: values.len() / rows, values };
         let mut map_by_bits = BTreeMap::new();
         if let Some(codebooks) = network.codebooks() {
@@ -66,7 +64,7 @@ impl HeldOut {
             }
         }
         let starts: Vec<u32> = (0..).take(rows + 1).collect();
-        let gallery = Gallery { starts: &starts, ids: self.protocol.ids(), batch: rows };
+        let gallery = Gallery { starts: &starts, ids: &self.protocol.ids, batch: rows };
         let score = |(): &(), _, query: &[f32], scores: &mut [f32]| {
             Ok(inner_products(query, &queries.values, scores)?)
         };
