@@ -41,10 +41,7 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
 
 /// Runs a command. It inherits stdout and stderr.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let line = describe(command);
-    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
-    ensure!(status.success(), "`{line}` failed ({status}), its messages are above");
-    Ok(())
+    output(command.stdout(Stdio::inherit())).map(drop)
 }
 
 /// Runs a command and returns its stdout. It inherits stderr for progress and errors.

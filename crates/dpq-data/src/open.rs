@@ -113,7 +113,12 @@ fn from_manifest(dir: &Path, path: &Path, manifest: Manifest) -> Result<Dataset,
             return Err(in_manifest(Error::Shape(shape, cifar::SHAPE)));
         }
         Images::Cifar { archive, members, label_bytes } => {
-            (from_cifar(dir, archive, members, label_bytes.get().into(), classes)?, None)
+            let (labels, pixels) = archive.parse(dir, |bytes| {
+                let (labels, pixels) = parse_cifar(&bytes, members, label_bytes.get().into())?;
+                Ok((checked_classes(labels, &classes)?, pixels))
+            })?;
+            let pixels = Pixels::Memory(shape, pixels);
+            (Dataset::new(dir, shape, classes, pixels, Labels::single(labels)), None)
         }
         Images::Folder { path: images } => {
             let dataset = Dataset::from_folder(dir.join(images), shape)?;
@@ -183,21 +188,6 @@ fn from_idx(dir: &Path, shape: ImageShape, parts: &[IdxPart], names: Vec<String>
         })?);
     }
     Ok(Dataset::new(dir, shape, names, Pixels::Memory(shape, pixels), Labels::single(labels)))
-}
-
-fn from_cifar(
-    dir: &Path,
-    archive: &SourceFile,
-    members: &[String],
-    label_bytes: usize,
-    names: Vec<String>,
-) -> Result<Dataset, Error> {
-    let (labels, pixels) = archive.parse(dir, |bytes| {
-        let (classes, pixels) = parse_cifar(&bytes, members, label_bytes)?;
-        Ok((checked_classes(classes, &names)?, pixels))
-    })?;
-    let pixels = Pixels::Memory(cifar::SHAPE, pixels);
-    Ok(Dataset::new(dir, cifar::SHAPE, names, pixels, Labels::single(labels)))
 }
 
 /// Refuses numbers that are not those of `names`.

@@ -2,7 +2,7 @@
 
 use crate::document::Block;
 use crate::paper;
-use crate::results::{ByBits, MeanSd, Results, Searched};
+use crate::results::{ByBits, Items, MeanSd, Results, Searched};
 use crate::table::{Table, line};
 use crate::words::{lengths, signed, spread, title};
 
@@ -101,19 +101,18 @@ pub(crate) fn blocks(results: &Results, has: impl Fn(&str) -> bool) -> Vec<Block
 }
 
 fn protocol(results: &Results) -> String {
-    let (items, left_out) = (&results.about.items, &results.about.left_out);
+    let Items { train, query, gallery } = results.about.left_out;
     let unreadable = format!(
-        " Unreadable images were left out: {} training images, {} queries, {} of the gallery.",
-        left_out.train, left_out.query, left_out.gallery
+        " Unreadable images were left out: {train} training images, {query} queries, {gallery} of the gallery."
     );
+    let unreadable = if results.about.left_out.is_empty() { "" } else { &unreadable };
+    let rule = results.about.map_rule["text"].as_str().unwrap_or("none stated");
+    let several = " Numbers after ± are standard deviations over the seeds.";
+    let several = if results.seeds > 1 { several } else { "" };
+    let Items { train, query, gallery } = results.about.items;
     format!(
-        "One training makes all code lengths. {} training images, {} queries, {} images in the gallery.{} Rule: {}.{}",
-        items.train,
-        items.query,
-        items.gallery,
-        if *left_out == Default::default() { "" } else { &unreadable },
-        results.about.map_rule["text"].as_str().unwrap_or("none stated"),
-        if results.seeds > 1 { " Numbers after ± are standard deviations over the seeds." } else { "" }
+        "One training makes all code lengths. {train} training images, {query} queries, {gallery} images in the \
+         gallery.{unreadable} Rule: {rule}.{several}"
     )
 }
 

@@ -1,7 +1,5 @@
 //! Draws curves over two axes.
 
-use std::fmt::Write as _;
-
 use crate::svg::{escape, svg};
 
 /// Curves over two axes.
@@ -220,10 +218,9 @@ impl Chart {
                 (x, row) = (LEFT, row + 1);
             }
             let y = HEIGHT + ROW * row as f64;
-            let _ = writeln!(
-                text,
+            text += &format!(
                 "<path class=\"line l{line}\" style=\"stroke:var(--l{line})\" d=\"M{x} {y}h22\"/>\
-                 <text x=\"{}\" y=\"{}\">{}</text>",
+                 <text x=\"{}\" y=\"{}\">{}</text>\n",
                 x + 28.0,
                 y + 4.5,
                 escape(name)

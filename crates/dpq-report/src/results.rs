@@ -180,7 +180,7 @@ pub struct Items {
 }
 
 impl Items {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
