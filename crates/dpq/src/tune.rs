@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use dpq_codebook::CodeLength;
-use dpq_formats::{npy, read_features};
+use dpq_formats::{FeatureFile, npy, read_features};
 use dpq_index::{Hit, Index, SearchOptions};
 use dpq_report::recall_by_time;
 use rayon::prelude::*;
@@ -155,7 +155,7 @@ impl Args {
                 }
                 false => npy::read_matrix::<u64>(path)?,
             };
-            let n = read_features(&self.queries)?.rows;
+            let n = FeatureFile::open(&self.queries)?.rows();
             ensure!(
                 file.rows == n && file.columns >= k,
                 "{} has {} rows of {} ids, expected {n} of at least {k}",
