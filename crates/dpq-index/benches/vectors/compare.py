@@ -39,8 +39,9 @@ LEVELS = 64
 LENGTHS = (1, 2, 3, 4, 6, 8, 16, 32, 64)
 SHORTLISTS = ("100@8", "200@8", "500@8", "1000@4", "200@8!")
 SHORTLISTED, TABLES = 32, (4, 8, 16, 32, 64)
-# faiss: the rounds of OPQ, 50 by default, and the evenly spaced vectors that slow trainings are given, a few more than
-# 39 per codeword, its minimum. RQ is trained by plain k-means in place of ten times as much.
+# faiss: the rounds of OPQ, 50 by default, and the evenly spaced vectors that slow trainings are
+# given, a few more than 39 per codeword, its minimum. RQ is trained by plain k-means in place of
+# ten times as much.
 OPQ_ROUNDS, SAMPLE = 8, 10_000
 SLOW = ("OPQ", "RQ", "RR")
 LEFT_OUT = {"LSQ": "its training takes minutes"}
