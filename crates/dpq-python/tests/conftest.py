@@ -1,5 +1,6 @@
 """Data that the tests share: clustered vectors, codebooks of them, and indexes of both metrics."""
 
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,9 @@ import pytest
 import dpq
 
 DIM, LEVELS = 12, 3
+
+# A shell starts programs in the background with this signal ignored, and tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
