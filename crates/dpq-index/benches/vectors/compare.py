@@ -37,7 +37,7 @@ RECALLS = (1, 10, 100)
 # dpq: levels of the codebooks, lengths, and shortlists of the 32-byte codes.
 LEVELS = 64
 LENGTHS = (1, 2, 3, 4, 6, 8, 16, 32, 64)
-SHORTLISTS = ("100@8", "200@8", "500@8", "1000@4", "200@8!")
+SHORTLISTS = ("100@6", "100@8", "200@8", "1000@4", "200@8!")
 SHORTLISTED, TABLES = 32, (4, 8, 16, 32, 64)
 # faiss: the rounds of OPQ, 50 by default, and the evenly spaced vectors that slow trainings are
 # given, a few more than 39 per codeword, its minimum. RQ is trained by plain k-means in place of
