@@ -249,16 +249,16 @@ def sides(data, peers):
     for name in data.faiss_codes:
         side = faiss_side(data, name, flat)
         product = re.fullmatch(r"(?:Pad\d+,)?PQ(\d+)", name)
-        named = row | {"library": "faiss", "name": name, "code": int(product[1]) if product else None}
+        named = row | {"program": "faiss", "name": name, "code": int(product[1]) if product else None}
         yield named | {"bytes": side.n_bytes, "file_bytes": os.path.getsize(data.path(f"{name}.faiss"))}, side, None
     for bits in TURBOVEC:
         side = turbovec_side(data, bits)
-        named = row | {"library": "turbovec", "name": f"{bits} bits", "code": None, "bytes": side.n_bytes}
+        named = row | {"program": "turbovec", "name": f"{bits} bits", "code": None, "bytes": side.n_bytes}
         yield named | {"file_bytes": os.path.getsize(data.path(f"turbovec-{bits}"))}, side, None
 
 
 def ours(index, metric, name, code, n_bytes):
-    row = {"library": "dpq", "metric": metric, "name": name, "code": code, "bytes": n_bytes}
+    row = {"program": "dpq", "metric": metric, "name": name, "code": code, "bytes": n_bytes}
     return row | {"file_bytes": index["file_bytes"]}
 
 
@@ -274,7 +274,7 @@ def measure(path, data):
     rows = list(sides(data, peers))
     truth, times, tables = data.truth(), collections.defaultdict(list), collections.defaultdict(list)
     for row, side, _ in rows:
-        progress(f"{data.name}, threads: {THREADS}, {row['library']} {row['name']} {row['bytes']}")
+        progress(f"{data.name}, threads: {THREADS}, {row['program']} {row['name']} {row['bytes']}")
         if THREADS > 1:
             row["recall"] = [recall(side.ids(k, rescored), truth) for k, rescored in ((DEPTH, False), (K, True))]
     for turn in range(ROUNDS):

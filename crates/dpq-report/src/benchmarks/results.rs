@@ -278,7 +278,7 @@ pub(super) struct TableOf {
 /// Searches of codes of one kind and length.
 #[derive(Deserialize)]
 pub(super) struct VectorCode {
-    pub(super) library: String,
+    pub(super) program: String,
     pub(super) name: String,
     pub(super) metric: String,
     /// Bytes of a code, for dpq and for product quantizers of faiss.

@@ -124,7 +124,7 @@ pub(super) fn figures(run: &Run<RealVectors>) -> impl Iterator<Item = (String, S
         let curve = |(name, library, beginning, drawn): (&str, &str, &str, usize)| {
             let is_shown = |row: &&VectorCode| {
                 let is_other = library == "dpq" && beginning.is_empty() && row.name == EXACT;
-                row.library == library
+                row.program == library
                     && row.name.starts_with(beginning)
                     && !is_other
                     && !row.name.ends_with("fs")
@@ -162,7 +162,7 @@ fn table(set: &VectorSet) -> Table {
     ];
     let rows = set.rows.iter().map(|row| {
         let [[one, one_rescored], [two, two_rescored]] = row.ns;
-        let name = match (&*row.library, row.metric == set.metric) {
+        let name = match (&*row.program, row.metric == set.metric) {
             ("dpq", true) => format!("dpq, {}", bytes_of(row)),
             ("dpq", false) => format!("dpq, {}, {}", metric(&row.metric), bytes_of(row)),
             (library, _) => format!("{library}, `{}`", row.name),
@@ -206,9 +206,9 @@ const EXACT: &str = "exact";
 impl VectorSet {
     /// Returns searches of dpq and the product quantizer of faiss whose codes are as long.
     fn pairs(&self) -> impl Iterator<Item = (&VectorCode, &VectorCode)> {
-        let ours = self.rows.iter().filter(|row| row.library == "dpq" && row.metric == self.metric);
+        let ours = self.rows.iter().filter(|row| row.program == "dpq" && row.metric == self.metric);
         ours.filter_map(|ours| {
-            let is_as_long = |row: &&VectorCode| row.library == "faiss" && row.code == ours.code;
+            let is_as_long = |row: &&VectorCode| row.program == "faiss" && row.code == ours.code;
             Some((ours, self.rows.iter().find(is_as_long)?))
         })
     }
