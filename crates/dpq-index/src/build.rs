@@ -134,15 +134,16 @@ impl<'a> IndexBuilder<'a> {
         filled.insert("codebook".to_owned(), floats(codebooks.values()));
 
         if metric == Metric::Euclidean {
-            let pairs = (1..=layout.n_pairs()).map(|level| of_pairs(codebooks, level));
-            let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
+            let unit = codebooks.norm_unit();
+            let pairs = of_pairs(codebooks, unit, layout.n_pairs())?;
             if !pairs.is_empty() {
                 let norms = pairs.iter().flat_map(|pairs| &pairs.norms).flat_map(|norm| norm.to_le_bytes());
                 filled.insert("norms.pairs".to_owned(), (Dtype::U32, norms.collect()));
             }
             let with_cells = layout.has_model();
             let pairs = if with_cells { &pairs[..] } else { &[] };
-            let source = Source { codebooks, rows: &of_rows(codebooks)?, pairs, cells: &cells, with_cells };
+            let first_norms = of_rows(codebooks, unit)?;
+            let source = Source { codebooks, unit, rows: &first_norms, pairs, cells: &cells, with_cells };
             let at = |position: usize, out: &mut [u8]| out.copy_from_slice(code(rows[position]));
             for (length, plane) in layout.norm_lengths.iter().zip(source.planes(at, &layout.norm_lengths)?) {
                 let name = |part| norms_name(length.levels(), part);

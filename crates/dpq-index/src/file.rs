@@ -223,10 +223,12 @@ impl Index {
             return Ok(None);
         }
         let file = self.container.bytes();
-        let (unit, rows) =
-            computed(&self.row_norms, || Ok((self.codebooks.norm_unit(), of_rows(&self.codebooks)?)))?;
+        let (unit, rows) = computed(&self.row_norms, || {
+            let unit = self.codebooks.norm_unit();
+            Ok((unit, of_rows(&self.codebooks, unit)?))
+        })?;
         let pairs = computed(&self.pair_norms, || match self.sections.pairs(file) {
-            None => self.compute_pairs(),
+            None => of_pairs(&self.codebooks, *unit, self.layout.n_pairs()),
             Some(norms) => {
                 let n_codewords = self.layout.n_codewords;
                 let pairs = |norms: &[[u8; 4]]| {
@@ -240,19 +242,16 @@ impl Index {
             Some(plane) => Some(plane),
             None => {
                 let length = CodeLength::from_levels(n_levels)?;
-                let compute = || Ok(self.compute_planes(rows, pairs, &[length])?.remove(0));
+                let compute = || Ok(self.compute_planes(*unit, rows, pairs, &[length])?.remove(0));
                 Some(computed(&self.planes[n_levels], compute)?.as_plane())
             }
         };
         Ok(Some(Norms { unit: *unit, rows, pairs, positions }))
     }
 
-    pub(crate) fn compute_pairs(&self) -> Result<Vec<Pairs>, Error> {
-        (1..=self.layout.n_pairs()).map(|level| of_pairs(&self.codebooks, level)).collect()
-    }
-
     pub(crate) fn compute_planes(
         &self,
+        unit: f64,
         rows: &[u32],
         pairs: &[Pairs],
         lengths: &[CodeLength],
@@ -260,7 +259,7 @@ impl Index {
         let (view, with_cells) = (self.view(), self.layout.has_model());
         let pairs = if with_cells { pairs } else { &[] };
         let source =
-            Source { codebooks: &self.codebooks, rows, pairs, cells: &view.cell_starts(), with_cells };
+            Source { codebooks: &self.codebooks, unit, rows, pairs, cells: &view.cell_starts(), with_cells };
         source.planes(|position, code| view.known_code(position, code), lengths)
     }
 

@@ -192,6 +192,7 @@ impl OwnedPlane {
 /// The inputs that norms are computed from.
 pub(crate) struct Source<'a> {
     pub(crate) codebooks: &'a Codebooks,
+    pub(crate) unit: f64,
     pub(crate) rows: &'a [u32],
     /// The norms that the model counts, or none.
     pub(crate) pairs: &'a [Pairs],
@@ -209,7 +210,7 @@ impl Source<'_> {
         lengths: &[CodeLength],
     ) -> Result<Vec<OwnedPlane>, Error> {
         let n_positions = self.cells.last().copied().unwrap_or(0);
-        let (n_levels, unit) = (self.codebooks.n_levels(), self.codebooks.norm_unit());
+        let n_levels = self.codebooks.n_levels();
         let chunks: Vec<Vec<i64>> = (0..n_positions.div_ceil(CHUNK))
             .into_par_iter()
             .map(|chunk| {
@@ -222,7 +223,7 @@ impl Source<'_> {
                 let norms = self.codebooks.squared_norms(&codes, lengths)?;
                 let above_model = |(i, norm): (usize, f32)| {
                     let (row, length) = (i / lengths.len(), lengths[i % lengths.len()].levels());
-                    i64::from(units(norm, unit)) - self.model(&codes[row * n_levels..][..length])
+                    i64::from(units(norm, self.unit)) - self.model(&codes[row * n_levels..][..length])
                 };
                 Ok(norms.into_iter().enumerate().map(above_model).collect())
             })
@@ -247,24 +248,25 @@ impl Source<'_> {
 }
 
 /// Returns ‖c_0‖² of all codewords, `[K]`.
-pub(crate) fn of_rows(codebooks: &Codebooks) -> Result<Vec<u32>, Error> {
+pub(crate) fn of_rows(codebooks: &Codebooks, unit: f64) -> Result<Vec<u32>, Error> {
     let n_levels = codebooks.n_levels();
     let mut codes = vec![0; codebooks.n_codewords() * n_levels];
     codes.chunks_exact_mut(n_levels).enumerate().for_each(|(i, code)| code[0] = i as u8);
     let norms = codebooks.squared_norms(&codes, &[CodeLength::from_levels(1)?])?;
-    let unit = codebooks.norm_unit();
     Ok(norms.into_iter().map(|norm| units(norm, unit)).collect())
 }
 
-/// Returns ‖c_0 + c_l‖² of all codewords of levels 0 and l = `level`.
-pub(crate) fn of_pairs(codebooks: &Codebooks, level: usize) -> Result<Pairs, Error> {
+/// Returns ‖c_0 + c_l‖² of all codewords of levels 0 and l = 1 … `n`.
+pub(crate) fn of_pairs(codebooks: &Codebooks, unit: f64, n: usize) -> Result<Vec<Pairs>, Error> {
     let (k, dim) = (codebooks.n_codewords(), codebooks.dim());
-    let values = [codebooks.level(0), codebooks.level(level)].concat();
-    let two = Codebooks::new(values, 2, k, dim, codebooks.assignment())?;
     let codes: Vec<u8> = (0..k * k).flat_map(|i| [(i / k) as u8, (i % k) as u8]).collect();
-    let norms = two.squared_norms(&codes, &[two.max_length()])?;
-    let unit = codebooks.norm_unit();
-    Ok(Pairs::new(k, norms.into_iter().map(|norm| units(norm, unit)).collect()))
+    let pairs = |level| {
+        let values = [codebooks.level(0), codebooks.level(level)].concat();
+        let two = Codebooks::new(values, 2, k, dim, codebooks.assignment())?;
+        let norms = two.squared_norms(&codes, &[two.max_length()])?;
+        Ok(Pairs::new(k, norms.into_iter().map(|norm| units(norm, unit)).collect()))
+    };
+    (1..=n).map(pairs).collect()
 }
 
 /// Rounds a squared norm. Norms are at most 2³⁰ units but for the rounding of very long vectors;

@@ -1,7 +1,7 @@
 //! Reads every byte of an index, and checks everything that opening does not.
 
 use crate::layout::{ID_BLOCK, Layout, norms_name, plane_name};
-use crate::norms::of_rows;
+use crate::norms::{of_pairs, of_rows};
 use crate::view::{Integers, View};
 use crate::{Error, Index};
 
@@ -121,22 +121,19 @@ impl Index {
     /// the Euclidean metric are no longer used.
     fn verify_norms(&self) -> Result<(), Error> {
         let file = self.container.bytes();
-        let pairs = match self.sections.pairs(file) {
-            None => Vec::new(),
-            Some(found) => {
-                let pairs = self.compute_pairs()?;
-                let expected = pairs.iter().flat_map(|pairs| &pairs.norms);
-                if !found.iter().map(|&norm| u32::from_le_bytes(norm)).eq(expected.copied()) {
-                    return self.damaged("norms.pairs", "does not hold the norms of pairs of codewords");
-                }
-                pairs
-            }
-        };
+        // Where there are norms, there are those of pairs.
+        let Some(found) = self.sections.pairs(file) else { return Ok(()) };
+        let unit = self.codebooks.norm_unit();
+        let pairs = of_pairs(&self.codebooks, unit, self.layout.n_pairs())?;
+        let expected = pairs.iter().flat_map(|pairs| &pairs.norms);
+        if !found.iter().map(|&norm| u32::from_le_bytes(norm)).eq(expected.copied()) {
+            return self.damaged("norms.pairs", "does not hold the norms of pairs of codewords");
+        }
         let lengths = &self.layout.norm_lengths;
         if lengths.is_empty() {
             return Ok(());
         }
-        let planes = self.compute_planes(&of_rows(&self.codebooks)?, &pairs, lengths)?;
+        let planes = self.compute_planes(unit, &of_rows(&self.codebooks, unit)?, &pairs, lengths)?;
         for (length, expected) in lengths.iter().zip(planes) {
             let levels = length.levels();
             let Some(found) = self.sections.norms(file, levels) else { continue };
