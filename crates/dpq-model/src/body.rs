@@ -3,7 +3,7 @@
 use candle_core::{Result as TensorResult, Tensor};
 
 use crate::Error;
-use crate::config::{Alexnet, Body, StageOrder};
+use crate::config::{Alexnet, Block, Body, StageOrder};
 use crate::ops;
 use crate::pass::Pass;
 
@@ -79,7 +79,7 @@ pub(crate) fn layers(body: &Body, input: [usize; 3]) -> Result<(Vec<Layer>, usiz
             builder.layers.push(Layer::Dropout(6));
             builder.linear("fc7", *hidden);
         }
-        Body::Resnet50 { width } => builder.resnet(*width),
+        Body::Resnet { block, blocks, width } => builder.resnet(*block, *blocks, *width),
     }
     // A kernel that does not fit leaves no positions.
     if builder.shape.contains(&0) {
@@ -151,7 +151,7 @@ impl Builder {
         self.linear("fc7", hidden);
     }
 
-    fn resnet(&mut self, width: usize) {
+    fn resnet(&mut self, block: Block, blocks: [usize; 4], width: usize) {
         let normed = |conv: Conv, norm: String, relu| Conv {
             norm: Some((format!("backbone.{norm}"), StageOrder::ConvNormReluPool)),
             relu,
@@ -159,19 +159,22 @@ impl Builder {
         };
         self.push(normed(self.conv("conv1", width, 7, 2, 3), "bn1".to_owned(), true));
         self.pool(3, 2, 1);
-        for (stage, n_blocks) in [3, 4, 6, 3].into_iter().enumerate() {
+        for (stage, n_blocks) in blocks.into_iter().enumerate() {
             for i in 0..n_blocks {
                 let name = format!("layer{}.{i}", stage + 1);
-                let (narrow, wide) = (width << stage, width << (stage + 2));
-                let stride = if i == 0 && stage > 0 { 2 } else { 1 };
-                let shortcut = (i == 0).then(|| {
+                let (narrow, stride) = (width << stage, if i == 0 && stage > 0 { 2 } else { 1 });
+                let sizes = match block {
+                    Block::Basic => vec![(narrow, 3, stride), (narrow, 3, 1)],
+                    Block::Bottleneck => vec![(narrow, 1, 1), (narrow, 3, stride), (4 * narrow, 1, 1)],
+                };
+                let (wide, last) = (sizes[sizes.len() - 1].0, sizes.len() - 1);
+                let shortcut = (stride > 1 || self.shape[0] != wide).then(|| {
                     let conv = self.conv(&format!("{name}.downsample.0"), wide, 1, stride, 0);
                     normed(conv, format!("{name}.downsample.1"), false)
                 });
-                let sizes = [(narrow, 1, 1), (narrow, 3, stride), (wide, 1, 1)];
                 let block = sizes.into_iter().enumerate().map(|(at, (out, kernel, stride))| {
                     let (conv, norm) = (format!("{name}.conv{}", at + 1), format!("{name}.bn{}", at + 1));
-                    let conv = normed(self.conv(&conv, out, kernel, stride, kernel / 2), norm, at < 2);
+                    let conv = normed(self.conv(&conv, out, kernel, stride, kernel / 2), norm, at < last);
                     self.shape = conv.out(self.shape);
                     conv
                 });

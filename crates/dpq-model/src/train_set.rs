@@ -112,6 +112,10 @@ impl TrainSet<'_> {
             return Err(Error::TooSmall(shape));
         }
         layers(body, shape)?;
+        if let Some(side) = config.network.input.filter(|&side| shape[1..] != [side; 2]) {
+            let expected = format!("the size of images, {}x{}", shape[1], shape[2]);
+            return Err(Error::unfit("network.input", format!("found {side}"), expected));
+        }
         if let Some(weights) = self.weights {
             let found = (weights.body_config(), weights.image_shape());
             if found != (body, shape) {

@@ -1,6 +1,6 @@
 //! Pretrained weights of a body: imported from published arrays, stored in a file of dpq.
 //!
-//! The body decides the source of the arrays. Caffe's AlexNet is `bvlc_alexnet` as caffe-tensorflow
+//! The names of the arrays decide the body, their shapes its size. Caffe's AlexNet is `bvlc_alexnet` as caffe-tensorflow
 //! converts it: arrays are named `<layer>.weights` or `<layer>.biases`, kernels are `[h, w, in,
 //! out]`, matrices `[in, out]` with inputs in the order (h, w, c). Its images are blue, green, red,
 //! 227×227, less Caffe's means. All other bodies are torchvision's state dictionaries, for images
@@ -13,7 +13,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::body::layers;
-use crate::config::{Alexnet, Body, NetworkConfig};
+use crate::config::{Alexnet, Block, Body, NetworkConfig};
 use crate::header::Header;
 use crate::inputs::Batch;
 use crate::tensors::{self, Tensors, arrays, bytes};
@@ -58,27 +58,26 @@ const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 const NAMES: &str = include_str!("weights/torchvision.txt");
 
 impl Weights {
-    /// Imports the weights of `body` from the arrays of a published network. Arrays of its
-    /// classifier are skipped.
+    /// Imports weights from the arrays of a published network, whose names and shapes tell which
+    /// network it is. Arrays of its classifier are skipped.
     ///
     /// # Errors
-    /// [`Error::Unfit`] names arrays that are missing or unexpected, the first array of another
-    /// shape or with numbers that are not finite, or a body without published weights.
-    pub fn import(body: &Body, mut found: Arrays) -> Result<Self, Error> {
+    /// [`Error::Unfit`] if the arrays are of no network known here, or names arrays that are
+    /// missing or unexpected, or the first array of another shape or with numbers that are not
+    /// finite. [`Error::Config`] for sizes that no network has.
+    pub fn import(mut found: Arrays) -> Result<Self, Error> {
         let other = |found, expected: &str| Error::unfit("weights", found, expected);
-        let published = "AlexNet, VGG-16 or ResNet-50";
-        let layout = Layout::of(body).ok_or_else(|| other(format!("found the body {body:?}"), published))?;
+        let Some((body, layout)) = Layout::of(&found) else {
+            let found =
+                found.keys().next().map_or("found no array".to_owned(), |name| format!("found `{name}`"));
+            return Err(other(found, PUBLISHED));
+        };
         let origin = layout.origin;
         found.retain(|name, _| !name.starts_with(layout.classifier));
         let header = layout.config(body).header()?;
         let [shapes, _] = header.shapes()?;
         let missing: Vec<String> =
             shapes.keys().map(|ours| layout.name(ours)).filter(|name| !found.contains_key(name)).collect();
-        if missing.len() == shapes.len() {
-            let found =
-                found.keys().next().map_or("found no array".to_owned(), |name| format!("found `{name}`"));
-            return Err(other(found, &format!("those of {origin}: `{}`…", missing[0])));
-        }
         if !missing.is_empty() {
             return Err(other(format!("found no `{}`", missing.join("`, `")), &format!("all of {origin}")));
         }
@@ -145,6 +144,23 @@ impl Weights {
         tensors::write(path.as_ref(), &metadata, &arrays(&self.tensors, "")?)
     }
 
+    /// Sets the side of the images, in pixels.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if the body has linear layers, which fix the size of images, and another
+    /// side; [`Error::TooSmall`] if a layer does not fit.
+    pub fn with_input(mut self, side: usize) -> Result<Self, Error> {
+        let [channels, height, _] = self.header.image_shape;
+        let [before, _] = self.header.shapes()?;
+        self.header.image_shape = [channels, side, side];
+        let [after, _] = self.header.shapes()?;
+        if before != after {
+            let expected = format!("{height}, for which the linear layers of the weights are made");
+            return Err(Error::unfit("network.input", format!("found {side}"), expected));
+        }
+        Ok(self)
+    }
+
     /// Moves the weights to a device.
     ///
     /// # Errors
@@ -207,6 +223,10 @@ impl Config {
     }
 }
 
+/// The published networks, by arrays that tell them.
+const PUBLISHED: &str = "arrays of Caffe's bvlc_alexnet (`conv1.weights`), of torchvision's alexnet or vgg16 \
+    (`features.0.weight`) or of a torchvision resnet (`layer1.0.conv1.weight`)";
+
 /// The layout of published arrays: their names and the order of their numbers.
 struct Layout {
     /// The published network.
@@ -218,29 +238,50 @@ struct Layout {
 }
 
 impl Layout {
-    /// Returns the layout for a body, or `None` if nobody publishes its weights.
-    fn of(body: &Body) -> Option<Self> {
-        let (origin, classifier, caffe) = match *body {
-            Body::Alexnet { variant: Alexnet::Caffe, channels: [.., channels], .. } => {
-                ("Caffe's bvlc_alexnet", "fc8.", Some(channels))
+    /// Returns the body of arrays and their layout, or `None` if they are of no published network.
+    fn of(arrays: &Arrays) -> Option<(Body, Self)> {
+        let shape = |name: &str| arrays.get(name).map(|(shape, _)| shape.as_slice());
+        // An import names an array that is missing. Until then two channels stand for it.
+        let n_out = |name: String| shape(&name).and_then(|shape| shape.first()).map_or(2, |&n| n);
+        if shape("conv1.weights").is_some() {
+            let n_out = |layer| n_out(format!("{layer}.biases"));
+            let channels = ["conv1", "conv2", "conv3", "conv4", "conv5"].map(n_out);
+            let body = Body::Alexnet { variant: Alexnet::Caffe, channels, hidden: n_out("fc6") };
+            let caffe = Some(channels[4]);
+            return Some((body, Self { origin: "Caffe's bvlc_alexnet", classifier: "fc8.", caffe }));
+        }
+        let torchvision = |body, origin, classifier| Some((body, Self { origin, classifier, caffe: None }));
+        let of_part = |part: &str, layer: usize| n_out(format!("{part}.{layer}.bias"));
+        match shape("features.0.weight") {
+            Some([.., 11]) => {
+                let channels = [0, 3, 6, 8, 10].map(|layer| of_part("features", layer));
+                let (variant, hidden) = (Alexnet::Torchvision, of_part("classifier", 1));
+                let body = Body::Alexnet { variant, channels, hidden };
+                return torchvision(body, "torchvision's alexnet", "classifier.6.");
             }
-            Body::Alexnet { variant: Alexnet::Torchvision, .. } => {
-                ("torchvision's alexnet", "classifier.6.", None)
+            Some(_) => {
+                let channels = [0, 5, 10, 17, 24].map(|layer| of_part("features", layer));
+                let body = Body::Vgg16 { channels, hidden: of_part("classifier", 0) };
+                return torchvision(body, "torchvision's vgg16", "classifier.6.");
             }
-            Body::Vgg16 { .. } => ("torchvision's vgg16", "classifier.6.", None),
-            Body::Resnet50 { .. } => ("torchvision's resnet50", "fc.", None),
-            Body::Features | Body::Small { .. } => return None,
-        };
-        Some(Self { origin, classifier, caffe })
+            None => {}
+        }
+        shape("layer1.0.conv1.weight")?;
+        let is_block = |stage: usize, i: usize| shape(&format!("layer{stage}.{i}.conv1.weight")).is_some();
+        let blocks = [1, 2, 3, 4].map(|stage| (0..).take_while(|&i| is_block(stage, i)).count().max(1));
+        let is_bottleneck = shape("layer1.0.conv3.weight").is_some();
+        let block = if is_bottleneck { Block::Bottleneck } else { Block::Basic };
+        let body = Body::Resnet { block, blocks, width: n_out("bn1.weight".to_owned()) };
+        torchvision(body, "a torchvision resnet", "fc.")
     }
 
-    fn config(&self, body: &Body) -> Config {
+    fn config(&self, body: Body) -> Config {
         let (side, [mean, deviation]) = match self.caffe {
             Some(_) => (227, [CAFFE_MEAN.map(|mean| mean / 255.0), [1.0 / 255.0; 3]]),
             None => (224, IMAGENET),
         };
         let (mean, deviation) = (mean.to_vec(), deviation.to_vec());
-        Config { body: body.clone(), image_shape: [3, side, side], mean, deviation }
+        Config { body, image_shape: [3, side, side], mean, deviation }
     }
 
     /// Returns the name of tensor `ours` in this layout.

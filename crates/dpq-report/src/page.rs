@@ -247,6 +247,8 @@ fn how(results: &Results) -> Block {
         format!("Label embeddings: {embeddings}{}", from.collect::<String>())
     }));
     lines.extend(about.weights.iter().map(|weights| format!("Pretrained weights: `{weights}`")));
+    let input = about.config.pointer("/network/input");
+    lines.extend(input.map(|side| format!("Images: resized to {side}×{side} pixels")));
     Block::List(lines)
 }
 

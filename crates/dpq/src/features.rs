@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// Pretrained weights (`dpq weights import`)
     #[arg(long, group = "network", value_name = "SAFETENSORS", conflicts_with = "features")]
     weights: Option<PathBuf>,
+    /// Side of the images in pixels, for weights of a residual network [default: 224]
+    #[arg(long = "input", requires = "weights", value_name = "PIXELS")]
+    side: Option<usize>,
     #[command(flatten)]
     inputs: Inputs,
     /// Compute the features below the model's heads, float32 [N, F]
@@ -78,6 +81,10 @@ impl Args {
             }
             (_, Some(path)) => {
                 let weights = Weights::open(path)?.on(self.network.device)?;
+                let weights = match self.side {
+                    Some(side) => weights.with_input(side)?,
+                    None => weights,
+                };
                 let source = self.inputs.open_images(images::image_shape(weights.image_shape()))?;
                 self.write(path, &source, weights.body_dim(), |items| Ok(weights.body(items.pixels()?)?))?
             }
@@ -114,8 +121,9 @@ impl Args {
     fn key(&self, network: &Path) -> Result<String> {
         let Inputs { data, images, features, .. } = &self.inputs;
         Ok(format!(
-            "network {:08x}, body {}, posterior {:?}, mirror average {:?}, items of {:?}",
+            "network {:08x}, side {:?}, body {}, posterior {:?}, mirror average {:?}, items of {:?}",
             dpq_file::crc32c(&fs::read(network)?),
+            self.side,
             self.body,
             self.posterior,
             self.network.mirror_average,

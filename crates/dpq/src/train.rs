@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use dpq_data::{Dataset, hold_out};
+use dpq_data::{Dataset, ImageShape, hold_out};
 use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig, TrainOptions, TrainSet, Weights};
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +56,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TOML", conflicts_with = "preset")]
     config: Option<PathBuf>,
     /// Pretrained weights that the network's body starts from (`dpq weights import`). They decide
-    /// the body and the size of images; a preset gets learning rates and crops for fine-tuning
+    /// the body and the size of images, which `--set network.input=64` changes for a residual
+    /// network; a preset gets learning rates and crops for fine-tuning
     #[arg(long, value_name = "SAFETENSORS", conflicts_with = "features")]
     weights: Option<PathBuf>,
     /// Change the configuration by a line of TOML, such as `quantizer.levels=2` or
@@ -121,13 +122,21 @@ impl Args {
         self.device.check()?;
         let weights = self.weights.as_deref().map(Weights::open).transpose()?;
         let mut config = self.config(weights.as_ref())?;
+        let weights = match (weights, config.network.input) {
+            (Some(weights), Some(input)) => Some(weights.with_input(input)?),
+            (weights, _) => weights,
+        };
         let (source, out) = match (&self.data, &self.features, &self.labels, &self.out) {
             (Some(data), .., Some(out)) => {
                 let dataset = Dataset::open(data)?;
                 images::report_skipped(&dataset);
-                let dataset = match &weights {
-                    Some(weights) => dataset.resized(images::image_shape(weights.image_shape()))?,
-                    None => dataset,
+                let dataset = match (&weights, config.network.input) {
+                    (Some(weights), _) => dataset.resized(images::image_shape(weights.image_shape()))?,
+                    (None, Some(side)) => {
+                        let shape = ImageShape { height: side, width: side, ..dataset.shape() };
+                        dataset.resized(shape)?
+                    }
+                    (None, None) => dataset,
                 };
                 (Source::Images(dataset), out)
             }
@@ -223,17 +232,20 @@ impl Args {
     }
 
     fn config(&self, weights: Option<&Weights>) -> Result<TrainConfig> {
-        let mut config = match (&self.config, weights) {
-            (Some(path), _) => read_config(path)?,
-            (None, None) => TrainConfig::preset(&self.preset)?,
-            (None, Some(_)) => TrainConfig::preset(&self.preset)?.fine_tuned(),
+        let mut config = match &self.config {
+            Some(path) => read_config(path)?,
+            None => TrainConfig::preset(&self.preset)?,
         };
         if let Some(weights) = weights {
             config.network.body = weights.body_config().clone();
+            // The size of images, which `--set` may change, decides the crops of a preset.
+            let input = changed(&config, &self.set)?.network.input.unwrap_or(weights.image_shape()[1]);
+            config.network.input = Some(input);
+            if self.config.is_none() {
+                config = config.fine_tuned(input);
+            }
         }
-        if !self.set.is_empty() {
-            config = changed(&config, &self.set)?;
-        }
+        config = changed(&config, &self.set)?;
         if let Some(seed) = self.seed {
             config.seed = seed;
         }
@@ -241,7 +253,7 @@ impl Args {
     }
 }
 
-pub(crate) fn read_config(path: &Path) -> Result<TrainConfig> {
+fn read_config(path: &Path) -> Result<TrainConfig> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     toml::from_str(&text).map_err(|error: toml::de::Error| {
         let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
@@ -252,6 +264,7 @@ pub(crate) fn read_config(path: &Path) -> Result<TrainConfig> {
 /// Keys whose value is one of several kinds, with the keys of the kind below its name.
 const CHOICES: [&str; 4] = ["schedule", "body", "method", "rate_schedule"];
 
+/// Changes a configuration by lines of TOML.
 fn changed(config: &TrainConfig, lines: &[String]) -> Result<TrainConfig> {
     fn merge(into: &mut toml::Table, from: toml::Table) {
         for (key, value) in from {

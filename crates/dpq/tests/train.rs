@@ -68,7 +68,11 @@ fn another_kind_takes_the_place_of_the_one_before() {
             "/network_optimizer/rate_schedule",
             json_value!({ "exponential": { "factor": 0.5, "every": 9 } }),
         ),
-        ("network.body.resnet50.width=4", "/network/body", json_value!({ "resnet50": { "width": 4 } })),
+        (
+            "network.body.resnet={block=\"basic\",blocks=[1,1,1,1],width=4}",
+            "/network/body",
+            json_value!({ "resnet": { "block": "basic", "blocks": [1, 1, 1, 1], "width": 4 } }),
+        ),
         ("network.body.small.hidden=64", "/network/body/small/pools", 3.into()),
     ] {
         assert_eq!(json(dir.path(), &format!("{print} {line}")).pointer(pointer), Some(&expected), "{line}");

@@ -41,15 +41,6 @@ fn savez(path: &Path, layers: &[(&str, &[usize])]) {
     archive.save(path).unwrap();
 }
 
-/// A configuration with the body of [`LAYERS`].
-fn body(dir: &Path) {
-    let config = String::from_utf8(dpq(dir, "train --print-config").stdout).unwrap();
-    let begin = config.find("[network.body.small]").unwrap();
-    let end = begin + config[begin..].find("\n\n").unwrap();
-    let body = "[network.body.alexnet]\nvariant = \"caffe\"\nchannels = [4, 8, 8, 8, 8]\nhidden = 16";
-    fs::write(dir.join("alexnet.toml"), [&config[..begin], body, &config[end..]].concat()).unwrap();
-}
-
 /// The paper's run, stage by stage as `cargo xtask reproduce-paper --preset paper --weights W`:
 /// images of 9×9 enlarged to 227×227, a few channels and a few steps. The test is that all stages
 /// run; the ranking is meaningless.
@@ -58,9 +49,8 @@ fn a_pretrained_alexnet_is_tuned_on_images_blown_up_to_its_size() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();
     images(dir);
-    body(dir);
     savez(&dir.join("w.npz"), &LAYERS);
-    let imported = json(dir, "weights import w.npz --config alexnet.toml --out w.safetensors");
+    let imported = json(dir, "weights import w.npz --out w.safetensors");
     assert_eq!(imported["image_shape"], serde_json::json!([3, 227, 227]));
     assert_eq!(imported["dim"], 16);
 
@@ -108,42 +98,31 @@ fn a_pretrained_alexnet_is_tuned_on_images_blown_up_to_its_size() {
 fn weights_that_do_not_fit_are_refused_in_a_sentence() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();
-    body(dir);
     let says = |command: &str, text: &str| {
         let error = error(dir, command, 1);
         assert!(error.contains(text), "{command}: {error}");
     };
     savez(&dir.join("w.npz"), &LAYERS);
     savez(&dir.join("cut.npz"), &LAYERS[..6]);
-    let import = "--config alexnet.toml --out x";
-    says(
-        &format!("weights import cut.npz {import}"),
-        "found no `fc7.biases`, `fc7.weights`, expected all of Caffe's",
-    );
-    says("weights import w.npz --body alexnet --out x", "`conv1.biases` has shape [4], expected [96]");
-    says(
-        "weights import w.npz --body vgg16 --out x",
-        "found `conv1.biases`, expected those of torchvision's vgg16",
-    );
+    says("weights import cut.npz --out x", "found no `fc7.biases`, `fc7.weights`, expected all of Caffe's");
     fs::write(dir.join("w.pth"), "").unwrap();
-    says(
-        "weights import w.pth --body vgg16 --out x",
-        "w.pth: extension .pth, expected a .npy, .npz or .safetensors file",
-    );
-    says("weights import no.npz --body vgg16 --out x", "cannot read no.npz: No such file");
+    says("weights import w.pth --out x", "w.pth: extension .pth, expected a .npy, .npz or .safetensors file");
+    says("weights import no.npz --out x", "cannot read no.npz: No such file");
     fs::write(dir.join("text.npz"), "text").unwrap();
-    says(
-        &format!("weights import text.npz {import}"),
-        "text.npz: not a .npz archive, write it with numpy.savez",
-    );
+    says("weights import text.npz --out x", "text.npz: not a .npz archive, write it with numpy.savez");
     savez(&dir.join("more.npz"), &[&LAYERS[..], &[("conv6", &[1, 1, 8, 8])]].concat());
-    says(&format!("weights import more.npz {import}"), "found `conv6.biases`, `conv6.weights` too");
+    says("weights import more.npz --out x", "found `conv6.biases`, `conv6.weights` too");
     assert!(!dir.join("x").exists(), "nothing was written");
 
-    json(dir, "weights import w.npz --config alexnet.toml --out w.safetensors");
+    json(dir, "weights import w.npz --out w.safetensors");
     says(
-        "weights import w.safetensors --body resnet50 --out x",
-        "expected those of torchvision's resnet50: `bn1.",
+        "weights import w.safetensors --out x",
+        "found `backbone.conv1.bias`, expected arrays of Caffe's bvlc_alexnet (`conv1.weights`), of",
+    );
+    let train = "train --data set --out run --weights w.safetensors --set network.input=200";
+    says(
+        train,
+        "network.input: found 200, expected 227, for which the linear layers of the weights are made",
     );
     says("train --data set --out run --weights w.npz", "w.npz");
     let print = String::from_utf8(dpq(dir, "train --print-config --weights w.safetensors").stdout).unwrap();

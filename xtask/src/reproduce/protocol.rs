@@ -15,9 +15,6 @@ use crate::process::{build_dpq, cargo, executable, output, run as run_command};
 /// The folder where the example of dpq-data writes data sets and weights.
 const SETS: &str = "target/toy-sets";
 
-/// The body of the weights, as `dpq train --set` takes it.
-const BODY: &str = "network.body={alexnet={variant=\"caffe\",channels=[4,8,8,8,8],hidden=16}}";
-
 /// A run and the phrases that its report must have.
 struct Protocol {
     dataset: &'static str,
@@ -93,11 +90,8 @@ pub(crate) fn toy_protocols() -> Result<()> {
 
 /// Imports weights for `dpq train --weights` and returns their fingerprint, too.
 fn import(dpq: &Path) -> Result<(PathBuf, String)> {
-    let config = output(Command::new(dpq).args(["train", "--print-config", "--set", BODY]))?;
-    let (path, out) = (format!("{SETS}/alexnet.toml"), format!("{SETS}/alexnet.safetensors"));
-    fs::write(&path, config)?;
-    let file = format!("{SETS}/bvlc_alexnet.npy");
-    let args = ["weights", "import", &file, "--config", &path, "--out", &out, "--json"];
+    let (file, out) = (format!("{SETS}/bvlc_alexnet.npy"), format!("{SETS}/alexnet.safetensors"));
+    let args = ["weights", "import", &file, "--out", &out, "--json"];
     let imported: Value = serde_json::from_str(&output(Command::new(dpq).args(args))?)?;
     Ok((out.into(), imported["fingerprint"].as_str().context("dpq prints no fingerprint")?.to_owned()))
 }

@@ -1,5 +1,7 @@
 //! The configuration of the network.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -14,6 +16,10 @@ pub struct NetworkConfig {
     pub dropout: f64,
     /// Dimension of the feature, D.
     pub dim: usize,
+    /// The side of images in pixels. The caller resizes them. `None` leaves images of a data set as
+    /// they are; pretrained weights set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<usize>,
     /// The layers below the heads.
     pub body: Body,
 }
@@ -55,33 +61,31 @@ pub enum Body {
         /// Units of each fully connected layer.
         hidden: usize,
     },
-    /// ResNet-50 (He et al. 2015) with the stride in the 3×3 convolution, as in torchvision. The
-    /// result is the mean over positions.
-    Resnet50 {
-        /// Output channels of the first convolution. The result has 32 times as many.
+    /// A residual network (He et al. 2015) as in torchvision: a 7×7 convolution and pooling, then
+    /// four stages of blocks, of which the last three halve the image. The result is the mean over
+    /// positions, so images may have any size.
+    Resnet {
+        /// The kind of block.
+        block: Block,
+        /// Blocks of each stage: 2, 2, 2 and 2 in ResNet-18, 3, 4, 6 and 3 in ResNet-34 and 50.
+        blocks: [usize; 4],
+        /// Output channels of the first convolution; 64 as published.
         width: usize,
     },
 }
 
-impl Body {
-    /// The names that [`Body::named`] accepts.
-    pub const NAMES: [&'static str; 4] = ["alexnet", "alexnet-torchvision", "vgg16", "resnet50"];
-
-    /// Returns the body of that name in its published size, or `None` for an unknown name.
-    pub fn named(name: &str) -> Option<Self> {
-        let (channels, hidden) = ([64, 128, 256, 512, 512], 4096);
-        match name {
-            "alexnet" => {
-                let channels = [96, 256, 384, 384, 256];
-                Some(Self::Alexnet { variant: Alexnet::Caffe, channels, hidden })
+impl fmt::Display for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Features => write!(f, "no body"),
+            Self::Small { channels, .. } => write!(f, "a small network of {} stages", channels.len()),
+            Self::Alexnet { variant: Alexnet::Caffe, .. } => write!(f, "Caffe's AlexNet"),
+            Self::Alexnet { variant: Alexnet::Torchvision, .. } => write!(f, "torchvision's AlexNet"),
+            Self::Vgg16 { .. } => write!(f, "VGG-16"),
+            Self::Resnet { block, blocks: [a, b, c, d], .. } => {
+                let kind = if *block == Block::Basic { "basic" } else { "bottleneck" };
+                write!(f, "a residual network of {a}, {b}, {c} and {d} {kind} blocks")
             }
-            "alexnet-torchvision" => {
-                let channels = [64, 192, 384, 256, 256];
-                Some(Self::Alexnet { variant: Alexnet::Torchvision, channels, hidden })
-            }
-            "vgg16" => Some(Self::Vgg16 { channels, hidden }),
-            "resnet50" => Some(Self::Resnet50 { width: 64 }),
-            _ => None,
         }
     }
 }
@@ -115,10 +119,13 @@ impl NetworkConfig {
             {
                 refused("network.body.alexnet.channels", "even numbers, for two groups")
             }
-            Body::Resnet50 { width } if !(1..=MAX_UNITS / 32).contains(width) => {
-                refused("network.body.resnet50.width", "1 to 2048")
+            Body::Resnet { width, .. } if !(1..=MAX_UNITS / 32).contains(width) => {
+                refused("network.body.resnet.width", "1 to 2048")
             }
-            Body::Small { .. } | Body::Alexnet { .. } | Body::Vgg16 { .. } | Body::Resnet50 { .. } => Ok(()),
+            Body::Resnet { blocks, .. } if !blocks.iter().all(|n| (1..=256).contains(n)) => {
+                refused("network.body.resnet.blocks", "1 to 256 in each stage")
+            }
+            Body::Small { .. } | Body::Alexnet { .. } | Body::Vgg16 { .. } | Body::Resnet { .. } => Ok(()),
         }
     }
 }
@@ -138,6 +145,17 @@ pub enum Alexnet {
     /// Krizhevsky (2014) as in torchvision: one group, no normalisation, and padding in the first
     /// convolution. Images have 224×224 pixels.
     Torchvision,
+}
+
+/// The kind of block of a residual network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Block {
+    /// Two 3×3 convolutions, as in ResNet-18 and 34.
+    Basic,
+    /// A 1×1, a 3×3 and a 1×1 convolution, of which the last has four times as many channels, as in
+    /// ResNet-50. The 3×3 convolution has the stride.
+    Bottleneck,
 }
 
 /// The order of the operations of a stage.

@@ -48,6 +48,7 @@ impl TrainConfig {
                 dropout: 0.5,
                 // The length of the paper's word vectors.
                 dim: 300,
+                input: None,
                 body: small(StageOrder::ConvPoolNormRelu),
             },
             quantizer: QuantizerConfig {
@@ -138,12 +139,10 @@ impl TrainConfig {
         Self { epochs: 12, ..Self::best() }
     }
 
-    /// Adapts a preset to pretrained weights: the body has a lower learning rate than the heads,
-    /// and crops fit the larger images.
-    ///
-    /// These values have not been measured here, because no pretrained weights were available.
+    /// Adapts a preset to pretrained weights and images of `input`×`input`: the body has a lower
+    /// learning rate than the heads, and crops fit the larger images.
     #[must_use]
-    pub fn fine_tuned(self) -> Self {
+    pub fn fine_tuned(self, input: usize) -> Self {
         let rate = match self.network_optimizer.method {
             // Reference code: 1e-4, and 1e-3 on CIFAR.
             Method::Sgd { .. } => 1e-4,
@@ -158,9 +157,15 @@ impl TrainConfig {
                 head_biases: 20.0,
                 ..self.network_optimizer
             },
+            network: NetworkConfig { input: Some(input), ..self.network },
             // Reference code: 227×227 pixels anywhere in 256×256, so at most 14 pixels from the
             // middle.
-            augment: AugmentConfig { padding: 14, cutout: 0, cutout_probability: 0.0, ..self.augment },
+            augment: AugmentConfig {
+                padding: input / 16,
+                cutout: 0,
+                cutout_probability: 0.0,
+                ..self.augment
+            },
             ..self
         }
     }

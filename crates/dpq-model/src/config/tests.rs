@@ -18,11 +18,12 @@ fn presets_are_found_by_name_can_be_used_and_survive_json() {
 #[test]
 fn a_pretrained_body_learns_at_a_lower_rate_than_heads() {
     for (preset, rate) in [(TrainConfig::paper(), 2e-4), (TrainConfig::authors_code(), 1e-4)] {
-        let config = preset.fine_tuned();
+        let config = preset.fine_tuned(64);
         config.check().unwrap();
         let OptimizerConfig { rate: found, head_weights, head_biases, .. } = config.network_optimizer;
         assert!((found - rate).abs() < 1e-12, "{found}");
         assert_eq!((head_weights, head_biases), (10.0, 20.0));
+        assert_eq!((config.network.input, config.augment.padding), (Some(64), 4));
     }
 }
 

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Network, Pass, Tensors, body};
 use crate::body::layers;
-use crate::config::{Alexnet, Backbone, Body, NetworkConfig};
+use crate::config::{Alexnet, Backbone, Block, Body, NetworkConfig};
 use crate::rng::{Stream, normal, rng, uniform};
 
 /// An image `[c, h, w]` and its values.
@@ -144,7 +144,7 @@ fn vgg(c: [usize; 5], weights: &Weights, x: &Map) -> Map {
     x.linear(weights, "fc6").linear(weights, "fc7")
 }
 
-fn resnet(width: usize, weights: &Weights, x: &Map) -> Map {
+fn resnet(block: Block, blocks: [usize; 4], width: usize, weights: &Weights, x: &Map) -> Map {
     let conv = |x: &Map, names: [String; 2], n_out: usize, kernel: usize, stride: usize| {
         let [conv, norm] = names.map(|name| format!("backbone.{name}"));
         let y = x.conv(&weights[&format!("{conv}.weight")], n_out, kernel, stride, kernel / 2, 1);
@@ -153,15 +153,23 @@ fn resnet(width: usize, weights: &Weights, x: &Map) -> Map {
         y.map(|c, x| (x - mean[c]) / (var[c] + 1e-5).sqrt() * gamma[c] + beta[c])
     };
     let mut x = conv(x, ["conv1".into(), "bn1".into()], width, 7, 2).relu().pool(3, 2, 1);
-    for (stage, n) in [3, 4, 6, 3].into_iter().enumerate() {
+    for (stage, n) in blocks.into_iter().enumerate() {
         for i in 0..n {
             let at = |name: &str| format!("layer{}.{i}.{name}", stage + 1);
             let (narrow, stride) = (width << stage, if i == 0 && stage > 0 { 2 } else { 1 });
-            let y = conv(&x, [at("conv1"), at("bn1")], narrow, 1, 1).relu();
-            let y = conv(&y, [at("conv2"), at("bn2")], narrow, 3, stride).relu();
-            let y = conv(&y, [at("conv3"), at("bn3")], 4 * narrow, 1, 1);
-            if i == 0 {
-                x = conv(&x, [at("downsample.0"), at("downsample.1")], 4 * narrow, 1, stride);
+            let y = match block {
+                Block::Basic => {
+                    let y = conv(&x, [at("conv1"), at("bn1")], narrow, 3, stride).relu();
+                    conv(&y, [at("conv2"), at("bn2")], narrow, 3, 1)
+                }
+                Block::Bottleneck => {
+                    let y = conv(&x, [at("conv1"), at("bn1")], narrow, 1, 1).relu();
+                    let y = conv(&y, [at("conv2"), at("bn2")], narrow, 3, stride).relu();
+                    conv(&y, [at("conv3"), at("bn3")], 4 * narrow, 1, 1)
+                }
+            };
+            if y.shape != x.shape {
+                x = conv(&x, [at("downsample.0"), at("downsample.1")], y.shape[0], 1, stride);
             }
             let sums: Vec<f64> = y.values.iter().zip(&x.values).map(|(y, x)| y + x).collect();
             x = Map { shape: y.shape, values: sums }.relu();
@@ -176,7 +184,7 @@ pub(crate) fn reference(of: &Body, weights: &Weights, x: &Map) -> Map {
     match *of {
         Body::Alexnet { variant, channels, .. } => alexnet(variant, channels, weights, x),
         Body::Vgg16 { channels, .. } => vgg(channels, weights, x),
-        Body::Resnet50 { width } => resnet(width, weights, x),
+        Body::Resnet { block, blocks, width } => resnet(block, blocks, width, weights, x),
         _ => unreachable!(),
     }
 }
@@ -190,10 +198,17 @@ pub(crate) fn to_f64(tensors: &Tensors) -> Weights {
     tensors.map(|(name, x)| (name.clone(), values(x).into_iter().map(f64::from).collect())).collect()
 }
 
+/// Residual networks of few channels, one of each kind of block. The first is ResNet-50.
+pub(crate) const SMALL_RESNETS: [Body; 2] = [
+    Body::Resnet { block: Block::Bottleneck, blocks: [3, 4, 6, 3], width: 2 },
+    Body::Resnet { block: Block::Basic, blocks: [2, 1, 1, 3], width: 3 },
+];
+
 /// A network with biases and moments that are not 0 and 1, and an image of pixels around 0 as large
 /// as bytes.
 pub(crate) fn network(of: &Body, side: usize) -> (Network, Map) {
-    let config = NetworkConfig { backbone: Backbone::Trained, dropout: 0.0, dim: 3, body: of.clone() };
+    let (backbone, body) = (Backbone::Trained, of.clone());
+    let config = NetworkConfig { backbone, dropout: 0.0, dim: 3, input: None, body };
     let shape = [3, side, side];
     let mut network = Network::new(&config, shape, 2, 1, &Device::Cpu).unwrap();
     let mut rng: ChaCha8Rng = rng(2, Stream::Weights);
@@ -229,9 +244,8 @@ fn bodies_equal_plain_loops() {
         (small_alexnet(Alexnet::Caffe), 99),
         (small_alexnet(Alexnet::Torchvision), 98),
         (Body::Vgg16 { channels: [2, 3, 4, 3, 4], hidden: 9 }, 70),
-        (Body::Resnet50 { width: 2 }, 65),
     ];
-    for (of, side) in cases {
+    for (of, side) in cases.into_iter().chain(SMALL_RESNETS.map(|of| (of, 65))) {
         let (network, x) = network(&of, side);
         let tensors = network.tensors();
         let (layers, dim) = layers(&of, x.shape).unwrap();
@@ -288,12 +302,16 @@ fn gradients_of_alexnet_equal_finite_differences() {
 
 #[test]
 fn images_too_small_are_refused() {
-    for name in Body::NAMES {
-        let of = Body::named(name).unwrap();
+    let bodies = [
+        small_alexnet(Alexnet::Caffe),
+        small_alexnet(Alexnet::Torchvision),
+        Body::Vgg16 { channels: [2, 3, 4, 3, 4], hidden: 9 },
+    ];
+    for of in bodies.into_iter().chain(SMALL_RESNETS) {
         let fits = |side| layers(&of, [3, side, side]).is_ok();
-        assert!(fits(227) && fits(224), "{name}");
+        assert!(fits(227) && fits(224), "{of:?}");
         let minimum = (1..227).find(|&side| fits(side)).unwrap();
-        assert!((minimum..227).all(fits), "{name}: {minimum} fits, a larger one does not");
-        assert_eq!(fits(30), name == "resnet50", "{name}");
+        assert!((minimum..227).all(fits), "{of:?}: {minimum} fits, a larger one does not");
+        assert_eq!(fits(30), matches!(of, Body::Resnet { .. }), "{of:?}");
     }
 }

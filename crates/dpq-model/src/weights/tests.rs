@@ -4,8 +4,8 @@ use tempfile::TempDir;
 
 use super::{Arrays, Weights};
 use crate::body::layers;
-use crate::config::{Alexnet, Body, StageOrder};
-use crate::network::tests::{Map, network, reference, small_alexnet, to_f64, values};
+use crate::config::{Alexnet, Block, Body};
+use crate::network::tests::{Map, SMALL_RESNETS, network, reference, small_alexnet, to_f64, values};
 use crate::rng::{Stream, normal, rng, uniform};
 use crate::tensors::Tensors;
 
@@ -90,7 +90,7 @@ fn caffe_forward(arrays: &Arrays, image: &[u8]) -> Vec<f64> {
 fn caffe_weights_give_what_caffe_computes() {
     let arrays = caffe_arrays();
     let of = small_alexnet(Alexnet::Caffe);
-    let weights = Weights::import(&of, arrays.clone()).unwrap();
+    let weights = Weights::import(arrays.clone()).unwrap();
     let image = image(227);
     close(&weights.body(&image).unwrap(), &caffe_forward(&arrays, &image));
 
@@ -103,7 +103,7 @@ fn caffe_weights_give_what_caffe_computes() {
     assert_eq!(opened.body(&image).unwrap(), weights.body(&image).unwrap());
     let mut other = arrays;
     other.get_mut("fc7.biases").unwrap().1[3] += 1.0;
-    assert_ne!(Weights::import(&of, other).unwrap().fingerprint(), weights.fingerprint());
+    assert_ne!(Weights::import(other).unwrap().fingerprint(), weights.fingerprint());
 }
 
 /// torchvision's names of the arrays of `of`, in the order of its layers, its classifier last.
@@ -113,7 +113,7 @@ fn torchvision_names(of: &Body) -> Vec<String> {
     let parts = match of {
         Body::Alexnet { .. } => ["crpcrpcrcrcrp", "dlrdlrl"],
         Body::Vgg16 { .. } => ["crcrpcrcrpcrcrcrpcrcrcrpcrcrcrp", "lrdlrdl"],
-        _ => {
+        Body::Resnet { block, blocks, .. } => {
             let mut names = Vec::new();
             let mut push = |conv: String, norm: String| {
                 names.push(format!("{conv}.weight"));
@@ -121,11 +121,13 @@ fn torchvision_names(of: &Body) -> Vec<String> {
                 names.extend(kinds.map(|kind| format!("{norm}.{kind}")));
             };
             push("conv1".to_owned(), "bn1".to_owned());
-            for (stage, n) in [(1, 3), (2, 4), (3, 6), (4, 3)] {
+            let is_bottleneck = *block == Block::Bottleneck;
+            for (stage, n) in (1..).zip(*blocks) {
                 for block in 0..n {
                     let at = format!("layer{stage}.{block}");
-                    (1..4).for_each(|i| push(format!("{at}.conv{i}"), format!("{at}.bn{i}")));
-                    if block == 0 {
+                    let n_layers = if is_bottleneck { 3 } else { 2 };
+                    (1..=n_layers).for_each(|i| push(format!("{at}.conv{i}"), format!("{at}.bn{i}")));
+                    if block == 0 && (stage > 1 || is_bottleneck) {
                         push(format!("{at}.downsample.0"), format!("{at}.downsample.1"));
                     }
                 }
@@ -133,6 +135,7 @@ fn torchvision_names(of: &Body) -> Vec<String> {
             names.extend(["fc.weight", "fc.bias"].map(str::to_owned));
             return names;
         }
+        _ => unreachable!(),
     };
     let of_part = |(part, modules): (&str, &str)| -> Vec<String> {
         let has_arrays = |(_, module): &(usize, char)| ['c', 'l'].contains(module);
@@ -160,54 +163,49 @@ fn torchvision_arrays(of: &Body, tensors: &Tensors) -> Arrays {
 
 #[test]
 fn torchvision_weights_are_found_by_name() {
-    let bodies = [
-        small_alexnet(Alexnet::Torchvision),
-        Body::Vgg16 { channels: [2, 3, 4, 3, 4], hidden: 9 },
-        Body::Resnet50 { width: 2 },
-    ];
+    let bodies = [small_alexnet(Alexnet::Torchvision), Body::Vgg16 { channels: [2, 3, 4, 3, 4], hidden: 9 }];
     let image = image(224);
     let (mean, deviation) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
     let pixels = Map { shape: [3, 224, 224], values: image.iter().map(|&x| f64::from(x) / 255.0).collect() };
     let scaled = pixels.map(|c, x| (x - mean[c]) / deviation[c]);
-    for of in bodies {
+    for of in bodies.into_iter().chain(SMALL_RESNETS) {
         let tensors = network(&of, 224).0.tensors();
-        let weights = Weights::import(&of, torchvision_arrays(&of, &tensors)).unwrap();
+        let weights = Weights::import(torchvision_arrays(&of, &tensors)).unwrap();
+        assert_eq!(weights.body_config(), &of);
         close(&weights.body(&image).unwrap(), &reference(&of, &to_f64(&tensors), &scaled).values);
     }
 }
 
 #[test]
 fn what_is_wrong_with_arrays_is_said_in_a_sentence() {
-    let caffe = small_alexnet(Alexnet::Caffe);
-    let error = |of: &Body, change: &dyn Fn(&mut Arrays)| {
+    let error = |change: &dyn Fn(&mut Arrays)| {
         let mut arrays = caffe_arrays();
         change(&mut arrays);
-        Weights::import(of, arrays).unwrap_err().to_string()
+        Weights::import(arrays).unwrap_err().to_string()
     };
     assert_eq!(
-        error(&caffe, &|arrays| arrays.retain(|name, _| !name.starts_with("conv5"))),
+        error(&|arrays| arrays.retain(|name, _| !name.starts_with("conv5"))),
         "weights: found no `conv5.biases`, `conv5.weights`, expected all of Caffe's bvlc_alexnet"
     );
     assert_eq!(
-        error(&caffe, &|arrays| arrays.get_mut("fc7.weights").unwrap().0 = vec![144]),
+        error(&|arrays| arrays.get_mut("fc7.weights").unwrap().0 = vec![144]),
         "weights: `fc7.weights` has shape [144], expected [12, 12]"
     );
     assert_eq!(
-        error(&caffe, &|arrays| arrays.get_mut("conv2.biases").unwrap().1[3] = f32::NAN),
+        error(&|arrays| arrays.get_mut("conv2.biases").unwrap().1[3] = f32::NAN),
         "weights: `conv2.biases` holds NaN, expected finite numbers"
     );
     assert_eq!(
-        error(&caffe, &|arrays| _ = arrays.insert("conv6.biases".to_owned(), (vec![1], vec![0.0]))),
+        error(&|arrays| _ = arrays.insert("conv6.biases".to_owned(), (vec![1], vec![0.0]))),
         "weights: found `conv6.biases` too, expected Caffe's bvlc_alexnet alone"
     );
+    let none = "arrays of Caffe's bvlc_alexnet (`conv1.weights`), of torchvision's alexnet or vgg16 \
+        (`features.0.weight`) or of a torchvision resnet (`layer1.0.conv1.weight`)";
     assert_eq!(
-        error(&small_alexnet(Alexnet::Torchvision), &|_| {}),
-        "weights: found `conv1.biases`, expected those of torchvision's alexnet: `features.0.bias`…"
+        error(&|arrays| arrays.retain(|name, _| !name.starts_with("conv1"))),
+        format!("weights: found `conv2.biases`, expected {none}")
     );
-    assert_eq!(
-        error(&caffe, &|arrays| arrays.clear()),
-        "weights: found no array, expected those of Caffe's bvlc_alexnet: `conv1.biases`…"
-    );
-    let small = Body::Small { channels: vec![2], pools: 1, order: StageOrder::ConvNormReluPool, hidden: 3 };
-    assert!(error(&small, &|_| {}).ends_with("expected AlexNet, VGG-16 or ResNet-50"));
+    assert_eq!(error(&|arrays| arrays.clear()), format!("weights: found no array, expected {none}"));
+    let gone = |arrays: &mut Arrays| arrays.get_mut("conv1.biases").unwrap().0 = vec![0];
+    assert_eq!(error(&gone), "network.body: expected 1 to 65536 channels and units");
 }

@@ -8,3 +8,4 @@ mod diverged;
 mod features;
 mod options;
 mod train;
+mod weights;

@@ -45,6 +45,7 @@ impl Source {
     pub(super) fn adapt(&self, config: &mut TrainConfig) {
         if let Self::Features { .. } = self {
             config.network.body = Body::Features;
+            config.network.input = None;
             config.mirror_average = false;
             config.augment = AugmentConfig { padding: 0, mirror: false, cutout: 0, cutout_probability: 0.0 };
         }
