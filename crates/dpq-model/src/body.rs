@@ -7,6 +7,15 @@ use crate::config::{Alexnet, Block, Body, StageOrder};
 use crate::ops;
 use crate::pass::Pass;
 
+/// The layers of a body.
+pub(crate) struct Layers {
+    pub(crate) layers: Vec<Layer>,
+    /// The number of layers up to the end of each stage.
+    pub(crate) stages: Vec<usize>,
+    /// The length of the result.
+    pub(crate) dim: usize,
+}
+
 /// A layer of a body.
 pub(crate) enum Layer {
     Conv(Conv),
@@ -46,7 +55,7 @@ pub(crate) struct Conv {
     pool: Option<Pool>,
 }
 
-/// Max pooling. The padding is zeros, which never win against the results of a ReLU.
+/// Max pooling.
 #[derive(Clone, Copy)]
 pub(crate) struct Pool {
     kernel: usize,
@@ -54,38 +63,29 @@ pub(crate) struct Pool {
     padding: usize,
 }
 
-/// Returns the layers of a body for inputs of `[c, h, w]`, and the length of its result.
-pub(crate) fn layers(body: &Body, input: [usize; 3]) -> Result<(Vec<Layer>, usize), Error> {
-    let mut builder = Builder { shape: input, layers: Vec::new() };
-    match body {
-        Body::Features => {}
-        Body::Small { channels, pools, order, hidden } => {
-            for (i, &out) in channels.iter().enumerate() {
-                let norm = Some((format!("backbone.norm.{i}"), *order));
-                let conv = Conv { norm, ..builder.conv(&format!("conv.{i}"), out, 3, 1, 1) };
-                builder.push(Conv { pool: (i < *pools).then_some(POOL_2), ..conv });
-            }
-            builder.linear("hidden", *hidden);
+impl Layers {
+    /// Returns the layers of a body for inputs of `[c, h, w]`.
+    pub(crate) fn new(body: &Body, input: [usize; 3]) -> Result<Self, Error> {
+        let mut builder = Builder { shape: input, layers: Vec::new(), stages: Vec::new() };
+        builder.body(body);
+        let Builder { shape, layers, stages } = builder;
+        // A kernel that does not fit leaves no positions.
+        if shape.contains(&0) {
+            return Err(Error::TooSmall(input));
         }
-        Body::Alexnet { variant, channels, hidden } => builder.alexnet(*variant, channels, *hidden),
-        Body::Vgg16 { channels, hidden } => {
-            for (stage, (&out, n)) in channels.iter().zip([2, 2, 3, 3, 3]).enumerate() {
-                for i in 1..=n {
-                    let conv = builder.conv(&format!("conv{}_{i}", stage + 1), out, 3, 1, 1);
-                    builder.push(Conv { pool: (i == n).then_some(POOL_2), ..conv });
-                }
-            }
-            builder.linear("fc6", *hidden);
-            builder.layers.push(Layer::Dropout(6));
-            builder.linear("fc7", *hidden);
-        }
-        Body::Resnet { block, blocks, width } => builder.resnet(*block, *blocks, *width),
+        Ok(Self { layers, stages, dim: product(shape) })
     }
-    // A kernel that does not fit leaves no positions.
-    if builder.shape.contains(&0) {
-        return Err(Error::TooSmall(input));
+
+    /// Returns the layers of the first `n` stages, and those above them.
+    pub(crate) fn split(&self, n: usize) -> (&[Layer], &[Layer]) {
+        // A training set refuses more stages than there are.
+        self.layers.split_at(n.checked_sub(1).map_or(0, |last| self.stages[last]))
     }
-    Ok((builder.layers, product(builder.shape)))
+
+    /// The names and shapes of all tensors.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        self.layers.iter().flat_map(Layer::shapes)
+    }
 }
 
 /// Runs a batch through the layers.
@@ -101,13 +101,47 @@ fn product(shape: [usize; 3]) -> usize {
     shape.into_iter().fold(1, usize::saturating_mul)
 }
 
-/// The layers so far, and the shape `[c, h, w]` of their result.
+/// The layers so far, the shape `[c, h, w]` of their result, and the ends of stages.
 struct Builder {
     shape: [usize; 3],
     layers: Vec<Layer>,
+    stages: Vec<usize>,
 }
 
 impl Builder {
+    fn body(&mut self, body: &Body) {
+        match body {
+            Body::Features => {}
+            Body::Small { channels, pools, order, hidden } => {
+                for (i, &out) in channels.iter().enumerate() {
+                    let norm = Some((format!("backbone.norm.{i}"), *order));
+                    let conv = Conv { norm, ..self.conv(&format!("conv.{i}"), out, 3, 1, 1) };
+                    self.push(Conv { pool: (i < *pools).then_some(POOL_2), ..conv });
+                    self.end_stage();
+                }
+                self.linear("hidden", *hidden);
+            }
+            Body::Alexnet { variant, channels, hidden } => self.alexnet(*variant, channels, *hidden),
+            Body::Vgg16 { channels, hidden } => {
+                for (stage, (&out, n)) in channels.iter().zip([2, 2, 3, 3, 3]).enumerate() {
+                    for i in 1..=n {
+                        let conv = self.conv(&format!("conv{}_{i}", stage + 1), out, 3, 1, 1);
+                        self.push(Conv { pool: (i == n).then_some(POOL_2), ..conv });
+                    }
+                    self.end_stage();
+                }
+                self.linear("fc6", *hidden);
+                self.layers.push(Layer::Dropout(6));
+                self.linear("fc7", *hidden);
+            }
+            Body::Resnet { block, blocks, width } => self.resnet(*block, *blocks, *width),
+        }
+    }
+
+    fn end_stage(&mut self) {
+        self.stages.push(self.layers.len());
+    }
+
     /// Returns a convolution of the result so far, with a bias and a ReLU.
     fn conv(&self, name: &str, out: usize, kernel: usize, stride: usize, padding: usize) -> Conv {
         let (name, channels) = (format!("backbone.{name}"), [self.shape[0], out]);
@@ -131,6 +165,7 @@ impl Builder {
         let positions = usize::from(!self.shape.contains(&0));
         self.shape = [n_out, positions, 1];
         self.layers.push(Layer::Linear { name: format!("backbone.{name}"), shape });
+        self.end_stage();
     }
 
     fn alexnet(&mut self, variant: Alexnet, &[c1, c2, c3, c4, c5]: &[usize; 5], hidden: usize) {
@@ -139,13 +174,18 @@ impl Builder {
         self.push(self.conv("conv1", c1, 11, 4, if caffe { 0 } else { 2 }));
         self.layers.extend(caffe.then_some(Layer::ResponseNorm));
         self.pool(3, 2, 0);
+        self.end_stage();
         self.push(Conv { groups, ..self.conv("conv2", c2, 5, 1, 2) });
         self.layers.extend(caffe.then_some(Layer::ResponseNorm));
         self.pool(3, 2, 0);
+        self.end_stage();
         self.push(self.conv("conv3", c3, 3, 1, 1));
+        self.end_stage();
         self.push(Conv { groups, ..self.conv("conv4", c4, 3, 1, 1) });
+        self.end_stage();
         let pool = Some(Pool { kernel: 3, stride: 2, padding: 0 });
         self.push(Conv { groups, pool, ..self.conv("conv5", c5, 3, 1, 1) });
+        self.end_stage();
         self.linear("fc6", hidden);
         self.layers.push(Layer::Dropout(6));
         self.linear("fc7", hidden);
@@ -181,6 +221,7 @@ impl Builder {
                 let block = block.collect();
                 self.layers.push(Layer::Residual { block, shortcut });
             }
+            self.end_stage();
         }
         self.layers.push(Layer::Mean);
         self.shape = [self.shape[0], self.shape[1].min(1), self.shape[2].min(1)];
@@ -213,8 +254,8 @@ impl Layer {
             Self::Residual { block, shortcut } => {
                 let y = block.iter().try_fold(x.clone(), |x, conv| conv.forward(&x, pass))?;
                 match shortcut {
-                    Some(conv) => (y + conv.forward(x, pass)?)?.relu(),
-                    None => (y + x)?.relu(),
+                    Some(conv) => ops::add_relu(&y, &conv.forward(x, pass)?),
+                    None => ops::add_relu(&y, x),
                 }
             }
             Self::Mean => x.flatten_from(2)?.mean(2),
@@ -229,9 +270,7 @@ impl Pool {
     }
 
     fn forward(self, x: &Tensor) -> TensorResult<Tensor> {
-        let pad = self.padding;
-        let x = x.pad_with_zeros(2, pad, pad)?.pad_with_zeros(3, pad, pad)?;
-        ops::max_pool2d(&x, self.kernel, self.stride)
+        ops::max_pool2d(x, self.kernel, [self.stride, self.padding])
     }
 }
 

@@ -4,7 +4,7 @@ use dpq_codebook::Assignment;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-pub use network::{Alexnet, Backbone, Block, Body, NetworkConfig, StageOrder};
+pub use network::{Alexnet, Backbone, Block, Body, Moments, NetworkConfig, StageOrder};
 
 mod network;
 mod presets;

@@ -4,7 +4,7 @@ use candle_core::Device;
 use dpq_file::Container;
 use serde::{Deserialize, Serialize};
 
-use crate::body::layers;
+use crate::body::Layers;
 use crate::network;
 use crate::tensors::{self, Shapes, Tensors};
 use crate::{Error, TrainConfig};
@@ -35,7 +35,7 @@ impl Header {
             && finite(&self.deviation)
             && self.deviation.iter().all(|&x| x > 0.0)
             && sizes.iter().all(|size| (1..=1 << 16).contains(size))
-            && layers(&self.train.network.body, self.image_shape).is_ok()
+            && Layers::new(&self.train.network.body, self.image_shape).is_ok()
         {
             Ok(())
         } else {

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use crate::Error;
-use crate::body::{self, layers};
+use crate::body::{self, Layers};
 use crate::config::Body;
 use crate::header::Header;
 use crate::inputs::Batch;
@@ -31,7 +31,7 @@ impl Header {
     /// Runs a batch through the network of `tensors`. Averages over mirror images if the
     /// configuration says so.
     pub(crate) fn forward(&self, tensors: &Tensors, batch: &Batch, device: &Device) -> Result<Output, Error> {
-        let (layers, _) = layers(&self.train.network.body, self.image_shape)?;
+        let Layers { layers, .. } = Layers::new(&self.train.network.body, self.image_shape)?;
         let [features, logits] = self.in_chunks(batch, device, |x| {
             let mut pass = Pass::Inference(tensors);
             let heads = network::heads(&body::forward(&layers, x, &mut pass)?, &pass)?;
@@ -42,7 +42,7 @@ impl Header {
 
     /// Runs a batch through the body, f32 `[n, F]`.
     pub(crate) fn body(&self, tensors: &Tensors, batch: &Batch, device: &Device) -> Result<Vec<f32>, Error> {
-        let (layers, _) = layers(&self.train.network.body, self.image_shape)?;
+        let Layers { layers, .. } = Layers::new(&self.train.network.body, self.image_shape)?;
         let body = |x: &Tensor| Ok([body::forward(&layers, x, &mut Pass::Inference(tensors))?]);
         let [f] = self.in_chunks(batch, device, body)?;
         Ok(f)

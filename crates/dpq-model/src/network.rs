@@ -7,7 +7,7 @@
 use candle_core::{Device, Result as TensorResult, Tensor, Var};
 
 use crate::Error;
-use crate::body::{self, Layer, layers};
+use crate::body::{self, Layers};
 use crate::config::{Backbone, NetworkConfig};
 use crate::pass::Pass;
 use crate::rng::{Stream, normal, rng};
@@ -16,7 +16,7 @@ use crate::tensors::{Shapes, Tensors, Variables};
 /// A network in training: its variables, and the running moments for inference.
 pub(crate) struct Network {
     config: NetworkConfig,
-    layers: Vec<Layer>,
+    layers: Layers,
     pub(crate) body: Variables,
     pub(crate) heads: Variables,
     running: Tensors,
@@ -37,13 +37,13 @@ pub(crate) fn shapes(
     input: [usize; 3],
     n_classes: usize,
 ) -> Result<[Shapes; 2], Error> {
-    let (layers, n_body) = layers(&config.body, input)?;
+    let layers = Layers::new(&config.body, input)?;
     let mut heads = Shapes::new();
     for (name, outputs) in [("embed", config.dim), ("classifier", n_classes)] {
-        heads.insert(format!("{name}.weight"), vec![outputs, n_body]);
+        heads.insert(format!("{name}.weight"), vec![outputs, layers.dim]);
         heads.insert(format!("{name}.bias"), vec![outputs]);
     }
-    Ok([layers.iter().flat_map(Layer::shapes).collect(), heads])
+    Ok([layers.shapes().collect(), heads])
 }
 
 impl Network {
@@ -56,7 +56,7 @@ impl Network {
         seed: u64,
         device: &Device,
     ) -> Result<Self, Error> {
-        let (layers, _) = layers(&config.body, input)?;
+        let layers = Layers::new(&config.body, input)?;
         let [body, heads] = shapes(config, input, n_classes)?;
         let mut rng = rng(seed, Stream::Weights);
         let mut running = Tensors::new();
@@ -87,12 +87,20 @@ impl Network {
         Ok(Self { config: config.clone(), layers, body, heads, running })
     }
 
-    /// Runs a batch in training: normalises by its moments, and applies dropout from `seed`.
+    /// Runs a batch through the frozen stages, whose result the other stages take, without a graph
+    /// of gradients.
+    pub(crate) fn frozen(&self, x: &Tensor) -> TensorResult<Tensor> {
+        let (frozen, _) = self.layers.split(self.config.freeze);
+        body::forward(frozen, x, &mut Pass::Inference(&self.tensors()))
+    }
+
+    /// Runs the result of the frozen stages through the others in training: applies dropout from
+    /// `seed`.
     pub(crate) fn forward_train(&mut self, x: &Tensor, seed: u64) -> TensorResult<Heads> {
-        let dropout = self.config.dropout;
+        let NetworkConfig { dropout, moments, freeze, .. } = self.config;
         let variables = [&self.body, &self.heads];
-        let mut pass = Pass::Training { variables, running: &mut self.running, dropout, seed };
-        let f = body::forward(&self.layers, x, &mut pass)?;
+        let mut pass = Pass::Training { variables, running: &mut self.running, moments, dropout, seed };
+        let f = body::forward(self.layers.split(freeze).1, x, &mut pass)?;
         // An optimiser skips variables without a gradient.
         let f = match self.config.backbone {
             Backbone::Trained => f,
@@ -102,11 +110,11 @@ impl Network {
         heads(&f, &pass)
     }
 
-    /// Runs a batch in inference, without a graph of gradients.
+    /// Runs the result of the frozen stages in inference, without a graph of gradients.
     pub(crate) fn forward(&self, x: &Tensor) -> TensorResult<Heads> {
         let tensors = self.tensors();
         let mut pass = Pass::Inference(&tensors);
-        heads(&body::forward(&self.layers, x, &mut pass)?, &pass)
+        heads(&body::forward(self.layers.split(self.config.freeze).1, x, &mut pass)?, &pass)
     }
 
     pub(crate) fn variable(&self, name: &str) -> Option<&Var> {

@@ -3,6 +3,7 @@
 
 use candle_core::{Device, Result, Tensor};
 
+use crate::config::Moments;
 use crate::ops;
 use crate::rng::{Stream, mix, rng, uniform};
 use crate::tensors::{Tensors, Variables};
@@ -14,12 +15,13 @@ const EPSILON: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
 
 pub(crate) enum Pass<'a> {
-    /// Normalises by the moments of the batch and adds them to the running moments. Applies
-    /// dropout.
+    /// Normalises by the moments of the batch and adds them to the running moments, or by running
+    /// moments. Applies dropout.
     Training {
         /// Variables of the body and of the heads.
         variables: [&'a Variables; 2],
         running: &'a mut Tensors,
+        moments: Moments,
         dropout: f64,
         seed: u64,
     },
@@ -70,6 +72,10 @@ impl Pass<'_> {
     /// Applies batch normalisation in training, then a ReLU if `relu` is set.
     pub(crate) fn normalise(&mut self, x: &Tensor, norm: &str, relu: bool) -> Result<Tensor> {
         let [gamma, beta] = ["gamma", "beta"].map(|kind| self.get(&format!("{norm}.{kind}")));
+        if let Self::Training { running, moments: Moments::Stored, .. } = &*self {
+            let moments = ["mean", "var"].map(|kind| &running[&format!("{norm}.{kind}")]);
+            return ops::fixed_norm(x, [gamma, beta], moments, EPSILON, relu);
+        }
         let (y, mean, var) = ops::batch_norm(x, gamma, beta, EPSILON, relu)?;
         if let Self::Training { running, .. } = self {
             for (name, value) in [("mean", mean), ("var", var)] {

@@ -196,7 +196,7 @@ impl<'a> Run<'a> {
         let (config, device) = (self.config, &self.state.device);
         let views: candle_core::Result<Vec<_>> =
             views.iter().map(|batch| self.header.input(batch, false, device)).collect();
-        let x = Tensor::cat(&views?, 0)?;
+        let x = self.state.network.frozen(&Tensor::cat(&views?, 0)?)?;
         let needs_labels = self.objective.needs().labels;
         let labels = needs_labels.then(|| self.data.labels_of(rows, device)).transpose()?;
         for &phase in config.schedule.phases(epoch.number, config.epochs) {

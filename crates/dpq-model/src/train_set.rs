@@ -6,7 +6,7 @@ use std::fmt;
 use candle_core::{DType, Device};
 use rayon::prelude::*;
 
-use crate::body::layers;
+use crate::body::Layers;
 use crate::config::{Body, Start, TrainConfig};
 use crate::inputs::Batch;
 use crate::loss::Labels;
@@ -111,7 +111,11 @@ impl TrainSet<'_> {
         if shape.contains(&0) {
             return Err(Error::TooSmall(shape));
         }
-        layers(body, shape)?;
+        let n_stages = Layers::new(body, shape)?.stages.len();
+        if config.network.freeze > n_stages {
+            let expected = format!("at most the {n_stages} stages of the body");
+            return Err(Error::unfit("network.freeze", format!("found {}", config.network.freeze), expected));
+        }
         if let Some(side) = config.network.input.filter(|&side| shape[1..] != [side; 2]) {
             let expected = format!("the size of images, {}x{}", shape[1], shape[2]);
             return Err(Error::unfit("network.input", format!("found {side}"), expected));

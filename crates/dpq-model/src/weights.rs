@@ -1,10 +1,11 @@
 //! Pretrained weights of a body: imported from published arrays, stored in a file of dpq.
 //!
-//! The names of the arrays decide the body, their shapes its size. Caffe's AlexNet is `bvlc_alexnet` as caffe-tensorflow
-//! converts it: arrays are named `<layer>.weights` or `<layer>.biases`, kernels are `[h, w, in,
-//! out]`, matrices `[in, out]` with inputs in the order (h, w, c). Its images are blue, green, red,
-//! 227×227, less Caffe's means. All other bodies are torchvision's state dictionaries, for images
-//! of 224×224 from 0 to 1, less ImageNet's means and divided by its deviations.
+//! The names of the arrays decide the body, their shapes its size. Caffe's AlexNet is
+//! `bvlc_alexnet` as caffe-tensorflow converts it: arrays are named `<layer>.weights` or
+//! `<layer>.biases`, kernels are `[h, w, in, out]`, matrices `[in, out]` with inputs in the order
+//! (h, w, c). Its images are blue, green, red, 227×227, less Caffe's means. All other bodies are
+//! torchvision's state dictionaries, for images of 224×224 from 0 to 1, less ImageNet's means and
+//! divided by its deviations.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +13,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::body::layers;
+use crate::body::Layers;
 use crate::config::{Alexnet, Block, Body, NetworkConfig};
 use crate::header::Header;
 use crate::inputs::Batch;
@@ -198,7 +199,8 @@ impl Weights {
 
     /// The dimension of the result of the body, F.
     pub fn body_dim(&self) -> usize {
-        layers(self.body_config(), self.header.image_shape).expect("checked when the weights were read").1
+        let layers = Layers::new(self.body_config(), self.header.image_shape);
+        layers.expect("checked when the weights were read").dim
     }
 
     /// Runs images u8 `[n, C, H, W]` through the body, f32 `[n, F]`.

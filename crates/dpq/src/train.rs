@@ -60,6 +60,10 @@ pub(crate) struct Args {
     /// network; a preset gets learning rates and crops for fine-tuning
     #[arg(long, value_name = "SAFETENSORS", conflicts_with = "features")]
     weights: Option<PathBuf>,
+    /// Keep the weights of the first N stages of the body, as `--set network.freeze=N` does. A
+    /// residual network has four
+    #[arg(long, value_name = "N", conflicts_with = "features")]
+    freeze: Option<usize>,
     /// Change the configuration by a line of TOML, such as `quantizer.levels=2` or
     /// `schedule="two-step"`
     #[arg(long, value_name = "KEY=VALUE")]
@@ -118,8 +122,9 @@ pub(crate) struct Trained {
 }
 
 impl Args {
-    pub(crate) fn run(self, json: bool) -> Result<()> {
+    pub(crate) fn run(mut self, json: bool) -> Result<()> {
         self.device.check()?;
+        self.set.extend(self.freeze.map(|n| format!("network.freeze={n}")));
         let weights = self.weights.as_deref().map(Weights::open).transpose()?;
         let mut config = self.config(weights.as_ref())?;
         let weights = match (weights, config.network.input) {

@@ -77,6 +77,8 @@ fn another_kind_takes_the_place_of_the_one_before() {
     ] {
         assert_eq!(json(dir.path(), &format!("{print} {line}")).pointer(pointer), Some(&expected), "{line}");
     }
+    let frozen = json(dir.path(), "train --print-config --freeze 2 --set network.input=64");
+    assert_eq!((&frozen["network"]["freeze"], &frozen["network"]["input"]), (&2.into(), &64.into()));
     let error = error(dir.path(), &format!("{print} network_optimizer.method.adam-w.beta3=0.5"), 1);
     assert!(error.contains("unknown field `beta3`"), "{error}");
 }

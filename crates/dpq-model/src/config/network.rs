@@ -20,6 +20,15 @@ pub struct NetworkConfig {
     /// they are; pretrained weights set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<usize>,
+    /// The number of first stages of the body that are not trained: they keep their weights and
+    /// normalise by their stored moments. A stage is a convolution of the small network or of
+    /// AlexNet, the convolutions of one size in VGG-16, a linear layer; in a residual network its
+    /// blocks of one size, the first stage with the layers below it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub freeze: usize,
+    /// The moments that batch normalisation uses in training.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub moments: Moments,
     /// The layers below the heads.
     pub body: Body,
 }
@@ -145,6 +154,21 @@ pub enum Alexnet {
     /// Krizhevsky (2014) as in torchvision: one group, no normalisation, and padding in the first
     /// convolution. Images have 224×224 pixels.
     Torchvision,
+}
+
+/// The moments by which batch normalisation normalises in training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moments {
+    /// Mean and variance of the batch. Running means of them serve inference.
+    #[default]
+    Batch,
+    /// The stored mean and variance, those of pretrained weights. They do not change.
+    Stored,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The kind of block of a residual network.

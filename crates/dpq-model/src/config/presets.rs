@@ -7,7 +7,7 @@
 use dpq_codebook::Assignment;
 
 use super::{
-    AugmentConfig, Backbone, Body, LossConfig, Margins, Method, NetworkConfig, OptimizerConfig,
+    AugmentConfig, Backbone, Body, LossConfig, Margins, Method, Moments, NetworkConfig, OptimizerConfig,
     QuantizerConfig, RateSchedule, Schedule, Sharing, StageOrder, Start, TrainConfig, ValidationConfig,
 };
 use crate::Error;
@@ -49,6 +49,8 @@ impl TrainConfig {
                 // The length of the paper's word vectors.
                 dim: 300,
                 input: None,
+                freeze: 0,
+                moments: Moments::Batch,
                 body: small(StageOrder::ConvPoolNormRelu),
             },
             quantizer: QuantizerConfig {

@@ -6,7 +6,8 @@ use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Network, Pass, Tensors, body};
-use crate::body::layers;
+use crate::TrainConfig;
+use crate::body::Layers;
 use crate::config::{Alexnet, Backbone, Block, Body, NetworkConfig};
 use crate::rng::{Stream, normal, rng, uniform};
 
@@ -208,7 +209,7 @@ pub(crate) const SMALL_RESNETS: [Body; 2] = [
 /// as bytes.
 pub(crate) fn network(of: &Body, side: usize) -> (Network, Map) {
     let (backbone, body) = (Backbone::Trained, of.clone());
-    let config = NetworkConfig { backbone, dropout: 0.0, dim: 3, input: None, body };
+    let config = NetworkConfig { backbone, dropout: 0.0, dim: 3, body, ..TrainConfig::best().network };
     let shape = [3, side, side];
     let mut network = Network::new(&config, shape, 2, 1, &Device::Cpu).unwrap();
     let mut rng: ChaCha8Rng = rng(2, Stream::Weights);
@@ -248,7 +249,7 @@ fn bodies_equal_plain_loops() {
     for (of, side) in cases.into_iter().chain(SMALL_RESNETS.map(|of| (of, 65))) {
         let (network, x) = network(&of, side);
         let tensors = network.tensors();
-        let (layers, dim) = layers(&of, x.shape).unwrap();
+        let Layers { layers, dim, .. } = Layers::new(&of, x.shape).unwrap();
         let found = values(&body::forward(&layers, &tensor(&x), &mut Pass::Inference(&tensors)).unwrap());
         let expected = reference(&of, &to_f64(&tensors), &x).values;
         assert_eq!((found.len(), expected.len()), (dim, dim));
@@ -308,7 +309,7 @@ fn images_too_small_are_refused() {
         Body::Vgg16 { channels: [2, 3, 4, 3, 4], hidden: 9 },
     ];
     for of in bodies.into_iter().chain(SMALL_RESNETS) {
-        let fits = |side| layers(&of, [3, side, side]).is_ok();
+        let fits = |side| Layers::new(&of, [3, side, side]).is_ok();
         assert!(fits(227) && fits(224), "{of:?}");
         let minimum = (1..227).find(|&side| fits(side)).unwrap();
         assert!((minimum..227).all(fits), "{of:?}: {minimum} fits, a larger one does not");

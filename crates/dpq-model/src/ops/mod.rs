@@ -11,7 +11,7 @@
 //! Arguments that do not depend on a variable get no gradient. The gradient of a fused ReLU at 0 is
 //! 0. Shapes that do not fit and types other than f32 are errors.
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 
@@ -19,9 +19,10 @@ use conv::Conv;
 use custom::Op;
 pub(crate) use gradients::backward;
 use linear::Linear;
-use norm::{BatchNorm, ScaleShift};
+use norm::{BatchNorm, Moments, ScaleShift};
 use patches::Geometry;
 use pool::{MaxPool, Windows};
+use residual::AddRelu;
 use response::ResponseNorm;
 use update::{Buffers, Rule, Update};
 
@@ -37,6 +38,7 @@ mod norm;
 mod op3;
 mod patches;
 mod pool;
+mod residual;
 mod response;
 pub(crate) mod update;
 
@@ -97,21 +99,24 @@ pub(crate) fn conv2d(
     x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, Op(op))
 }
 
-/// Returns the maximum of each `kernel` × `kernel` window, with windows `stride` apart. Windows
-/// that reach over the edge are skipped, as in PyTorch by default. A NaN in a window makes the
-/// result NaN. The gradient goes to the first maximum of the window in row-major order.
-/// Shapes: x `[b, c, h, w]`; returns `[b, c, (h − kernel) / stride + 1, (w − kernel) / stride +
-/// 1]`.
-pub(crate) fn max_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
+/// Returns the maximum of each `kernel` × `kernel` window, with windows `stride` apart, of an image
+/// with a border of `padding` that is never a maximum. Windows that reach over the edge are
+/// skipped, as in PyTorch by default. A NaN in a window makes the result NaN. The gradient goes to
+/// the first maximum of the window in row-major order.
+/// Shapes: x `[b, c, h, w]`; returns `[b, c, (h + 2 · padding − kernel) / stride + 1, …]`.
+pub(crate) fn max_pool2d(x: &Tensor, kernel: usize, [stride, padding]: [usize; 2]) -> Result<Tensor> {
     let (_, channels, height, width) = x.dims4()?;
     check_f32(&[x])?;
+    let [height, width] = [height, width].map(|len| len + 2 * padding);
     check_pool([height, width], (kernel, stride))?;
     let windows = Windows { channels, height, width, kernel, stride };
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
+        // Zeros, which are no larger than the results of a ReLU.
+        let x = x.pad_with_zeros(2, padding, padding)?.pad_with_zeros(3, padding, padding)?;
         return x.contiguous()?.apply_op1(cuda::MaxPool { windows, taps: OnceLock::new() });
     }
-    x.contiguous()?.apply_op1(MaxPool { windows, taps: OnceLock::new() })
+    x.contiguous()?.apply_op1(MaxPool { windows, padding, taps: OnceLock::new() })
 }
 
 /// Normalises each channel to mean 0 and variance 1 over the batch and all positions, then scales
@@ -139,6 +144,47 @@ pub(crate) fn batch_norm(
     let moments = op.moments.get().expect("the forward pass sets them");
     let tensor = |values: &[f32]| Tensor::new(values, x.device());
     Ok((y, tensor(&moments.mean)?, tensor(&moments.variance)?))
+}
+
+/// Normalises each channel by a given mean and variance, then as [`batch_norm`]. This is batch
+/// normalisation in training whose moments do not follow the batch.
+/// Shapes: as [`batch_norm`].
+pub(crate) fn fixed_norm(
+    x: &Tensor,
+    [gamma, beta]: [&Tensor; 2],
+    [mean, variance]: [&Tensor; 2],
+    eps: f64,
+    relu: bool,
+) -> Result<Tensor> {
+    check_channels(x, gamma, beta)?;
+    if x.device().is_cpu() {
+        let [mean, variance] = [mean.to_vec1()?, variance.to_vec1()?];
+        let mut op = BatchNorm { eps, relu, ..BatchNorm::default() };
+        (op.is_fixed, op.moments) = (true, Arc::new(Moments { mean, variance }.into()));
+        return x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, Op(op));
+    }
+    // `[b, c]` or `[b, c, h, w]`.
+    let by_channel = |values: &Tensor| match x.rank() {
+        2 => Ok(values.clone()),
+        _ => values.reshape((1, (), 1, 1)),
+    };
+    let scale = (gamma / (variance + eps)?.sqrt()?)?;
+    let shift = (beta - (mean * &scale)?)?;
+    let y = x.broadcast_mul(&by_channel(&scale)?)?.broadcast_add(&by_channel(&shift)?)?;
+    if relu { y.relu() } else { Ok(y) }
+}
+
+/// Returns `relu(x + y)`.
+/// Shapes: x, y and the result are alike.
+pub(crate) fn add_relu(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    check_f32(&[x, y])?;
+    if x.dims() != y.dims() {
+        bail!("add_relu: expected equal shapes, found {:?} and {:?}", x.dims(), y.dims());
+    }
+    if !x.device().is_cpu() {
+        return (x + y)?.relu();
+    }
+    x.contiguous()?.apply_op2(&y.contiguous()?, AddRelu)
 }
 
 /// Returns `x · scale + shift` by channel, then a ReLU if `relu` is set. This is batch

@@ -119,8 +119,25 @@ fn give_back<const N: usize>(grad: &[f32], taps: &[u8], offsets: &[usize], grad_
 /// The operation on a tensor `[b, c, h, w]`. It stores the tap of each maximum for the backward
 /// pass.
 pub(crate) struct MaxPool {
+    /// Windows over the image with its border.
     pub(crate) windows: Windows,
+    pub(crate) padding: usize,
     pub(crate) taps: OnceLock<Vec<u8>>,
+}
+
+impl MaxPool {
+    /// Calls `f` with the position of each piece of an image, its place in the image with a border,
+    /// channels last, and its length: rows, or the whole image without a border.
+    fn for_each_piece(&self, mut f: impl FnMut(usize, usize, usize)) {
+        let Windows { channels, height, width, .. } = self.windows;
+        if self.padding == 0 {
+            return f(0, 0, height * width);
+        }
+        let inner = width - 2 * self.padding;
+        for y in 0..height - 2 * self.padding {
+            f(y * inner, ((y + self.padding) * width + self.padding) * channels, inner);
+        }
+    }
 }
 
 impl CustomOp1 for MaxPool {
@@ -129,16 +146,22 @@ impl CustomOp1 for MaxPool {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (x, windows) = (values(storage, layout)?, self.windows);
+        let (x, windows, plane) =
+            (values(storage, layout)?, self.windows, layout.dims()[2..].iter().product());
         let batch = layout.dims()[0];
         let (c, in_len, out_len) = (windows.channels, windows.in_len(), windows.out_len());
         let (mut y, mut taps) = (vec![0.0; batch * out_len], vec![0; batch * out_len]);
-        let images = x.par_chunks_exact(in_len);
+        let images = x.par_chunks_exact(c * plane);
         images.zip(y.par_chunks_exact_mut(out_len)).zip(taps.par_chunks_exact_mut(out_len)).for_each(
             |((x, y), taps)| {
                 with_scratch(in_len + out_len, |scratch| {
                     let (source, maxima) = scratch.split_at_mut(in_len);
-                    transpose(x, in_len / c, [c, in_len / c], source, c);
+                    if self.padding > 0 {
+                        source.fill(f32::NEG_INFINITY);
+                    }
+                    self.for_each_piece(|from, to, len| {
+                        transpose(&x[from..], plane, [c, len], &mut source[to..], c);
+                    });
                     windows.forward(source, maxima, taps);
                     transpose(maxima, c, [out_len / c, c], y, out_len / c);
                 });
@@ -155,15 +178,17 @@ impl CustomOp1 for MaxPool {
         let taps = self.taps.get().expect("the forward pass ran before the backward pass");
         let (c, in_len, out_len) = (windows.channels, windows.in_len(), windows.out_len());
         let grad = grad.contiguous()?;
-        let mut grad_x = vec![0.0; x.elem_count()];
+        let (plane, mut grad_x) = (x.dims()[2..].iter().product(), vec![0.0; x.elem_count()]);
         with_values([&grad], |[grad]| {
             let images = grad.par_chunks_exact(out_len).zip(taps.par_chunks_exact(out_len));
-            images.zip(grad_x.par_chunks_exact_mut(in_len)).for_each(|((grad, taps), grad_x)| {
+            images.zip(grad_x.par_chunks_exact_mut(c * plane)).for_each(|((grad, taps), grad_x)| {
                 with_scratch(in_len + out_len, |scratch| {
                     let (grad_source, grad_maxima) = scratch.split_at_mut(in_len);
                     transpose(grad, out_len / c, [c, out_len / c], grad_maxima, c);
                     windows.backward(grad_maxima, taps, grad_source);
-                    transpose(grad_source, c, [in_len / c, c], grad_x, in_len / c);
+                    self.for_each_piece(|to, from, len| {
+                        transpose(&grad_source[from..], c, [len, c], &mut grad_x[to..], plane);
+                    });
                 });
             });
             Ok(())

@@ -6,7 +6,9 @@ use candle_nn::Module;
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{batch_norm, conv2d, linear, max_pool2d, response, response_norm, scale_shift};
+use super::{
+    add_relu, batch_norm, conv2d, fixed_norm, linear, max_pool2d, response, response_norm, scale_shift,
+};
 
 /// Values in [−1, 1).
 fn random(shape: &[usize], seed: u64) -> Tensor {
@@ -154,7 +156,7 @@ fn pooling_is_the_maximum_and_its_gradient_a_finite_difference() {
     ] {
         let x = spaced(&shape, 3);
         let [_, _, h, w] = shape;
-        let y = max_pool2d(&x, kernel, stride).unwrap();
+        let y = max_pool2d(&x, kernel, [stride, 0]).unwrap();
         assert_eq!(y.dims()[2..], [(h - kernel) / stride + 1, (w - kernel) / stride + 1]);
         let (maxima, planes) = (flat(&y), flat(&x));
         let (out_h, out_w) = (y.dims()[2], y.dims()[3]);
@@ -164,7 +166,47 @@ fn pooling_is_the_maximum_and_its_gradient_a_finite_difference() {
                 .map(|tap| planes[plane * h * w + (row + tap / kernel) * w + column + tap % kernel]);
             assert_eq!(*maximum, window.fold(f32::MIN, f32::max));
         }
-        check_gradients(&[x], 0.01, 1e-4, |args| max_pool2d(&args[0], kernel, stride));
+        check_gradients(&[x], 0.01, 1e-4, |args| max_pool2d(&args[0], kernel, [stride, 0]));
+    }
+}
+
+#[test]
+fn the_border_of_pooling_is_never_a_maximum() {
+    for (shape, kernel, stride) in [([2, 3, 6, 6], 3, 2), ([1, 9, 7, 5], 3, 2), ([1, 2, 5, 5], 2, 1)] {
+        // Negative integers, which zeros would exceed.
+        let x = spaced(&shape, 3).affine(10.0, -5000.0).unwrap();
+        let y = max_pool2d(&x, kernel, [stride, 1]).unwrap();
+        let raised = (&x + 1e4).unwrap().pad_with_zeros(2, 1, 1).unwrap().pad_with_zeros(3, 1, 1).unwrap();
+        let raised = max_pool2d(&raised, kernel, [stride, 0]).unwrap();
+        assert_close(&y, &(raised - 1e4).unwrap(), 1e-6);
+        check_gradients(&[spaced(&shape, 3)], 0.01, 1e-4, |args| max_pool2d(&args[0], kernel, [stride, 1]));
+    }
+}
+
+#[test]
+fn a_residual_sum_is_that_of_candle() {
+    let args = [random(&[3, 4, 70, 60], 1), random(&[3, 4, 70, 60], 2)];
+    let ours = result_and_gradients(&args, |args| add_relu(&args[0], &args[1]));
+    let theirs = result_and_gradients(&args, |args| (&args[0] + &args[1])?.relu());
+    assert_eq!(bits(&ours), bits(&theirs));
+}
+
+#[test]
+fn normalisation_by_fixed_moments_is_that_of_inference() {
+    for shape in [&[4, 3, 3, 3][..], &[9, 5]] {
+        let c = shape[1];
+        let args = [random(shape, 1), random(&[c], 2), random(&[c], 3)];
+        let (mean, variance) = (random(&[c], 4), random(&[c], 5).abs().unwrap());
+        let norm = |args: &[Tensor], relu| {
+            fixed_norm(&args[0], [&args[1], &args[2]], [&mean, &variance], 1e-3, relu)
+        };
+        let scale = (&args[1] / (&variance + 1e-3).unwrap().sqrt().unwrap()).unwrap();
+        let shift = (&args[2] - (&mean * &scale).unwrap()).unwrap();
+        for relu in [false, true] {
+            let expected = scale_shift(&args[0], &scale, &shift, relu).unwrap();
+            assert_close(&norm(&args, relu).unwrap(), &expected, 1e-5);
+        }
+        check_gradients(&args, 0.01, 1e-3, |args| norm(args, false));
     }
 }
 
@@ -176,7 +218,7 @@ fn pooled_convolution_equals_pooling_afterwards() {
             conv2d(&args[0], &args[1], Some(&args[2]), [1, 1], Some(pool), false)
         });
         let apart = result_and_gradients(&args, |args| {
-            max_pool2d(&conv2d(&args[0], &args[1], Some(&args[2]), [1, 1], None, false)?, pool.0, pool.1)
+            max_pool2d(&conv2d(&args[0], &args[1], Some(&args[2]), [1, 1], None, false)?, pool.0, [pool.1, 0])
         });
         for (fused, apart) in fused.iter().zip(&apart) {
             assert_close(fused, apart, 1e-6);
@@ -187,7 +229,7 @@ fn pooled_convolution_equals_pooling_afterwards() {
 #[test]
 fn a_tie_gives_its_gradient_to_the_first_and_nan_stays_nan() {
     let x = Var::new(&[[[[2f32, 2.0, 0.0, f32::NAN], [2.0, 1.0, 5.0, 7.0]]]], &Device::Cpu).unwrap();
-    let y = max_pool2d(&x, 2, 2).unwrap();
+    let y = max_pool2d(&x, 2, [2, 0]).unwrap();
     let values = flat(&y);
     assert_eq!(values[0], 2.0);
     assert!(values[1].is_nan());
@@ -297,7 +339,7 @@ fn the_thread_count_does_not_change_a_bit() {
     let network = |args: &[Tensor]| {
         let x = conv2d(&args[0], &args[1], Some(&args[2]), [1, 1], Some((2, 2)), false)?;
         let (x, _, _) = batch_norm(&x, &args[2], &args[2], 1e-5, true)?;
-        let x = max_pool2d(&conv2d(&x, &args[3], None, [1, 1], None, true)?, 3, 2)?;
+        let x = max_pool2d(&conv2d(&x, &args[3], None, [1, 1], None, true)?, 3, [2, 0])?;
         let (x, _, _) = batch_norm(&x.flatten_from(1)?, &args[5].sum(0)?, &args[5].sum(0)?, 1e-5, false)?;
         let x = x.reshape((70, 24, 3, 3))?;
         let (x, _, _) = batch_norm(&x, &args[4], &args[4], 1e-5, true)?;
@@ -340,11 +382,14 @@ fn what_does_not_fit_is_one_clear_error() {
         ),
         (error(conv2d(&x, &weight, Some(&bias), [0, 1], None, false)), "with stride 0"),
         (error(conv2d(&x, &random(&[4, 3, 9, 9], 1), None, [1, 1], None, false)), "padded image of 8x8"),
-        (error(max_pool2d(&x, 7, 1)), "a kernel of 7"),
+        (error(max_pool2d(&x, 7, [1, 0])), "a kernel of 7"),
         (error(conv2d(&x, &weight, None, [1, 1], Some((2, 0)), false)), "with stride 0"),
         (error(batch_norm(&x, &bias, &bias, 1e-5, false).map(|(y, ..)| y)), "of shape [3], found [4]"),
         (error(linear(&random(&[2, 3], 1), &random(&[4, 5], 2), None, false)), "expects 5 inputs"),
-        (error(max_pool2d(&x.to_dtype(candle_core::DType::F64).unwrap(), 2, 2)), "expected an f32 tensor"),
+        (
+            error(max_pool2d(&x.to_dtype(candle_core::DType::F64).unwrap(), 2, [2, 0])),
+            "expected an f32 tensor",
+        ),
     ];
     for (message, part) in cases {
         assert!(message.contains(part), "{message:?} does not say {part:?}");

@@ -3,7 +3,7 @@
 use tempfile::TempDir;
 
 use super::{Arrays, Weights};
-use crate::body::layers;
+use crate::body::Layers;
 use crate::config::{Alexnet, Block, Body};
 use crate::network::tests::{Map, SMALL_RESNETS, network, reference, small_alexnet, to_f64, values};
 use crate::rng::{Stream, normal, rng, uniform};
@@ -148,8 +148,8 @@ fn torchvision_names(of: &Body) -> Vec<String> {
 /// The tensors of a body as torchvision would have them, with a classifier.
 fn torchvision_arrays(of: &Body, tensors: &Tensors) -> Arrays {
     let names = torchvision_names(of);
-    let (layers, dim) = layers(of, [3, 224, 224]).unwrap();
-    let ours: Vec<String> = layers.iter().flat_map(|layer| layer.shapes()).map(|(name, _)| name).collect();
+    let layers = Layers::new(of, [3, 224, 224]).unwrap();
+    let (dim, ours): (_, Vec<String>) = (layers.dim, layers.shapes().map(|(name, _)| name).collect());
     assert_eq!(names.len(), ours.len() + 2);
     let mut arrays: Arrays = names
         .iter()

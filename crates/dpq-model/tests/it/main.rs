@@ -6,6 +6,7 @@
 mod cuda;
 mod diverged;
 mod features;
+mod frozen;
 mod options;
 mod train;
 mod weights;

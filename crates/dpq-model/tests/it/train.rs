@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dpq_codebook::Assignment;
 use dpq_file::{Container, Section};
-use dpq_model::config::{Body, NetworkConfig, QuantizerConfig, Schedule, StageOrder, Start};
+use dpq_model::config::{Body, Moments, NetworkConfig, QuantizerConfig, Schedule, StageOrder, Start};
 use dpq_model::{
     Device, EpochReport, Error, Inputs, Model, Snapshot, TrainConfig, TrainOptions, TrainSet, train,
 };
@@ -133,8 +133,13 @@ fn a_seed_decides_the_bytes_at_any_number_of_threads() {
 
 #[test]
 fn a_resumed_run_ends_with_the_bytes_of_an_unbroken_one() {
-    for schedule in SCHEDULES {
+    let frozen = |mut config: TrainConfig| {
+        (config.network.freeze, config.network.moments) = (1, Moments::Stored);
+        config
+    };
+    for (schedule, freezes) in SCHEDULES.into_iter().zip([false, true, false]) {
         let config = TrainConfig { epochs: 3, ..config(schedule) };
+        let config = if freezes { frozen(config) } else { config };
         let unbroken = bytes(&config, 2);
         let dir = TempDir::new().unwrap();
         let stopped = run(

@@ -46,6 +46,7 @@ impl Source {
         if let Self::Features { .. } = self {
             config.network.body = Body::Features;
             config.network.input = None;
+            config.network.freeze = 0;
             config.mirror_average = false;
             config.augment = AugmentConfig { padding: 0, mirror: false, cutout: 0, cutout_probability: 0.0 };
         }
