@@ -1,13 +1,14 @@
 //! Images, their classes, and splits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
+use crate::files::{self, Files};
 use crate::labels::Labels;
 use crate::list::{self, LabelForm};
 use crate::pixels::Pixels;
 use crate::split::Splits;
-use crate::{Error, ImageShape, Split, files, sha256};
+use crate::{Error, ImageShape, Split, sha256};
 
 /// Images, the classes of each, and splits. Rows count from 0 and are the ids of images.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl Dataset {
             list::read_items(bytes, LabelForm::Classes, &mut 0).map_err(|error| error.in_file(path))?;
         let (class_names, labels) = list::named_classes(&items);
         let paths = list::paths(path.parent().unwrap_or(Path::new("")), &items);
-        Ok(Self::new(path, shape, class_names, Pixels::Files(paths), labels))
+        Ok(Self::new(path, shape, class_names, Pixels::Files(paths, Files::Disk), labels))
     }
 
     pub(crate) fn new(
@@ -106,6 +107,14 @@ impl Dataset {
         self.splits.as_ref().map_or(&[], |splits| splits.rows(split))
     }
 
+    /// Returns the classes that training images have, ascending: all of them unless the protocol
+    /// leaves some unseen.
+    pub fn trained_classes(&self) -> Vec<u32> {
+        let train = self.split(Split::Train).iter();
+        let classes: BTreeSet<u32> = train.flat_map(|&row| self.labels(row as usize)).copied().collect();
+        classes.into_iter().collect()
+    }
+
     /// Returns the classes of a row, ascending.
     ///
     /// # Panics
@@ -126,7 +135,8 @@ impl Dataset {
         hot
     }
 
-    /// Returns the file of a row, `None` if images are not files or the row does not exist.
+    /// Returns the file of a row, `None` if images are not files or the row does not exist. The
+    /// path of a file in an archive begins with that of the archive.
     pub fn path(&self, row: usize) -> Option<&Path> {
         self.pixels.path(row)
     }
@@ -154,7 +164,7 @@ impl Dataset {
     /// relative to the folder `dir` if they are inside. It changes when rows do. `None` if images
     /// are not files.
     pub fn names_sha256(&self, dir: impl AsRef<Path>) -> Option<String> {
-        let Pixels::Files(paths) = &self.pixels else { return None };
+        let Pixels::Files(paths, _) = &self.pixels else { return None };
         let mut names = String::new();
         for path in paths {
             let parts = path.strip_prefix(&dir).unwrap_or(path).components();

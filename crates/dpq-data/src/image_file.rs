@@ -17,7 +17,7 @@ use image::{
 use jpeg_decoder::PixelFormat;
 
 use crate::Error;
-use crate::files::read_regular;
+use crate::files::Files;
 use crate::jpeg::Markers;
 
 /// Extensions of the image files that [`read_image`] reads.
@@ -82,10 +82,14 @@ impl fmt::Display for ImageShape {
 /// be read. A size beyond 32,768 pixels per side, or beyond 512 MiB of pixels, is an
 /// [`Error::Image`]. [`Error::ImpossibleShape`] for `shape`.
 pub fn read_image(path: impl AsRef<Path>, shape: ImageShape) -> Result<Vec<u8>, Error> {
-    let path = path.as_ref();
-    let shape = shape.check()?;
-    let bytes = read_regular(path).map_err(Error::io("open", path))?;
-    let jpeg = Markers::read(&bytes);
+    let (path, shape) = (path.as_ref(), shape.check()?);
+    let bytes = Files::Disk.read(path).map_err(Error::io("open", path))?;
+    decode_image(path, &bytes, shape)
+}
+
+/// Decodes the contents of the image file at `path`, see [`read_image`].
+pub(crate) fn decode_image(path: &Path, bytes: &[u8], shape: ImageShape) -> Result<Vec<u8>, Error> {
+    let jpeg = Markers::read(bytes);
     // The decoder fills the missing part of a JPEG file with gray; other decoders fail.
     if jpeg.as_ref().is_some_and(|jpeg| !jpeg.is_whole) {
         return Err(Error::CutOff(path.to_owned()));
@@ -94,7 +98,7 @@ pub fn read_image(path: impl AsRef<Path>, shape: ImageShape) -> Result<Vec<u8>, 
     // Decoders are foreign code. A panic in one of them must not end a run over a million images.
     // The panic hook of the process still runs: a library must not replace it.
     let decoded =
-        panic::catch_unwind(|| if needs_other_decoder { decode_jpeg(&bytes) } else { decode(&bytes) });
+        panic::catch_unwind(|| if needs_other_decoder { decode_jpeg(bytes) } else { decode(bytes) });
     let image = match decoded {
         Ok(decoded) => decoded.map_err(|source| Error::Image(path.to_owned(), source))?,
         Err(_) => return Err(Error::DecoderPanic(path.to_owned())),

@@ -1,6 +1,6 @@
 //! List files: one image and its classes per line.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use crate::image_file::is_image_name;
@@ -136,6 +136,34 @@ pub(crate) fn read_items(bytes: Vec<u8>, form: LabelForm, n_columns: &mut usize)
 }
 
 const MULTI_HOT: &str = "set labels = \"multi-hot\" in dataset.toml if columns are 0 or 1 for each class";
+
+/// The classes of a data set: the word that lists or folders have for each, and its name.
+#[derive(Clone, Debug)]
+pub(crate) struct Classes {
+    pub(crate) words: Vec<String>,
+    pub(crate) names: Vec<String>,
+}
+
+/// Reads a list of classes, one per line: its name, or its word, a tab and its name. Further names
+/// stand behind commas and are left out.
+pub(crate) fn parse_classes(bytes: Vec<u8>) -> Result<Classes, Error> {
+    let text = Error::text(bytes)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let class = |line: &str| match line.split_once('\t') {
+        Some((word, names)) => {
+            let name = names.split(',').next().unwrap_or_default();
+            (word.trim().to_owned(), name.trim().to_owned())
+        }
+        None => (line.to_owned(), line.to_owned()),
+    };
+    let (words, names): (Vec<String>, Vec<String>) = lines.map(class).unzip();
+    let mut seen = HashSet::new();
+    match words.iter().find(|word| !seen.insert(*word)) {
+        Some(word) => Err(Error::invalid(format!("class `{word}` stands twice"), "expected each class once")),
+        None if words.is_empty() => Err(Error::invalid("no class in this list", "expected one per line")),
+        None => Ok(Classes { words, names }),
+    }
+}
 
 /// Merges a list per split, in the order of `lists`, and returns the rows of the first two: queries
 /// and training images.

@@ -23,7 +23,11 @@ pub(crate) struct Manifest {
     #[serde(default)]
     pub(crate) classes: Vec<String>,
     pub(crate) shape: ImageShape,
-    pub(crate) images: Images,
+    images: Images,
+    /// Other forms of the images: the first whose files are there is taken if those of `images` are
+    /// not.
+    #[serde(default)]
+    alternatives: Vec<Images>,
     /// True if training images are searched too: the paper's protocol for its larger sets.
     #[serde(default)]
     pub(crate) train_in_gallery: bool,
@@ -40,7 +44,12 @@ pub(crate) enum Images {
     /// Files of CIFAR's binary version in their archive, pooled in this order.
     Cifar { archive: SourceFile, members: Vec<String>, label_bytes: NonZeroU8 },
     /// One sub-folder per class.
-    Folder { path: PathBuf },
+    Folder {
+        #[serde(default)]
+        path: PathBuf,
+        archive: Option<SourceFile>,
+        classes: Option<PathBuf>,
+    },
     /// Lines of a path and classes.
     List {
         path: PathBuf,
@@ -49,9 +58,13 @@ pub(crate) enum Images {
         root: Option<PathBuf>,
         #[serde(default)]
         labels: LabelForm,
+        archive: Option<SourceFile>,
+        classes: Option<PathBuf>,
     },
     /// A list per split.
-    Lists(ListFiles),
+    Lists(Box<ListFiles>),
+    /// The images of another data set, given by the path of its `dataset.toml`, without its splits.
+    Set { source: SourceFile },
     /// Collages of images of another data set, given by the path of its `dataset.toml`.
     Collage { source: SourceFile, train: usize, query: usize, gallery: usize, seed: u64 },
 }
@@ -60,6 +73,9 @@ pub(crate) enum Images {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListFiles {
+    /// The archive that has all these files.
+    pub(crate) archive: Option<SourceFile>,
+    pub(crate) classes: Option<PathBuf>,
     pub(crate) root: Option<PathBuf>,
     #[serde(default)]
     pub(crate) labels: LabelForm,
@@ -75,7 +91,7 @@ pub(crate) struct IdxPart {
     pub(crate) labels: SourceFile,
 }
 
-/// Files with one row number per line. Rows in neither are the gallery.
+/// Files with one row number per line. Without `gallery`, all other rows are the gallery.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SplitFiles {
@@ -84,6 +100,7 @@ pub(crate) struct SplitFiles {
     pub(crate) names_sha256: Option<String>,
     pub(crate) train: SourceFile,
     pub(crate) query: SourceFile,
+    pub(crate) gallery: Option<SourceFile>,
 }
 
 impl Manifest {
@@ -102,6 +119,50 @@ impl Manifest {
             }
             None => Ok(manifest),
         }
+    }
+}
+
+impl Manifest {
+    /// Returns the images of the data set in the folder `dir`: the first form whose files are
+    /// there, or else the first. The second value names the file of another form than the first.
+    pub(crate) fn images(&self, dir: &Path) -> (&Images, Option<PathBuf>) {
+        if self.images.is_in(dir) {
+            return (&self.images, None);
+        }
+        match self.alternatives.iter().find(|images| images.is_in(dir)) {
+            Some(images) => (images, images.files().0.first().map(|file| file.path.clone())),
+            None => (&self.images, None),
+        }
+    }
+}
+
+impl Images {
+    /// Returns the files that the images or lists are read from, and the folder of the image files.
+    pub(crate) fn files(&self) -> (Vec<SourceFile>, Option<&PathBuf>) {
+        match self {
+            Self::Idx { parts } => {
+                (parts.iter().flat_map(|part| [part.images.clone(), part.labels.clone()]).collect(), None)
+            }
+            Self::Cifar { archive: file, .. }
+            | Self::Collage { source: file, .. }
+            | Self::Set { source: file }
+            | Self::Folder { archive: Some(file), .. }
+            | Self::List { archive: Some(file), .. } => (vec![file.clone()], None),
+            Self::Folder { path, .. } => (vec![], Some(path)),
+            Self::List { path, sha256, root, .. } => (vec![SourceFile::local(path, sha256)], root.as_ref()),
+            Self::Lists(lists) => match &lists.archive {
+                Some(file) => (vec![file.clone()], None),
+                None => {
+                    let files = [&lists.train, &lists.query, &lists.gallery];
+                    (files.map(SourceFile::clone).into(), lists.root.as_ref())
+                }
+            },
+        }
+    }
+
+    fn is_in(&self, dir: &Path) -> bool {
+        let (files, folder) = self.files();
+        files.iter().map(|file| &file.path).chain(folder).all(|path| dir.join(path).exists())
     }
 }
 

@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::image_file::resize_planes;
-use crate::{Error, ImageShape, read_image};
+use crate::files::Files;
+use crate::image_file::{decode_image, resize_planes};
+use crate::{Error, ImageShape};
 
 /// The pixels of images, by row.
 #[derive(Debug)]
 pub(crate) enum Pixels {
     /// Images of one shape, u8 `[N, C, H, W]`.
     Memory(ImageShape, Vec<u8>),
-    /// Image files of any shape.
-    Files(Vec<PathBuf>),
+    /// Image files of any shape, by path.
+    Files(Vec<PathBuf>, Files),
     /// Collages of 2×2 cells, each black or an image of this shape from `Pixels`.
     Collages(ImageShape, Box<Pixels>, Vec<[Option<u32>; 4]>),
 }
@@ -21,7 +22,7 @@ impl Pixels {
     pub(crate) fn stored_shape(&self) -> Option<ImageShape> {
         match self {
             Self::Memory(shape, _) => Some(*shape),
-            Self::Files(_) => None,
+            Self::Files(..) => None,
             Self::Collages(ImageShape { channels, height, width }, ..) => {
                 Some(ImageShape { channels: *channels, height: 2 * height, width: 2 * width })
             }
@@ -31,7 +32,7 @@ impl Pixels {
     /// Returns the file of a row, if images are files.
     pub(crate) fn path(&self, row: usize) -> Option<&Path> {
         match self {
-            Self::Files(paths) => paths.get(row).map(PathBuf::as_path),
+            Self::Files(paths, _) => paths.get(row).map(PathBuf::as_path),
             Self::Memory(..) | Self::Collages(..) => None,
         }
     }
@@ -46,7 +47,11 @@ impl Pixels {
         }
         match self {
             Self::Memory(_, pixels) => out.copy_from_slice(&pixels[row * shape.len()..][..shape.len()]),
-            Self::Files(paths) => out.copy_from_slice(&read_image(&paths[row], shape)?),
+            Self::Files(paths, files) => {
+                let path = &paths[row];
+                let bytes = files.read(path).map_err(Error::io("open", path))?;
+                out.copy_from_slice(&decode_image(path, &bytes, shape)?);
+            }
             Self::Collages(cell_shape, source, collages) => {
                 out.fill(0);
                 let ImageShape { channels, height, width } = *cell_shape;

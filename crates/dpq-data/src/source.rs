@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::manifest::{Images, ListFiles, Manifest};
+use crate::manifest::Manifest;
 use crate::{Error, Protocol, SourceFile};
 
 /// The origin of a data set, its licence and its files, as `dataset.toml` states them.
@@ -36,24 +36,11 @@ impl Source {
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref();
         let manifest = Manifest::read(&dir.join("dataset.toml"))?;
-        let (mut files, in_files, images): (Vec<SourceFile>, bool, Option<&PathBuf>) = match &manifest.images
-        {
-            Images::Idx { parts } => {
-                let files = parts.iter().flat_map(|part| [&part.images, &part.labels]);
-                (files.cloned().collect(), true, None)
-            }
-            Images::Cifar { archive: file, .. } | Images::Collage { source: file, .. } => {
-                (vec![file.clone()], true, None)
-            }
-            Images::Folder { path } => (vec![], false, Some(path)),
-            Images::List { path, sha256, root, .. } => {
-                (vec![SourceFile::local(path, sha256)], false, root.as_ref())
-            }
-            Images::Lists(ListFiles { train, query, gallery, root, .. }) => {
-                ([train, query, gallery].map(SourceFile::clone).into(), false, root.as_ref())
-            }
-        };
-        files.extend(manifest.splits.iter().flat_map(|splits| [&splits.query, &splits.train]).cloned());
+        let (mut files, images) = manifest.images(dir).0.files();
+        let in_files = images.is_none();
+        let splits = manifest.splits.iter();
+        files.extend(splits.clone().flat_map(|splits| [&splits.query, &splits.train]).cloned());
+        files.extend(splits.flat_map(|splits| splits.gallery.clone()));
         files.iter_mut().for_each(|file| file.path = dir.join(&file.path));
         Ok(Self {
             images: images.map(|path| dir.join(path)),

@@ -175,5 +175,5 @@ fn the_data_sets_of_this_repository_state_their_origin() {
             }
         }
     }
-    assert_eq!(n, 6);
+    assert_eq!(n, 7);
 }

@@ -77,14 +77,14 @@ fn splits_are_drawn_or_read() {
 
 #[test]
 fn splits_are_drawn_by_a_given_protocol_unless_they_are_in_files() {
-    let protocol = Protocol { queries: 3, train: 4, per_class: false, seed: 5 };
+    let protocol = Protocol { queries: 3, train: 4, per_class: false, unseen_classes: 0, seed: 5 };
     let set = Set::new();
     let drawn = Dataset::open_drawn(set.write(), protocol).unwrap();
     let sizes = [Split::Query, Split::Train, Split::Gallery].map(|split| drawn.split(split).len());
     assert_eq!(sizes, [3, 4, 1]);
     assert_eq!(
         Source::open(set.dir.path()).unwrap().protocol,
-        Some(Protocol { queries: 1, train: 2, per_class: true, seed: 1 })
+        Some(Protocol { queries: 1, train: 2, per_class: true, unseen_classes: 0, seed: 1 })
     );
     let without = Set { rest: String::new(), ..Set::new() };
     assert_eq!(
@@ -100,6 +100,60 @@ fn splits_are_drawn_by_a_given_protocol_unless_they_are_in_files() {
         &Dataset::open_drawn(set.dir.path(), huge).unwrap_err().to_string(),
         "lower these numbers",
     );
+}
+
+#[test]
+fn unseen_classes_have_no_training_image_and_are_all_that_is_ranked() {
+    let set = Set::new();
+    let other = TempDir::new().unwrap();
+    let open = |protocol: &str| {
+        let source = set.write().join("dataset.toml");
+        let text = format!(
+            "name = \"unseen\"\nshape = {{ channels = 3, height = 4, width = 4 }}\n[images]\nformat = \"set\"\n\
+            source = {{ file = {source:?} }}\n[protocol]\n{protocol}"
+        );
+        fs::write(other.path().join("dataset.toml"), text).unwrap();
+        Dataset::open(other.path())
+    };
+    let rows = |dataset: &Dataset| {
+        [Split::Query, Split::Train, Split::Gallery].map(|split| dataset.split(split).to_vec())
+    };
+    let mut unseen = [false; 2];
+    for seed in 0..8 {
+        let per_class =
+            format!("queries_per_class = 1\ntrain_per_class = 3\nunseen_classes = 1\nseed = {seed}");
+        let dataset = open(&per_class).unwrap();
+        assert_eq!(dataset.shape().to_string(), "3x4x4", "the images of the other set, resized");
+        let [query, train, gallery] = rows(&dataset);
+        assert_eq!([query.len(), train.len(), gallery.len()], [1, 3, 3]);
+        let class = query[0] % 2;
+        assert!(query.iter().chain(&gallery).all(|row| row % 2 == class) && !gallery.contains(&query[0]));
+        assert!(train.iter().all(|row| row % 2 != class));
+        assert_eq!(dataset.trained_classes(), [1 - class]);
+        unseen[class as usize] = true;
+        let totals = open(&per_class.replace("_per_class", "")).unwrap();
+        assert_eq!(rows(&totals).map(|rows| rows.len()), [1, 3, 3]);
+    }
+    assert_eq!(unseen, [true, true], "the seed decides which");
+    let error = |protocol: &str| open(protocol).unwrap_err().to_string();
+    assert_contains(&error("queries = 1\ntrain = 1\nunseen_classes = 2\nseed = 1"), "2 unseen classes of 2");
+    let greedy = "queries = 1\ntrain = 5\nunseen_classes = 1\nseed = 1";
+    assert_contains(
+        &error(greedy),
+        "the set of seen classes has 4 images, the protocol takes 0 queries and 5",
+    );
+    let itself = format!("[images]\nformat = \"set\"\nsource = {{ file = {:?} }}\n", "dataset.toml");
+    let shape = "name = \"itself\"\nshape = { channels = 1, height = 2, width = 2 }\n";
+    fs::write(other.path().join("dataset.toml"), format!("{shape}{itself}")).unwrap();
+    assert_contains(&Dataset::open(other.path()).unwrap_err().to_string(), "images of another data set");
+
+    // Files of splits may name the gallery, and then rows may be left over.
+    let mut files = Set::splits("0\n", "1\n3\n");
+    fs::write(files.dir.path().join("gallery"), "2\n4\n").unwrap();
+    files.rest += "gallery = { file = \"gallery\" }\n";
+    assert_eq!(rows(&Dataset::open(files.write()).unwrap()), [vec![0], vec![1, 3], vec![2, 4]]);
+    fs::write(files.dir.path().join("gallery"), "0\n").unwrap();
+    assert_contains(&files.error(), "row 0 is in the query split and again in the gallery split");
 }
 
 #[test]
