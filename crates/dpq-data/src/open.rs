@@ -333,8 +333,9 @@ fn open_source(dir: &Path, source: &SourceFile) -> Result<(PathBuf, PathBuf, Man
     let manifest = source.parse(dir, |bytes| {
         let manifest = Manifest::parse(bytes)?;
         match manifest.images(&source_dir).0 {
-            Images::Collage { .. } | Images::Set { .. } => {
-                Err(Error::invalid("images of another data set", "expected images of one class each"))
+            Images::Collage { .. } => Err(Error::invalid("collages", "expected images of one class each")),
+            Images::Set { .. } => {
+                Err(Error::invalid("images of another data set", "expected that data set itself"))
             }
             _ => Ok(manifest),
         }

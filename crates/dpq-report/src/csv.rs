@@ -39,7 +39,7 @@ pub(crate) fn csv(results: &Results) -> String {
         rows.maps([name, "dpq", "mAP@all"], &seed.map_all, Some(&seed.feature_map_all), single);
         rows.maps([name, "dpq", "mAP@5000"], &seed.map_at_5000, None, single);
     }
-    for variant in &results.variants {
+    for variant in results.baselines.iter().chain(&results.variants) {
         let name = &*variant.name;
         rows.maps(["mean", name, "mAP@all"], &variant.map_all, Some(&variant.feature_map_all), spread);
         rows.maps(["mean", name, "mAP@5000"], &variant.map_at_5000, None, spread);

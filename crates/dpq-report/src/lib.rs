@@ -24,7 +24,7 @@ mod words;
 
 pub use error::Error;
 pub use files::Report;
-pub use paper::POSTERIOR;
+pub use paper::{CLASS_POSTERIOR, POSTERIOR};
 pub use plot::recall_by_time;
 pub use results::Results;
 pub use sheet::{Example, ExampleHit, choose, sheet};

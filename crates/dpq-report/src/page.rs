@@ -241,6 +241,7 @@ fn how(results: &Results) -> Block {
             accuracy(&results.query_accuracy)
         ),
     ];
+    lines.extend(about.images.iter().map(|images| format!("Images: {images}")));
     lines.extend(about.classification_loss.iter().map(|loss| format!("Loss of the classifier: {loss}")));
     lines.extend(about.embeddings.iter().map(|embeddings| {
         let from = about.embeddings_file.iter().map(|file| format!(", from `{file}`"));
@@ -297,10 +298,12 @@ mod tests {
         results.about.left_out.gallery = 3;
         results.about.embeddings = Some("given, crc32c 0badcafe".to_owned());
         results.about.embeddings_file = Some("glove.txt".to_owned());
+        results.about.images = Some("jpeg.zip, sha256 c0ffee".to_owned());
         let text = page(&serde_json::from_str(&results.to_json()).unwrap());
         for expected in [
             "preset quick, label embeddings given, seed 1",
             "Unreadable images were left out: 0 training images, 0 queries, 3 of the gallery.",
+            "Images: jpeg.zip, sha256 c0ffee",
             "Label embeddings: given, crc32c 0badcafe, from `glove.txt`",
         ] {
             assert!(text.contains(expected), "{text}");

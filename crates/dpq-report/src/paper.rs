@@ -1,12 +1,15 @@
 //! The paper's tables: its numbers beside ours, and the effect of each part of a preset.
 
 use crate::document::Block;
-use crate::results::{ByBits, Items, MeanSd, Results, VariantResults};
+use crate::results::{ByBits, Items, MeanSd, Results, UnseenResults, VariantResults};
 use crate::table::{Table, line};
 use crate::words::{lengths, preset, signed, spread};
 
 /// The name of the variant whose features are class posteriors. Its row has a caveat.
 pub const POSTERIOR: &str = "class posterior as the feature";
+
+/// The row of the classifier's probabilities, ranked and quantized as they are.
+pub const CLASS_POSTERIOR: &str = "class posterior";
 
 /// A method's mAP at 8, 16, 24 and 32 bits, as printed, on CIFAR-10 (mAP@all) and NUS-WIDE
 /// (mAP@5000).
@@ -60,6 +63,16 @@ pub(crate) fn blocks(results: &Results) -> Vec<Block> {
         .into_iter()
         .flat_map(|table| [Block::Heading("Beside the paper"), table])
         .collect();
+    if !results.baselines.is_empty() {
+        let rows: Vec<&VariantResults> = results.baselines.iter().collect();
+        let table = Table::new(judged(results).0, columns(results), compared(results, &whole, &rows));
+        blocks.push(Block::Heading("Other codes of the same features"));
+        blocks.push(Block::Table(table, BASELINES.to_owned()));
+    }
+    if let Some(unseen) = &results.unseen {
+        blocks.push(Block::Heading("Classes that were not trained"));
+        blocks.push(unseen_classes(results, unseen));
+    }
     let (changes, lengths): (Vec<&VariantResults>, Vec<_>) =
         results.variants.iter().partition(|variant| variant.map_all.len() == results.map_all.len());
     if !changes.is_empty() {
@@ -126,15 +139,53 @@ fn table_1(results: &Results, whole: &VariantResults) -> Option<Block> {
 }
 
 fn changed(results: &Results, whole: &VariantResults, variants: &[&VariantResults]) -> Table {
-    let (rule, judged) = judged(results);
-    let rows = variants.iter().chain([&whole]).map(|variant| {
-        let (maps, features) = judged(variant);
-        let maps = maps.values().chain([features]).map(|map| spread(results, map));
-        let seconds = variant.train_seconds.map_or(String::new(), |[mean, _]| format!("{mean:.0} s"));
-        line(&variant.name, maps.chain([seconds]))
+    let seconds = variants
+        .iter()
+        .chain([&whole])
+        .map(|variant| variant.train_seconds.map_or(String::new(), |[mean, _]| format!("{mean:.0} s")));
+    let rows = compared(results, whole, variants).into_iter().zip(seconds).map(|(mut row, seconds)| {
+        row.push(seconds);
+        row
     });
-    Table::new(rule, lengths(results).chain(["unquantised", "training"].map(str::to_owned)), rows)
+    Table::new(judged(results).0, columns(results).chain(["training".to_owned()]), rows)
 }
+
+/// Returns mAP of variants and of the whole, by codes and by features.
+fn compared<'a>(
+    results: &Results,
+    whole: &'a VariantResults,
+    variants: &[&'a VariantResults],
+) -> Vec<Vec<String>> {
+    let (_, judged) = judged(results);
+    let row = |variant: &&VariantResults| {
+        let (maps, features) = judged(variant);
+        line(&variant.name, maps.values().chain([features]).map(|map| spread(results, map)))
+    };
+    variants.iter().chain([&whole]).map(row).collect()
+}
+
+fn columns(results: &Results) -> impl Iterator<Item = String> {
+    lengths(results).chain(["unquantised".to_owned()])
+}
+
+fn unseen_classes(results: &Results, unseen: &UnseenResults) -> Block {
+    let (rule, judged) = judged(results);
+    let row = |variant: &VariantResults| {
+        let (maps, features) = judged(variant);
+        line(&variant.name, maps.values().chain([features]).map(|[mean, sd]| format!("{mean:.4} ± {sd:.4}")))
+    };
+    let caption = format!(
+        "Queries and gallery are images of {} classes that have no training image. Mean and standard deviation over {} \
+         splits, each with other such classes and seed 1.",
+        unseen.classes, unseen.splits
+    );
+    Block::Table(Table::new(rule, columns(results), unseen.rows.iter().map(row)), caption)
+}
+
+const BASELINES: &str = "All codebooks are fitted to the training images. Product quantization has codebooks of its own for \
+    each length; its optimized rotation (OPQ) is left to faiss. The class posterior p(c|image) ranks by the sum of \
+    p(c|query)·p(c|item) over the trained classes, after Sablayrolles and others, How should we evaluate supervised \
+    hashing?, 2017; its codes are residual k-means of the probabilities.";
 
 const NO_MARGIN: &str = " Without L_S, only the weak quantization losses train the feature's head, so that row shows a \
     nearly untrained projection.";
@@ -250,6 +301,22 @@ mod tests {
             });
         }
         results
+    }
+
+    #[test]
+    fn baselines_and_unseen_classes_have_tables_of_their_own() {
+        let mut results = results("best", &["residual k-means", CLASS_POSTERIOR]);
+        results.baselines = std::mem::take(&mut results.variants);
+        results.unseen = Some(UnseenResults { classes: 3, splits: 5, rows: results.baselines.clone() });
+        let text = markdown("Best", &blocks(&results));
+        for expected in [
+            "## Other codes of the same features",
+            "| class posterior  | 0.8537 ± 0.0010",
+            "## Classes that were not trained",
+            "images of 3 classes that have no training image. Mean and standard deviation over 5 splits",
+        ] {
+            assert!(text.contains(expected), "{expected} is missing from {text}");
+        }
     }
 
     #[test]

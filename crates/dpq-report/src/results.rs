@@ -58,6 +58,9 @@ pub struct Results {
     /// Codes of raw pixels to compare with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<BaselineResults>,
+    /// Other codes of the same features, and the classifier's posterior. Early files lack them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub baselines: Vec<VariantResults>,
     /// Wall-clock seconds by stage of one training.
     pub seconds: Seconds,
     /// Wall-clock seconds of all stages of one training.
@@ -79,6 +82,20 @@ pub struct Results {
     pub per_seed: Vec<SeedResults>,
     /// The same configuration with one change.
     pub variants: Vec<VariantResults>,
+    /// Rankings of classes that were not trained. Early files lack them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<UnseenResults>,
+}
+
+/// Rankings of classes that were not trained.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UnseenResults {
+    /// The number of classes without training images.
+    pub classes: usize,
+    /// The number of splits, each with other such classes.
+    pub splits: usize,
+    /// Means and deviations over the splits.
+    pub rows: Vec<VariantResults>,
 }
 
 /// The trained model and its data.
@@ -86,6 +103,10 @@ pub struct Results {
 pub struct About {
     /// The folder name of the data set.
     pub dataset: String,
+    /// The file of the images and its checksum, if they are not the first form that the data set
+    /// names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<String>,
     /// The preset, or the file name of a configuration.
     pub preset: String,
     /// The lines of `dpq train --set` that changed it.

@@ -21,6 +21,8 @@ pub struct Run {
     pub by_bits: ByBits<Metrics>,
     /// How features before quantization rank it.
     pub features: Metrics,
+    /// How other codes rank it, by name; empty if not asked for.
+    pub baselines: Vec<(String, Rankings)>,
     /// Accuracy of the classifier on the gallery.
     pub accuracy: Option<f64>,
     /// Accuracy of the classifier on the queries.
@@ -137,6 +139,7 @@ impl Results {
                 .collect(),
             usage: (0..first.usage.len()).map(usage).collect(),
             baseline: None,
+            baselines: over.baselines(),
             seconds: Seconds {
                 train: over.mean(|run| run.seconds.train),
                 encode: over.mean(|run| run.seconds.encode),
@@ -157,6 +160,7 @@ impl Results {
             },
             per_seed: runs.iter().map(Run::results).collect(),
             variants: Vec::new(),
+            unseen: None,
         })
     }
 }
@@ -198,6 +202,28 @@ impl VariantResults {
         }
     }
 
+    /// Returns means and deviations over the means of `parts`, of which there is at least one.
+    pub fn over(parts: &[Self]) -> Self {
+        let spread = |value: &dyn Fn(&Self) -> MeanSd| -> MeanSd {
+            mean_sd(&parts.iter().map(|part| value(part)[0]).collect::<Vec<_>>())
+        };
+        let by_bits = |maps: fn(&Self) -> &ByBits<MeanSd>| {
+            let of =
+                |&bits: &u32| (bits, spread(&|part| maps(part).get(&bits).copied().unwrap_or([f64::NAN; 2])));
+            maps(&parts[0]).keys().map(of).collect()
+        };
+        Self {
+            map_all: by_bits(|part| &part.map_all),
+            map_at_5000: by_bits(|part| &part.map_at_5000),
+            feature_map_all: spread(&|part| part.feature_map_all),
+            feature_map_at_5000: spread(&|part| part.feature_map_at_5000),
+            accuracy: None,
+            train_seconds: mean_sd_if(parts.iter().map(|part| Some(part.train_seconds?[0]))),
+            per_seed: parts.iter().map(|part| values_of(&part.map_all)).collect(),
+            ..parts[0].clone()
+        }
+    }
+
     /// Returns the numbers of other features by the same trainings, one ranking per training.
     pub fn of_features(name: &str, change: &str, trainings: &[Rankings]) -> Self {
         let spread = |value: &dyn Fn(&Rankings) -> f64| -> MeanSd {
@@ -219,6 +245,10 @@ impl VariantResults {
             per_seed: trainings.iter().map(|one| values(&one.by_bits, |metrics| metrics.map)).collect(),
         }
     }
+}
+
+fn values_of(by_bits: &ByBits<MeanSd>) -> ByBits<f64> {
+    by_bits.iter().map(|(&bits, map)| (bits, map[0])).collect()
 }
 
 fn values(by_bits: &ByBits<Metrics>, value: fn(&Metrics) -> f64) -> ByBits<f64> {
@@ -262,6 +292,15 @@ impl Over<'_> {
             .collect()
     }
 
+    /// The rows that all runs have.
+    fn baselines(&self) -> Vec<VariantResults> {
+        let row = |(at, (name, _)): (usize, &(String, Rankings))| {
+            let rankings = self.0.iter().map(|run| Some(run.baselines.get(at)?.1.clone()));
+            Some(VariantResults::of_features(name, "", &rankings.collect::<Option<Vec<_>>>()?))
+        };
+        self.0[0].baselines.iter().enumerate().filter_map(row).collect()
+    }
+
     /// The mean precision at each recall.
     fn precision_recall(&self) -> PrecisionRecall {
         let recall = &self.0[0].features.pr_curve.recall;
@@ -296,6 +335,29 @@ fn mean_sd_if(values: impl Iterator<Item = Option<f64>>) -> Option<MeanSd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_splits_become_a_mean_and_a_deviation() {
+        let part = |map: f64| VariantResults {
+            name: "row".to_owned(),
+            change: String::new(),
+            map_all: [(8, [map, 0.0]), (16, [2.0 * map, 0.0])].into(),
+            map_at_5000: [(8, [map, 0.0])].into(),
+            feature_map_all: [3.0 * map, 0.0],
+            feature_map_at_5000: [map, 0.0],
+            accuracy: None,
+            train_seconds: None,
+            per_seed: Vec::new(),
+        };
+        let over = VariantResults::over(&[part(0.1), part(0.2), part(0.3)]);
+        let close = |[mean, sd]: MeanSd, expected: [f64; 2]| {
+            assert!((mean - expected[0]).abs() < 1e-12 && (sd - expected[1]).abs() < 1e-12, "{mean} {sd}");
+        };
+        close(over.map_all[&8], [0.2, 0.1]);
+        close(over.map_all[&16], [0.4, 0.2]);
+        close(over.feature_map_all, [0.6, 0.3]);
+        assert_eq!(over.per_seed[2][&8], 0.3);
+    }
 
     #[test]
     fn deviation_is_that_of_a_sample() {

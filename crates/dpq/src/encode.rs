@@ -18,9 +18,10 @@ use crate::output;
 
 /// Encode images or features into codes
 ///
-/// A model writes codes.npy and features.npy, and for images ids.npy, labels.npy (if they have
-/// classes) and names.txt (for a folder). It takes images, or features if it was trained on
-/// features. Codebooks alone take features and write codes.npy.
+/// A model writes codes.npy and features.npy, for images ids.npy, labels.npy (if they have
+/// classes) and names.txt (for a folder), and with `--posteriors` the classifier's posteriors.npy.
+/// It takes images, or features if it was trained on features. Codebooks alone take features and
+/// write codes.npy.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("encoder").required(true),
@@ -45,6 +46,10 @@ pub(crate) struct Args {
     /// longest code alone, at the expense of its prefixes [default: 1 each]
     #[arg(long, requires = "beam", value_delimiter = ',', value_name = "W")]
     length_weights: Vec<f32>,
+    /// Write the classifier's probabilities as vectors, too: float32 [N, C], the softmax of the
+    /// logits. They are no posterior for images of several classes
+    #[arg(long, requires = "model")]
+    posteriors: bool,
     #[command(flatten)]
     network: NetworkOptions,
     /// Folder for the results
@@ -123,9 +128,12 @@ impl Args {
         let _dir = output::ResultDir::create(&self.out_dir)?;
         let start = Instant::now();
         let (rows, codebooks) = (source.rows()?, model.codebooks());
-        let outputs = Outputs::new(model, &source, &rows, self.inputs.strict)?;
-        let Outputs { rows: kept, features, codes, .. } = &outputs;
+        let outputs = Outputs::new(model, &source, &rows, self.inputs.strict, self.posteriors)?;
+        let Outputs { rows: kept, features, codes, posteriors, .. } = &outputs;
         source.write_ids(&self.out_dir, kept)?;
+        if self.posteriors {
+            npy::write(self.out_dir.join("posteriors.npy"), &[kept.len(), model.n_classes()], posteriors)?;
+        }
         npy::write(self.out_dir.join("features.npy"), &[kept.len(), codebooks.dim()], features)?;
         let seconds = output::seconds(start);
         let relative_distortion = codebooks.relative_distortion(features, codes)?;
@@ -176,18 +184,27 @@ pub(crate) struct Outputs {
     pub(crate) features: Vec<f32>,
     /// u8 [n, L].
     pub(crate) codes: Vec<u8>,
+    /// f32 [n, C], the softmax of the logits, if asked for.
+    pub(crate) posteriors: Vec<f32>,
     predicted: Vec<u32>,
 }
 
 impl Outputs {
     /// Runs the model on `rows` of the items. Unreadable images are skipped, or an error if
     /// `strict`.
-    pub(crate) fn new(model: &Model, source: &Source, rows: &[u32], strict: bool) -> Result<Self> {
+    pub(crate) fn new(
+        model: &Model,
+        source: &Source,
+        rows: &[u32],
+        strict: bool,
+        posteriors: bool,
+    ) -> Result<Self> {
         let (codebooks, n) = (model.codebooks(), rows.len());
         let mut outputs = Self {
             rows: Vec::with_capacity(n),
             features: Vec::with_capacity(n * codebooks.dim()),
             codes: Vec::with_capacity(n * codebooks.n_levels()),
+            posteriors: Vec::new(),
             predicted: Vec::with_capacity(n),
         };
         let bar = output::progress(n, "encoding");
@@ -195,7 +212,11 @@ impl Outputs {
             let output = items.forward(model)?;
             outputs.codes.extend(codebooks.encode(&output.features)?);
             outputs.features.extend(output.features);
-            outputs.predicted.extend(output.logits.chunks_exact(model.n_classes()).map(argmax));
+            let logits = output.logits.chunks_exact(model.n_classes());
+            outputs.predicted.extend(logits.clone().map(argmax));
+            if posteriors {
+                outputs.posteriors.extend(logits.flat_map(softmax));
+            }
             outputs.rows.extend_from_slice(rows);
             bar.set_position(outputs.rows.len() as u64);
             Ok(())
@@ -218,6 +239,13 @@ impl Outputs {
 
 fn argmax(logits: &[f32]) -> u32 {
     (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32
+}
+
+fn softmax(logits: &[f32]) -> Vec<f32> {
+    let largest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+    let weights: Vec<f32> = logits.iter().map(|x| (x - largest).exp()).collect();
+    let total: f32 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / total).collect()
 }
 
 impl Encoded {

@@ -1,8 +1,10 @@
 //! `dpq eval`: evaluates rankings of a gallery by labels, under a stated rule.
 //!
+//! - `baselines`: codes that others would make of the same features
 //! - `features`: scores of features without codes
 //! - `protocol`: which items are relevant, and the one place that ranks and counts
 
+pub(crate) mod baselines;
 mod features;
 mod protocol;
 
@@ -19,27 +21,36 @@ use serde::Serialize;
 
 use crate::labels::{LabelFile, check_items};
 use crate::{index, output};
+use baselines::Vectors;
 use features::Scores;
 pub(crate) use protocol::{Evaluated, Gallery, Protocol};
 
 /// Evaluate the ranking of a gallery: mean average precision at each code length
 ///
 /// Every query ranks the whole gallery. An item is relevant if it shares a class with the query.
-/// The result names the rule of the mean average precision.
+/// The result names the rule of the mean average precision. With `--train-features`, codes of
+/// residual k-means and of product quantization are fitted to those and ranked, too.
 #[derive(clap::Args)]
 #[command(
-    group = clap::ArgGroup::new("gallery").required(true),
-    after_help = "Example:\n  dpq eval --index gallery.dpq --queries q.npy --query-labels a.npy --gallery-labels b.npy \
-        --bits 8,16,24,32 --at 5000 --out report.json"
+    group = clap::ArgGroup::new("gallery").required(true).multiple(true),
+    group = clap::ArgGroup::new("coded").multiple(true),
+    after_help = "Examples:\n  dpq eval --index gallery.dpq --queries q.npy --query-labels a.npy --gallery-labels b.npy \
+        --bits 8,16,24,32 --at 5000 --out report.json\n  dpq eval --index gallery.dpq --gallery-features gallery/features.npy \
+        --train-features train/features.npy --queries q.npy --query-labels a.npy --gallery-labels b.npy"
 )]
 pub(crate) struct Args {
     /// The index of the gallery
-    #[arg(long, group = "gallery", value_name = "DPQ")]
+    #[arg(long, groups = ["gallery", "coded"], value_name = "DPQ")]
     index: Option<PathBuf>,
     /// The gallery's features, [N, D], to evaluate without codes: .npy (float32), .fvecs or .bvecs.
     /// They may be larger than memory
-    #[arg(long, group = "gallery", value_name = "FILE", conflicts_with = "bits")]
+    #[arg(long, group = "gallery", value_name = "FILE")]
     gallery_features: Option<PathBuf>,
+    /// Features of training items, [N, D]: fit codes of residual k-means and of product
+    /// quantization to them and evaluate those of the gallery's features, which are then held in
+    /// memory
+    #[arg(long, group = "coded", value_name = "FILE", requires = "gallery_features")]
+    train_features: Option<PathBuf>,
     /// Query features, [Q, D]: .npy (float32), .safetensors, .fvecs or .bvecs
     #[arg(long, value_name = "FILE")]
     queries: PathBuf,
@@ -57,8 +68,8 @@ pub(crate) struct Args {
     /// .ivecs
     #[arg(long, value_name = "FILE")]
     query_ids: Option<PathBuf>,
-    /// Code lengths, multiples of 8 [default: all]
-    #[arg(long, value_delimiter = ',', value_name = "BITS")]
+    /// Code lengths, multiples of 8 [default: all of the index, or 8, 16, 24 and 32]
+    #[arg(long, requires = "coded", value_delimiter = ',', value_name = "BITS")]
     bits: Vec<usize>,
     /// Additional cut-offs of the mean average precision
     #[arg(long, value_delimiter = ',', value_name = "R")]
@@ -81,6 +92,9 @@ struct Evaluation {
     by_bits: BTreeMap<usize, Metrics>,
     #[serde(skip_serializing_if = "Option::is_none")]
     features: Option<Metrics>,
+    /// Other codes of the features, by their name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    baselines: BTreeMap<&'static str, BTreeMap<usize, Metrics>>,
     seconds: Seconds,
     peak_memory_bytes: Option<u64>,
 }
@@ -106,15 +120,18 @@ impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         let queries = read_features(&self.queries)?;
         if let Some(out) = &self.out {
-            let inputs = [&self.index, &self.gallery_features, &self.gallery_ids, &self.query_ids];
+            let features = [&self.gallery_features, &self.train_features];
+            let inputs = features.into_iter().chain([&self.index, &self.gallery_ids, &self.query_ids]);
             let given = [&self.queries, &self.query_labels, &self.gallery_labels];
-            output::check_out(out, inputs.into_iter().flatten().chain(given))?;
+            output::check_out(out, inputs.flatten().chain(given))?;
         }
         let preset = if self.rule == "standard" { MapRule::standard() } else { MapRule::dpq() };
         let rule = MapRule { exclude_self: self.query_ids.is_some(), ..preset };
         let rules = rules(rule, &self.at);
         let protocol = self.protocol(queries.rows, rules.clone())?;
         let (mut by_bits, mut features, mut seconds) = (BTreeMap::new(), None, [Duration::ZERO; 2]);
+        let mut bits = if self.bits.is_empty() { vec![8, 16, 24, 32] } else { self.bits.clone() };
+        let mut n_codewords = 256;
         let mut metrics = |evaluated: Evaluated| {
             seconds.iter_mut().zip(evaluated.seconds).for_each(|(sum, seconds)| *sum += seconds);
             self::metrics(evaluated.report)
@@ -123,14 +140,18 @@ impl Args {
             let index = index::map(path)?;
             check_items((path, index.len()), (&self.gallery_labels, protocol.ids.len()))?;
             check_dim(&queries, index.codebooks().dim(), &self.queries)?;
-            let all = (1..=index.max_length().levels()).map(|levels| 8 * levels).collect();
-            for bits in if self.bits.is_empty() { all } else { self.bits.clone() } {
+            n_codewords = index.codebooks().n_codewords();
+            if self.bits.is_empty() {
+                bits = (1..=index.max_length().levels()).map(|levels| 8 * levels).collect();
+            }
+            for &bits in &bits {
                 let bar = output::progress(queries.rows, "queries");
                 let length = CodeLength::from_bits(bits)?;
                 by_bits.insert(bits, metrics(protocol.evaluate_codes(&index, length, &queries, &bar)?));
                 bar.finish_and_clear();
             }
-        } else if let Some(path) = &self.gallery_features {
+        }
+        if let Some(path) = &self.gallery_features {
             let gallery = FeatureFile::open(path)?;
             check_dim(&queries, gallery.columns(), &self.queries)?;
             check_items((path, gallery.rows()), (&self.gallery_labels, protocol.ids.len()))?;
@@ -147,12 +168,28 @@ impl Args {
             bar.finish_and_clear();
         }
 
+        let mut baselines = BTreeMap::new();
+        if let (Some(train), Some(gallery)) = (&self.train_features, &self.gallery_features) {
+            let [train_rows, gallery] = [read_features(train)?, read_features(gallery)?];
+            check_dim(&queries, train_rows.columns, train)?;
+            let (train, gallery) = (&train_rows.values, &gallery.values);
+            let n_codewords = n_codewords.min(train_rows.rows);
+            let vectors = Vectors { train, gallery, queries: &queries, n_codewords };
+            let lengths = bits.iter().map(|&bits| CodeLength::from_bits(bits));
+            let lengths = lengths.collect::<Result<Vec<_>, _>>()?;
+            let bar = output::progress(2 * lengths.len() * queries.rows, "queries");
+            baselines.insert(baselines::RESIDUAL, vectors.residual(&protocol, &lengths, &bar)?.0);
+            baselines.insert(baselines::PRODUCT, vectors.product(&protocol, &lengths, &bar)?.0);
+            bar.finish_and_clear();
+        }
+
         let evaluation = Evaluation {
             map_rule: Rule::new(&self.rule, rules[0]),
             queries: queries.rows,
             gallery: protocol.ids.len(),
             by_bits,
             features,
+            baselines,
             seconds: Seconds { search: seconds[0].as_secs_f64(), evaluate: seconds[1].as_secs_f64() },
             peak_memory_bytes: output::peak_memory_bytes(),
         };
@@ -236,20 +273,24 @@ pub(crate) fn metrics(report: Report) -> Metrics {
 
 impl Evaluation {
     fn text(&self) -> String {
+        let of_bits = |name: &str, by_bits: &'_ BTreeMap<usize, Metrics>| -> Vec<(String, Metrics)> {
+            let name = |bits: &usize| format!("{name}{bits} bits");
+            by_bits.iter().map(|(bits, metrics)| (name(bits), metrics.clone())).collect()
+        };
+        let mut rows = of_bits("", &self.by_bits);
+        rows.extend(self.features.iter().map(|metrics| ("features".to_owned(), metrics.clone())));
+        for (name, by_bits) in &self.baselines {
+            rows.extend(of_bits(&format!("{name}, "), by_bits));
+        }
+        let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(9);
         let mut text = format!(
-            "{}\n{} queries, {} items\n\n{:>9} {:>8}",
+            "{}\n{} queries, {} items\n\n{:>width$} {:>8}",
             self.map_rule.text, self.queries, self.gallery, "", "mAP"
         );
-        let rows: Vec<(String, &Metrics)> = self
-            .by_bits
-            .iter()
-            .map(|(bits, metrics)| (format!("{bits} bits"), metrics))
-            .chain(self.features.iter().map(|metrics| ("features".to_owned(), metrics)))
-            .collect();
         let cutoffs: Vec<u32> = rows.first().map_or(vec![], |row| row.1.map_at.keys().copied().collect());
         text.extend(cutoffs.iter().map(|cutoff| format!(" {:>9}", format!("mAP@{cutoff}"))));
         for (name, metrics) in rows {
-            text += &format!("\n{name:>9} {:>8.4}", metrics.map);
+            text += &format!("\n{name:>width$} {:>8.4}", metrics.map);
             text.extend(metrics.map_at.values().map(|map| format!(" {map:>9.4}")));
         }
         text

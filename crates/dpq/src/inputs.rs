@@ -23,7 +23,7 @@ pub(crate) struct Inputs {
     /// Split of the data set: train, query or gallery
     #[arg(long, requires = "data", value_parser = |s: &str| s.parse::<Split>())]
     split: Option<Split>,
-    /// A folder of images, flat or with one sub-folder per class
+    /// A folder of images, or an archive of one, flat or with one sub-folder per class
     #[arg(long, group = "input", value_name = "DIR")]
     pub(crate) images: Option<PathBuf>,
     /// Features, [N, D]: .npy (float32), .safetensors, .fvecs or .bvecs
@@ -149,10 +149,10 @@ impl Source {
     /// numbers. Refuses to write ids of no image.
     pub(crate) fn write_ids(&self, dir: &Path, rows: &[u32]) -> Result<()> {
         let Self::Images { dataset, rows: all, has_names } = self else {
-            return remove_stale(dir, &["codes.npy"]);
+            return remove_stale(dir, &["codes.npy", "posteriors.npy"]);
         };
         ensure!(!rows.is_empty(), "none of the {} images of {} can be read", all.len(), dataset.name());
-        remove_stale(dir, &["labels.npy", "names.txt", "codes.npy"])?;
+        remove_stale(dir, &["labels.npy", "names.txt", "codes.npy", "posteriors.npy"])?;
         // Line i of names.txt is id i, so skipped images leave no gap.
         let id = |(at, &row): (usize, &u32)| if *has_names { at as u64 } else { row.into() };
         let ids: Vec<u64> = rows.iter().enumerate().map(id).collect();

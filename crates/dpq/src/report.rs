@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use dpq_data::{Dataset, Split};
+use dpq_data::{Dataset, Source, Split, sha256};
 use dpq_eval::MapRule;
 use dpq_model::{Device, Model};
 use dpq_report::results::{About, Items, Machine};
@@ -41,6 +41,11 @@ pub(crate) struct Args {
     /// Maximum number of gallery items in the t-SNE figure
     #[arg(long, default_value_t = 5000, value_name = "N", requires = "out")]
     tsne_items: usize,
+    /// Also rank by other codes of the same features, fitted to the training images: residual
+    /// k-means and product quantization; and by the classifier's posterior, exact and in as many
+    /// bytes
+    #[arg(long)]
+    baselines: bool,
     /// Device of the network: cpu, or cuda:N in a program built with --features cuda
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: Device,
@@ -80,7 +85,7 @@ impl Args {
             models.map(|(run, training)| training.model(run, self.device)).collect::<Result<Vec<_>>>()?;
         let _dir = self.out.as_deref().map(output::ResultDir::create).transpose()?;
 
-        let measure = |(model, training)| Measured::new(model, training, &folder);
+        let measure = |(model, training)| Measured::new(model, training, &folder, self.baselines);
         let measured = models.iter().zip(&trainings).map(measure).collect::<Result<Vec<_>>>()?;
         let runs: Vec<_> = measured.iter().map(|measured| measured.run.clone()).collect();
         let about = self.about(&folder, &dataset, &trainings[0], &models[0], &measured[0])?;
@@ -125,9 +130,15 @@ impl Args {
     ) -> Result<About> {
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let n_items = |split| dataset.split(split).len();
+        let source = Source::open(folder)?;
+        let other = source.files.first().filter(|_| dataset.name() != source.name);
+        let images = other.map(|file| -> Result<String> {
+            Ok(format!("{}, sha256 {}", name(&file.path), sha256(&file.read()?)))
+        });
         let (query, gallery) = (measured.query.rows.len(), measured.gallery.rows.len());
         Ok(About {
             dataset: name(&fs::canonicalize(folder)?),
+            images: images.transpose()?,
             preset: training.preset.clone(),
             changes: training.changes.clone(),
             commit: format!("dpq {}", env!("CARGO_PKG_VERSION")),

@@ -143,7 +143,7 @@ impl Args {
                     }
                     (None, None) => dataset,
                 };
-                (Source::Images(dataset), out)
+                (Source::images(dataset), out)
             }
             (_, Some(features), Some(labels), Some(out)) => (Source::features(features, labels)?, out),
             _ => return output::print(json, &config, &toml::to_string(&config)?),

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use common::{dpq, error, images, json};
 use dpq_data::sha256;
+use dpq_formats::npy;
 use tempfile::TempDir;
 
 #[test]
@@ -169,6 +170,32 @@ fn splits_are_written_once_and_then_used() {
     assert_ne!(rows("query"), queries);
     let bytes = fs::read(dir.join("set/splits/train.txt")).unwrap();
     assert_eq!(drawn["files"][1]["sha256"], sha256(&bytes));
+}
+
+#[test]
+fn a_network_is_judged_on_classes_that_it_has_not_seen() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    let drawn = json(dir, "data split set --unseen-classes 1 --seed 2 --out-dir unseen");
+    let numbers = ["train", "query", "gallery"].map(|key| drawn[key].as_u64().unwrap());
+    assert_eq!(numbers, [16, 2, 18]);
+    assert!(
+        error(dir, "data split set --unseen-classes 1 --out-dir unseen", 1).contains("is not overwritten")
+    );
+    assert_eq!(json(dir, "data verify unseen")["gallery"], 18);
+    let options = "--preset quick --set epochs=1 --set quantizer.codewords=4";
+    assert_eq!(json(dir, &format!("train --data unseen --out run {options}"))["images"], 16);
+    let encode =
+        "encode --model run/model.safetensors --data unseen --split gallery --posteriors --out-dir g";
+    assert!(json(dir, encode)["accuracy"].is_null(), "no class of the gallery is known");
+    let shape = npy::read_matrix::<u8>(dir.join("g/labels.npy")).unwrap();
+    assert_eq!((shape.rows, shape.columns), (18, 3));
+    let posteriors = dpq_formats::read_features(dir.join("g/posteriors.npy")).unwrap();
+    assert_eq!((posteriors.rows, posteriors.columns), (18, 2), "two classes were learnt");
+    assert!(posteriors.values.chunks(2).all(|p| (p[0] + p[1] - 1.0).abs() < 1e-6));
+    let results = json(dir, "report run --baselines");
+    assert!(results["accuracy"].is_null() && results["baselines"].as_array().unwrap().len() == 3);
 }
 
 #[test]

@@ -73,6 +73,47 @@ fn a_page_has_the_numbers_of_encode_and_eval() {
 }
 
 #[test]
+fn other_codes_of_the_same_features_are_those_of_eval() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    train(dir, 1);
+    let results = json(dir, "report run-1 --baselines --out page");
+    let model = "encode --model run-1/model.safetensors --data set --posteriors";
+    for split in ["train", "query", "gallery"] {
+        json(dir, &format!("{model} --split {split} --out-dir {split}"));
+    }
+    let build =
+        "index build --codes gallery/codes.npy --codebook run-1/model.safetensors --ids gallery/ids.npy";
+    json(dir, &format!("{build} --out g.dpq"));
+    let eval = |ranked: &str, vectors: &str| {
+        let of = |split: &str| format!("{split}/{vectors}.npy");
+        let judged = "--query-labels query/labels.npy --gallery-labels gallery/labels.npy --gallery-ids gallery/ids.npy";
+        let (query, train, gallery) = (of("query"), of("train"), of("gallery"));
+        let ranked = format!("{ranked} --gallery-features {gallery} --train-features {train}");
+        json(dir, &format!("eval {ranked} --queries {query} {judged} --bits 8,16,24"))
+    };
+    let features = eval("--index g.dpq", "features");
+    let rows = results["baselines"].as_array().unwrap();
+    let names: Vec<_> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["residual k-means", "product quantization", "class posterior"]);
+    for (row, name) in rows.iter().zip(names).take(2) {
+        for bits in ["8", "16", "24"] {
+            assert_eq!(row["map_all"][bits][0], features["baselines"][name][bits]["map"], "{name}, {bits}");
+        }
+        assert_eq!(row["feature_map_all"][0], features["features"]["map"]);
+    }
+    let posteriors = eval("", "posteriors");
+    assert_eq!(rows[2]["feature_map_all"][0], posteriors["features"]["map"]);
+    assert_eq!(posteriors["baselines"]["residual k-means"].as_object().unwrap().len(), 3);
+    let page = fs::read_to_string(dir.join("page/results.md")).unwrap();
+    assert!(
+        page.contains("## Other codes of the same features") && page.contains("| class posterior"),
+        "{page}"
+    );
+}
+
+#[test]
 fn several_runs_are_a_mean_and_a_deviation() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();

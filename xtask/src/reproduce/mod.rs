@@ -58,6 +58,10 @@ pub(crate) struct Settings {
     /// the preset without each of its ingredients. Each row has as many trainings as seeds
     #[arg(long)]
     ablations: bool,
+    /// Also train on splits in which N classes have no training image, and rank images of those
+    /// classes: five splits with other classes each, by the preset and by its two-step form
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    unseen_classes: Option<u16>,
     /// Copy the report to docs/results/DATASET-PRESET and write docs/results.md
     #[arg(long)]
     write_docs: bool,
@@ -121,6 +125,9 @@ impl Settings {
     }
 }
 
+/// The option of `dpq report` for other codes of the same features.
+const BASELINES: &str = " --baselines";
+
 /// The folder of stages and reports.
 const FOLDER: &str = "target/reproduce";
 
@@ -155,12 +162,14 @@ pub(crate) fn run(settings: &Settings) -> Result<Results> {
     let (pixels, shape) = pipeline.raw_pixels()?;
     let train = |seed| pipeline.train(&folder.join(format!("seed-{seed}")), seed, &[]);
     let trainings = (1..=settings.seeds).map(train).collect::<Result<Vec<_>>>()?;
-    let options = format!(" --out OUT --tsne-items {}", if settings.quick { 500 } else { 5000 });
+    let baselines = if settings.preset == "quick" { "" } else { BASELINES };
+    let options = format!(" --out OUT --tsne-items {}{baselines}", if settings.quick { 500 } else { 5000 });
     let mut report = Report::read(pipeline.report(&folder.join("report"), &trainings, &options)?.file(""))?;
     let variants = variants::variants(&settings.preset, settings.ablations, pretrained);
     let variants = variants.into_iter().map(|variant| pipeline.variant(variant, &trainings));
     let results = &mut report.results;
     results.variants = variants.collect::<Result<_>>()?;
+    results.unseen = settings.unseen_classes.map(|n| pipeline.unseen_classes(n)).transpose()?;
     results.set_baseline(pixels, shape);
     results.run_wall_seconds = Some(runner.wall_seconds.get());
     results.about.commit = process::commit(&["Cargo.toml", "Cargo.lock", "crates", "datasets", "xtask"]);

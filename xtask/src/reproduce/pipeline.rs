@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use dpq_report::results::{ByBits, CUTOFF, VariantResults};
+use dpq_report::results::{ByBits, CUTOFF, UnseenResults, VariantResults};
 use dpq_report::{Metrics, Rankings, Results};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -13,11 +13,14 @@ use serde_json::Value;
 use super::hash::Hash;
 use super::stage::{Runner, Stage};
 use super::variants::{Change, Variant};
-use super::{FOLDER, Settings};
+use super::{BASELINES, FOLDER, Settings};
 
 /// The maximum number of values per image in the baseline: 200,000 images of 4096 are a file of 3.3
 /// GB.
 const PIXELS: usize = 4096;
+
+/// Splits with unseen classes: other classes each.
+const UNSEEN_SPLITS: usize = 5;
 
 /// A finished training.
 pub(super) type Trained = Stage<IgnoredAny>;
@@ -83,7 +86,11 @@ impl<'a> Pipeline<'a> {
 
     /// Trains with the settings and further changes. Resumes an interrupted training.
     pub(super) fn train(&self, dir: &Path, seed: u16, changes: &[&str]) -> Result<Trained> {
-        let data = self.settings.dataset.display();
+        self.train_on(&self.settings.dataset, dir, seed, changes)
+    }
+
+    fn train_on(&self, data: &Path, dir: &Path, seed: u16, changes: &[&str]) -> Result<Trained> {
+        let data = data.display();
         let changes = changes.iter().map(|line| format!(" --set {line}")).collect::<String>();
         let configuration = self.configuration();
         let command = format!("train --data {data} --out OUT{configuration}{changes} --seed {seed} --resume");
@@ -92,11 +99,53 @@ impl<'a> Pipeline<'a> {
 
     /// Reports on trainings. `options` name the files to write, if any.
     pub(super) fn report(&self, dir: &Path, trainings: &[Trained], options: &str) -> Result<Stage<Results>> {
+        self.report_on(&self.settings.dataset, dir, trainings, options)
+    }
+
+    fn report_on(
+        &self,
+        data: &Path,
+        dir: &Path,
+        trainings: &[Trained],
+        options: &str,
+    ) -> Result<Stage<Results>> {
         let upstream: Vec<&str> = trainings.iter().map(|stage| stage.key.as_str()).collect();
         let runs: String = trainings.iter().map(|stage| format!(" {}", stage.file(""))).collect();
-        let Settings { dataset, device, .. } = self.settings;
-        let command = format!("report{runs} --data {} --device {device}{options}", dataset.display());
+        let device = &self.settings.device;
+        let command = format!("report{runs} --data {} --device {device}{options}", data.display());
         self.runner.run(dir, &upstream, &command)
+    }
+
+    /// Trains on splits in which `n_classes` classes have no training image, and ranks images of
+    /// those classes by each training and by other codes of its features.
+    pub(super) fn unseen_classes(&self, n_classes: u16) -> Result<UnseenResults> {
+        let (mut rows, data) = (Vec::new(), self.settings.dataset.display());
+        let two_step = ["schedule=\"two-step\""];
+        for (name, slug, changes) in [("whole", "whole", &[][..]), ("Two-Step", "two-step", &two_step)] {
+            let mut splits = Vec::new();
+            for split in 1..=UNSEEN_SPLITS {
+                let dir = self.folder.join(format!("unseen-{n_classes}/split-{split}"));
+                let command =
+                    format!("data split {data} --unseen-classes {n_classes} --seed {split} --out-dir OUT");
+                let set: Stage<IgnoredAny> = self.runner.run(&dir.join("set"), &[], &command)?;
+                let dir = dir.join(slug);
+                let training = self.train_on(Path::new(&set.file("")), &dir, 1, changes)?;
+                let set = PathBuf::from(set.file(""));
+                splits.push(self.report_on(&set, &dir.join("report"), &[training], BASELINES)?.result);
+            }
+            let name = format!("{}, {name}", self.settings.preset);
+            let of_splits = |row: &dyn Fn(&Results) -> VariantResults| {
+                VariantResults::over(&splits.iter().map(row).collect::<Vec<_>>())
+            };
+            rows.push(of_splits(&|split| VariantResults::of_trainings(&name, "", split.clone())));
+            for (at, row) in splits[0].baselines.iter().enumerate() {
+                let name = format!("{name}: {}", row.name);
+                let row =
+                    |split: &Results| VariantResults { name: name.clone(), ..split.baselines[at].clone() };
+                rows.push(of_splits(&row));
+            }
+        }
+        Ok(UnseenResults { classes: n_classes.into(), splits: UNSEEN_SPLITS, rows })
     }
 
     /// Trains a variant with each seed, or computes other features by the trainings, and evaluates

@@ -1,9 +1,10 @@
 //! `dpq data split`: draws splits and writes them as files.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use dpq_data::{Dataset, Protocol, Source, Split, sha256};
+use anyhow::{Context, Result, bail, ensure};
+use dpq_data::{Dataset, ImageShape, Protocol, Source, Split, sha256};
 use serde::Serialize;
 
 use crate::output;
@@ -12,10 +13,12 @@ use crate::output;
 ///
 /// Writes query.txt, train.txt and gallery.txt into the folder splits/ of the data set, one row
 /// number per line. Prints the lines to add to dataset.toml, so that these files define the splits.
-/// Numbers and seed are those of `[protocol]` by default.
+/// Numbers and seed are those of `[protocol]` by default. With `--unseen-classes` and `--out-dir`,
+/// a new data set of the same images judges learning on classes that were not trained.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  dpq data split datasets/pets --n-queries 100 --n-train 500 --per-class --seed 1"
+    after_help = "Examples:\n  dpq data split datasets/pets --n-queries 100 --n-train 500 --per-class --seed 1\n  dpq \
+        data split datasets/cifar-10 --unseen-classes 3 --seed 1 --out-dir unseen-1"
 )]
 pub(crate) struct Args {
     /// Data set folder whose dataset.toml has no table `splits`
@@ -29,15 +32,24 @@ pub(crate) struct Args {
     /// Draw these numbers from each class, not in total
     #[arg(long, requires = "n_queries")]
     per_class: bool,
+    /// Number of classes without training images, drawn by the seed. Only their images are queries
+    /// and gallery
+    #[arg(long, value_name = "N")]
+    unseen_classes: Option<usize>,
     /// Random seed [default: that of dataset.toml, or 1]
     #[arg(long)]
     seed: Option<u64>,
+    /// Write no rows but a new data set folder, whose dataset.toml names these images and the
+    /// protocol
+    #[arg(long, value_name = "DIR")]
+    out_dir: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
 struct Drawn {
     name: String,
     seed: u64,
+    unseen_classes: usize,
     /// The number of images in the data set, and the checksum of their names if they are files.
     items: usize,
     names_sha256: Option<String>,
@@ -58,7 +70,7 @@ impl Args {
         let mut protocol = match (self.n_queries, self.n_train) {
             (Some(queries), Some(train)) => {
                 let seed = source.protocol.map_or(1, |protocol| protocol.seed);
-                Protocol { queries, train, per_class: self.per_class, seed }
+                Protocol { queries, train, per_class: self.per_class, unseen_classes: 0, seed }
             }
             _ => source.protocol.with_context(|| {
                 format!(
@@ -68,7 +80,11 @@ impl Args {
             })?,
         };
         protocol.seed = self.seed.unwrap_or(protocol.seed);
+        protocol.unseen_classes = self.unseen_classes.unwrap_or(protocol.unseen_classes);
         let dataset = Dataset::open_drawn(&self.dir, protocol)?;
+        if let Some(out) = &self.out_dir {
+            return self.write_set(out, &source.name, &dataset, protocol, json);
+        }
 
         let folder = self.dir.join("splits");
         let path = |split: &Split| folder.join(format!("{split}.txt"));
@@ -88,12 +104,60 @@ impl Args {
         let drawn = Drawn {
             name: source.name,
             seed: protocol.seed,
+            unseen_classes: protocol.unseen_classes,
             items: dataset.len(),
             names_sha256: dataset.names_sha256(&self.dir),
             files,
         };
         output::print(json, &drawn, &drawn.text())
     }
+}
+
+impl Args {
+    /// Writes a data set of the same images with other splits.
+    fn write_set(
+        &self,
+        out: &Path,
+        name: &str,
+        dataset: &Dataset,
+        protocol: Protocol,
+        json: bool,
+    ) -> Result<()> {
+        let Protocol { queries, train, per_class, unseen_classes, seed } = protocol;
+        let source = fs::canonicalize(self.dir.join("dataset.toml"))?;
+        let source = source.to_str().context("the path of the data set is not UTF-8, rename it")?;
+        let path = out.join("dataset.toml");
+        ensure!(!path.exists(), "{} exists and is not overwritten, move it away first", path.display());
+        // Strings of JSON are strings of TOML too.
+        let name = serde_json::to_string(&format!("{name}, {unseen_classes} unseen classes, seed {seed}"))?;
+        let source = serde_json::to_string(source)?;
+        let ImageShape { channels, height, width } = dataset.shape();
+        let per = if per_class { "_per_class" } else { "" };
+        let text = format!(
+            "name = {name}\nshape = {{ channels = {channels}, height = {height}, width = {width} }}\n\n\
+            [images]\nformat = \"set\"\nsource = {{ file = {source} }}\n\n\
+            [protocol]\nqueries{per} = {queries}\ntrain{per} = {train}\nunseen_classes = {unseen_classes}\n\
+            seed = {seed}\n"
+        );
+        let _dir = output::ResultDir::create(out)?;
+        dpq_file::write_atomic(&path, |file| file.write_all(text.as_bytes()))?;
+        let [train, query, gallery] =
+            [Split::Train, Split::Query, Split::Gallery].map(|split| dataset.split(split).len());
+        let path = path.display().to_string();
+        let text =
+            format!("wrote {path}: {train} training images, {query} queries, {gallery} in the gallery");
+        output::print(json, &WrittenSet { path, unseen_classes, seed, train, query, gallery }, &text)
+    }
+}
+
+#[derive(Serialize)]
+struct WrittenSet {
+    path: String,
+    unseen_classes: usize,
+    seed: u64,
+    train: usize,
+    query: usize,
+    gallery: usize,
 }
 
 /// Formats rows as the file of a split, one per line.
@@ -107,7 +171,7 @@ impl Drawn {
         text.extend(self.names_sha256.iter().map(|sum| format!("names_sha256 = \"{sum}\"\n")));
         for DrawnFile { split, path, rows, sha256 } in &self.files {
             // The gallery is all other rows, so dataset.toml does not name its file.
-            let begin = if split == "gallery" { "# " } else { "" };
+            let begin = if split == "gallery" && self.unseen_classes == 0 { "# " } else { "" };
             let name = path.file_name().unwrap_or_default().display();
             text += &format!(
                 "{begin}{split} = {{ file = \"splits/{name}\", sha256 = \"{sha256}\" }} # {rows} rows\n"

@@ -5,17 +5,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use dpq_codebook::{CodeLength, LevelUsage, inner_products, usage};
+use dpq_codebook::{CodeLength, LevelUsage, usage};
 use dpq_data::{Dataset, Split};
 use dpq_eval::{Labels, MapRule};
 use dpq_formats::Matrix;
 use dpq_index::{Hit, Index, Kernel, SearchOptions};
 use dpq_model::Model;
-use dpq_report::Run;
 use dpq_report::results::{ByBits, CUTOFF, PeakMemory, Searched, Seconds, Usage};
+use dpq_report::{CLASS_POSTERIOR, Metrics, Rankings, Run};
 
 use crate::encode::Outputs;
-use crate::eval::{self, Evaluated, Gallery, Protocol};
+use crate::eval::baselines::{PRODUCT, RESIDUAL, Vectors, exact, rankings};
+use crate::eval::{self, Evaluated, Protocol};
 use crate::inputs::Source;
 use crate::train::Trained;
 use crate::{images, output};
@@ -34,13 +35,16 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    pub(super) fn new(model: &Model, training: &Trained, folder: &Path) -> Result<Self> {
+    /// Evaluates the model, and with `baselines` other codes of its features and its classifier.
+    pub(super) fn new(model: &Model, training: &Trained, folder: &Path, baselines: bool) -> Result<Self> {
         let (start, codebooks) = (Instant::now(), model.codebooks());
         let dataset = Dataset::open(folder)?.resized(images::model_shape(model)?)?;
         let splits = [Split::Query, Split::Gallery].map(|split| dataset.split(split).to_vec());
+        let train = if baselines { dataset.split(Split::Train).to_vec() } else { Vec::new() };
         let source = Source::Images { dataset: Box::new(dataset), rows: Vec::new(), has_names: false };
-        let [query, gallery] = splits.map(|rows| encode(model, &source, &rows));
+        let [query, gallery] = splits.map(|rows| encode(model, &source, &rows, baselines));
         let ((query, query_seconds), (gallery, gallery_seconds)) = (query?, gallery?);
+        let train = if baselines { Some(encode(model, &source, &train, true)?.0) } else { None };
         let Source::Images { dataset, .. } = source else { unreachable!("images were encoded") };
         let gallery_ids: Vec<u64> = gallery.rows.iter().map(|&row| row.into()).collect();
         let encode_peak = output::peak_memory_bytes();
@@ -75,23 +79,27 @@ impl Measured {
             seconds.iter_mut().zip(taken).for_each(|(sum, taken)| *sum += taken);
             by_bits.insert(bits(length), eval::metrics(report));
         }
-        let starts: Vec<u32> = (0..).take(gallery.rows.len() + 1).collect();
-        let items = Gallery { starts: &starts, ids: &protocol.ids, batch: 1024 };
-        let score = |(): &(), _, query: &[f32], scores: &mut [f32]| {
-            Ok(inner_products(query, &gallery.features, scores)?)
-        };
-        let features = protocol.evaluate(&items, &queries, |_| Ok(()), score, &bar)?.report;
+        let features = exact(&protocol, &gallery.features, &queries, &bar)?;
         bar.finish_and_clear();
+        let compared = Compared { protocol: &protocol, lengths: &lengths, query: &query, gallery: &gallery };
+        let baselines = match &train {
+            Some(train) => compared.baselines(model, training, train, &features)?,
+            None => Vec::new(),
+        };
 
+        // The classes of a network that left some unseen are not those of the data set.
+        let knows_classes = model.n_classes() == dataset.n_classes();
+        let accuracy = |outputs: &Outputs| outputs.accuracy(&dataset).filter(|_| knows_classes);
         let usage = usage(&gallery.codes, codebooks.n_levels(), codebooks.n_codewords())?;
         let n_gallery = gallery.rows.len() as f64;
         let run = Run {
             seed: model.config().seed,
             fingerprint: codebooks.fingerprint(),
             by_bits,
-            features: eval::metrics(features),
-            accuracy: gallery.accuracy(&dataset),
-            query_accuracy: query.accuracy(&dataset),
+            features,
+            baselines,
+            accuracy: accuracy(&gallery),
+            query_accuracy: accuracy(&query),
             distortion: codebooks.relative_distortion(&gallery.features, &gallery.codes)?,
             usage: usage.iter().map(of_level).collect(),
             seconds: Seconds {
@@ -116,11 +124,64 @@ impl Measured {
     }
 }
 
+/// The rankings that baselines are compared with.
+struct Compared<'a> {
+    protocol: &'a Protocol,
+    lengths: &'a [CodeLength],
+    query: &'a Outputs,
+    gallery: &'a Outputs,
+}
+
+impl Compared<'_> {
+    /// Ranks by other codes of the same features, and by the classifier's posterior, exact and
+    /// quantized. All codebooks are fitted to the training images.
+    fn baselines(
+        &self,
+        model: &Model,
+        training: &Trained,
+        train: &Outputs,
+        features: &Metrics,
+    ) -> Result<Vec<(String, Rankings)>> {
+        let Self { protocol, lengths, query, gallery } = *self;
+        let matrix = |values: &[f32]| Matrix {
+            rows: query.rows.len(),
+            columns: values.len() / query.rows.len(),
+            values: values.to_vec(),
+        };
+        let (codebooks, queries) = (model.codebooks(), matrix(&query.features));
+        let n_codewords = codebooks.n_codewords();
+        let vectors =
+            Vectors { train: &train.features, gallery: &gallery.features, queries: &queries, n_codewords };
+        let bar = output::progress((3 * lengths.len() + 1) * query.rows.len(), "baselines");
+        let mut rows = vec![
+            (RESIDUAL.to_owned(), rankings(vectors.residual(protocol, lengths, &bar)?, features.clone())),
+            (PRODUCT.to_owned(), rankings(vectors.product(protocol, lengths, &bar)?, features.clone())),
+        ];
+        // The sigmoids of several labels are no distribution over classes.
+        if training.classification_loss == "softmax" {
+            let queries = matrix(&query.posteriors);
+            let vectors = Vectors {
+                train: &train.posteriors,
+                gallery: &gallery.posteriors,
+                queries: &queries,
+                n_codewords,
+            };
+            let exact = exact(protocol, &gallery.posteriors, &queries, &bar)?;
+            rows.push((
+                CLASS_POSTERIOR.to_owned(),
+                rankings(vectors.residual(protocol, lengths, &bar)?, exact),
+            ));
+        }
+        bar.finish_and_clear();
+        Ok(rows)
+    }
+}
+
 /// Encodes images. Returns the seconds, too.
-fn encode(model: &Model, source: &Source, rows: &[u32]) -> Result<(Outputs, f64)> {
+fn encode(model: &Model, source: &Source, rows: &[u32], posteriors: bool) -> Result<(Outputs, f64)> {
     let start = Instant::now();
-    let outputs = Outputs::new(model, source, rows, false)?;
-    ensure!(!outputs.rows.is_empty(), "none of the {} queries or gallery images can be read", rows.len());
+    let outputs = Outputs::new(model, source, rows, false, posteriors)?;
+    ensure!(!outputs.rows.is_empty(), "none of the {} images of a split can be read", rows.len());
     Ok((outputs, output::seconds(start)))
 }
 

@@ -14,11 +14,23 @@ use crate::{embeddings, images, output};
 
 /// The source of items and labels. Items are rows, numbered from 0.
 pub(super) enum Source {
-    Images(Dataset),
-    Features { features: FeatureFile, labels: Matrix<u8> },
+    Images {
+        dataset: Dataset,
+        /// The classes that training images have, which are those that the network learns.
+        classes: Vec<u32>,
+    },
+    Features {
+        features: FeatureFile,
+        labels: Matrix<u8>,
+    },
 }
 
 impl Source {
+    /// The training images of a data set.
+    pub(super) fn images(dataset: Dataset) -> Self {
+        Self::Images { classes: dataset.trained_classes(), dataset }
+    }
+
     /// Opens features f32 [N, D] and reads their labels.
     pub(super) fn features(features: &Path, labels: &Path) -> Result<Self> {
         let (rows, file) = (FeatureFile::open(features)?, LabelFile::read(labels)?);
@@ -54,7 +66,7 @@ impl Source {
 
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Images(dataset) => dataset.split(Split::Train).len(),
+            Self::Images { dataset, .. } => dataset.split(Split::Train).len(),
             Self::Features { features, .. } => features.rows(),
         }
     }
@@ -63,7 +75,7 @@ impl Source {
     /// an unreadable image would end.
     pub(super) fn readable(&self, strict: bool) -> Result<Vec<u32>> {
         match self {
-            Self::Images(dataset) => {
+            Self::Images { dataset, .. } => {
                 let mut rows = Vec::new();
                 images::for_each_batch(dataset, dataset.split(Split::Train), strict, |batch| {
                     rows.extend(batch.rows);
@@ -83,7 +95,7 @@ impl Source {
 
     pub(super) fn n_classes(&self) -> usize {
         match self {
-            Self::Images(dataset) => dataset.n_classes(),
+            Self::Images { classes, .. } => classes.len(),
             Self::Features { labels, .. } => labels.columns,
         }
     }
@@ -91,7 +103,7 @@ impl Source {
     /// Returns true if any item has several classes, items outside the training split included.
     pub(super) fn is_multi_label(&self) -> bool {
         match self {
-            Self::Images(dataset) => (0..dataset.len()).any(|row| dataset.labels(row).len() > 1),
+            Self::Images { dataset, .. } => (0..dataset.len()).any(|row| dataset.labels(row).len() > 1),
             Self::Features { labels, .. } => {
                 let rows = labels.values.chunks_exact(labels.columns.max(1));
                 rows.into_iter().any(|row| row.iter().filter(|&&label| label == 1).count() > 1)
@@ -102,7 +114,10 @@ impl Source {
     /// Reads class embeddings from a file, f32 [C, dim].
     pub(super) fn embeddings(&self, path: &Path, dim: usize) -> Result<Vec<f32>> {
         match self {
-            Self::Images(dataset) => embeddings::read(path, dataset.class_names(), dim),
+            Self::Images { dataset, classes } => {
+                let name = |&class: &u32| dataset.class_names()[class as usize].clone();
+                embeddings::read(path, &classes.iter().map(name).collect::<Vec<_>>(), dim)
+            }
             // Features come without class names.
             Self::Features { labels, .. } => {
                 ensure!(
@@ -118,7 +133,11 @@ impl Source {
     /// Returns the labels of `rows`, u8 [n, C].
     pub(super) fn multi_hot(&self, rows: &[u32]) -> Vec<u8> {
         match self {
-            Self::Images(dataset) => dataset.multi_hot(rows),
+            Self::Images { dataset, classes } => {
+                let hot = dataset.multi_hot(rows);
+                let rows = hot.chunks_exact(dataset.n_classes().max(1));
+                rows.flat_map(|row| classes.iter().map(|&class| row[class as usize])).collect()
+            }
             Self::Features { labels, .. } => {
                 let row = |&row: &u32| &labels.values[row as usize * labels.columns..][..labels.columns];
                 rows.iter().flat_map(row).copied().collect()
@@ -139,7 +158,7 @@ impl Source {
         let set =
             |inputs| TrainSet { n_items, labels, n_classes, multi_label, embeddings, inputs, weights: None };
         match self {
-            Self::Images(dataset) => {
+            Self::Images { dataset, .. } => {
                 let shape = dataset.shape();
                 let AugmentConfig { padding, mirror, cutout, cutout_probability } = augment;
                 let augment = Augment { padding, mirror, cutout, cutout_probability };
@@ -165,7 +184,9 @@ impl Source {
     /// Reads held-out items, which stay in memory for all validations.
     pub(super) fn held_out(&self, rows: &[u32]) -> Result<Items> {
         match self {
-            Self::Images(dataset) => Ok(Items::Images(images::read_images(dataset, rows, true)?.pixels)),
+            Self::Images { dataset, .. } => {
+                Ok(Items::Images(images::read_images(dataset, rows, true)?.pixels))
+            }
             Self::Features { features, .. } => {
                 let mut values = vec![0.0; rows.len() * features.columns()];
                 for (&row, out) in rows.iter().zip(values.chunks_exact_mut(features.columns())) {
