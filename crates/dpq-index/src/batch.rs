@@ -20,7 +20,7 @@ impl<'a> Query<'a> {
         if n_levels < 3 || !is_long || first.listed(k).is_some() {
             return None;
         }
-        let threshold = |query: &Self| min_score.max(query.estimate(k, &query.rows()));
+        let threshold = |query: &Self| min_score.max(query.estimate(k));
         let threshold_of_first = threshold(first);
         if first.share_read(threshold_of_first) < MIN_SHARE_READ {
             return None;
@@ -49,7 +49,7 @@ impl<'a> Query<'a> {
             let query = pass.query;
             let found = pass.finish()?;
             let is_complete = found.is_full() || threshold == min_score;
-            if is_complete { Ok(found) } else { query.all_rows(k, min_score, &query.rows()) }
+            if is_complete { Ok(found) } else { query.all_rows(k, min_score) }
         };
         visits.into_iter().zip(thresholds).map(complete).collect()
     }
@@ -141,7 +141,7 @@ mod tests {
                         {
                             // Estimates, none at all, and one that is too high, so that it has to
                             // be mended.
-                            let estimate = |query: &Query| min_score.max(query.estimate(k, &query.rows()));
+                            let estimate = |query: &Query| min_score.max(query.estimate(k));
                             let estimates: Vec<f32> = queries.iter().map(estimate).collect();
                             for thresholds in [&estimates[..], &[min_score; 5], &[1e6; 5]] {
                                 let found = Query::best_together(queries, k, min_score, thresholds).unwrap();
@@ -166,7 +166,7 @@ mod tests {
             let (kernel, interrupt) = (Kernel::best(), Some(&interrupt));
             let query = Query { view: &view, scorer: &scorer, kernel, filter: None, interrupt };
             let min_score = f32::NEG_INFINITY;
-            let found = [query.best(10, min_score), query.all_rows(10, min_score, &query.rows())];
+            let found = [query.best(10, min_score), query.all_rows(10, min_score)];
             assert!(found.iter().all(|found| matches!(found, Err(Error::Interrupted))));
             let together = Query::best_together(&[query], 10, min_score, &[min_score]).map(|_| ());
             assert!(matches!(together, Err(Error::Interrupted)));

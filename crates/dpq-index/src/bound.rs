@@ -13,8 +13,9 @@
 use std::ops::Range;
 
 use crate::kernel::Column;
-use crate::norms::{Norms, RowNorms};
+use crate::norms::Norms;
 use crate::score::Scorer;
+use crate::topk::order_key;
 
 /// The sum of deficits that equals the slack for which the tables were made.
 const STEPS: f64 = 250.0;
@@ -25,13 +26,14 @@ pub(crate) struct Bound<'a> {
     norms: Option<Norms<'a>>,
     /// The base of each row, without norms.
     bases: [f32; 256],
-    /// The columns, of which the first `n_changing` change from row to row.
+    /// The columns of levels, of which the first `fixed.len()` change from row to row.
     columns: Vec<[f32; 256]>,
-    n_changing: usize,
     /// The changing columns without norms, and the maximum of each.
     fixed: Vec<([f32; 256], f32)>,
     /// The maximum of each column.
     max: Vec<f32>,
+    /// The sum of the maxima of the columns that do not change.
+    max_of_others: f64,
     first: u8,
     base: f64,
     /// No inner product exceeds this, doubled for the Euclidean metric.
@@ -46,11 +48,17 @@ pub(crate) struct Bound<'a> {
     bytes: Vec<[u8; 256]>,
     /// The slack for which `bytes` were made, or 0 before.
     bytes_slack: f64,
-    /// The first of `bytes` are those of another row, the last are those of another shift.
-    is_stale: [bool; 2],
-    /// The shift of the norms of the row that the last column is of.
-    shift: u32,
+    /// The first of `bytes` are those of another row.
+    is_stale: bool,
+    /// The deficits of the bytes of norms, made for that shift. Rows take turns with two shifts, one
+    /// even and one odd, mostly.
+    norm_bytes: [(u32, [u8; 256]); 2],
+    /// The shift of the norms of the row.
+    shift: Option<u32>,
 }
+
+/// No row has this shift.
+const NO_SHIFT: u32 = u32::MAX;
 
 impl<'a> Bound<'a> {
     /// Prepares bounds of the scores of `scorer`, from the planes of levels 1, 2, ….
@@ -62,23 +70,23 @@ impl<'a> Bound<'a> {
             tables.as_flattened_mut().iter_mut().for_each(|entry| *entry *= 2.0);
         }
         let magnitude = tables.iter().map(|table| f64::from(max_magnitude(table))).sum();
-        let mut columns = tables.split_off(1);
+        let columns = tables.split_off(1);
         let (mut n_changing, mut cells) = (0, None);
         if let Some(norms) = &norms {
             n_changing = norms.n_modelled(n_levels);
             if let Some(plane) = norms.positions.filter(|_| n_levels > 2) {
                 cells = plane.cells;
                 planes.push(plane.high);
-                columns.push([0.0; 256]);
             }
         }
+        let max: Vec<f32> = columns.iter().map(max).collect();
         Self {
             n_levels,
             norms,
             bases: tables[0],
-            n_changing,
-            fixed: columns[..n_changing].iter().map(|column| (*column, max(column))).collect(),
-            max: columns.iter().map(max).collect(),
+            fixed: columns.iter().copied().zip(max.iter().copied()).take(n_changing).collect(),
+            max_of_others: max[n_changing..].iter().map(|&max| f64::from(max)).sum(),
+            max,
             first: 0,
             base: f64::NAN,
             magnitude,
@@ -88,14 +96,41 @@ impl<'a> Bound<'a> {
             bytes: vec![[0; 256]; columns.len()],
             columns,
             bytes_slack: 0.0,
-            is_stale: [false; 2],
-            shift: u32::MAX,
+            is_stale: false,
+            norm_bytes: [(NO_SHIFT, [0; 256]); 2],
+            shift: None,
         }
     }
 
+    /// Returns the rows by descending [`slack_of_row`](Self::slack_of_row), and that slack at
+    /// threshold 0, rounded up so that it descends.
+    pub(crate) fn rows(&mut self) -> [(u8, f32); 256] {
+        let slacks: [f32; 256] = std::array::from_fn(|first| self.slack_of_row(first as u8, 0.0) as f32);
+        let mut keys: [u64; 256] =
+            std::array::from_fn(|row| u64::from(order_key(slacks[row])) << 8 | row as u64);
+        keys.sort_unstable();
+        keys.map(|key| (key as u8, slacks[usize::from(key as u8)].next_up()))
+    }
+
     /// Moves to the row of the codes that begin with `first`, and returns the
-    /// [`slack`](Self::slack) there, or something negative for all that reaches `threshold`.
+    /// [`slack`](Self::slack) there.
     pub(crate) fn enter(&mut self, first: u8, threshold: f32) -> f64 {
+        let slack = self.slack_of_row(first, threshold);
+        if self.fixed.is_empty() || slack < 0.0 {
+            return slack;
+        }
+        self.fill_changing();
+        self.slack(threshold)
+    }
+
+    /// Returns at least the [`slack`](Self::slack) of a row, in less time. NaN is that of a byte
+    /// that names no codeword, which a damaged file may have.
+    pub(crate) fn slack_of_row(&mut self, first: u8, threshold: f32) -> f64 {
+        self.move_to(first);
+        self.slack(threshold)
+    }
+
+    fn move_to(&mut self, first: u8) {
         self.first = first;
         self.base = f64::from(self.bases[usize::from(first)]);
         let mut magnitude = self.magnitude;
@@ -108,24 +143,16 @@ impl<'a> Bound<'a> {
                 let min = norms.pairs[i].minima.get(usize::from(first)).copied().unwrap_or(0);
                 self.max[i] = max - (f64::from(min) * norms.unit) as f32;
             }
-            if let Some(row) = &row {
-                magnitude += row.range();
-                self.fill_norms(row);
-            }
+            self.shift = row.map(|row| row.shift);
+            magnitude += row.map_or(0.0, |row| row.range());
         }
         // At most eight operations per level round, each by at most 2⁻²⁴ of its result. Sums that
         // may overflow f32 have no bound.
         self.rounding_error = if magnitude < f64::from(f32::MAX) / 4.0 {
-            8.0 * (self.columns.len() + 2) as f64 * magnitude / f64::from(1u32 << 24)
+            8.0 * (self.planes.len() + 2) as f64 * magnitude / f64::from(1u32 << 24)
         } else {
             f64::INFINITY
         };
-        let slack = self.slack(threshold);
-        if self.fixed.is_empty() || slack < 0.0 {
-            return slack;
-        }
-        self.fill_changing();
-        self.slack(threshold)
     }
 
     /// Makes the columns that change, and their maxima.
@@ -139,20 +166,7 @@ impl<'a> Bound<'a> {
             }
             self.max[i] = max(column);
         }
-        self.is_stale[0] = true;
-    }
-
-    /// Makes the column of the norms of a row.
-    fn fill_norms(&mut self, row: &RowNorms) {
-        if row.shift == self.shift {
-            return;
-        }
-        self.shift = row.shift;
-        let step = (row.range() / 256.0) as f32;
-        if let Some(column) = self.columns.last_mut() {
-            column.iter_mut().enumerate().for_each(|(byte, entry)| *entry = -step * byte as f32);
-        }
-        self.is_stale[1] = true;
+        self.is_stale = true;
     }
 
     /// Returns the maximum amount by which a code of the row can exceed `threshold`. If it is
@@ -161,8 +175,8 @@ impl<'a> Bound<'a> {
         if self.rounding_error == f64::INFINITY {
             return f64::INFINITY;
         }
-        self.base + self.max.iter().map(|&x| f64::from(x)).sum::<f64>() - f64::from(threshold)
-            + self.rounding_error
+        let changing: f64 = self.max[..self.fixed.len()].iter().map(|&max| f64::from(max)).sum();
+        self.base + changing + self.max_of_others - f64::from(threshold) + self.rounding_error
     }
 
     /// Makes the byte tables, and returns the maximum sum of deficits of a code that reaches the
@@ -175,17 +189,27 @@ impl<'a> Bound<'a> {
                 return None;
             }
             self.bytes_slack = slack;
+            self.norm_bytes.iter_mut().for_each(|(shift, _)| *shift = NO_SHIFT);
             self.fill_bytes(0..self.columns.len());
-        } else {
-            if self.is_stale[0] {
-                self.fill_bytes(0..self.n_changing);
-            }
-            if self.is_stale[1] {
-                self.fill_bytes(self.columns.len() - 1..self.columns.len());
+        } else if self.is_stale {
+            self.fill_bytes(0..self.fixed.len());
+        }
+        self.is_stale = false;
+        self.fill_norm_bytes();
+        Some((STEPS * slack / self.bytes_slack) as u8 + 1)
+    }
+
+    /// Makes the byte table of the norms of the row, unless a row before had the same.
+    fn fill_norm_bytes(&mut self) {
+        let (Some(shift), Some(norms)) = (self.shift, &self.norms) else { return };
+        let (of_shift, bytes) = &mut self.norm_bytes[shift as usize % 2];
+        if *of_shift != shift {
+            *of_shift = shift;
+            let step = (f64::from(1u32 << shift) * norms.unit) as f32 * (STEPS / self.bytes_slack) as f32;
+            for (byte, norm) in bytes.iter_mut().zip(0i32..) {
+                *byte = rounded_down((norm as f32 * step).min(255.0));
             }
         }
-        self.is_stale = [false; 2];
-        Some((STEPS * slack / self.bytes_slack) as u8 + 1)
     }
 
     /// Makes the byte tables of some columns.
@@ -202,13 +226,18 @@ impl<'a> Bound<'a> {
 
     /// Returns the columns with their byte tables, from level 1 on.
     pub(crate) fn columns(&self) -> Vec<Column<'_>> {
-        self.planes.iter().zip(&self.bytes).map(|(plane, table)| Column { plane, table }).collect()
+        let tables = self.bytes.iter().chain(self.of_norms());
+        self.planes.iter().zip(tables).map(|(plane, table)| Column { plane, table }).collect()
+    }
+
+    fn of_norms(&self) -> Option<&[u8; 256]> {
+        self.shift.map(|shift| &self.norm_bytes[shift as usize % 2].1)
     }
 
     /// Returns 1 for every second byte that a code within `limit` may have, and 0 for all other
     /// bytes.
     pub(crate) fn qualifying(&self, limit: u8) -> [u8; 256] {
-        match (self.cells, self.bytes.last()) {
+        match (self.cells, self.of_norms()) {
             (Some(cells), Some(of_norms)) => {
                 let cells = &cells[usize::from(self.first) * 256..][..256];
                 let sum = |i: usize| self.bytes[0][i].saturating_add(of_norms[usize::from(cells[i])]);

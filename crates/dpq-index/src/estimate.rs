@@ -28,7 +28,7 @@ const MIN_POSITIONS: usize = 4096;
 
 impl Query<'_> {
     /// Returns a score that the best `k` items and a few more probably reach.
-    pub(crate) fn estimate(&self, k: usize, rows: &[u8; 256]) -> f32 {
+    pub(crate) fn estimate(&self, k: usize) -> f32 {
         let layout = &self.view.layout;
         let n_matches = self.filter.map_or(layout.n_items, Filter::len);
         let n_positions = layout.n_positions();
@@ -47,7 +47,7 @@ impl Query<'_> {
             self.estimate_from_sample(share, (n_sampled / n) as usize)
         } else {
             let n_in_cells = (share * n_positions as f64 * CELL_CODES_PER_HIT).max(MIN_CELL_CODES);
-            self.estimate_from_cells(k, n_in_cells as usize, rows)
+            self.estimate_from_cells(k, n_in_cells as usize)
         }
     }
 
@@ -84,13 +84,13 @@ impl Query<'_> {
 
     /// Returns the score of the `k`-th best item in the best cells, which hold at least `n_wanted`
     /// positions.
-    fn estimate_from_cells(&self, k: usize, n_wanted: usize, rows: &[u8; 256]) -> f32 {
+    fn estimate_from_cells(&self, k: usize, n_wanted: usize) -> f32 {
         let scorer = self.scorer.shortened(2);
         // The filter does not matter for which cells are the best.
         let by_cell = Query { scorer: &scorer, filter: None, ..*self };
         let mut cells = Pass::new(&by_cell, Candidates::new(n_wanted, f32::NEG_INFINITY));
         cells.is_direct = true;
-        cells.visit_rows(rows);
+        cells.visit_rows();
         let mut pass = Pass::new(self, Candidates::new(k, f32::NEG_INFINITY));
         for (_, mut positions) in cells.candidates.found() {
             // A run of equal scores may continue in the next row.

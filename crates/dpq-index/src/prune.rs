@@ -1,8 +1,8 @@
 //! The pruned search. Upper bounds of the scores of rows, cells and single codes decide what is
 //! skipped.
 //!
-//! A search visits rows by descending score of the first level. It skips a row, a cell or a code
-//! only if its bound is below the threshold: the minimum score asked for, or the score of the k-th
+//! A search visits rows by descending bound. It skips a row, a cell or a code only if its bound is
+//! below the threshold: the minimum score asked for, or the score of the k-th
 //! best item so far. Little is skipped before the threshold is high, so a search at three levels or
 //! more starts with an estimate of it (`estimate`). If the estimate was too high, fewer than k
 //! items are found, and the search runs again without an estimate.
@@ -55,34 +55,38 @@ impl<'a> Query<'a> {
             }
             return Ok(candidates);
         }
-        let rows = self.rows();
         if self.scorer.n_levels() == 1 {
-            let mut pass = Pass::new(self, Candidates::new(k, min_score));
-            let mut last_score = f32::INFINITY;
-            for first in rows {
-                let score = self.scorer.code(|_| first, 0);
-                if pass.is_interrupted() || pass.candidates.is_full() && score < last_score {
-                    break;
-                }
-                pass.offer(score, self.view.row(first));
-                last_score = score;
-            }
-            return pass.finish();
+            return self.rows_by_score(k, min_score);
         }
-        let estimate = if self.scorer.n_levels() == 2 { f32::NEG_INFINITY } else { self.estimate(k, &rows) };
+        let estimate = if self.scorer.n_levels() == 2 { f32::NEG_INFINITY } else { self.estimate(k) };
         let threshold = min_score.max(estimate);
-        let candidates = self.all_rows(k, threshold, &rows)?;
+        let candidates = self.all_rows(k, threshold)?;
         if candidates.is_full() || threshold == min_score {
             return Ok(candidates);
         }
-        self.all_rows(k, min_score, &rows)
+        self.all_rows(k, min_score)
+    }
+
+    /// Returns the same as [`best`](Self::best), at one level.
+    fn rows_by_score(&self, k: usize, min_score: f32) -> Result<Candidates, Error> {
+        let mut pass = Pass::new(self, Candidates::new(k, min_score));
+        let mut last_score = f32::INFINITY;
+        for first in self.rows() {
+            let score = self.scorer.code(|_| first, 0);
+            if pass.is_interrupted() || pass.candidates.is_full() && score < last_score {
+                break;
+            }
+            pass.offer(score, self.view.row(first));
+            last_score = score;
+        }
+        pass.finish()
     }
 
     /// Returns the same as [`best`](Self::best), from one visit of all rows with `threshold` as the
     /// minimum score.
-    pub(crate) fn all_rows(&self, k: usize, threshold: f32, rows: &[u8; 256]) -> Result<Candidates, Error> {
+    pub(crate) fn all_rows(&self, k: usize, threshold: f32) -> Result<Candidates, Error> {
         let mut pass = Pass::new(self, Candidates::new(k, threshold));
-        pass.visit_rows(rows);
+        pass.visit_rows();
         pass.finish()
     }
 
@@ -95,8 +99,7 @@ impl<'a> Query<'a> {
         Bound::new(self.scorer, &self.view.planes)
     }
 
-    /// Returns the first bytes by descending score of the first level, which is about the order of
-    /// the best codes of the rows.
+    /// Returns the first bytes by descending score of the first level.
     pub(crate) fn rows(&self) -> [u8; 256] {
         let scorer = self.scorer.shortened(1);
         let mut keys: [u64; 256] =
@@ -145,34 +148,27 @@ impl<'a> Pass<'a> {
         self.interrupted
     }
 
-    /// Visits rows in the order of [`Query::rows`].
-    pub(crate) fn visit_rows(&mut self, rows: &[u8; 256]) {
+    /// Visits rows by descending bound, until one excludes all that are left.
+    pub(crate) fn visit_rows(&mut self) {
         let mut bound = self.query.bound();
-        for &first in rows {
-            // Without norms, bounds descend with the score of the first level.
-            let ends = !self.visit_row(first, &mut bound) && self.query.scorer.norms.is_none();
-            if ends || self.interrupted {
+        for (first, slack) in bound.rows() {
+            if self.is_interrupted() || slack < self.candidates.threshold {
                 break;
             }
+            self.visit_row(first, &mut bound);
         }
     }
 
-    /// Offers the codes that begin with `first` and may be among the best. Returns false if their
-    /// bound excludes all of them.
-    pub(crate) fn visit_row(&mut self, first: u8, bound: &mut Bound) -> bool {
-        if self.is_interrupted() {
-            return false;
-        }
+    /// Offers the codes that begin with `first` and may be among the best.
+    pub(crate) fn visit_row(&mut self, first: u8, bound: &mut Bound) {
         let row = self.query.view.row(first);
-        if row.is_empty() {
-            return true;
+        if self.is_interrupted() || row.is_empty() {
+            return;
         }
         let slack = bound.enter(first, self.candidates.threshold);
         if slack >= 0.0 {
             self.search_row(first, row, bound, slack);
         }
-        // NaN is the bound of a byte that names no codeword, which a damaged file may have.
-        slack >= 0.0 || slack.is_nan()
     }
 
     fn search_row(&mut self, first: u8, row: Range<usize>, bound: &mut Bound, slack: f64) {

@@ -89,7 +89,7 @@ impl Index {
         let query: Query = options.query(&scorer, &view);
         let found = match n_levels {
             1 => query.best(options.k, threshold)?,
-            _ => query.all_rows(options.k, threshold, &query.rows())?,
+            _ => query.all_rows(options.k, threshold)?,
         };
         Ok(found.into_hits(&view))
     }
