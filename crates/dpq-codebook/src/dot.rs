@@ -50,7 +50,7 @@ pub(crate) fn dots(x: &[f32], rows: &[f32], out: &mut [f32]) {
 
 /// Writes the inner products of `x` [dim] and the rows of `rows` that `at` [n] names, or each if it
 /// is `None`, to `out` [n]. All numbers are finite.
-pub(crate) fn dots_at(x: &[f32], rows: &[f32], at: Option<&[u8]>, out: &mut [f32]) {
+pub(crate) fn dots_at(x: &[f32], rows: &[f32], at: Option<&[usize]>, out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
         #[expect(unsafe_code, reason = "the call is safe only where the CPU has the instructions")]
@@ -61,7 +61,7 @@ pub(crate) fn dots_at(x: &[f32], rows: &[f32], at: Option<&[u8]>, out: &mut [f32
 }
 
 vectorize! {
-    fn vectorized(x: &[f32], rows: &[f32], at: Option<&[u8]>, out: &mut [f32]) =
+    fn vectorized(x: &[f32], rows: &[f32], at: Option<&[usize]>, out: &mut [f32]) =
         |x: &[f32], rows, at, out| by_fours(x.len(), rows, at, out, |rows| avx2::dots_of(x, rows)),
         |x: &[f32], rows, at, out| by_fours(x.len(), rows, at, out, |rows| dots_of(x, rows))
 }
@@ -131,18 +131,36 @@ fn four(rows: &[f32], dim: usize) -> [&[f32]; ROWS] {
     std::array::from_fn(|i| &rows[i.min(last) * dim..][..dim])
 }
 
+/// Makes the CPU load the begin of a row, which is read soon. Rows that follow each other it loads
+/// by itself.
+#[inline(always)]
+fn prefetch(row: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.chunks(LANES).take(8) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        #[expect(unsafe_code, reason = "the instruction is part of every CPU of this kind")]
+        // SAFETY: SSE is part of x86-64, and any address is allowed.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+    }
+}
+
 #[inline(always)]
 fn by_fours(
     dim: usize,
     rows: &[f32],
-    at: Option<&[u8]>,
+    at: Option<&[usize]>,
     out: &mut [f32],
     dots_of: impl Fn([&[f32]; ROWS]) -> [f32; ROWS],
 ) {
     for (start, out) in (0..).step_by(ROWS).zip(out.chunks_mut(ROWS)) {
         // The last row stands in for missing ones.
         let row = |i: usize| start + i.min(out.len() - 1);
-        let row = |i: usize| at.map_or(row(i), |at| at[row(i)].into());
+        let row = |i: usize| at.map_or(row(i), |at| at[row(i)]);
+        if let Some(at) = at {
+            at[(start + ROWS).min(at.len())..].iter().take(ROWS).for_each(|row| prefetch(&rows[row * dim..]));
+        }
         let products = dots_of(std::array::from_fn(|i| &rows[row(i) * dim..][..dim]));
         out.copy_from_slice(&products[..out.len()]);
     }

@@ -14,6 +14,7 @@ mod norms;
 mod options;
 mod refine;
 mod rounded;
+mod rounded_codebooks;
 mod table;
 mod vectorize;
 
@@ -25,4 +26,5 @@ pub use error::{Error, Expected, Unreadable};
 pub use kmeans::ResidualKMeans;
 pub use length::CodeLength;
 pub use options::FitOptions;
+pub use rounded_codebooks::{Precision, RoundedCodebooks, RoundedQuery};
 pub use table::LookupTable;

@@ -297,7 +297,7 @@ mod avx512 {
 
 /// Returns the scale at which the largest of `values` becomes `max`.
 #[inline(always)]
-fn scale(values: &[f32], max: f32) -> f32 {
+pub(crate) fn scale(values: &[f32], max: f32) -> f32 {
     let largest = lanes(values, 0.0, |largest, x| if x.abs() > largest { x.abs() } else { largest });
     // If all values are 0, any scale with a finite inverse works.
     largest.into_iter().fold(1e-30, f32::max) / max
@@ -305,7 +305,7 @@ fn scale(values: &[f32], max: f32) -> f32 {
 
 /// Returns the integer nearest to x times `inverse`, which fits into 16 bits.
 #[inline(always)]
-fn round(x: f32, inverse: f32) -> i16 {
+pub(crate) fn round(x: f32, inverse: f32) -> i16 {
     /// Floats of this size are integers, so adding a number to this rounds it and leaves it in the
     /// lowest bits.
     const SHIFT: f32 = (3 << 22) as f32;

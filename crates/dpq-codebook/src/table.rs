@@ -1,6 +1,6 @@
 //! Lookup tables: the inner products of a query with every codeword.
 
-use crate::codebooks::{check_codes, check_sizes};
+use crate::codebooks::check_sizes;
 use crate::dot::{dots, dots_at, dots_of_many};
 use crate::error::{MAX_VALUES, check_finite, check_size};
 use crate::{CodeLength, Codebooks, Error, Expected};
@@ -113,25 +113,31 @@ impl Codebooks {
         Ok(LookupTable { codebooks: Some(self.fingerprint), ..table })
     }
 
-    /// Writes the entries that a lookup table of `query` `[D]` has at `level` for some codewords:
-    /// `entries` `[n]` for `codewords` `[n]`. The bits are those of the table.
+    /// Writes the entries that a lookup table of `query` `[D]` has for some codewords: `entries`
+    /// `[n]` for the level and codeword of each of `at` `[n]`. The bits are those of the table.
     ///
     /// # Errors
     /// As [`lookup_table`](Self::lookup_table), and [`Error::Argument`] for a level or a codeword
     /// that does not exist, and unless there is one entry per codeword.
-    pub fn lookup_entries(
-        &self,
-        query: &[f32],
-        level: usize,
-        codewords: &[u8],
-        entries: &mut [f32],
-    ) -> Result<(), Error> {
+    pub fn lookup_entries(&self, query: &[f32], at: &[(u8, u8)], entries: &mut [f32]) -> Result<(), Error> {
         Expected::Shape(vec![self.dim()]).check("query", query.len())?;
-        Expected::Range(0..=self.n_levels() - 1).check("level", level)?;
-        Expected::Shape(vec![codewords.len()]).check("entries", entries.len())?;
-        check_codes(codewords, 1, self.n_codewords())?;
         check_finite("query", query)?;
-        dots_at(query, self.level(level), Some(codewords), entries);
+        let rows = rows_at(at, entries.len(), self.n_levels(), self.n_codewords())?;
+        dots_at(query, self.values(), Some(&rows), entries);
         check_finite("lookup table", entries)
     }
+}
+
+/// Returns the rows of codebooks at levels and codewords.
+pub(crate) fn rows_at(
+    at: &[(u8, u8)],
+    n_entries: usize,
+    n_levels: usize,
+    n_codewords: usize,
+) -> Result<Vec<usize>, Error> {
+    Expected::Shape(vec![at.len()]).check("entries", n_entries)?;
+    let max = |of: fn(&(u8, u8)) -> u8| at.iter().map(of).max().map_or(0, usize::from);
+    Expected::Range(0..=n_levels - 1).check("level", max(|at| at.0))?;
+    Expected::Range(0..=n_codewords - 1).check("codeword", max(|at| at.1))?;
+    Ok(at.iter().map(|&(level, codeword)| usize::from(level) * n_codewords + usize::from(codeword)).collect())
 }

@@ -37,7 +37,7 @@ impl<'a> Query<'a> {
         thresholds: &[f32],
     ) -> Result<Vec<Candidates>, Error> {
         let visit = |(query, &threshold): (&'a Self, &f32)| {
-            (query.bound(), Pass::new(query, Candidates::new(k, threshold)))
+            (query.bound(), Pass::new(query, Candidates::new(k, threshold, query.margin)))
         };
         let mut visits: Vec<_> = queries.iter().zip(thresholds).map(visit).collect();
         for first in 0..=255 {
@@ -48,7 +48,7 @@ impl<'a> Query<'a> {
         let complete = |((_, pass), &threshold): ((_, Pass), &f32)| {
             let query = pass.query;
             let found = pass.finish()?;
-            let is_complete = found.is_full() || threshold == min_score;
+            let is_complete = threshold == min_score || found.reaches(threshold);
             if is_complete { Ok(found) } else { query.all_rows(k, min_score) }
         };
         visits.into_iter().zip(thresholds).map(complete).collect()
@@ -119,8 +119,14 @@ mod tests {
             let norms = index.norms(n_levels).unwrap();
             let scorers: Vec<Scorer> =
                 tables.iter().map(|table| Scorer::new(table, n_levels, norms)).collect();
-            let query =
-                |scorer| Query { view: &view, scorer, kernel: Kernel::best(), filter, interrupt: None };
+            let query = |scorer| Query {
+                view: &view,
+                scorer,
+                margin: 0.0,
+                kernel: Kernel::best(),
+                filter,
+                interrupt: None,
+            };
             check(&scorers.iter().map(query).collect::<Vec<_>>());
         }
     }
@@ -164,14 +170,14 @@ mod tests {
         for n_levels in [1, 2, 4] {
             let scorer = Scorer::new(table, n_levels, None);
             let (kernel, interrupt) = (Kernel::best(), Some(&interrupt));
-            let query = Query { view: &view, scorer: &scorer, kernel, filter: None, interrupt };
+            let query = Query { view: &view, scorer: &scorer, margin: 0.0, kernel, filter: None, interrupt };
             let min_score = f32::NEG_INFINITY;
             let found = [query.best(10, min_score), query.all_rows(10, min_score)];
             assert!(found.iter().all(|found| matches!(found, Err(Error::Interrupted))));
             let together = Query::best_together(&[query], 10, min_score, &[min_score]).map(|_| ());
             assert!(matches!(together, Err(Error::Interrupted)));
             // In the middle of a row, too.
-            let mut pass = Pass::new(&query, Candidates::new(10, min_score));
+            let mut pass = Pass::new(&query, Candidates::new(10, min_score, 0.0));
             pass.score(0, view.row(0));
             assert!(matches!(pass.finish(), Err(Error::Interrupted)));
         }
@@ -183,8 +189,14 @@ mod tests {
             let (view, tables) = (index.view(), tables(index));
             let norms = index.norms(LEVELS).unwrap();
             let scorers: Vec<Scorer> = tables.iter().map(|table| Scorer::new(table, LEVELS, norms)).collect();
-            let query =
-                |scorer| Query { view: &view, scorer, kernel: Kernel::best(), filter: None, interrupt: None };
+            let query = |scorer| Query {
+                view: &view,
+                scorer,
+                margin: 0.0,
+                kernel: Kernel::best(),
+                filter: None,
+                interrupt: None,
+            };
             let queries: Vec<Query> = scorers.iter().map(query).collect();
             assert!(Query::shared_thresholds(&queries[..1], 20_000, min_score).is_none());
             Query::shared_thresholds(&queries, 20_000, min_score).is_some()

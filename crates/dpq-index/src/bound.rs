@@ -50,8 +50,8 @@ pub(crate) struct Bound<'a> {
     bytes_slack: f64,
     /// The first of `bytes` are those of another row.
     is_stale: bool,
-    /// The deficits of the bytes of norms, made for that shift. Rows take turns with two shifts, one
-    /// even and one odd, mostly.
+    /// The deficits of the bytes of norms, made for that shift. Most rows have one of two shifts,
+    /// an even and an odd one.
     norm_bytes: [(u32, [u8; 256]); 2],
     /// The shift of the norms of the row.
     shift: Option<u32>,

@@ -59,7 +59,7 @@ impl Query<'_> {
         let n = view.layout.n_sampled().div_ceil(step);
         let expected = share * n as f64;
         let rank = expected + 3.0 * expected.sqrt() + 2.0;
-        let mut candidates = Candidates::new(rank as usize, f32::NEG_INFINITY);
+        let mut candidates = Candidates::new(rank as usize, f32::NEG_INFINITY, 0.0);
         let (mut scores, mut wanted) = ([0.0; BLOCK], [0; BLOCK]);
         let (planes, stride) = view.sample();
         for start in (0..n).step_by(BLOCK) {
@@ -88,10 +88,10 @@ impl Query<'_> {
         let scorer = self.scorer.shortened(2);
         // The filter does not matter for which cells are the best.
         let by_cell = Query { scorer: &scorer, filter: None, ..*self };
-        let mut cells = Pass::new(&by_cell, Candidates::new(n_wanted, f32::NEG_INFINITY));
+        let mut cells = Pass::new(&by_cell, Candidates::new(n_wanted, f32::NEG_INFINITY, 0.0));
         cells.is_direct = true;
         cells.visit_rows();
-        let mut pass = Pass::new(self, Candidates::new(k, f32::NEG_INFINITY));
+        let mut pass = Pass::new(self, Candidates::new(k, f32::NEG_INFINITY, 0.0));
         for (_, mut positions) in cells.candidates.found() {
             // A run of equal scores may continue in the next row.
             while !positions.is_empty() {

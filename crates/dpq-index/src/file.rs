@@ -3,9 +3,10 @@
 
 use std::fmt::{Debug, Formatter};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use dpq_codebook::{CodeLength, Codebooks, LookupTable};
+use dpq_codebook::{CodeLength, Codebooks, LookupTable, RoundedCodebooks};
 use dpq_file::{Container, Section};
 
 use crate::Error;
@@ -13,6 +14,13 @@ use crate::layout::{FORMAT, Layout, Metric};
 use crate::norms::{Norms, OwnedPlane, Pairs, Source, of_pairs, of_rows};
 use crate::sort::rows_by_id;
 use crate::view::{Sections, View};
+
+/// Codewords are rounded only for levels of at least this many values: to compute a smaller table
+/// takes less time than a second look at codes.
+const MIN_ROUNDED: usize = 1 << 15;
+
+/// Rounding all codewords takes about as long as this many lookup tables.
+const MIN_QUERIES: usize = 16;
 
 /// An index of codes, searched exactly at any of their lengths.
 ///
@@ -29,6 +37,9 @@ pub struct Index {
     /// Norms by length in levels, where the file has none and a search has asked for them.
     planes: Vec<OnceLock<OwnedPlane>>,
     by_id: OnceLock<Vec<u32>>,
+    rounded: OnceLock<RoundedCodebooks>,
+    /// The queries that codewords rounded to 8 bits would have served.
+    n_queries: AtomicUsize,
     /// Shared with the filters of this index, and with no other index.
     pub(crate) identity: Arc<()>,
 }
@@ -207,8 +218,20 @@ impl Index {
         let sections = Sections::find(&container, &layout)?;
         let planes = (0..=layout.n_levels).map(|_| OnceLock::new()).collect();
         let (by_id, identity) = (OnceLock::new(), Arc::new(()));
-        let (row_norms, pair_norms) = Default::default();
-        Ok(Self { container, layout, codebooks, sections, row_norms, pair_norms, planes, by_id, identity })
+        let (row_norms, pair_norms, rounded, n_queries) = Default::default();
+        Ok(Self {
+            container,
+            layout,
+            codebooks,
+            sections,
+            row_norms,
+            pair_norms,
+            planes,
+            by_id,
+            rounded,
+            n_queries,
+            identity,
+        })
     }
 
     /// Returns access to the sections.
@@ -270,6 +293,20 @@ impl Index {
             let ids = self.view().ids;
             rows_by_id(ids.len(), |item| ids.get(item))
         })
+    }
+
+    /// Returns the codewords rounded to 8 bits if searches for the best `k` at `length` take less
+    /// time with them: those of `n_queries` queries now, and of all before. The index keeps them.
+    pub(crate) fn rounded(
+        &self,
+        k: usize,
+        length: CodeLength,
+        n_queries: usize,
+    ) -> Result<Option<&RoundedCodebooks>, Error> {
+        let size = self.codebooks.n_codewords() * self.codebooks.dim();
+        let pays = length.levels() >= 3 && k <= self.codebooks.n_codewords() / 4 && size >= MIN_ROUNDED;
+        let pays = pays && self.n_queries.fetch_add(n_queries, Ordering::Relaxed) + n_queries >= MIN_QUERIES;
+        pays.then(|| computed(&self.rounded, || Ok(RoundedCodebooks::new(&self.codebooks)))).transpose()
     }
 
     /// Refuses a section that contradicts the metadata or another section.

@@ -14,6 +14,7 @@ mod norms;
 mod order;
 mod prune;
 mod ranking;
+mod refine;
 mod rerank;
 mod score;
 mod search;

@@ -23,6 +23,8 @@ use crate::view::View;
 pub(crate) struct Query<'a> {
     pub(crate) view: &'a View<'a>,
     pub(crate) scorer: &'a Scorer<'a>,
+    /// The margin of candidates, 0 if scores are exact.
+    pub(crate) margin: f32,
     pub(crate) kernel: Kernel,
     pub(crate) filter: Option<&'a Filter>,
     pub(crate) interrupt: Option<&'a AtomicBool>,
@@ -45,10 +47,13 @@ impl<'a> Query<'a> {
     }
 
     /// Returns the best `k` items whose score is at least `min_score`, and the items that tie with
-    /// the last of them.
+    /// the last of them or are within the margin.
     pub(crate) fn best(&self, k: usize, min_score: f32) -> Result<Candidates, Error> {
+        if self.is_interrupted() {
+            return Err(Error::Interrupted);
+        }
         if let Some(listed) = self.listed(k) {
-            let mut candidates = Candidates::new(k, min_score);
+            let mut candidates = Candidates::new(k, min_score, self.margin);
             for &ListedItem { first, position, item } in listed {
                 let score = self.scorer.code(|level| self.view.code(first, position, level), position);
                 candidates.offer(score, item..item + 1);
@@ -61,7 +66,7 @@ impl<'a> Query<'a> {
         let estimate = if self.scorer.n_levels() == 2 { f32::NEG_INFINITY } else { self.estimate(k) };
         let threshold = min_score.max(estimate);
         let candidates = self.all_rows(k, threshold)?;
-        if candidates.is_full() || threshold == min_score {
+        if threshold == min_score || candidates.reaches(threshold) {
             return Ok(candidates);
         }
         self.all_rows(k, min_score)
@@ -69,7 +74,7 @@ impl<'a> Query<'a> {
 
     /// Returns the same as [`best`](Self::best), at one level.
     fn rows_by_score(&self, k: usize, min_score: f32) -> Result<Candidates, Error> {
-        let mut pass = Pass::new(self, Candidates::new(k, min_score));
+        let mut pass = Pass::new(self, Candidates::new(k, min_score, self.margin));
         let mut last_score = f32::INFINITY;
         for first in self.rows() {
             let score = self.scorer.code(|_| first, 0);
@@ -85,7 +90,7 @@ impl<'a> Query<'a> {
     /// Returns the same as [`best`](Self::best), from one visit of all rows with `threshold` as the
     /// minimum score.
     pub(crate) fn all_rows(&self, k: usize, threshold: f32) -> Result<Candidates, Error> {
-        let mut pass = Pass::new(self, Candidates::new(k, threshold));
+        let mut pass = Pass::new(self, Candidates::new(k, threshold, self.margin));
         pass.visit_rows();
         pass.finish()
     }

@@ -8,10 +8,12 @@ use rayon::prelude::*;
 use crate::filter::Filter;
 use crate::kernel::Kernel;
 use crate::layout::Metric;
+use crate::norms::Norms;
 use crate::prune::Query;
+use crate::refine::{Approximate, Entries};
 use crate::score::Scorer;
-use crate::shortlist::{Entries, Shortlist};
-use crate::topk::Hit;
+use crate::shortlist::{Shortlist, Subject};
+use crate::topk::{Candidates, Hit};
 use crate::view::View;
 use crate::{Error, Index};
 
@@ -101,8 +103,9 @@ impl<'a> SearchOptions<'a> {
         Self { kernel, ..self }
     }
 
-    pub(crate) fn query<'q>(&'q self, scorer: &'q Scorer<'q>, view: &'q View<'q>) -> Query<'q> {
-        Query { scorer, view, kernel: self.kernel, filter: self.filter, interrupt: self.interrupt }
+    pub(crate) fn query<'q>(&'q self, scorer: &'q Scorer<'q>, view: &'q View<'q>, margin: f32) -> Query<'q> {
+        let Self { kernel, filter, interrupt, .. } = *self;
+        Query { scorer, view, margin, kernel, filter, interrupt }
     }
 
     /// Returns the hits of one query. `by_id` are all items by ascending id, if they are to be
@@ -130,7 +133,8 @@ impl Index {
     /// [`Error::Codebook`] for k = 0, and for a query with another dimension or with values that
     /// are not finite.
     pub fn search(&self, query: &[f32], k: usize) -> Result<Vec<Hit>, Error> {
-        self.search_with(&self.lookup_table(query)?, &SearchOptions::new(k))
+        Expected::Shape(vec![self.codebooks.dim()]).check("query", query.len())?;
+        Ok(self.search_batch(query, &SearchOptions::new(k))?.remove(0))
     }
 
     /// Returns the best items for the query of `table`, as `options` say, in the order of
@@ -153,11 +157,11 @@ impl Index {
         self.check(options, length)?;
         self.check_table(table, length)?;
         if let Some(shortlist) = options.shortlist {
-            return self.shortlisted(table, Entries::Table(table), options, shortlist, length);
+            return self.shortlisted(Subject::Table(table), None, options, shortlist, length);
         }
         let view = self.view();
         let scorer = Scorer::new(table, length.levels(), self.norms(length.levels())?);
-        options.hits(&options.query(&scorer, &view), self.items_to_rank(options))
+        options.hits(&options.query(&scorer, &view, 0.0), self.items_to_rank(options))
     }
 
     /// Returns for each of many queries, f32 `[Q, D]`, what [`search_with`](Self::search_with)
@@ -176,28 +180,44 @@ impl Index {
         let dim = self.codebooks.dim();
         Expected::Rows(dim).check("queries", queries.len())?;
         let (by_id, norms) = (self.items_to_rank(options), self.norms(length.levels())?);
-        let coarse_to_fine = |query: &[f32], shortlist: Shortlist| {
-            let table = self.codebooks.lookup_table_at(query, shortlist.length)?;
-            self.shortlisted(&table, Entries::Query(&self.codebooks, query), options, shortlist, length)
+        let rounded = match by_id {
+            Some(_) => None,
+            None => self.rounded(options.k, length, queries.len() / dim)?,
         };
         let search = |queries: &[f32]| -> Result<Vec<Vec<Hit>>, Error> {
+            let rows = queries.chunks_exact(dim);
+            let approximate: Vec<_> =
+                rows.clone().map(|query| Approximate::new(rounded, query)).collect::<Result<_, Error>>()?;
             if let Some(shortlist) = options.shortlist {
-                return queries.chunks_exact(dim).map(|query| coarse_to_fine(query, shortlist)).collect();
+                let hits = |(query, approximate): (_, &Option<Approximate>)| {
+                    self.shortlisted(Subject::Query(query), approximate.as_ref(), options, shortlist, length)
+                };
+                return rows.zip(&approximate).map(hits).collect();
             }
             let view = self.view();
-            let tables = self.codebooks.lookup_tables(queries, length)?;
-            let scorers: Vec<Scorer> =
-                tables.iter().map(|table| Scorer::new(table, length.levels(), norms)).collect();
-            let queries: Vec<Query> = scorers.iter().map(|scorer| options.query(scorer, &view)).collect();
+            let (scorers, margins) = self.scorers(queries, &approximate, length, norms)?;
+            let query = |(scorer, &margin)| options.query(scorer, &view, margin);
+            let queries: Vec<Query> = scorers.iter().zip(&margins).map(query).collect();
             let (k, min_score) = (options.k, options.min_score);
             let shared = || Query::shared_thresholds(&queries, k, min_score);
-            match by_id.is_none().then(shared).flatten() {
-                Some(thresholds) => {
-                    let found = Query::best_together(&queries, k, min_score, &thresholds)?;
-                    Ok(found.into_iter().map(|found| found.into_hits(&view)).collect())
+            let found = match by_id.is_none().then(shared).flatten() {
+                Some(thresholds) => Query::best_together(&queries, k, min_score, &thresholds)?,
+                None if by_id.is_some() => {
+                    return queries.iter().map(|query| options.hits(query, by_id)).collect();
                 }
-                None => queries.iter().map(|query| options.hits(query, by_id)).collect(),
-            }
+                None => queries.iter().map(|query| query.best(k, min_score)).collect::<Result<_, _>>()?,
+            };
+            let refined =
+                |(((found, query), vector), approximate): (((Candidates, &Query), _), &Option<_>)| {
+                    let Some(approximate) = approximate.as_ref().filter(|_| query.margin > 0.0) else {
+                        return Ok(found.into_hits(&view));
+                    };
+                    let (found, approximate) = ((found, query.margin), (approximate, query.scorer));
+                    let mut exact = Entries::exact(&self.codebooks, vector);
+                    exact.set_length(length.levels(), norms);
+                    Ok(self.refine(&view, found, approximate, &mut exact, (k, min_score))?.into_hits(&view))
+                };
+            found.into_iter().zip(&queries).zip(rows).zip(&approximate).map(refined).collect()
         };
         // Waking another thread takes longer than one search.
         if queries.len() == dim {
@@ -206,6 +226,33 @@ impl Index {
         let n_sharing = (queries.len() / dim / rayon::current_num_threads()).clamp(1, MAX_SHARING);
         let hits = queries.par_chunks(n_sharing * dim).map(search).collect::<Result<Vec<_>, _>>()?;
         Ok(hits.into_iter().flatten().collect())
+    }
+
+    /// Returns a scorer for each of `queries` `[n, D]` and its margin: approximate scorers, if all
+    /// have one, or else exact ones.
+    fn scorers<'a>(
+        &self,
+        queries: &[f32],
+        approximate: &[Option<Approximate>],
+        length: CodeLength,
+        norms: Option<Norms<'a>>,
+    ) -> Result<(Vec<Scorer<'a>>, Vec<f32>), Error> {
+        let scorers = |tables: Vec<LookupTable>| -> Vec<Scorer<'a>> {
+            tables.iter().map(|table| Scorer::new(table, length.levels(), norms)).collect()
+        };
+        if let Some(approximate) = approximate.iter().map(Option::as_ref).collect::<Option<Vec<_>>>()
+            && let Some(Approximate { codebooks, .. }) = approximate.first()
+        {
+            let queries: Vec<_> = approximate.iter().map(|approximate| &approximate.query).collect();
+            let scorers = scorers(codebooks.lookup_tables(&queries, length)?);
+            let margins = approximate.iter().zip(&scorers).map(|(of, scorer)| of.margin(scorer));
+            if let Some(margins) = margins.collect() {
+                return Ok((scorers, margins));
+            }
+        }
+        let scorers = scorers(self.codebooks.lookup_tables(queries, length)?);
+        let margins = vec![0.0; scorers.len()];
+        Ok((scorers, margins))
     }
 
     /// Returns the squared Euclidean distance ‖q − x̂‖² = ‖q‖² − score for each of the `hits` of a

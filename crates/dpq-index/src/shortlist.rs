@@ -1,17 +1,10 @@
 //! Coarse to fine: the best items at a short length are scored again at a longer one.
-//!
-//! The scores of a shortlist need only the entries of the lookup table that its codes name. These
-//! are computed for the levels behind the short length, where a whole table would take most of the
-//! time of a search.
 
-use std::ops::Range;
+use dpq_codebook::{CodeLength, Expected, LookupTable};
 
-use dpq_codebook::{CodeLength, Codebooks, Expected, LookupTable};
-
-use crate::prune::Query;
+use crate::refine::{Approximate, Entries, list, read_codes};
 use crate::score::Scorer;
 use crate::topk::{Candidates, Hit};
-use crate::view::View;
 use crate::{Error, Index, SearchOptions};
 
 /// The items to score again, and how they are found.
@@ -22,17 +15,12 @@ pub(crate) struct Shortlist {
     pub(crate) is_exact: bool,
 }
 
-/// Where the entries of a longer lookup table come from.
+/// The table or the query that a search is for.
 #[derive(Clone, Copy)]
-pub(crate) enum Entries<'a> {
+pub(crate) enum Subject<'a> {
     Table(&'a LookupTable),
-    Query(&'a Codebooks, &'a [f32]),
-}
-
-/// Items of the shortlist that share a code.
-struct Listed {
-    position: usize,
-    items: Range<usize>,
+    /// A query `[D]`.
+    Query(&'a [f32]),
 }
 
 impl Shortlist {
@@ -45,36 +33,63 @@ impl Shortlist {
 }
 
 impl Index {
-    /// Returns the best items at `length` among the shortlist of the query that `entries` belong
-    /// to; `table` has its levels up to the length of the shortlist.
+    /// Returns the best items at `length` among the shortlist. `approximate` belongs to the query,
+    /// if there is one.
     pub(crate) fn shortlisted(
         &self,
-        table: &LookupTable,
-        entries: Entries,
+        subject: Subject,
+        approximate: Option<&Approximate>,
         options: &SearchOptions,
         shortlist: Shortlist,
         length: CodeLength,
     ) -> Result<Vec<Hit>, Error> {
-        let (view, n_short) = (self.view(), shortlist.length.levels());
-        let scorer = Scorer::new(table, n_short, self.norms(n_short)?);
-        let mut found = options.query(&scorer, &view).best(shortlist.n, f32::NEG_INFINITY)?;
-        found.cut();
-        let listed = list(&view, &found);
-        drop(found);
+        let view = self.view();
+        let (n_short, n_levels) = (shortlist.length.levels(), length.levels());
+        let (short_norms, norms) = (self.norms(n_short)?, self.norms(n_levels)?);
+        let mut entries = match subject {
+            Subject::Table(table) => Entries::known(Scorer::new(table, n_short, short_norms)),
+            Subject::Query(query) => Entries::exact(&self.codebooks, query),
+        };
+        entries.set_length(n_short, short_norms);
+        let (mut scorer, margin) = self.coarse(subject, approximate, shortlist.length)?;
+        let found = options.query(&scorer, &view, margin).best(shortlist.n, f32::NEG_INFINITY)?;
+        let found = match approximate {
+            Some(approximate) if margin > 0.0 => {
+                let best = (shortlist.n, f32::NEG_INFINITY);
+                self.refine(&view, (found, margin), (approximate, &scorer), &mut entries, best)?
+            }
+            _ => found,
+        };
 
-        let n_levels = length.levels();
+        let listed = list(&view, found);
         let mut codes = vec![0; listed.len() * n_levels];
-        for (code, listed) in codes.chunks_exact_mut(n_levels).zip(&listed) {
-            view.known_code(listed.position, code);
+        read_codes(&view, &listed, &mut codes);
+        if let Subject::Table(table) = subject {
+            entries = Entries::known(Scorer::new(table, n_levels, norms));
         }
-        let mut scorer = Scorer { norms: self.norms(n_levels)?, ..scorer };
-        for level in n_short..n_levels {
-            scorer.tables.push(entries.of(level, codes.iter().skip(level).step_by(n_levels).copied())?);
+        entries.set_length(n_levels, norms);
+        // Approximate scores, where there are any, leave few codes whose exact entries are needed.
+        let best = (options.k, options.min_score);
+        let approximate = approximate.filter(|_| margin > 0.0);
+        let margin = match approximate {
+            Some(approximate) => {
+                approximate.extend(&mut scorer, &codes, n_levels)?;
+                scorer.norms = norms;
+                approximate.margin(&scorer)
+            }
+            None => None,
+        };
+        let mut found = Candidates::new(options.k, options.min_score, margin.unwrap_or(f32::INFINITY));
+        for (code, listed) in codes.chunks_exact(n_levels).zip(listed) {
+            let score = margin.map_or(0.0, |_| scorer.code(|level| code[level], listed.position));
+            found.offer(score, listed.items);
         }
-        let mut best = Candidates::new(options.k, options.min_score);
-        for (code, Listed { position, items }) in codes.chunks_exact(n_levels).zip(listed) {
-            best.offer(scorer.code(|level| code[level], position), items);
-        }
+        let mut best = match (approximate, margin) {
+            (Some(approximate), Some(margin)) => {
+                self.refine(&view, (found, margin), (approximate, &scorer), &mut entries, best)?
+            }
+            _ => self.rescore(&view, (found, f32::INFINITY), None, &mut entries, best, 0.0)?,
+        };
         if !shortlist.is_exact {
             return Ok(best.into_hits(&view));
         }
@@ -83,52 +98,44 @@ impl Index {
         best.cut();
         let threshold = best.threshold;
         drop(best);
-        if let Entries::Query(codebooks, query) = entries {
-            scorer = Scorer::new(&codebooks.lookup_table_at(query, length)?, n_levels, scorer.norms);
-        }
-        let query: Query = options.query(&scorer, &view);
+        let (scorer, margin) = self.coarse(subject, approximate, length)?;
+        let query = options.query(&scorer, &view, margin);
         let found = match n_levels {
             1 => query.best(options.k, threshold)?,
             _ => query.all_rows(options.k, threshold)?,
         };
+        let found = match approximate {
+            Some(approximate) if margin > 0.0 => self.refine(
+                &view,
+                (found, margin),
+                (approximate, &scorer),
+                &mut entries,
+                (options.k, threshold),
+            )?,
+            _ => found,
+        };
         Ok(found.into_hits(&view))
     }
-}
 
-/// Returns the codes of the items found, in file order.
-fn list(view: &View, found: &Candidates) -> Vec<Listed> {
-    let mut listed = Vec::new();
-    for (_, mut items) in found.found() {
-        while !items.is_empty() {
-            let position = view.position_of(items.start);
-            // The items of one code are neighbours. In a damaged file, a code may have none.
-            let end = view.items(position..position + 1, &mut view.layout.n_items.clone()).end;
-            let end = end.clamp(items.start + 1, items.end);
-            listed.push(Listed { position, items: items.start..end });
-            items.start = end;
-        }
-    }
-    listed.sort_unstable_by_key(|listed| listed.items.start);
-    listed
-}
-
-impl Entries<'_> {
-    /// Returns the entries of a level for some codewords, and NaN for the others.
-    fn of(self, level: usize, codewords: impl Iterator<Item = u8>) -> Result<[f32; 256], Error> {
-        let mut table = [f32::NAN; 256];
-        match self {
-            Self::Table(from) => table[..from.n_codewords()].copy_from_slice(from.level(level)),
-            Self::Query(codebooks, query) => {
-                let mut is_needed = [false; 256];
-                codewords.for_each(|codeword| is_needed[usize::from(codeword)] = true);
-                let needed: Vec<u8> = (0..=255).filter(|&code| is_needed[usize::from(code)]).collect();
-                let mut entries = vec![0.0; needed.len()];
-                codebooks.lookup_entries(query, level, &needed, &mut entries)?;
-                for (codeword, entry) in needed.into_iter().zip(entries) {
-                    table[usize::from(codeword)] = entry;
-                }
+    /// Returns a scorer for a scan at `length` and its margin, 0 if it is exact.
+    pub(crate) fn coarse<'a>(
+        &'a self,
+        subject: Subject,
+        approximate: Option<&Approximate>,
+        length: CodeLength,
+    ) -> Result<(Scorer<'a>, f32), Error> {
+        let (n_levels, norms) = (length.levels(), self.norms(length.levels())?);
+        let query = match subject {
+            Subject::Table(table) => return Ok((Scorer::new(table, n_levels, norms), 0.0)),
+            Subject::Query(query) => query,
+        };
+        if let Some(approximate) = approximate.filter(|_| n_levels >= 3) {
+            let table = approximate.codebooks.lookup_tables(&[&approximate.query], length)?.remove(0);
+            let scorer = Scorer::new(&table, n_levels, norms);
+            if let Some(margin) = approximate.margin(&scorer) {
+                return Ok((scorer, margin));
             }
         }
-        Ok(table)
+        Ok((Scorer::new(&self.codebooks.lookup_table_at(query, length)?, n_levels, norms), 0.0))
     }
 }

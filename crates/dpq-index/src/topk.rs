@@ -46,9 +46,11 @@ pub(crate) fn order_key(score: f32) -> u32 {
     if bits >> 31 == 1 { bits } else { !bits & (u32::MAX >> 1) }
 }
 
-/// Collects the best `k` items, and the items that tie with the last of them.
+/// Collects the best `k` items, and those whose score is lower than that of the last of them by at
+/// most a margin: 0, where only ties are wanted.
 pub(crate) struct Candidates {
     k: usize,
+    margin: f32,
     /// The minimum score of the best items, as far as is known.
     pub(crate) threshold: f32,
     n_items: usize,
@@ -86,11 +88,11 @@ impl Drop for Candidates {
 const MIN_LIMIT: usize = 64;
 
 impl Candidates {
-    /// Starts to collect at most `k` items whose score is at least `min_score`.
-    pub(crate) fn new(k: usize, min_score: f32) -> Self {
+    /// Starts to collect the best `k` items whose score is at least `min_score` less the margin.
+    pub(crate) fn new(k: usize, min_score: f32, margin: f32) -> Self {
         let mut memory = MEMORY.take();
         memory.runs.clear();
-        Self { k, threshold: min_score, n_items: 0, limit: MIN_LIMIT, memory }
+        Self { k, margin, threshold: lower(min_score, margin), n_items: 0, limit: MIN_LIMIT, memory }
     }
 
     /// Returns true if an item of this score may be among the best, and false for NaN.
@@ -117,6 +119,12 @@ impl Candidates {
     /// Returns true if at least `k` items were found.
     pub(crate) fn is_full(&self) -> bool {
         self.n_items >= self.k
+    }
+
+    /// Returns true if at least `k` items of a score of at least `score` were found.
+    pub(crate) fn reaches(&self, score: f32) -> bool {
+        let reaching = self.memory.runs.iter().filter(|run| run.score >= score);
+        reaching.map(|run| run.len as usize).sum::<usize>() >= self.k
     }
 
     /// Yields the items found and their scores, in any order.
@@ -149,11 +157,13 @@ impl Candidates {
         }
     }
 
-    /// Raises the threshold to the score of the `k`-th best item, and drops the runs below it.
+    /// Raises the threshold to the score of the `k`-th best item, less the margin, and drops the
+    /// runs below it.
     #[cold]
     pub(crate) fn cut(&mut self) {
         if self.is_full() {
-            self.threshold = kth_score(&mut self.memory.runs, self.k);
+            let kth_score = kth_score(&mut self.memory.runs, self.k);
+            self.threshold = self.threshold.max(lower(kth_score, self.margin));
             let threshold = self.threshold;
             self.memory.runs.retain(|run| run.score >= threshold);
             self.n_items = self.memory.runs.iter().map(|run| run.len as usize).sum();
@@ -191,6 +201,11 @@ impl Candidates {
         }
         hits
     }
+}
+
+/// Returns at most `score` − `margin`, or `score` if the margin is 0.
+fn lower(score: f32, margin: f32) -> f32 {
+    if margin == 0.0 { score } else { (score - margin).next_down() }
 }
 
 /// Returns the score of the `k`-th best item of runs with at least `k` items, and reorders them.

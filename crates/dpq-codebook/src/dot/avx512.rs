@@ -16,7 +16,7 @@ struct Block([f32; LANES]);
 
 /// [`dots_at`](super::dots_at).
 #[target_feature(enable = "avx512f,avx2,fma")]
-pub(super) fn dots(x: &[f32], rows: &[f32], at: Option<&[u8]>, out: &mut [f32]) {
+pub(super) fn dots(x: &[f32], rows: &[f32], at: Option<&[usize]>, out: &mut [f32]) {
     let blocks = blocks(x);
     by_fours(x.len(), rows, at, out, |rows| {
         let [products] = tile([&blocks], rows);

@@ -295,14 +295,15 @@ fn entries_of_some_codewords_are_those_of_the_table() {
         for n in [0, 1, 3, 16, 17, 50] {
             let codewords: Vec<u8> = (0..n).map(|i| (i * 7 % 50) as u8).collect();
             let mut entries = vec![f32::NAN; n];
-            codebooks.lookup_entries(&query, level, &codewords, &mut entries).unwrap();
+            let at: Vec<(u8, u8)> = codewords.iter().map(|&codeword| (level, codeword)).collect();
+            codebooks.lookup_entries(&query, &at, &mut entries).unwrap();
             let expected =
-                codewords.iter().map(|&codeword| table.level(level)[usize::from(codeword)].to_bits());
+                codewords.iter().map(|&codeword| table.level(level.into())[usize::from(codeword)].to_bits());
             assert!(entries.iter().map(|entry| entry.to_bits()).eq(expected), "level {level}, {n} codewords");
         }
     }
-    assert!(codebooks.lookup_entries(&query, 2, &[0], &mut [0.0]).is_err());
-    assert!(codebooks.lookup_entries(&query, 0, &[50], &mut [0.0]).is_err());
-    assert!(codebooks.lookup_entries(&query, 0, &[0], &mut []).is_err());
-    assert!(codebooks.lookup_entries(&query[1..], 0, &[0], &mut [0.0]).is_err());
+    assert!(codebooks.lookup_entries(&query, &[(2, 0)], &mut [0.0]).is_err());
+    assert!(codebooks.lookup_entries(&query, &[(0, 50)], &mut [0.0]).is_err());
+    assert!(codebooks.lookup_entries(&query, &[(0, 0)], &mut []).is_err());
+    assert!(codebooks.lookup_entries(&query[1..], &[(0, 0)], &mut [0.0]).is_err());
 }
