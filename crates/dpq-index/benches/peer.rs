@@ -42,8 +42,6 @@ const OPENINGS: usize = 9;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 struct Options {
-    length: CodeLength,
-    is_shortlisted: bool,
     /// Asks for as many hits as are ranked again.
     search: SearchOptions<'static>,
     /// The hits to return, if they are ranked again.
@@ -169,32 +167,18 @@ fn build_and_open(
 
 impl Opened {
     fn search(&self, query: &[f32], options: &Options) -> Result<Vec<Hit>> {
-        let mut hits = if options.is_shortlisted {
-            self.index.search_batch(query, &options.search)?.remove(0)
-        } else {
-            self.index.search_with(&self.index.lookup_table_at(query, options.length)?, &options.search)?
-        };
-        self.rescore(query, &mut hits, options);
-        Ok(hits)
+        let hits = self.index.search_batch(query, &options.search)?.remove(0);
+        self.rescored(query, hits, options)
     }
 
     /// Ranks hits by the vectors of their items.
-    fn rescore(&self, query: &[f32], hits: &mut Vec<Hit>, options: &Options) {
-        let Some(k) = options.rescored else { return };
-        let is_euclidean = self.index.metric() == Metric::Euclidean;
-        for hit in &mut *hits {
-            let vector = &self.vectors[hit.id as usize * query.len()..][..query.len()];
-            // Sums that do not wait for each other.
-            let mut sums = [0.0; 32];
-            for (x, y) in query.chunks(sums.len()).zip(vector.chunks(sums.len())) {
-                for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
-                    *sum += if is_euclidean { -(x - y) * (x - y) } else { x * y };
-                }
-            }
-            hit.score = sums.iter().sum();
-        }
-        hits.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
-        hits.truncate(k);
+    fn rescored(&self, query: &[f32], hits: Vec<Hit>, options: &Options) -> Result<Vec<Hit>> {
+        let Some(k) = options.rescored else { return Ok(hits) };
+        let read = |id: u64, x: &mut [f32]| {
+            x.copy_from_slice(&self.vectors[id as usize * query.len()..][..query.len()]);
+            Ok::<(), dpq_index::Error>(())
+        };
+        Ok(self.index.rerank(query, &hits, k, read)?)
     }
 
     fn query(&self, options: &Options, query: usize) -> Result<String> {
@@ -227,12 +211,14 @@ impl Opened {
     }
 
     fn together(&self, queries: &[Vec<f32>], options: &Options) -> Result<Vec<Vec<Hit>>> {
-        let mut found = self.index.search_batch(&queries.concat(), &options.search)?;
-        if options.rescored.is_some() {
-            let pairs = queries.par_iter().zip(&mut found);
-            pairs.for_each(|(query, hits)| self.rescore(query, hits, options));
+        let found = self.index.search_batch(&queries.concat(), &options.search)?;
+        if options.rescored.is_none() {
+            return Ok(found);
         }
-        Ok(found)
+        let rescored = |(query, hits): (&Vec<f32>, _)| {
+            self.rescored(query, hits, options).map_err(|error| error.to_string())
+        };
+        Ok(queries.par_iter().zip(found).map(rescored).collect::<Result<_, String>>()?)
     }
 
     fn ids(&self, options: &Options, n_queries: usize) -> Result<String> {
@@ -283,7 +269,7 @@ fn parse_options(words: &[&str]) -> Result<Options> {
     if shortlist.ends_with('!') {
         search = search.exact();
     }
-    Ok(Options { length, is_shortlisted: !shortlist.is_empty(), search, rescored })
+    Ok(Options { search, rescored })
 }
 
 /// Returns the bytes in the line of the process status that begins with `name`.

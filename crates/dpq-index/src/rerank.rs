@@ -6,6 +6,9 @@ use crate::layout::Metric;
 use crate::topk::{Hit, order_key};
 use crate::{Error, Index};
 
+/// Vectors that are read and scored together.
+const BLOCK: usize = 16;
+
 impl Index {
     /// Scores `hits` of a query `[D]` again by original vectors, and returns the best `k` in the
     /// order of [`search`](Self::search). `read` writes the vector of an id, `[D]`.
@@ -25,29 +28,42 @@ impl Index {
     ) -> Result<Vec<Hit>, E> {
         let dim = self.codebooks.dim();
         Expected::Shape(vec![dim]).check("query", query.len()).map_err(Error::from)?;
-        let mut x = vec![0.0; dim];
         let mut best = Vec::with_capacity(hits.len());
-        for &Hit { id, .. } in hits {
-            read(id, &mut x)?;
-            let score = self.exact_score(query, &x).map_err(Error::from)?;
-            if !score.is_finite() {
-                return Err(Error::Vector { id, score }.into());
+        // Products with a few vectors at a time take less time than one by one.
+        let mut vectors = vec![0.0; BLOCK * dim];
+        for hits in hits.chunks(BLOCK) {
+            let vectors = &mut vectors[..hits.len() * dim];
+            for (hit, x) in hits.iter().zip(vectors.chunks_exact_mut(dim)) {
+                read(hit.id, x)?;
             }
-            best.push(Hit { id, score });
+            let mut scores = [0.0; BLOCK];
+            self.exact_scores(query, vectors, &mut scores[..hits.len()]).map_err(Error::from)?;
+            for (&Hit { id, .. }, score) in hits.iter().zip(scores) {
+                if !score.is_finite() {
+                    return Err(Error::Vector { id, score }.into());
+                }
+                best.push(Hit { id, score });
+            }
         }
         best.sort_unstable_by_key(|hit| (order_key(hit.score), hit.id));
         best.truncate(k);
         Ok(best)
     }
 
-    fn exact_score(&self, query: &[f32], x: &[f32]) -> Result<f32, dpq_codebook::Error> {
-        let product = |y: &[f32]| {
-            let mut product = [0.0];
-            inner_products(x, y, &mut product).map(|()| product[0])
-        };
-        Ok(match self.metric() {
-            Metric::InnerProduct => product(query)?,
-            Metric::Euclidean => (2.0 * f64::from(product(query)?) - f64::from(product(x)?)) as f32,
-        })
+    fn exact_scores(
+        &self,
+        query: &[f32],
+        vectors: &[f32],
+        scores: &mut [f32],
+    ) -> Result<(), dpq_codebook::Error> {
+        inner_products(query, vectors, scores)?;
+        if self.metric() == Metric::Euclidean {
+            for (score, x) in scores.iter_mut().zip(vectors.chunks_exact(query.len())) {
+                let mut norm = [0.0];
+                inner_products(x, x, &mut norm)?;
+                *score = (2.0 * f64::from(*score) - f64::from(norm[0])) as f32;
+            }
+        }
+        Ok(())
     }
 }
