@@ -183,7 +183,7 @@ fn unseen_classes(results: &Results, unseen: &UnseenResults) -> Block {
 }
 
 const BASELINES: &str = "All codebooks are fitted to the training images. Product quantization has codebooks of its own for \
-    each length; its optimized rotation (OPQ) is left to faiss. The class posterior p(c|image) ranks by the sum of \
+    each length, its optimized form (OPQ) also a rotation. The class posterior p(c|image) ranks by the sum of \
     p(c|query)·p(c|item) over the trained classes, after Sablayrolles and others, How should we evaluate supervised \
     hashing?, 2017; its codes are residual k-means of the probabilities.";
 

@@ -3,10 +3,12 @@
 //! - `baselines`: codes that others would make of the same features
 //! - `features`: scores of features without codes
 //! - `protocol`: which items are relevant, and the one place that ranks and counts
+//! - `rotation`: the rotation of optimized product quantization
 
 pub(crate) mod baselines;
 mod features;
 mod protocol;
+mod rotation;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,7 +31,8 @@ pub(crate) use protocol::{Evaluated, Gallery, Protocol};
 ///
 /// Every query ranks the whole gallery. An item is relevant if it shares a class with the query.
 /// The result names the rule of the mean average precision. With `--train-features`, codes of
-/// residual k-means and of product quantization are fitted to those and ranked, too.
+/// residual k-means, product quantization and its optimized form (OPQ) are fitted to those and
+/// ranked, too.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("gallery").required(true).multiple(true),
@@ -46,9 +49,8 @@ pub(crate) struct Args {
     /// They may be larger than memory
     #[arg(long, group = "gallery", value_name = "FILE")]
     gallery_features: Option<PathBuf>,
-    /// Features of training items, [N, D]: fit codes of residual k-means and of product
-    /// quantization to them and evaluate those of the gallery's features, which are then held in
-    /// memory
+    /// Features of training items, [N, D]: fit codes of residual k-means, product quantization and
+    /// OPQ to them and evaluate those of the gallery's features, which are then held in memory
     #[arg(long, group = "coded", value_name = "FILE", requires = "gallery_features")]
     train_features: Option<PathBuf>,
     /// Query features, [Q, D]: .npy (float32), .safetensors, .fvecs or .bvecs
@@ -171,15 +173,17 @@ impl Args {
         let mut baselines = BTreeMap::new();
         if let (Some(train), Some(gallery)) = (&self.train_features, &self.gallery_features) {
             let [train_rows, gallery] = [read_features(train)?, read_features(gallery)?];
-            check_dim(&queries, train_rows.columns, train)?;
+            let (path, found, dim) = (train.display(), train_rows.columns, queries.columns);
+            ensure!(found == dim, "{path} has features of {found} dimensions, the queries have {dim}");
             let (train, gallery) = (&train_rows.values, &gallery.values);
             let n_codewords = n_codewords.min(train_rows.rows);
             let vectors = Vectors { train, gallery, queries: &queries, n_codewords };
             let lengths = bits.iter().map(|&bits| CodeLength::from_bits(bits));
             let lengths = lengths.collect::<Result<Vec<_>, _>>()?;
-            let bar = output::progress(2 * lengths.len() * queries.rows, "queries");
+            let bar = output::progress(3 * lengths.len() * queries.rows, "queries");
             baselines.insert(baselines::RESIDUAL, vectors.residual(&protocol, &lengths, &bar)?.0);
             baselines.insert(baselines::PRODUCT, vectors.product(&protocol, &lengths, &bar)?.0);
+            baselines.insert(baselines::ROTATED, vectors.rotated(&protocol, &lengths, &bar)?.0);
             bar.finish_and_clear();
         }
 

@@ -42,8 +42,8 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 5000, value_name = "N", requires = "out")]
     tsne_items: usize,
     /// Also rank by other codes of the same features, fitted to the training images: residual
-    /// k-means and product quantization; and by the classifier's posterior, exact and in as many
-    /// bytes
+    /// k-means, product quantization and OPQ; and by the classifier's posterior, exact and in as
+    /// many bytes
     #[arg(long)]
     baselines: bool,
     /// Device of the network: cpu, or cuda:N in a program built with --features cuda

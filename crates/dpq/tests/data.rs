@@ -195,7 +195,7 @@ fn a_network_is_judged_on_classes_that_it_has_not_seen() {
     assert_eq!((posteriors.rows, posteriors.columns), (18, 2), "two classes were learnt");
     assert!(posteriors.values.chunks(2).all(|p| (p[0] + p[1] - 1.0).abs() < 1e-6));
     let results = json(dir, "report run --baselines");
-    assert!(results["accuracy"].is_null() && results["baselines"].as_array().unwrap().len() == 3);
+    assert!(results["accuracy"].is_null() && results["baselines"].as_array().unwrap().len() == 4);
 }
 
 #[test]

@@ -96,15 +96,17 @@ fn other_codes_of_the_same_features_are_those_of_eval() {
     let features = eval("--index g.dpq", "features");
     let rows = results["baselines"].as_array().unwrap();
     let names: Vec<_> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["residual k-means", "product quantization", "class posterior"]);
-    for (row, name) in rows.iter().zip(names).take(2) {
+    let expected =
+        ["residual k-means", "product quantization", "optimized product quantization", "class posterior"];
+    assert_eq!(names, expected);
+    for (row, name) in rows.iter().zip(names).take(3) {
         for bits in ["8", "16", "24"] {
             assert_eq!(row["map_all"][bits][0], features["baselines"][name][bits]["map"], "{name}, {bits}");
         }
         assert_eq!(row["feature_map_all"][0], features["features"]["map"]);
     }
     let posteriors = eval("", "posteriors");
-    assert_eq!(rows[2]["feature_map_all"][0], posteriors["features"]["map"]);
+    assert_eq!(rows[3]["feature_map_all"][0], posteriors["features"]["map"]);
     assert_eq!(posteriors["baselines"]["residual k-means"].as_object().unwrap().len(), 3);
     let page = fs::read_to_string(dir.join("page/results.md")).unwrap();
     assert!(

@@ -9,14 +9,18 @@ use dpq_index::Index;
 use dpq_report::{Metrics, Rankings};
 use indicatif::ProgressBar;
 
-use super::{Evaluated, Gallery, Protocol, metrics};
+use super::{Evaluated, Gallery, Protocol, metrics, rotation};
 
 /// Rows of all tables.
 pub(crate) const RESIDUAL: &str = "residual k-means";
 pub(crate) const PRODUCT: &str = "product quantization";
+pub(crate) const ROTATED: &str = "optimized product quantization";
 
 /// Rounds of k-means, as many as `dpq codebook train` takes.
 const ROUNDS: usize = 25;
+
+/// Rounds of k-means while a rotation is fitted.
+const FEW_ROUNDS: usize = 4;
 
 /// Vectors f32 [n, D] of training items, which codebooks are fitted to, of the gallery, and of
 /// queries.
@@ -45,8 +49,8 @@ impl Vectors<'_> {
         Ok((by_bits.collect::<Result<_>>()?, codebooks.relative_distortion(self.gallery, &codes)?))
     }
 
-    /// Ranks by codes of product quantization, which has codebooks of its own for each length.
-    /// Returns the distortion of each length, too.
+    /// Ranks by codes of product quantization, which has codebooks of its own for each length, at
+    /// most a byte per dimension. Returns the distortion of each length, too.
     pub(crate) fn product(
         &self,
         protocol: &Protocol,
@@ -54,8 +58,8 @@ impl Vectors<'_> {
         bar: &ProgressBar,
     ) -> Result<(BTreeMap<usize, Metrics>, Vec<f64>)> {
         let (mut by_bits, mut distortion) = (BTreeMap::new(), Vec::new());
-        for &length in lengths {
-            let codebooks = self.product_codebooks(length.levels())?;
+        for &length in lengths.iter().filter(|length| length.levels() <= self.queries.columns) {
+            let codebooks = self.product_codebooks(length.levels(), ROUNDS)?;
             let codes = codebooks.encode(self.gallery)?;
             let index = Index::builder(&codebooks, &codes).ids(&protocol.ids).build()?;
             by_bits.extend([self.rank(protocol, &index, length, bar)?]);
@@ -64,16 +68,51 @@ impl Vectors<'_> {
         Ok((by_bits, distortion))
     }
 
+    /// Does the same after a rotation that is fitted to the codes of each length. It changes no
+    /// inner product, so only the codes differ. One byte needs none.
+    pub(crate) fn rotated(
+        &self,
+        protocol: &Protocol,
+        lengths: &[CodeLength],
+        bar: &ProgressBar,
+    ) -> Result<(BTreeMap<usize, Metrics>, Vec<f64>)> {
+        let (mut by_bits, mut distortion) = (BTreeMap::new(), Vec::new());
+        let dim = self.queries.columns;
+        for length in lengths.iter().filter(|length| length.levels() <= dim) {
+            let rotation = match length.levels() {
+                1 => None,
+                levels => Some(rotation::fit(self.train, dim, |train| {
+                    let queries = self.queries;
+                    let rotated = Vectors { train, gallery: train, queries, n_codewords: self.n_codewords };
+                    let codebooks = rotated.product_codebooks(levels, FEW_ROUNDS)?;
+                    Ok(codebooks.decode(&codebooks.encode(train)?, *length)?)
+                })?),
+            };
+            let rotate = |rows: &[f32]| match &rotation {
+                Some(rotation) => rotation::rows_times(rows, rotation, dim),
+                None => rows.to_vec(),
+            };
+            let [train, gallery] = [self.train, self.gallery].map(rotate);
+            let queries = Matrix { values: rotate(&self.queries.values), ..*self.queries };
+            let n_codewords = self.n_codewords;
+            let rotated = Vectors { train: &train, gallery: &gallery, queries: &queries, n_codewords };
+            let (ranked, error) = rotated.product(protocol, &[*length], bar)?;
+            by_bits.extend(ranked);
+            distortion.extend(error);
+        }
+        Ok((by_bits, distortion))
+    }
+
     /// Fits one codebook to each of `n_levels` ranges of the dimensions. Codewords are zero in all
     /// other dimensions.
-    fn product_codebooks(&self, n_levels: usize) -> Result<Codebooks> {
+    fn product_codebooks(&self, n_levels: usize, rounds: usize) -> Result<Codebooks> {
         let (dim, k) = (self.queries.columns, self.n_codewords);
         let mut values = vec![0.0; n_levels * k * dim];
         for (level, values) in values.chunks_exact_mut(k * dim).enumerate() {
             let range = level * dim / n_levels..(level + 1) * dim / n_levels;
             let rows = self.train.chunks_exact(dim);
             let part: Vec<f32> = rows.flat_map(|row| &row[range.clone()]).copied().collect();
-            let config = ResidualKMeans { n_levels: 1, n_codewords: k, n_iterations: ROUNDS };
+            let config = ResidualKMeans { n_levels: 1, n_codewords: k, n_iterations: rounds };
             let codebook = config.train(&part, range.len())?;
             let codewords = codebook.values().chunks_exact(range.len());
             values
@@ -130,7 +169,7 @@ mod tests {
             (0..16).map(|i| [(i % 4) as f32, 10.0 * (i / 4) as f32, 7.0 * (i % 2) as f32]).collect();
         let queries = Matrix { rows: 1, columns: 3, values: vec![0.0; 3] };
         let vectors = Vectors { train: rows.as_flattened(), gallery: &[], queries: &queries, n_codewords: 4 };
-        let codebooks = vectors.product_codebooks(3).unwrap();
+        let codebooks = vectors.product_codebooks(3, ROUNDS).unwrap();
         for level in 0..3 {
             for codeword in 0..4 {
                 let codeword = codebooks.codeword(level, codeword);
@@ -141,7 +180,7 @@ mod tests {
         let decoded = codebooks.decode(&codes, codebooks.max_length()).unwrap();
         assert_eq!(decoded, rows.as_flattened());
         // Two levels of three dimensions: the first has one, the second two.
-        let uneven = vectors.product_codebooks(2).unwrap();
+        let uneven = vectors.product_codebooks(2, ROUNDS).unwrap();
         assert!(uneven.codeword(1, 3)[0] == 0.0 && uneven.codeword(0, 3)[1..] == [0.0, 0.0]);
     }
 }

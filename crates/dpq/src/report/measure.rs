@@ -15,7 +15,7 @@ use dpq_report::results::{ByBits, CUTOFF, PeakMemory, Searched, Seconds, Usage};
 use dpq_report::{CLASS_POSTERIOR, Metrics, Rankings, Run};
 
 use crate::encode::Outputs;
-use crate::eval::baselines::{PRODUCT, RESIDUAL, Vectors, exact, rankings};
+use crate::eval::baselines::{PRODUCT, RESIDUAL, ROTATED, Vectors, exact, rankings};
 use crate::eval::{self, Evaluated, Protocol};
 use crate::inputs::Source;
 use crate::train::Trained;
@@ -152,10 +152,11 @@ impl Compared<'_> {
         let n_codewords = codebooks.n_codewords();
         let vectors =
             Vectors { train: &train.features, gallery: &gallery.features, queries: &queries, n_codewords };
-        let bar = output::progress((3 * lengths.len() + 1) * query.rows.len(), "baselines");
+        let bar = output::progress((4 * lengths.len() + 1) * query.rows.len(), "baselines");
         let mut rows = vec![
             (RESIDUAL.to_owned(), rankings(vectors.residual(protocol, lengths, &bar)?, features.clone())),
             (PRODUCT.to_owned(), rankings(vectors.product(protocol, lengths, &bar)?, features.clone())),
+            (ROTATED.to_owned(), rankings(vectors.rotated(protocol, lengths, &bar)?, features.clone())),
         ];
         // The sigmoids of several labels are no distribution over classes.
         if training.classification_loss == "softmax" {
