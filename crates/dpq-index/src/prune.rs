@@ -153,12 +153,12 @@ impl<'a> Pass<'a> {
         self.interrupted
     }
 
-    /// Visits rows by descending bound, until one excludes all that are left.
+    /// Visits rows by about descending bound.
     pub(crate) fn visit_rows(&mut self) {
         let mut bound = self.query.bound();
         for (first, slack) in bound.rows() {
-            if self.is_interrupted() || slack < self.candidates.threshold {
-                break;
+            if slack < self.candidates.threshold {
+                continue;
             }
             self.visit_row(first, &mut bound);
         }
