@@ -1,11 +1,14 @@
 //! The body of a network: its layers with the names and shapes of their parameters.
 
+use std::slice;
+
 use candle_core::{Result as TensorResult, Tensor};
 
 use crate::Error;
 use crate::config::{Alexnet, Block, Body, StageOrder};
 use crate::ops;
-use crate::pass::Pass;
+use crate::pass::{Pass, scale_and_shift};
+use crate::tensors::Tensors;
 
 /// The layers of a body.
 pub(crate) struct Layers {
@@ -91,6 +94,24 @@ impl Layers {
 /// Runs a batch through the layers.
 pub(crate) fn forward(layers: &[Layer], x: &Tensor, pass: &mut Pass) -> TensorResult<Tensor> {
     layers.iter().try_fold(x.clone(), |x, layer| layer.forward(&x, pass))
+}
+
+/// Prepares the tensors of a network for inference: batch normalisation becomes a scale and a shift,
+/// and where it follows a convolution directly, a factor on its weights.
+pub(crate) fn fold(layers: &[Layer], tensors: &Tensors) -> TensorResult<Tensors> {
+    let mut folded = tensors.clone();
+    for conv in layers.iter().flat_map(Layer::convolutions) {
+        let Some((norm, order)) = &conv.norm else { continue };
+        let [scale, shift] = scale_and_shift(tensors, norm)?;
+        if conv.pooled_first(*order).is_none() {
+            let name = format!("{}.weight", conv.name);
+            let weight = tensors[&name].broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
+            folded.insert(name, weight);
+        }
+        folded.insert(format!("{norm}.scale"), scale);
+        folded.insert(format!("{norm}.shift"), shift);
+    }
+    Ok(folded)
 }
 
 /// Pooling that halves an image.
@@ -229,17 +250,22 @@ impl Builder {
 }
 
 impl Layer {
+    fn convolutions(&self) -> impl Iterator<Item = &Conv> {
+        let (block, shortcut): (&[Conv], _) = match self {
+            Self::Conv(conv) => (slice::from_ref(conv), None),
+            Self::Residual { block, shortcut } => (block, shortcut.as_ref()),
+            _ => (&[], None),
+        };
+        block.iter().chain(shortcut)
+    }
+
     /// The names and shapes of the tensors of the layer.
     pub(crate) fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         match self {
-            Self::Conv(conv) => conv.shapes(),
-            Self::Residual { block, shortcut } => {
-                block.iter().chain(shortcut).flat_map(Conv::shapes).collect()
-            }
             Self::Linear { name, shape } => {
                 vec![(format!("{name}.weight"), shape.to_vec()), (format!("{name}.bias"), vec![shape[0]])]
             }
-            Self::Pool(_) | Self::ResponseNorm | Self::Dropout(_) | Self::Mean => Vec::new(),
+            _ => self.convolutions().flat_map(Conv::shapes).collect(),
         }
     }
 
@@ -306,22 +332,24 @@ impl Conv {
             let bias = pass.get(&format!("{}.bias", self.name));
             return self.convolve(x, weight, Some(bias), self.pool, self.relu);
         };
-        let (first, last) = match order {
-            StageOrder::ConvPoolNormRelu => (self.pool, None),
-            StageOrder::ConvNormReluPool => (None, self.pool),
-        };
-        if let Some([scale, shift]) = pass.scale_and_shift(norm)? {
+        let first = self.pooled_first(*order);
+        let last = if first.is_some() { None } else { self.pool };
+        if let Some([scale, shift]) = pass.scale_and_shift(norm) {
             if first.is_some() {
                 // A negative scale does not commute with the maximum, so it follows the pooling.
                 let y = self.convolve(x, weight, None, first, false)?;
-                return ops::scale_shift(&y, &scale, &shift, self.relu);
+                return ops::scale_shift(&y, scale, shift, self.relu);
             }
-            let weight = weight.broadcast_mul(&scale.reshape(((), 1, 1, 1))?)?;
-            return self.convolve(x, &weight, Some(&shift), last, self.relu);
+            return self.convolve(x, weight, Some(shift), last, self.relu);
         }
         let y = self.convolve(x, weight, None, first, false)?;
         let y = pass.normalise(&y, norm, self.relu)?;
         last.map_or(Ok(y.clone()), |pool| pool.forward(&y))
+    }
+
+    /// The pooling between the convolution and its normalisation.
+    fn pooled_first(&self, order: StageOrder) -> Option<Pool> {
+        self.pool.filter(|_| order == StageOrder::ConvPoolNormRelu)
     }
 
     /// Applies the convolution, then pooling and a ReLU (which commute), group by group.

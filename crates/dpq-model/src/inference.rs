@@ -32,8 +32,9 @@ impl Header {
     /// configuration says so.
     pub(crate) fn forward(&self, tensors: &Tensors, batch: &Batch, device: &Device) -> Result<Output, Error> {
         let Layers { layers, .. } = Layers::new(&self.train.network.body, self.image_shape)?;
+        let tensors = body::fold(&layers, tensors)?;
         let [features, logits] = self.in_chunks(batch, device, |x| {
-            let mut pass = Pass::Inference(tensors);
+            let mut pass = Pass::Inference(&tensors);
             let heads = network::heads(&body::forward(&layers, x, &mut pass)?, &pass)?;
             Ok([heads.features, heads.logits])
         })?;
@@ -43,7 +44,8 @@ impl Header {
     /// Runs a batch through the body, f32 `[n, F]`.
     pub(crate) fn body(&self, tensors: &Tensors, batch: &Batch, device: &Device) -> Result<Vec<f32>, Error> {
         let Layers { layers, .. } = Layers::new(&self.train.network.body, self.image_shape)?;
-        let body = |x: &Tensor| Ok([body::forward(&layers, x, &mut Pass::Inference(tensors))?]);
+        let tensors = body::fold(&layers, tensors)?;
+        let body = |x: &Tensor| Ok([body::forward(&layers, x, &mut Pass::Inference(&tensors))?]);
         let [f] = self.in_chunks(batch, device, body)?;
         Ok(f)
     }

@@ -91,7 +91,7 @@ impl Network {
     /// of gradients.
     pub(crate) fn frozen(&self, x: &Tensor) -> TensorResult<Tensor> {
         let (frozen, _) = self.layers.split(self.config.freeze);
-        body::forward(frozen, x, &mut Pass::Inference(&self.tensors()))
+        body::forward(frozen, x, &mut Pass::Inference(&body::fold(frozen, &self.tensors())?))
     }
 
     /// Runs the result of the frozen stages through the others in training: applies dropout from
@@ -112,9 +112,10 @@ impl Network {
 
     /// Runs the result of the frozen stages in inference, without a graph of gradients.
     pub(crate) fn forward(&self, x: &Tensor) -> TensorResult<Heads> {
-        let tensors = self.tensors();
+        let (_, layers) = self.layers.split(self.config.freeze);
+        let tensors = body::fold(layers, &self.tensors())?;
         let mut pass = Pass::Inference(&tensors);
-        heads(&body::forward(self.layers.split(self.config.freeze).1, x, &mut pass)?, &pass)
+        heads(&body::forward(layers, x, &mut pass)?, &pass)
     }
 
     pub(crate) fn variable(&self, name: &str) -> Option<&Var> {

@@ -25,7 +25,8 @@ pub(crate) enum Pass<'a> {
         dropout: f64,
         seed: u64,
     },
-    /// Normalises by running moments.
+    /// Normalises by running moments, which [`crate::body::fold`] has turned into weights, scales
+    /// and shifts.
     Inference(&'a Tensors),
 }
 
@@ -45,16 +46,14 @@ impl Pass<'_> {
         ops::linear(x, weight, Some(bias), relu)
     }
 
-    /// Returns batch normalisation as a scale and a shift in inference, `None` in training.
-    pub(crate) fn scale_and_shift(&self, norm: &str) -> Result<Option<[Tensor; 2]>> {
-        if let Self::Training { .. } = self {
-            return Ok(None);
+    /// Returns the scale and the shift of a normalisation in inference, `None` in training.
+    pub(crate) fn scale_and_shift(&self, norm: &str) -> Option<[&Tensor; 2]> {
+        match self {
+            Self::Training { .. } => None,
+            Self::Inference(tensors) => {
+                Some(["scale", "shift"].map(|kind| &tensors[&format!("{norm}.{kind}")]))
+            }
         }
-        let [gamma, beta, mean, var] =
-            ["gamma", "beta", "mean", "var"].map(|kind| self.get(&format!("{norm}.{kind}")));
-        let scale = (gamma / (var + EPSILON)?.sqrt()?)?;
-        let shift = (beta - (mean * &scale)?)?;
-        Ok(Some([scale, shift]))
     }
 
     /// Applies dropout to `[n, units]` in training. `layer` is the number of a layer inside the
@@ -85,6 +84,15 @@ impl Pass<'_> {
         }
         Ok(y)
     }
+}
+
+/// Returns batch normalisation by running moments as a scale and a shift.
+pub(crate) fn scale_and_shift(tensors: &Tensors, norm: &str) -> Result<[Tensor; 2]> {
+    let [gamma, beta, mean, var] =
+        ["gamma", "beta", "mean", "var"].map(|kind| &tensors[&format!("{norm}.{kind}")]);
+    let scale = (gamma / (var + EPSILON)?.sqrt()?)?;
+    let shift = (beta - (mean * &scale)?)?;
+    Ok([scale, shift])
 }
 
 /// Returns 0 with probability `share`, else 1 / (1 − share), which keeps the mean.

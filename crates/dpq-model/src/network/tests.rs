@@ -250,7 +250,8 @@ fn bodies_equal_plain_loops() {
         let (network, x) = network(&of, side);
         let tensors = network.tensors();
         let Layers { layers, dim, .. } = Layers::new(&of, x.shape).unwrap();
-        let found = values(&body::forward(&layers, &tensor(&x), &mut Pass::Inference(&tensors)).unwrap());
+        let folded = body::fold(&layers, &tensors).unwrap();
+        let found = values(&body::forward(&layers, &tensor(&x), &mut Pass::Inference(&folded)).unwrap());
         let expected = reference(&of, &to_f64(&tensors), &x).values;
         assert_eq!((found.len(), expected.len()), (dim, dim));
         let largest = expected.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
