@@ -153,11 +153,20 @@ impl Dataset {
     /// Those of [`read_image`](crate::read_image) if its file cannot be read; [`Error::NoSuchRow`];
     /// [`Error::BufferLength`] if `out` does not have the length of an image.
     pub fn read(&self, row: usize, out: &mut [u8]) -> Result<(), Error> {
+        self.read_in(row, [self.shape.height, self.shape.width], out)
+    }
+
+    /// Reads an image into `out` in another size, see [`Dataset::resized`].
+    ///
+    /// # Errors
+    /// Those of [`Dataset::read`], and [`Error::ImpossibleShape`].
+    pub fn read_in(&self, row: usize, [height, width]: [usize; 2], out: &mut [u8]) -> Result<(), Error> {
         if row >= self.len() {
             return Err(Error::NoSuchRow(row, self.len()));
         }
-        self.shape.check_buffer(out)?;
-        self.pixels.read(row, self.shape, out)
+        let shape = ImageShape { height, width, ..self.shape }.check()?;
+        shape.check_buffer(out)?;
+        self.pixels.read(row, shape, out)
     }
 
     /// Returns the SHA-256 of the paths of images in the order of their rows, one per line,

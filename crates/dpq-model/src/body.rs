@@ -7,7 +7,7 @@ use candle_core::{Result as TensorResult, Tensor};
 use crate::Error;
 use crate::config::{Alexnet, Block, Body, StageOrder};
 use crate::ops;
-use crate::pass::{Pass, scale_and_shift};
+use crate::pass::{Pass, scale_and_shift, shift_alone};
 use crate::tensors::Tensors;
 
 /// The layers of a body.
@@ -96,8 +96,8 @@ pub(crate) fn forward(layers: &[Layer], x: &Tensor, pass: &mut Pass) -> TensorRe
     layers.iter().try_fold(x.clone(), |x, layer| layer.forward(&x, pass))
 }
 
-/// Prepares the tensors of a network for inference: batch normalisation becomes a scale and a shift,
-/// and where it follows a convolution directly, a factor on its weights.
+/// Prepares the tensors of a network for inference: batch normalisation becomes a scale and a
+/// shift, and where it follows a convolution directly, a factor on its weights.
 pub(crate) fn fold(layers: &[Layer], tensors: &Tensors) -> TensorResult<Tensors> {
     let mut folded = tensors.clone();
     for conv in layers.iter().flat_map(Layer::convolutions) {
@@ -110,6 +110,18 @@ pub(crate) fn fold(layers: &[Layer], tensors: &Tensors) -> TensorResult<Tensors>
         }
         folded.insert(format!("{norm}.scale"), scale);
         folded.insert(format!("{norm}.shift"), shift);
+    }
+    Ok(folded)
+}
+
+/// Moves batch normalisation by running moments into the weights of convolutions, so that it only
+/// adds `beta`. The network stays the same function.
+pub(crate) fn absorb(layers: &[Layer], tensors: &Tensors) -> TensorResult<Tensors> {
+    let mut folded = fold(layers, tensors)?;
+    for (norm, _) in layers.iter().flat_map(Layer::convolutions).filter_map(|conv| conv.norm.as_ref()) {
+        folded.remove(&format!("{norm}.scale"));
+        let shift = folded.remove(&format!("{norm}.shift")).expect("folding left it");
+        folded.extend(shift_alone(shift)?.map(|(kind, tensor)| (format!("{norm}.{kind}"), tensor)));
     }
     Ok(folded)
 }
@@ -341,6 +353,9 @@ impl Conv {
                 return ops::scale_shift(&y, scale, shift, self.relu);
             }
             return self.convolve(x, weight, Some(shift), last, self.relu);
+        }
+        if let Some(shift) = pass.shift(norm) {
+            return self.convolve(x, weight, Some(shift), self.pool, self.relu);
         }
         let y = self.convolve(x, weight, None, first, false)?;
         let y = pass.normalise(&y, norm, self.relu)?;

@@ -4,7 +4,7 @@ use dpq_codebook::Assignment;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-pub use network::{Alexnet, Backbone, Block, Body, Moments, NetworkConfig, StageOrder};
+pub use network::{Alexnet, Backbone, Block, Body, FirstInput, Moments, NetworkConfig, StageOrder};
 
 mod network;
 mod presets;
@@ -221,6 +221,16 @@ pub struct ValidationConfig {
 }
 
 impl TrainConfig {
+    /// Returns the shape of training images in an epoch, given that of images afterwards.
+    pub(crate) fn shape_in(&self, epoch: usize, [channels, height, width]: [usize; 3]) -> [usize; 3] {
+        match self.network.first_input {
+            Some(FirstInput { side, share }) if epoch < (share * self.epochs as f64) as usize => {
+                [channels, side, side]
+            }
+            _ => [channels, height, width],
+        }
+    }
+
     /// Returns an error for a configuration that cannot be trained.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let share = |x: f64| (0.0..1.0).contains(&x);

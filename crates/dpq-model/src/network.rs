@@ -8,7 +8,7 @@ use candle_core::{Device, Result as TensorResult, Tensor, Var};
 
 use crate::Error;
 use crate::body::{self, Layers};
-use crate::config::{Backbone, NetworkConfig};
+use crate::config::{Backbone, Moments, NetworkConfig};
 use crate::pass::Pass;
 use crate::rng::{Stream, normal, rng};
 use crate::tensors::{Shapes, Tensors, Variables};
@@ -127,6 +127,15 @@ impl Network {
         let variables = self.body.iter().chain(&self.heads);
         let variables = variables.map(|(name, var)| (name.clone(), var.as_detached_tensor()));
         variables.chain(self.running.clone()).collect()
+    }
+
+    /// Takes pretrained weights of the body. Normalisation by stored moments becomes a part of
+    /// them.
+    pub(crate) fn start_from(&mut self, weights: Tensors) -> TensorResult<()> {
+        match self.config.moments {
+            Moments::Batch => self.set(&weights),
+            Moments::Stored => self.set(&body::absorb(&self.layers.layers, &weights)?),
+        }
     }
 
     /// Takes the values of `tensors`, which have names and shapes of [`Network::tensors`].

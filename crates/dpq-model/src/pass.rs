@@ -15,8 +15,8 @@ const EPSILON: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
 
 pub(crate) enum Pass<'a> {
-    /// Normalises by the moments of the batch and adds them to the running moments, or by running
-    /// moments. Applies dropout.
+    /// Normalises by the moments of the batch and adds them to the running moments, or adds `beta`
+    /// alone, if the body has absorbed all else. Applies dropout.
     Training {
         /// Variables of the body and of the heads.
         variables: [&'a Variables; 2],
@@ -25,8 +25,7 @@ pub(crate) enum Pass<'a> {
         dropout: f64,
         seed: u64,
     },
-    /// Normalises by running moments, which [`crate::body::fold`] has turned into weights, scales
-    /// and shifts.
+    /// Normalises by running moments, which the body has folded into weights, scales and shifts.
     Inference(&'a Tensors),
 }
 
@@ -56,6 +55,14 @@ impl Pass<'_> {
         }
     }
 
+    /// Returns `beta` of a normalisation in training if it is all that is left of it.
+    pub(crate) fn shift(&self, norm: &str) -> Option<&Tensor> {
+        match self {
+            Self::Training { moments: Moments::Stored, .. } => Some(self.get(&format!("{norm}.beta"))),
+            _ => None,
+        }
+    }
+
     /// Applies dropout to `[n, units]` in training. `layer` is the number of a layer inside the
     /// body, or `None` for the result of the body.
     pub(crate) fn dropout(&self, x: &Tensor, layer: Option<usize>) -> Result<Tensor> {
@@ -71,10 +78,6 @@ impl Pass<'_> {
     /// Applies batch normalisation in training, then a ReLU if `relu` is set.
     pub(crate) fn normalise(&mut self, x: &Tensor, norm: &str, relu: bool) -> Result<Tensor> {
         let [gamma, beta] = ["gamma", "beta"].map(|kind| self.get(&format!("{norm}.{kind}")));
-        if let Self::Training { running, moments: Moments::Stored, .. } = &*self {
-            let moments = ["mean", "var"].map(|kind| &running[&format!("{norm}.{kind}")]);
-            return ops::fixed_norm(x, [gamma, beta], moments, EPSILON, relu);
-        }
         let (y, mean, var) = ops::batch_norm(x, gamma, beta, EPSILON, relu)?;
         if let Self::Training { running, .. } = self {
             for (name, value) in [("mean", mean), ("var", var)] {
@@ -84,6 +87,12 @@ impl Pass<'_> {
         }
         Ok(y)
     }
+}
+
+/// Returns the tensors of a normalisation that does nothing but add `shift`.
+pub(crate) fn shift_alone(shift: Tensor) -> Result<[(&'static str, Tensor); 4]> {
+    let var = shift.ones_like()?.affine(1.0 - EPSILON, 0.0)?;
+    Ok([("gamma", shift.ones_like()?), ("mean", shift.zeros_like()?), ("var", var), ("beta", shift)])
 }
 
 /// Returns batch normalisation by running moments as a scale and a shift.

@@ -110,6 +110,8 @@ struct Run<'a> {
 /// The steps of an epoch so far.
 struct Epoch {
     number: usize,
+    /// The header with the shape of the images of the epoch.
+    header: Header,
     start: Instant,
     images_per_second: f64,
     losses: Tally,
@@ -150,7 +152,7 @@ impl<'a> Run<'a> {
             remove_if_exists(&checkpoint)?;
             let mut state = State::new(&header, &device)?;
             if let Some(weights) = data.weights {
-                state.network.set(&weights.tensors_on(&device)?)?;
+                state.network.start_from(weights.tensors_on(&device)?)?;
             }
             state
         };
@@ -169,14 +171,16 @@ impl<'a> Run<'a> {
             };
         }
         let (losses, features) = (Tally::default(), Vec::new());
-        let mut epoch = Epoch { number, start, images_per_second: 0.0, losses, features };
+        let shape = config.shape_in(number, self.header.image_shape);
+        let header = Header { image_shape: shape, ..self.header.clone() };
+        let mut epoch = Epoch { number, header, start, images_per_second: 0.0, losses, features };
         let order = permutation(data.n_items, &mut rng(mix(config.seed, &[number]), Stream::Shuffle));
         let views = self.objective.needs().views;
         let read = |step: usize| -> Result<_, Error> {
             let rows = &order[step * data.n_items / n_steps..(step + 1) * data.n_items / n_steps];
             let view = |view: usize| {
                 let coordinates = |row| if view == 0 { vec![number, row] } else { vec![number, row, view] };
-                data.read(rows, &|row| Some(mix(config.seed, &coordinates(row))))
+                data.read(rows, shape, &|row| Some(mix(config.seed, &coordinates(row))))
             };
             Ok((step, rows, (0..views).map(view).collect::<Result<Vec<_>, _>>()?))
         };
@@ -195,7 +199,7 @@ impl<'a> Run<'a> {
     fn step(&mut self, epoch: &mut Epoch, step: usize, rows: &[usize], views: &[Batch]) -> Result<(), Error> {
         let (config, device) = (self.config, &self.state.device);
         let views: candle_core::Result<Vec<_>> =
-            views.iter().map(|batch| self.header.input(batch, false, device)).collect();
+            views.iter().map(|batch| epoch.header.input(batch, false, device)).collect();
         let x = self.state.network.frozen(&Tensor::cat(&views?, 0)?)?;
         let needs_labels = self.objective.needs().labels;
         let labels = needs_labels.then(|| self.data.labels_of(rows, device)).transpose()?;
@@ -304,7 +308,7 @@ impl<'a> Run<'a> {
     fn features(&self, epoch: usize) -> Result<Vec<f32>, Error> {
         let tensors = self.state.network.tensors();
         let mut features = Vec::new();
-        let read = |rows: Vec<usize>| self.data.read(&rows, &|_| None);
+        let read = |rows: Vec<usize>| self.data.read(&rows, self.header.image_shape, &|_| None);
         read_ahead(self.data.pieces(), read, |batch| {
             self.check_stop(epoch)?;
             features.extend(self.header.forward(&tensors, &batch, &self.state.device)?.features);
@@ -344,7 +348,7 @@ fn header(config: &TrainConfig, data: &TrainSet<'_>) -> Result<Header, Error> {
         None => {
             let mut moments = Moments::new(image_shape);
             for rows in data.pieces() {
-                moments.add(&data.read(&rows, &|_| None)?)?;
+                moments.add(&data.read(&rows, image_shape, &|_| None)?)?;
             }
             moments.finish()
         }

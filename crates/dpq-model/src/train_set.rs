@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use rayon::prelude::*;
 
 use crate::body::Layers;
-use crate::config::{Body, Start, TrainConfig};
+use crate::config::{Body, Moments, Start, TrainConfig};
 use crate::inputs::Batch;
 use crate::loss::Labels;
 use crate::tensors::bytes;
@@ -42,7 +42,8 @@ pub enum Inputs<'a> {
     Images {
         /// `[C, H, W]`.
         shape: [usize; 3],
-        /// Writes an image, u8 `[C, H, W]`.
+        /// Writes an image, u8 `[C, H, W]`; in the epochs of `network.first_input` one of its
+        /// side, as the length of the slice tells.
         read: &'a Read<'a, u8>,
     },
     /// Stored features, for a network whose body is [`Body::Features`].
@@ -111,7 +112,13 @@ impl TrainSet<'_> {
         if shape.contains(&0) {
             return Err(Error::TooSmall(shape));
         }
-        let n_stages = Layers::new(body, shape)?.stages.len();
+        let layers = Layers::new(body, shape)?;
+        let first = Layers::new(body, config.shape_in(0, shape))?;
+        if !layers.shapes().eq(first.shapes()) {
+            let expected = "none, for a body with linear layers, which fix the size of images";
+            return Err(Error::Config { key: "network.first_input", expected });
+        }
+        let n_stages = layers.stages.len();
         if config.network.freeze > n_stages {
             let expected = format!("at most the {n_stages} stages of the body");
             return Err(Error::unfit("network.freeze", format!("found {}", config.network.freeze), expected));
@@ -119,6 +126,12 @@ impl TrainSet<'_> {
         if let Some(side) = config.network.input.filter(|&side| shape[1..] != [side; 2]) {
             let expected = format!("the size of images, {}x{}", shape[1], shape[2]);
             return Err(Error::unfit("network.input", format!("found {side}"), expected));
+        }
+        if config.network.moments == Moments::Stored && self.weights.is_none() {
+            return Err(Error::Config {
+                key: "network.moments",
+                expected: "`batch` without pretrained weights",
+            });
         }
         if let Some(weights) = self.weights {
             let found = (weights.body_config(), weights.image_shape());
@@ -173,10 +186,11 @@ impl TrainSet<'_> {
         }
     }
 
-    /// Reads the inputs of `rows` in parallel.
+    /// Reads the inputs of `rows` in parallel, in `shape`.
     pub(crate) fn read(
         &self,
         rows: &[usize],
+        shape: [usize; 3],
         seed: &(dyn Fn(usize) -> Option<u64> + Sync),
     ) -> Result<Batch<'static>, Error> {
         fn all<T: Copy + Default + Send>(
@@ -191,7 +205,7 @@ impl TrainSet<'_> {
             })?;
             Ok(Cow::Owned(values))
         }
-        let len = self.inputs.shape().iter().product();
+        let len = shape.iter().product();
         Ok(match self.inputs {
             Inputs::Images { read, .. } => Batch::Images(all(rows, len, seed, read)?),
             Inputs::Features { read, .. } => Batch::Vectors(all(rows, len, seed, read)?),

@@ -29,8 +29,21 @@ pub struct NetworkConfig {
     /// The moments that batch normalisation uses in training.
     #[serde(default, skip_serializing_if = "is_default")]
     pub moments: Moments,
+    /// Smaller images in the first epochs, which take less time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_input: Option<FirstInput>,
     /// The layers below the heads.
     pub body: Body,
+}
+
+/// The images of the first epochs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirstInput {
+    /// The side of images in pixels, less than `input`. Crops shrink in proportion.
+    pub side: usize,
+    /// Share of epochs. In (0, 1).
+    pub share: f64,
 }
 
 /// The layers below the heads.
@@ -104,7 +117,13 @@ impl NetworkConfig {
     pub(super) fn check(&self) -> Result<(), Error> {
         let in_range = |n: &usize| (1..=MAX_UNITS).contains(n);
         let refused = |key, expected| Err(Error::Config { key, expected });
+        let grows = |first: FirstInput| {
+            (1..self.input.unwrap_or(0)).contains(&first.side) && first.share > 0.0 && first.share < 1.0
+        };
         match &self.body {
+            _ if !self.first_input.is_none_or(grows) => {
+                refused("network.first_input", "a side less than `network.input` and a share in (0, 1)")
+            }
             _ if !in_range(&self.dim) => refused("network.dim", "1 to 65536"),
             _ if !(0.0..1.0).contains(&self.dropout) => refused("network.dropout", "a share in [0, 1)"),
             Body::Features => Ok(()),
@@ -163,7 +182,8 @@ pub enum Moments {
     /// Mean and variance of the batch. Running means of them serve inference.
     #[default]
     Batch,
-    /// The stored mean and variance, those of pretrained weights. They do not change.
+    /// The stored mean and variance, those of pretrained weights, which become a part of the
+    /// weights of convolutions. Normalisation then takes no time.
     Stored,
 }
 

@@ -51,6 +51,7 @@ impl TrainConfig {
                 input: None,
                 freeze: 0,
                 moments: Moments::Batch,
+                first_input: None,
                 body: small(StageOrder::ConvPoolNormRelu),
             },
             quantizer: QuantizerConfig {

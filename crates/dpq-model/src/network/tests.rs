@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Network, Pass, Tensors, body};
+use super::{Heads, Network, Pass, Tensors, body};
 use crate::TrainConfig;
 use crate::body::Layers;
-use crate::config::{Alexnet, Backbone, Block, Body, NetworkConfig};
+use crate::config::{Alexnet, Backbone, Block, Body, Moments, NetworkConfig};
 use crate::rng::{Stream, normal, rng, uniform};
 
 /// An image `[c, h, w]` and its values.
@@ -297,6 +297,33 @@ fn gradients_of_alexnet_equal_finite_differences() {
                     (found - expected).abs() < 1e-2 * (expected.abs() + 1e-2 * f64::from(largest)),
                     "{name}, {at}: {found}, expected {expected}"
                 );
+            }
+        }
+    }
+}
+
+#[test]
+fn stored_moments_become_a_part_of_the_weights() {
+    for of in SMALL_RESNETS {
+        let (mut network, x) = network(&of, 65);
+        let input = tensor(&x);
+        let logits = |heads: Heads| values(&heads.logits);
+        let expected = logits(network.forward(&input).unwrap());
+        network.config.moments = Moments::Stored;
+        let mut weights = network.tensors();
+        weights.retain(|name, _| name.starts_with("backbone."));
+        let weights = weights.into_iter().map(|(name, tensor)| (name, tensor.copy().unwrap())).collect();
+        network.start_from(weights).unwrap();
+        let (inference, training) =
+            (network.forward(&input).unwrap(), network.forward_train(&input, 1).unwrap());
+        let gradients = training.logits.sum_all().unwrap().backward().unwrap();
+        for (name, var) in &network.body {
+            assert_eq!(gradients.get(var).is_some(), !name.ends_with(".gamma"), "{name}");
+        }
+        let largest = expected.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+        for found in [logits(inference), logits(training)] {
+            for (a, b) in found.iter().zip(&expected) {
+                assert!((a - b).abs() < 1e-4 * largest, "{a}, expected {b}");
             }
         }
     }

@@ -11,7 +11,7 @@
 //! Arguments that do not depend on a variable get no gradient. The gradient of a fused ReLU at 0 is
 //! 0. Shapes that do not fit and types other than f32 are errors.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 
@@ -19,7 +19,7 @@ use conv::Conv;
 use custom::Op;
 pub(crate) use gradients::backward;
 use linear::Linear;
-use norm::{BatchNorm, Moments, ScaleShift};
+use norm::{BatchNorm, ScaleShift};
 use patches::Geometry;
 use pool::{MaxPool, Windows};
 use residual::AddRelu;
@@ -144,34 +144,6 @@ pub(crate) fn batch_norm(
     let moments = op.moments.get().expect("the forward pass sets them");
     let tensor = |values: &[f32]| Tensor::new(values, x.device());
     Ok((y, tensor(&moments.mean)?, tensor(&moments.variance)?))
-}
-
-/// Normalises each channel by a given mean and variance, then as [`batch_norm`]. This is batch
-/// normalisation in training whose moments do not follow the batch.
-/// Shapes: as [`batch_norm`].
-pub(crate) fn fixed_norm(
-    x: &Tensor,
-    [gamma, beta]: [&Tensor; 2],
-    [mean, variance]: [&Tensor; 2],
-    eps: f64,
-    relu: bool,
-) -> Result<Tensor> {
-    check_channels(x, gamma, beta)?;
-    if x.device().is_cpu() {
-        let [mean, variance] = [mean.to_vec1()?, variance.to_vec1()?];
-        let mut op = BatchNorm { eps, relu, ..BatchNorm::default() };
-        (op.is_fixed, op.moments) = (true, Arc::new(Moments { mean, variance }.into()));
-        return x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, Op(op));
-    }
-    // `[b, c]` or `[b, c, h, w]`.
-    let by_channel = |values: &Tensor| match x.rank() {
-        2 => Ok(values.clone()),
-        _ => values.reshape((1, (), 1, 1)),
-    };
-    let scale = (gamma / (variance + eps)?.sqrt()?)?;
-    let shift = (beta - (mean * &scale)?)?;
-    let y = x.broadcast_mul(&by_channel(&scale)?)?.broadcast_add(&by_channel(&shift)?)?;
-    if relu { y.relu() } else { Ok(y) }
 }
 
 /// Returns `relu(x + y)`.

@@ -22,9 +22,7 @@ pub(crate) struct Moments {
 pub(crate) struct BatchNorm {
     pub(crate) eps: f64,
     pub(crate) relu: bool,
-    /// Whether the moments are given and do not depend on x.
-    pub(crate) is_fixed: bool,
-    /// The forward pass sets it unless it is fixed.
+    /// The forward pass sets it.
     pub(crate) moments: Arc<OnceLock<Moments>>,
     /// Mean, variance and scale of each channel, `[3, c]`, in place of `moments` on CUDA.
     #[cfg(feature = "cuda")]
@@ -121,10 +119,7 @@ impl BatchNorm {
                 let place = (i * channels + c) * plane;
                 let [xs, ys, grads] = inputs.map(|values| &values[place..][..plane]);
                 let (mean, scale) = (moments.mean[c], scale[c]);
-                let (mean_grad, slope) = match self.is_fixed {
-                    true => (0.0, 0.0),
-                    false => ((sums[c][0] / n) as f32, (sums[c][1] / n * inverse(c)) as f32),
-                };
+                let (mean_grad, slope) = ((sums[c][0] / n) as f32, (sums[c][1] / n * inverse(c)) as f32);
                 for (((&x, &y), &grad), out) in xs.iter().zip(ys).zip(grads).zip(out) {
                     *out = scale * (before_relu([grad, y]) - mean_grad - (x - mean) * slope);
                 }
@@ -134,33 +129,30 @@ impl BatchNorm {
     }
 }
 
-/// Returns the moments of each channel.
-fn moments(x: &[f32], dims @ [batch, channels, plane]: [usize; 3]) -> Moments {
-    // Deviations from the first element of the channel, whose squares do not cancel if the mean is
-    // large.
-    let pivots: Vec<f32> = x.iter().step_by(plane).take(channels).copied().collect();
-    let sums = channel_sums([x], dims, &pivots, |[x], pivot| [x - pivot, (x - pivot) * (x - pivot)]);
-    let n = (batch * plane) as f64;
-    let mean = sums.iter().zip(&pivots).map(|([sum, _], &pivot)| (f64::from(pivot) + sum / n) as f32);
-    // `relu`, because rounding can make the variance of a constant channel negative. It keeps NaN.
-    let variance = sums.iter().map(|[sum, squares]| relu(((squares - sum * sum / n) / n) as f32));
-    Moments { mean: mean.collect(), variance: variance.collect() }
-}
-
 impl Op3 for BatchNorm {
     const NAME: &'static str = "batch_norm";
 
     fn forward(&self, [x, gamma, beta]: [&[f32]; 3], shape: &[usize]) -> (Vec<f32>, Shape) {
-        let dims = dims(shape);
-        // `forward` runs once for each `BatchNorm`.
-        let moments = self.moments.get_or_init(|| moments(x, dims));
-        let (scale, mean) = (self.scale(gamma, moments), &moments.mean);
+        let dims @ [batch, channels, plane] = dims(shape);
+        // Deviations from the first element of the channel, whose squares do not cancel if the mean
+        // is large.
+        let pivots: Vec<f32> = x.iter().step_by(plane).take(channels).copied().collect();
+        let sums = channel_sums([x], dims, &pivots, |[x], pivot| [x - pivot, (x - pivot) * (x - pivot)]);
+        let n = (batch * plane) as f64;
+        let mean = sums.iter().zip(&pivots).map(|([sum, _], &pivot)| (f64::from(pivot) + sum / n) as f32);
+        // `relu`, because rounding can make the variance of a constant channel negative. It keeps
+        // NaN.
+        let variance = sums.iter().map(|[sum, squares]| relu(((squares - sum * sum / n) / n) as f32));
+        let moments = Moments { mean: mean.collect(), variance: variance.collect() };
+        let (scale, mean) = (self.scale(gamma, &moments), &moments.mean);
         let normalised = |value: f32, c: usize| (value - mean[c]) * scale[c] + beta[c];
         let y = if self.relu {
             map_channels(x, dims, |value, c| relu(normalised(value, c)))
         } else {
             map_channels(x, dims, normalised)
         };
+        // `forward` runs once for each `BatchNorm`.
+        let _ = self.moments.set(moments);
         (y, shape.into())
     }
 

@@ -6,9 +6,7 @@ use candle_nn::Module;
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{
-    add_relu, batch_norm, conv2d, fixed_norm, linear, max_pool2d, response, response_norm, scale_shift,
-};
+use super::{add_relu, batch_norm, conv2d, linear, max_pool2d, response, response_norm, scale_shift};
 
 /// Values in [−1, 1).
 fn random(shape: &[usize], seed: u64) -> Tensor {
@@ -189,25 +187,6 @@ fn a_residual_sum_is_that_of_candle() {
     let ours = result_and_gradients(&args, |args| add_relu(&args[0], &args[1]));
     let theirs = result_and_gradients(&args, |args| (&args[0] + &args[1])?.relu());
     assert_eq!(bits(&ours), bits(&theirs));
-}
-
-#[test]
-fn normalisation_by_fixed_moments_is_that_of_inference() {
-    for shape in [&[4, 3, 3, 3][..], &[9, 5]] {
-        let c = shape[1];
-        let args = [random(shape, 1), random(&[c], 2), random(&[c], 3)];
-        let (mean, variance) = (random(&[c], 4), random(&[c], 5).abs().unwrap());
-        let norm = |args: &[Tensor], relu| {
-            fixed_norm(&args[0], [&args[1], &args[2]], [&mean, &variance], 1e-3, relu)
-        };
-        let scale = (&args[1] / (&variance + 1e-3).unwrap().sqrt().unwrap()).unwrap();
-        let shift = (&args[2] - (&mean * &scale).unwrap()).unwrap();
-        for relu in [false, true] {
-            let expected = scale_shift(&args[0], &scale, &shift, relu).unwrap();
-            assert_close(&norm(&args, relu).unwrap(), &expected, 1e-5);
-        }
-        check_gradients(&args, 0.01, 1e-3, |args| norm(args, false));
-    }
 }
 
 #[test]

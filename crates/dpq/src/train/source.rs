@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use dpq_data::{Augment, Dataset, Split};
+use dpq_data::{Augment, Dataset, ImageShape, Split};
 use dpq_formats::{FeatureFile, Matrix, extension};
 use dpq_model::config::{AugmentConfig, Body};
 use dpq_model::{BoxError, Inputs, TrainConfig, TrainSet};
@@ -59,6 +59,7 @@ impl Source {
             config.network.body = Body::Features;
             config.network.input = None;
             config.network.freeze = 0;
+            config.network.first_input = None;
             config.mirror_average = false;
             config.augment = AugmentConfig { padding: 0, mirror: false, cutout: 0, cutout_probability: 0.0 };
         }
@@ -161,11 +162,17 @@ impl Source {
             Self::Images { dataset, .. } => {
                 let shape = dataset.shape();
                 let AugmentConfig { padding, mirror, cutout, cutout_probability } = augment;
-                let augment = Augment { padding, mirror, cutout, cutout_probability };
                 let read = |row: usize, seed: Option<u64>, image: &mut [u8]| -> Result<(), BoxError> {
-                    dataset.read(rows[row] as usize, image)?;
+                    // Images of the first epochs may be smaller, and square.
+                    let side = (image.len() / shape.channels).isqrt();
+                    let [height, width] =
+                        if image.len() == shape.len() { [shape.height, shape.width] } else { [side; 2] };
+                    dataset.read_in(rows[row] as usize, [height, width], image)?;
                     if let Some(seed) = seed {
-                        augment.apply(shape, image, seed)?;
+                        let scaled = |pixels: usize| pixels * height / shape.height;
+                        let (padding, cutout) = (scaled(padding), scaled(cutout));
+                        let augment = Augment { padding, mirror, cutout, cutout_probability };
+                        augment.apply(ImageShape { height, width, ..shape }, image, seed)?;
                     }
                     Ok(())
                 };
