@@ -295,6 +295,11 @@ impl Index {
         })
     }
 
+    /// Returns true if the codes of the best `k` items have few of the codewords.
+    pub(crate) fn needs_few_entries(&self, k: usize) -> bool {
+        k <= self.codebooks.n_codewords() / 4
+    }
+
     /// Returns the codewords rounded to 8 bits if searches for the best `k` at `length` take less
     /// time with them: those of `n_queries` queries now, and of all before. The index keeps them.
     pub(crate) fn rounded(
@@ -304,7 +309,7 @@ impl Index {
         n_queries: usize,
     ) -> Result<Option<&RoundedCodebooks>, Error> {
         let size = self.codebooks.n_codewords() * self.codebooks.dim();
-        let pays = length.levels() >= 3 && k <= self.codebooks.n_codewords() / 4 && size >= MIN_ROUNDED;
+        let pays = length.levels() >= 3 && self.needs_few_entries(k) && size >= MIN_ROUNDED;
         let pays = pays && self.n_queries.fetch_add(n_queries, Ordering::Relaxed) + n_queries >= MIN_QUERIES;
         pays.then(|| computed(&self.rounded, || Ok(RoundedCodebooks::new(&self.codebooks)))).transpose()
     }

@@ -32,6 +32,14 @@ pub(crate) struct Approximate<'a> {
     pub(crate) query: RoundedQuery,
 }
 
+/// Tables of a query, coarse from level `n_exact` on, and where their entries come from.
+#[derive(Clone, Copy)]
+pub(crate) struct Coarse<'a> {
+    pub(crate) approximate: &'a Approximate<'a>,
+    pub(crate) scorer: &'a Scorer<'a>,
+    pub(crate) n_exact: usize,
+}
+
 /// Some entries of the lookup table of a query, computed as far as codes need them.
 pub(crate) struct Entries<'a> {
     source: Source<'a>,
@@ -46,7 +54,7 @@ enum Source<'a> {
     None,
     Exact(&'a Codebooks, &'a [f32]),
     /// Coarse entries, which become fine.
-    Fine(&'a Approximate<'a>, &'a [[f32; 256]]),
+    Fine(Coarse<'a>),
 }
 
 /// Items that were found and share a code.
@@ -79,20 +87,30 @@ impl<'a> Entries<'a> {
         complete(&mut self.scorer.tables, codes, |at, entries| match source {
             Source::None => Ok(()),
             Source::Exact(codebooks, query) => Ok(codebooks.lookup_entries(query, at, entries)?),
-            Source::Fine(Approximate { codebooks, query }, coarse) => {
+            Source::Fine(Coarse { approximate: Approximate { codebooks, query }, scorer, n_exact }) => {
                 for (entry, &(level, codeword)) in entries.iter_mut().zip(at) {
-                    *entry = coarse[usize::from(level)][usize::from(codeword)];
+                    *entry = scorer.tables[usize::from(level)][usize::from(codeword)];
                 }
-                Ok(codebooks.add_remainders(query, at, entries)?)
+                // Levels ascend.
+                let n_exact = at.partition_point(|&(level, _)| usize::from(level) < n_exact);
+                Ok(codebooks.add_remainders(query, &at[n_exact..], &mut entries[n_exact..])?)
             }
         })
     }
 }
 
 impl<'a> Approximate<'a> {
-    /// Prepares the entries of a query if there are rounded codebooks.
-    pub(crate) fn new(codebooks: Option<&'a RoundedCodebooks>, query: &[f32]) -> Result<Option<Self>, Error> {
-        codebooks.map(|codebooks| Ok(Self { codebooks, query: codebooks.round(query)? })).transpose()
+    /// Prepares the entries of a query for codes of up to `n_levels`, if there are rounded
+    /// codebooks and no entry may overflow.
+    pub(crate) fn new(
+        codebooks: Option<&'a RoundedCodebooks>,
+        query: &[f32],
+        n_levels: usize,
+    ) -> Result<Option<Self>, Error> {
+        let Some(codebooks) = codebooks else { return Ok(None) };
+        let query = codebooks.round(query)?;
+        let error = codebooks.max_error(&query, n_levels, Precision::Coarse);
+        Ok(error.is_finite().then_some(Self { codebooks, query }))
     }
 
     /// Extends approximate tables to a greater length, as far as `codes`, rows of `n_levels`, need
@@ -104,22 +122,24 @@ impl<'a> Approximate<'a> {
         })
     }
 
-    /// Returns 2Δ for scores of coarse tables, or `None` if that is too much to be of use.
-    pub(crate) fn margin(&self, scorer: &Scorer) -> Option<f32> {
-        let mut variance = 0.0;
+    /// Returns 2Δ for scores of coarse tables, or `None` if that is too much for a scan.
+    pub(crate) fn margin_of_scan(&self, scorer: &Scorer) -> Option<f32> {
+        let mut variance = 0.0f32;
         for table in &scorer.tables {
             let (mut n, mut sum, mut squares) = (0.0, 0.0, 0.0);
-            for entry in table.iter().filter(|entry| !entry.is_nan()).map(|&entry| f64::from(entry)) {
+            // A quarter of the entries tells enough.
+            for entry in table.iter().step_by(4).filter(|entry| !entry.is_nan()) {
                 (n, sum, squares) = (n + 1.0, sum + entry, squares + entry * entry);
             }
             variance += if n > 0.0 { (squares - sum * sum / n) / n } else { 0.0 };
         }
         let error = self.codebooks.max_error(&self.query, scorer.n_levels(), Precision::Coarse);
-        (error <= MAX_ERROR * variance.sqrt()).then(|| self.margin_of(scorer, error))
+        (error <= MAX_ERROR * f64::from(variance).sqrt()).then(|| self.margin(scorer, Precision::Coarse))
     }
 
-    /// Returns 2Δ for scores of tables whose entries add up with this error.
-    fn margin_of(&self, scorer: &Scorer, error: f64) -> f32 {
+    /// Returns 2Δ for scores of tables of this precision.
+    pub(crate) fn margin(&self, scorer: &Scorer, precision: Precision) -> f32 {
+        let error = self.codebooks.max_error(&self.query, scorer.n_levels(), precision);
         let (factor, norm) = scorer.norms.map_or((1.0, 0.0), |norms| (2.0, norms.max()));
         // Each addition of a score rounds by at most 2⁻²⁴ of its result.
         let magnitude = factor * self.codebooks.max_magnitude(&self.query, scorer.n_levels()) + norm;
@@ -136,8 +156,9 @@ fn complete(
     compute: impl Fn(&[(u8, u8)], &mut [f32]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut at = Vec::new();
-    for code in codes.chunks_exact(tables.len()) {
-        for ((level, table), &codeword) in (0..=255).zip(&mut *tables).zip(code) {
+    let n_levels = tables.len();
+    for (level, table) in (0..=255).zip(&mut *tables) {
+        for &codeword in codes.iter().skip(level.into()).step_by(n_levels) {
             let entry = &mut table[usize::from(codeword)];
             if entry.is_nan() {
                 // No longer NaN, so that it is needed once.
@@ -146,8 +167,6 @@ fn complete(
             }
         }
     }
-    // In the order in which codewords lie in memory.
-    at.sort_unstable();
     let mut entries = vec![0.0; at.len()];
     compute(&at, &mut entries)?;
     for ((level, codeword), entry) in at.into_iter().zip(entries) {
@@ -164,16 +183,16 @@ impl Index {
         &self,
         view: &View,
         (found, margin): (Candidates, f32),
-        (approximate, coarse): (&Approximate, &Scorer),
+        coarse: Coarse,
         exact: &mut Entries,
         best: (usize, f32),
     ) -> Result<Candidates, Error> {
         let (n_levels, norms) = (exact.scorer.n_levels(), exact.scorer.norms);
-        let source = Source::Fine(approximate, &coarse.tables);
-        let mut fine = Entries { source, scorer: Scorer { tables: Vec::new(), norms } };
+        let scorer = Scorer { tables: Vec::new(), norms };
+        let mut fine = Entries { source: Source::Fine(coarse), scorer };
         fine.set_length(n_levels, norms);
-        let error = approximate.codebooks.max_error(&approximate.query, n_levels, Precision::Fine);
-        let fine_margin = approximate.margin_of(&fine.scorer, error);
+        let approximate = coarse.approximate;
+        let fine_margin = approximate.margin(&fine.scorer, Precision::Fine);
         let found = self.rescore(view, (found, margin), Some(approximate), &mut fine, best, fine_margin)?;
         self.rescore(view, (found, fine_margin), None, exact, best, 0.0)
     }
@@ -289,13 +308,13 @@ mod tests {
             assert_eq!(index.rounded(k, length, 1).unwrap().is_some(), pays, "k = {k}, {levels} levels");
         }
         let rounded = index.rounded(10, length, 1).unwrap();
-        let approximate = Approximate::new(rounded, &query).unwrap().unwrap();
+        let approximate = Approximate::new(rounded, &query, 4).unwrap().unwrap();
         let table = approximate.codebooks.lookup_tables(&[&approximate.query], length).unwrap().remove(0);
         let norms = index.norms(4).unwrap();
-        let margin = approximate.margin(&Scorer::new(&table, 4, norms)).unwrap();
+        let margin = approximate.margin_of_scan(&Scorer::new(&table, 4, norms)).unwrap();
         assert!(margin > 0.0 && margin < 10.0, "{margin}");
         // A constant table says that scores do not differ by more than rounding.
         let constant = Scorer { tables: vec![[1.0; 256]; 4], norms };
-        assert_eq!(approximate.margin(&constant), None);
+        assert_eq!(approximate.margin_of_scan(&constant), None);
     }
 }

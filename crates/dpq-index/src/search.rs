@@ -10,7 +10,7 @@ use crate::kernel::Kernel;
 use crate::layout::Metric;
 use crate::norms::Norms;
 use crate::prune::Query;
-use crate::refine::{Approximate, Entries};
+use crate::refine::{Approximate, Coarse, Entries};
 use crate::score::Scorer;
 use crate::shortlist::{Shortlist, Subject};
 use crate::topk::{Candidates, Hit};
@@ -186,8 +186,8 @@ impl Index {
         };
         let search = |queries: &[f32]| -> Result<Vec<Vec<Hit>>, Error> {
             let rows = queries.chunks_exact(dim);
-            let approximate: Vec<_> =
-                rows.clone().map(|query| Approximate::new(rounded, query)).collect::<Result<_, Error>>()?;
+            let approximate = |query| Approximate::new(rounded, query, length.levels());
+            let approximate: Vec<_> = rows.clone().map(approximate).collect::<Result<_, Error>>()?;
             if let Some(shortlist) = options.shortlist {
                 let hits = |(query, approximate): (_, &Option<Approximate>)| {
                     self.shortlisted(Subject::Query(query), approximate.as_ref(), options, shortlist, length)
@@ -212,10 +212,11 @@ impl Index {
                     let Some(approximate) = approximate.as_ref().filter(|_| query.margin > 0.0) else {
                         return Ok(found.into_hits(&view));
                     };
-                    let (found, approximate) = ((found, query.margin), (approximate, query.scorer));
+                    let coarse = Coarse { approximate, scorer: query.scorer, n_exact: 0 };
+                    let found = (found, query.margin);
                     let mut exact = Entries::exact(&self.codebooks, vector);
                     exact.set_length(length.levels(), norms);
-                    Ok(self.refine(&view, found, approximate, &mut exact, (k, min_score))?.into_hits(&view))
+                    Ok(self.refine(&view, found, coarse, &mut exact, (k, min_score))?.into_hits(&view))
                 };
             found.into_iter().zip(&queries).zip(rows).zip(&approximate).map(refined).collect()
         };
@@ -245,7 +246,7 @@ impl Index {
         {
             let queries: Vec<_> = approximate.iter().map(|approximate| &approximate.query).collect();
             let scorers = scorers(codebooks.lookup_tables(&queries, length)?);
-            let margins = approximate.iter().zip(&scorers).map(|(of, scorer)| of.margin(scorer));
+            let margins = approximate.iter().zip(&scorers).map(|(of, scorer)| of.margin_of_scan(scorer));
             if let Some(margins) = margins.collect() {
                 return Ok((scorers, margins));
             }

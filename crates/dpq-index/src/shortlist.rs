@@ -1,8 +1,8 @@
 //! Coarse to fine: the best items at a short length are scored again at a longer one.
 
-use dpq_codebook::{CodeLength, Expected, LookupTable};
+use dpq_codebook::{CodeLength, Expected, LookupTable, Precision};
 
-use crate::refine::{Approximate, Entries, list, read_codes};
+use crate::refine::{Approximate, Coarse, Entries, list, read_codes};
 use crate::score::Scorer;
 use crate::topk::{Candidates, Hit};
 use crate::{Error, Index, SearchOptions};
@@ -47,48 +47,47 @@ impl Index {
         let (n_short, n_levels) = (shortlist.length.levels(), length.levels());
         let (short_norms, norms) = (self.norms(n_short)?, self.norms(n_levels)?);
         let mut entries = match subject {
-            Subject::Table(table) => Entries::known(Scorer::new(table, n_short, short_norms)),
+            Subject::Table(table) => Entries::known(Scorer::new(table, n_levels, norms)),
             Subject::Query(query) => Entries::exact(&self.codebooks, query),
         };
-        entries.set_length(n_short, short_norms);
-        let (mut scorer, margin) = self.coarse(subject, approximate, shortlist.length)?;
-        let found = options.query(&scorer, &view, margin).best(shortlist.n, f32::NEG_INFINITY)?;
-        let found = match approximate {
-            Some(approximate) if margin > 0.0 => {
-                let best = (shortlist.n, f32::NEG_INFINITY);
-                self.refine(&view, (found, margin), (approximate, &scorer), &mut entries, best)?
-            }
-            _ => found,
-        };
+        let for_short = approximate.filter(|_| self.needs_few_entries(shortlist.n));
+        let (mut scorer, margin) = self.coarse(subject, for_short, shortlist.length)?;
+        let mut found = options.query(&scorer, &view, margin).best(shortlist.n, f32::NEG_INFINITY)?;
+        let mut n_exact = n_short;
+        if let Some(approximate) = for_short.filter(|_| margin > 0.0) {
+            n_exact = 0;
+            let coarse = Coarse { approximate, scorer: &scorer, n_exact };
+            entries.set_length(n_short, short_norms);
+            let best = (shortlist.n, f32::NEG_INFINITY);
+            found = self.refine(&view, (found, margin), coarse, &mut entries, best)?;
+        } else if let Subject::Query(_) = subject {
+            entries.scorer.tables.clone_from(&scorer.tables);
+        }
 
         let listed = list(&view, found);
         let mut codes = vec![0; listed.len() * n_levels];
         read_codes(&view, &listed, &mut codes);
-        if let Subject::Table(table) = subject {
-            entries = Entries::known(Scorer::new(table, n_levels, norms));
-        }
         entries.set_length(n_levels, norms);
         // Approximate scores, where there are any, leave few codes whose exact entries are needed.
-        let best = (options.k, options.min_score);
-        let approximate = approximate.filter(|_| margin > 0.0);
-        let margin = match approximate {
-            Some(approximate) => {
-                approximate.extend(&mut scorer, &codes, n_levels)?;
-                scorer.norms = norms;
-                approximate.margin(&scorer)
-            }
-            None => None,
-        };
-        let mut found = Candidates::new(options.k, options.min_score, margin.unwrap_or(f32::INFINITY));
+        let mut margin = f32::INFINITY;
+        if let Some(approximate) = approximate {
+            approximate.extend(&mut scorer, &codes, n_levels)?;
+            scorer.norms = norms;
+            margin = approximate.margin(&scorer, Precision::Coarse);
+        }
+        let mut found = Candidates::new(options.k, options.min_score, margin);
         for (code, listed) in codes.chunks_exact(n_levels).zip(listed) {
-            let score = margin.map_or(0.0, |_| scorer.code(|level| code[level], listed.position));
+            let score =
+                if margin.is_finite() { scorer.code(|level| code[level], listed.position) } else { 0.0 };
             found.offer(score, listed.items);
         }
-        let mut best = match (approximate, margin) {
-            (Some(approximate), Some(margin)) => {
-                self.refine(&view, (found, margin), (approximate, &scorer), &mut entries, best)?
+        let (found, best) = ((found, margin), (options.k, options.min_score));
+        let mut best = match approximate {
+            Some(approximate) if margin.is_finite() => {
+                let coarse = Coarse { approximate, scorer: &scorer, n_exact };
+                self.refine(&view, found, coarse, &mut entries, best)?
             }
-            _ => self.rescore(&view, (found, f32::INFINITY), None, &mut entries, best, 0.0)?,
+            _ => self.rescore(&view, found, None, &mut entries, best, 0.0)?,
         };
         if !shortlist.is_exact {
             return Ok(best.into_hits(&view));
@@ -96,22 +95,18 @@ impl Index {
         // A search that starts with the threshold of the shortlist skips everything that bounds
         // exclude, the items of the shortlist among them.
         best.cut();
-        let threshold = best.threshold;
-        drop(best);
+        let best = (options.k, best.threshold);
         let (scorer, margin) = self.coarse(subject, approximate, length)?;
         let query = options.query(&scorer, &view, margin);
         let found = match n_levels {
-            1 => query.best(options.k, threshold)?,
-            _ => query.all_rows(options.k, threshold)?,
+            1 => query.best(options.k, best.1)?,
+            _ => query.all_rows(options.k, best.1)?,
         };
         let found = match approximate {
-            Some(approximate) if margin > 0.0 => self.refine(
-                &view,
-                (found, margin),
-                (approximate, &scorer),
-                &mut entries,
-                (options.k, threshold),
-            )?,
+            Some(approximate) if margin > 0.0 => {
+                let coarse = Coarse { approximate, scorer: &scorer, n_exact: 0 };
+                self.refine(&view, (found, margin), coarse, &mut entries, best)?
+            }
             _ => found,
         };
         Ok(found.into_hits(&view))
@@ -132,7 +127,7 @@ impl Index {
         if let Some(approximate) = approximate.filter(|_| n_levels >= 3) {
             let table = approximate.codebooks.lookup_tables(&[&approximate.query], length)?.remove(0);
             let scorer = Scorer::new(&table, n_levels, norms);
-            if let Some(margin) = approximate.margin(&scorer) {
+            if let Some(margin) = approximate.margin_of_scan(&scorer) {
                 return Ok((scorer, margin));
             }
         }
