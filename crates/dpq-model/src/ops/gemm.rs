@@ -1,8 +1,7 @@
 //! Matrix products of row-major slices.
 
+use super::transpose::transpose;
 use rayon::prelude::*;
-
-use super::layout::transpose;
 
 /// A matrix inside a slice: element (i, j) lies at `i · strides[0] + j · strides[1]`.
 #[derive(Clone, Copy)]
@@ -52,11 +51,17 @@ pub(crate) fn par_product(a: Matrix, b: Matrix) -> Vec<f32> {
         };
         transpose(&par_product(b.transposed(), a), m, [n, m], &mut out, n);
     } else {
-        out.par_chunks_mut(PIECE * n.max(1)).enumerate().for_each(|(i, out)| {
-            gemm(a.rows(i * PIECE, out.len() / n), b, out, false);
-        });
+        par_gemm(a, b, &mut out, false, PIECE);
     }
     out
+}
+
+/// Does what [`gemm`] does, in pieces of `piece` rows that run in parallel.
+pub(crate) fn par_gemm(a: Matrix, b: Matrix, out: &mut [f32], add: bool, piece: usize) {
+    let [m, n] = [a.shape[0], b.shape[1]];
+    out[..m * n].par_chunks_mut(piece * n.max(1)).enumerate().for_each(|(i, out)| {
+        gemm(a.rows(i * piece, out.len() / n), b, out, add);
+    });
 }
 
 /// Writes the product a · b to the start of `out`, row-major, or adds it if `add` is set. Runs on

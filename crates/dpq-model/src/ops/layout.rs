@@ -18,17 +18,19 @@ pub(crate) fn chunk_len(batch: usize, group: usize) -> usize {
     if chunk > group { chunk.next_multiple_of(group) } else { chunk }
 }
 
-/// Calls `f` with `len` floats of scratch memory of this thread, whose values are arbitrary.
+/// Calls `f` with `len` floats of scratch memory of this thread, whose values are arbitrary. Calls
+/// may be nested.
 pub(crate) fn with_scratch<T>(len: usize, f: impl FnOnce(&mut [f32]) -> T) -> T {
     thread_local! {
-        static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+        static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
     }
-    SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < len {
-            scratch.resize(len, 0.0);
-        }
-        f(&mut scratch[..len])
-    })
+    let mut scratch = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
+    if scratch.len() < len {
+        scratch.resize(len, 0.0);
+    }
+    let result = f(&mut scratch[..len]);
+    SCRATCH.with_borrow_mut(|free| free.push(scratch));
+    result
 }
 
 /// Returns the values of a contiguous f32 tensor.
@@ -51,50 +53,6 @@ pub(crate) fn with_values<const N: usize, T>(
         *all = values(storage, layout)?;
     }
     f(all)
-}
-
-/// Applies `f` to the elements of N matrices, and writes the result transposed: row i, column j
-/// goes to `out[j · out_stride + i]`. Each source has a distance between its rows, where 0 repeats
-/// one row.
-#[inline(always)]
-pub(crate) fn transpose_map<const N: usize>(
-    sources: [(&[f32], usize); N],
-    [n_rows, n_columns]: [usize; 2],
-    out: &mut [f32],
-    out_stride: usize,
-    f: impl Fn([f32; N]) -> f32,
-) {
-    // Eight rows at a time: eight streams are read, and whole runs of eight are written.
-    const BLOCK: usize = 8;
-    let row = |source: usize, i: usize| &sources[source].0[i * sources[source].1..][..n_columns];
-    let n_blocked = n_rows - n_rows % BLOCK;
-    for i in (0..n_blocked).step_by(BLOCK) {
-        let rows: [[&[f32]; BLOCK]; N] =
-            std::array::from_fn(|source| std::array::from_fn(|r| row(source, i + r)));
-        for j in 0..n_columns {
-            let run: [f32; BLOCK] =
-                std::array::from_fn(|r| f(std::array::from_fn(|source| rows[source][r][j])));
-            out[j * out_stride + i..][..BLOCK].copy_from_slice(&run);
-        }
-    }
-    for i in n_blocked..n_rows {
-        let rows: [&[f32]; N] = std::array::from_fn(|source| row(source, i));
-        for j in 0..n_columns {
-            out[j * out_stride + i] = f(std::array::from_fn(|source| rows[source][j]));
-        }
-    }
-}
-
-/// Transposes one matrix, see [`transpose_map`].
-#[inline(always)]
-pub(crate) fn transpose(
-    source: &[f32],
-    stride: usize,
-    shape: [usize; 2],
-    out: &mut [f32],
-    out_stride: usize,
-) {
-    transpose_map([(source, stride)], shape, out, out_stride, |[value]| value);
 }
 
 /// Applies a ReLU. Not by `max`, which would turn NaN into 0.

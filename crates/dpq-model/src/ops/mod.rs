@@ -2,8 +2,9 @@
 //! normalisation, linear.
 //!
 //! On the CPU each layer is one custom operation with its own gradient, because candle's pooling
-//! has a wrong gradient and its convolution takes five times as long backward as forward. On CUDA
-//! (feature `cuda`) layers are kernels too.
+//! has a wrong gradient and its convolution takes five times as long backward as forward. 3×3
+//! convolutions of stride 1 with many channels use Winograd's method, others products with patches.
+//! On CUDA (feature `cuda`) layers are kernels too.
 //!
 //! Results do not depend on the number of threads: the shapes alone decide how work is cut into
 //! pieces, and partial sums are added in a fixed order. Work runs in rayon's current pool.
@@ -26,6 +27,7 @@ use residual::AddRelu;
 use response::ResponseNorm;
 use update::{Buffers, Rule, Update};
 
+mod choice;
 mod conv;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -40,7 +42,11 @@ mod patches;
 mod pool;
 mod residual;
 mod response;
+mod tiles;
+mod transpose;
 pub(crate) mod update;
+mod wide;
+mod winograd;
 
 /// Convolves `x` with `weight`, adds `bias` to every channel, takes maxima as [`max_pool2d`] if
 /// there is a `pool` = (kernel, stride), and applies a ReLU if `relu` is set. On the CPU the result
@@ -249,5 +255,7 @@ fn check_channels(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<()> {
     check_vector("a shift of normalisation", shift, x.dim(1)?)
 }
 
+#[cfg(test)]
+mod naive;
 #[cfg(test)]
 mod tests;

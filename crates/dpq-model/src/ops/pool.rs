@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::layout::{transpose, values, with_scratch, with_values};
+use super::layout::{values, with_scratch, with_values};
+use super::transpose::transpose;
 
 /// Windows of `kernel` × `kernel`, `stride` apart, over `[h, w, c]` images.
 #[derive(Clone, Copy)]
