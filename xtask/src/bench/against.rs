@@ -123,7 +123,8 @@ impl Library {
     }
 
     fn comparisons(self, dpq: &str, items: &[String], queries: u16) -> Result<Vec<Comparison>> {
-        let peer = |package| Ok::<_, anyhow::Error>(build_bench(package, "peer")?.display().to_string());
+        let bench = |package, name| Ok::<_, anyhow::Error>(build_bench(package, name)?.display().to_string());
+        let peer = |package| bench(package, "peer");
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         Ok(match self {
             Self::Faiss => {
@@ -136,7 +137,11 @@ impl Library {
                 ]
             }
             Self::Torch => {
-                vec![("training", "crates/dpq-model/benches/torch/small_network.py", words(&[dpq, "cpu"]))]
+                let residual = words(&[&bench("dpq-model", "residual")?]);
+                vec![
+                    ("training", "crates/dpq-model/benches/torch/small_network.py", words(&[dpq, "cpu"])),
+                    ("residual", "crates/dpq-model/benches/torch/residual_network.py", residual),
+                ]
             }
             Self::Usearch => {
                 vec![("usearch", "crates/dpq-index/benches/usearch/compare.py", words(&[dpq, RUN]))]

@@ -44,6 +44,7 @@ pub(crate) fn files(docs: &Path) -> Result<Files, Error> {
         read(&folder, "usearch")?.as_ref().map(others::vectors),
         codes.as_ref().map(codes::rates),
         read(&folder, "training")?.as_ref().map(others::training),
+        read(&folder, "residual")?.as_ref().map(others::residual),
         read(&folder, "evaluation")?.as_ref().map(others::evaluation),
     ]
     .into_iter()

@@ -1,6 +1,6 @@
 //! The comparisons with PyTorch, NumPy and USearch.
 
-use super::results::{Evaluations, Rate, Rates, Run, VectorSearches};
+use super::results::{Evaluations, Rate, Rates, ResidualRate, ResidualRates, Run, VectorSearches};
 use super::words::{Section, count, microseconds, ratio};
 use crate::table::{Table, line};
 
@@ -29,6 +29,36 @@ pub(super) fn training(run: &Run<Rates>) -> Section {
     ];
     let ratios = rates.iter().map(|rate| (name(rate), times_faster(rate))).collect();
     Section::new("Training and encoding images: PyTorch", &text, ratios)
+}
+
+pub(super) fn residual(run: &Run<ResidualRates>) -> Section {
+    let ResidualRates { rounds, batch, rates } = &run.results;
+    let name = |rate: &ResidualRate| {
+        let work = if rate.work == "train" { "training" } else { "features" };
+        let threads =
+            if rate.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", rate.threads) };
+        format!("{work} at {0}×{0}, {threads}", rate.side)
+    };
+    let times_faster = |rate: &ResidualRate| rate.ours_per_second / rate.torch_per_second;
+    let rows = rates.iter().map(|rate| {
+        let [ours, theirs] =
+            [rate.ours_per_second, rate.torch_per_second].map(|images| format!("{images:.1}"));
+        line(&name(rate), [ours, theirs, ratio(times_faster(rate)), rate.torch_layout.clone()])
+    });
+    let table = Table::new("images per second", ["dpq", "PyTorch", "ratio", "PyTorch's layout"], rows);
+    let note = "`crates/dpq-model/benches/torch/residual_network.py`: same layers, losses, optimiser and batches, on made \
+                images in memory. dpq converts bytes to floats and fits codebooks outside the measured time; PyTorch has \
+                floats in the layout that was faster in a short trial";
+    let text = [
+        format!(
+            "A residual network of 2, 2, 2 and 3 basic blocks with random weights, batches of {batch}, median of {rounds} \
+             rounds by turns."
+        ),
+        table.to_string(),
+        run.how(&[note.to_owned()]),
+    ];
+    let ratios = rates.iter().map(|rate| (name(rate), times_faster(rate))).collect();
+    Section::new("A residual network: PyTorch", &text, ratios)
 }
 
 pub(super) fn evaluation(run: &Run<Evaluations>) -> Section {

@@ -204,6 +204,27 @@ pub(super) struct Rate {
     pub(super) torch_per_second: f64,
 }
 
+/// Images per second of PyTorch and dpq with the same residual network.
+#[derive(Deserialize)]
+pub(super) struct ResidualRates {
+    pub(super) rounds: usize,
+    pub(super) batch: usize,
+    pub(super) rates: Vec<ResidualRate>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ResidualRate {
+    /// `train` or `encode`.
+    pub(super) work: String,
+    /// The side of images in pixels.
+    pub(super) side: usize,
+    pub(super) threads: usize,
+    /// The memory layout of PyTorch.
+    pub(super) torch_layout: String,
+    pub(super) ours_per_second: f64,
+    pub(super) torch_per_second: f64,
+}
+
 /// Searches of the same features: USearch stores vectors, dpq stores codes.
 #[derive(Deserialize)]
 pub(super) struct VectorSearches {

@@ -1,0 +1,112 @@
+"""A residual network of 2, 2, 2 and 3 basic blocks in PyTorch beside dpq-model, by turns; prints images a second as JSON.
+
+Usage: residual_network.py PEER
+`cargo xtask bench --against torch` calls this; PEER is `crates/dpq-model/benches/residual.rs`.
+
+Same layers, losses, optimiser, batch sizes and number of threads, on the CPU. PyTorch has the memory layout that a
+short trial finds the faster one, and images that are in memory as floats.
+"""
+
+import os
+import sys
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sides import Peer, print_report, progress
+from small_network import LAYOUTS, margin_loss, medians
+from torch import nn
+
+SIDES, BATCH, ROUNDS = {64: 300, 112: 150, 224: 100}, 50, 3
+
+
+class Block(nn.Module):
+    def __init__(self, n_in, n_out, stride):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False), nn.BatchNorm2d(n_out))
+        self.second = nn.Sequential(nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False), nn.BatchNorm2d(n_out))
+        self.shortcut = nn.Identity()
+        if stride > 1:
+            self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
+
+    def forward(self, x):
+        return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+        n_in = 64
+        for stage, n_blocks in enumerate([2, 2, 2, 3]):
+            for block in range(n_blocks):
+                layers.append(Block(n_in, 64 << stage, 2 if stage > 0 and block == 0 else 1))
+                n_in = 64 << stage
+        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5))
+        self.embed, self.classifier = nn.Linear(512, 300), nn.Linear(512, 10)
+
+    def forward(self, x):
+        f = self.body(x)
+        return self.embed(f).tanh(), self.classifier(f)
+
+
+class Theirs:
+    def __init__(self, layout, side):
+        torch.manual_seed(1)
+        self.layout, self.format = layout, LAYOUTS[layout]
+        self.network = Network().to(memory_format=self.format)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-3, fused=True)
+        self.embeddings = F.normalize(torch.randn(10, 300))
+        self.images, self.classes = torch.randn(SIDES[side], 3, side, side), torch.arange(SIDES[side]) % 10
+
+    def train(self):
+        self.network.train()
+        for rows in torch.randperm(len(self.images)).split(BATCH):
+            x, c = self.images[rows].to(memory_format=self.format), self.classes[rows]
+            features, logits = self.network(x)
+            loss = margin_loss(features, F.one_hot(c, 10).float(), self.embeddings) + F.cross_entropy(logits, c)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+
+    @torch.inference_mode()
+    def encode(self):
+        self.network.eval()
+        for x in self.images.split(BATCH):
+            self.network(x.to(memory_format=self.format))
+
+    def rate(self, work):
+        """Images a second."""
+        start = time.perf_counter()
+        getattr(self, work)()
+        return len(self.images) / (time.perf_counter() - start)
+
+
+def measure(path, threads):
+    torch.set_num_threads(threads)
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
+    rows = []
+    with Peer([path]) as ours:
+        for side, n in SIDES.items():
+            both = [Theirs(layout, side) for layout in LAYOUTS]
+            for work in ("train", "encode"):
+                for theirs in both:
+                    theirs.rate(work)
+                theirs, rates = max(both, key=lambda theirs: theirs.rate(work)), {"torch": [], "ours": []}
+                for turn in range(ROUNDS):
+                    progress(f"{threads} threads, {work} at {side}, round {turn + 1}")
+                    rates["ours"].append(ours.ask(work, side, n))
+                    rates["torch"].append(theirs.rate(work))
+                row = {"work": work, "side": side, "threads": threads, "torch_layout": theirs.layout}
+                rows.append(row | medians(rates))
+    return rows
+
+
+def main():
+    rows = measure(sys.argv[1], 1) + measure(sys.argv[1], 2)
+    print_report({"PyTorch": torch.__version__}, {"rounds": ROUNDS, "batch": BATCH, "rates": rows})
+
+
+if __name__ == "__main__":
+    main()
