@@ -218,7 +218,7 @@ impl Opened {
         let rescored = |(query, hits): (&Vec<f32>, _)| {
             self.rescored(query, hits, options).map_err(|error| error.to_string())
         };
-        Ok(queries.par_iter().zip(found).map(rescored).collect::<Result<_, String>>()?)
+        Ok(queries.par_iter().zip(found).map(rescored).collect::<std::result::Result<_, String>>()?)
     }
 
     fn ids(&self, options: &Options, n_queries: usize) -> Result<String> {
