@@ -48,7 +48,7 @@ impl<'a> Query<'a> {
         let complete = |((_, pass), &threshold): ((_, Pass), &f32)| {
             let query = pass.query;
             let found = pass.finish()?;
-            let is_complete = threshold == min_score || found.reaches(threshold);
+            let is_complete = threshold == min_score || found.is_crowded() || found.reaches(threshold);
             if is_complete { Ok(found) } else { query.all_rows(k, min_score) }
         };
         visits.into_iter().zip(thresholds).map(complete).collect()

@@ -47,7 +47,7 @@ impl<'a> Query<'a> {
     }
 
     /// Returns the best `k` items whose score is at least `min_score`, and the items that tie with
-    /// the last of them or are within the margin.
+    /// the last of them or are within the margin. If these are crowded, some may be missing.
     pub(crate) fn best(&self, k: usize, min_score: f32) -> Result<Candidates, Error> {
         if self.is_interrupted() {
             return Err(Error::Interrupted);
@@ -66,7 +66,7 @@ impl<'a> Query<'a> {
         let estimate = if self.scorer.n_levels() == 2 { f32::NEG_INFINITY } else { self.estimate(k) };
         let threshold = min_score.max(estimate);
         let candidates = self.all_rows(k, threshold)?;
-        if threshold == min_score || candidates.reaches(threshold) {
+        if threshold == min_score || candidates.is_crowded() || candidates.reaches(threshold) {
             return Ok(candidates);
         }
         self.all_rows(k, min_score)
@@ -159,6 +159,9 @@ impl<'a> Pass<'a> {
         for (first, slack) in bound.rows() {
             if slack < self.candidates.threshold {
                 continue;
+            }
+            if self.candidates.is_crowded() {
+                break;
             }
             self.visit_row(first, &mut bound);
         }

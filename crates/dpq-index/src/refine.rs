@@ -24,7 +24,7 @@ const BLOCK: usize = 16;
 
 /// The maximum Δ relative to the standard deviation of scores. With more, a scan by approximate
 /// entries finds too much.
-const MAX_ERROR: f64 = 0.25;
+const MAX_ERROR: f64 = 2.0;
 
 /// Approximate entries of the lookup table of a query.
 pub(crate) struct Approximate<'a> {

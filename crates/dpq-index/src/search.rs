@@ -212,6 +212,10 @@ impl Index {
                     let Some(approximate) = approximate.as_ref().filter(|_| query.margin > 0.0) else {
                         return Ok(found.into_hits(&view));
                     };
+                    if found.is_crowded() {
+                        let table = self.codebooks.lookup_table_at(vector, length)?;
+                        return self.search_with(&table, &options.length(length));
+                    }
                     let coarse = Coarse { approximate, scorer: query.scorer, n_exact: 0 };
                     let found = (found, query.margin);
                     let mut exact = Entries::exact(&self.codebooks, vector);

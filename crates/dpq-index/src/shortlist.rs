@@ -2,6 +2,7 @@
 
 use dpq_codebook::{CodeLength, Expected, LookupTable, Precision};
 
+use crate::prune::Query;
 use crate::refine::{Approximate, Coarse, Entries, list, read_codes};
 use crate::score::Scorer;
 use crate::topk::{Candidates, Hit};
@@ -51,8 +52,9 @@ impl Index {
             Subject::Query(query) => Entries::exact(&self.codebooks, query),
         };
         let for_short = approximate.filter(|_| self.needs_few_entries(shortlist.n));
-        let (mut scorer, margin) = self.coarse(subject, for_short, shortlist.length)?;
-        let mut found = options.query(&scorer, &view, margin).best(shortlist.n, f32::NEG_INFINITY)?;
+        let search = |query: &Query| query.best(shortlist.n, f32::NEG_INFINITY);
+        let (mut scorer, margin, mut found) =
+            self.scan(subject, for_short, options, shortlist.length, search)?;
         let mut n_exact = n_short;
         if let Some(approximate) = for_short.filter(|_| margin > 0.0) {
             n_exact = 0;
@@ -96,12 +98,11 @@ impl Index {
         // exclude, the items of the shortlist among them.
         best.cut();
         let best = (options.k, best.threshold);
-        let (scorer, margin) = self.coarse(subject, approximate, length)?;
-        let query = options.query(&scorer, &view, margin);
-        let found = match n_levels {
-            1 => query.best(options.k, best.1)?,
-            _ => query.all_rows(options.k, best.1)?,
+        let search = |query: &Query| match n_levels {
+            1 => query.best(options.k, best.1),
+            _ => query.all_rows(options.k, best.1),
         };
+        let (scorer, margin, found) = self.scan(subject, approximate, options, length, search)?;
         let found = match approximate {
             Some(approximate) if margin > 0.0 => {
                 let coarse = Coarse { approximate, scorer: &scorer, n_exact: 0 };
@@ -112,8 +113,28 @@ impl Index {
         Ok(found.into_hits(&view))
     }
 
+    /// Returns the items that `search` finds at `length`, the scorer and its margin, 0 if it is
+    /// exact.
+    fn scan<'a>(
+        &'a self,
+        subject: Subject,
+        approximate: Option<&Approximate>,
+        options: &SearchOptions,
+        length: CodeLength,
+        search: impl Fn(&Query) -> Result<Candidates, Error>,
+    ) -> Result<(Scorer<'a>, f32, Candidates), Error> {
+        let (scorer, margin) = self.coarse(subject, approximate, length)?;
+        let found = search(&options.query(&scorer, &self.view(), margin))?;
+        if !found.is_crowded() {
+            return Ok((scorer, margin, found));
+        }
+        let (scorer, margin) = self.coarse(subject, None, length)?;
+        let found = search(&options.query(&scorer, &self.view(), margin))?;
+        Ok((scorer, margin, found))
+    }
+
     /// Returns a scorer for a scan at `length` and its margin, 0 if it is exact.
-    pub(crate) fn coarse<'a>(
+    fn coarse<'a>(
         &'a self,
         subject: Subject,
         approximate: Option<&Approximate>,

@@ -84,6 +84,9 @@ impl Drop for Candidates {
     }
 }
 
+/// Entries for more codes than this take as long as a whole lookup table.
+const MAX_WITHIN_MARGIN: usize = 4096;
+
 /// Runs are first dropped when there are this many.
 const MIN_LIMIT: usize = 64;
 
@@ -114,6 +117,11 @@ impl Candidates {
             n += usize::from(self.wants(score));
         }
         n
+    }
+
+    /// Returns true if the margin keeps so many items that it is faster to search without one.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.margin > 0.0 && self.memory.runs.len() > MAX_WITHIN_MARGIN
     }
 
     /// Returns true if at least `k` items were found.

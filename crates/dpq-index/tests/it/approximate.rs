@@ -32,10 +32,10 @@ fn with_codes(values: Vec<f32>, metric: Metric, n_levels: usize, n_distinct: usi
 
 /// Rounding changes all values of a codeword in one direction, and queries are positive: no entries
 /// have larger errors.
-fn with_large_errors(metric: Metric) -> Gallery {
+fn with_large_errors(metric: Metric, error: f32) -> Gallery {
     let mut random = Random(5);
     let values = (0..3 * 256).flat_map(|_| {
-        let error = if random.next().is_multiple_of(2) { 0.1 } else { -0.1 };
+        let error = if random.next().is_multiple_of(2) { error } else { -error };
         // The largest value makes the scale 1, and queries do not see it.
         let mut codeword = vec![127.0];
         codeword.extend((1..DIM).map(|_| random.below(41) as f32 - 20.0 + error));
@@ -93,7 +93,7 @@ fn searches_for_queries_equal_the_definition() {
     let mut value = |i: usize| if i.is_multiple_of(DIM) { 0.0 } else { 1.0 + 0.05 * random.fine() };
     let positive: Vec<f32> = (0..QUERIES * DIM).map(&mut value).collect();
     for metric in [Metric::InnerProduct, Metric::Euclidean] {
-        check(&with_large_errors(metric), &positive);
+        check(&with_large_errors(metric, 0.1), &positive);
     }
 }
 
@@ -126,5 +126,26 @@ fn queries_whose_entries_overflow_are_refused() {
     let expected = index.search_with(&table, &SearchOptions::new(3)).unwrap();
     for found in index.search_batch(&small, &SearchOptions::new(3)).unwrap() {
         assert_eq!(bits(&found), bits(&expected));
+    }
+}
+
+#[test]
+fn a_crowd_of_codes_within_the_error_is_searched_exactly() {
+    let mut random = Random(11);
+    let queries: Vec<f32> =
+        (0..QUERIES * DIM).map(|i| if i % DIM == 0 { 0.0 } else { 1.0 + 0.05 * random.fine() }).collect();
+    for metric in [Metric::InnerProduct, Metric::Euclidean] {
+        let mut gallery = with_large_errors(metric, 0.45);
+        gallery.codes = (0..3 * 200_000).map(|_| random.next() as u8).collect();
+        let index = gallery.index();
+        let short = CodeLength::from_levels(2).unwrap();
+        let options = SearchOptions::new(64);
+        for options in [options, options.shortlist(64, short).exact()] {
+            let found = index.search_batch(&queries, &options).unwrap();
+            for (query, found) in queries.chunks(DIM).zip(found) {
+                let expected = index.search_with(&index.lookup_table(query).unwrap(), &options).unwrap();
+                assert_eq!(bits(&found), bits(&expected), "{metric} {options:?}");
+            }
+        }
     }
 }
