@@ -59,14 +59,15 @@ pub(super) fn rates(run: &Run<Codes>) -> Section {
 /// Returns `docs/codes.md`.
 pub(super) fn page(run: &Run<Codes>) -> String {
     let Codes { codewords, iterations, rounds, faiss_rounds, jobs, codes, .. } = &run.results;
+    // Its items and queries are those of searches, not of this page.
+    let command = run.command.split(" --items").next().unwrap_or_default();
     let mut sections = vec![
         "# Codes: greedy, beam search, refined, and faiss".to_owned(),
         format!(
-            "`{}` measured every number on this page. Codebooks of {codewords} codewords per level are fitted to items by \
+            "`{command}` measured every number on this page. Codebooks of {codewords} codewords per level are fitted to items by \
              {iterations} rounds of k-means; refined codebooks take {rounds} more rounds. Distortion is the mean squared \
              error over the mean squared norm, for the items that were fitted and for held-out items. recall@R is the share \
-             of queries whose nearest fitted item, by exact Euclidean distance, is among the first R hits.",
-            run.command
+             of queries whose nearest fitted item, by exact Euclidean distance, is among the first R hits."
         ),
         format!(
             "*Fitted for every length* is `dpq codebook train --beam 5`, and *refined* adds `--refine {rounds}`; the row names \

@@ -23,7 +23,8 @@ pub(super) fn overview(run: &Run<RealVectors>) -> String {
         format!(
             "Each library codes the same vectors in its own way, so recall differs, too: the share of the {k} nearest \
              vectors among the first {k} hits. One thread, k = {k}, lookup table included, sides in turns. Shortlists \
-             `N@B` are the best N at B bytes, ranked again by the long code; all other searches are exact. \
+             `N@BITS`, as `dpq search --shortlist` takes them, are the best N at so many bits, ranked again by the \
+             long code; all other searches are exact. \
              [Everything](#search-of-real-vectors-faiss-and-turbovec).",
             k = results.k
         ),
@@ -220,11 +221,12 @@ fn name(row: &VectorCode) -> String {
 
 fn bytes_of(row: &VectorCode) -> String {
     let bytes = row.code.unwrap_or(row.bytes);
-    match row.name.strip_suffix('!') {
-        _ if row.name == EXACT => format!("{bytes} bytes"),
-        Some(name) => format!("{bytes} bytes, shortlist `{name}` continued until exact"),
-        None => format!("{bytes} bytes, shortlist `{}`", row.name),
-    }
+    let Some((n, at)) = row.name.split_once('@') else { return format!("{bytes} bytes") };
+    let end = if at.ends_with('!') { " continued until exact" } else { "" };
+    // Measured names count bytes; the option counts bits.
+    let bits =
+        at.trim_end_matches('!').parse::<u64>().map_or_else(|_| at.to_owned(), |at| (8 * at).to_string());
+    format!("{bytes} bytes, shortlist `{n}@{bits}`{end}")
 }
 
 fn times_faster(ours: &VectorCode, theirs: &VectorCode) -> f64 {
