@@ -37,7 +37,7 @@ impl Report {
         Ok(Self { results, tsne: figure(TSNE), queries: figure(QUERIES) })
     }
 
-    /// Returns the title and the main table, for a terminal.
+    /// Returns the title, the main table and that of other codes, for a terminal.
     pub fn summary(&self) -> String {
         page::summary(&self.results)
     }

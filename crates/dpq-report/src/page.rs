@@ -10,9 +10,11 @@ use crate::words::{lengths, signed, spread, title};
 pub(crate) const TSNE: &str = "tsne.svg";
 pub(crate) const QUERIES: &str = "queries.svg";
 
-/// Returns the title and the main table, for the terminal.
+/// Returns the title, the main table and that of other codes, for the terminal.
 pub(crate) fn summary(results: &Results) -> String {
-    format!("{}\n{}\n", title(results), main_table(results))
+    let others = paper::other_codes(results);
+    let others = others.map(|table| format!("\n{}:\n{table}\n", paper::OTHER_CODES));
+    format!("{}\n{}\n{}", title(results), main_table(results), others.unwrap_or_default())
 }
 
 /// Returns the part of a report that an overview of several reports shows.
@@ -129,12 +131,18 @@ fn main_table(results: &Results) -> Table {
     let mut rows = vec![
         row("mAP@all", &results.map_all, &results.feature_map_all),
         line("minus unquantised", gap(&results.map_all, &results.feature_map_all)),
-        row("mAP@5000", &results.map_at_5000, &results.feature_map_at_5000),
-        line("minus unquantised", gap(&results.map_at_5000, &results.feature_map_at_5000)),
     ];
+    // In a smaller gallery it is mAP@all.
+    let is_cut = results.about.items.gallery > 5000;
+    if is_cut {
+        rows.push(row("mAP@5000", &results.map_at_5000, &results.feature_map_at_5000));
+        rows.push(line("minus unquantised", gap(&results.map_at_5000, &results.feature_map_at_5000)));
+    }
     if let Some(baseline) = &results.baseline {
         rows.push(plain("raw pixels, mAP@all", &baseline.map_all, baseline.feature_map_all));
-        rows.push(plain("raw pixels, mAP@5000", &baseline.map_at_5000, baseline.feature_map_at_5000));
+        if is_cut {
+            rows.push(plain("raw pixels, mAP@5000", &baseline.map_at_5000, baseline.feature_map_at_5000));
+        }
     }
     Table::new("", lengths(results).chain(["unquantised".to_owned()]), rows)
 }
@@ -259,6 +267,7 @@ mod tests {
 
     use super::*;
     use crate::document::markdown;
+    use crate::results::VariantResults;
     use crate::{test_data, words};
 
     fn page(results: &Results) -> String {
@@ -283,6 +292,25 @@ mod tests {
             | raw pixels, mAP@5000 |          0.5100 |          0.5050 |          0.5060 |          0.5050 |          0.5050 |
         "#]]
         .assert_eq(&format!("{}\n", main_table(&test_data::results(3))));
+    }
+
+    #[test]
+    fn a_gallery_of_5000_or_fewer_has_one_map() {
+        let mut results = test_data::results(1);
+        results.about.items.gallery = 5000;
+        let table = main_table(&results).to_string();
+        assert!(table.contains("raw pixels, mAP@all") && !table.contains("5000"), "{table}");
+    }
+
+    #[test]
+    fn the_summary_has_the_codes_that_were_compared() {
+        let mut results = test_data::results(1);
+        assert_eq!(summary(&results).matches("| mAP@all").count(), 1);
+        let mut other = VariantResults::of_trainings("residual k-means", "", results.clone());
+        other.map_all.values_mut().for_each(|map| map[0] = 0.7531);
+        results.baselines.push(other);
+        let text = summary(&results);
+        assert!(text.contains("| residual k-means") && text.contains("0.7531"), "{text}");
     }
 
     #[test]

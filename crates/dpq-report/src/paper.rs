@@ -54,19 +54,13 @@ fn judged(results: &Results) -> (&'static str, fn(&VariantResults) -> Maps<'_>) 
 
 /// Returns the tables that apply to these results.
 pub(crate) fn blocks(results: &Results) -> Vec<Block> {
-    let name = match results.about.preset.as_str() {
-        "paper" => "DPQ, whole".to_owned(),
-        preset => format!("{preset}, whole"),
-    };
-    let whole = VariantResults::of_trainings(&name, "", results.clone());
+    let whole = whole(results);
     let mut blocks: Vec<Block> = table_1(results, &whole)
         .into_iter()
         .flat_map(|table| [Block::Heading("Beside the paper"), table])
         .collect();
-    if !results.baselines.is_empty() {
-        let rows: Vec<&VariantResults> = results.baselines.iter().collect();
-        let table = Table::new(judged(results).0, columns(results), compared(results, &whole, &rows));
-        blocks.push(Block::Heading("Other codes of the same features"));
+    if let Some(table) = other_codes(results) {
+        blocks.push(Block::Heading(OTHER_CODES));
         blocks.push(Block::Table(table, BASELINES.to_owned()));
     }
     if let Some(unseen) = &results.unseen {
@@ -94,6 +88,23 @@ pub(crate) fn blocks(results: &Results) -> Vec<Block> {
         blocks.push(one_against_four(results, &whole, &lengths));
     }
     blocks
+}
+
+fn whole(results: &Results) -> VariantResults {
+    let name = match results.about.preset.as_str() {
+        "paper" => "DPQ, whole".to_owned(),
+        preset => format!("{preset}, whole"),
+    };
+    VariantResults::of_trainings(&name, "", results.clone())
+}
+
+pub(crate) const OTHER_CODES: &str = "Other codes of the same features";
+
+/// Returns the table of [`OTHER_CODES`], if they were measured.
+pub(crate) fn other_codes(results: &Results) -> Option<Table> {
+    let rows: Vec<&VariantResults> = results.baselines.iter().collect();
+    let compared = || compared(results, &whole(results), &rows);
+    (!rows.is_empty()).then(|| Table::new(judged(results).0, columns(results), compared()))
 }
 
 const CAVEAT: &str = "The class posterior as the feature is x = W·softmax(logits / T), with W fixed orthogonal unit vectors \

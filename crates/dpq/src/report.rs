@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// The data set folder [default: the folder that the runs were trained on]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Folder for the page and its files [default: print the main table only]
+    /// Folder for the page and its files [default: print the main tables only]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Maximum number of gallery items in the t-SNE figure
