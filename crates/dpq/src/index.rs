@@ -50,7 +50,8 @@ pub(crate) struct BuildArgs {
     /// Ids of the codes, N values: .npy (uint64 or int64) or .ivecs [default: row numbers]
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
-    /// Metric: inner product (ip) or Euclidean distance (l2) [default: that of the index the codes
+    /// Metric: inner product (ip), for features of `dpq train`, or Euclidean distance (l2), for
+    /// vectors of other origin that are not of unit length [default: that of the index the codes
     /// were exported from, else ip]
     #[arg(long, value_parser = |s: &str| s.parse::<Metric>())]
     metric: Option<Metric>,

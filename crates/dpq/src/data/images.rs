@@ -10,8 +10,9 @@ use crate::output;
 
 /// Write images of a data set as PNG files
 ///
-/// Images have the size of the data set's `shape`. A file is named by the id of its image, which
-/// `dpq search` prints: 17.png.
+/// Images have the size of the data set's `shape`. The id of an image is its row in the data set,
+/// as in ids.npy of `dpq encode`, and names its file: 17.png. `dpq search` prints these ids if `dpq
+/// index build` got ids.npy as --ids.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  dpq data images --data datasets/fashion-mnist --ids 17,4711 --out-dir found"
