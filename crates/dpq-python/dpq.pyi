@@ -167,8 +167,8 @@ class Model:
         """Channels, height and width of an image."""
 
 def mean_average_precision(
-    query_labels: NDArray[np.uint8],
-    gallery_labels: NDArray[np.uint8],
+    query_labels: NDArray[np.uint8] | NDArray[np.int64],
+    gallery_labels: NDArray[np.uint8] | NDArray[np.int64],
     *,
     ids: NDArray[np.int64] | None = None,
     scores: NDArray[np.float32] | None = None,
@@ -177,5 +177,5 @@ def mean_average_precision(
 ) -> float:
     """Returns the mean average precision under a rule of `dpq eval`; "dpq" averages over ties.
 
-    Labels are multi-hot. Pass scores for the whole gallery, ids with scores as Index.search returns them, or ids alone.
+    Labels are multi-hot [n, C] or class numbers [n]. Pass scores for the whole gallery, ids with scores as Index.search returns them, or ids alone.
     """

@@ -1,8 +1,8 @@
 //! `dpq.mean_average_precision`.
 
 use dpq_eval::{Evaluator, Labels, MapRule, QueryResult, Ranker, Ranking};
-use numpy::ndarray::Ix2;
-use numpy::{PyReadonlyArray2, PyUntypedArrayMethods};
+use numpy::ndarray::{Ix2, IxDyn};
+use numpy::{PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rayon::prelude::*;
@@ -16,9 +16,9 @@ const QUERIES: usize = 64;
 
 /// Computes the mean average precision of rankings under a named rule.
 ///
-/// query_labels, gallery_labels: uint8 [q, C] and [n, C], multi-hot; numpy.eye(C,
-/// dtype=numpy.uint8)[c] converts class numbers c. An item is relevant to a query if they share a
-/// class. Id i is row i of gallery_labels. Rankings are one of
+/// query_labels, gallery_labels: multi-hot, uint8 [q, C] and [n, C], or class numbers from 0, uint8
+/// or int64 [q] and [n]. An item is relevant to a query if they share a class. Id i is row i of
+/// gallery_labels. Rankings are one of
 ///
 /// - scores, float32 [q, n]: one score per item of the gallery; larger is nearer, equal scores tie;
 /// - ids, int64 [q, m], and scores, float32 [q, m], as Index.search returns them; -1 ends a row;
@@ -48,8 +48,7 @@ pub(crate) fn mean_average_precision(
         _ => return Err(invalid(format!("rule is `{rule}`, expected `dpq` or `standard`"))),
     };
     let mut evaluator = Evaluator::new(&[MapRule { cutoff: at, ..rule }], &[], 0).map_err(raise)?;
-    let (queries, gallery) =
-        (labels("query_labels", query_labels)?, labels("gallery_labels", gallery_labels)?);
+    let [queries, gallery] = labels([("query_labels", query_labels), ("gallery_labels", gallery_labels)])?;
     let ids: Option<PyReadonlyArray2<'_, i64>> =
         ids.map(|array| borrow("ids", array, "[q, m]")).transpose()?;
     let scores: Option<PyReadonlyArray2<'_, f32>> =
@@ -131,15 +130,56 @@ impl Rankings<'_> {
     }
 }
 
-fn labels(what: &str, array: &Bound<'_, PyAny>) -> PyResult<Labels> {
-    let array = borrow::<u8, Ix2>(what, array, "[n, C]")?;
-    if array.shape()[1] == 1 {
+/// The maximum number of classes. Without it one wrong number could ask for all memory.
+const MAX_CLASSES: i64 = 1 << 16;
+
+/// Reads labels, multi-hot or class numbers. Class numbers make as many columns as either side has
+/// classes, as in `dpq eval`.
+fn labels(arrays: [(&str, &Bound<'_, PyAny>); 2]) -> PyResult<[Labels; 2]> {
+    let [queries, gallery] = arrays.map(|(what, array)| classes(what, array));
+    let classes = [queries?, gallery?];
+    let mut n_classes = 1;
+    for ((what, array), classes) in arrays.iter().zip(&classes) {
+        n_classes = n_classes.max(match classes {
+            Some(classes) => classes.iter().max().map_or(0, |&class| class as usize + 1),
+            None => borrow::<u8, Ix2>(what, array, "[n, C]")?.shape()[1],
+        });
+    }
+    let read = |(what, array): (&str, &Bound<'_, PyAny>), classes: &Option<Vec<i64>>| match classes {
+        Some(classes) => {
+            let mut values = vec![0; classes.len() * n_classes];
+            classes.iter().enumerate().for_each(|(row, &class)| values[row * n_classes + class as usize] = 1);
+            Labels::from_multi_hot(&values, n_classes).map_err(raise)
+        }
+        None => {
+            let array = borrow::<u8, Ix2>(what, array, "[n, C]")?;
+            Labels::from_multi_hot(values(&array), array.shape()[1]).map_err(raise)
+        }
+    };
+    Ok([read(arrays[0], &classes[0])?, read(arrays[1], &classes[1])?])
+}
+
+/// Reads class numbers, [n] or a column [n, 1] of a table; `None` for other arrays.
+fn classes(what: &str, array: &Bound<'_, PyAny>) -> PyResult<Option<Vec<i64>>> {
+    let Ok(shape) = array.cast::<PyUntypedArray>().map(|array| array.shape().to_vec()) else {
+        return Ok(None);
+    };
+    if !matches!(shape[..], [_] | [_, 1]) {
+        return Ok(None);
+    }
+    let expected = "class numbers [n]";
+    let classes: Vec<i64> = match borrow::<i64, IxDyn>(what, array, expected) {
+        Ok(classes) => values(&classes).to_vec(),
+        Err(_) => {
+            values(&borrow::<u8, IxDyn>(what, array, expected)?).iter().map(|&class| class.into()).collect()
+        }
+    };
+    if let Some(class) = classes.iter().find(|&class| !(0..MAX_CLASSES).contains(class)) {
         return Err(invalid(format!(
-            "{what} has one column, expected one per class: make it of class numbers c by numpy.eye(C, \
-             dtype=numpy.uint8)[c.ravel()]"
+            "{what} has the class {class}, expected numbers from 0, below {MAX_CLASSES}"
         )));
     }
-    Labels::from_multi_hot(values(&array), array.shape()[1]).map_err(raise)
+    Ok(Some(classes))
 }
 
 fn invalid(sentence: String) -> PyErr {

@@ -81,6 +81,17 @@ def test_errors_say_what_was_expected():
         dpq.mean_average_precision(QUERY, GALLERY * 2, ids=ids)
     with pytest.raises(ValueError, match="the query labels have 4 classes and the gallery labels 2"):
         dpq.mean_average_precision(np.repeat(QUERY, 2, axis=1), GALLERY, ids=ids)
-    # A column of class numbers is not multi-hot: read so, no item of class 0 would be relevant.
-    with pytest.raises(ValueError, match="query_labels has one column, expected one per class"):
-        dpq.mean_average_precision(QUERY[:, :1].copy(), GALLERY[:, :1].copy(), ids=ids)
+    with pytest.raises(ValueError, match="query_labels has the class -1, expected numbers from 0"):
+        dpq.mean_average_precision(np.array([-1]), GALLERY, ids=ids)
+    with pytest.raises(ValueError, match="query_labels is an array of float64"):
+        dpq.mean_average_precision(np.array([0.5]), GALLERY, ids=ids)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_class_numbers_are_labels(dtype):
+    ids = np.array([[1, 0, 3, 2]])
+    expected = dpq.mean_average_precision(QUERY, GALLERY, ids=ids)
+    query, gallery = (labels.argmax(axis=1).astype(dtype) for labels in (QUERY, GALLERY))
+    # A column of a table is class numbers, too.
+    for query, gallery in [(query, gallery), (query[:, None], gallery[:, None]), (query, GALLERY)]:
+        assert dpq.mean_average_precision(query, gallery, ids=ids) == expected
