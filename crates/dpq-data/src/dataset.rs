@@ -173,14 +173,25 @@ impl Dataset {
     /// relative to the folder `dir` if they are inside. It changes when rows do. `None` if images
     /// are not files.
     pub fn names_sha256(&self, dir: impl AsRef<Path>) -> Option<String> {
-        let Pixels::Files(paths, _) = &self.pixels else { return None };
-        let mut names = String::new();
-        for path in paths {
-            let parts = path.strip_prefix(&dir).unwrap_or(path).components();
-            let parts = parts.filter(|part| *part != Component::CurDir);
-            names.extend(parts.flat_map(|part| ["/".into(), part.as_os_str().to_string_lossy()]));
-            names.push('\n');
-        }
-        Some(sha256(names.as_bytes()))
+        let names: Option<String> = (0..self.len()).map(|row| self.name_in(dir.as_ref(), row)).collect();
+        names.filter(|_| matches!(self.pixels, Pixels::Files(..))).map(|names| sha256(names.as_bytes()))
+    }
+
+    /// Returns the SHA-256 of the images of a split: of their paths, as in
+    /// [`Dataset::names_sha256`], or of their rows if images are not files.
+    pub fn split_sha256(&self, split: Split, dir: impl AsRef<Path>) -> String {
+        let name = |row: usize| self.name_in(dir.as_ref(), row).unwrap_or_else(|| format!("{row}\n"));
+        let names: String = self.split(split).iter().map(|&row| name(row as usize)).collect();
+        sha256(names.as_bytes())
+    }
+
+    /// Returns the path of an image relative to the folder `dir` if it is inside, with slashes, as
+    /// a line. `None` if images are not files.
+    fn name_in(&self, dir: &Path, row: usize) -> Option<String> {
+        let path = self.path(row)?;
+        let parts = path.strip_prefix(dir).unwrap_or(path).components();
+        let parts = parts.filter(|part| *part != Component::CurDir);
+        let parts = parts.flat_map(|part| ["/".into(), part.as_os_str().to_string_lossy()]);
+        Some(parts.chain(["\n".into()]).collect())
     }
 }

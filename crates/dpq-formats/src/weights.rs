@@ -52,6 +52,10 @@ pub fn read_weights(path: impl AsRef<Path>) -> Result<BTreeMap<String, Array<f32
 /// The formats of weights.
 const WEIGHTS: &str = "a .npy, .npz or .safetensors file, `dpq weights import --help` says how to make one";
 
+/// The contents of a .npy file of weights.
+const DICTIONARY: &str =
+    "a dictionary of layers as in bvlc_alexnet.npy, `dpq weights import --help` says which files it reads";
+
 /// Reads a .npy file that holds a pickled dictionary: for each layer a list of weights and biases,
 /// or a dictionary of them.
 ///
@@ -60,6 +64,12 @@ const WEIGHTS: &str = "a .npy, .npz or .safetensors file, `dpq weights import --
 /// or the pickle is damaged or holds anything else.
 pub fn parse_dictionary(file: &[u8]) -> Result<BTreeMap<String, Array<f32>>> {
     let begin = npy::header_end(file)?;
+    let header = String::from_utf8_lossy(&file[..begin]);
+    if let Some((dtype, _)) = header.split_once("'descr': '").and_then(|(_, rest)| rest.split_once('\''))
+        && !dtype.contains('O')
+    {
+        return Err(Error::kind(format!("array holds {dtype}"), DICTIONARY));
+    }
     let (mut arrays, mut left) = (BTreeMap::new(), file.len() as u64);
     for (layer, part, array) in pickle::read(&file[begin..])? {
         let needed = array.bytes.len() as u64;

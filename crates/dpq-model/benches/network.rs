@@ -6,7 +6,6 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that fails should stop")]
 
 use std::hint::black_box;
-use std::path::Path;
 use std::time::Duration;
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
@@ -22,8 +21,9 @@ fn image(row: usize, out: &mut [u8]) {
     out.iter_mut().enumerate().for_each(|(at, out)| *out = pixel(at) as u8);
 }
 
-/// Trains for an epoch.
-fn epoch(out: &Path) -> Model {
+/// Trains for an epoch, in a folder of its own.
+fn epoch() -> Model {
+    let out = tempfile::TempDir::new().unwrap();
     let best = TrainConfig::best();
     let quantizer = QuantizerConfig { levels: 1, codewords: 2, kmeans_iterations: 1, ..best.quantizer };
     let config = TrainConfig { epochs: 1, quantizer, ..best };
@@ -43,18 +43,17 @@ fn epoch(out: &Path) -> Model {
         },
         weights: None,
     };
-    train(&config, &data, out, TrainOptions::default()).unwrap()
+    train(&config, &data, out.path(), TrainOptions::default()).unwrap()
 }
 
 fn network(criterion: &mut Criterion) {
-    let dir = tempfile::TempDir::new().unwrap();
-    let model = epoch(dir.path());
+    let model = epoch();
     let mut images = vec![0; N * SHAPE.iter().product::<usize>()];
     images.chunks_exact_mut(28 * 28).enumerate().for_each(|(row, out)| image(row, out));
     let mut group = criterion.benchmark_group("small-28");
     group.throughput(Throughput::Elements(N as u64)).sampling_mode(SamplingMode::Flat);
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(5));
-    group.bench_function("train", |bencher| bencher.iter(|| epoch(dir.path())));
+    group.bench_function("train", |bencher| bencher.iter(epoch));
     group.bench_function("forward", |bencher| bencher.iter(|| model.forward(black_box(&images)).unwrap()));
 }
 

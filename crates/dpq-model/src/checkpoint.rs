@@ -87,7 +87,7 @@ impl State {
         }
         if file.metadata("config")? != header.to_json() || file.metadata("data")? != data {
             let other = "the checkpoint is of another configuration or data set";
-            return Err(content(&format!("{other}, resume with those or train without --resume")));
+            return Err(content(&format!("{other}, resume with those or train into another folder")));
         }
         let number = |key: &str| -> Result<usize, Error> {
             file.metadata(key)?.parse().map_err(|_| content("the counters of the checkpoint are not numbers"))
@@ -115,7 +115,9 @@ impl State {
             || state.codebook.len() != if needs_codebook { shapes.len() } else { 0 }
             || file.names().count() != n_sections
         {
-            return Err(content("the checkpoint does not hold what its epoch needs, train without --resume"));
+            return Err(content(
+                "the checkpoint does not hold what its epoch needs, train into another folder",
+            ));
         }
         Ok(state)
     }

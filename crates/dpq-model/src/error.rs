@@ -76,8 +76,10 @@ pub enum Error {
     Codebooks(Box<dpq_codebook::Error>),
     /// Training diverged. If there is a checkpoint, it is from before that.
     #[error(
-        "{what} is {value} in epoch {epoch}, step {step}, expected finite numbers, lower the learning rate \
+        "{what} is {value} in epoch {}, step {}, expected finite numbers, lower the learning rate \
          ({} says more)",
+        epoch + 1,
+        step + 1,
         dump.display()
     )]
     Diverged {
@@ -93,8 +95,15 @@ pub enum Error {
         /// path of the checkpoint.
         dump: PathBuf,
     },
+    /// The folder has the model or the checkpoint of an earlier run, which a new run would replace.
+    #[error(
+        "{} is of an earlier training, which a new one would replace: continue it with --resume, or train \
+         into another folder",
+        .0.display()
+    )]
+    Exists(PathBuf),
     /// The caller set `stop`. The checkpoint is whole.
-    #[error("training was interrupted in epoch {epoch}, resume it from its checkpoint")]
+    #[error("training was interrupted in epoch {}, continue it with --resume", epoch + 1)]
     Interrupted {
         /// The epoch that was not finished, counted from 0.
         epoch: usize,

@@ -44,7 +44,9 @@ impl Model {
     /// model, or that is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let file = tensors::open(path, [FORMAT, VERSION], "`dpq-model` of version `1`")?;
+        let expected =
+            "`dpq-model` of version `1`, made by `dpq train`; codebooks alone go to `dpq encode --codebook`";
+        let file = tensors::open(path, [FORMAT, VERSION], expected)?;
         let content = |what: String| Error::content(path, what);
         let header: Header = tensors::config(&file)?;
         header.check().map_err(|error| content(error.to_string()))?;

@@ -24,12 +24,12 @@ pub(crate) type Array = (String, Vec<usize>, Vec<f32>);
 /// Opens a file of this format and version and checks every byte.
 pub(crate) fn open(path: &Path, [format, version]: [&str; 2], expected: &str) -> Result<Container, Error> {
     let file = Container::open(path)?;
-    file.verify()?;
     let found = ["format", "version"].map(|key| file.metadata(key).unwrap_or("none"));
     if found != [format, version] {
         let found = found.join("` of version `");
         return Err(Error::content(path, format!("the file holds a `{found}`, expected {expected}")));
     }
+    file.verify()?;
     Ok(file)
 }
 

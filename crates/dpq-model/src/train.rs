@@ -37,7 +37,8 @@ pub type OnEpoch<'a> = dyn FnMut(&EpochReport, &Snapshot<'_>) -> Result<(), BoxE
 pub struct TrainOptions<'a> {
     /// Where the network runs.
     pub device: Device,
-    /// Resumes from the checkpoint in the folder. Without a checkpoint training starts afresh.
+    /// Resumes from the checkpoint in the folder. Without a checkpoint training starts afresh,
+    /// unless the folder has a model.
     pub resume: bool,
     /// Ends the run soon after it is set.
     pub stop: Option<&'a AtomicBool>,
@@ -61,9 +62,10 @@ impl fmt::Debug for TrainOptions<'_> {
 ///
 /// # Errors
 /// [`Error::Config`] and the errors of a training set or a device if one of them cannot be used,
-/// [`Error::Diverged`] if a loss or a parameter is not finite, [`Error::Interrupted`] if `stop` was
-/// set, [`Error::Input`], [`Error::Callback`] and [`Error::File`] if the caller's code or a file
-/// fails.
+/// [`Error::Exists`] if the folder has a model or a checkpoint and `resume` is not set or finds no
+/// checkpoint, [`Error::Diverged`] if a loss or a parameter is not finite,
+/// [`Error::Interrupted`] if `stop` was set, [`Error::Input`], [`Error::Callback`] and
+/// [`Error::File`] if the caller's code or a file fails.
 pub fn train(
     config: &TrainConfig,
     data: &TrainSet<'_>,
@@ -127,6 +129,13 @@ impl<'a> Run<'a> {
         out: &Path,
         options: &TrainOptions<'o>,
     ) -> Result<Self, Error> {
+        let checkpoint = out.join("checkpoint.safetensors");
+        let resumes = options.resume && checkpoint.exists();
+        // A run takes hours, so none is replaced. Nobody must take an earlier model for this one.
+        let earlier = [out.join(MODEL), checkpoint.clone()].into_iter().find(|path| path.exists());
+        if let Some(path) = earlier.filter(|_| !resumes) {
+            return Err(Error::Exists(path));
+        }
         config.check()?;
         data.check(config)?;
         let (device, stop) = (options.device.open()?, options.stop);
@@ -141,21 +150,18 @@ impl<'a> Run<'a> {
             data.check_labels()?;
         }
 
-        let header = header(config, data)?;
-        let (checkpoint, fingerprint) = (out.join("checkpoint.safetensors"), data.fingerprint());
-        remove_if_exists(&out.join(DUMP))?;
-        let state = if options.resume && checkpoint.exists() {
+        let header = header(config, data, stop)?;
+        let fingerprint = data.fingerprint();
+        let state = if resumes {
             State::open(&header, &fingerprint, &checkpoint, &device)?
         } else {
-            // Nobody must take the model of an earlier run for the model of this one.
-            remove_if_exists(&out.join(MODEL))?;
-            remove_if_exists(&checkpoint)?;
             let mut state = State::new(&header, &device)?;
             if let Some(weights) = data.weights {
                 state.network.start_from(weights.tensors_on(&device)?)?;
             }
             state
         };
+        remove_if_exists(&out.join(DUMP))?;
         let n_steps = data.n_items.div_ceil(config.batch_size);
         Ok(Self { config, data, objective, header, state, checkpoint, fingerprint, stop, n_steps })
     }
@@ -185,7 +191,7 @@ impl<'a> Run<'a> {
             Ok((step, rows, (0..views).map(view).collect::<Result<Vec<_>, _>>()?))
         };
         read_ahead(0..n_steps, read, |(step, rows, views)| {
-            self.check_stop(number)?;
+            check_stop(self.stop, number)?;
             self.step(&mut epoch, step, rows, &views)
         })?;
         epoch.images_per_second = data.n_items as f64 / start.elapsed().as_secs_f64();
@@ -292,16 +298,11 @@ impl<'a> Run<'a> {
         Ok((report, codebooks))
     }
 
-    fn check_stop(&self, epoch: usize) -> Result<(), Error> {
-        let is_set = self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
-        if is_set { Err(Error::Interrupted { epoch }) } else { Ok(()) }
-    }
-
     /// Fits codebooks to features in an epoch.
     fn fit(&self, epoch: usize, features: &[f32]) -> Result<Variables, Error> {
         let fitted = codebook::fit(self.config, features, &self.state.device, self.stop);
         // k-means reports an interruption as an error of its own.
-        fitted.or_else(|error| self.check_stop(epoch).and(Err(error)))
+        fitted.or_else(|error| check_stop(self.stop, epoch).and(Err(error)))
     }
 
     /// Returns the features of all training items without augmentation, f32 `[n_items, D]`.
@@ -310,7 +311,7 @@ impl<'a> Run<'a> {
         let mut features = Vec::new();
         let read = |rows: Vec<usize>| self.data.read(&rows, self.header.image_shape, &|_| None);
         read_ahead(self.data.pieces(), read, |batch| {
-            self.check_stop(epoch)?;
+            check_stop(self.stop, epoch)?;
             features.extend(self.header.forward(&tensors, &batch, &self.state.device)?.features);
             Ok(())
         })?;
@@ -330,6 +331,11 @@ impl<'a> Run<'a> {
     }
 }
 
+fn check_stop(stop: Option<&AtomicBool>, epoch: usize) -> Result<(), Error> {
+    let is_set = stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
+    if is_set { Err(Error::Interrupted { epoch }) } else { Ok(()) }
+}
+
 fn remove_if_exists(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -341,13 +347,14 @@ fn remove_if_exists(path: &Path) -> Result<(), Error> {
 
 /// Returns the header of the model, with the moments of the training inputs, or of the inputs of
 /// the pretrained weights.
-fn header(config: &TrainConfig, data: &TrainSet<'_>) -> Result<Header, Error> {
+fn header(config: &TrainConfig, data: &TrainSet<'_>, stop: Option<&AtomicBool>) -> Result<Header, Error> {
     let image_shape = data.inputs.shape();
     let [mean, deviation] = match data.weights {
         Some(weights) => weights.moments(),
         None => {
             let mut moments = Moments::new(image_shape);
             for rows in data.pieces() {
+                check_stop(stop, 0)?;
                 moments.add(&data.read(&rows, image_shape, &|_| None)?)?;
             }
             moments.finish()

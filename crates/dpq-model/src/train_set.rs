@@ -143,8 +143,13 @@ impl TrainSet<'_> {
         }
         let n_codewords = config.quantizer.codewords;
         if config.quantizer.start == Start::ResidualKmeans && n_items < n_codewords {
-            let (found, expected) =
-                (format!("found {n_codewords}"), format!("at most the {n_items} training items"));
+            let (found, expected) = (
+                format!("found {n_codewords}"),
+                format!(
+                    "at most the {n_items} training items, give \
+                    --set quantizer.codewords={n_items} or less"
+                ),
+            );
             return Err(Error::unfit("quantizer.codewords", found, expected));
         }
         Ok(())

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dpq_codebook::Codebooks;
 use dpq_formats::{Matrix, npy};
 use dpq_index::Metric;
@@ -57,11 +57,30 @@ pub(crate) fn read_codes(
 /// nothing in it is touched.
 pub(crate) fn remove_stale(dir: &Path, stale: &[&str]) -> Result<()> {
     if dir.join(ORIGIN).exists() {
-        for path in [ORIGIN].iter().chain(stale).map(|file| dir.join(file)).filter(|path| path.exists()) {
-            std::fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
-        }
+        remove(dir, &[ORIGIN])?;
+        remove(dir, stale)?;
     }
     Ok(())
+}
+
+/// Removes those of `files` that the folder `dir` has.
+pub(crate) fn remove(dir: &Path, files: &[&str]) -> Result<()> {
+    for path in files.iter().map(|file| dir.join(file)).filter(|path| path.exists()) {
+        std::fs::remove_file(&path).with_context(|| format!("cannot replace {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Refuses the folder `dir` if it has one of `files`, which this command does not write: they would
+/// stand beside codes or features of other items.
+pub(crate) fn check_items_of(dir: &Path, files: &[&str]) -> Result<()> {
+    match files.iter().map(|file| dir.join(file)).find(|path| path.exists()) {
+        None => Ok(()),
+        Some(path) => bail!(
+            "{} is of other items than those to be written beside it, write into another folder or remove it",
+            path.display()
+        ),
+    }
 }
 
 /// Writes codes [N, L] into the folder `dir`, and their origin: codebooks, and the metric if they

@@ -12,9 +12,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::codebook::length_weights;
-use crate::codes::write_codes;
-use crate::inputs::{Inputs, NetworkOptions, Source};
-use crate::output;
+use crate::codes::{remove_stale, write_codes};
+use crate::inputs::{Inputs, NetworkOptions, Source, lies_in};
+use crate::{output, train};
 
 /// Encode images or features into codes
 ///
@@ -77,6 +77,7 @@ struct Encoded {
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         output::check_is_no_input(&self.out_dir.join("codes.npy"), &self.inputs.features)?;
+        self.inputs.check_out(&self.out_dir)?;
         let encoded = match (&self.codebook, &self.model, &self.inputs.features) {
             (Some(codebook), _, Some(features)) => {
                 self.encode_features(&Codebooks::open(codebook)?, features)?
@@ -84,7 +85,7 @@ impl Args {
             (_, Some(model), _) => {
                 // Codebooks alone write beside the features; a model writes features of its own.
                 output::check_is_no_input(&self.out_dir.join("features.npy"), &self.inputs.features)?;
-                self.encode_items(&self.network.open_model(model)?)?
+                self.encode_items(model)?
             }
             _ => bail!("--codebook encodes --features, --model encodes --data, --images or --features"),
         };
@@ -93,8 +94,8 @@ impl Args {
 
     fn encode_features(&self, codebooks: &Codebooks, path: &Path) -> Result<Encoded> {
         let rows = FeatureFile::open(path)?;
-        let (path, found, dim) = (path.display(), rows.columns(), codebooks.dim());
-        ensure!(found == dim, "{path} has features of {found} dimensions, the codebooks have {dim}");
+        let (name, found, dim) = (path.display(), rows.columns(), codebooks.dim());
+        ensure!(found == dim, "{name} has features of {found} dimensions, the codebooks have {dim}");
         let _dir = output::ResultDir::create(&self.out_dir)?;
         let weights = length_weights(self.length_weights.clone(), codebooks.n_levels());
         let beam = Beam { width: self.beam, weights: &weights };
@@ -120,11 +121,16 @@ impl Args {
         if energy > 0.0 {
             left.iter_mut().for_each(|left| *left /= energy);
         }
+        if !lies_in(path, &self.out_dir) {
+            remove_stale(&self.out_dir, &["features.npy", "posteriors.npy"])?;
+        }
         self.write_codes(seconds, codebooks, left, &codes)
     }
 
-    fn encode_items(&self, model: &Model) -> Result<Encoded> {
+    fn encode_items(&self, path: &Path) -> Result<Encoded> {
+        let model = &self.network.open_model(path)?;
         let source = self.inputs.open(model)?;
+        train::check_split(path, self.inputs.data.as_deref(), &source)?;
         let _dir = output::ResultDir::create(&self.out_dir)?;
         let start = Instant::now();
         let (rows, codebooks) = (source.rows()?, model.codebooks());

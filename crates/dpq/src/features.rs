@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use dpq_model::{Model, Weights};
+use dpq_model::Model;
 use serde::Serialize;
 
 use crate::inputs::{Inputs, Items, NetworkOptions, Source};
-use crate::{images, output};
+use crate::{images, output, train, weights};
 use partial::Partial;
 
 /// Compute features of images by a network, without codes
@@ -72,15 +72,17 @@ pub(crate) struct Written {
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         output::check_is_no_input(&self.out_dir.join("features.npy"), &self.inputs.features)?;
+        self.inputs.check_out(&self.out_dir)?;
         let written = match (&self.model, &self.weights) {
             (Some(path), _) => {
                 let model = self.network.open_model(path)?;
                 let source = self.inputs.open(&model)?;
+                train::check_split(path, self.inputs.data.as_deref(), &source)?;
                 let dim = if self.body { model.body_dim() } else { model.codebooks().dim() };
                 self.write(path, &source, dim, |items| self.features(&model, items))?
             }
             (_, Some(path)) => {
-                let weights = Weights::open(path)?.on(self.network.device)?;
+                let weights = weights::open(path)?.on(self.network.device)?;
                 let weights = match self.side {
                     Some(side) => weights.with_input(side)?,
                     None => weights,

@@ -10,7 +10,7 @@ use dpq_formats::{FeatureFile, npy};
 use dpq_model::config::Body;
 use dpq_model::{Device, Model, Output, read_ahead};
 
-use crate::codes::remove_stale;
+use crate::codes::{check_items_of, remove, remove_stale};
 use crate::images;
 
 /// The options that name the items.
@@ -87,6 +87,17 @@ impl Inputs {
         Ok(Source::Features(rows))
     }
 
+    /// Refuses a folder for results in which ids, labels or names would be of other items than the
+    /// features: all of them unless the features lie in the folder, too.
+    pub(crate) fn check_out(&self, dir: &Path) -> Result<()> {
+        match &self.features {
+            Some(features) if !lies_in(features, dir) => {
+                check_items_of(dir, &["ids.npy", "labels.npy", "names.txt"])
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn open_images(&self, shape: ImageShape) -> Result<Source> {
         let (dataset, rows) = match (&self.data, self.split, &self.images) {
             (Some(dir), Some(split), _) => {
@@ -105,6 +116,12 @@ impl Inputs {
         let has_names = self.images.is_some();
         Ok(Source::Images { dataset: Box::new(dataset), rows, has_names })
     }
+}
+
+/// Returns true if the file lies in the folder `dir`.
+pub(crate) fn lies_in(file: &Path, dir: &Path) -> bool {
+    let folder = std::path::absolute(file).ok().and_then(|file| file.parent()?.canonicalize().ok());
+    folder.is_some() && folder == dir.canonicalize().ok()
 }
 
 impl Source {
@@ -153,6 +170,9 @@ impl Source {
         };
         ensure!(!rows.is_empty(), "none of the {} images of {} can be read", all.len(), dataset.name());
         remove_stale(dir, &["labels.npy", "names.txt", "codes.npy", "posteriors.npy"])?;
+        if dir.join("ids.npy").exists() {
+            remove(dir, &["labels.npy", "names.txt"])?;
+        }
         // Line i of names.txt is id i, so skipped images leave no gap.
         let id = |(at, &row): (usize, &u32)| if *has_names { at as u64 } else { row.into() };
         let ids: Vec<u64> = rows.iter().enumerate().map(id).collect();

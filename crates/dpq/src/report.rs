@@ -52,14 +52,6 @@ pub(crate) struct Args {
 }
 
 impl Trained {
-    fn read(run: &Path) -> Result<Self> {
-        let path = run.join(RECORD);
-        let text = fs::read(&path).with_context(|| {
-            format!("cannot read {}, give a folder in which `dpq train` has finished", path.display())
-        })?;
-        serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))
-    }
-
     /// Opens the model and checks that the record describes it.
     fn model(&self, run: &Path, device: Device) -> Result<Model> {
         let path = run.join("model.safetensors");
@@ -79,6 +71,7 @@ impl Args {
         let trainings = self.runs.iter().map(|run| Trained::read(run)).collect::<Result<Vec<_>>>()?;
         let folder = self.folder(&trainings)?;
         let dataset = Dataset::open(&folder).context("give --data if the data set has moved")?;
+        trainings.iter().try_for_each(|training| training.check_split(&dataset, &folder))?;
         // All models are opened before the work, so that a missing one is not found after minutes.
         let models = self.runs.iter().zip(&trainings);
         let models =

@@ -12,13 +12,17 @@ mod validation;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, anyhow};
-use dpq_data::{Dataset, ImageShape, hold_out};
+use anyhow::{Context, Result, anyhow, ensure};
+use dpq_data::{Dataset, ImageShape, Split, hold_out};
 use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig, TrainOptions, TrainSet, Weights};
 use serde::{Deserialize, Serialize};
+use signal_hook::consts::SIGINT;
+use signal_hook::flag;
 
-use crate::{images, output};
+use crate::{images, inputs, output, weights};
 use epoch::{Epoch, EpochLog};
 use source::Source;
 use tensorboard::EventFile;
@@ -28,7 +32,8 @@ use validation::HeldOut;
 ///
 /// Writes model.safetensors, train.json (the result), epochs.jsonl (one line per epoch),
 /// TensorBoard's event files and a checkpoint into the run folder. `--resume` continues from the
-/// checkpoint and ends with the same bytes as an uninterrupted run.
+/// checkpoint and ends with the same bytes as an uninterrupted run. A folder with a model or a
+/// checkpoint is refused without it. Ctrl-C ends the run after the current step.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq train --data datasets/fashion-mnist --out runs/a --preset best --seed 1\n  \
@@ -98,6 +103,8 @@ pub(crate) struct Trained {
     model: PathBuf,
     /// The data set folder, absolute.
     pub(crate) data: Option<PathBuf>,
+    /// The SHA-256 of the names of the training images; none for features.
+    pub(crate) train_split: Option<String>,
     /// The preset, or the file name of the configuration.
     pub(crate) preset: String,
     /// The lines that changed it.
@@ -125,7 +132,7 @@ impl Args {
     pub(crate) fn run(mut self, json: bool) -> Result<()> {
         self.device.check()?;
         self.set.extend(self.freeze.map(|n| format!("network.freeze={n}")));
-        let weights = self.weights.as_deref().map(Weights::open).transpose()?;
+        let weights = self.weights.as_deref().map(weights::open).transpose()?;
         let mut config = self.config(weights.as_ref())?;
         let weights = match (weights, config.network.input) {
             (Some(weights), Some(input)) => Some(weights.with_input(input)?),
@@ -188,10 +195,11 @@ impl Args {
             events.push(done, &epoch.scalars())?;
             Ok(log.push(&epoch)?)
         };
+        let stop = stop_flag()?;
         let model = source.with_train_set(&rows, vectors.as_deref(), config.augment, |set| {
             let set = &TrainSet { weights: weights.as_ref(), ..set };
             let (device, resume) = (self.device, self.resume);
-            let options = TrainOptions { device, resume, stop: None, on_epoch: Some(&mut on_epoch) };
+            let options = TrainOptions { device, resume, stop: Some(&stop), on_epoch: Some(&mut on_epoch) };
             dpq_model::train(&config, set, out, options)
         })?;
         bar.finish();
@@ -200,6 +208,12 @@ impl Args {
         let trained = Trained {
             model: out.join("model.safetensors"),
             data: self.data.as_deref().map(std::path::absolute).transpose()?,
+            train_split: match (&source, &self.data) {
+                (Source::Images { dataset, .. }, Some(folder)) => {
+                    Some(dataset.split_sha256(Split::Train, folder))
+                }
+                _ => None,
+            },
             preset: match self.config.as_deref().and_then(Path::file_name) {
                 Some(name) => name.to_string_lossy().into_owned(),
                 None => self.preset.clone(),
@@ -256,6 +270,49 @@ impl Args {
         }
         Ok(config)
     }
+}
+
+impl Trained {
+    /// Reads the record of a run folder.
+    pub(crate) fn read(run: &Path) -> Result<Self> {
+        let path = run.join(RECORD);
+        let text = fs::read(&path).with_context(|| {
+            format!("cannot read {}, give a folder in which `dpq train` has finished", path.display())
+        })?;
+        serde_json::from_slice(&text).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Refuses a data set of other training images than those of this training, for example after
+    /// images came or went and the splits were drawn anew: training images may be queries then.
+    pub(crate) fn check_split(&self, dataset: &Dataset, folder: &Path) -> Result<()> {
+        let found = dataset.split_sha256(Split::Train, folder);
+        ensure!(
+            self.train_split.as_ref().is_none_or(|expected| *expected == found),
+            "{} has other training images than this training had, which may be among its queries now, restore the images \
+             or train again",
+            folder.display()
+        );
+        Ok(())
+    }
+}
+
+/// Refuses to split the data set of the training beside a model if the training had other images,
+/// see [`Trained::check_split`]. Without a readable record nothing is known.
+pub(crate) fn check_split(model: &Path, data: Option<&Path>, source: &inputs::Source) -> Result<()> {
+    let (Some(data), inputs::Source::Images { dataset, .. }) = (data, source) else { return Ok(()) };
+    let folder = Some(std::path::absolute(data)?);
+    match Trained::read(model.parent().unwrap_or(Path::new(""))) {
+        Ok(training) if training.data == folder => training.check_split(dataset, data),
+        _ => Ok(()),
+    }
+}
+
+/// Returns a flag that Ctrl-C sets. The second Ctrl-C ends the program at once.
+fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&stop)).context("cannot handle Ctrl-C")?;
+    flag::register(SIGINT, Arc::clone(&stop)).context("cannot handle Ctrl-C")?;
+    Ok(stop)
 }
 
 fn read_config(path: &Path) -> Result<TrainConfig> {

@@ -51,7 +51,7 @@ pub(crate) struct Args {
     #[arg(short, default_value_t = 10)]
     k: usize,
     /// Print the fastest options with at least this recall, 0 to 1
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", value_parser = share)]
     recall: Option<f64>,
     /// File for a plot of recall by time
     #[arg(long, value_name = "SVG")]
@@ -272,6 +272,11 @@ impl Args {
         }
         text
     }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "expected 0 to 1, such as 0.95".to_owned())
 }
 
 /// Returns the places of those that `belongs` lets through and no faster one equals in recall, of

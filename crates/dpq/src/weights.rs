@@ -1,10 +1,10 @@
 //! `dpq weights`: pretrained weights for `dpq train --weights`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
-use dpq_formats::read_weights;
+use dpq_formats::{extension, read_weights};
 use dpq_model::Weights;
 use dpq_model::config::Body;
 use serde::Serialize;
@@ -46,6 +46,16 @@ struct Imported {
     image_shape: [usize; 3],
     /// The number of features per image.
     dim: usize,
+}
+
+/// Opens weights that `dpq weights import` wrote.
+pub(crate) fn open(path: &Path) -> Result<Weights> {
+    let file = path.display();
+    ensure!(
+        !["npy", "npz", "pt", "pth"].contains(&extension(path).as_str()),
+        "{file} is not a file of dpq, convert published weights with `dpq weights import {file} --out W.safetensors`"
+    );
+    Ok(Weights::open(path)?)
 }
 
 impl Command {

@@ -121,6 +121,17 @@ fn wrong_input_is_one_line_that_says_what_to_do() {
     says("search g.dpq --queries query/features.npy --bits 32", "32");
     says("search cb.safetensors --queries query/features.npy", "cb.safetensors");
     says("index info missing.dpq", "missing.dpq");
+    says(
+        "encode --model cb.safetensors --features query/features.npy --out-dir x",
+        "made by `dpq train`; codebooks alone go to `dpq encode --codebook`",
+    );
+    says(
+        "train --data set --out x",
+        "found 256, expected at most the 24 training items, give --set quantizer.codewords=24 or less",
+    );
+    let tune = "tune g.dpq --queries query/features.npy --recall";
+    assert!(error(dir, &format!("{tune} 95"), 2).contains("expected 0 to 1, such as 0.95"));
+    json(dir, &format!("{tune} 0.5"));
     says("data export --data nowhere --split train --out-dir x", "nowhere/dataset.toml");
     says("codebook train --features query/features.npy --out x", "6 features cannot fit 256 codewords");
     says(&EVAL.replace(" --gallery-ids gallery/ids.npy", ""), "give them with --gallery-ids");
@@ -152,6 +163,37 @@ fn wrong_input_is_one_line_that_says_what_to_do() {
         error(dir, "data export --data set --split test --out-dir x", 2)
             .contains("expected `train`, `query` or `gallery`")
     );
+}
+
+#[test]
+fn results_of_other_items_do_not_lie_beside_each_other() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    gallery(dir);
+    let files = |folder: &str| {
+        let entries = fs::read_dir(dir.join(folder)).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names.join(" ")
+    };
+    let encode = "encode --codebook cb.safetensors --features gallery/features.npy --out-dir";
+    for command in [format!("{encode} query"), "index export g.dpq --to npy --out gallery".to_owned()] {
+        let message = error(dir, &command, 1);
+        assert!(message.contains(".npy is of other items than those to be written beside it"), "{message}");
+    }
+    assert_eq!(files("query"), "features.npy ids.npy labels.npy");
+    // Ids and labels of the features themselves stay.
+    json(dir, &format!("{encode} gallery"));
+    assert_eq!(files("gallery"), "codes.json codes.npy features.npy ids.npy labels.npy");
+    json(dir, &format!("{encode} codes"));
+    json(dir, &format!("{encode} codes"));
+    fs::copy(dir.join("query/features.npy"), dir.join("codes/features.npy")).unwrap();
+    json(dir, &format!("{encode} codes"));
+    assert_eq!(files("codes"), "codes.json codes.npy");
+    // New ids take old names with them.
+    fs::write(dir.join("query/names.txt"), "one\n").unwrap();
+    json(dir, "data export --data set --split train --out-dir query");
+    assert_eq!(files("query"), "features.npy ids.npy labels.npy");
 }
 
 /// `names.txt` has one name per line, so a name that a line cannot hold is refused before anything

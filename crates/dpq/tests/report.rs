@@ -143,6 +143,31 @@ fn several_runs_are_a_mean_and_a_deviation() {
 }
 
 #[test]
+fn splits_that_were_drawn_anew_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    train(dir, 1);
+    json(dir, "report run-1");
+    let new = dir.join("set/images/end/00a.png");
+    fs::copy(dir.join("set/images/end/00.png"), &new).unwrap();
+    let encode = "encode --model run-1/model.safetensors --data set --split query --out-dir q";
+    let features = "features --model run-1/model.safetensors --data set --split query --out-dir q";
+    let refused = "set has other training images than this training had, which may be among its queries now, restore \
+                   the images or train again";
+    for command in ["report run-1", "report run-1 --data set", encode, features] {
+        let message = error(dir, command, 1);
+        assert!(message.contains(refused), "{command}: {message}");
+    }
+    assert!(!dir.join("q").exists());
+    // Images without a split are no matter of the training.
+    json(dir, "encode --model run-1/model.safetensors --images set/images --out-dir all");
+    fs::remove_file(new).unwrap();
+    json(dir, "report run-1");
+    json(dir, encode);
+}
+
+#[test]
 fn runs_that_cannot_be_reported_on_are_refused() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();

@@ -7,6 +7,7 @@
 mod arrays;
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -194,7 +195,9 @@ fn ends_as_an_unbroken_run(dir: &Path, loss: &str) {
         assert_eq!(epochs(&dir.join("killed")), epochs(&dir.join("whole")));
         let expected: Vec<u8> = (1..=EPOCHS as u8).collect();
         assert_eq!([steps(&dir.join("whole")), steps(&dir.join("killed"))], [expected.clone(), expected]);
-        fs::remove_dir_all(dir.join("killed")).unwrap();
+        for run in ["killed", "whole"] {
+            fs::remove_dir_all(dir.join(run)).unwrap();
+        }
     }
 }
 
@@ -251,8 +254,73 @@ fn the_whole_set_decides_what_the_classifier_learns_by() {
     fs::write(dir.join("set/train"), train.collect::<String>()).unwrap();
     let train = "train --data set --out run --preset quick --set epochs=1 --set quantizer.codewords=8";
     assert_eq!(json(dir, train)["classification_loss"], "sigmoid");
-    let text = String::from_utf8(dpq(dir, train).stdout).unwrap();
+    let text = String::from_utf8(dpq(dir, &train.replace("--out run", "--out text")).stdout).unwrap();
     assert!(text.contains("loss of the classifier: sigmoid"), "{text}");
+}
+
+#[test]
+fn an_earlier_training_is_not_replaced() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    let train = "train --data set --out run --preset quick --set epochs=1 --set quantizer.codewords=8";
+    json(dir, train);
+    let files = || {
+        let paths = fs::read_dir(dir.join("run")).unwrap().map(|entry| entry.unwrap().path());
+        paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect::<BTreeMap<_, _>>()
+    };
+    let before = files();
+    let refused = "is of an earlier training, which a new one would replace: continue it with --resume, or train into \
+                   another folder";
+    let message = error(dir, &format!("{train} --seed 9"), 1);
+    assert!(message.contains("run/model.safetensors") && message.contains(refused), "{message}");
+    assert_eq!(files(), before);
+    let resumed = json(dir, &format!("{train} --resume"));
+    assert_eq!(resumed["epochs"], 1);
+
+    let [model, checkpoint] = ["model", "checkpoint"].map(|name| dir.join(format!("run/{name}.safetensors")));
+    let kept = fs::read(&model).unwrap();
+    fs::rename(&checkpoint, dir.join("checkpoint")).unwrap();
+    let output = dpq(dir, &format!("{train} --resume"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains(refused));
+    assert_eq!(fs::read(&model).unwrap(), kept);
+
+    fs::rename(dir.join("checkpoint"), &checkpoint).unwrap();
+    fs::remove_file(&model).unwrap();
+    let message = error(dir, train, 1);
+    assert!(message.contains("run/checkpoint.safetensors") && message.contains(refused), "{message}");
+    json(dir, &format!("{train} --resume"));
+    assert_eq!(fs::read(&model).unwrap(), kept);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_training_that_can_be_continued() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    let train = "train --data set --out run --preset quick --set epochs=60 --set quantizer.codewords=8";
+    let process = Command::new(env!("CARGO_BIN_EXE_dpq"))
+        .current_dir(dir)
+        .args(train.split_whitespace())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !dir.join("run/checkpoint.safetensors").exists() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let signal = Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap();
+    assert!(signal.success());
+    let output = process.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let last = stderr.lines().last().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    let n = epochs(&dir.join("run")).len();
+    let expected = format!("error: training was interrupted in epoch {}, continue it with --resume", n + 1);
+    assert_eq!(last, expected);
+    assert!(!dir.join("run/model.safetensors").exists());
+    assert_eq!(json(dir, &format!("{train} --resume"))["epochs"], 60);
+    assert_eq!(epochs(&dir.join("run")).len(), 60);
 }
 
 #[test]
@@ -266,6 +334,7 @@ fn classes_without_items_are_reported_before_the_work() {
     let stderr = |classes: [i64; 3]| {
         let labels: Vec<u8> = (0..24).flat_map(|i| classes[i / 8].to_le_bytes()).collect();
         write_array(&dir.join("y.npy"), "<i8", "(24,)", &labels);
+        fs::remove_dir_all(dir.join("run")).unwrap_or_default();
         String::from_utf8(dpq(dir, train).stderr).unwrap()
     };
     assert!(!stderr([0, 1, 2]).contains("have no items"));

@@ -124,7 +124,13 @@ fn weights_that_do_not_fit_are_refused_in_a_sentence() {
         train,
         "network.input: found 200, expected 227, for which the linear layers of the weights are made",
     );
-    says("train --data set --out run --weights w.npz", "w.npz");
+    says("train --data set --out run --weights w.npz", "`dpq weights import w.npz --out");
+    let header = br#"{"conv1.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let plain = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat();
+    fs::write(dir.join("resnet18.safetensors"), plain).unwrap();
+    says("train --data set --out run --weights resnet18.safetensors", "made by `dpq weights import`");
+    dpq_formats::npy::write(dir.join("x.npy"), &[2, 2], &[0.0f32; 4]).unwrap();
+    says("weights import x.npy --out x", "x.npy: array holds <f4, expected a dictionary of layers");
     let print = String::from_utf8(dpq(dir, "train --print-config --weights w.safetensors").stdout).unwrap();
     assert!(print.contains("head_weights = 10.0") && print.contains("variant = \"caffe\""), "{print}");
 }

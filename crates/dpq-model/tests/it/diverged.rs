@@ -31,7 +31,7 @@ fn a_loss_that_runs_away_stops_the_run() {
     config.network_optimizer.rate = 1e30;
     let (sentence, dump) = diverged(&config, dir.path());
     assert!(
-        sentence.starts_with("loss `classification` is NaN in epoch 0, step 1, expected finite"),
+        sentence.starts_with("loss `classification` is NaN in epoch 1, step 2, expected finite"),
         "{sentence}"
     );
     assert_eq!((&dump["epoch"], &dump["step"], &dump["checkpoint"]), (&0.into(), &1.into(), &Value::Null));

@@ -437,7 +437,7 @@ fn damaged_models_and_checkpoints_are_refused() {
     ] {
         let error = result.expect_err(what);
         assert!(
-            error.contains("does not hold what its epoch needs, train without --resume"),
+            error.contains("does not hold what its epoch needs, train into another folder"),
             "{what}: {error}"
         );
     }

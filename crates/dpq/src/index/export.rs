@@ -8,7 +8,7 @@ use dpq_formats::{FaissIndex, npy};
 use dpq_index::Metric;
 use serde::Serialize;
 
-use crate::codes::write_codes;
+use crate::codes::{check_items_of, write_codes};
 use crate::output;
 
 /// Write the contents of an index for another program
@@ -50,8 +50,12 @@ struct Exported {
 impl ExportArgs {
     pub(super) fn run(self, json: bool) -> Result<()> {
         let start = Instant::now();
-        if matches!(self.to, Format::Faiss) {
-            output::check_out(&self.out, [&self.index])?;
+        match self.to {
+            Format::Faiss => output::check_out(&self.out, [&self.index])?,
+            Format::Npy => {
+                let files = ["labels.npy", "names.txt", "features.npy", "posteriors.npy"];
+                check_items_of(&self.out, &files)?;
+            }
         }
         let index = super::map(&self.index)?;
         index.verify()?;

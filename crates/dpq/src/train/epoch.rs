@@ -140,7 +140,7 @@ impl EpochLog {
             let epoch: Option<serde_json::Value> = serde_json::from_str(line).ok();
             epoch
                 .and_then(|epoch| epoch["seconds"].as_f64())
-                .with_context(|| format!("{} is damaged, train without --resume", self.path.display()))
+                .with_context(|| format!("{} is damaged, train into another folder", self.path.display()))
         };
         self.lines.iter().map(seconds).sum()
     }
