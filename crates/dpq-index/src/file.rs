@@ -12,6 +12,7 @@ use dpq_file::{Container, Section};
 use crate::Error;
 use crate::layout::{FORMAT, Layout, Metric};
 use crate::norms::{Norms, OwnedPlane, Pairs, Source, of_pairs, of_rows};
+use crate::refine::MIN_APPROXIMATE;
 use crate::sort::rows_by_id;
 use crate::view::{Sections, View};
 
@@ -309,7 +310,7 @@ impl Index {
         n_queries: usize,
     ) -> Result<Option<&RoundedCodebooks>, Error> {
         let size = self.codebooks.n_codewords() * self.codebooks.dim();
-        let pays = length.levels() >= 3 && self.needs_few_entries(k) && size >= MIN_ROUNDED;
+        let pays = length.levels() >= MIN_APPROXIMATE && self.needs_few_entries(k) && size >= MIN_ROUNDED;
         let pays = pays && self.n_queries.fetch_add(n_queries, Ordering::Relaxed) + n_queries >= MIN_QUERIES;
         pays.then(|| computed(&self.rounded, || Ok(RoundedCodebooks::new(&self.codebooks)))).transpose()
     }

@@ -22,6 +22,9 @@ use crate::{Error, Index};
 /// The codes whose entries are computed together.
 const BLOCK: usize = 16;
 
+/// The levels from which on a scan by approximate entries pays.
+pub(crate) const MIN_APPROXIMATE: usize = 3;
+
 /// The maximum Δ relative to the standard deviation of scores. With more, a scan by approximate
 /// entries finds too much.
 const MAX_ERROR: f64 = 2.0;
@@ -250,14 +253,6 @@ impl Index {
             }
         }
         Ok(best)
-    }
-}
-
-/// Writes the codes listed to `codes`, rows of some length.
-pub(crate) fn read_codes(view: &View, listed: &[Listed], codes: &mut [u8]) {
-    let n_levels = codes.len() / listed.len().max(1);
-    for (code, listed) in codes.chunks_exact_mut(n_levels.max(1)).zip(listed) {
-        view.known_code(listed.position, code);
     }
 }
 

@@ -195,6 +195,7 @@ impl Index {
                 return rows.zip(&approximate).map(hits).collect();
             }
             let view = self.view();
+            let approximate: Vec<_> = approximate.iter().map(Option::as_ref).collect();
             let (scorers, margins) = self.scorers(queries, &approximate, length, norms)?;
             let query = |(scorer, &margin)| options.query(scorer, &view, margin);
             let queries: Vec<Query> = scorers.iter().zip(&margins).map(query).collect();
@@ -208,8 +209,8 @@ impl Index {
                 None => queries.iter().map(|query| query.best(k, min_score)).collect::<Result<_, _>>()?,
             };
             let refined =
-                |(((found, query), vector), approximate): (((Candidates, &Query), _), &Option<_>)| {
-                    let Some(approximate) = approximate.as_ref().filter(|_| query.margin > 0.0) else {
+                |(((found, query), vector), approximate): (((Candidates, &Query), _), Option<_>)| {
+                    let Some(approximate) = approximate.filter(|_| query.margin > 0.0) else {
                         return Ok(found.into_hits(&view));
                     };
                     if found.is_crowded() {
@@ -222,7 +223,7 @@ impl Index {
                     exact.set_length(length.levels(), norms);
                     Ok(self.refine(&view, found, coarse, &mut exact, (k, min_score))?.into_hits(&view))
                 };
-            found.into_iter().zip(&queries).zip(rows).zip(&approximate).map(refined).collect()
+            found.into_iter().zip(&queries).zip(rows).zip(approximate).map(refined).collect()
         };
         // Waking another thread takes longer than one search.
         if queries.len() == dim {
@@ -235,17 +236,17 @@ impl Index {
 
     /// Returns a scorer for each of `queries` `[n, D]` and its margin: approximate scorers, if all
     /// have one, or else exact ones.
-    fn scorers<'a>(
+    pub(crate) fn scorers<'a>(
         &self,
         queries: &[f32],
-        approximate: &[Option<Approximate>],
+        approximate: &[Option<&Approximate>],
         length: CodeLength,
         norms: Option<Norms<'a>>,
     ) -> Result<(Vec<Scorer<'a>>, Vec<f32>), Error> {
         let scorers = |tables: Vec<LookupTable>| -> Vec<Scorer<'a>> {
             tables.iter().map(|table| Scorer::new(table, length.levels(), norms)).collect()
         };
-        if let Some(approximate) = approximate.iter().map(Option::as_ref).collect::<Option<Vec<_>>>()
+        if let Some(approximate) = approximate.iter().copied().collect::<Option<Vec<_>>>()
             && let Some(Approximate { codebooks, .. }) = approximate.first()
         {
             let queries: Vec<_> = approximate.iter().map(|approximate| &approximate.query).collect();

@@ -3,7 +3,7 @@
 use dpq_codebook::{CodeLength, Expected, LookupTable, Precision};
 
 use crate::prune::Query;
-use crate::refine::{Approximate, Coarse, Entries, list, read_codes};
+use crate::refine::{Approximate, Coarse, Entries, MIN_APPROXIMATE, list};
 use crate::score::Scorer;
 use crate::topk::{Candidates, Hit};
 use crate::{Error, Index, SearchOptions};
@@ -68,7 +68,9 @@ impl Index {
 
         let listed = list(&view, found);
         let mut codes = vec![0; listed.len() * n_levels];
-        read_codes(&view, &listed, &mut codes);
+        for (code, listed) in codes.chunks_exact_mut(n_levels).zip(&listed) {
+            view.known_code(listed.position, code);
+        }
         entries.set_length(n_levels, norms);
         // Approximate scores, where there are any, leave few codes whose exact entries are needed.
         let mut margin = f32::INFINITY;
@@ -145,13 +147,8 @@ impl Index {
             Subject::Table(table) => return Ok((Scorer::new(table, n_levels, norms), 0.0)),
             Subject::Query(query) => query,
         };
-        if let Some(approximate) = approximate.filter(|_| n_levels >= 3) {
-            let table = approximate.codebooks.lookup_tables(&[&approximate.query], length)?.remove(0);
-            let scorer = Scorer::new(&table, n_levels, norms);
-            if let Some(margin) = approximate.margin_of_scan(&scorer) {
-                return Ok((scorer, margin));
-            }
-        }
-        Ok((Scorer::new(&self.codebooks.lookup_table_at(query, length)?, n_levels, norms), 0.0))
+        let approximate = approximate.filter(|_| n_levels >= MIN_APPROXIMATE);
+        let (scorers, margins) = self.scorers(query, &[approximate], length, norms)?;
+        Ok(scorers.into_iter().zip(margins).next().expect("one query has one scorer"))
     }
 }
