@@ -43,10 +43,9 @@ impl Vectors<'_> {
         let n_levels = lengths.iter().map(|length| length.levels()).max().unwrap_or(1);
         let config = ResidualKMeans { n_levels, n_codewords: self.n_codewords, n_iterations: ROUNDS };
         let codebooks = config.train(self.train, self.queries.columns)?;
-        let codes = codebooks.encode(self.gallery)?;
-        let index = Index::builder(&codebooks, &codes).ids(&protocol.ids).build()?;
+        let (index, distortion) = self.index(protocol, &codebooks)?;
         let by_bits = lengths.iter().map(|&length| self.rank(protocol, &index, length, bar));
-        Ok((by_bits.collect::<Result<_>>()?, codebooks.relative_distortion(self.gallery, &codes)?))
+        Ok((by_bits.collect::<Result<_>>()?, distortion))
     }
 
     /// Ranks by codes of product quantization, which has codebooks of its own for each length, at
@@ -60,10 +59,9 @@ impl Vectors<'_> {
         let (mut by_bits, mut distortion) = (BTreeMap::new(), Vec::new());
         for &length in lengths.iter().filter(|length| length.levels() <= self.queries.columns) {
             let codebooks = self.product_codebooks(length.levels(), ROUNDS)?;
-            let codes = codebooks.encode(self.gallery)?;
-            let index = Index::builder(&codebooks, &codes).ids(&protocol.ids).build()?;
+            let (index, mut by_level) = self.index(protocol, &codebooks)?;
             by_bits.extend([self.rank(protocol, &index, length, bar)?]);
-            distortion.extend(codebooks.relative_distortion(self.gallery, &codes)?.pop());
+            distortion.extend(by_level.pop());
         }
         Ok((by_bits, distortion))
     }
@@ -121,6 +119,13 @@ impl Vectors<'_> {
                 .for_each(|(value, codeword)| value[range.clone()].copy_from_slice(codeword));
         }
         Ok(Codebooks::new(values, n_levels, k, dim, Assignment::Euclidean)?)
+    }
+
+    /// Indexes the codes of the gallery, and returns their distortion by level.
+    fn index(&self, protocol: &Protocol, codebooks: &Codebooks) -> Result<(Index, Vec<f64>)> {
+        let codes = codebooks.encode(self.gallery)?;
+        let index = Index::builder(codebooks, &codes).ids(&protocol.ids).build()?;
+        Ok((index, codebooks.relative_distortion(self.gallery, &codes)?))
     }
 
     fn rank(
