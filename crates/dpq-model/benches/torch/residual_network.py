@@ -3,10 +3,12 @@
 Usage: residual_network.py PEER
 `cargo xtask bench --against torch` calls this; PEER is `crates/dpq-model/benches/residual.rs`.
 
-Same layers, losses, optimiser, batch sizes and number of threads, on the CPU. PyTorch has the memory layout that a
-short trial finds the faster one, and images that are in memory as floats.
+Same layers, losses, optimiser, batch sizes and number of threads, on the CPU. Both sides fold batch normalisation into
+convolutions for features. PyTorch has the memory layout that a short trial finds the faster one, and images that are in
+memory as floats. Ours has the settings of memory and threads that the command `dpq` makes.
 """
 
+import copy
 import os
 import sys
 import time
@@ -17,8 +19,18 @@ import torch.nn.functional as F
 from sides import Peer, print_report, progress
 from small_network import LAYOUTS, margin_loss, medians
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-SIDES, BATCH, ROUNDS = {64: 300, 112: 150, 224: 100}, 50, 3
+# Number of images by side.
+SIDES, BATCH, ROUNDS = {64: 300, 112: 150, 224: 50}, 50, 3
+# The command `dpq` starts with these settings.
+SETTINGS = {
+    "CANDLE_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
 
 
 class Block(nn.Module):
@@ -37,7 +49,8 @@ class Block(nn.Module):
 class Network(nn.Module):
     def __init__(self):
         super().__init__()
-        layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+        stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64))
+        layers = [stem, nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
         n_in = 64
         for stage, n_blocks in enumerate([2, 2, 2, 3]):
             for block in range(n_blocks):
@@ -51,11 +64,21 @@ class Network(nn.Module):
         return self.embed(f).tanh(), self.classifier(f)
 
 
+def fold(module):
+    """Folds batch normalisation into the convolutions before it."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Sequential) and isinstance(child[-1], nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(*child))
+        else:
+            fold(child)
+    return module
+
+
 class Theirs:
     def __init__(self, layout, side):
         torch.manual_seed(1)
         self.layout, self.format = layout, LAYOUTS[layout]
-        self.network = Network().to(memory_format=self.format)
+        self.network, self.folded = Network().to(memory_format=self.format), None
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-3, fused=True)
         self.embeddings = F.normalize(torch.randn(10, 300))
         self.images, self.classes = torch.randn(SIDES[side], 3, side, side), torch.arange(SIDES[side]) % 10
@@ -72,9 +95,10 @@ class Theirs:
 
     @torch.inference_mode()
     def encode(self):
-        self.network.eval()
+        if self.folded is None:
+            self.folded = fold(copy.deepcopy(self.network).eval()).to(memory_format=self.format)
         for x in self.images.split(BATCH):
-            self.network(x.to(memory_format=self.format))
+            self.folded(x.to(memory_format=self.format))
 
     def rate(self, work):
         """Images a second."""
@@ -85,9 +109,9 @@ class Theirs:
 
 def measure(path, threads):
     torch.set_num_threads(threads)
-    os.environ["RAYON_NUM_THREADS"] = str(threads)
+    os.environ.update(SETTINGS, RAYON_NUM_THREADS=str(threads))
     rows = []
-    with Peer([path]) as ours:
+    with Peer(path) as ours:
         for side, n in SIDES.items():
             both = [Theirs(layout, side) for layout in LAYOUTS]
             for work in ("train", "encode"):

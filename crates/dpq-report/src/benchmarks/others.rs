@@ -47,8 +47,9 @@ pub(super) fn residual(run: &Run<ResidualRates>) -> Section {
     });
     let table = Table::new("images per second", ["dpq", "PyTorch", "ratio", "PyTorch's layout"], rows);
     let note = "`crates/dpq-model/benches/torch/residual_network.py`: same layers, losses, optimiser and batches, on made \
-                images in memory. dpq converts bytes to floats and fits codebooks outside the measured time; PyTorch has \
-                floats in the layout that was faster in a short trial";
+                images in memory. Both fold batch normalisation into convolutions for features. dpq has the settings of \
+                memory and threads of its command, converts bytes to floats, and fits codebooks outside the measured time; \
+                PyTorch has floats in the layout that was faster in a short trial";
     let text = [
         format!(
             "A residual network of 2, 2, 2 and 3 basic blocks with random weights, batches of {batch}, median of {rounds} \
