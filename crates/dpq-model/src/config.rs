@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 pub use network::{Alexnet, Backbone, Block, Body, FirstInput, Moments, NetworkConfig, StageOrder};
 
+use network::is_default;
+
 mod network;
 mod presets;
 
@@ -105,8 +107,8 @@ pub enum Start {
     ResidualKmeans,
 }
 
-/// The weights of L = margin · L_S + λ · L_C + τ · (soft · L_soft + μ · L_hard + ν · L_match). A
-/// weight of 0 removes its term.
+/// The weights of L = margin · L_S + λ · L_C + τ · (soft · L_soft + μ · L_hard + ν · L_match) +
+/// prefix_margin · mean_l L_S(x̂^l). A weight of 0 removes its term.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossConfig {
@@ -124,6 +126,23 @@ pub struct LossConfig {
     pub hard: f64,
     /// ν, weight of the joint centre, L_match.
     pub joint_center: f64,
+    /// Share of the gradient of the quantization losses that reaches the features; 1 in the paper,
+    /// 0 for none. Between them it is the commitment weight of van den Oord et al. (2017).
+    #[serde(default = "full", skip_serializing_if = "is_full")]
+    pub commitment: f64,
+    /// Weight of the margin loss of the approximations by 1 to L levels, averaged over the levels.
+    /// Its gradient passes straight through the choice of codewords to the features, and reaches
+    /// the chosen codewords; 0 in the paper.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub prefix_margin: f64,
+}
+
+fn full() -> f64 {
+    1.0
+}
+
+fn is_full(share: &f64) -> bool {
+    *share == full()
 }
 
 /// Which classes j the margin loss compares with a label i of an item.
@@ -241,11 +260,12 @@ impl TrainConfig {
             Schedule::Joint { features_first } | Schedule::Alternating { features_first } => features_first,
             Schedule::TwoStep => 0.0,
         };
-        let quantization = [loss.soft, loss.hard, loss.joint_center].map(|weight| weight * loss.quantization);
-        let weights =
-            [loss.margin, loss.classification, loss.quantization, loss.soft, loss.hard, loss.joint_center];
+        let [prefix, commitment] = [loss.prefix_margin, loss.commitment];
+        let weights = [loss.margin, loss.classification, loss.quantization, prefix];
+        let quantization = [loss.soft, loss.hard, loss.joint_center];
         let teaches = loss.margin > 0.0 || loss.classification > 0.0;
-        let quantizes = self.schedule == Schedule::TwoStep || quantization.iter().any(|&weight| weight > 0.0);
+        let quantizes = self.schedule == Schedule::TwoStep
+            || loss.quantization > 0.0 && quantization.iter().any(|&w| w > 0.0);
         let one_start = self.schedule != Schedule::TwoStep || quantizer.start == Start::ResidualKmeans;
         let one_fit = self.schedule != Schedule::TwoStep || quantizer.codebooks == Sharing::Separate;
         let mirrors_features = self.mirror_average && network.body == Body::Features;
@@ -261,7 +281,12 @@ impl TrainConfig {
             (quantizer.kmeans_iterations >= 1, "quantizer.kmeans_iterations", "at least 1"),
             (one_start, "quantizer.start", "`residual-kmeans` for two-step training"),
             (one_fit, "quantizer.codebooks", "`separate` for two-step training"),
-            (weights.iter().all(|&w| at_least_0(w)), "loss", "finite weights of at least 0"),
+            (
+                weights.iter().chain(&quantization).all(|&w| at_least_0(w)),
+                "loss",
+                "finite weights of at least 0",
+            ),
+            ((0.0..=1.0).contains(&commitment), "loss.commitment", "a share in [0, 1]"),
             (teaches, "loss", "`margin` or `classification` above 0, to learn labels"),
             (quantizes, "loss", "a quantization loss above 0, to learn codewords"),
             ((0.0..=1.0).contains(&cutout), "augment.cutout_probability", "a share in [0, 1]"),

@@ -45,7 +45,7 @@ pub(crate) struct Term {
 }
 
 /// The losses of Deep Progressive Quantization: margin · L_S + λ · L_C + τ · (soft · L_soft + μ ·
-/// L_hard + ν · L_match).
+/// L_hard + ν · L_match) + prefix_margin · mean_l L_S(x̂^l).
 pub(crate) struct Dpq {
     pub(crate) loss: LossConfig,
     pub(crate) quantizer: QuantizerConfig,
@@ -69,18 +69,45 @@ impl Objective for Dpq {
         let (mut terms, loss, quantizer) = (Vec::new(), &self.loss, &self.quantizer);
         let mut push = |name, weight, value| terms.push(Term { name, weight, value });
         if phase != Phase::Codebooks {
+            push("margin", loss.margin, self.margin(features, labels)?);
             let labels = labels.expect("the objective needs labels");
-            let margin = adaptive_margin(features, labels, &self.embeddings, loss.margins)?;
-            push("margin", loss.margin, margin);
             push("classification", loss.classification, classification(logits, labels, self.multi_label)?);
         }
         if let Some(codebook) = codebook {
-            let quantized = quantize(features, codebook, quantizer.assignment, quantizer.softness)?;
+            let x = with_gradient(features, loss.commitment)?;
+            let quantized = quantize(&x, codebook, quantizer.assignment, quantizer.softness)?;
             let tau = loss.quantization;
-            push("soft_distortion", tau * loss.soft, distortion(features, &quantized.soft)?);
-            push("hard_distortion", tau * loss.hard, distortion(features, &quantized.hard)?);
+            push("soft_distortion", tau * loss.soft, distortion(&x, &quantized.soft)?);
+            push("hard_distortion", tau * loss.hard, distortion(&x, &quantized.hard)?);
             push("joint_center", tau * loss.joint_center, joint_center(&quantized)?);
+            if loss.prefix_margin > 0.0 {
+                let straight_through = (features - features.detach())?;
+                let mut sum = Tensor::zeros((), features.dtype(), features.device())?;
+                for prefix in &quantized.hard {
+                    sum = (sum + self.margin(&(prefix + &straight_through)?, labels)?)?;
+                }
+                push("prefix_margin", loss.prefix_margin, (sum / quantized.hard.len() as f64)?);
+            }
         }
         Ok(terms)
     }
 }
+
+impl Dpq {
+    fn margin(&self, x: &Tensor, labels: Option<&Labels>) -> Result<Tensor, Error> {
+        let labels = labels.expect("the objective needs labels");
+        Ok(adaptive_margin(x, labels, &self.embeddings, self.loss.margins)?)
+    }
+}
+
+/// Returns `x`, with its gradient times `share`.
+fn with_gradient(x: &Tensor, share: f64) -> Result<Tensor, Error> {
+    if share == 1.0 {
+        return Ok(x.clone());
+    }
+    let constant = x.detach();
+    Ok((&constant + ((x - &constant)? * share)?)?)
+}
+
+#[cfg(test)]
+mod tests;

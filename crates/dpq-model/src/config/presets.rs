@@ -191,6 +191,8 @@ fn released_flags() -> LossConfig {
         soft: 1.0,
         hard: 1.0,
         joint_center: 0.1,
+        commitment: 1.0,
+        prefix_margin: 0.0,
     }
 }
 

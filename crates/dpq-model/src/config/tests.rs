@@ -42,7 +42,7 @@ fn small(channels: Vec<usize>) -> Body {
 #[test]
 fn impossible_values_are_named() {
     type Case = (fn(&mut TrainConfig), &'static str);
-    let cases: [Case; 12] = [
+    let cases: [Case; 14] = [
         (|c| c.epochs = 0, "epochs: "),
         (|c| c.network.body = small(vec![]), "network.body.small.channels: "),
         (|c| c.network.body = Body::Features, "mirror_average: "),
@@ -50,6 +50,8 @@ fn impossible_values_are_named() {
         (|c| c.quantizer.start = Start::Random, "quantizer.start: "),
         (|c| c.quantizer.codebooks = Sharing::Shared, "quantizer.codebooks: "),
         (|c| c.loss.soft = f64::NAN, "loss: expected finite weights"),
+        (|c| c.loss.prefix_margin = -1.0, "loss: expected finite weights"),
+        (|c| c.loss.commitment = 1.5, "loss.commitment: "),
         (|c| (c.loss.margin, c.loss.classification) = (0.0, 0.0), "loss: expected `margin` or `classif"),
         (
             |c| {
