@@ -26,5 +26,5 @@ pub use error::{Error, Expected, Unreadable};
 pub use kmeans::ResidualKMeans;
 pub use length::CodeLength;
 pub use options::FitOptions;
-pub use rounded_codebooks::{Precision, RoundedCodebooks, RoundedQuery};
+pub use rounded_codebooks::{RoundedCodebooks, RoundedQuery};
 pub use table::LookupTable;

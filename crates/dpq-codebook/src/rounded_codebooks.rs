@@ -31,16 +31,8 @@ pub struct RoundedCodebooks {
     parts: [Part; 2],
     /// The maximum ‖c‖ of each level.
     norms: Vec<f64>,
-}
-
-/// The parts of codewords that entries are computed from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Precision {
-    /// Codewords rounded to 8 bits.
-    Coarse,
-    /// Also the remainders, rounded to 8 bits: a hundredth of the error.
-    Fine,
+    /// The maximum error of the second part of each level.
+    fine_errors: Vec<f64>,
 }
 
 /// Codewords or their remainders, rounded.
@@ -54,8 +46,6 @@ struct Part {
     scales: Vec<f32>,
     /// The distance of a codeword from the sum of its rounded parts up to this one, [L, K].
     errors: Vec<f32>,
-    /// The maximum error of each level.
-    max_errors: Vec<f64>,
 }
 
 /// A query rounded to 16 bits, for [`RoundedCodebooks`].
@@ -73,13 +63,8 @@ impl RoundedCodebooks {
         let (dim, n_codewords) = (codebooks.dim(), codebooks.n_codewords());
         let stride = dim.next_multiple_of(BLOCK);
         let n = codebooks.n_levels() * n_codewords;
-        let part = || Part {
-            stride,
-            integers: vec![0; n * stride],
-            scales: vec![0.0; n],
-            errors: vec![0.0; n],
-            max_errors: Vec::new(),
-        };
+        let part =
+            || Part { stride, integers: vec![0; n * stride], scales: vec![0.0; n], errors: vec![0.0; n] };
         let (mut parts, mut norms) = ([part(), part()], vec![0.0; n]);
         for (i, row) in codebooks.values().chunks_exact(dim).enumerate() {
             norms[i] = squared_norm(row).sqrt();
@@ -93,12 +78,10 @@ impl RoundedCodebooks {
             }
         }
         let max = |norms: &[f64]| norms.iter().copied().fold(0.0, f64::max);
-        for part in &mut parts {
-            let max_error = |errors: &[f32]| errors.iter().copied().fold(0.0, f32::max).into();
-            part.max_errors = part.errors.chunks(n_codewords).map(max_error).collect();
-        }
         let norms = norms.chunks(n_codewords).map(max).collect();
-        Self { n_codewords, dim, parts, norms }
+        let max = |errors: &[f32]| errors.iter().copied().fold(0.0, f32::max).into();
+        let fine_errors = parts[1].errors.chunks(n_codewords).map(max).collect();
+        Self { n_codewords, dim, parts, norms, fine_errors }
     }
 
     /// Rounds a query `[D]`.
@@ -121,22 +104,15 @@ impl RoundedCodebooks {
         Ok(RoundedQuery { integers, scale, norm: squared_norm(query).sqrt(), error })
     }
 
-    /// Returns a bound on |s − t| for all codes of `n_levels`: s is the sum of the approximate
-    /// entries of a code, t that of the entries of [`Codebooks::lookup_table`], and both are summed
-    /// without rounding. It is infinite if entries may overflow f32.
+    /// Returns true if bounds hold for `n_levels`: no sum of entries, approximate or exact, may
+    /// overflow f32, and the length of the query is zero or a normal number.
     ///
     /// # Panics
     /// If there are fewer than `n_levels`.
-    pub fn max_error(&self, query: &RoundedQuery, n_levels: usize, precision: Precision) -> f64 {
-        let errors = match precision {
-            Precision::Coarse => &self.parts[0].max_errors[..n_levels],
-            Precision::Fine => &self.parts[1].max_errors[..n_levels],
-        };
-        if self.max_magnitude(query, n_levels) < f64::from(f32::MAX) / 8.0 {
-            self.bound(query, errors.iter().copied())
-        } else {
-            f64::INFINITY
-        }
+    pub fn fits(&self, query: &RoundedQuery, n_levels: usize) -> bool {
+        let max = f64::from(f32::MAX) / 8.0;
+        let is_normal = query.norm == 0.0 || (f64::from(f32::MIN_POSITIVE)..max).contains(&query.norm);
+        is_normal && self.max_magnitude(query, n_levels) < max
     }
 
     /// Returns a number that no sum of entries of `n_levels`, approximate or exact, exceeds in
@@ -148,49 +124,84 @@ impl RoundedCodebooks {
         4.0 * query.norm * self.norms[..n_levels].iter().sum::<f64>()
     }
 
-    /// Returns the bound of [`max_error`](Self::max_error) for one code `[n]`, by coarse entries. It
-    /// is lower than for all.
+    /// Returns a bound on |s − t| for all codes of `n_levels`: s is the sum of the fine entries of
+    /// a code, t that of the entries of [`Codebooks::lookup_table`], and both are summed without
+    /// rounding.
     ///
     /// # Panics
-    /// If the code names no codeword.
-    pub fn error(&self, query: &RoundedQuery, code: &[u8]) -> f64 {
-        let errors = self.parts[0].errors.chunks_exact(self.n_codewords).zip(code);
-        self.bound(query, errors.map(|(errors, &codeword)| errors[usize::from(codeword)].into()))
+    /// If there are fewer than `n_levels`.
+    pub fn max_error(&self, query: &RoundedQuery, n_levels: usize) -> f64 {
+        let of_level = |level: usize| query.norm * self.fine_errors[level] + self.rounding(query, level);
+        // The computation of the bound rounds, too.
+        (0..n_levels).map(of_level).sum::<f64>() * (1.0 + 1e-9)
     }
 
-    /// Returns a bound on the error of a sum of entries, from the errors of codewords by level.
-    fn bound(&self, query: &RoundedQuery, errors: impl Iterator<Item = f64>) -> f64 {
+    /// Returns a bound on what rounding adds to the error of an entry: rounding of the query, and
+    /// of sums.
+    fn rounding(&self, query: &RoundedQuery, level: usize) -> f64 {
         // The exact table adds up D / 16 products per lane, and 16 lanes; an approximate entry is
         // the result of a few operations on f32. Products may underflow. A rounded codeword is at
         // most twice as long as the codeword.
         let rounding = (self.dim as f64 / 16.0 + 16.0) / f64::from(1u32 << 24);
         let relative = 2.0 * (query.error + rounding * (query.norm + query.error));
-        let underflow = self.dim as f64 * f64::from(f32::MIN_POSITIVE);
-        let of_level = |(norm, error): (&f64, f64)| query.norm * error + relative * norm + underflow;
-        // The computation of the bound rounds, too.
-        self.norms.iter().zip(errors).map(of_level).sum::<f64>() * (1.0 + 1e-9)
+        relative * self.norms[level] + self.dim as f64 * f64::from(f32::MIN_POSITIVE)
     }
 
-    /// Returns coarse lookup tables of `queries` at `length`. Reads the codewords once for all.
+    /// Returns how much an approximate entry may differ from the exact one: the error of each
+    /// codeword times the first number, plus the second.
+    fn error(&self, query: &RoundedQuery, level: usize) -> (f32, f32) {
+        // The product, the sum, and these conversions round by 2⁻²⁴ each.
+        let up = |x: f64| (x * (1.0 + 1e-6)) as f32;
+        (up(query.norm), up(self.rounding(query, level)))
+    }
+
+    /// Returns the number of levels, the first, whose bounds in tables at `length` are fine: they
+    /// take the remainders into account. Their codewords are the longest and so have the largest
+    /// errors.
+    pub fn n_fine(&self, length: CodeLength) -> usize {
+        length.levels() / 8
+    }
+
+    /// Returns lookup tables of lower and upper bounds on the entries of each of `queries` at
+    /// `length`. Reads the codewords once for all.
+    ///
+    /// Bounds are accurate but for the rounding of f32: an entry may exceed them by 2⁻²² of
+    /// [`max_magnitude`](Self::max_magnitude) of its level.
     ///
     /// # Errors
     /// [`Error::Argument`] for a length above that of the codes, [`Error::TooLarge`] if memory
     /// cannot hold the tables, [`Error::NotFinite`] if entries overflow f32.
-    pub fn lookup_tables(
+    pub fn lookup_bounds(
         &self,
         queries: &[&RoundedQuery],
         length: CodeLength,
-    ) -> Result<Vec<LookupTable>, Error> {
+    ) -> Result<Vec<[LookupTable; 2]>, Error> {
         Expected::Range(0..=8 * self.norms.len()).check("code length in bits", length.bits())?;
         let n_values = length.levels() * self.n_codewords;
         let mut values = vec![0.0; check_size("lookup tables", queries.len(), n_values, MAX_VALUES)?];
+        let table = |values| LookupTable::new(values, length.levels(), self.n_codewords);
         products(&self.parts[0], queries, None, n_values, &mut values);
-        let table = |values: &[f32]| LookupTable::new(values.to_vec(), length.levels(), self.n_codewords);
-        values.chunks_exact(n_values).map(table).collect()
+        let n_fine = self.n_fine(length);
+        products(&self.parts[1], queries, None, n_fine * self.n_codewords, &mut values);
+        let bounds = |(values, query): (&[f32], &&RoundedQuery)| {
+            let (mut lower, mut upper) = (values.to_vec(), values.to_vec());
+            let levels = lower.chunks_mut(self.n_codewords).zip(upper.chunks_mut(self.n_codewords));
+            for (level, (lower, upper)) in levels.enumerate() {
+                let part = &self.parts[usize::from(level < n_fine)];
+                let errors = &part.errors[level * self.n_codewords..];
+                let (factor, rounding) = self.error(query, level);
+                for ((lower, upper), error) in lower.iter_mut().zip(upper).zip(errors) {
+                    let error = error * factor + rounding;
+                    (*lower, *upper) = (*lower - error, *upper + error);
+                }
+            }
+            Ok([table(lower)?, table(upper)?])
+        };
+        values.chunks_exact(n_values).zip(queries).map(bounds).collect()
     }
 
-    /// Writes the coarse entries for some codewords: `entries` `[n]` for the level and codeword of
-    /// each of `at` `[n]`.
+    /// Writes the bounds for some codewords: `bounds` `[n]`, lower and upper, for the level and
+    /// codeword of each of `at` `[n]`.
     ///
     /// # Errors
     /// As [`Codebooks::lookup_entries`].
@@ -198,10 +209,17 @@ impl RoundedCodebooks {
         &self,
         query: &RoundedQuery,
         at: &[(u8, u8)],
-        entries: &mut [f32],
+        bounds: &mut [[f32; 2]],
     ) -> Result<(), Error> {
-        entries.fill(0.0);
-        self.add(&self.parts[0], query, at, entries)
+        let mut entries = vec![0.0; bounds.len()];
+        self.add(&self.parts[0], query, at, &mut entries)?;
+        for ((bounds, entry), &(level, codeword)) in bounds.iter_mut().zip(entries).zip(at) {
+            let (level, codeword) = (usize::from(level), usize::from(codeword));
+            let (factor, rounding) = self.error(query, level);
+            let error = self.parts[0].errors[level * self.n_codewords + codeword] * factor + rounding;
+            *bounds = [entry - error, entry + error];
+        }
+        Ok(())
     }
 
     /// Turns coarse entries, as [`lookup_entries`](Self::lookup_entries) writes them, into fine
@@ -266,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_of_entries_are_within_their_bound() {
+    fn entries_are_within_their_bounds() {
         let dims: &[usize] = if cfg!(miri) { &[1, 33] } else { &[1, 2, 31, 32, 33, 300, 5000] };
         for &dim in dims {
             let codebooks = codebooks(dim);
@@ -275,30 +293,32 @@ mod tests {
                 let query: Vec<f32> = (0..dim).map(|i| (((i * 31) % 17) as f32 - 8.0) * size).collect();
                 let exact = codebooks.lookup_table(&query).unwrap();
                 let of_query = rounded.round(&query).unwrap();
-                let coarse = rounded.lookup_tables(&[&of_query], codebooks.max_length()).unwrap().remove(0);
+                let max_length = codebooks.max_length();
+                let bounds = rounded.lookup_bounds(&[&of_query], max_length).unwrap().remove(0);
                 let all: Vec<(u8, u8)> = (0..21).map(|i| (i / 7, i % 7)).collect();
-                let mut fine = vec![f32::NAN; 21];
-                rounded.lookup_entries(&of_query, &all, &mut fine).unwrap();
+                let mut entries = vec![[f32::NAN; 2]; 21];
+                rounded.lookup_entries(&of_query, &all, &mut entries).unwrap();
+                let mut fine: Vec<f32> =
+                    entries.iter().map(|[lower, upper]| lower.midpoint(*upper)).collect();
                 rounded.add_remainders(&of_query, &all, &mut fine).unwrap();
                 let norm = squared_norm(&query).sqrt() * squared_norm(codebooks.values()).sqrt();
+                for (i, (exact, fine)) in exact.values().iter().zip(&fine).enumerate() {
+                    // Whether a bound is rounded, too, does not show at these sizes.
+                    let (exact, rounding) = (f64::from(*exact), norm / f64::from(1u32 << 24));
+                    let [lower, upper] = [0, 1].map(|side| f64::from(bounds[side].values()[i]));
+                    assert!(lower <= exact + rounding && exact <= upper + rounding, "dim {dim}, {i}");
+                    assert!(upper - lower <= 0.1 * norm + 1e-30, "dim {dim}: {lower} to {upper}");
+                    let error = rounded.max_error(&of_query, 3);
+                    assert!((exact - f64::from(*fine)).abs() <= error && error <= 1e-3 * norm + 1e-30);
+                }
                 for n_levels in 1..=3 {
-                    let bounds = [Precision::Coarse, Precision::Fine]
-                        .map(|precision| rounded.max_error(&of_query, n_levels, precision));
-                    assert!(bounds[0] <= 0.1 * norm + 1e-30, "dim {dim}: {bounds:?}");
-                    assert!(bounds[1] <= 1e-3 * norm + 1e-30, "dim {dim}: {bounds:?}");
+                    let bound = rounded.max_error(&of_query, n_levels);
                     for code in (0..7usize.pow(n_levels as u32)).map(|i| [i % 7, i / 7 % 7, i / 49]) {
                         let sum = |values: &[f32]| -> f64 {
                             (0..n_levels).map(|level| f64::from(values[level * 7 + code[level]])).sum()
                         };
-                        let errors =
-                            [coarse.values(), &fine].map(|values| (sum(exact.values()) - sum(values)).abs());
-                        let of_code =
-                            rounded.error(&of_query, &code.map(|codeword| codeword as u8)[..n_levels]);
-                        assert!(
-                            errors[0] <= of_code && of_code <= bounds[0],
-                            "dim {dim}: {errors:?}, {bounds:?}"
-                        );
-                        assert!(errors[1] <= bounds[1], "dim {dim}: {errors:?}, {bounds:?}");
+                        let error = (sum(exact.values()) - sum(&fine)).abs();
+                        assert!(error <= bound, "dim {dim}: {error}, {bound}");
                     }
                 }
             }
@@ -315,13 +335,14 @@ mod tests {
             };
             let queries: Vec<RoundedQuery> = (0..5).map(query).collect();
             let length = CodeLength::from_levels(3).unwrap();
-            let tables = rounded.lookup_tables(&queries.iter().collect::<Vec<_>>(), length).unwrap();
-            for (table, query) in tables.iter().zip(&queries) {
-                let (mut entries, codewords) = ([f32::NAN; 3], [6u8, 0, 3]);
+            let tables = rounded.lookup_bounds(&queries.iter().collect::<Vec<_>>(), length).unwrap();
+            for (bounds, query) in tables.iter().zip(&queries) {
+                let (mut entries, codewords) = ([[f32::NAN; 2]; 3], [6u8, 0, 3]);
                 rounded
                     .lookup_entries(query, &codewords.map(|codeword| (1, codeword)), &mut entries)
                     .unwrap();
-                assert_eq!(entries, codewords.map(|codeword| table.level(1)[usize::from(codeword)]));
+                let of = |codeword: u8| [0, 1].map(|side| bounds[side].level(1)[usize::from(codeword)]);
+                assert_eq!(entries, codewords.map(of));
             }
         }
     }
@@ -334,26 +355,24 @@ mod tests {
             let codebooks = Codebooks::new(values, 1, 2, dim, Assignment::Euclidean).unwrap();
             let rounded = RoundedCodebooks::new(&codebooks);
             let query = rounded.round(&vec![-2.0; dim]).unwrap();
-            let tables = rounded.lookup_tables(&[&query], codebooks.max_length()).unwrap();
-            for (entry, sign) in tables[0].level(0).iter().zip([-1.0, 1.0]) {
-                assert!((entry / (7.0 * dim as f32 * sign) - 1.0).abs() < 1e-5, "dim {dim}: {entry}");
+            for table in &rounded.lookup_bounds(&[&query], codebooks.max_length()).unwrap()[0] {
+                for (entry, sign) in table.level(0).iter().zip([-1.0, 1.0]) {
+                    assert!((entry / (7.0 * dim as f32 * sign) - 1.0).abs() < 1e-3, "dim {dim}: {entry}");
+                }
             }
         }
     }
 
     #[test]
-    fn entries_that_may_overflow_have_no_bound() {
+    fn entries_that_may_overflow_do_not_fit() {
         let codebooks = codebooks(40);
         let rounded = RoundedCodebooks::new(&codebooks);
-        assert!(rounded.max_error(&rounded.round(&[1e34; 40]).unwrap(), 2, Precision::Fine) < f64::INFINITY);
-        assert_eq!(
-            rounded.max_error(&rounded.round(&[1e38; 40]).unwrap(), 2, Precision::Fine),
-            f64::INFINITY
-        );
+        let fits = |x: f32| rounded.fits(&rounded.round(&[x; 40]).unwrap(), 2);
+        assert!(fits(1e34) && !fits(1e38));
         assert!(rounded.round(&[f32::NAN; 40]).is_err() && rounded.round(&[0.0; 39]).is_err());
         let query = rounded.round(&[1.0; 40]).unwrap();
-        assert!(rounded.lookup_entries(&query, &[(3, 0)], &mut [0.0]).is_err());
-        assert!(rounded.lookup_entries(&query, &[(2, 7)], &mut [0.0]).is_err());
-        assert!(rounded.lookup_entries(&query, &[(2, 6), (2, 6)], &mut [0.0]).is_err());
+        assert!(rounded.lookup_entries(&query, &[(3, 0)], &mut [[0.0; 2]]).is_err());
+        assert!(rounded.lookup_entries(&query, &[(2, 7)], &mut [[0.0; 2]]).is_err());
+        assert!(rounded.lookup_entries(&query, &[(2, 6), (2, 6)], &mut [[0.0; 2]]).is_err());
     }
 }

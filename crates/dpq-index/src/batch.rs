@@ -37,7 +37,7 @@ impl<'a> Query<'a> {
         thresholds: &[f32],
     ) -> Result<Vec<Candidates>, Error> {
         let visit = |(query, &threshold): (&'a Self, &f32)| {
-            (query.bound(), Pass::new(query, Candidates::new(k, threshold, query.margin)))
+            (query.bound(), Pass::new(query, query.candidates(k, threshold)))
         };
         let mut visits: Vec<_> = queries.iter().zip(thresholds).map(visit).collect();
         for first in 0..=255 {
@@ -122,6 +122,7 @@ mod tests {
             let query = |scorer| Query {
                 view: &view,
                 scorer,
+                lower: None,
                 margin: 0.0,
                 kernel: Kernel::best(),
                 filter,
@@ -170,7 +171,8 @@ mod tests {
         for n_levels in [1, 2, 4] {
             let scorer = Scorer::new(table, n_levels, None);
             let (kernel, interrupt) = (Kernel::best(), Some(&interrupt));
-            let query = Query { view: &view, scorer: &scorer, margin: 0.0, kernel, filter: None, interrupt };
+            let (lower, margin, filter) = (None, 0.0, None);
+            let query = Query { view: &view, scorer: &scorer, lower, margin, kernel, filter, interrupt };
             let min_score = f32::NEG_INFINITY;
             let found = [query.best(10, min_score), query.all_rows(10, min_score)];
             assert!(found.iter().all(|found| matches!(found, Err(Error::Interrupted))));
@@ -192,6 +194,7 @@ mod tests {
             let query = |scorer| Query {
                 view: &view,
                 scorer,
+                lower: None,
                 margin: 0.0,
                 kernel: Kernel::best(),
                 filter: None,

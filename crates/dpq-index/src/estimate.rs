@@ -27,8 +27,14 @@ const MIN_CELL_CODES: f64 = 256.0;
 const MIN_POSITIONS: usize = 4096;
 
 impl Query<'_> {
-    /// Returns a score that the best `k` items and a few more probably reach.
+    /// Returns a score that the best `k` items and a few more probably reach; by bounds, a lower
+    /// bound that they do.
     pub(crate) fn estimate(&self, k: usize) -> f32 {
+        let scorer = self.lower.unwrap_or(self.scorer);
+        Query { scorer, lower: None, margin: 0.0, ..*self }.estimate_by_scores(k)
+    }
+
+    fn estimate_by_scores(&self, k: usize) -> f32 {
         let layout = &self.view.layout;
         let n_matches = self.filter.map_or(layout.n_items, Filter::len);
         let n_positions = layout.n_positions();

@@ -22,7 +22,10 @@ use crate::view::View;
 #[derive(Clone, Copy)]
 pub(crate) struct Query<'a> {
     pub(crate) view: &'a View<'a>,
+    /// Gives exact scores, or upper bounds.
     pub(crate) scorer: &'a Scorer<'a>,
+    /// Gives lower bounds, unless scores are exact.
+    pub(crate) lower: Option<&'a Scorer<'a>>,
     /// The margin of candidates, 0 if scores are exact.
     pub(crate) margin: f32,
     pub(crate) kernel: Kernel,
@@ -47,16 +50,22 @@ impl<'a> Query<'a> {
     }
 
     /// Returns the best `k` items whose score is at least `min_score`, and the items that tie with
-    /// the last of them or are within the margin. If these are crowded, some may be missing.
+    /// the last of them; by bounds, all items that may be among them. If these are crowded, some
+    /// may be missing.
     pub(crate) fn best(&self, k: usize, min_score: f32) -> Result<Candidates, Error> {
         if self.is_interrupted() {
             return Err(Error::Interrupted);
         }
         if let Some(listed) = self.listed(k) {
-            let mut candidates = Candidates::new(k, min_score, self.margin);
+            let mut candidates = self.candidates(k, min_score);
             for &ListedItem { first, position, item } in listed {
-                let score = self.scorer.code(|level| self.view.code(first, position, level), position);
-                candidates.offer(score, item..item + 1);
+                let score = |scorer: &Scorer| self.score(scorer, first, position);
+                match self.lower {
+                    None => candidates.offer(score(self.scorer), item..item + 1),
+                    Some(lower) => {
+                        candidates.offer_bounds([score(lower), score(self.scorer)], item..item + 1);
+                    }
+                }
             }
             return Ok(candidates);
         }
@@ -74,7 +83,7 @@ impl<'a> Query<'a> {
 
     /// Returns the same as [`best`](Self::best), at one level.
     fn rows_by_score(&self, k: usize, min_score: f32) -> Result<Candidates, Error> {
-        let mut pass = Pass::new(self, Candidates::new(k, min_score, self.margin));
+        let mut pass = Pass::new(self, self.candidates(k, min_score));
         let mut last_score = f32::INFINITY;
         for first in self.rows() {
             let score = self.scorer.code(|_| first, 0);
@@ -90,9 +99,21 @@ impl<'a> Query<'a> {
     /// Returns the same as [`best`](Self::best), from one visit of all rows with `threshold` as the
     /// minimum score.
     pub(crate) fn all_rows(&self, k: usize, threshold: f32) -> Result<Candidates, Error> {
-        let mut pass = Pass::new(self, Candidates::new(k, threshold, self.margin));
+        let mut pass = Pass::new(self, self.candidates(k, threshold));
         pass.visit_rows();
         pass.finish()
+    }
+
+    /// Starts to collect the best `k` items.
+    pub(crate) fn candidates(&self, k: usize, min_score: f32) -> Candidates {
+        match self.lower {
+            None => Candidates::new(k, min_score, self.margin),
+            Some(_) => Candidates::bounded(k, min_score, self.margin),
+        }
+    }
+
+    fn score(&self, scorer: &Scorer, first: u8, position: usize) -> f32 {
+        scorer.code(|level| self.view.code(first, position, level), position)
     }
 
     pub(crate) fn is_interrupted(&self) -> bool {
@@ -241,8 +262,7 @@ impl<'a> Pass<'a> {
             let scores = &mut self.scores[..survivors.len()];
             scorer.some(first, &view.planes, block, survivors, scores);
             for i in 0..scores.len() {
-                let position = start + usize::from(self.survivors[i]);
-                self.offer(self.scores[i], position..position + 1);
+                self.offer_code(self.scores[i], first, start + usize::from(self.survivors[i]));
             }
         }
     }
@@ -260,8 +280,20 @@ impl<'a> Pass<'a> {
             let n_wanted = self.candidates.wanted(scores, &mut self.survivors);
             for i in 0..n_wanted {
                 let i = usize::from(self.survivors[i]);
-                self.offer(self.scores[i], start + i..start + i + 1);
+                self.offer_code(self.scores[i], first, start + i);
             }
+        }
+    }
+
+    #[inline]
+    fn offer_code(&mut self, score: f32, first: u8, position: usize) {
+        match self.query.lower {
+            None => self.offer(score, position..position + 1),
+            Some(lower) if self.candidates.wants(score) => {
+                let bounds = [self.query.score(lower, first, position), score];
+                self.offer_items(position..position + 1, |found, items| found.offer_bounds(bounds, items));
+            }
+            Some(_) => {}
         }
     }
 
@@ -270,15 +302,18 @@ impl<'a> Pass<'a> {
         if self.is_direct {
             self.candidates.offer(score, positions);
         } else if self.candidates.wants(score) {
-            self.offer_items(score, positions);
+            self.offer_items(positions, |found, items| found.offer(score, items));
         }
     }
 
-    fn offer_items(&mut self, score: f32, positions: Range<usize>) {
+    fn offer_items(&mut self, positions: Range<usize>, offer: impl Fn(&mut Candidates, Range<usize>)) {
+        if self.is_direct {
+            return offer(&mut self.candidates, positions);
+        }
         let items = self.query.view.items(positions, &mut self.n_left);
         match self.query.filter {
-            None => self.candidates.offer(score, items),
-            Some(filter) => filter.runs(items).for_each(|run| self.candidates.offer(score, run)),
+            None => offer(&mut self.candidates, items),
+            Some(filter) => filter.runs(items).for_each(|run| offer(&mut self.candidates, run)),
         }
     }
 }

@@ -2,16 +2,17 @@
 //!
 //! The lookup table of a long code takes most of the time of a search, but the scores of a few
 //! codes need only the entries that these codes name. So a search for a query, not for a lookup
-//! table, may scan by approximate entries and compute exact ones for the codes that may be among
-//! the best.
+//! table, may scan by bounds on entries and compute exact ones for the codes that may be among the
+//! best.
 //!
-//! Let no approximate score A differ from the exact score S by more than Δ, and A_k be the k-th
-//! best A. The k best by A have S ≥ A_k − Δ, so each of the k best by S has A ≥ A_k − 2Δ. 2Δ is the
-//! *margin* by which [`Candidates`] keeps more than the best.
+//! Let the exact score S of a code lie between L and U, but for rounding by at most r, and L_k be
+//! the k-th best L. The k best by L have S ≥ L_k − r, so each of the k best by S has
+//! U ≥ L_k − 2r. 2r is the *margin* by which [`Candidates`] keeps more than the bounds say. Where
+//! scores are approximate, by at most Δ, they are both bounds, and the margin is 2Δ.
 
 use std::ops::Range;
 
-use dpq_codebook::{Codebooks, Precision, RoundedCodebooks, RoundedQuery};
+use dpq_codebook::{CodeLength, Codebooks, LookupTable, RoundedCodebooks, RoundedQuery};
 
 use crate::norms::Norms;
 use crate::score::Scorer;
@@ -25,8 +26,8 @@ const BLOCK: usize = 16;
 /// The levels from which on a scan by approximate entries pays.
 pub(crate) const MIN_APPROXIMATE: usize = 3;
 
-/// The maximum Δ relative to the standard deviation of scores. With more, a scan by approximate
-/// entries finds too much.
+/// The maximum error relative to the standard deviation of scores. With more, a scan by bounds
+/// finds too much.
 const MAX_ERROR: f64 = 2.0;
 
 /// Approximate entries of the lookup table of a query.
@@ -35,12 +36,23 @@ pub(crate) struct Approximate<'a> {
     pub(crate) query: RoundedQuery,
 }
 
-/// Tables of a query, coarse from level `n_exact` on, and where their entries come from.
+/// The scores or bounds by which a search scans.
+pub(crate) struct Scan<'a> {
+    /// Exact scores, or upper bounds.
+    pub(crate) scorer: Scorer<'a>,
+    /// Lower bounds, unless scores are exact.
+    pub(crate) lower: Option<Scorer<'a>>,
+    /// 0 if scores are exact.
+    pub(crate) margin: f32,
+    /// The first levels, whose entries or bounds take the remainders into account already.
+    pub(crate) n_fine: usize,
+}
+
+/// Bounds of a query, and where their entries come from.
 #[derive(Clone, Copy)]
 pub(crate) struct Coarse<'a> {
     pub(crate) approximate: &'a Approximate<'a>,
-    pub(crate) scorer: &'a Scorer<'a>,
-    pub(crate) n_exact: usize,
+    pub(crate) scan: &'a Scan<'a>,
 }
 
 /// Some entries of the lookup table of a query, computed as far as codes need them.
@@ -67,6 +79,18 @@ pub(crate) struct Listed {
     pub(crate) items: Range<usize>,
 }
 
+impl<'a> Scan<'a> {
+    pub(crate) fn exact(table: &LookupTable, n_levels: usize, norms: Option<Norms<'a>>) -> Self {
+        Self { scorer: Scorer::new(table, n_levels, norms), lower: None, margin: 0.0, n_fine: n_levels }
+    }
+
+    /// Returns bounds on the score of a code.
+    pub(crate) fn bounds(&self, code: impl Fn(usize) -> u8, position: usize) -> [f32; 2] {
+        let upper = self.scorer.code(&code, position);
+        [self.lower.as_ref().map_or(upper, |lower| lower.code(code, position)), upper]
+    }
+}
+
 impl<'a> Entries<'a> {
     /// All entries are known.
     pub(crate) fn known(scorer: Scorer<'a>) -> Self {
@@ -86,19 +110,26 @@ impl<'a> Entries<'a> {
 
     /// Computes the entries that `codes`, rows of the length, need.
     fn compute(&mut self, codes: &[u8]) -> Result<(), Error> {
-        let source = self.source;
-        complete(&mut self.scorer.tables, codes, |at, entries| match source {
-            Source::None => Ok(()),
-            Source::Exact(codebooks, query) => Ok(codebooks.lookup_entries(query, at, entries)?),
-            Source::Fine(Coarse { approximate: Approximate { codebooks, query }, scorer, n_exact }) => {
-                for (entry, &(level, codeword)) in entries.iter_mut().zip(at) {
-                    *entry = scorer.tables[usize::from(level)][usize::from(codeword)];
+        let tables = &mut self.scorer.tables;
+        let at = missing(tables, codes);
+        let mut entries = vec![0.0; at.len()];
+        match self.source {
+            Source::None => {}
+            Source::Exact(codebooks, query) => codebooks.lookup_entries(query, &at, &mut entries)?,
+            Source::Fine(Coarse { approximate: Approximate { codebooks, query }, scan }) => {
+                for (coarse, at) in entries.iter_mut().zip(&at) {
+                    let upper = entry(&scan.scorer, at);
+                    *coarse = scan.lower.as_ref().map_or(upper, |lower| entry(lower, at).midpoint(upper));
                 }
                 // Levels ascend.
-                let n_exact = at.partition_point(|&(level, _)| usize::from(level) < n_exact);
-                Ok(codebooks.add_remainders(query, &at[n_exact..], &mut entries[n_exact..])?)
+                let n_fine = at.partition_point(|&(level, _)| usize::from(level) < scan.n_fine);
+                codebooks.add_remainders(query, &at[n_fine..], &mut entries[n_fine..])?;
             }
-        })
+        }
+        for ((level, codeword), entry) in at.into_iter().zip(entries) {
+            tables[usize::from(level)][usize::from(codeword)] = entry;
+        }
+        Ok(())
     }
 }
 
@@ -112,80 +143,99 @@ impl<'a> Approximate<'a> {
     ) -> Result<Option<Self>, Error> {
         let Some(codebooks) = codebooks else { return Ok(None) };
         let query = codebooks.round(query)?;
-        let error = codebooks.max_error(&query, n_levels, Precision::Coarse);
-        Ok(error.is_finite().then_some(Self { codebooks, query }))
+        Ok(codebooks.fits(&query, n_levels).then_some(Self { codebooks, query }))
     }
 
-    /// Extends approximate tables to a greater length, as far as `codes`, rows of `n_levels`, need
-    /// it.
-    pub(crate) fn extend(&self, scorer: &mut Scorer, codes: &[u8], n_levels: usize) -> Result<(), Error> {
-        scorer.tables.resize(n_levels, [f32::NAN; 256]);
-        complete(&mut scorer.tables, codes, |at, entries| {
-            Ok(self.codebooks.lookup_entries(&self.query, at, entries)?)
-        })
-    }
-
-    /// Returns 2Δ for scores of coarse tables, or `None` if that is too much for a scan.
-    pub(crate) fn margin_of_scan(&self, scorer: &Scorer) -> Option<f32> {
-        let mut variance = 0.0f32;
-        for table in &scorer.tables {
+    /// Returns a scan by bounds on entries, or `None` if they are too far apart.
+    pub(crate) fn scan<'b>(
+        &self,
+        bounds: &[LookupTable; 2],
+        length: CodeLength,
+        norms: Option<Norms<'b>>,
+    ) -> Option<Scan<'b>> {
+        let [lower, scorer] = bounds.each_ref().map(|table| Scorer::new(table, length.levels(), norms));
+        let (mut error, mut variance) = (0.0, 0.0);
+        for (lower, upper) in lower.tables.iter().zip(&scorer.tables) {
             let (mut n, mut sum, mut squares) = (0.0, 0.0, 0.0);
             // A quarter of the entries tells enough.
-            for entry in table.iter().step_by(4).filter(|entry| !entry.is_nan()) {
-                (n, sum, squares) = (n + 1.0, sum + entry, squares + entry * entry);
+            let entries = lower.iter().zip(upper).step_by(4);
+            for (lower, upper) in entries.filter(|(_, upper)| !upper.is_nan()) {
+                (n, sum, squares) = (n + 1.0, sum + upper, squares + upper * upper);
+                error += (upper - lower) / 128.0;
             }
             variance += if n > 0.0 { (squares - sum * sum / n) / n } else { 0.0 };
         }
-        let error = self.codebooks.max_error(&self.query, scorer.n_levels(), Precision::Coarse);
-        (error <= MAX_ERROR * f64::from(variance).sqrt()).then(|| self.margin(scorer, Precision::Coarse))
+        let margin = self.margin(&scorer, 0.0);
+        let scan = Scan { scorer, lower: Some(lower), margin, n_fine: self.codebooks.n_fine(length) };
+        (f64::from(error) <= MAX_ERROR * f64::from(variance).sqrt()).then_some(scan)
     }
 
-    /// Returns 2Δ for scores of tables of this precision.
-    pub(crate) fn margin(&self, scorer: &Scorer, precision: Precision) -> f32 {
-        let error = self.codebooks.max_error(&self.query, scorer.n_levels(), precision);
+    /// Extends a scan to bounds at a greater length, as far as `codes`, rows of `n_levels`, need
+    /// them.
+    pub(crate) fn extend<'b>(
+        &self,
+        Scan { scorer, lower, margin, .. }: &mut Scan<'b>,
+        codes: &[u8],
+        n_levels: usize,
+        norms: Option<Norms<'b>>,
+    ) -> Result<(), Error> {
+        let lower = lower.get_or_insert_with(|| scorer.shortened(scorer.n_levels()));
+        for scorer in [&mut *scorer, &mut *lower] {
+            scorer.tables.resize(n_levels, [f32::NAN; 256]);
+            scorer.norms = norms;
+        }
+        let at = missing(&mut scorer.tables, codes);
+        let mut bounds = vec![[0.0; 2]; at.len()];
+        self.codebooks.lookup_entries(&self.query, &at, &mut bounds)?;
+        for ((level, codeword), bounds) in at.into_iter().zip(bounds) {
+            for (scorer, bound) in [&mut *lower, &mut *scorer].into_iter().zip(bounds) {
+                scorer.tables[usize::from(level)][usize::from(codeword)] = bound;
+            }
+        }
+        *margin = self.margin(scorer, 0.0);
+        Ok(())
+    }
+
+    /// Returns the margin of scores by entries whose sum has at most this error.
+    pub(crate) fn margin(&self, scorer: &Scorer, error: f64) -> f32 {
         let (factor, norm) = scorer.norms.map_or((1.0, 0.0), |norms| (2.0, norms.max()));
-        // Each addition of a score rounds by at most 2⁻²⁴ of its result.
+        // Each addition of a score, and three for each entry, round by at most 2⁻²⁴ of their
+        // results.
         let magnitude = factor * self.codebooks.max_magnitude(&self.query, scorer.n_levels()) + norm;
         let rounding = 4.0 * (scorer.n_levels() + 2) as f64 * magnitude / f64::from(1u32 << 24);
         ((2.0 * (factor * error + rounding)) as f32).next_up()
     }
 }
 
-/// Computes the entries of `tables` that are NaN and that `codes`, rows of as many levels, need.
-/// `compute` writes the entries of some levels and codewords.
-fn complete(
-    tables: &mut [[f32; 256]],
-    codes: &[u8],
-    compute: impl Fn(&[(u8, u8)], &mut [f32]) -> Result<(), Error>,
-) -> Result<(), Error> {
+/// Returns the levels and codewords whose entries in `tables` are NaN and that `codes`, rows of as
+/// many levels, need. They become 0, so that each is named once.
+fn missing(tables: &mut [[f32; 256]], codes: &[u8]) -> Vec<(u8, u8)> {
     let mut at = Vec::new();
     let n_levels = tables.len();
-    for (level, table) in (0..=255).zip(&mut *tables) {
+    for (level, table) in (0..=255).zip(tables) {
         for &codeword in codes.iter().skip(level.into()).step_by(n_levels) {
             let entry = &mut table[usize::from(codeword)];
             if entry.is_nan() {
-                // No longer NaN, so that it is needed once.
                 *entry = 0.0;
                 at.push((level, codeword));
             }
         }
     }
-    let mut entries = vec![0.0; at.len()];
-    compute(&at, &mut entries)?;
-    for ((level, codeword), entry) in at.into_iter().zip(entries) {
-        tables[usize::from(level)][usize::from(codeword)] = entry;
-    }
-    Ok(())
+    at
+}
+
+fn entry(scorer: &Scorer, &(level, codeword): &(u8, u8)) -> f32 {
+    scorer.tables[usize::from(level)][usize::from(codeword)]
 }
 
 impl Index {
     /// Returns the best `k` of the items found, and those that tie with the last of them, by exact
-    /// scores of at least `min_score`. `exact` has the length searched. The tables of `coarse` made
-    /// the scores of `found`, with `margin`.
+    /// scores of at least `min_score`. `exact` has the length searched. `found` are upper bounds
+    /// by `coarse`.
     pub(crate) fn refine(
         &self,
         view: &View,
-        (found, margin): (Candidates, f32),
+        found: Candidates,
         coarse: Coarse,
         exact: &mut Entries,
         best: (usize, f32),
@@ -194,49 +244,37 @@ impl Index {
         let scorer = Scorer { tables: Vec::new(), norms };
         let mut fine = Entries { source: Source::Fine(coarse), scorer };
         fine.set_length(n_levels, norms);
-        let approximate = coarse.approximate;
-        let fine_margin = approximate.margin(&fine.scorer, Precision::Fine);
-        let found = self.rescore(view, (found, margin), Some(approximate), &mut fine, best, fine_margin)?;
-        self.rescore(view, (found, fine_margin), None, exact, best, 0.0)
+        let Approximate { codebooks, query } = coarse.approximate;
+        let margin = coarse.approximate.margin(&fine.scorer, codebooks.max_error(query, n_levels));
+        let found = self.rescore(view, (found, coarse.scan.margin), &mut fine, best, margin)?;
+        self.rescore(view, (found, margin), exact, best, 0.0)
     }
 
     /// Scores the items found again, by `entries`, whose scores have `new_margin`, as far as they
-    /// may be among the best `k`. `coarse` made the scores of `found`, if they are coarse.
+    /// may be among the best `k`.
     pub(crate) fn rescore(
         &self,
         view: &View,
         (mut found, margin): (Candidates, f32),
-        coarse: Option<&Approximate>,
         entries: &mut Entries,
         (k, min_score): (usize, f32),
         new_margin: f32,
     ) -> Result<Candidates, Error> {
         let n_levels = entries.scorer.n_levels();
-        // How much less Δ is for a code than for all codes of its length.
-        let factor = if entries.scorer.norms.is_some() { 2.0 } else { 1.0 };
-        let max_error =
-            coarse.map_or(0.0, |of| of.codebooks.max_error(&of.query, n_levels, Precision::Coarse));
-        let surplus =
-            |code: &[u8]| coarse.map_or(0.0, |of| factor * (max_error - of.codebooks.error(&of.query, code)));
         found.cut();
         let mut runs: Vec<(f32, Range<usize>)> = found.found().collect();
         runs.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
         let mut best = Candidates::new(k, min_score, new_margin);
         let (mut codes, mut block) = (Vec::new(), Vec::new());
         for (i, (score, items)) in runs.iter().enumerate() {
-            // Half of the margin is Δ.
-            let max = f64::from(*score) + f64::from(margin) / 2.0;
-            // If it does not, none that follows does.
-            let reaches = max >= best.threshold.into();
+            // Half of the margin is the error. If this code does not reach the threshold, none that
+            // follows does.
+            let reaches = f64::from(*score) + f64::from(margin) / 2.0 >= best.threshold.into();
             for listed in split(view, items.clone()).take_while(|_| reaches) {
                 let start = codes.len();
                 codes.resize(start + n_levels, 0);
                 view.known_code(listed.position, &mut codes[start..]);
-                if max - surplus(&codes[start..]) >= best.threshold.into() {
-                    block.push(listed);
-                } else {
-                    codes.truncate(start);
-                }
+                block.push(listed);
             }
             let is_last = !reaches || i + 1 == runs.len();
             if block.len() < BLOCK && !is_last {
@@ -280,7 +318,7 @@ fn split(view: &View, mut items: Range<usize>) -> impl Iterator<Item = Listed> {
 
 #[cfg(test)]
 mod tests {
-    use dpq_codebook::{Assignment, CodeLength};
+    use dpq_codebook::Assignment;
 
     use super::*;
     use crate::{Metric, SearchOptions};
@@ -304,12 +342,15 @@ mod tests {
         }
         let rounded = index.rounded(10, length, 1).unwrap();
         let approximate = Approximate::new(rounded, &query, 4).unwrap().unwrap();
-        let table = approximate.codebooks.lookup_tables(&[&approximate.query], length).unwrap().remove(0);
+        let mut bounds =
+            approximate.codebooks.lookup_bounds(&[&approximate.query], length).unwrap().remove(0);
         let norms = index.norms(4).unwrap();
-        let margin = approximate.margin_of_scan(&Scorer::new(&table, 4, norms)).unwrap();
-        assert!(margin > 0.0 && margin < 10.0, "{margin}");
-        // A constant table says that scores do not differ by more than rounding.
-        let constant = Scorer { tables: vec![[1.0; 256]; 4], norms };
-        assert_eq!(approximate.margin_of_scan(&constant), None);
+        let scan = approximate.scan(&bounds, length, norms).unwrap();
+        assert!(scan.margin > 0.0 && scan.margin < 0.1, "{}", scan.margin);
+        // Tables without variance say that scores do not differ by more than rounding.
+        for (table, entry) in bounds.iter_mut().zip([0.9, 1.0]) {
+            *table = LookupTable::new(vec![entry; 4 * 256], 4, 256).unwrap();
+        }
+        assert!(approximate.scan(&bounds, length, norms).is_none());
     }
 }

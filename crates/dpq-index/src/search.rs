@@ -10,8 +10,7 @@ use crate::kernel::Kernel;
 use crate::layout::Metric;
 use crate::norms::Norms;
 use crate::prune::Query;
-use crate::refine::{Approximate, Coarse, Entries};
-use crate::score::Scorer;
+use crate::refine::{Approximate, Coarse, Entries, Scan};
 use crate::shortlist::{Shortlist, Subject};
 use crate::topk::{Candidates, Hit};
 use crate::view::View;
@@ -103,9 +102,10 @@ impl<'a> SearchOptions<'a> {
         Self { kernel, ..self }
     }
 
-    pub(crate) fn query<'q>(&'q self, scorer: &'q Scorer<'q>, view: &'q View<'q>, margin: f32) -> Query<'q> {
+    pub(crate) fn query<'q>(&'q self, scan: &'q Scan<'q>, view: &'q View<'q>) -> Query<'q> {
         let Self { kernel, filter, interrupt, .. } = *self;
-        Query { scorer, view, margin, kernel, filter, interrupt }
+        let Scan { scorer, lower, margin, .. } = scan;
+        Query { scorer, lower: lower.as_ref(), view, margin: *margin, kernel, filter, interrupt }
     }
 
     /// Returns the hits of one query. `by_id` are all items by ascending id, if they are to be
@@ -160,8 +160,8 @@ impl Index {
             return self.shortlisted(Subject::Table(table), None, options, shortlist, length);
         }
         let view = self.view();
-        let scorer = Scorer::new(table, length.levels(), self.norms(length.levels())?);
-        options.hits(&options.query(&scorer, &view, 0.0), self.items_to_rank(options))
+        let scan = Scan::exact(table, length.levels(), self.norms(length.levels())?);
+        options.hits(&options.query(&scan, &view), self.items_to_rank(options))
     }
 
     /// Returns for each of many queries, f32 `[Q, D]`, what [`search_with`](Self::search_with)
@@ -196,9 +196,8 @@ impl Index {
             }
             let view = self.view();
             let approximate: Vec<_> = approximate.iter().map(Option::as_ref).collect();
-            let (scorers, margins) = self.scorers(queries, &approximate, length, norms)?;
-            let query = |(scorer, &margin)| options.query(scorer, &view, margin);
-            let queries: Vec<Query> = scorers.iter().zip(&margins).map(query).collect();
+            let scans = self.scans(queries, &approximate, length, norms)?;
+            let queries: Vec<Query> = scans.iter().map(|scan| options.query(scan, &view)).collect();
             let (k, min_score) = (options.k, options.min_score);
             let shared = || Query::shared_thresholds(&queries, k, min_score);
             let found = match by_id.is_none().then(shared).flatten() {
@@ -208,22 +207,20 @@ impl Index {
                 }
                 None => queries.iter().map(|query| query.best(k, min_score)).collect::<Result<_, _>>()?,
             };
-            let refined =
-                |(((found, query), vector), approximate): (((Candidates, &Query), _), Option<_>)| {
-                    let Some(approximate) = approximate.filter(|_| query.margin > 0.0) else {
-                        return Ok(found.into_hits(&view));
-                    };
-                    if found.is_crowded() {
-                        let table = self.codebooks.lookup_table_at(vector, length)?;
-                        return self.search_with(&table, &options.length(length));
-                    }
-                    let coarse = Coarse { approximate, scorer: query.scorer, n_exact: 0 };
-                    let found = (found, query.margin);
-                    let mut exact = Entries::exact(&self.codebooks, vector);
-                    exact.set_length(length.levels(), norms);
-                    Ok(self.refine(&view, found, coarse, &mut exact, (k, min_score))?.into_hits(&view))
+            let refined = |(((found, scan), vector), approximate): (((Candidates, &Scan), _), Option<_>)| {
+                let Some(approximate) = approximate.filter(|_| scan.lower.is_some()) else {
+                    return Ok(found.into_hits(&view));
                 };
-            found.into_iter().zip(&queries).zip(rows).zip(approximate).map(refined).collect()
+                if found.is_crowded() {
+                    let table = self.codebooks.lookup_table_at(vector, length)?;
+                    return self.search_with(&table, &options.length(length));
+                }
+                let coarse = Coarse { approximate, scan };
+                let mut exact = Entries::exact(&self.codebooks, vector);
+                exact.set_length(length.levels(), norms);
+                Ok(self.refine(&view, found, coarse, &mut exact, (k, min_score))?.into_hits(&view))
+            };
+            found.into_iter().zip(&scans).zip(rows).zip(approximate).map(refined).collect()
         };
         // Waking another thread takes longer than one search.
         if queries.len() == dim {
@@ -234,31 +231,27 @@ impl Index {
         Ok(hits.into_iter().flatten().collect())
     }
 
-    /// Returns a scorer for each of `queries` `[n, D]` and its margin: approximate scorers, if all
-    /// have one, or else exact ones.
-    pub(crate) fn scorers<'a>(
+    /// Returns what to scan by for each of `queries` `[n, D]`: bounds, if all have some that are
+    /// close, or else exact scores.
+    pub(crate) fn scans<'a>(
         &self,
         queries: &[f32],
         approximate: &[Option<&Approximate>],
         length: CodeLength,
         norms: Option<Norms<'a>>,
-    ) -> Result<(Vec<Scorer<'a>>, Vec<f32>), Error> {
-        let scorers = |tables: Vec<LookupTable>| -> Vec<Scorer<'a>> {
-            tables.iter().map(|table| Scorer::new(table, length.levels(), norms)).collect()
-        };
+    ) -> Result<Vec<Scan<'a>>, Error> {
         if let Some(approximate) = approximate.iter().copied().collect::<Option<Vec<_>>>()
             && let Some(Approximate { codebooks, .. }) = approximate.first()
         {
             let queries: Vec<_> = approximate.iter().map(|approximate| &approximate.query).collect();
-            let scorers = scorers(codebooks.lookup_tables(&queries, length)?);
-            let margins = approximate.iter().zip(&scorers).map(|(of, scorer)| of.margin_of_scan(scorer));
-            if let Some(margins) = margins.collect() {
-                return Ok((scorers, margins));
+            let bounds = codebooks.lookup_bounds(&queries, length)?;
+            let scan = |(bounds, of): (_, &&Approximate)| of.scan(bounds, length, norms);
+            if let Some(scans) = bounds.iter().zip(&approximate).map(scan).collect() {
+                return Ok(scans);
             }
         }
-        let scorers = scorers(self.codebooks.lookup_tables(queries, length)?);
-        let margins = vec![0.0; scorers.len()];
-        Ok((scorers, margins))
+        let tables = self.codebooks.lookup_tables(queries, length)?;
+        Ok(tables.iter().map(|table| Scan::exact(table, length.levels(), norms)).collect())
     }
 
     /// Returns the squared Euclidean distance ‖q − x̂‖² = ‖q‖² − score for each of the `hits` of a

@@ -1,9 +1,9 @@
 //! Coarse to fine: the best items at a short length are scored again at a longer one.
 
-use dpq_codebook::{CodeLength, Expected, LookupTable, Precision};
+use dpq_codebook::{CodeLength, Expected, LookupTable};
 
 use crate::prune::Query;
-use crate::refine::{Approximate, Coarse, Entries, MIN_APPROXIMATE, list};
+use crate::refine::{Approximate, Coarse, Entries, Listed, MIN_APPROXIMATE, Scan, list};
 use crate::score::Scorer;
 use crate::topk::{Candidates, Hit};
 use crate::{Error, Index, SearchOptions};
@@ -53,45 +53,36 @@ impl Index {
         };
         let for_short = approximate.filter(|_| self.needs_few_entries(shortlist.n));
         let search = |query: &Query| query.best(shortlist.n, f32::NEG_INFINITY);
-        let (mut scorer, margin, mut found) =
-            self.scan(subject, for_short, options, shortlist.length, search)?;
-        let mut n_exact = n_short;
-        if let Some(approximate) = for_short.filter(|_| margin > 0.0) {
-            n_exact = 0;
-            let coarse = Coarse { approximate, scorer: &scorer, n_exact };
+        let (mut scan, mut found) = self.scan(subject, for_short, options, shortlist.length, search)?;
+        if let Some(approximate) = for_short.filter(|_| scan.lower.is_some()) {
+            let coarse = Coarse { approximate, scan: &scan };
             entries.set_length(n_short, short_norms);
             let best = (shortlist.n, f32::NEG_INFINITY);
-            found = self.refine(&view, (found, margin), coarse, &mut entries, best)?;
+            found = self.refine(&view, found, coarse, &mut entries, best)?;
         } else if let Subject::Query(_) = subject {
-            entries.scorer.tables.clone_from(&scorer.tables);
+            entries.scorer.tables.clone_from(&scan.scorer.tables);
         }
 
         let listed = list(&view, found);
-        let mut codes = vec![0; listed.len() * n_levels];
-        for (code, listed) in codes.chunks_exact_mut(n_levels).zip(&listed) {
-            view.known_code(listed.position, code);
-        }
         entries.set_length(n_levels, norms);
-        // Approximate scores, where there are any, leave few codes whose exact entries are needed.
-        let mut margin = f32::INFINITY;
-        if let Some(approximate) = approximate {
-            approximate.extend(&mut scorer, &codes, n_levels)?;
-            scorer.norms = norms;
-            margin = approximate.margin(&scorer, Precision::Coarse);
-        }
-        let mut found = Candidates::new(options.k, options.min_score, margin);
-        for (code, listed) in codes.chunks_exact(n_levels).zip(listed) {
-            let score =
-                if margin.is_finite() { scorer.code(|level| code[level], listed.position) } else { 0.0 };
-            found.offer(score, listed.items);
-        }
-        let (found, best) = ((found, margin), (options.k, options.min_score));
-        let mut best = match approximate {
-            Some(approximate) if margin.is_finite() => {
-                let coarse = Coarse { approximate, scorer: &scorer, n_exact };
-                self.refine(&view, found, coarse, &mut entries, best)?
+        let best = (options.k, options.min_score);
+        // Bounds, where there are any, leave few codes whose exact entries are needed.
+        let mut best = if let Some(approximate) = approximate {
+            let mut codes = vec![0; listed.len() * n_levels];
+            for (code, listed) in codes.chunks_exact_mut(n_levels).zip(&listed) {
+                view.known_code(listed.position, code);
             }
-            _ => self.rescore(&view, found, None, &mut entries, best, 0.0)?,
+            approximate.extend(&mut scan, &codes, n_levels, norms)?;
+            let mut found = Candidates::bounded(options.k, options.min_score, scan.margin);
+            for (code, Listed { position, items }) in codes.chunks_exact(n_levels).zip(listed) {
+                found.offer_bounds(scan.bounds(|level| code[level], position), items);
+            }
+            let coarse = Coarse { approximate, scan: &scan };
+            self.refine(&view, found, coarse, &mut entries, best)?
+        } else {
+            let mut found = Candidates::new(options.k, options.min_score, f32::INFINITY);
+            listed.into_iter().for_each(|listed| found.offer(0.0, listed.items));
+            self.rescore(&view, (found, f32::INFINITY), &mut entries, best, 0.0)?
         };
         if !shortlist.is_exact {
             return Ok(best.into_hits(&view));
@@ -104,19 +95,18 @@ impl Index {
             1 => query.best(options.k, best.1),
             _ => query.all_rows(options.k, best.1),
         };
-        let (scorer, margin, found) = self.scan(subject, approximate, options, length, search)?;
+        let (scan, found) = self.scan(subject, approximate, options, length, search)?;
         let found = match approximate {
-            Some(approximate) if margin > 0.0 => {
-                let coarse = Coarse { approximate, scorer: &scorer, n_exact: 0 };
-                self.refine(&view, (found, margin), coarse, &mut entries, best)?
+            Some(approximate) if scan.lower.is_some() => {
+                let coarse = Coarse { approximate, scan: &scan };
+                self.refine(&view, found, coarse, &mut entries, best)?
             }
             _ => found,
         };
         Ok(found.into_hits(&view))
     }
 
-    /// Returns the items that `search` finds at `length`, the scorer and its margin, 0 if it is
-    /// exact.
+    /// Returns the items that `search` finds at `length`, and by what.
     fn scan<'a>(
         &'a self,
         subject: Subject,
@@ -124,31 +114,31 @@ impl Index {
         options: &SearchOptions,
         length: CodeLength,
         search: impl Fn(&Query) -> Result<Candidates, Error>,
-    ) -> Result<(Scorer<'a>, f32, Candidates), Error> {
-        let (scorer, margin) = self.coarse(subject, approximate, length)?;
-        let found = search(&options.query(&scorer, &self.view(), margin))?;
+    ) -> Result<(Scan<'a>, Candidates), Error> {
+        let scan = self.prepared(subject, approximate, length)?;
+        let found = search(&options.query(&scan, &self.view()))?;
         if !found.is_crowded() {
-            return Ok((scorer, margin, found));
+            return Ok((scan, found));
         }
-        let (scorer, margin) = self.coarse(subject, None, length)?;
-        let found = search(&options.query(&scorer, &self.view(), margin))?;
-        Ok((scorer, margin, found))
+        let scan = self.prepared(subject, None, length)?;
+        let found = search(&options.query(&scan, &self.view()))?;
+        Ok((scan, found))
     }
 
-    /// Returns a scorer for a scan at `length` and its margin, 0 if it is exact.
-    fn coarse<'a>(
+    /// Returns what to scan by at `length`.
+    fn prepared<'a>(
         &'a self,
         subject: Subject,
         approximate: Option<&Approximate>,
         length: CodeLength,
-    ) -> Result<(Scorer<'a>, f32), Error> {
+    ) -> Result<Scan<'a>, Error> {
         let (n_levels, norms) = (length.levels(), self.norms(length.levels())?);
-        let query = match subject {
-            Subject::Table(table) => return Ok((Scorer::new(table, n_levels, norms), 0.0)),
-            Subject::Query(query) => query,
-        };
-        let approximate = approximate.filter(|_| n_levels >= MIN_APPROXIMATE);
-        let (scorers, margins) = self.scorers(query, &[approximate], length, norms)?;
-        Ok(scorers.into_iter().zip(margins).next().expect("one query has one scorer"))
+        match subject {
+            Subject::Table(table) => Ok(Scan::exact(table, n_levels, norms)),
+            Subject::Query(query) => {
+                let approximate = approximate.filter(|_| n_levels >= MIN_APPROXIMATE);
+                Ok(self.scans(query, &[approximate], length, norms)?.remove(0))
+            }
+        }
     }
 }

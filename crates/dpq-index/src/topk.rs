@@ -48,9 +48,14 @@ pub(crate) fn order_key(score: f32) -> u32 {
 
 /// Collects the best `k` items, and those whose score is lower than that of the last of them by at
 /// most a margin: 0, where only ties are wanted.
+///
+/// Where scores are upper bounds, `k` is the maximum, and the k-th best of the lower bounds says
+/// which of them are kept.
 pub(crate) struct Candidates {
     k: usize,
     margin: f32,
+    /// The items of the best lower bounds.
+    lower: Option<Box<Self>>,
     /// The minimum score of the best items, as far as is known.
     pub(crate) threshold: f32,
     n_items: usize,
@@ -95,7 +100,16 @@ impl Candidates {
     pub(crate) fn new(k: usize, min_score: f32, margin: f32) -> Self {
         let mut memory = MEMORY.take();
         memory.runs.clear();
-        Self { k, margin, threshold: lower(min_score, margin), n_items: 0, limit: MIN_LIMIT, memory }
+        let threshold = lower(min_score, margin);
+        Self { k, margin, lower: None, threshold, n_items: 0, limit: MIN_LIMIT, memory }
+    }
+
+    /// Starts to collect items that may be among the best `k` whose score is at least `min_score`.
+    /// Scores are within bounds or less than half of the margin outside.
+    pub(crate) fn bounded(k: usize, min_score: f32, margin: f32) -> Self {
+        let mut found = Self::new(usize::MAX, min_score, margin);
+        found.lower = Some(Box::new(Self::new(k, min_score, margin)));
+        found
     }
 
     /// Returns true if an item of this score may be among the best, and false for NaN.
@@ -119,9 +133,9 @@ impl Candidates {
         n
     }
 
-    /// Returns true if the margin keeps so many items that it is faster to search without one.
+    /// Returns true if bounds keep so many items that it is faster to search without them.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.margin > 0.0 && self.memory.runs.len() > MAX_WITHIN_MARGIN
+        self.lower.is_some() && self.memory.runs.len() > MAX_WITHIN_MARGIN
     }
 
     /// Returns true if at least `k` items were found.
@@ -131,6 +145,9 @@ impl Candidates {
 
     /// Returns true if at least `k` items of a score of at least `score` were found.
     pub(crate) fn reaches(&self, score: f32) -> bool {
+        if let Some(lower) = &self.lower {
+            return lower.reaches(score);
+        }
         let reaching = self.memory.runs.iter().filter(|run| run.score >= score);
         reaching.map(|run| run.len as usize).sum::<usize>() >= self.k
     }
@@ -138,6 +155,16 @@ impl Candidates {
     /// Yields the items found and their scores, in any order.
     pub(crate) fn found(&self) -> impl Iterator<Item = (f32, Range<usize>)> {
         self.memory.runs.iter().map(|run| (run.score, run.items()))
+    }
+
+    /// Adds items whose score is within `bounds`, for [`bounded`](Self::bounded) candidates.
+    pub(crate) fn offer_bounds(&mut self, bounds: [f32; 2], items: Range<usize>) {
+        let [lower, upper] = bounds;
+        if let Some(of_lower) = &mut self.lower {
+            of_lower.offer(lower, items.clone());
+            self.threshold = of_lower.threshold;
+        }
+        self.offer(upper, items);
     }
 
     /// Adds items that share a score. Ranges come in any order, and each item at most once.
@@ -169,13 +196,16 @@ impl Candidates {
     /// runs below it.
     #[cold]
     pub(crate) fn cut(&mut self) {
-        if self.is_full() {
+        if let Some(lower) = &mut self.lower {
+            lower.cut();
+            self.threshold = lower.threshold;
+        } else if self.is_full() {
             let kth_score = kth_score(&mut self.memory.runs, self.k);
             self.threshold = self.threshold.max(lower(kth_score, self.margin));
-            let threshold = self.threshold;
-            self.memory.runs.retain(|run| run.score >= threshold);
-            self.n_items = self.memory.runs.iter().map(|run| run.len as usize).sum();
         }
+        let threshold = self.threshold;
+        self.memory.runs.retain(|run| run.score >= threshold);
+        self.n_items = self.memory.runs.iter().map(|run| run.len as usize).sum();
         self.limit = MIN_LIMIT.max(2 * self.memory.runs.len());
     }
 

@@ -10,8 +10,11 @@ pub(super) const BLOCK: usize = 32;
 /// The rows that are multiplied together, so that several chains of additions overlap.
 const ROWS: usize = 4;
 
+/// How many rows ahead the CPU is asked to load.
+const AHEAD: usize = 4 * ROWS;
+
 /// Adds the approximate products of queries and `n` rows of a part, the first or those that `at`
-/// names, to `out` [number of queries, n].
+/// names, to the first `n` numbers of each query in `out` [number of queries, any number].
 pub(super) fn products(
     part: &Part,
     queries: &[&RoundedQuery],
@@ -19,6 +22,9 @@ pub(super) fn products(
     n: usize,
     out: &mut [f32],
 ) {
+    if n == 0 {
+        return;
+    }
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
@@ -53,11 +59,12 @@ fn by_fours(
     let rows = |first: usize| -> [&[[i8; BLOCK]]; ROWS] {
         std::array::from_fn(|i| part.integers[row(first + i) * part.stride..][..part.stride].as_chunks().0)
     };
+    let stride = out.len() / queries.len();
     for first in (0..n).step_by(ROWS) {
-        let (rows, next) = (rows(first), rows(first + ROWS));
-        for (query, out) in queries.iter().zip(out.chunks_exact_mut(n)) {
+        let (rows, next) = (rows(first), rows(first + AHEAD));
+        for (query, out) in queries.iter().zip(out.chunks_exact_mut(stride)) {
             let dots = dots(query.integers.as_chunks().0, rows, next);
-            for (i, (out, dot)) in out[first..].iter_mut().zip(dots).enumerate() {
+            for (i, (out, dot)) in out[first..n].iter_mut().zip(dots).enumerate() {
                 *out += dot as f32 * query.scale * part.scales[row(first + i)];
             }
         }
@@ -124,7 +131,7 @@ mod avx512 {
         by_fours(part, queries, at, n, out, |query, rows, next| dots(query, rows, next));
     }
 
-    /// [`dots`](super::dots). Meanwhile the CPU loads the rows that are `next`.
+    /// [`dots`](super::dots). Meanwhile the CPU loads the rows that come `next`.
     #[expect(unsafe_code, reason = "vector loads take pointers")]
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]

@@ -32,16 +32,16 @@ fn with_codes(values: Vec<f32>, metric: Metric, n_levels: usize, n_distinct: usi
 
 /// Rounding changes all values of a codeword in one direction, and queries are positive: no entries
 /// have larger errors.
-fn with_large_errors(metric: Metric, error: f32) -> Gallery {
+fn with_large_errors(metric: Metric, n_levels: usize, error: f32) -> Gallery {
     let mut random = Random(5);
-    let values = (0..3 * 256).flat_map(|_| {
+    let values = (0..n_levels * 256).flat_map(|_| {
         let error = if random.next().is_multiple_of(2) { error } else { -error };
         // The largest value makes the scale 1, and queries do not see it.
         let mut codeword = vec![127.0];
         codeword.extend((1..DIM).map(|_| random.below(41) as f32 - 20.0 + error));
         codeword
     });
-    with_codes(values.collect(), metric, 3, N)
+    with_codes(values.collect(), metric, n_levels, N)
 }
 
 /// Compares searches for queries, alone and in batches, with the definition.
@@ -93,7 +93,51 @@ fn searches_for_queries_equal_the_definition() {
     let mut value = |i: usize| if i.is_multiple_of(DIM) { 0.0 } else { 1.0 + 0.05 * random.fine() };
     let positive: Vec<f32> = (0..QUERIES * DIM).map(&mut value).collect();
     for metric in [Metric::InnerProduct, Metric::Euclidean] {
-        check(&with_large_errors(metric, 0.1), &positive);
+        check(&with_large_errors(metric, 3, 0.1), &positive);
+    }
+}
+
+/// Remainders of the second part have large errors, too, and differ in sign. The levels after the
+/// first two, whose bounds are fine, have no errors and do not tell codes apart.
+fn with_large_fine_errors(metric: Metric) -> Gallery {
+    let mut random = Random(6);
+    // Remainders are below 1/2, so their scale is 1/254. A step of the scale is one in products.
+    let step = 0.5 / 127.0;
+    let values = (0..16 * 256).flat_map(|i| {
+        let is_fine = i < 2 * 256;
+        let sign = if random.next().is_multiple_of(2) { 1.0 } else { -1.0 };
+        // The first two values make the scales, and queries do not see them.
+        let mut codeword = vec![if is_fine { 127.0 } else { 1.0 }, if is_fine { 0.499 } else { 0.0 }];
+        let value = |_| if is_fine { (random.below(3) as f32 - 1.0 + sign * 0.45) * step } else { 0.0 };
+        codeword.extend((2..DIM).map(value));
+        codeword
+    });
+    with_codes(values.collect(), metric, 16, N)
+}
+
+#[test]
+fn searches_by_fine_bounds_equal_the_definition() {
+    let mut random = Random(12);
+    let mut value = |i: usize| if i % DIM < 2 { 0.0 } else { 1.0 + 0.05 * random.fine() };
+    let queries: Vec<f32> = (0..QUERIES * DIM).map(&mut value).collect();
+    for metric in [Metric::InnerProduct, Metric::Euclidean] {
+        check(&with_large_fine_errors(metric), &queries);
+        check(&with_large_errors(metric, 16, 0.1), &queries);
+    }
+}
+
+#[test]
+fn queries_too_long_for_bounds_are_searched_exactly() {
+    let gallery = gallery(Metric::InnerProduct, 5, N, 0.7);
+    let values = gallery.codebooks.values().iter().map(|value| value * 1e-5).collect();
+    let index = with_codes(values, Metric::InnerProduct, 5, N).index();
+    let queries = [1e38; QUERIES * DIM];
+    let expected = index.search_with(&index.lookup_table(&queries[..DIM]).unwrap(), &SearchOptions::new(3));
+    let expected = expected.unwrap();
+    for _ in 0..2 {
+        for found in index.search_batch(&queries, &SearchOptions::new(3)).unwrap() {
+            assert_eq!(bits(&found), bits(&expected));
+        }
     }
 }
 
@@ -135,7 +179,7 @@ fn a_crowd_of_codes_within_the_error_is_searched_exactly() {
     let queries: Vec<f32> =
         (0..QUERIES * DIM).map(|i| if i % DIM == 0 { 0.0 } else { 1.0 + 0.05 * random.fine() }).collect();
     for metric in [Metric::InnerProduct, Metric::Euclidean] {
-        let mut gallery = with_large_errors(metric, 0.45);
+        let mut gallery = with_large_errors(metric, 3, 0.45);
         gallery.codes = (0..3 * 200_000).map(|_| random.next() as u8).collect();
         let index = gallery.index();
         let short = CodeLength::from_levels(2).unwrap();
