@@ -68,9 +68,10 @@ impl Objective for Dpq {
     ) -> Result<Vec<Term>, Error> {
         let (mut terms, loss, quantizer) = (Vec::new(), &self.loss, &self.quantizer);
         let mut push = |name, weight, value| terms.push(Term { name, weight, value });
+        let labels = labels.expect("the objective needs labels");
+        let margin = |x: &Tensor| adaptive_margin(x, labels, &self.embeddings, loss.margins);
         if phase != Phase::Codebooks {
-            push("margin", loss.margin, self.margin(features, labels)?);
-            let labels = labels.expect("the objective needs labels");
+            push("margin", loss.margin, margin(features)?);
             push("classification", loss.classification, classification(logits, labels, self.multi_label)?);
         }
         if let Some(codebook) = codebook {
@@ -84,19 +85,12 @@ impl Objective for Dpq {
                 let straight_through = (features - features.detach())?;
                 let mut sum = Tensor::zeros((), features.dtype(), features.device())?;
                 for prefix in &quantized.hard {
-                    sum = (sum + self.margin(&(prefix + &straight_through)?, labels)?)?;
+                    sum = (sum + margin(&(prefix + &straight_through)?)?)?;
                 }
                 push("prefix_margin", loss.prefix_margin, (sum / quantized.hard.len() as f64)?);
             }
         }
         Ok(terms)
-    }
-}
-
-impl Dpq {
-    fn margin(&self, x: &Tensor, labels: Option<&Labels>) -> Result<Tensor, Error> {
-        let labels = labels.expect("the objective needs labels");
-        Ok(adaptive_margin(x, labels, &self.embeddings, self.loss.margins)?)
     }
 }
 

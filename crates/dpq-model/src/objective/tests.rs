@@ -75,8 +75,9 @@ fn the_prefix_margin_passes_straight_through_the_choice() {
     let mut expected_codebook = vec![0.0; LEVELS * 4 * DIM];
     for level in 0..LEVELS {
         let prefix = std::slice::from_ref(&quantized.hard[level]);
-        let (margin, gradients) =
-            value_and_gradients(prefix, |args| Ok(objective.margin(&args[0], Some(&labels)).unwrap()));
+        let (margin, gradients) = value_and_gradients(prefix, |args| {
+            adaptive_margin(&args[0], &labels, &objective.embeddings, objective.loss.margins)
+        });
         expected_value += margin / LEVELS as f64;
         for (i, gradient) in gradients[0].iter().enumerate() {
             expected[i] += gradient / LEVELS as f64;
