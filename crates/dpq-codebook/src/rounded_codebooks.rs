@@ -189,10 +189,9 @@ impl RoundedCodebooks {
             for (level, (lower, upper)) in levels.enumerate() {
                 let part = &self.parts[usize::from(level < n_fine)];
                 let errors = &part.errors[level * self.n_codewords..];
-                let (factor, rounding) = self.error(query, level);
+                let of_level = self.error(query, level);
                 for ((lower, upper), error) in lower.iter_mut().zip(upper).zip(errors) {
-                    let error = error * factor + rounding;
-                    (*lower, *upper) = (*lower - error, *upper + error);
+                    [*lower, *upper] = bounds_of(*lower, *error, of_level);
                 }
             }
             Ok([table(lower)?, table(upper)?])
@@ -215,9 +214,8 @@ impl RoundedCodebooks {
         self.add(&self.parts[0], query, at, &mut entries)?;
         for ((bounds, entry), &(level, codeword)) in bounds.iter_mut().zip(entries).zip(at) {
             let (level, codeword) = (usize::from(level), usize::from(codeword));
-            let (factor, rounding) = self.error(query, level);
-            let error = self.parts[0].errors[level * self.n_codewords + codeword] * factor + rounding;
-            *bounds = [entry - error, entry + error];
+            let error = self.parts[0].errors[level * self.n_codewords + codeword];
+            *bounds = bounds_of(entry, error, self.error(query, level));
         }
         Ok(())
     }
@@ -247,6 +245,14 @@ impl RoundedCodebooks {
         products(part, &[query], Some(&rows), entries.len(), entries);
         check_finite("lookup table", entries)
     }
+}
+
+/// Returns the bounds of an approximate entry, from the error of its codeword and what
+/// [`RoundedCodebooks::error`] says of the level.
+#[inline(always)]
+fn bounds_of(entry: f32, error: f32, (factor, rounding): (f32, f32)) -> [f32; 2] {
+    let error = error * factor + rounding;
+    [entry - error, entry + error]
 }
 
 vectorize! {
