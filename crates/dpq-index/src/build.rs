@@ -196,6 +196,23 @@ impl Index {
         (items.into_iter().map(|(id, ..)| id).collect(), codes)
     }
 
+    /// Returns the codes in the order of [`ids`](Self::ids), u8 `[N, L]`.
+    ///
+    /// A damaged file can give wrong codes; call [`verify`](Self::verify) first.
+    pub fn codes(&self) -> Vec<u8> {
+        let (view, n_levels) = (self.view(), self.layout.n_levels);
+        let mut codes = Vec::with_capacity(self.len().saturating_mul(n_levels));
+        let mut n_left = self.len();
+        for (first, position) in view.positions() {
+            for _ in view.items(position..position + 1, &mut n_left) {
+                codes.extend((0..n_levels).map(|level| view.code(first, position, level)));
+            }
+        }
+        // In a damaged file, some items may have no code.
+        codes.resize(self.len().saturating_mul(n_levels), 0);
+        codes
+    }
+
     /// Writes the index to `path`, whole or not at all: the same bytes that it was opened from.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         Ok(dpq_file::write_atomic(path, |out| out.write_all(self.container.bytes()))?)

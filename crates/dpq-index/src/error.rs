@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use dpq_codebook::CodeLength;
 
+use crate::layout::Metric;
+
 /// An error of opening, checking, building or searching an index.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -79,6 +81,18 @@ pub enum Error {
         "the filter belongs to another index, make it from the opened index that is searched (`allow`, `deny`, `filter`)"
     )]
     ForeignFilter,
+    /// An index searched together with another one that has other codebooks or another metric.
+    #[error(
+        "an index of codebooks {} and metric {} is searched together with one of {} and {}, give indexes of the \
+         same codebooks and metric",
+        found.0, found.1, expected.0, expected.1
+    )]
+    ForeignPart {
+        /// Fingerprint and metric of the index.
+        found: (String, Metric),
+        /// Fingerprint and metric of the first index.
+        expected: (String, Metric),
+    },
     /// The search was interrupted.
     #[error("the search was interrupted")]
     Interrupted,

@@ -12,6 +12,7 @@ mod kernel;
 mod layout;
 mod norms;
 mod order;
+mod parts;
 mod prune;
 mod ranking;
 mod refine;

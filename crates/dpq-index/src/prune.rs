@@ -53,6 +53,16 @@ impl<'a> Query<'a> {
     /// the last of them; by bounds, all items that may be among them. If these are crowded, some
     /// may be missing.
     pub(crate) fn best(&self, k: usize, min_score: f32) -> Result<Candidates, Error> {
+        self.best_from(k, min_score, || self.estimate(k))
+    }
+
+    /// Returns the same as [`best`](Self::best) in less time if `min_score` is about that of the
+    /// `k`-th best item, so that no estimate of it is needed.
+    pub(crate) fn best_above(&self, k: usize, min_score: f32) -> Result<Candidates, Error> {
+        self.best_from(k, min_score, || f32::NEG_INFINITY)
+    }
+
+    fn best_from(&self, k: usize, min_score: f32, estimate: impl Fn() -> f32) -> Result<Candidates, Error> {
         if self.is_interrupted() {
             return Err(Error::Interrupted);
         }
@@ -72,7 +82,7 @@ impl<'a> Query<'a> {
         if self.scorer.n_levels() == 1 {
             return self.rows_by_score(k, min_score);
         }
-        let estimate = if self.scorer.n_levels() == 2 { f32::NEG_INFINITY } else { self.estimate(k) };
+        let estimate = if self.scorer.n_levels() == 2 { f32::NEG_INFINITY } else { estimate() };
         let threshold = min_score.max(estimate);
         let candidates = self.all_rows(k, threshold)?;
         if threshold == min_score || candidates.is_crowded() || candidates.reaches(threshold) {

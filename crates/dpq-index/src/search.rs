@@ -28,12 +28,12 @@ use crate::{Error, Index};
 #[derive(Clone, Copy, Debug)]
 pub struct SearchOptions<'a> {
     pub(crate) k: usize,
-    length: Option<CodeLength>,
+    pub(crate) length: Option<CodeLength>,
     pub(crate) min_score: f32,
-    shortlist: Option<Shortlist>,
-    filter: Option<&'a Filter>,
-    interrupt: Option<&'a AtomicBool>,
-    kernel: Kernel,
+    pub(crate) shortlist: Option<Shortlist>,
+    pub(crate) filter: Option<&'a Filter>,
+    pub(crate) interrupt: Option<&'a AtomicBool>,
+    pub(crate) kernel: Kernel,
 }
 
 impl<'a> SearchOptions<'a> {
@@ -63,7 +63,10 @@ impl<'a> SearchOptions<'a> {
     /// shortlist needs. Long codes of many dimensions then take a fraction of the time.
     #[must_use]
     pub fn shortlist(self, n: usize, length: CodeLength) -> Self {
-        Self { shortlist: Some(Shortlist { n, length, is_exact: false }), ..self }
+        Self {
+            shortlist: Some(Shortlist { n, length, min_score: f32::NEG_INFINITY, is_exact: false }),
+            ..self
+        }
     }
 
     /// Continues after the shortlist until bounds prove that no other item is among the best. The
@@ -110,7 +113,7 @@ impl<'a> SearchOptions<'a> {
 
     /// Returns the hits of one query. `by_id` are all items by ascending id, if they are to be
     /// ranked.
-    fn hits(&self, query: &Query, by_id: Option<&[u32]>) -> Result<Vec<Hit>, Error> {
+    pub(crate) fn hits(&self, query: &Query, by_id: Option<&[u32]>) -> Result<Vec<Hit>, Error> {
         if query.is_interrupted() {
             return Err(Error::Interrupted);
         }
@@ -271,14 +274,14 @@ impl Index {
     }
 
     /// Returns all items by ascending id if ranking them is faster than a search for the best.
-    fn items_to_rank(&self, options: &SearchOptions) -> Option<&[u32]> {
+    pub(crate) fn items_to_rank(&self, options: &SearchOptions) -> Option<&[u32]> {
         let ranks_most = options.k >= self.len() / 4 * 3 && u32::try_from(self.len()).is_ok();
         let ranks_any = options.min_score == f32::NEG_INFINITY && options.filter.is_none();
         (ranks_most && ranks_any).then(|| self.by_id())
     }
 
     /// Refuses options that make no sense for this index.
-    fn check(&self, options: &SearchOptions, length: CodeLength) -> Result<(), Error> {
+    pub(crate) fn check(&self, options: &SearchOptions, length: CodeLength) -> Result<(), Error> {
         self.check_length(length)?;
         Expected::Range(1..=usize::MAX).check("k", options.k)?;
         if options.min_score.is_nan() {

@@ -13,6 +13,8 @@ use crate::{Error, Index, SearchOptions};
 pub(crate) struct Shortlist {
     pub(crate) n: usize,
     pub(crate) length: CodeLength,
+    /// The minimum score at this length.
+    pub(crate) min_score: f32,
     pub(crate) is_exact: bool,
 }
 
@@ -52,12 +54,12 @@ impl Index {
             Subject::Query(query) => Entries::exact(&self.codebooks, query),
         };
         let for_short = approximate.filter(|_| self.needs_few_entries(shortlist.n));
-        let search = |query: &Query| query.best(shortlist.n, f32::NEG_INFINITY);
+        let search = |query: &Query| query.best(shortlist.n, shortlist.min_score);
         let (mut scan, mut found) = self.scan(subject, for_short, options, shortlist.length, search)?;
         if let Some(approximate) = for_short.filter(|_| scan.lower.is_some()) {
             let coarse = Coarse { approximate, scan: &scan };
             entries.set_length(n_short, short_norms);
-            let best = (shortlist.n, f32::NEG_INFINITY);
+            let best = (shortlist.n, shortlist.min_score);
             found = self.refine(&view, found, coarse, &mut entries, best)?;
         } else if let Subject::Query(_) = subject {
             entries.scorer.tables.clone_from(&scan.scorer.tables);

@@ -10,6 +10,7 @@ mod gallery;
 mod golden;
 mod naive;
 mod norms;
+mod parts;
 mod rerank;
 mod search;
 mod shortlist;
