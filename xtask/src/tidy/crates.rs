@@ -9,17 +9,18 @@ use serde_json::Value;
 use crate::process::{cargo, output, packages};
 
 /// Each package of the workspace and the packages of ours that it may depend on, also in tests.
-const ARROWS: [(&str, &str); 11] = [
+const ARROWS: [(&str, &str); 12] = [
     ("dpq-file", ""),
     ("dpq-codebook", "dpq-file"),
     ("dpq-index", "dpq-codebook dpq-file"),
+    ("dpq-live", "dpq-codebook dpq-file dpq-index"),
     ("dpq-formats", "dpq-codebook dpq-file"),
     ("dpq-eval", ""),
     ("dpq-data", ""),
     ("dpq-model", "dpq-codebook dpq-file"),
     ("dpq-report", ""),
-    ("dpq", "dpq-codebook dpq-data dpq-eval dpq-file dpq-formats dpq-index dpq-model dpq-report"),
-    ("dpq-python", "dpq-codebook dpq-eval dpq-formats dpq-index dpq-model"),
+    ("dpq", "dpq-codebook dpq-data dpq-eval dpq-file dpq-formats dpq-index dpq-live dpq-model dpq-report"),
+    ("dpq-python", "dpq-codebook dpq-eval dpq-formats dpq-index dpq-live dpq-model"),
     ("xtask", "dpq-report"),
 ];
 

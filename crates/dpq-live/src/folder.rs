@@ -1,0 +1,124 @@
+//! The folder of a live index: its files, and how they are opened.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use dpq_file::Container;
+use dpq_index::Index;
+
+use crate::Error;
+
+/// A kind of file of which a folder has many.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// An index.
+    Segment,
+    /// The names of the items of a segment.
+    Names,
+    /// The items of a segment that were deleted.
+    Deleted,
+}
+
+const KINDS: [(Kind, &str); 3] =
+    [(Kind::Segment, "segment-"), (Kind::Names, "names-"), (Kind::Deleted, "deleted-")];
+
+/// How segments are opened.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Access {
+    Read,
+    /// Only for callers that promise what [`Index::map`] asks for.
+    Map,
+}
+
+#[derive(Clone)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    access: Access,
+}
+
+impl Folder {
+    pub(crate) fn new(path: &Path, access: Access) -> Self {
+        Self { path: path.to_owned(), access }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn manifest(&self) -> PathBuf {
+        self.path.join("manifest.dpq")
+    }
+
+    pub(crate) fn codebook(&self) -> PathBuf {
+        self.path.join("codebook.safetensors")
+    }
+
+    pub(crate) fn file(&self, kind: Kind, number: u64) -> PathBuf {
+        let name = KINDS[kind as usize].1;
+        self.path.join(format!("{name}{number}.dpq"))
+    }
+
+    #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
+    pub(crate) fn index(&self, path: &Path) -> Result<Index, Error> {
+        Ok(match self.access {
+            Access::Read => Index::open(path)?,
+            // SAFETY: the caller who asked for mappings promised that nobody changes the files.
+            // This crate writes each once and removes it.
+            Access::Map => unsafe { Index::map(path) }?,
+        })
+    }
+
+    #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
+    pub(crate) fn container(&self, path: &Path) -> Result<Container, Error> {
+        Ok(match self.access {
+            Access::Read => Container::open(path)?,
+            // SAFETY: as in `index`.
+            Access::Map => unsafe { Container::map(path) }?,
+        })
+    }
+
+    /// Makes the folder if there is none.
+    pub(crate) fn create(&self) -> Result<(), Error> {
+        let create = || {
+            if self.path.is_dir() {
+                return Ok(());
+            }
+            fs::create_dir(&self.path)?;
+            let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            // Only Unix opens folders as files.
+            if cfg!(unix) { File::open(parent.unwrap_or(Path::new(".")))?.sync_all() } else { Ok(()) }
+        };
+        create().map_err(|source| Error::Io { action: "create", path: self.path.clone(), source })
+    }
+
+    /// Takes the lock of the writer, which holds until the file is dropped or the process ends.
+    pub(crate) fn lock(&self) -> Result<File, Error> {
+        let path = self.path.join("writer.lock");
+        let io = |source| Error::Io { action: "lock", path: path.clone(), source };
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(Error::Locked { path: self.path.clone() }),
+            Err(TryLockError::Error(source)) => Err(io(source)),
+        }
+    }
+
+    /// Removes what a writer that was killed left: numbered files besides `kept`, and temporary
+    /// files. One that cannot be removed does no harm.
+    pub(crate) fn sweep(&self, kept: &[PathBuf]) -> Result<(), Error> {
+        let io = |source: io::Error| Error::Io { action: "list", path: self.path.clone(), source };
+        for entry in fs::read_dir(&self.path).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            let number = |name: &str| name.strip_suffix(".dpq").is_some_and(|n| n.parse::<u64>().is_ok());
+            let is_numbered = KINDS.iter().any(|(_, kind)| name.strip_prefix(kind).is_some_and(number));
+            let is_temporary = name.starts_with(".dpq-") && name.ends_with(".tmp");
+            if is_temporary || is_numbered && !kept.contains(&path) {
+                let _ = fs::remove_file(path);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+mod error;
+mod folder;
+mod items;
+mod live;
+mod manifest;
+mod merge;
+mod names;
+mod segment;
+mod snapshot;
+mod tail;
+
+pub use dpq_index::{Assignment, CodeLength, Codebooks, Hit, Metric, SearchOptions};
+pub use error::Error;
+pub use live::LiveIndex;
+pub use merge::{Merge, Merged};
+pub use snapshot::{Snapshot, Stats};

@@ -1,0 +1,95 @@
+//! Damaged folders: an error that names the file, and no panic.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dpq_live::{LiveIndex, Metric, Snapshot};
+
+use crate::common::{codebooks, files, tempdir};
+
+/// Makes a folder with two segments, names, deleted items and a tail.
+fn folder(dir: &Path, seed: u64) -> PathBuf {
+    let folder = dir.join(format!("live-{seed}"));
+    let mut live = LiveIndex::create(&folder, &codebooks(seed), Metric::Euclidean).unwrap();
+    live.set_max_tail(4).unwrap();
+    for id in 0..10 {
+        live.upsert_named(id, &[id as u8 % 5, 0, 3], &format!("name {id}")).unwrap();
+    }
+    live.delete(2).unwrap();
+    live.commit().unwrap();
+    folder
+}
+
+/// Opens and reads everything.
+fn read(folder: &Path) -> Result<(), dpq_live::Error> {
+    let snapshot = Snapshot::open(folder)?;
+    // Files of other bytes than were written may give wrong hits, but nothing worse.
+    let _ = snapshot.search(&[0.5, -0.5], 3);
+    let _ = (snapshot.ids_and_codes(), snapshot.name_of(4), snapshot.id_of("name 4"));
+    snapshot.verify()
+}
+
+/// Every file, cut off anywhere or with any byte changed, is an error of one line with its path.
+#[test]
+fn damaged_bytes_are_found() {
+    let dir = tempdir();
+    let folder = folder(dir.path(), 1);
+    let names = files(&folder);
+    assert_eq!(names.len(), 8, "{names:?}");
+    read(&folder).unwrap();
+    for name in names.iter().filter(|name| *name != "writer.lock") {
+        let path = folder.join(name);
+        let bytes = fs::read(&path).unwrap();
+        // Every byte of the manifest, and about a thousand of each other file.
+        let step = if name == "manifest.dpq" { 1 } else { 1 + bytes.len() / 1000 };
+        for at in (0..bytes.len()).step_by(step) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            fs::write(&path, &changed).unwrap();
+            check(&folder, name, &format!("byte {at} changed"));
+        }
+        for end in (0..bytes.len()).step_by(8 * step) {
+            fs::write(&path, &bytes[..end]).unwrap();
+            check(&folder, name, &format!("cut off at {end}"));
+        }
+        fs::remove_file(&path).unwrap();
+        check(&folder, name, "removed");
+        fs::write(&path, &bytes).unwrap();
+    }
+    read(&folder).unwrap();
+}
+
+fn check(folder: &Path, name: &str, damage: &str) {
+    let Err(error) = read(folder) else { panic!("{name} is read, {damage}") };
+    let text = error.to_string();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    // The segment beside a changed list of deleted items may be named in its place.
+    let folder = folder.to_str().unwrap();
+    assert!(text.contains(folder), "{name}, {damage}: {text}");
+}
+
+/// Files of another live index do not belong together, though each of them is whole.
+#[test]
+fn files_of_another_folder_are_found() {
+    let dir = tempdir();
+    let [one, two] = [1, 2].map(|seed| folder(dir.path(), seed));
+    let deleted = files(&one).into_iter().find(|name| name.starts_with("deleted-")).unwrap();
+    let mut longer = LiveIndex::open(&two).unwrap();
+    longer.compact().unwrap();
+    longer.commit().unwrap();
+    let segment_of_nine = files(&two).into_iter().find(|name| name.starts_with("segment-")).unwrap();
+    for (from, to) in [
+        (two.join("codebook.safetensors"), "codebook.safetensors".to_owned()),
+        (two.join(&segment_of_nine), "segment-1.dpq".to_owned()),
+        (two.join(&segment_of_nine), deleted),
+    ] {
+        let to = one.join(to);
+        let kept = fs::read(&to).unwrap();
+        fs::copy(from, &to).unwrap();
+        let error = Snapshot::open(&one).map(drop).unwrap_err().to_string();
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(LiveIndex::open(&one).is_err());
+        fs::write(&to, kept).unwrap();
+    }
+    read(&one).unwrap();
+}
