@@ -1,10 +1,12 @@
 //! Runs trained networks over any number of inputs.
 
+use std::sync::OnceLock;
+
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use crate::Error;
-use crate::body::{self, Layers};
+use crate::body::{self, Layer, Layers};
 use crate::config::Body;
 use crate::header::Header;
 use crate::inputs::Batch;
@@ -12,7 +14,7 @@ use crate::network;
 use crate::pass::Pass;
 use crate::tensors::Tensors;
 
-/// Number of images that a thread runs at a time. Their activations fit into the cache.
+/// Maximum number of images that a thread runs at a time. Their activations fit into the cache.
 const CHUNK: usize = 32;
 
 /// Number of images that a GPU runs at a time.
@@ -27,14 +29,45 @@ pub struct Output {
     pub logits: Vec<f32>,
 }
 
+/// The tensors of a network, prepared for inference when it first runs.
+#[derive(Debug, Default)]
+pub(crate) struct Folded(OnceLock<Tensors>);
+
+impl Folded {
+    fn get(&self, layers: &[Layer], tensors: &Tensors) -> candle_core::Result<&Tensors> {
+        match self.0.get() {
+            Some(folded) => Ok(folded),
+            None => {
+                let folded = body::fold(layers, tensors)?;
+                Ok(self.0.get_or_init(|| folded))
+            }
+        }
+    }
+}
+
+/// Returns the number of images of a chunk on the CPU: of equal chunks, an even number unless one
+/// is enough.
+fn chunk_of(n_images: usize) -> usize {
+    let n_chunks = match n_images.div_ceil(CHUNK) {
+        n @ 0..=1 => n,
+        n => n.next_multiple_of(2),
+    };
+    n_images.div_ceil(n_chunks.max(1)).max(1)
+}
+
 impl Header {
     /// Runs a batch through the network of `tensors`. Averages over mirror images if the
     /// configuration says so.
-    pub(crate) fn forward(&self, tensors: &Tensors, batch: &Batch, device: &Device) -> Result<Output, Error> {
+    pub(crate) fn forward(
+        &self,
+        (tensors, folded): (&Tensors, &Folded),
+        batch: &Batch,
+        device: &Device,
+    ) -> Result<Output, Error> {
         let Layers { layers, .. } = Layers::new(&self.train.network.body, self.image_shape)?;
-        let tensors = body::fold(&layers, tensors)?;
+        let tensors = folded.get(&layers, tensors)?;
         let [features, logits] = self.in_chunks(batch, device, |x| {
-            let mut pass = Pass::Inference(&tensors);
+            let mut pass = Pass::Inference(tensors);
             let heads = network::heads(&body::forward(&layers, x, &mut pass)?, &pass)?;
             Ok([heads.features, heads.logits])
         })?;
@@ -42,10 +75,15 @@ impl Header {
     }
 
     /// Runs a batch through the body, f32 `[n, F]`.
-    pub(crate) fn body(&self, tensors: &Tensors, batch: &Batch, device: &Device) -> Result<Vec<f32>, Error> {
+    pub(crate) fn body(
+        &self,
+        (tensors, folded): (&Tensors, &Folded),
+        batch: &Batch,
+        device: &Device,
+    ) -> Result<Vec<f32>, Error> {
         let Layers { layers, .. } = Layers::new(&self.train.network.body, self.image_shape)?;
-        let tensors = body::fold(&layers, tensors)?;
-        let body = |x: &Tensor| Ok([body::forward(&layers, x, &mut Pass::Inference(&tensors))?]);
+        let tensors = folded.get(&layers, tensors)?;
+        let body = |x: &Tensor| Ok([body::forward(&layers, x, &mut Pass::Inference(tensors))?]);
         let [f] = self.in_chunks(batch, device, body)?;
         Ok(f)
     }
@@ -58,12 +96,14 @@ impl Header {
     ) -> Result<[Vec<f32>; N], Error> {
         self.check_batch(batch)?;
         let len: usize = self.image_shape.iter().product();
-        let chunk = len * if device.is_cpu() { CHUNK } else { CUDA_CHUNK };
+        let n_images = batch.len() / len;
+        let chunk = len * if device.is_cpu() { chunk_of(n_images) } else { CUDA_CHUNK };
         let pass = |begin: usize| -> candle_core::Result<[Vec<f32>; N]> {
             let range = begin..(begin + chunk).min(batch.len());
             let n = range.len() / len;
-            // The rounding of matrix products may depend on their size, so every chunk is full.
-            let inputs = batch.padded(range, chunk);
+            // On CUDA the rounding of products depends on their size, so every chunk is full.
+            let padded_len = if device.is_cpu() { range.len() } else { chunk };
+            let inputs = batch.padded(range, padded_len);
             let mut results = network(&self.input(&inputs, false, device)?)?;
             if self.train.mirror_average {
                 let mirrored = network(&self.input(&inputs, true, device)?)?;

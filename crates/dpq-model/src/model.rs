@@ -6,7 +6,7 @@ use candle_core::Device;
 use dpq_codebook::Codebooks;
 
 use crate::header::Header;
-use crate::inference::Output;
+use crate::inference::{Folded, Output};
 use crate::inputs::Batch;
 use crate::tensors::{self, Tensors, arrays};
 use crate::{Error, TrainConfig, embeddings};
@@ -16,6 +16,7 @@ use crate::{Error, TrainConfig, embeddings};
 pub struct Model {
     pub(crate) header: Header,
     pub(crate) tensors: Tensors,
+    pub(crate) folded: Folded,
     pub(crate) codebooks: Codebooks,
     pub(crate) embeddings: Option<String>,
     pub(crate) weights: Option<String>,
@@ -27,6 +28,7 @@ pub struct Model {
 pub struct Snapshot<'a> {
     pub(crate) header: &'a Header,
     pub(crate) tensors: Tensors,
+    pub(crate) folded: Folded,
     pub(crate) codebooks: Option<&'a Codebooks>,
     pub(crate) device: &'a Device,
 }
@@ -65,7 +67,8 @@ impl Model {
         file.metadata("fingerprint")?;
         let [embeddings, weights] =
             ["embeddings", "weights"].map(|key| file.metadata(key).ok().map(str::to_owned));
-        Ok(Self { header, tensors, codebooks, embeddings, weights, device: Device::Cpu })
+        let folded = Folded::default();
+        Ok(Self { header, tensors, folded, codebooks, embeddings, weights, device: Device::Cpu })
     }
 
     /// Moves the model to a device.
@@ -77,6 +80,7 @@ impl Model {
         for tensor in self.tensors.values_mut() {
             *tensor = tensor.to_device(&self.device)?;
         }
+        self.folded = Folded::default();
         Ok(self)
     }
 
@@ -149,7 +153,7 @@ impl Model {
     /// [`Error::Unfit`] if `images` is not whole images, [`Error::TakesFeatures`] if the model was
     /// trained on features.
     pub fn forward(&self, images: &[u8]) -> Result<Output, Error> {
-        self.header.forward(&self.tensors, &Batch::Images(images.into()), &self.device)
+        self.header.forward((&self.tensors, &self.folded), &Batch::Images(images.into()), &self.device)
     }
 
     /// Runs stored features f32 `[n, D]` through a network that was trained on features.
@@ -158,7 +162,7 @@ impl Model {
     /// [`Error::Unfit`] if `features` is not whole rows or a number is not finite,
     /// [`Error::TakesImages`] if the model was trained on images.
     pub fn forward_features(&self, features: &[f32]) -> Result<Output, Error> {
-        self.header.forward(&self.tensors, &Batch::Vectors(features.into()), &self.device)
+        self.header.forward((&self.tensors, &self.folded), &Batch::Vectors(features.into()), &self.device)
     }
 
     /// The dimension of the result of the body, F.
@@ -172,7 +176,7 @@ impl Model {
     /// # Errors
     /// Those of [`Model::forward`].
     pub fn body(&self, images: &[u8]) -> Result<Vec<f32>, Error> {
-        self.header.body(&self.tensors, &Batch::Images(images.into()), &self.device)
+        self.header.body((&self.tensors, &self.folded), &Batch::Images(images.into()), &self.device)
     }
 
     /// Returns features made of the classifier, f32 `[n, D]`: the sum of one unit vector per class,
@@ -221,7 +225,7 @@ impl Snapshot<'_> {
     /// # Errors
     /// Those of [`Model::forward`].
     pub fn forward(&self, images: &[u8]) -> Result<Output, Error> {
-        self.header.forward(&self.tensors, &Batch::Images(images.into()), self.device)
+        self.header.forward((&self.tensors, &self.folded), &Batch::Images(images.into()), self.device)
     }
 
     /// Runs stored features through the network, see [`Model::forward_features`].
@@ -229,6 +233,6 @@ impl Snapshot<'_> {
     /// # Errors
     /// Those of [`Model::forward_features`].
     pub fn forward_features(&self, features: &[f32]) -> Result<Output, Error> {
-        self.header.forward(&self.tensors, &Batch::Vectors(features.into()), self.device)
+        self.header.forward((&self.tensors, &self.folded), &Batch::Vectors(features.into()), self.device)
     }
 }

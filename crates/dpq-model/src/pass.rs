@@ -14,6 +14,10 @@ const EPSILON: f64 = 1e-5;
 /// The share of the moments of a batch in the running moments.
 const MOMENTUM: f64 = 0.1;
 
+/// Minimum number of rows of a linear layer in inference. Products of few rows are rounded
+/// otherwise, and a feature must not depend on the batch.
+const ROWS: usize = 32;
+
 pub(crate) enum Pass<'a> {
     /// Normalises by the moments of the batch and adds them to the running moments, or adds `beta`
     /// alone, if the body has absorbed all else. Applies dropout.
@@ -42,7 +46,14 @@ impl Pass<'_> {
     /// Applies a linear layer, then a ReLU if `relu` is set.
     pub(crate) fn linear(&self, x: &Tensor, name: &str, relu: bool) -> Result<Tensor> {
         let [weight, bias] = ["weight", "bias"].map(|kind| self.get(&format!("{name}.{kind}")));
-        ops::linear(x, weight, Some(bias), relu)
+        let n = x.dim(0)?;
+        match self {
+            Self::Inference(_) if n < ROWS => {
+                let x = x.pad_with_zeros(0, 0, ROWS - n)?;
+                ops::linear(&x, weight, Some(bias), relu)?.narrow(0, 0, n)
+            }
+            _ => ops::linear(x, weight, Some(bias), relu),
+        }
     }
 
     /// Returns the scale and the shift of a normalisation in inference, `None` in training.

@@ -17,6 +17,7 @@ use crate::config::{Start, TrainConfig};
 use crate::diverged::{DUMP, diverged};
 use crate::embeddings;
 use crate::header::Header;
+use crate::inference::Folded;
 use crate::inputs::{Batch, Moments};
 use crate::model::{Model, Snapshot};
 use crate::objective::{Dpq, Objective, Term};
@@ -81,7 +82,8 @@ pub fn train(
         // report.
         if let Some(on_epoch) = &mut options.on_epoch {
             let (tensors, codebooks) = (run.state.network.tensors(), codebooks.as_ref());
-            let snapshot = Snapshot { header: &run.header, tensors, codebooks, device: &run.state.device };
+            let (header, device, folded) = (&run.header, &run.state.device, Folded::default());
+            let snapshot = Snapshot { header, tensors, folded, codebooks, device };
             on_epoch(&report, &snapshot).map_err(Error::Callback)?;
         }
         run.state.save(&run.header, &run.fingerprint, &run.checkpoint)?;
@@ -307,12 +309,13 @@ impl<'a> Run<'a> {
 
     /// Returns the features of all training items without augmentation, f32 `[n_items, D]`.
     fn features(&self, epoch: usize) -> Result<Vec<f32>, Error> {
-        let tensors = self.state.network.tensors();
+        let (tensors, folded) = (self.state.network.tensors(), Folded::default());
         let mut features = Vec::new();
         let read = |rows: Vec<usize>| self.data.read(&rows, self.header.image_shape, &|_| None);
         read_ahead(self.data.pieces(), read, |batch| {
             check_stop(self.stop, epoch)?;
-            features.extend(self.header.forward(&tensors, &batch, &self.state.device)?.features);
+            let output = self.header.forward((&tensors, &folded), &batch, &self.state.device)?;
+            features.extend(output.features);
             Ok(())
         })?;
         Ok(features)
@@ -322,6 +325,7 @@ impl<'a> Run<'a> {
         let state = self.state;
         Ok(Model {
             tensors: state.network.tensors(),
+            folded: Folded::default(),
             codebooks: codebook::codebooks(self.config, &state.codebook)?,
             header: self.header,
             embeddings: Some(self.data.describe_embeddings()),

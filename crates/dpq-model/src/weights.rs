@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::body::Layers;
 use crate::config::{Alexnet, Block, Body, NetworkConfig};
 use crate::header::Header;
+use crate::inference::Folded;
 use crate::inputs::Batch;
 use crate::tensors::{self, Tensors, arrays, bytes};
 use crate::{Error, TrainConfig};
@@ -26,6 +27,7 @@ pub struct Weights {
     /// The header of a network of one class. Only the body of its configuration matters.
     header: Header,
     tensors: Tensors,
+    folded: Folded,
     fingerprint: String,
     device: Device,
 }
@@ -109,7 +111,8 @@ impl Weights {
         for (name, _, values) in arrays(&tensors, "")? {
             crc = dpq_file::crc32c_append(dpq_file::crc32c_append(crc, name.as_bytes()), &bytes(&values));
         }
-        Ok(Self { header, tensors, fingerprint: format!("{crc:08x}"), device: Device::Cpu })
+        let (folded, fingerprint) = (Folded::default(), format!("{crc:08x}"));
+        Ok(Self { header, tensors, folded, fingerprint, device: Device::Cpu })
     }
 
     /// Opens a file of weights and checks every byte. The body runs on the CPU until
@@ -169,6 +172,7 @@ impl Weights {
     pub fn on(mut self, device: crate::Device) -> Result<Self, Error> {
         self.device = device.open()?;
         self.tensors = self.tensors_on(&self.device)?;
+        self.folded = Folded::default();
         Ok(self)
     }
 
@@ -208,7 +212,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Unfit`] if `images` is not whole images.
     pub fn body(&self, images: &[u8]) -> Result<Vec<f32>, Error> {
-        self.header.body(&self.tensors, &Batch::Images(images.into()), &self.device)
+        self.header.body((&self.tensors, &self.folded), &Batch::Images(images.into()), &self.device)
     }
 }
 

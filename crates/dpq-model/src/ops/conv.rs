@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, gemm};
+use super::gemm::{Matrix, gemm, row_product};
 use super::layout::{add_up, chunk_len, relu, relu_gradient, with_scratch};
 use super::patches::Geometry;
 use super::pool::Windows;
@@ -103,7 +103,7 @@ impl Conv {
                     let n_rows = self.unroll(x, rows.clone(), &mut scratch);
                     let patches = Matrix::new(scratch.patches, n_rows, k);
                     let product = &mut scratch.product[rows.start * geometry.out[1] * co..];
-                    gemm(patches, Matrix::new(weight, k, co), product, false);
+                    row_product(patches, Matrix::new(weight, k, co), product);
                 }
 
                 let products = scratch.product.chunks_exact(positions * co);

@@ -1,5 +1,6 @@
 //! Matrix products of row-major slices.
 
+use super::layout::with_scratch;
 use super::transpose::transpose;
 use rayon::prelude::*;
 
@@ -28,6 +29,11 @@ impl<'a> Matrix<'a> {
         let ([m, n], [i, j]) = (self.shape, self.strides);
         Self { shape: [n, m], strides: [j, i], ..self }
     }
+
+    /// Returns `n` columns, starting with column `start`.
+    fn columns(self, start: usize, n: usize) -> Self {
+        self.transposed().rows(start, n).transposed()
+    }
 }
 
 /// Number of rows of a product per task.
@@ -54,6 +60,37 @@ pub(crate) fn par_product(a: Matrix, b: Matrix) -> Vec<f32> {
         par_gemm(a, b, &mut out, false, PIECE);
     }
     out
+}
+
+/// Does what [`row_product`] does, in pieces of `piece` rows that run in parallel.
+pub(crate) fn par_row_product(a: Matrix, b: Matrix, out: &mut [f32], piece: usize) {
+    let [m, n] = [a.shape[0], b.shape[1]];
+    out[..m * n].par_chunks_mut(piece * n).enumerate().for_each(|(i, out)| {
+        row_product(a.rows(i * piece, out.len() / n), b, out);
+    });
+}
+
+/// Writes the product a · b to the start of `out`. A row is rounded in the same way whatever the
+/// number of rows is, if rows of `b` are consecutive. Runs on the calling thread.
+pub(crate) fn row_product(a: Matrix, b: Matrix, out: &mut [f32]) {
+    /// Maximum length of the sums that [`gemm`] never cuts.
+    const LEN: usize = 512;
+    let ([m, k], n) = (a.shape, b.shape[1]);
+    if m == 1 {
+        // A single row is summed in another order.
+        return with_scratch(2 * (k + n), |scratch| {
+            let (rows, products) = scratch.split_at_mut(2 * k);
+            rows.chunks_exact_mut(k).for_each(|row| row.copy_from_slice(&a.values[..k]));
+            row_product(Matrix::new(rows, 2, k), b, products);
+            out[..n].copy_from_slice(&products[..n]);
+        });
+    }
+    // Where longer sums are cut depends on the number of rows.
+    let len = k.div_ceil(k.div_ceil(LEN));
+    for start in (0..k).step_by(len) {
+        let n_terms = len.min(k - start);
+        gemm(a.columns(start, n_terms), b.rows(start, n_terms), out, start > 0);
+    }
 }
 
 /// Does what [`gemm`] does, in pieces of `piece` rows that run in parallel.

@@ -333,6 +333,22 @@ fn the_thread_count_does_not_change_a_bit() {
 }
 
 #[test]
+fn an_image_does_not_depend_on_its_batch() {
+    // Products with patches of few and of many channels, with long sums, to one position; Winograd.
+    for [ci, co, kernel, stride, side] in
+        [[3, 16, 7, 2, 12], [64, 24, 3, 1, 5], [60, 20, 3, 2, 2], [64, 130, 1, 2, 9], [1024, 64, 3, 1, 4]]
+    {
+        let (x, weight) = (random(&[32, ci, side, side], 1), random(&[co, ci, kernel, kernel], 2));
+        let run = |x: &Tensor| conv2d(x, &weight, None, [stride, kernel / 2], None, true).unwrap();
+        let all = run(&x);
+        for n in [1, 2, 3, 25] {
+            let some = run(&x.narrow(0, 32 - n, n).unwrap());
+            assert!(bits(&[some]) == bits(&[all.narrow(0, 32 - n, n).unwrap()]), "{n} images, {ci} channels");
+        }
+    }
+}
+
+#[test]
 fn no_gradient_is_computed_for_data() {
     let (x, weight) = (random(&[2, 1, 6, 6], 1), Var::from_tensor(&random(&[3, 1, 3, 3], 2)).unwrap());
     let y = conv2d(&x, &weight, None, [1, 1], None, true).unwrap();

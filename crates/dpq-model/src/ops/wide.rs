@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::conv::Conv;
-use super::gemm::{Matrix, par_gemm};
+use super::gemm::{Matrix, par_gemm, par_row_product};
 use super::layout::{add_up, with_scratch};
 
 /// Number of input channels from which on this is faster.
@@ -58,7 +58,7 @@ impl Conv {
                 let (patches, product) = (&mut patches[..n_rows * k], &mut product[..n_rows * co]);
                 self.unroll_all(x, patches);
                 let columns = Matrix::new(columns, k, co);
-                par_gemm(Matrix::new(patches, n_rows, k), columns, product, false, piece(n_rows));
+                par_row_product(Matrix::new(patches, n_rows, k), columns, product, piece(n_rows));
                 let images = product.par_chunks_exact(out_len).zip(y.par_chunks_exact_mut(out_len));
                 images.for_each(|(product, y)| self.pack(product, bias, y));
             }

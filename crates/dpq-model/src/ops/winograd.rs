@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::conv::Conv;
-use super::gemm::{Matrix, gemm};
+use super::gemm::{Matrix, gemm, row_product};
 use super::layout::{add_up, with_scratch};
 use super::tiles::{Tile, Windows};
 use super::transpose::transpose;
@@ -166,7 +166,7 @@ impl<'a> Winograd<'a> {
                 }
                 let products = outputs.chunks_exact_mut(rows * co).zip(inputs.chunks_exact(rows * ci));
                 for ((output, input), kernel) in products.zip(kernels.chunks_exact(ci * co)) {
-                    gemm(Matrix::new(input, rows, ci), Matrix::new(kernel, ci, co), output, false);
+                    row_product(Matrix::new(input, rows, ci), Matrix::new(kernel, ci, co), output);
                 }
                 for (i, out) in outs.chunks_exact_mut(out.with_outside).enumerate() {
                     self.tile.lower_output(out_windows, &outputs[i * len * co..], rows * co, out);
@@ -203,7 +203,7 @@ impl<'a> Winograd<'a> {
                     self.tile.lift_kernel(kernel_windows(ci, block), kernels, &mut parts);
                     let products = outputs.chunks_exact_mut(rows * block).zip(inputs.chunks_exact(rows * ci));
                     for ((output, input), kernel) in products.zip(&parts) {
-                        gemm(Matrix::new(input, rows, ci), Matrix::new(kernel, ci, block), output, false);
+                        row_product(Matrix::new(input, rows, ci), Matrix::new(kernel, ci, block), output);
                     }
                 });
             });
