@@ -4,7 +4,7 @@ use dpq_codebook::Assignment;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-pub use network::{Alexnet, Backbone, Block, Body, FirstInput, Moments, NetworkConfig, StageOrder};
+pub use network::{Alexnet, Backbone, Block, Body, Feature, FirstInput, Moments, NetworkConfig, StageOrder};
 
 use network::is_default;
 

@@ -68,7 +68,8 @@ impl Header {
         let tensors = folded.get(&layers, tensors)?;
         let [features, logits] = self.in_chunks(batch, device, |x| {
             let mut pass = Pass::Inference(tensors);
-            let heads = network::heads(&body::forward(&layers, x, &mut pass)?, &pass)?;
+            let f = body::forward(&layers, x, &mut pass)?;
+            let heads = network::heads(&f, &pass, self.train.network.feature)?;
             Ok([heads.features, heads.logits])
         })?;
         Ok(Output { features, logits })

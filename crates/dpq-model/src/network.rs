@@ -2,29 +2,36 @@
 //!
 //! Parameters are named as in files: `backbone.<layer>.<kind>` (`body` names the layers),
 //! `embed.{weight,bias}` and `classifier.{weight,bias}`. A kind is `weight`, `bias`, or `gamma`,
-//! `beta`, `mean` or `var` of a batch normalisation.
+//! `beta`, `mean` or `var` of a batch normalisation. Features with a posterior have
+//! `classes.embedding` besides.
 
 use candle_core::{Device, Result as TensorResult, Tensor, Var};
 
 use crate::Error;
 use crate::body::{self, Layers};
-use crate::config::{Backbone, Moments, NetworkConfig};
+use crate::config::{Backbone, Feature, Moments, NetworkConfig};
+use crate::ops;
 use crate::pass::Pass;
+use crate::quantize::softmax;
 use crate::rng::{Stream, normal, rng};
 use crate::tensors::{Shapes, Tensors, Variables};
 
-/// A network in training: its variables, and the running moments for inference.
+/// A network in training: its variables, and tensors that no gradient changes.
 pub(crate) struct Network {
     config: NetworkConfig,
     layers: Layers,
     pub(crate) body: Variables,
     pub(crate) heads: Variables,
-    running: Tensors,
+    /// Running moments, for inference, and label embeddings.
+    untrained: Tensors,
 }
+
+/// The label embeddings V at length 1, f32 `[C, D]`.
+const EMBEDDINGS: &str = "classes.embedding";
 
 /// The outputs of a network for a batch.
 pub(crate) struct Heads {
-    /// x = tanh(W_s f + w_s), f32 `[n, D]`.
+    /// x, f32 `[n, D]`, see [`Feature`].
     pub(crate) features: Tensor,
     /// o = W_c f + w_c, f32 `[n, C]`.
     pub(crate) logits: Tensor,
@@ -43,6 +50,9 @@ pub(crate) fn shapes(
         heads.insert(format!("{name}.weight"), vec![outputs, layers.dim]);
         heads.insert(format!("{name}.bias"), vec![outputs]);
     }
+    if config.feature != Feature::Tanh {
+        heads.insert(EMBEDDINGS.to_owned(), vec![n_classes, config.dim]);
+    }
     Ok([layers.shapes().collect(), heads])
 }
 
@@ -59,7 +69,7 @@ impl Network {
         let layers = Layers::new(&config.body, input)?;
         let [body, heads] = shapes(config, input, n_classes)?;
         let mut rng = rng(seed, Stream::Weights);
-        let mut running = Tensors::new();
+        let mut untrained = Tensors::new();
         let mut variables = |shapes: Shapes, gain: f64| -> Result<Variables, Error> {
             let mut variables = Variables::new();
             for (name, shape) in shapes {
@@ -73,10 +83,10 @@ impl Network {
                     "gamma" | "var" => vec![1.0f32; n],
                     _ => vec![0.0; n],
                 };
-                let is_running = kind == "mean" || kind == "var";
+                let is_trained = !["mean", "var", "embedding"].contains(&kind);
                 let tensor = Tensor::from_vec(values, shape, device)?;
-                if is_running {
-                    running.insert(name, tensor);
+                if !is_trained {
+                    untrained.insert(name, tensor);
                 } else {
                     variables.insert(name, Var::from_tensor(&tensor)?);
                 }
@@ -84,7 +94,7 @@ impl Network {
             Ok(variables)
         };
         let (body, heads) = (variables(body, 2.0)?, variables(heads, 1.0)?);
-        Ok(Self { config: config.clone(), layers, body, heads, running })
+        Ok(Self { config: config.clone(), layers, body, heads, untrained })
     }
 
     /// Runs a batch through the frozen stages, whose result the other stages take, without a graph
@@ -97,9 +107,9 @@ impl Network {
     /// Runs the result of the frozen stages through the others in training: applies dropout from
     /// `seed`.
     pub(crate) fn forward_train(&mut self, x: &Tensor, seed: u64) -> TensorResult<Heads> {
-        let NetworkConfig { dropout, moments, freeze, .. } = self.config;
+        let NetworkConfig { dropout, moments, freeze, feature, .. } = self.config;
         let variables = [&self.body, &self.heads];
-        let mut pass = Pass::Training { variables, running: &mut self.running, moments, dropout, seed };
+        let mut pass = Pass::Training { variables, untrained: &mut self.untrained, moments, dropout, seed };
         let f = body::forward(self.layers.split(freeze).1, x, &mut pass)?;
         // An optimiser skips variables without a gradient.
         let f = match self.config.backbone {
@@ -107,7 +117,7 @@ impl Network {
             Backbone::Frozen => f.detach(),
         };
         let f = pass.dropout(&f, None)?;
-        heads(&f, &pass)
+        heads(&f, &pass, feature)
     }
 
     /// Runs the result of the frozen stages in inference, without a graph of gradients.
@@ -115,7 +125,7 @@ impl Network {
         let (_, layers) = self.layers.split(self.config.freeze);
         let tensors = body::fold(layers, &self.tensors())?;
         let mut pass = Pass::Inference(&tensors);
-        heads(&body::forward(layers, x, &mut pass)?, &pass)
+        heads(&body::forward(layers, x, &mut pass)?, &pass, self.config.feature)
     }
 
     pub(crate) fn variable(&self, name: &str) -> Option<&Var> {
@@ -126,7 +136,7 @@ impl Network {
     pub(crate) fn tensors(&self) -> Tensors {
         let variables = self.body.iter().chain(&self.heads);
         let variables = variables.map(|(name, var)| (name.clone(), var.as_detached_tensor()));
-        variables.chain(self.running.clone()).collect()
+        variables.chain(self.untrained.clone()).collect()
     }
 
     /// Takes pretrained weights of the body. Normalisation by stored moments becomes a part of
@@ -138,11 +148,19 @@ impl Network {
         }
     }
 
+    /// Takes label embeddings of any length other than 0, f32 `[C, D]`, if features need them.
+    pub(crate) fn embed_classes(&mut self, embeddings: &Tensor) -> TensorResult<()> {
+        if let Some(of_classes) = self.untrained.get_mut(EMBEDDINGS) {
+            *of_classes = embeddings.broadcast_div(&embeddings.sqr()?.sum_keepdim(1)?.sqrt()?)?;
+        }
+        Ok(())
+    }
+
     /// Takes the values of `tensors`, which have names and shapes of [`Network::tensors`].
     pub(crate) fn set(&mut self, tensors: &Tensors) -> TensorResult<()> {
         for (name, value) in tensors {
-            if let Some(running) = self.running.get_mut(name) {
-                *running = value.clone();
+            if let Some(untrained) = self.untrained.get_mut(name) {
+                *untrained = value.clone();
             } else if let Some(var) = self.variable(name) {
                 var.set(value)?;
             }
@@ -152,11 +170,18 @@ impl Network {
 }
 
 /// Runs the heads on the result of the body.
-pub(crate) fn heads(f: &Tensor, pass: &Pass) -> TensorResult<Heads> {
-    Ok(Heads {
-        features: pass.linear(f, "embed", false)?.tanh()?,
-        logits: pass.linear(f, "classifier", false)?,
-    })
+pub(crate) fn heads(f: &Tensor, pass: &Pass, feature: Feature) -> TensorResult<Heads> {
+    let logits = pass.linear(f, "classifier", false)?;
+    let of_paper = pass.linear(f, "embed", false)?.tanh()?;
+    let features = match feature {
+        Feature::Tanh => of_paper,
+        Feature::Posterior { tanh } => {
+            let embeddings = pass.get(EMBEDDINGS).t()?.contiguous()?;
+            let expected = ops::linear(&softmax(&logits)?, &embeddings, None, false)?;
+            (expected + (of_paper * tanh)?)?
+        }
+    };
+    Ok(Heads { features, logits })
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ pub(crate) enum Pass<'a> {
     Training {
         /// Variables of the body and of the heads.
         variables: [&'a Variables; 2],
-        running: &'a mut Tensors,
+        /// Running moments and label embeddings.
+        untrained: &'a mut Tensors,
         moments: Moments,
         dropout: f64,
         seed: u64,
@@ -36,8 +37,9 @@ pub(crate) enum Pass<'a> {
 impl Pass<'_> {
     pub(crate) fn get(&self, name: &str) -> &Tensor {
         match self {
-            Self::Training { variables: [body, heads], .. } => {
-                body.get(name).or_else(|| heads.get(name)).expect("a layer names its own parameters")
+            Self::Training { variables: [body, heads], untrained, .. } => {
+                let variable = body.get(name).or_else(|| heads.get(name)).map(|var| &**var);
+                variable.or_else(|| untrained.get(name)).expect("a layer names its own parameters")
             }
             Self::Inference(tensors) => &tensors[name],
         }
@@ -90,9 +92,9 @@ impl Pass<'_> {
     pub(crate) fn normalise(&mut self, x: &Tensor, norm: &str, relu: bool) -> Result<Tensor> {
         let [gamma, beta] = ["gamma", "beta"].map(|kind| self.get(&format!("{norm}.{kind}")));
         let (y, mean, var) = ops::batch_norm(x, gamma, beta, EPSILON, relu)?;
-        if let Self::Training { running, .. } = self {
+        if let Self::Training { untrained, .. } = self {
             for (name, value) in [("mean", mean), ("var", var)] {
-                let running = running.get_mut(&format!("{norm}.{name}")).expect("made with the network");
+                let running = untrained.get_mut(&format!("{norm}.{name}")).expect("made with the network");
                 *running = ((&*running * (1.0 - MOMENTUM))? + (value.detach() * MOMENTUM)?)?.detach();
             }
         }

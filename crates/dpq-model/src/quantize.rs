@@ -111,7 +111,7 @@ fn closeness(residual: &Tensor, codewords: &Tensor) -> Result<Tensor> {
 
 /// Returns the softmax of each row. The maximum is subtracted as a constant: it cancels in value
 /// and gradient.
-fn softmax(logits: &Tensor) -> Result<Tensor> {
+pub(crate) fn softmax(logits: &Tensor) -> Result<Tensor> {
     let exp = logits.broadcast_sub(&logits.detach().max_keepdim(D::Minus1)?)?.exp()?;
     exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
 }

@@ -147,7 +147,7 @@ impl<'a> Run<'a> {
         };
         let embeddings = Tensor::from_vec(embeddings, (data.n_classes, config.network.dim), &device)?;
         let (loss, quantizer, multi_label) = (config.loss, config.quantizer, data.multi_label);
-        let objective = Box::new(Dpq { loss, quantizer, multi_label, embeddings });
+        let objective = Box::new(Dpq { loss, quantizer, multi_label, embeddings: embeddings.clone() });
         if objective.needs().labels {
             data.check_labels()?;
         }
@@ -158,6 +158,7 @@ impl<'a> Run<'a> {
             State::open(&header, &fingerprint, &checkpoint, &device)?
         } else {
             let mut state = State::new(&header, &device)?;
+            state.network.embed_classes(&embeddings)?;
             if let Some(weights) = data.weights {
                 state.network.start_from(weights.tensors_on(&device)?)?;
             }

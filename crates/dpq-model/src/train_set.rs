@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use rayon::prelude::*;
 
 use crate::body::Layers;
-use crate::config::{Body, Moments, Start, TrainConfig};
+use crate::config::{Body, Feature, Moments, Start, TrainConfig};
 use crate::inputs::Batch;
 use crate::loss::Labels;
 use crate::tensors::bytes;
@@ -126,6 +126,10 @@ impl TrainSet<'_> {
         if let Some(side) = config.network.input.filter(|&side| shape[1..] != [side; 2]) {
             let expected = format!("the size of images, {}x{}", shape[1], shape[2]);
             return Err(Error::unfit("network.input", format!("found {side}"), expected));
+        }
+        if config.network.feature != Feature::Tanh && self.multi_label {
+            let expected = "`tanh` for items of several labels, which have no posterior";
+            return Err(Error::Config { key: "network.feature", expected });
         }
         if config.network.moments == Moments::Stored && self.weights.is_none() {
             return Err(Error::Config {

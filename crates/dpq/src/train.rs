@@ -54,8 +54,13 @@ pub(crate) struct Args {
     /// The run folder
     #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
     out: Option<PathBuf>,
-    /// A built-in configuration
-    #[arg(long, default_value = "best", value_parser = clap::builder::PossibleValuesParser::new(TrainConfig::PRESETS))]
+    /// A built-in configuration; `pretrained` is for --weights of a residual network
+    #[arg(
+        long,
+        default_value = "best",
+        requires_if("pretrained", "weights"),
+        value_parser = clap::builder::PossibleValuesParser::new(TrainConfig::PRESETS)
+    )]
     preset: String,
     /// A configuration file (`--print-config` prints one)
     #[arg(long, value_name = "TOML", conflicts_with = "preset")]
@@ -324,7 +329,7 @@ fn read_config(path: &Path) -> Result<TrainConfig> {
 }
 
 /// Keys whose value is one of several kinds, with the keys of the kind below its name.
-const CHOICES: [&str; 4] = ["schedule", "body", "method", "rate_schedule"];
+const CHOICES: [&str; 5] = ["schedule", "body", "feature", "method", "rate_schedule"];
 
 /// Changes a configuration by lines of TOML.
 fn changed(config: &TrainConfig, lines: &[String]) -> Result<TrainConfig> {

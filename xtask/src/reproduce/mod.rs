@@ -55,7 +55,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE", value_parser = |path: &str| path::absolute(path))]
     embeddings: Option<PathBuf>,
     /// With preset `paper`, also train the rows of Table 2 and one model per length; with `best`,
-    /// the preset without each of its ingredients. Each row has as many trainings as seeds
+    /// the preset without each of its ingredients; with `pretrained`, the features of the paper and
+    /// end-to-end training. Each row has as many trainings as seeds
     #[arg(long)]
     ablations: bool,
     /// Also train on splits in which N classes have no training image, and rank images of those
@@ -115,7 +116,8 @@ impl Settings {
     /// The name of the run. A changed preset has another name, so that its results are not taken
     /// for the preset's.
     pub(crate) fn name(&self) -> String {
-        let pretrained = if self.weights.is_some() { "-pretrained" } else { "" };
+        let says_so = self.weights.is_none() || self.preset == "pretrained";
+        let pretrained = if says_so { "" } else { "-pretrained" };
         let safe = |c: char| c.is_alphanumeric() || "=.-".contains(c);
         let embeddings = self.embeddings.iter().filter_map(|path| path.file_name());
         let embeddings = embeddings.map(|name| format!("-embeddings={}", name.to_string_lossy()));
@@ -136,7 +138,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Results> {
     let pretrained = settings.weights.is_some();
     ensure!(
         !(settings.ablations && variants::variants(&settings.preset, true, pretrained).is_empty()),
-        "preset {} has no ablations, give --preset paper or best, or leave --ablations out",
+        "preset {} has no ablations, give --preset paper, best or pretrained, or leave --ablations out",
         settings.preset
     );
     let paths = iter::once(&settings.dataset).chain(&settings.weights).chain(&settings.embeddings);

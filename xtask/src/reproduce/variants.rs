@@ -52,6 +52,23 @@ const INGREDIENTS: [Variant; 3] = [
     variant("λ = 0.1", "lambda-01", Train(&["loss.classification=0.1"])),
 ];
 
+/// `pretrained` with the features of the paper, and trained end to end.
+const PRETRAINED: [Variant; 2] = [
+    variant("x = tanh(W f + w)", "tanh", Train(&["network.feature=\"tanh\""])),
+    variant(
+        "Joint",
+        "joint",
+        Train(&[
+            "schedule.joint.features_first=0.5",
+            "loss.commitment=0.0",
+            "loss.quantization=1.0",
+            "loss.soft=0.0",
+            "loss.joint_center=0.0",
+            "codebook_optimizer.rate_schedule.warmup-cosine.warmup=0.1",
+        ]),
+    ),
+];
+
 /// Other features by the trainings of `best`, which need no training.
 const FEATURES: [Variant; 2] = [
     variant("no mirror averaging", "no-mirror-average", Features("--mirror-average false")),
@@ -67,6 +84,7 @@ pub(super) fn variants(preset: &str, ablations: bool, pretrained: bool) -> Vec<&
         ("paper", true) => [frozen].into_iter().chain(&TABLE_2).chain(&ONE_LENGTH).collect(),
         ("best", true) => FEATURES.iter().chain(&INGREDIENTS).collect(),
         ("best", false) => FEATURES.iter().collect(),
+        ("pretrained", true) => PRETRAINED.iter().collect(),
         _ => Vec::new(),
     }
 }
@@ -79,7 +97,7 @@ mod tests {
 
     #[test]
     fn variants_have_folders_of_their_own_and_words_without_spaces() {
-        for preset in ["paper", "best"] {
+        for preset in ["paper", "best", "pretrained"] {
             let variants = variants(preset, true, false);
             let slugs: BTreeSet<&str> = variants.iter().map(|variant| variant.slug).collect();
             assert_eq!(slugs.len(), variants.len());

@@ -29,11 +29,30 @@ pub struct NetworkConfig {
     /// The moments that batch normalisation uses in training.
     #[serde(default, skip_serializing_if = "is_default")]
     pub moments: Moments,
+    /// How the heads make the feature, x.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub feature: Feature,
     /// Smaller images in the first epochs, which take less time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_input: Option<FirstInput>,
     /// The layers below the heads.
     pub body: Body,
+}
+
+/// How the heads make a feature x of f.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Feature {
+    /// x = tanh(W_s f + w_s), as in the paper.
+    #[default]
+    Tanh,
+    /// x = Vᵀp + tanh · tanh(W_s f + w_s). p = softmax(W_c f + w_c) is the posterior of the
+    /// classes, and the rows of V are the label embeddings at length 1 (Norouzi et al. 2014, a
+    /// convex combination of embeddings). Items have one label each.
+    Posterior {
+        /// Weight of the feature of the paper, which tells unseen classes apart.
+        tanh: f64,
+    },
 }
 
 /// The images of the first epochs.
@@ -120,11 +139,16 @@ impl NetworkConfig {
         let grows = |first: FirstInput| {
             (1..self.input.unwrap_or(0)).contains(&first.side) && first.share > 0.0 && first.share < 1.0
         };
+        let at_least_0 = match self.feature {
+            Feature::Tanh => true,
+            Feature::Posterior { tanh } => (0.0..f64::INFINITY).contains(&tanh),
+        };
         match &self.body {
             _ if !self.first_input.is_none_or(grows) => {
                 refused("network.first_input", "a side less than `network.input` and a share in (0, 1)")
             }
             _ if !in_range(&self.dim) => refused("network.dim", "1 to 65536"),
+            _ if !at_least_0 => refused("network.feature.posterior.tanh", "a finite weight of at least 0"),
             _ if !(0.0..1.0).contains(&self.dropout) => refused("network.dropout", "a share in [0, 1)"),
             Body::Features => Ok(()),
             Body::Small { channels, .. } if channels.is_empty() || !channels.iter().all(in_range) => {

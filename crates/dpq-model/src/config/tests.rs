@@ -6,13 +6,14 @@ use super::*;
 fn presets_are_found_by_name_can_be_used_and_survive_json() {
     for name in TrainConfig::PRESETS {
         let config = TrainConfig::preset(name).unwrap();
+        let config = if name == "pretrained" { config.fine_tuned(112) } else { config };
         config.check().unwrap();
         let json = serde_json::to_string(&config).unwrap();
         let read: TrainConfig = serde_json::from_str(&json).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), json);
     }
     let error = TrainConfig::preset("bset").unwrap_err().to_string();
-    assert_eq!(error, "preset: found `bset`, expected one of best, authors-code, paper, quick");
+    assert_eq!(error, "preset: found `bset`, expected one of best, pretrained, authors-code, paper, quick");
 }
 
 #[test]
@@ -24,6 +25,11 @@ fn a_pretrained_body_learns_at_a_lower_rate_than_heads() {
         assert!((found - rate).abs() < 1e-12, "{found}");
         assert_eq!((head_weights, head_biases), (10.0, 20.0));
         assert_eq!((config.network.input, config.augment.padding), (Some(64), 4));
+    }
+    for (input, first) in [(64, None), (112, Some(64))] {
+        let config = TrainConfig::pretrained().fine_tuned(input);
+        config.check().unwrap();
+        assert_eq!(config.network.first_input.map(|first| first.side), first);
     }
 }
 
@@ -42,10 +48,11 @@ fn small(channels: Vec<usize>) -> Body {
 #[test]
 fn impossible_values_are_named() {
     type Case = (fn(&mut TrainConfig), &'static str);
-    let cases: [Case; 14] = [
+    let cases: [Case; 15] = [
         (|c| c.epochs = 0, "epochs: "),
         (|c| c.network.body = small(vec![]), "network.body.small.channels: "),
         (|c| c.network.body = Body::Features, "mirror_average: "),
+        (|c| c.network.feature = Feature::Posterior { tanh: -1.0 }, "network.feature.posterior.tanh: "),
         (|c| c.quantizer.codewords = 257, "quantizer.codewords: "),
         (|c| c.quantizer.start = Start::Random, "quantizer.start: "),
         (|c| c.quantizer.codebooks = Sharing::Shared, "quantizer.codebooks: "),

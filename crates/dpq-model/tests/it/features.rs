@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use dpq_model::config::{AugmentConfig, Body, NetworkConfig, Schedule};
+use dpq_model::config::{AugmentConfig, Body, Feature, NetworkConfig, Schedule};
 use dpq_model::{Error, Inputs, Model, Read, TrainConfig, TrainOptions, TrainSet, train};
 use tempfile::TempDir;
 
@@ -94,24 +94,66 @@ fn features_that_cannot_be_learnt_from_are_named() {
 
 #[test]
 fn the_body_of_a_network_makes_what_its_heads_take() {
-    let dir = TempDir::new().unwrap();
-    let whole = Run { resume: false, embeddings: None, stop_after: None, on_epoch: &mut |_| {} };
-    let model = run(&config(Schedule::TwoStep), dir.path(), whole).unwrap();
     let images: Vec<u8> = (0..70 * 64).map(|i| (i * 7919 % 251) as u8).collect();
-    let (body, output) = (model.body(&images).unwrap(), model.forward(&images).unwrap());
-    assert_eq!(body.len(), 70 * 16);
+    // Label embeddings of lengths 5 and 2.
+    let mut embeddings = [0.0; 24];
+    (embeddings[1], embeddings[2], embeddings[14]) = (3.0, -4.0, 2.0);
+    for feature in [Feature::Tanh, Feature::Posterior { tanh: 0.25 }] {
+        let dir = TempDir::new().unwrap();
+        let mut config = config(Schedule::TwoStep);
+        config.network.feature = feature;
+        let how =
+            Run { resume: false, embeddings: Some(&embeddings), stop_after: None, on_epoch: &mut |_| {} };
+        let model = run(&config, dir.path(), how).unwrap();
+        let path = dir.path().join("model.safetensors");
+        let output = Model::open(&path).unwrap().forward(&images).unwrap();
+        assert_eq!(output, model.forward(&images).unwrap());
+        let body = model.body(&images).unwrap();
+        assert_eq!(body.len(), 70 * 16);
 
-    // x = tanh(W f + w), by hand.
-    let tensors = network(&dir.path().join("model.safetensors"));
-    let floats = |name: &str| -> Vec<f64> {
-        let values = tensors[name].chunks_exact(4);
-        values.map(|x| f32::from_le_bytes(x.try_into().unwrap()).into()).collect()
-    };
-    let (weight, bias) = (floats("embed.weight"), floats("embed.bias"));
-    for (f, x) in body.chunks_exact(16).zip(output.features.chunks_exact(12)) {
-        for ((row, bias), &x) in weight.chunks_exact(16).zip(&bias).zip(x) {
-            let sum: f64 = row.iter().zip(f).map(|(w, &f)| w * f64::from(f)).sum();
-            assert!(((sum + bias).tanh() - f64::from(x)).abs() < 1e-5);
+        // By hand.
+        let tensors = network(&path);
+        let floats = |name: &str| -> Vec<f64> {
+            let values = tensors[name].chunks_exact(4);
+            values.map(|x| f32::from_le_bytes(x.try_into().unwrap()).into()).collect()
+        };
+        let linear = |f: &[f32], head: &str| -> Vec<f64> {
+            let rows = floats(&format!("{head}.weight"));
+            let rows = rows.chunks_exact(16).zip(floats(&format!("{head}.bias")));
+            let product = |row: &[f64]| row.iter().zip(f).map(|(w, &f)| w * f64::from(f)).sum::<f64>();
+            rows.map(|(row, bias)| bias + product(row)).collect()
+        };
+        for (f, x) in body.chunks_exact(16).zip(output.features.chunks_exact(12)) {
+            let mut expected: Vec<f64> = linear(f, "embed").iter().map(|x| x.tanh()).collect();
+            if feature != Feature::Tanh {
+                expected.iter_mut().for_each(|x| *x *= 0.25);
+                let logits = linear(f, "classifier");
+                let p = 1.0 / (1.0 + (logits[1] - logits[0]).exp());
+                // p · (0.6, −0.8) + (1 − p) · (0, 1) in dimensions 1 and 2.
+                expected[1] += 0.6 * p;
+                expected[2] += 1.0 - 1.8 * p;
+            }
+            for (&x, expected) in x.iter().zip(expected) {
+                assert!((expected - f64::from(x)).abs() < 1e-5, "{feature:?}: {x}, expected {expected}");
+            }
         }
     }
+}
+
+#[test]
+fn a_posterior_needs_one_label_per_item() {
+    let dir = TempDir::new().unwrap();
+    let mut config = on_features();
+    config.network.feature = Feature::Posterior { tanh: 0.1 };
+    let data = TrainSet {
+        n_items: N,
+        labels: &labels(),
+        n_classes: 2,
+        multi_label: true,
+        embeddings: None,
+        inputs: Inputs::Features { dim: DIM, read: &|_, _, _| Ok(()) },
+        weights: None,
+    };
+    let error = train(&config, &data, dir.path(), TrainOptions::default()).unwrap_err().to_string();
+    assert!(error.starts_with("network.feature: expected `tanh`"), "{error}");
 }
