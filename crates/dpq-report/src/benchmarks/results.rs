@@ -218,6 +218,7 @@ pub(super) struct ResidualRate {
     pub(super) work: String,
     /// The side of images in pixels.
     pub(super) side: usize,
+    pub(super) classes: usize,
     pub(super) threads: usize,
     /// The memory layout of PyTorch.
     pub(super) torch_layout: String,
