@@ -102,7 +102,7 @@ def test_a_live_index_is_opened_like_a_file(folder, tmp_path):
                 np.testing.assert_array_equal(a, b)
 
     check(live)
-    check(live, [(i.allow(ids[::2]) & i.deny(ids[:9])) | ~i.allow(ids[5:]) for i in (file, live)])
+    check(live, [(i.allow(ids[:20]) & i.deny(ids[:9])) | ~i.allow(ids[5:]) for i in (file, live)])
     with pytest.raises(ValueError, match="the filter belongs to another index"):
         live.search(queries, 9, filter=file.allow(ids))
     with pytest.raises(ValueError, match="the filter belongs to another index"):
