@@ -66,7 +66,7 @@ class Index:
 
     @staticmethod
     def open(path: _Path) -> Index:
-        """Opens an index file by memory-mapping it."""
+        """Opens an index file, or the last commit in the folder of a live index, by memory-mapping."""
     @staticmethod
     def from_codes(
         codes: NDArray[np.uint8],
@@ -120,6 +120,8 @@ class Index:
         """Returns the squared distances, float32 [n, k], of hits with these scores under the metric "l2"."""
     def verify(self) -> None:
         """Reads and checks every byte."""
+    def name_of(self, id: int) -> str | None:
+        """Returns the name that a live index has for an id."""
     def __len__(self) -> int: ...
     @property
     def dim(self) -> int:

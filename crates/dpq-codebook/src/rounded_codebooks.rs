@@ -10,10 +10,12 @@
 
 mod products;
 
+use rayon::prelude::*;
+
 use products::{BLOCK, products};
 
 use crate::error::{MAX_VALUES, check_finite, check_size};
-use crate::norm::squared_norm;
+use crate::norm::{squared_norm, sum};
 use crate::rounded::{round, scale};
 use crate::table::rows_at;
 use crate::vectorize::vectorize;
@@ -48,6 +50,13 @@ struct Part {
     errors: Vec<f32>,
 }
 
+impl Part {
+    /// Returns the integers, the scale and the error of each row.
+    fn rows(&mut self) -> impl IndexedParallelIterator<Item = ((&mut [i8], &mut f32), &mut f32)> {
+        self.integers.par_chunks_exact_mut(self.stride).zip(&mut self.scales).zip(&mut self.errors)
+    }
+}
+
 /// A query rounded to 16 bits, for [`RoundedCodebooks`].
 #[derive(Debug)]
 pub struct RoundedQuery {
@@ -58,25 +67,30 @@ pub struct RoundedQuery {
 }
 
 impl RoundedCodebooks {
-    /// Rounds codewords. This takes about as long as sixteen lookup tables.
+    /// Rounds codewords on the current rayon pool: the work of about nineteen lookup tables.
     pub fn new(codebooks: &Codebooks) -> Self {
         let (dim, n_codewords) = (codebooks.dim(), codebooks.n_codewords());
         let stride = dim.next_multiple_of(BLOCK);
         let n = codebooks.n_levels() * n_codewords;
         let part =
             || Part { stride, integers: vec![0; n * stride], scales: vec![0.0; n], errors: vec![0.0; n] };
-        let (mut parts, mut norms) = ([part(), part()], vec![0.0; n]);
-        for (i, row) in codebooks.values().chunks_exact(dim).enumerate() {
-            norms[i] = squared_norm(row).sqrt();
-            let mut rest = row.to_vec();
-            for part in &mut parts {
-                let integers = &mut part.integers[i * stride..][..stride];
-                let error;
-                (part.scales[i], error) = round_off(&mut rest, integers);
-                // The remainder of a remainder is rounded to f32, too.
-                part.errors[i] = (error * (1.0 + 1e-6) + norms[i] * 1e-7) as f32;
-            }
-        }
+        let ([mut coarse, mut fine], mut norms) = ([part(), part()], vec![0.0; n]);
+        let rows = codebooks.values().par_chunks_exact(dim).zip(&mut norms);
+        rows.zip(coarse.rows()).zip(fine.rows()).for_each_init(
+            Vec::new,
+            |rest, (((row, norm), coarse), fine)| {
+                rest.clear();
+                rest.extend_from_slice(row);
+                *norm = squared_norm(row).sqrt();
+                for ((integers, scale), error) in [coarse, fine] {
+                    let left;
+                    (*scale, left) = round_off(rest, integers);
+                    // The remainder of a remainder is rounded to f32, too.
+                    *error = (left * (1.0 + 1e-6) + *norm * 1e-7) as f32;
+                }
+            },
+        );
+        let parts = [coarse, fine];
         let max = |norms: &[f64]| norms.iter().copied().fold(0.0, f64::max);
         let norms = norms.chunks(n_codewords).map(max).collect();
         let max = |errors: &[f32]| errors.iter().copied().fold(0.0, f32::max).into();
@@ -270,7 +284,7 @@ fn round_off_any(values: &mut [f32], integers: &mut [i8]) -> (f32, f64) {
         *integer = round(*x, inverse) as i8;
         *x = (f64::from(*x) - f64::from(scale) * f64::from(*integer)) as f32;
     }
-    (scale, squared_norm(values).sqrt())
+    (scale, sum(values, values, |x, _| f64::from(x) * f64::from(x)).sqrt())
 }
 
 #[cfg(test)]

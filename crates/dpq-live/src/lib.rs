@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod error;
+mod filter;
 mod folder;
 mod items;
 mod live;
@@ -13,6 +14,7 @@ mod tail;
 
 pub use dpq_index::{Assignment, CodeLength, Codebooks, Hit, Metric, SearchOptions};
 pub use error::Error;
+pub use filter::Filter;
 pub use live::LiveIndex;
 pub use merge::{Merge, Merged};
 pub use snapshot::{Snapshot, Stats};

@@ -136,6 +136,13 @@ impl LiveIndex {
         self.tail.has(id) || self.find(id).is_some()
     }
 
+    /// Returns an id that no item exceeds: the maximum of the items there are, and perhaps of some
+    /// that were deleted. None if there never were items.
+    pub fn max_id(&self) -> Option<u64> {
+        let segments = self.parts.iter().filter_map(|part| part.segment.max_id());
+        segments.chain(self.tail.items().ids.iter().copied()).max()
+    }
+
     /// Returns the id of the item with this name.
     pub fn id_of(&self, name: &str) -> Option<u64> {
         self.tail.named(name).or_else(|| self.parts.iter().find_map(|part| part.named(name)))

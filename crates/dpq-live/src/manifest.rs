@@ -23,6 +23,9 @@ const VERSION: &str = "1";
 /// and 1 if it has names.
 const COLUMNS: usize = 5;
 
+/// No commit and no file gets a greater number, even after many more.
+const MAX_NUMBER: u64 = u64::MAX / 2;
+
 /// A commit.
 #[derive(Clone)]
 pub(crate) struct Commit {
@@ -101,6 +104,11 @@ impl Commit {
         }
         let segments = numbers("segments", COLUMNS)?;
         let segments = segments.as_chunks::<COLUMNS>().0;
+        // A file of a number that is given again would be replaced.
+        let is_given = |&[file, _, _, deleted, _]: &[u64; COLUMNS]| file.max(deleted) < next;
+        if number.max(next) > MAX_NUMBER || !segments.iter().all(is_given) {
+            return Err(bad(format!("has commit {number} or the number of a file that is not below {next}")));
+        }
         // These files first: reading segments takes long, and they outlive many commits.
         let deleted = segments.iter().map(|&[.., file, _]| match file {
             0 => Ok(Vec::new()),

@@ -85,6 +85,10 @@ impl Segment {
         Some(places[ids.binary_search(&id).ok()?] as usize)
     }
 
+    pub(crate) fn max_id(&self) -> Option<u64> {
+        self.index.ids().max()
+    }
+
     pub(crate) fn n_bytes(&self) -> usize {
         self.index.n_bytes() + self.names.as_ref().map_or(0, Names::n_bytes)
     }

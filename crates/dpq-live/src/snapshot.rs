@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dpq_codebook::{Codebooks, Expected};
-use dpq_index::{Filter, Hit, Index, Metric, SearchOptions};
+use dpq_codebook::{CodeLength, Codebooks, Expected};
+use dpq_index::{Hit, Index, Metric, SearchOptions};
 
 use crate::Error;
+use crate::filter::{Filter, Parts};
 use crate::folder::{Access, Folder};
 use crate::items::Items;
 use crate::manifest::Commit;
@@ -23,8 +24,7 @@ pub struct Snapshot {
     metric: Metric,
     number: u64,
     n_tail: usize,
-    /// The segments and the tail, and which of their items are visible: all, if there is no filter.
-    parts: Vec<(Part, Option<Filter>)>,
+    parts: Arc<Parts>,
 }
 
 /// The numbers of a snapshot.
@@ -91,10 +91,7 @@ impl Snapshot {
 
     /// Returns the number of items that a search may return.
     pub fn len(&self) -> usize {
-        let len = |(part, filter): &(Part, Option<Filter>)| {
-            filter.as_ref().map_or(part.segment.index.len(), Filter::len)
-        };
-        self.parts.iter().map(len).sum()
+        self.parts.iter().map(|(part, _)| part.n_live()).sum()
     }
 
     /// Returns true if there are no items.
@@ -110,6 +107,16 @@ impl Snapshot {
     /// Returns the metric.
     pub fn metric(&self) -> Metric {
         self.metric
+    }
+
+    /// Returns the version of the segments' file format.
+    pub fn version(&self) -> u8 {
+        self.any().version()
+    }
+
+    /// Returns the lengths that the segments have norms for, as [`Index::norm_lengths`].
+    pub fn norm_lengths(&self) -> &[CodeLength] {
+        self.any().norm_lengths()
     }
 
     /// Returns the numbers of the commit.
@@ -137,30 +144,37 @@ impl Snapshot {
     ///
     /// # Errors
     /// As [`Index::search_batch`], and [`dpq_index::Error::ForeignFilter`] for options with a
-    /// filter: [`allow`](Self::allow) and [`deny`](Self::deny) filter a snapshot.
+    /// filter: [`search_filtered`](Self::search_filtered) takes that of a snapshot.
     pub fn search_batch(&self, queries: &[f32], options: &SearchOptions) -> Result<Vec<Vec<Hit>>, Error> {
-        let parts: Vec<_> =
-            self.parts.iter().map(|(part, filter)| (&part.segment.index, filter.as_ref())).collect();
-        Ok(Index::search_parts(&parts, queries, options)?)
+        let parts = self.parts.iter().map(|(part, visible)| (&part.segment.index, visible.as_ref()));
+        Ok(Index::search_parts(&parts.collect::<Vec<_>>(), queries, options)?)
     }
 
-    /// Returns a snapshot of only the items with these ids, of those that this one has.
-    pub fn allow(&self, ids: &[u64]) -> Result<Self, Error> {
-        self.narrowed(|index| index.allow(ids))
+    /// Returns the same as [`search_batch`](Self::search_batch) of the items that pass `filter`.
+    ///
+    /// # Errors
+    /// As [`search_batch`](Self::search_batch), and [`dpq_index::Error::ForeignFilter`] for a
+    /// filter of another snapshot.
+    pub fn search_filtered(
+        &self,
+        queries: &[f32],
+        options: &SearchOptions,
+        filter: &Filter,
+    ) -> Result<Vec<Vec<Hit>>, Error> {
+        let indexes = self.parts.iter().map(|(part, _)| &part.segment.index);
+        let parts = indexes.zip(filter.of(&self.parts)?.iter().map(Some));
+        Ok(Index::search_parts(&parts.collect::<Vec<_>>(), queries, options)?)
     }
 
-    /// Returns a snapshot of all items of this one except those with these ids.
-    pub fn deny(&self, ids: &[u64]) -> Result<Self, Error> {
-        self.narrowed(|index| index.deny(ids))
+    /// Makes the filter of the items with these ids. Ids that the snapshot does not hold are
+    /// ignored.
+    pub fn allow(&self, ids: &[u64]) -> Filter {
+        Filter::new(&self.parts, |index| index.allow(ids))
     }
 
-    fn narrowed(&self, filter: impl Fn(&Index) -> Filter) -> Result<Self, Error> {
-        let narrow = |(part, old): &(Part, Option<Filter>)| {
-            let new = filter(&part.segment.index);
-            Ok((part.clone(), Some(old.as_ref().map_or(Ok(new.clone()), |old| new.and(old))?)))
-        };
-        let parts = self.parts.iter().map(narrow).collect::<Result<_, Error>>()?;
-        Ok(Self { parts, ..self.clone() })
+    /// Makes the filter of all items except those with these ids.
+    pub fn deny(&self, ids: &[u64]) -> Filter {
+        Filter::new(&self.parts, |index| index.deny(ids))
     }
 
     /// Returns the name of an id, if the commit has such an item and it has a name.
@@ -211,7 +225,7 @@ impl Snapshot {
     /// They name the damaged file.
     pub fn verify(&self) -> Result<(), Error> {
         let (mut all, mut names) = (Vec::with_capacity(self.len()), Vec::new());
-        for (part, _) in &self.parts {
+        for (part, _) in &*self.parts {
             let Segment { index, names: of_segment, .. } = &*part.segment;
             index.verify()?;
             let ids: Vec<u64> = index.ids().collect();

@@ -1,8 +1,8 @@
 //! The dpq side of the comparison of residual networks. Commands come on stdin, one per line. Each
 //! is answered by a number on stdout: images per second.
 //!
-//! - `train SIDE N`: trains on N made images of SIDE × SIDE pixels, an epoch after one that does
-//!   not count
+//! - `train SIDE N CLASSES`: trains on N made images of SIDE × SIDE pixels, an epoch after one that
+//!   does not count
 //! - `encode SIDE N`: computes features by the network that `train` left for that side
 //!
 //! Work runs on as many threads as RAYON_NUM_THREADS says.
@@ -18,7 +18,6 @@ use dpq_model::{Inputs, Model, TrainConfig, TrainOptions, TrainSet, train};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const BATCH: usize = 50;
-const CLASSES: usize = 10;
 
 fn main() -> Result<()> {
     let mut models = BTreeMap::new();
@@ -26,8 +25,8 @@ fn main() -> Result<()> {
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
         let rate = match words[..] {
-            ["train", side, n] => {
-                let (model, rate) = trained(side.parse()?, n.parse()?)?;
+            ["train", side, n, classes] => {
+                let (model, rate) = trained(side.parse()?, n.parse()?, classes.parse()?)?;
                 models.insert(side.to_owned(), model);
                 rate
             }
@@ -35,22 +34,24 @@ fn main() -> Result<()> {
                 let model = models.get(side).ok_or("no network for that side: `train` first")?;
                 encode(model, n.parse()?)?
             }
-            _ => return Err(format!("found {line:?}, expected `train SIDE N` or `encode SIDE N`").into()),
+            _ => {
+                let expected = "`train SIDE N CLASSES` or `encode SIDE N`";
+                return Err(format!("found {line:?}, expected {expected}").into());
+            }
         };
         println!("{rate}");
     }
     Ok(())
 }
 
-/// Noise that is a little brighter in places that depend on the class.
+/// Noise that is a little brighter in places that depend on the row.
 fn image(row: usize, out: &mut [u8]) {
-    let pixel =
-        |at: usize| (row * 7919 + at * 104_729) % 223 + usize::from(at % CLASSES == row % CLASSES) * 32;
+    let pixel = |at: usize| (row * 7919 + at * 104_729) % 223 + usize::from(at % 10 == row % 10) * 32;
     out.iter_mut().enumerate().for_each(|(at, out)| *out = pixel(at) as u8);
 }
 
 /// Returns a network and the images per second of its last epoch.
-fn trained(side: usize, n: usize) -> Result<(Model, f64)> {
+fn trained(side: usize, n: usize, n_classes: usize) -> Result<(Model, f64)> {
     let best = TrainConfig::best();
     let config = TrainConfig {
         epochs: 2,
@@ -63,11 +64,12 @@ fn trained(side: usize, n: usize) -> Result<(Model, f64)> {
         },
         ..best
     };
-    let labels: Vec<u8> = (0..n * CLASSES).map(|i| u8::from(i / CLASSES % CLASSES == i % CLASSES)).collect();
+    let mut labels = vec![0; n * n_classes];
+    labels.chunks_exact_mut(n_classes).enumerate().for_each(|(row, labels)| labels[row % n_classes] = 1);
     let data = TrainSet {
         n_items: n,
         labels: &labels,
-        n_classes: CLASSES,
+        n_classes,
         multi_label: false,
         embeddings: None,
         inputs: Inputs::Images {

@@ -14,13 +14,14 @@ use rayon::prelude::*;
 use crate::array::{self, Matrix, borrow, check_columns, matrix, values};
 use crate::codebooks::Codebooks;
 use crate::error::raise;
+use crate::opened::{self, Opened};
 use crate::threads::{in_pieces, interruptible, pool};
 
 /// An index, searched exactly at any code length: Index.open(path), Index.from_codes(codes,
 /// codebooks) or Index.from_faiss(path).
 #[pyclass(frozen, module = "dpq")]
 pub(crate) struct Index {
-    inner: dpq_index::Index,
+    inner: Opened,
 }
 
 /// The items of one index that a search may return: index.allow(ids) or index.deny(ids).
@@ -30,17 +31,17 @@ pub(crate) struct Index {
 /// pass.
 #[pyclass(frozen, module = "dpq")]
 pub(crate) struct Filter {
-    inner: dpq_index::Filter,
+    inner: opened::Filter,
 }
 
 #[pymethods]
 impl Filter {
     fn __and__(&self, other: &Self) -> PyResult<Self> {
-        Ok(Self { inner: self.inner.and(&other.inner).map_err(raise)? })
+        Ok(Self { inner: self.inner.and(&other.inner)? })
     }
 
     fn __or__(&self, other: &Self) -> PyResult<Self> {
-        Ok(Self { inner: self.inner.or(&other.inner).map_err(raise)? })
+        Ok(Self { inner: self.inner.or(&other.inner)? })
     }
 
     fn __invert__(&self) -> Self {
@@ -69,16 +70,18 @@ const NO_SCORE: f32 = f32::MIN;
 
 #[pymethods]
 impl Index {
-    /// Opens an index file by memory-mapping it, in time independent of the number of items.
+    /// Opens an index file, or the last commit in the folder of a live index, by memory-mapping: in
+    /// time independent of the number of items, or for a folder a little that grows with it.
     ///
-    /// Do not change or truncate the file while the index is in use: that can end the process.
-    /// Renaming a new file over it is safe, as dpq does.
+    /// Do not change or truncate the files while the index is in use: that can end the process.
+    /// Renaming a new file over an old one is safe, as dpq does, and so are commits to a live
+    /// index. Open the folder again to see them.
     #[staticmethod]
     #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         // SAFETY: the documentation of this function passes the promise on to the caller, since
         // Python cannot enforce it.
-        Ok(Self { inner: py.detach(|| unsafe { dpq_index::Index::map(&path) }).map_err(raise)? })
+        Ok(Self { inner: py.detach(|| unsafe { Opened::map(&path) })? })
     }
 
     /// Builds an index in memory from codes, uint8 [n, L], that codebooks encoded.
@@ -106,7 +109,7 @@ impl Index {
         let norms = norms.map(|norms| norms.into_iter().map(CodeLength::from_bits).collect());
         let norms: Option<Vec<_>> = norms.transpose().map_err(raise)?;
         let index = norms.as_deref().map_or(index, |norms| index.norm_lengths(norms));
-        Ok(Self { inner: codes.py().detach(|| index.build()).map_err(raise)? })
+        Ok(Self { inner: codes.py().detach(|| index.build()).map_err(raise)?.into() })
     }
 
     /// Reads a faiss index file: IndexResidualQuantizer or IndexPQ of 1 to 8 bits per level, alone
@@ -119,7 +122,7 @@ impl Index {
         let metric = if faiss.is_euclidean { Metric::Euclidean } else { Metric::InnerProduct };
         let index = dpq_index::Index::builder(&faiss.codebooks, &faiss.codes).metric(metric);
         let index = faiss.ids.as_deref().map_or(index, |ids| index.ids(ids));
-        Ok(Self { inner: py.detach(|| index.build()).map_err(raise)? })
+        Ok(Self { inner: py.detach(|| index.build()).map_err(raise)?.into() })
     }
 
     /// Writes a faiss index file atomically: an IndexResidualQuantizer, in an IndexIDMap unless ids
@@ -150,20 +153,15 @@ impl Index {
         Ok(Filter { inner: ids.py().detach(|| self.inner.deny(&given)) })
     }
 
-    /// Writes the index to a file atomically.
+    /// Writes the index to a file atomically: a live index as one file, without names.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        py.detach(|| self.inner.save(&path)).map_err(raise)
+        py.detach(|| self.inner.save(&path))
     }
 
     /// Returns an index of the same items in the current version of the file format, in memory.
     /// save writes an opened index in the version that it has.
     fn upgrade(&self, py: Python<'_>) -> PyResult<Self> {
-        let build = || {
-            let (ids, codes) = self.inner.ids_and_codes();
-            let (codebooks, metric) = (self.inner.codebooks(), self.inner.metric());
-            dpq_index::Index::builder(codebooks, &codes).ids(&ids).metric(metric).build()
-        };
-        Ok(Self { inner: py.detach(build).map_err(raise)? })
+        Ok(Self { inner: py.detach(|| self.inner.build())?.into() })
     }
 
     /// Finds the best k items for each row of queries, float32 [n, D], at a code length of bits.
@@ -196,12 +194,10 @@ impl Index {
         let array = borrow::<f32, Ix2>("queries", queries, "[n, D]")?;
         let dim = self.inner.codebooks().dim();
         check_columns("queries", array.shape()[1], dim, "the dimension of the index")?;
-        let length = bits.map_or(Ok(self.inner.max_length()), CodeLength::from_bits).map_err(raise)?;
+        let length =
+            bits.map_or(Ok(self.inner.codebooks().max_length()), CodeLength::from_bits).map_err(raise)?;
         let pool = threads.map(pool).transpose()?;
         let mut options = SearchOptions::new(k).length(length);
-        if let Some(filter) = filter {
-            options = options.filter(&filter.inner);
-        }
         if let Some((n, bits)) = shortlist {
             options = options.shortlist(n, CodeLength::from_bits(bits).map_err(raise)?);
         }
@@ -212,7 +208,7 @@ impl Index {
         let (mut scores, mut ids) = (reserve(shape)?, reserve(shape)?);
         in_pieces(py, values(&array), QUERIES * dim, |queries| {
             let search = |options: &SearchOptions| {
-                let search = || self.inner.search_batch(queries, options);
+                let search = || self.inner.search_batch(queries, options, filter.map(|filter| &filter.inner));
                 pool.as_ref().map_or_else(search, |pool| pool.install(search))
             };
             let hits = if queries.len() / dim * self.inner.len() < LONG_SEARCH {
@@ -220,7 +216,7 @@ impl Index {
             } else {
                 interruptible(py, |interrupt| search(&options.interrupt(interrupt)))?
             };
-            hits.map_err(raise)?.iter().for_each(|hits| append(hits, k, &mut scores, &mut ids));
+            hits?.iter().for_each(|hits| append(hits, k, &mut scores, &mut ids));
             Ok(())
         })?;
         Ok((matrix(py, scores, shape)?, matrix(py, ids, shape)?))
@@ -291,14 +287,19 @@ impl Index {
         let rows = values(&query_array).chunks_exact(dim).zip(values(&score_array).chunks(k.max(1)));
         for (query, scores) in rows {
             let hits: Vec<Hit> = scores.iter().map(|&score| Hit { id: 0, score }).collect();
-            distances.extend(self.inner.squared_distances(query, &hits).map_err(raise)?);
+            distances.extend(self.inner.squared_distances(query, &hits)?);
         }
         matrix(queries.py(), distances, [n, k])
     }
 
     /// Reads and checks every byte of the index. A ValueError names the damaged section.
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.inner.verify()).map_err(raise)
+        py.detach(|| self.inner.verify())
+    }
+
+    /// Returns the name that a live index has for an id, or None.
+    fn name_of(&self, id: u64) -> Option<&str> {
+        self.inner.name_of(id)
     }
 
     fn __len__(&self) -> usize {
@@ -323,7 +324,7 @@ impl Index {
         self.inner.metric().to_string()
     }
 
-    /// The version of the file format, 1 or 2.
+    /// The version of the file format, 1 or 2; of a live index, that of its segments.
     #[getter]
     fn version(&self) -> u8 {
         self.inner.version()
@@ -338,7 +339,7 @@ impl Index {
     /// Eight hex digits that identify the codebooks of the codes.
     #[getter]
     fn fingerprint(&self) -> String {
-        self.inner.fingerprint()
+        self.inner.codebooks().fingerprint()
     }
 
     /// The codebooks of the codes.

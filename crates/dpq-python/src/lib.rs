@@ -6,6 +6,7 @@
 //! - `array`: borrows arrays
 //! - `error`: converts errors
 //! - `threads`: thread pools, and Ctrl-C
+//! - `opened`: index files and live indexes
 //! - `codebooks`, `index`, `model`, `precision`: the classes and the function
 
 mod array;
@@ -13,6 +14,7 @@ mod codebooks;
 mod error;
 mod index;
 mod model;
+mod opened;
 mod precision;
 mod threads;
 

@@ -85,6 +85,45 @@ def test_an_index_is_built_and_searched_as_by_the_command(folder):
         np.testing.assert_array_equal(scores, hits["scores"])
 
 
+def test_a_live_index_is_opened_like_a_file(folder, tmp_path):
+    add = "index add live --codes gallery/codes.npy --ids gallery/ids.npy --codebook run/model.safetensors"
+    run(add + " --commit-every 7", folder)
+    file, live = dpq.Index.open(folder / "g.dpq"), dpq.Index.open(folder / "live")
+    queries, ids = np.load(folder / "query/features.npy"), np.load(folder / "gallery/ids.npy")
+    for name in ("dim", "n_levels", "metric", "version", "norms", "fingerprint"):
+        assert getattr(live, name) == getattr(file, name)
+    assert len(live) == len(file) and repr(live) == repr(file)
+    live.verify()
+
+    def check(live, filters=(None, None)):
+        for options in ({}, {"bits": 8}, {"shortlist": (20, 8)}, {"threads": 2}):
+            expected = file.search(queries, 9, filter=filters[0], **options)
+            for a, b in zip(live.search(queries, 9, filter=filters[1], **options), expected):
+                np.testing.assert_array_equal(a, b)
+
+    check(live)
+    check(live, [(i.allow(ids[:20]) & i.deny(ids[:9])) | ~i.allow(ids[5:]) for i in (file, live)])
+    with pytest.raises(ValueError, match="the filter belongs to another index"):
+        live.search(queries, 9, filter=file.allow(ids))
+    with pytest.raises(ValueError, match="the filter belongs to another index"):
+        live.allow(ids) & file.allow(ids)
+    vectors = np.zeros((ids.max() + 1, live.dim), np.float32)
+    for a, b in zip(*(i.rerank(queries, i.search(queries, 20)[1], vectors, 5) for i in (file, live))):
+        np.testing.assert_array_equal(a, b)
+    live.save(tmp_path / "copy.dpq")
+    assert (tmp_path / "copy.dpq").read_bytes() == (folder / "g.dpq").read_bytes()
+
+    # A commit is seen by those who open the folder afterwards.
+    run(f"index delete live --id {ids[0]}", folder)
+    line = json.dumps({"id": int(ids[1]), "code": [0, 0, 0, 0], "name": "zero"})
+    command = [COMMAND, "index", "add", "live", "--stdin"]
+    subprocess.run(command, cwd=folder, input=line.encode(), check=True, capture_output=True)
+    check(live)
+    later = dpq.Index.open(folder / "live")
+    assert len(later) == len(live) - 1 and len(later.allow(ids)) == len(later)
+    assert [later.name_of(ids[1]), later.name_of(ids[2]), live.name_of(ids[1])] == ["zero", None, None]
+
+
 def test_codebooks_are_trained_as_by_the_command(folder):
     run("codebook train --features train/features.npy --levels 2 --codewords 8 --out cb.safetensors", folder)
     codebooks = dpq.Codebooks.train(np.load(folder / "train/features.npy"), 2, codewords=8)

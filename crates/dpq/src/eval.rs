@@ -21,8 +21,9 @@ use dpq_formats::{FeatureFile, Matrix, read_features, read_ids};
 use dpq_report::{Curve, Metrics};
 use serde::Serialize;
 
+use crate::gallery::map;
 use crate::labels::{LabelFile, check_items};
-use crate::{index, output};
+use crate::output;
 use baselines::Vectors;
 use features::Scores;
 pub(crate) use protocol::{Evaluated, Gallery, Protocol};
@@ -139,7 +140,7 @@ impl Args {
             self::metrics(evaluated.report)
         };
         if let Some(path) = &self.index {
-            let index = index::map(path)?;
+            let index = map(path)?;
             check_items((path, index.len()), (&self.gallery_labels, protocol.ids.len()))?;
             check_dim(&queries, index.codebooks().dim(), &self.queries)?;
             n_codewords = index.codebooks().n_codewords();

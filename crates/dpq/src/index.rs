@@ -1,7 +1,9 @@
-//! `dpq index`: builds, inspects, checks, upgrades, imports and exports index files.
+//! `dpq index`: builds, inspects, checks, upgrades, imports and exports index files, and changes
+//! live indexes.
 
 mod export;
 mod import;
+mod live;
 mod upgrade;
 
 use std::path::{Path, PathBuf};
@@ -16,16 +18,20 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::codes::read_codes;
+use crate::gallery::map;
 use crate::output;
 
-/// Build, inspect, check, upgrade, import and export an index file
+/// Build, change, inspect, check, upgrade, import and export an index
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Build(BuildArgs),
-    /// Print the properties of an index file
+    Add(Box<live::add::AddArgs>),
+    Delete(live::DeleteArgs),
+    Compact(live::CompactArgs),
+    /// Print the properties of an index file or a live index
     #[command(after_help = "Example:\n  dpq index info gallery.dpq")]
     Info(IndexFile),
-    /// Read every byte of an index file and check it
+    /// Read every byte of an index file or a live index and check it
     #[command(after_help = "Example:\n  dpq index verify gallery.dpq")]
     Verify(IndexFile),
     Upgrade(upgrade::UpgradeArgs),
@@ -67,7 +73,7 @@ pub(crate) struct BuildArgs {
 
 #[derive(clap::Args)]
 pub(crate) struct IndexFile {
-    /// The index file
+    /// The index file, or the folder of a live index
     index: PathBuf,
 }
 
@@ -95,15 +101,27 @@ impl Command {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         match self {
             Self::Build(args) => args.run(json),
+            Self::Add(args) => args.run(json),
+            Self::Delete(args) => args.run(json),
+            Self::Compact(args) => args.run(json),
+            Self::Info(args) if args.index.is_dir() => {
+                let info = live::info(&args.index)?;
+                output::print(json, &info, &info.text())
+            }
             Self::Info(args) => {
                 let info = info(&args.index)?;
                 output::print(json, &info, &info.text())
             }
             Self::Verify(args) => {
                 let start = Instant::now();
-                let index = map(&args.index)?;
-                index.verify()?;
-                let (items, seconds) = (index.len(), output::seconds(start));
+                let items = if args.index.is_dir() {
+                    live::verify(&args.index)?
+                } else {
+                    let index = map(&args.index)?;
+                    index.verify()?;
+                    index.len()
+                };
+                let seconds = output::seconds(start);
                 let text = format!("{}: no damage, {items} items", args.index.display());
                 output::print(json, &json!({ "items": items, "seconds": seconds }), &text)
             }
@@ -132,14 +150,6 @@ impl BuildArgs {
         ids.as_deref().map_or(index, |ids| index.ids(ids)).write(&self.out)?;
         Info::built(&self.out, start)?.print(json, &self.out)
     }
-}
-
-/// Memory-maps an index, which opens in the same time whatever its size.
-#[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
-pub(crate) fn map(path: &Path) -> Result<Index> {
-    // SAFETY: the process maps the file for one command, and dpq replaces files by renaming. The
-    // user promises the rest.
-    Ok(unsafe { Index::map(path) }?)
 }
 
 fn info(path: &Path) -> Result<Info> {

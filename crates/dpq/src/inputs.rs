@@ -118,6 +118,12 @@ impl Inputs {
     }
 }
 
+/// Reads the lines of a text, such as `names.txt`.
+pub(crate) fn read_lines(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
 /// Returns true if the file lies in the folder `dir`.
 pub(crate) fn lies_in(file: &Path, dir: &Path) -> bool {
     let folder = std::path::absolute(file).ok().and_then(|file| file.parent()?.canonicalize().ok());

@@ -11,6 +11,7 @@ mod embeddings;
 mod encode;
 mod eval;
 mod features;
+mod gallery;
 mod images;
 mod index;
 mod inputs;

@@ -2,11 +2,15 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use signal_hook::consts::SIGINT;
+use signal_hook::flag;
 
 /// Prints a result on stdout: as one JSON object with `--json`, else as the lines of `text`.
 pub(crate) fn print(json: bool, result: &impl Serialize, text: &str) -> Result<()> {
@@ -54,6 +58,11 @@ pub(crate) fn live(n: usize, what: &'static str) -> ProgressBar {
     bar(Some(n), "{msg}\n{wide_bar} {pos}/{len} {prefix} eta {eta}").with_prefix(what)
 }
 
+/// Returns a counter of items whose total is unknown.
+pub(crate) fn counter(what: &'static str) -> ProgressBar {
+    bar(None, "{msg:>12} {pos} {per_sec}").with_message(what)
+}
+
 /// Returns a counter of bytes whose total is unknown.
 pub(crate) fn progress_bytes(what: &'static str) -> ProgressBar {
     bar(None, "{msg:>12} {bytes} {bytes_per_sec}").with_message(what)
@@ -62,6 +71,14 @@ pub(crate) fn progress_bytes(what: &'static str) -> ProgressBar {
 fn bar(n: Option<usize>, template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template).expect("the template is fixed");
     ProgressBar::with_draw_target(n.map(|n| n as u64), ProgressDrawTarget::stderr()).with_style(style)
+}
+
+/// Returns a flag that Ctrl-C sets. The second Ctrl-C ends the program at once.
+pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&stop)).context("cannot handle Ctrl-C")?;
+    flag::register(SIGINT, Arc::clone(&stop)).context("cannot handle Ctrl-C")?;
+    Ok(stop)
 }
 
 /// Returns the peak resident memory of this process in bytes, on Linux.

@@ -8,13 +8,15 @@ use std::time::Instant;
 use anyhow::{Context, Error, Result, bail, ensure};
 use dpq_codebook::CodeLength;
 use dpq_formats::{NpzWriter, read_features, read_ids};
-use dpq_index::{Filter, Hit, Index, Kernel, SearchOptions};
+use dpq_index::{Hit, Kernel, SearchOptions};
 use dpq_model::Model;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::gallery::Gallery;
+use crate::inputs::read_lines;
 use crate::vectors::Vectors;
-use crate::{images, index, output};
+use crate::{images, output};
 
 /// Search an index for the items nearest to queries
 ///
@@ -28,7 +30,7 @@ use crate::{images, index, output};
         dpq search gallery.dpq --model model.safetensors --image q.png --bits 16 -k 10 --names names.txt"
 )]
 pub(crate) struct Args {
-    /// The index file
+    /// The index file, or the folder of a live index
     index: PathBuf,
     /// Query features, [Q, D]: .npy (float32), .safetensors, .fvecs or .bvecs
     #[arg(long, group = "query", value_name = "FILE")]
@@ -67,7 +69,7 @@ pub(crate) struct Args {
     /// Ids of the items to search among, M values: .npy (uint64 or int64) or .ivecs [default: all]
     #[arg(long, value_name = "FILE")]
     allow: Option<PathBuf>,
-    /// Names of the items to print, line i for id i
+    /// Names of the items to print, line i for id i [default: those that a live index has]
     #[arg(long, value_name = "TXT", conflicts_with = "out")]
     names: Option<PathBuf>,
     /// File for ids and scores, instead of printing them
@@ -133,20 +135,18 @@ impl Args {
                 [&self.queries, &self.image, &self.model, &self.allow, &self.rerank, &self.rerank_ids];
             output::check_out(out, inputs.into_iter().flatten().chain([&self.index]))?;
         }
-        let index = index::map(&self.index)?;
-        let length = self.bits.map_or(Ok(index.max_length()), CodeLength::from_bits)?;
+        let mut index = Gallery::open(&self.index)?;
+        let length = self.bits.map_or(Ok(index.codebooks().max_length()), CodeLength::from_bits)?;
         let queries = self.queries(&index)?;
         let names = self.names.as_deref().map(read_lines).transpose()?;
-        let allow = self.allow.as_deref().map(read_ids).transpose()?;
-        let filter: Option<Filter> = allow.map(|ids| index.allow(&ids));
-        let vectors =
-            self.rerank.as_deref().map(|path| Vectors::open(path, self.rerank_ids.as_deref(), &index));
+        if let Some(ids) = &self.allow {
+            index.allow(&read_ids(ids)?);
+        }
+        let dim = index.codebooks().dim();
+        let vectors = self.rerank.as_deref().map(|path| Vectors::open(path, self.rerank_ids.as_deref(), dim));
         let vectors = vectors.transpose()?;
         let depth = vectors.is_some().then(|| self.depth()).transpose()?;
         let mut options = SearchOptions::new(depth.unwrap_or(self.k)).length(length);
-        if let Some(filter) = &filter {
-            options = options.filter(filter);
-        }
         if let Some(shortlist) = self.shortlist {
             options = options.shortlist(shortlist.n, shortlist.length);
         }
@@ -155,26 +155,29 @@ impl Args {
         }
 
         let rerank = |query: &[f32], hits: Vec<Hit>| match &vectors {
-            Some(vectors) => vectors.rerank(&index, query, &hits, self.k),
+            Some(vectors) => index.rerank(query, &hits, self.k, |id, vector| vectors.read(id, vector)),
             None => Ok(hits),
         };
 
         let (hits, mut times): (Vec<_>, Vec<_>) = if json {
             let timed = |query: &Vec<f32>| -> Result<_> {
                 let start = Instant::now();
-                let hits = rerank(query, index.search_batch(query, &options)?.remove(0))?;
+                let hits = rerank(query, index.search_batch(query, options)?.remove(0))?;
                 Ok((hits, start.elapsed().as_nanos() as u64))
             };
             queries.par_iter().map(timed).collect::<Result<Vec<_>>>()?.into_iter().unzip()
         } else {
-            let hits = index.search_batch(&queries.concat(), &options)?;
+            let hits = index.search_batch(&queries.concat(), options)?;
             let hits = queries.par_iter().zip(hits).map(|(query, hits)| rerank(query, hits));
             (hits.collect::<Result<_>>()?, Vec::new())
         };
         if let Some(path) = &self.out {
             write_hits(path, &hits)?;
         }
-        let name = |hit: &Hit| -> Option<&str> { Some(names.as_ref()?.get(usize::try_from(hit.id).ok()?)?) };
+        let name = |hit: &Hit| -> Option<&str> {
+            let Some(names) = &names else { return index.name_of(hit.id) };
+            Some(names.get(usize::try_from(hit.id).ok()?)?)
+        };
         // A list without a name for each hit is not the list of this index.
         if let (Some(path), Some(lines)) = (&self.names, &names)
             && let Some(hit) = hits.iter().flatten().find(|hit| name(hit).is_none())
@@ -223,7 +226,7 @@ impl Args {
     }
 
     /// Reads the query features from a file, or computes them from an image.
-    fn queries(&self, index: &Index) -> Result<Vec<Vec<f32>>> {
+    fn queries(&self, index: &Gallery) -> Result<Vec<Vec<f32>>> {
         let dim = index.codebooks().dim();
         match (&self.queries, &self.image, &self.model) {
             (Some(path), ..) => {
@@ -239,10 +242,10 @@ impl Args {
             (_, Some(image), Some(model)) => {
                 let model = Model::open(model)?;
                 ensure!(
-                    model.codebooks().fingerprint() == index.fingerprint(),
+                    model.codebooks().fingerprint() == index.codebooks().fingerprint(),
                     "the model has codebooks {}, the index was built with {}: give the model that made its codes",
                     model.codebooks().fingerprint(),
-                    index.fingerprint()
+                    index.codebooks().fingerprint()
                 );
                 let pixels = dpq_data::read_image(image, images::model_shape(&model)?)?;
                 Ok(vec![model.forward(&pixels)?.features])
@@ -255,11 +258,6 @@ impl Args {
 /// Returns the number of items to score again for the best `k`.
 pub(crate) fn default_depth(k: usize, shortlist: Option<Shortlist>) -> usize {
     k.saturating_mul(10).min(shortlist.map_or(usize::MAX, |shortlist| shortlist.n)).max(k)
-}
-
-fn read_lines(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(text.lines().map(str::to_owned).collect())
 }
 
 fn write_hits(path: &Path, hits: &[Vec<Hit>]) -> Result<()> {

@@ -12,15 +12,11 @@ mod validation;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use dpq_data::{Dataset, ImageShape, Split, hold_out};
 use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig, TrainOptions, TrainSet, Weights};
 use serde::{Deserialize, Serialize};
-use signal_hook::consts::SIGINT;
-use signal_hook::flag;
 
 use crate::{images, inputs, output, weights};
 use epoch::{Epoch, EpochLog};
@@ -200,7 +196,7 @@ impl Args {
             events.push(done, &epoch.scalars())?;
             Ok(log.push(&epoch)?)
         };
-        let stop = stop_flag()?;
+        let stop = output::stop_flag()?;
         let model = source.with_train_set(&rows, vectors.as_deref(), config.augment, |set| {
             let set = &TrainSet { weights: weights.as_ref(), ..set };
             let (device, resume) = (self.device, self.resume);
@@ -310,14 +306,6 @@ pub(crate) fn check_split(model: &Path, data: Option<&Path>, source: &inputs::So
         Ok(training) if training.data == folder => training.check_split(dataset, data),
         _ => Ok(()),
     }
-}
-
-/// Returns a flag that Ctrl-C sets. The second Ctrl-C ends the program at once.
-fn stop_flag() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&stop)).context("cannot handle Ctrl-C")?;
-    flag::register(SIGINT, Arc::clone(&stop)).context("cannot handle Ctrl-C")?;
-    Ok(stop)
 }
 
 fn read_config(path: &Path) -> Result<TrainConfig> {

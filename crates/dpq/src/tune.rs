@@ -12,9 +12,10 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::gallery::map;
+use crate::output;
 use crate::search::{Shortlist, default_depth};
 use crate::vectors::Vectors;
-use crate::{index, output};
 
 /// Measure which search options reach a recall in the least time
 ///
@@ -90,10 +91,11 @@ impl Args {
             let inputs = [&self.truth, &self.vectors, &self.vector_ids].into_iter().flatten();
             output::check_out(out, inputs.chain([&self.index, &self.queries]))?;
         }
-        let index = index::map(&self.index)?;
+        let index = map(&self.index)?;
         let vectors = self.vectors.as_ref();
-        let vectors =
-            vectors.map(|path| Vectors::open(path, self.vector_ids.as_deref(), &index)).transpose()?;
+        let vectors = vectors
+            .map(|path| Vectors::open(path, self.vector_ids.as_deref(), index.codebooks().dim()))
+            .transpose()?;
         let (rows, queries) = self.queries(&index)?;
         let (reference, truth) = self.truth(&index, vectors.as_ref(), &rows, &queries)?;
         let settings = self.settings(&index, vectors.is_some())?;
@@ -169,7 +171,7 @@ impl Args {
         if let (Some(vectors), Some(path)) = (vectors, &self.vectors) {
             let (all, _) = index.ids_and_codes();
             let all: Vec<Hit> = all.into_iter().map(|id| Hit { id, score: 0.0 }).collect();
-            let truth = queries.par_iter().map(|query| Ok(ids(vectors.rerank(index, query, &all, k)?)));
+            let truth = queries.par_iter().map(|query| Ok(ids(reranked(index, vectors, query, &all, k)?)));
             return Ok((format!("exact search of {}", path.display()), truth.collect::<Result<_>>()?));
         }
         let found = index.search_batch(&queries.concat(), &SearchOptions::new(k))?;
@@ -225,7 +227,7 @@ impl Args {
         }
         let search = |query: &[f32]| -> Result<Vec<Hit>> {
             let hits = index.search_batch(query, &search_options)?.remove(0);
-            vectors.map_or(Ok(hits.clone()), |vectors| vectors.rerank(index, query, &hits, self.k))
+            vectors.map_or(Ok(hits.clone()), |vectors| reranked(index, vectors, query, &hits, self.k))
         };
         // The first search at a length may compute norms, and reads the file.
         search(&queries[0])?;
@@ -291,4 +293,9 @@ fn best(measured: &[Measured], belongs: impl Fn(&Measured) -> bool) -> Vec<usize
         }
     }
     best
+}
+
+/// Returns the best `k` of the `hits` of a query, by vectors.
+fn reranked(index: &Index, vectors: &Vectors, query: &[f32], hits: &[Hit], k: usize) -> Result<Vec<Hit>> {
+    index.rerank(query, hits, k, |id, vector| vectors.read(id, vector))
 }

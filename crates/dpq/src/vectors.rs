@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use dpq_formats::{FeatureFile, read_ids};
-use dpq_index::{Hit, Index};
 
 /// A memory-mapped file of vectors.
 pub(crate) struct Vectors {
@@ -16,13 +15,14 @@ pub(crate) struct Vectors {
 }
 
 impl Vectors {
-    /// Opens the vectors of the items of `index`. The file `ids` has the id of each row.
+    /// Opens the vectors, of `dim` dimensions, of the items of an index. The file `ids` has the id
+    /// of each row.
     #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
-    pub(crate) fn open(path: &Path, ids: Option<&Path>, index: &Index) -> Result<Self> {
+    pub(crate) fn open(path: &Path, ids: Option<&Path>, dim: usize) -> Result<Self> {
         // SAFETY: the process maps the file for one command, and dpq replaces files by renaming.
         // The user promises the rest.
         let file = unsafe { FeatureFile::map(path) }?;
-        let (found, dim, name) = (file.columns(), index.codebooks().dim(), path.display());
+        let (found, name) = (file.columns(), path.display());
         ensure!(found == dim, "{name} has vectors of {found} dimensions, the index has {dim}");
         let rows = ids.map(read_ids).transpose()?;
         if let Some(ids) = &rows {
@@ -37,20 +37,18 @@ impl Vectors {
         Ok(Self { path: path.to_owned(), file, rows })
     }
 
-    /// Returns the best `k` of the `hits` of a query, by vectors.
-    pub(crate) fn rerank(&self, index: &Index, query: &[f32], hits: &[Hit], k: usize) -> Result<Vec<Hit>> {
-        index.rerank(query, hits, k, |id, out| {
-            let row = match &self.rows {
-                None => usize::try_from(id).ok().filter(|&row| row < self.file.rows()),
-                Some(rows) => rows.get(&id).copied(),
-            };
-            let row = row.with_context(|| {
-                let path = self.path.display();
-                format!(
-                    "{path} has no vector for id {id}: give the ids of its rows, or the vectors of this index"
-                )
-            })?;
-            Ok(self.file.read_finite(row, out)?)
-        })
+    /// Reads the vector of an id.
+    pub(crate) fn read(&self, id: u64, out: &mut [f32]) -> Result<()> {
+        let row = match &self.rows {
+            None => usize::try_from(id).ok().filter(|&row| row < self.file.rows()),
+            Some(rows) => rows.get(&id).copied(),
+        };
+        let row = row.with_context(|| {
+            let path = self.path.display();
+            format!(
+                "{path} has no vector for id {id}: give the ids of its rows, or the vectors of this index"
+            )
+        })?;
+        Ok(self.file.read_finite(row, out)?)
     }
 }

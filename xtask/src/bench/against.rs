@@ -27,6 +27,8 @@ pub(crate) enum Library {
     Numpy,
     /// Searching real vectors, beside faiss too
     Turbovec,
+    /// No library: a live index, beside one index file
+    Live,
 }
 
 /// The name of the file of measurements, the script, and its arguments.
@@ -40,6 +42,9 @@ const ENVIRONMENT: &str = "target/bench-venv";
 
 /// The training whose features and codes are compared: that of `cargo xtask ci --step reproduce`.
 const RUN: &str = "target/reproduce/fashion-mnist-quick/seed-1";
+
+/// The folder for live indexes.
+const LIVE: &str = "target/bench-live";
 
 /// The number of items for codebooks, 39 per codeword of a level, and of queries.
 const CODES: [&str; 2] = ["10000", "1000"];
@@ -57,7 +62,7 @@ pub(super) fn compare(libraries: &[Library], items: &[u32], queries: u16) -> Res
     let commit = commit(SOURCES);
     let compiler = output(Command::new("rustc").arg("--version"))?;
     let dpq = build_dpq("cpu")?.display().to_string();
-    if libraries.iter().any(|&library| library != Library::Turbovec) {
+    if libraries.iter().any(|library| ![Library::Turbovec, Library::Live].contains(library)) {
         reproduce::run(&reproduce::Settings::quick())?;
         encode(&dpq)?;
     }
@@ -149,6 +154,11 @@ impl Library {
             Self::Turbovec => {
                 let vectors = words(&[&peer("dpq-index")?, dpq]);
                 vec![("vectors", "crates/dpq-index/benches/vectors/compare.py", vectors)]
+            }
+            Self::Live => {
+                fs::create_dir_all(LIVE)?;
+                let live = words(&[&bench("dpq-live", "gallery")?, LIVE]);
+                vec![("live", "crates/dpq-live/benches/gallery.py", live)]
             }
             Self::Numpy => {
                 vec![("evaluation", "crates/dpq-eval/benches/numpy/compare.py", words(&[dpq, RUN]))]

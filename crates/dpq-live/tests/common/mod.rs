@@ -128,7 +128,10 @@ impl Model {
         let index = self.index(snapshot.codebooks(), snapshot.metric());
         let (allowed, denied) = (ids.iter().copied().step_by(3).collect::<Vec<_>>(), [ids.len() as u64 / 2]);
         let filter = index.allow(&allowed).and(&index.deny(&denied)).unwrap();
-        let narrowed = snapshot.allow(&allowed).unwrap().deny(&denied).unwrap();
+        let narrow = snapshot.allow(&allowed).and(&snapshot.deny(&denied)).unwrap();
+        assert_eq!(narrow.len(), filter.len());
+        assert_eq!(narrow.not().or(&narrow).unwrap().len(), ids.len());
+        assert_eq!(narrow.not().is_empty(), ids.len() == filter.len());
         let queries = [0.3, -0.7, 1.1, 0.0, -2.0, 1.0];
         for levels in 1..=LEVELS {
             let length = CodeLength::from_levels(levels).unwrap();
@@ -138,7 +141,8 @@ impl Model {
                     let whole = index.search_batch(&queries, &options).unwrap();
                     assert_eq!(bits(&snapshot.search_batch(&queries, &options).unwrap()), bits(&whole));
                     let filtered = index.search_batch(&queries, &options.filter(&filter)).unwrap();
-                    assert_eq!(bits(&narrowed.search_batch(&queries, &options).unwrap()), bits(&filtered));
+                    let found = snapshot.search_filtered(&queries, &options, &narrow).unwrap();
+                    assert_eq!(bits(&found), bits(&filtered));
                 }
             }
         }

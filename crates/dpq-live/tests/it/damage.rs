@@ -1,8 +1,10 @@
 //! Damaged folders: an error that names the file, and no panic.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dpq_file::Container;
 use dpq_live::{LiveIndex, Metric, Snapshot};
 
 use crate::common::{codebooks, files, tempdir};
@@ -66,6 +68,30 @@ fn check(folder: &Path, name: &str, damage: &str) {
     // The segment beside a changed list of deleted items may be named in its place.
     let folder = folder.to_str().unwrap();
     assert!(text.contains(folder), "{name}, {damage}: {text}");
+}
+
+/// Numbers that a writer would give again are refused, though the manifest is whole.
+#[test]
+fn numbers_that_would_be_given_again_are_refused() {
+    let dir = tempdir();
+    let folder = folder(dir.path(), 1);
+    let path = folder.join("manifest.dpq");
+    let manifest = Container::from_bytes(fs::read(&path).unwrap()).unwrap();
+    let keys = ["format", "version", "metric", "fingerprint", "commit", "next"];
+    let sections: Vec<_> = manifest.names().map(|name| (name, manifest.section(name).unwrap())).collect();
+    for (key, value, is_refused) in [
+        ("next", "1", true),
+        ("next", "18446744073709551615", true),
+        ("commit", "18446744073709551615", true),
+        ("commit", "-1", true),
+        ("next", "1000", false),
+    ] {
+        let mut metadata: BTreeMap<String, String> =
+            keys.map(|key| (key.to_owned(), manifest.metadata(key).unwrap().to_owned())).into();
+        metadata.insert(key.to_owned(), value.to_owned());
+        dpq_file::write(&path, &metadata, &sections).unwrap();
+        assert_eq!(LiveIndex::open(&folder).is_err(), is_refused, "{key} = {value}");
+    }
 }
 
 /// Files of another live index do not belong together, though each of them is whole.

@@ -1,6 +1,6 @@
 //! Mistakes of a caller: one sentence each, and nothing is lost.
 
-use dpq_live::{Error, LiveIndex, Metric, Snapshot};
+use dpq_live::{Error, LiveIndex, Metric, SearchOptions, Snapshot};
 
 use crate::common::{Change, Model, codebooks, files, tempdir};
 
@@ -34,6 +34,31 @@ fn wrong_changes_are_refused_and_change_nothing() {
     assert!(messages.iter().all(|message| message.lines().count() == 1), "{messages:?}");
     live.commit().unwrap();
     model.check(&Snapshot::open(&folder).unwrap());
+}
+
+/// A filter of an older commit could pass items that were deleted since.
+#[test]
+fn filters_belong_to_one_snapshot() {
+    let dir = tempdir();
+    let folder = dir.path().join("live");
+    let mut live = LiveIndex::create(&folder, &codebooks(1), Metric::InnerProduct).unwrap();
+    live.set_max_tail(1).unwrap();
+    (0..3).for_each(|id| live.upsert(id, &[0, 0, 0]).unwrap());
+    live.commit().unwrap();
+    let before = live.snapshot().unwrap();
+    live.delete(0).unwrap();
+    live.commit().unwrap();
+    let after = live.snapshot().unwrap();
+    let (old, new, options) = (before.allow(&[0, 1]), after.allow(&[0, 1]), SearchOptions::new(9));
+    assert_eq!((old.len(), new.len()), (2, 1));
+    assert_eq!(before.clone().search_filtered(&[0.5; 2], &options, &old).unwrap()[0].len(), 2);
+    for error in [
+        after.search_filtered(&[0.5; 2], &options, &old).unwrap_err(),
+        old.and(&new).map(drop).unwrap_err(),
+        old.or(&new).map(drop).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::Index(dpq_index::Error::ForeignFilter)), "{error}");
+    }
 }
 
 #[test]

@@ -26,9 +26,9 @@ fn step() -> impl Strategy<Value = Step> {
             Step::Change(Change::Upsert(id, code, Some(format!("ñ{name}"))))
         }),
         6 => id().prop_map(|id| Step::Change(Change::Delete(id))),
-        4 => Just(Step::Commit),
+        5 => Just(Step::Commit),
         1 => Just(Step::Merge),
-        2 => Just(Step::LongMerge),
+        6 => Just(Step::LongMerge),
         1 => Just(Step::Compact),
         1 => Just(Step::Reopen),
         1 => (1..6usize).prop_map(Step::MaxTail),

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sides import Peer, print_report, progress
-from small_network import LAYOUTS, margin_loss, medians
+from small_network import LAYOUTS, medians
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-# Number of images by side.
+# Number of images by side, and of classes where training has many.
 SIDES, BATCH, ROUNDS = {64: 300, 112: 150, 224: 50}, 50, 3
+CLASSES, MANY_CLASSES = 10, {64: [1_000, 10_000]}
 # The command `dpq` starts with these settings.
 SETTINGS = {
     "CANDLE_NUM_THREADS": "1",
@@ -47,7 +48,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    def __init__(self):
+    def __init__(self, n_classes):
         super().__init__()
         stem = nn.Sequential(nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64))
         layers = [stem, nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
@@ -57,7 +58,7 @@ class Network(nn.Module):
                 layers.append(Block(n_in, 64 << stage, 2 if stage > 0 and block == 0 else 1))
                 n_in = 64 << stage
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5))
-        self.embed, self.classifier = nn.Linear(512, 300), nn.Linear(512, 10)
+        self.embed, self.classifier = nn.Linear(512, 300), nn.Linear(512, n_classes)
 
     def forward(self, x):
         f = self.body(x)
@@ -74,21 +75,29 @@ def fold(module):
     return module
 
 
+def margin_loss(x, classes, embeddings):
+    """The margin loss of items with one label each, for embeddings of length 1."""
+    to_x = F.normalize(x) @ embeddings.T
+    deltas = 1 - embeddings[classes] @ embeddings.T
+    hinges = (deltas - to_x.gather(1, classes[:, None]) + to_x).relu()
+    return hinges.scatter(1, classes[:, None], 0).sum() / to_x.numel()
+
+
 class Theirs:
-    def __init__(self, layout, side):
+    def __init__(self, layout, side, n_classes):
         torch.manual_seed(1)
         self.layout, self.format = layout, LAYOUTS[layout]
-        self.network, self.folded = Network().to(memory_format=self.format), None
+        self.network, self.folded = Network(n_classes).to(memory_format=self.format), None
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-3, fused=True)
-        self.embeddings = F.normalize(torch.randn(10, 300))
-        self.images, self.classes = torch.randn(SIDES[side], 3, side, side), torch.arange(SIDES[side]) % 10
+        self.embeddings = F.normalize(torch.randn(n_classes, 300))
+        self.images, self.classes = torch.randn(SIDES[side], 3, side, side), torch.arange(SIDES[side]) % n_classes
 
     def train(self):
         self.network.train()
         for rows in torch.randperm(len(self.images)).split(BATCH):
             x, c = self.images[rows].to(memory_format=self.format), self.classes[rows]
             features, logits = self.network(x)
-            loss = margin_loss(features, F.one_hot(c, 10).float(), self.embeddings) + F.cross_entropy(logits, c)
+            loss = margin_loss(features, c, self.embeddings) + F.cross_entropy(logits, c)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -113,17 +122,20 @@ def measure(path, threads):
     rows = []
     with Peer(path) as ours:
         for side, n in SIDES.items():
-            both = [Theirs(layout, side) for layout in LAYOUTS]
-            for work in ("train", "encode"):
-                for theirs in both:
-                    theirs.rate(work)
-                theirs, rates = max(both, key=lambda theirs: theirs.rate(work)), {"torch": [], "ours": []}
-                for turn in range(ROUNDS):
-                    progress(f"{threads} threads, {work} at {side}, round {turn + 1}")
-                    rates["ours"].append(ours.ask(work, side, n))
-                    rates["torch"].append(theirs.rate(work))
-                row = {"work": work, "side": side, "threads": threads, "torch_layout": theirs.layout}
-                rows.append(row | medians(rates))
+            for n_classes in [*MANY_CLASSES.get(side, []), CLASSES]:
+                both = [Theirs(layout, side, n_classes) for layout in LAYOUTS]
+                # The network of the last training encodes.
+                for work in ("train", "encode") if n_classes == CLASSES else ("train",):
+                    for theirs in both:
+                        theirs.rate(work)
+                    theirs, rates = max(both, key=lambda theirs: theirs.rate(work)), {"torch": [], "ours": []}
+                    arguments = [side, n, n_classes] if work == "train" else [side, n]
+                    for turn in range(ROUNDS):
+                        progress(f"{threads} threads, {work} at {side}, {n_classes} classes, round {turn + 1}")
+                        rates["ours"].append(ours.ask(work, *arguments))
+                        rates["torch"].append(theirs.rate(work))
+                    row = {"work": work, "side": side, "classes": n_classes, "threads": threads}
+                    rows.append(row | {"torch_layout": theirs.layout} | medians(rates))
     return rows
 
 

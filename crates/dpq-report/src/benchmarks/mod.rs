@@ -4,11 +4,12 @@
 //! - `criterion`: the times of criterion's benches
 //! - `measured`: the benches of all crates, and what is worse than a baseline
 //! - `results`: what the comparisons measured, as their scripts print it
-//! - `search`, `vectors`, `codes`, `others`: the sections of `docs/benchmarks.md`, and
+//! - `search`, `vectors`, `codes`, `live`, `others`: the sections of `docs/benchmarks.md`, and
 //!   `docs/codes.md`
 
 mod codes;
 mod criterion;
+mod live;
 mod measured;
 mod others;
 mod results;
@@ -46,6 +47,7 @@ pub(crate) fn files(docs: &Path) -> Result<Files, Error> {
         read(&folder, "training")?.as_ref().map(others::training),
         read(&folder, "residual")?.as_ref().map(others::residual),
         read(&folder, "evaluation")?.as_ref().map(others::evaluation),
+        read(&folder, "live")?.as_ref().map(live::section),
     ]
     .into_iter()
     .flatten()
@@ -75,7 +77,7 @@ pub(crate) fn files(docs: &Path) -> Result<Files, Error> {
 const INTRODUCTION: &str = "\
 # dpq beside other libraries
 
-`cargo xtask bench --against faiss,torch,usearch,numpy,turbovec` writes this page from the files in [benchmarks](benchmarks). Each
+`cargo xtask bench --against faiss,torch,usearch,numpy,turbovec,live` writes this page from the files in [benchmarks](benchmarks). Each
 comparison ran both sides alternately, in one run, on one machine. A ratio above 1× means that dpq is faster.
 ";
 

@@ -37,7 +37,11 @@ pub(super) fn residual(run: &Run<ResidualRates>) -> Section {
         let work = if rate.work == "train" { "training" } else { "features" };
         let threads =
             if rate.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", rate.threads) };
-        format!("{work} at {0}×{0}, {threads}", rate.side)
+        let classes = match rate.classes {
+            10 => String::new(),
+            n => format!(", {} classes", count(n as u64)),
+        };
+        format!("{work} at {0}×{0}{classes}, {threads}", rate.side)
     };
     let times_faster = |rate: &ResidualRate| rate.ours_per_second / rate.torch_per_second;
     let rows = rates.iter().map(|rate| {
@@ -52,8 +56,8 @@ pub(super) fn residual(run: &Run<ResidualRates>) -> Section {
                 PyTorch has floats in the layout that was faster in a short trial";
     let text = [
         format!(
-            "A residual network of 2, 2, 2 and 3 basic blocks with random weights, batches of {batch}, median of {rounds} \
-             rounds by turns."
+            "A residual network of 2, 2, 2 and 3 basic blocks with random weights, 10 classes unless a row has \
+             more, batches of {batch}, median of {rounds} rounds by turns."
         ),
         table.to_string(),
         run.how(&[note.to_owned()]),

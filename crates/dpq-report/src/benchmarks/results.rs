@@ -218,6 +218,7 @@ pub(super) struct ResidualRate {
     pub(super) work: String,
     /// The side of images in pixels.
     pub(super) side: usize,
+    pub(super) classes: usize,
     pub(super) threads: usize,
     /// The memory layout of PyTorch.
     pub(super) torch_layout: String,
@@ -337,4 +338,45 @@ pub(super) struct Evaluation {
     pub(super) map: f64,
     pub(super) map_min: f64,
     pub(super) map_max: f64,
+}
+
+/// A live index that grows, and segments beside one index.
+#[derive(Deserialize)]
+pub(super) struct Live {
+    /// Items of a commit.
+    pub(super) commit_items: usize,
+    pub(super) upserts: Growth,
+    pub(super) growth: Growth,
+    pub(super) segments: Segments,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Growth {
+    pub(super) items: u64,
+    pub(super) seconds: f64,
+    pub(super) merge_seconds: f64,
+    /// Median, 99th percentile and maximum, without merges.
+    pub(super) commit_seconds: [f64; 3],
+    pub(super) bytes_written: u64,
+    /// The size of the folder in the end.
+    pub(super) bytes_kept: u64,
+    pub(super) segments: usize,
+}
+
+/// Single queries by inner product on eight segments and on one index, by turns.
+#[derive(Deserialize)]
+pub(super) struct Segments {
+    pub(super) items: u64,
+    pub(super) queries: usize,
+    pub(super) rounds: usize,
+    pub(super) dim: usize,
+    pub(super) searches: Vec<SegmentSearch>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct SegmentSearch {
+    pub(super) bits: u32,
+    pub(super) k: usize,
+    pub(super) one_ns: u64,
+    pub(super) eight_ns: u64,
 }

@@ -9,6 +9,7 @@ use dpq_index::Metric;
 use serde::Serialize;
 
 use crate::codes::{check_items_of, write_codes};
+use crate::gallery::map;
 use crate::output;
 
 /// Write the contents of an index for another program
@@ -57,7 +58,7 @@ impl ExportArgs {
                 check_items_of(&self.out, &files)?;
             }
         }
-        let index = super::map(&self.index)?;
+        let index = map(&self.index)?;
         index.verify()?;
         let (ids, codes) = index.ids_and_codes();
         let codebooks = index.codebooks();

@@ -6,7 +6,8 @@ use std::time::Instant;
 use anyhow::Result;
 use dpq_index::Index;
 
-use super::{Info, info, map};
+use super::{Info, info};
+use crate::gallery::map;
 use crate::output;
 
 /// Write an index of an old file version in the current one
