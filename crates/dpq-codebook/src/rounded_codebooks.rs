@@ -173,7 +173,7 @@ impl RoundedCodebooks {
     /// take the remainders into account. Their codewords are the longest and so have the largest
     /// errors.
     pub fn n_fine(&self, length: CodeLength) -> usize {
-        length.levels() / 8
+        length.levels().div_ceil(8)
     }
 
     /// Returns lookup tables of lower and upper bounds on the entries of each of `queries` at

@@ -1,6 +1,7 @@
 //! Several queries of one index and length that read each row once for all of them.
 
 use crate::Error;
+use crate::kernel::BLOCK;
 use crate::prune::{Pass, Query};
 use crate::topk::Candidates;
 
@@ -56,15 +57,14 @@ impl<'a> Query<'a> {
 
     /// Returns about the share of the codes that must be read to find those that reach `threshold`.
     fn share_read(&self, threshold: f32) -> f64 {
-        let mut bound = self.bound();
+        let (mut bound, mut seconds) = (self.bound(), [0; BLOCK]);
         let mut n_read = 0.0;
         for (first, row) in self.view.rows() {
             let slack = bound.enter(first, threshold);
             if slack >= 0.0 {
-                let cells = bound
-                    .limit(slack)
-                    .map_or(256, |limit| bound.qualifying(limit).iter().map(|&byte| u32::from(byte)).sum());
-                n_read += row.len() as f64 * f64::from(cells) / 256.0;
+                let limit = bound.limit(slack);
+                let n_cells = limit.map_or(256, |limit| bound.qualifying(limit, 0, &mut seconds));
+                n_read += row.len() as f64 * n_cells as f64 / 256.0;
             }
         }
         n_read / self.view.layout.n_positions() as f64

@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use crate::kernel::Column;
+use crate::kernel::{Column, Kernel, Survivors};
 use crate::norms::Norms;
 use crate::score::Scorer;
 
@@ -21,6 +21,7 @@ const STEPS: f64 = 250.0;
 
 /// Bounds of one query at one length.
 pub(crate) struct Bound<'a> {
+    kernel: Kernel,
     n_levels: usize,
     norms: Option<Norms<'a>>,
     /// The base of each row, without norms.
@@ -61,7 +62,7 @@ const NO_SHIFT: u32 = u32::MAX;
 
 impl<'a> Bound<'a> {
     /// Prepares bounds of the scores of `scorer`, from the planes of levels 1, 2, ….
-    pub(crate) fn new(scorer: &Scorer<'a>, planes: &[&'a [u8]]) -> Self {
+    pub(crate) fn new(kernel: Kernel, scorer: &Scorer<'a>, planes: &[&'a [u8]]) -> Self {
         let n_levels = scorer.n_levels();
         let mut planes = planes[..n_levels - 1].to_vec();
         let (norms, mut tables) = (scorer.norms, scorer.tables.clone());
@@ -80,6 +81,7 @@ impl<'a> Bound<'a> {
         }
         let max: Vec<f32> = columns.iter().map(max).collect();
         Self {
+            kernel,
             n_levels,
             norms,
             bases: tables[0],
@@ -130,7 +132,11 @@ impl<'a> Bound<'a> {
         if self.fixed.is_empty() || slack < 0.0 {
             return slack;
         }
-        self.fill_changing();
+        let kernel = self.kernel;
+        kernel.vectorized(
+            #[inline(always)]
+            || self.fill_changing(),
+        );
         self.slack(threshold)
     }
 
@@ -160,13 +166,15 @@ impl<'a> Bound<'a> {
     }
 
     /// Makes the columns that change, and their maxima.
+    #[inline(always)]
     fn fill_changing(&mut self) {
         let Some(norms) = &self.norms else { return };
         let unit = norms.unit as f32;
         for (i, (fixed, _)) in self.fixed.iter().enumerate() {
             let column = &mut self.columns[i];
             for ((entry, fixed), &norm) in column.iter_mut().zip(fixed).zip(norms.pairs[i].row(self.first)) {
-                *entry = fixed - norm as f32 * unit;
+                // At most 2³⁰. Not every CPU converts unsigned numbers fast.
+                *entry = fixed - norm.cast_signed() as f32 * unit;
             }
             self.max[i] = max(column);
         }
@@ -220,11 +228,11 @@ impl<'a> Bound<'a> {
     fn fill_bytes(&mut self, columns: Range<usize>) {
         let scale = (STEPS / self.bytes_slack) as f32;
         let (all, max) = (&self.columns[columns.clone()], &self.max[columns.clone()]);
-        for (bytes, (column, max)) in self.bytes[columns].iter_mut().zip(all.iter().zip(max)) {
-            for (byte, entry) in bytes.iter_mut().zip(column) {
-                // `min` turns the NaN of a byte that names no codeword into 255, above any limit.
-                *byte = rounded_down(((max - entry) * scale).min(255.0));
-            }
+        for (bytes, (column, &max)) in self.bytes[columns].iter_mut().zip(all.iter().zip(max)) {
+            self.kernel.vectorized(
+                #[inline(always)]
+                move || fill(bytes, column, max, scale),
+            );
         }
     }
 
@@ -238,19 +246,45 @@ impl<'a> Bound<'a> {
         self.shift.map(|shift| &self.norm_bytes[shift as usize % 2].1)
     }
 
-    /// Returns 1 for every second byte that a code within `limit` may have, and 0 for all other
-    /// bytes.
-    pub(crate) fn qualifying(&self, limit: u8) -> [u8; 256] {
-        match (self.cells, self.of_norms()) {
-            (Some(cells), Some(of_norms)) => {
-                let cells = &cells[usize::from(self.first) * 256..][..256];
-                let sum = |i: usize| self.bytes[0][i].saturating_add(of_norms[usize::from(cells[i])]);
-                std::array::from_fn(|i| u8::from(sum(i) <= limit))
-            }
-            _ => self.bytes[0].map(|byte| u8::from(byte <= limit)),
+    /// Returns the number of second bytes that a code within `limit` may have. Writes them,
+    /// ascending, to the front of `seconds` if they are at most `max`.
+    pub(crate) fn qualifying(&self, limit: u8, max: usize, seconds: &mut Survivors) -> usize {
+        if let (Some(cells), Some(table)) = (self.cells, self.of_norms()) {
+            let of_bytes = Column { plane: &SECONDS, table: &self.bytes[0] };
+            let of_cells = Column { plane: &cells[usize::from(self.first) * 256..][..256], table };
+            return self.kernel.survivors(&[of_bytes, of_cells], 0..256, limit, seconds);
+        }
+        let qualifying = self.bytes[0].map(|byte| u8::from(byte <= limit));
+        let n = qualifying.iter().map(|&byte| usize::from(byte)).sum();
+        if n <= max {
+            let mut seconds = seconds.iter_mut();
+            each_set(&qualifying, |second| *seconds.next().expect("as many as bytes") = second.into());
+        }
+        n
+    }
+}
+
+/// Calls `f` with the index of every byte that is 1, where all other bytes are 0.
+fn each_set(bytes: &[u8; 256], mut f: impl FnMut(u8)) {
+    for (i, eight) in bytes.as_chunks::<8>().0.iter().enumerate() {
+        let mut word = u64::from_le_bytes(*eight);
+        while word != 0 {
+            f((i * 8) as u8 + (word.trailing_zeros() / 8) as u8);
+            word &= word - 1;
         }
     }
 }
+
+/// All second bytes.
+const SECONDS: [u8; 256] = {
+    let mut all = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        all[i] = i as u8;
+        i += 1;
+    }
+    all
+};
 
 /// Returns the error of scores of `n_columns`, and of their bounds, from sums of this magnitude.
 fn rounding_error(n_columns: usize, magnitude: f64) -> f64 {
@@ -263,8 +297,18 @@ fn rounding_error(n_columns: usize, magnitude: f64) -> f64 {
     }
 }
 
+/// Writes the deficits of a column.
+#[inline(always)]
+fn fill(bytes: &mut [u8; 256], column: &[f32; 256], max: f32, scale: f32) {
+    for (byte, entry) in bytes.iter_mut().zip(column) {
+        // `min` turns the NaN of a byte that names no codeword into 255, above any limit.
+        *byte = rounded_down(((max - entry) * scale).min(255.0));
+    }
+}
+
 /// Returns a whole number that is at most `value`, from 0 to 255, and more than `value` − 2. It
 /// takes few instructions.
+#[inline(always)]
 fn rounded_down(value: f32) -> u8 {
     // Above 2²³ the spacing of f32 is 1: to add 2²³ rounds, and leaves the whole number in the
     // lowest bits.
@@ -277,6 +321,7 @@ fn max_magnitude(values: &[f32]) -> f32 {
 }
 
 /// Returns the maximum entry. It ignores NaN.
+#[inline(always)]
 fn max(table: &[f32; 256]) -> f32 {
     // Eight maxima become vector instructions, which one fold in a fixed order does not.
     let mut max = [f32::NEG_INFINITY; 8];

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::Error;
 use crate::bound::Bound;
 use crate::filter::{Filter, ListedItem};
-use crate::kernel::{BLOCK, Column, Kernel};
+use crate::kernel::{BLOCK, Column, Kernel, Survivors};
 use crate::score::Scorer;
 use crate::topk::{Candidates, order_key};
 use crate::view::View;
@@ -132,7 +132,7 @@ impl<'a> Query<'a> {
 
     /// Prepares bounds of the scores.
     pub(crate) fn bound(&self) -> Bound<'_> {
-        Bound::new(self.scorer, &self.view.planes)
+        Bound::new(self.kernel, self.scorer, &self.view.planes)
     }
 
     /// Returns the first bytes by descending score of the first level.
@@ -157,7 +157,9 @@ pub(crate) struct Pass<'a> {
     /// The search was interrupted, so candidates are missing.
     interrupted: bool,
     scores: [f32; BLOCK],
-    survivors: [u16; BLOCK],
+    survivors: Survivors,
+    /// The second bytes of codes in the row that is searched.
+    seconds: Survivors,
 }
 
 impl<'a> Pass<'a> {
@@ -170,6 +172,7 @@ impl<'a> Pass<'a> {
             interrupted: false,
             scores: [0.0; BLOCK],
             survivors: [0; BLOCK],
+            seconds: [0; BLOCK],
         }
     }
 
@@ -217,33 +220,37 @@ impl<'a> Pass<'a> {
             if row.len() < MIN_ROW {
                 return self.score(first, row);
             }
-            let qualifies = limit.map_or([1; 256], |limit| bound.qualifying(limit));
+            let n = limit.map(|limit| bound.qualifying(limit, 256, &mut self.seconds));
             let mut last = row.start;
-            return each_set(&qualifies, |second| {
+            for i in 0..n.unwrap_or(256) {
+                let second = n.map_or(i as u8, |_| self.seconds[i] as u8);
                 let cell = view.cell(first, second, last);
                 last = cell.end;
                 if !cell.is_empty() {
                     self.offer(scorer.code(|level| if level == 0 { first } else { second }, 0), cell);
                 }
-            });
+            }
+            return;
         }
         let Some(limit) = limit else { return self.score(first, row) };
-        let (columns, qualifies) = (bound.columns(), bound.qualifying(limit));
-        let n_cells = qualifies.iter().map(|&byte| u32::from(byte)).sum::<u32>() as f32;
+        let columns = bound.columns();
         // In units of the time that it takes to find a cell.
         let by_byte = row.len() as f32 * kernel.cost();
-        let by_cell = n_cells * (1.0 + by_byte / 256.0 * (columns.len() - 1) as f32);
-        if by_byte * columns.len() as f32 <= by_cell {
+        let of_cell = 1.0 + by_byte / 256.0 * (columns.len() - 1) as f32;
+        let max_cells = (by_byte * columns.len() as f32 / of_cell) as usize;
+        let n_cells = bound.qualifying(limit, max_cells, &mut self.seconds);
+        if n_cells > max_cells {
             return self.filter(first, row, &columns, limit);
         }
         let mut last = row.start;
-        each_set(&qualifies, |second| {
+        for i in 0..n_cells {
+            let second = self.seconds[i] as u8;
             let cell = view.cell(first, second, last);
             last = cell.end;
             if !cell.is_empty() {
                 self.filter(first, cell, &columns[1..], limit - columns[0].table[usize::from(second)]);
             }
-        });
+        }
     }
 
     /// Scores the codes at `positions` that pass the filter.
@@ -324,17 +331,6 @@ impl<'a> Pass<'a> {
         match self.query.filter {
             None => offer(&mut self.candidates, items),
             Some(filter) => filter.runs(items).for_each(|run| offer(&mut self.candidates, run)),
-        }
-    }
-}
-
-/// Calls `f` with the index of every byte that is 1, where all other bytes are 0.
-fn each_set(bytes: &[u8; 256], mut f: impl FnMut(u8)) {
-    for (i, eight) in bytes.as_chunks::<8>().0.iter().enumerate() {
-        let mut word = u64::from_le_bytes(*eight);
-        while word != 0 {
-            f((i * 8) as u8 + (word.trailing_zeros() / 8) as u8);
-            word &= word - 1;
         }
     }
 }

@@ -82,6 +82,26 @@ impl Kernel {
         }
     }
 
+    /// Calls `f`, compiled for AVX2 if the kernel has it. `f` must always be inlined.
+    pub(crate) fn vectorized(self, f: impl FnOnce()) {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 | Kind::Avx512Vbmi => {
+                #[target_feature(enable = "avx2")]
+                fn avx2(f: impl FnOnce()) {
+                    f();
+                }
+                #[expect(unsafe_code, reason = "the call is safe only where the CPU has the instructions")]
+                // SAFETY: every CPU with AVX-512 has AVX2, and the other kind is made only where
+                // AVX2 was found.
+                unsafe {
+                    avx2(f);
+                }
+            }
+            _ => f(),
+        }
+    }
+
     /// Finds the codes at `positions` where the sum over all columns is at most `limit`. Writes
     /// their offsets, ascending, to the front of `survivors`, and returns their number.
     ///
