@@ -90,6 +90,59 @@ fn images_are_known_by_their_paths() {
     assert!(text.contains("set/images/top/00.png") && !text.contains("new.png"), "{text}");
 }
 
+/// A model makes the codes that `dpq encode` makes, from images of a data set and from features.
+#[test]
+fn a_model_encodes_what_is_added() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    gallery(dir);
+    let train = "train --preset quick --set epochs=1 --set quantizer.codewords=4";
+    json(dir, &format!("{train} --data set --out run"));
+    json(dir, &format!("{train} --features train/features.npy --labels train/labels.npy --out projection"));
+    let features = "--features gallery/features.npy";
+    for (model, items, ids) in
+        [("run", "--data set --split gallery", ""), ("projection", features, "--ids gallery/ids.npy")]
+    {
+        let model_file = format!("--model {model}/model.safetensors");
+        let encoded = json(dir, &format!("encode {model_file} {items} --out-dir {model}.codes"));
+        let live = format!("{model}.live");
+        let added = json(dir, &format!("index add {live} {model_file} {items} {ids}"));
+        assert_eq!(added["added"], encoded["items"]);
+        let folder = if ids.is_empty() { format!("{model}.codes") } else { "gallery".to_owned() };
+        json(
+            dir,
+            &format!(
+                "index build --codes {model}.codes/codes.npy --ids {folder}/ids.npy --codebook {model}/model.safetensors \
+                 --out {model}.dpq"
+            ),
+        );
+        let search = format!("--queries {model}.codes/features.npy -k 100");
+        let [of_live, of_file] = [live, format!("{model}.dpq")]
+            .map(|index| json(dir, &format!("search {index} {search}"))["hits"].take());
+        assert_eq!(of_live, of_file);
+    }
+}
+
+/// Names of rows are replaced with their items, and are printed.
+#[test]
+fn rows_have_names() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    gallery(dir);
+    let n = json(dir, "index info g.dpq")["items"].as_u64().unwrap();
+    for round in ["first", "second"] {
+        let names: String = (0..n).map(|row| format!("{round} {row}\n")).collect();
+        fs::write(dir.join("names.txt"), names).unwrap();
+        json(dir, &format!("{ADD} --codebook cb.safetensors --names names.txt"));
+        let hits = hits(dir, "live", "");
+        let all = hits.as_array().unwrap().iter().flat_map(|hits| hits.as_array().unwrap());
+        assert!(all.clone().count() > 0);
+        assert!(all.clone().all(|hit| hit["name"].as_str().unwrap().starts_with(round)), "{hits}");
+    }
+    fs::write(dir.join("names.txt"), "one\n").unwrap();
+    assert!(error(dir, &format!("{ADD} --names names.txt"), 1).contains("rows, 1 names were given"));
+}
+
 /// Starts `dpq index add live --stdin` with pipes.
 fn add_from_stdin(dir: &Path, options: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_dpq"))
@@ -153,8 +206,11 @@ fn an_interrupted_call_leaves_its_last_commit() {
     assert!(error(dir, "index delete live --id 3", 1).contains("another writer has live open"));
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     // Until a line comes, the writer waits.
-    while child.try_wait().unwrap().is_none() {
-        let _ = put(25);
+    for id in 25.. {
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        let _ = put(id);
         std::thread::yield_now();
     }
     let output = child.wait_with_output().unwrap();
