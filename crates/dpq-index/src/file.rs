@@ -16,9 +16,9 @@ use crate::refine::MIN_APPROXIMATE;
 use crate::sort::rows_by_id;
 use crate::view::{Sections, View};
 
-/// Codewords are rounded only for levels of at least this many values: to compute a smaller table
-/// takes less time than a second look at codes.
-const MIN_ROUNDED: usize = 1 << 15;
+/// Codewords are rounded only for tables of at least this many values of codewords: to compute a
+/// smaller table takes less time than a second look at codes.
+const MIN_ROUNDED: usize = 1 << 19;
 
 /// Rounding all codewords takes about as long as this many lookup tables.
 const MIN_QUERIES: usize = 16;
@@ -309,7 +309,7 @@ impl Index {
         length: CodeLength,
         n_queries: usize,
     ) -> Result<Option<&RoundedCodebooks>, Error> {
-        let size = self.codebooks.n_codewords() * self.codebooks.dim();
+        let size = length.levels() * self.codebooks.n_codewords() * self.codebooks.dim();
         let pays = length.levels() >= MIN_APPROXIMATE && self.needs_few_entries(k) && size >= MIN_ROUNDED;
         let pays = pays && self.n_queries.fetch_add(n_queries, Ordering::Relaxed) + n_queries >= MIN_QUERIES;
         pays.then(|| computed(&self.rounded, || Ok(RoundedCodebooks::new(&self.codebooks)))).transpose()

@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn many_queries_are_scanned_by_approximate_entries() {
-        let dim = 128;
+        let dim = 512;
         let value =
             |i: u64| (i.wrapping_mul(6_364_136_223_846_793_005) >> 40) as f32 / (1 << 23) as f32 - 1.0;
         let values = (0..4 * 256 * dim as u64).map(|i| value(i * i + 1)).collect();

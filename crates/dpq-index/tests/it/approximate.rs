@@ -4,9 +4,9 @@ use dpq_index::{Assignment, CodeLength, Codebooks, Hit, Metric, SearchOptions};
 
 use crate::gallery::{Gallery, Random, bits};
 
-/// So many that an index prepares approximate entries.
+/// So many, and so long, that an index prepares approximate entries from three levels on.
 const QUERIES: usize = 17;
-const DIM: usize = 130;
+const DIM: usize = 700;
 const N: usize = 2500;
 
 /// Codes of codewords that shrink from level to level by a factor.
