@@ -19,7 +19,7 @@ pub(crate) use against::Library;
 const FOLDER: &str = "target/bench";
 
 /// The benches, and the folder of criterion's measurements.
-const BENCHES: [&str; 4] = ["codebook", "index", "network", "query"];
+const BENCHES: [&str; 5] = ["codebook", "index", "live", "network", "query"];
 const CRITERION: &str = "target/criterion";
 
 /// The report of `cargo xtask reproduce-paper --quick`.
