@@ -38,7 +38,7 @@ fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     fs::rename(&temporary.path, path)?;
     // The temporary name is free again, and another writer may take it.
     temporary.renamed = true;
-    sync_folder(path)
+    sync_parent(path)
 }
 
 /// Renames a complete file to `to`, in the same folder. Its contents and its new name survive a
@@ -53,7 +53,7 @@ pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Error>
         // Some systems sync only files that were opened for writing.
         OpenOptions::new().write(true).open(from)?.sync_all()?;
         fs::rename(from, to)?;
-        sync_folder(to)
+        sync_parent(to)
     };
     rename().map_err(|source| Error::Io { action: "write", path: to.to_owned(), source })
 }
@@ -63,12 +63,23 @@ pub(crate) fn not_a_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
+/// Makes the names in a folder survive a crash: files that were made, renamed or removed before. An
+/// empty path is the current folder.
+///
+/// # Errors
+/// [`Error::Io`] if the system refuses.
+pub fn sync_folder(folder: impl AsRef<Path>) -> Result<(), Error> {
+    let folder = folder.as_ref();
+    sync(folder).map_err(|source| Error::Io { action: "sync", path: folder.to_owned(), source })
+}
+
 /// Makes a renaming survive a crash.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+fn sync_parent(path: &Path) -> io::Result<()> {
+    sync(path.parent().unwrap_or(path))
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     // Only Unix opens folders as files.
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }

@@ -79,18 +79,14 @@ impl Folder {
         })
     }
 
-    /// Makes the folder if there is none.
+    /// Makes the folder if there is none, and lets it survive a crash.
     pub(crate) fn create(&self) -> Result<(), Error> {
-        let create = || {
-            if self.path.is_dir() {
-                return Ok(());
-            }
-            fs::create_dir(&self.path)?;
-            let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            // Only Unix opens folders as files.
-            if cfg!(unix) { File::open(parent.unwrap_or(Path::new(".")))?.sync_all() } else { Ok(()) }
-        };
-        create().map_err(|source| Error::Io { action: "create", path: self.path.clone(), source })
+        let io = |source| Error::Io { action: "create", path: self.path.clone(), source };
+        if !self.path.is_dir() {
+            fs::create_dir(&self.path).map_err(io)?;
+        }
+        // The caller may have made it just now.
+        Ok(dpq_file::sync_folder(self.path.parent().unwrap_or(&self.path))?)
     }
 
     /// Takes the lock of the writer, which holds until the file is dropped or the process ends.

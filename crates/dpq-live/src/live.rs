@@ -86,6 +86,9 @@ impl LiveIndex {
 
     fn locked(folder: &Folder, lock: File) -> Result<Self, Error> {
         let committed = Commit::open(folder)?;
+        // The writer before may have ended between renaming its manifest and syncing the folder.
+        // Files of the commit before may go only once that name is durable.
+        dpq_file::sync_folder(folder.path())?;
         folder.sweep(&committed.files())?;
         Ok(Self {
             lock: Arc::new(lock),
