@@ -38,14 +38,19 @@ pub struct Merged {
 }
 
 impl Merge {
-    /// Writes and syncs the merged segment: the long part of the work. It takes about 30 bytes per
-    /// item in memory besides codes and names.
+    /// Checks every byte of the segments, then writes and syncs the merged one: the long part of the
+    /// work. It takes about 30 bytes per item in memory besides codes and names.
     ///
     /// # Errors
-    /// [`Error::Index`] or [`Error::File`] if it cannot be written. The live index stays as it is.
+    /// They name a damaged file. [`Error::Index`] or [`Error::File`] if the segment cannot be
+    /// written. The live index stays as it is.
     pub fn run(self) -> Result<Merged, Error> {
         let mut items = Items::default();
-        self.parts.iter().for_each(|part| part.append_to(&mut items));
+        for part in &self.parts {
+            // The merged segment would have checksums of damaged bytes.
+            part.segment.verify()?;
+            part.append_to(&mut items);
+        }
         let segment = Segment::write(&self.folder, self.number, &items, &self.codebooks, self.metric)?;
         Ok(Merged { from: self.parts, folder: self.folder, segment, _lock: self.lock })
     }

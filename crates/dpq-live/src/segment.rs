@@ -85,6 +85,14 @@ impl Segment {
         Some(places[ids.binary_search(&id).ok()?] as usize)
     }
 
+    /// Reads and checks every byte. Returns the ids of the items.
+    pub(crate) fn verify(&self) -> Result<Vec<u64>, Error> {
+        self.index.verify()?;
+        let ids: Vec<u64> = self.index.ids().collect();
+        self.names.iter().try_for_each(|names| names.verify(&ids))?;
+        Ok(ids)
+    }
+
     pub(crate) fn max_id(&self) -> Option<u64> {
         self.index.ids().max()
     }

@@ -11,6 +11,7 @@ use crate::filter::{Filter, Parts};
 use crate::folder::{Access, Folder};
 use crate::items::Items;
 use crate::manifest::Commit;
+use crate::names::Names;
 use crate::segment::{Part, Segment};
 
 /// One commit of a live index, searched as one exact index.
@@ -226,14 +227,9 @@ impl Snapshot {
     pub fn verify(&self) -> Result<(), Error> {
         let (mut all, mut names) = (Vec::with_capacity(self.len()), Vec::new());
         for (part, _) in &*self.parts {
-            let Segment { index, names: of_segment, .. } = &*part.segment;
-            index.verify()?;
-            let ids: Vec<u64> = index.ids().collect();
-            if let Some(of_segment) = of_segment {
-                of_segment.verify(&ids)?;
-                let live = of_segment.entries().filter(|&(_, place, _)| part.is_live(place));
-                names.extend(live.map(|(.., name)| name));
-            }
+            let ids = part.segment.verify()?;
+            let of_segment = part.segment.names.iter().flat_map(Names::entries);
+            names.extend(of_segment.filter(|&(_, place, _)| part.is_live(place)).map(|(.., name)| name));
             all.extend(
                 ids.into_iter().enumerate().filter(|&(place, _)| part.is_live(place)).map(|item| item.1),
             );

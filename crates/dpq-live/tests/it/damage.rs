@@ -70,6 +70,32 @@ fn check(folder: &Path, name: &str, damage: &str) {
     assert!(text.contains(folder), "{name}, {damage}: {text}");
 }
 
+/// A merge would give damaged bytes new checksums, and remove the file that shows the damage.
+#[test]
+fn damaged_segments_are_not_merged() {
+    let dir = tempdir();
+    let folder = folder(dir.path(), 1);
+    for kind in ["segment-", "names-"] {
+        let before = files(&folder);
+        let path = folder.join(before.iter().find(|name| name.starts_with(kind)).unwrap());
+        let bytes = fs::read(&path).unwrap();
+        let mut changed = bytes.clone();
+        *changed.last_mut().unwrap() ^= 0x80;
+        fs::write(&path, &changed).unwrap();
+        let mut live = LiveIndex::open(&folder).unwrap();
+        // Most of the first segment, which is the damaged one.
+        [0, 1].map(|id| live.delete(id).unwrap());
+        for error in [live.merge_step().map(drop).unwrap_err(), live.compact().map(drop).unwrap_err()] {
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        }
+        drop(live);
+        assert_eq!((files(&folder), fs::read(&path).unwrap()), (before, changed));
+        fs::write(&path, &bytes).unwrap();
+        read(&folder).unwrap();
+    }
+    LiveIndex::open(&folder).unwrap().compact().unwrap();
+}
+
 /// Numbers that a writer would give again are refused, though the manifest is whole.
 #[test]
 fn numbers_that_would_be_given_again_are_refused() {
