@@ -47,8 +47,8 @@ pub(super) fn section(run: &Run<Live>) -> Section {
         ),
         searched.to_string(),
         run.how(&[
-            "`crates/dpq-live/benches/gallery.py`: codes of 32 bits; a commit syncs its files; written bytes are those \
-             that the process passed to the system"
+            "`crates/dpq-live/benches/gallery.py`: codes of 32 bits; a commit syncs its files, and its time leaves out \
+             sealing the tail and merging; written bytes are those that the process passed to the system"
                 .to_owned(),
             format!(
                 "one query at a time by turns, one thread, lookup table included, median of {rounds} rounds of {queries} \
