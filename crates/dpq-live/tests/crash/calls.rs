@@ -3,8 +3,10 @@
 
 #![expect(unsafe_code, reason = "functions of the C library")]
 
-use std::cell::Cell;
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_uint, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use libc::{EIO, ENOSPC, RTLD_NEXT, SIGKILL};
 
@@ -19,6 +21,15 @@ pub(crate) enum Fate {
     Kill,
 }
 
+/// A call that changes what a crash leaves.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Event {
+    Write(PathBuf),
+    Sync(PathBuf),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+}
+
 #[derive(Clone, Copy)]
 struct Plan {
     /// Calls that succeed first.
@@ -31,6 +42,31 @@ thread_local! {
     static PLAN: Cell<Option<Plan>> = const { Cell::new(None) };
     /// Calls of this thread by function.
     static SEEN: Cell<[usize; 6]> = const { Cell::new([0; 6]) };
+    static EVENTS: RefCell<Option<Vec<Event>>> = const { RefCell::new(None) };
+}
+
+/// Returns the calls that `work` makes in this thread.
+pub(crate) fn events(work: impl FnOnce()) -> Vec<Event> {
+    EVENTS.replace(Some(Vec::new()));
+    work();
+    EVENTS.take().unwrap()
+}
+
+fn record(event: impl FnOnce() -> Event) {
+    EVENTS.with_borrow_mut(|events| {
+        if let Some(events) = events {
+            events.push(event());
+        }
+    });
+}
+
+fn path(text: *const c_char) -> PathBuf {
+    // SAFETY: the caller of a function of the C library gives a string.
+    OsStr::from_bytes(unsafe { CStr::from_ptr(text) }.to_bytes()).into()
+}
+
+fn path_of(file: c_int) -> PathBuf {
+    std::fs::read_link(format!("/proc/self/fd/{file}")).unwrap()
 }
 
 /// Plans what happens in this thread after `n_left` calls.
@@ -109,6 +145,9 @@ extern "C" fn write(file: c_int, bytes: *const c_void, n: usize) -> isize {
     let is_standard = file <= 2;
     let fate = if is_standard { None } else { fate(1) };
     if fate.is_none() {
+        if !is_standard {
+            record(|| Event::Write(path_of(file)));
+        }
         return real(file, bytes, n);
     }
     real(file, bytes, n / 2);
@@ -118,19 +157,22 @@ extern "C" fn write(file: c_int, bytes: *const c_void, n: usize) -> isize {
 #[unsafe(no_mangle)]
 extern "C" fn fsync(file: c_int) -> c_int {
     let real = of_libc!(c"fsync" as extern "C" fn(c_int) -> c_int);
+    record(|| Event::Sync(path_of(file)));
     call(2, -1, EIO, || real(file))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
     let real = of_libc!(c"rename" as extern "C" fn(*const c_char, *const c_char) -> c_int);
+    record(|| Event::Rename(path(from), path(to)));
     call(3, -1, EIO, || real(from, to))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn unlink(path: *const c_char) -> c_int {
+extern "C" fn unlink(file: *const c_char) -> c_int {
     let real = of_libc!(c"unlink" as extern "C" fn(*const c_char) -> c_int);
-    call(4, -1, EIO, || real(path))
+    record(|| Event::Remove(path(file)));
+    call(4, -1, EIO, || real(file))
 }
 
 #[unsafe(no_mangle)]

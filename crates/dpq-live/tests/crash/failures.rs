@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dpq_live::{Error, LiveIndex, Metric, Snapshot};
 
-use crate::calls::{self, Fate};
+use crate::calls::{self, Event, Fate};
 use crate::common::{Change, Model, Random, codebooks, files, tempdir};
 
 #[derive(Clone, Debug)]
@@ -18,6 +18,7 @@ enum Step {
 }
 
 pub(crate) fn run() {
+    check_order();
     let steps = steps();
     let expected = attempt(&steps, usize::MAX, Fate::Fail);
     for fate in [Fate::Fail, Fate::FailFromNowOn] {
@@ -30,6 +31,59 @@ pub(crate) fn run() {
         assert!(n > 100, "only {n} calls");
     }
     assert!(calls::seen().iter().all(|&n| n > 0), "functions that nobody calls: {:?}", calls::seen());
+}
+
+/// A crash between two calls finds names and bytes that were synced, and any others may be lost.
+fn check_order() {
+    let dir = tempdir();
+    let folder = &dir.path().join("live");
+    std::fs::create_dir(folder).unwrap();
+    let mut live = None;
+    let made = calls::events(|| {
+        live = Some(LiveIndex::create(folder, &codebooks(1), Metric::Euclidean).unwrap());
+    });
+    assert_eq!(made.first(), Some(&Event::Sync(dir.path().to_owned())), "the folder's own name");
+    check_events(folder, &made);
+    let (mut live, mut model) = (live.unwrap(), Model::default());
+    live.set_max_tail(3).unwrap();
+    let changed = calls::events(|| {
+        for step in steps() {
+            match step {
+                Step::Change(change) => model.change_both(&mut live, &change).unwrap(),
+                Step::Merge => _ = live.merge_step().unwrap(),
+                Step::Commit | Step::Reopen => _ = live.commit().unwrap(),
+                Step::Compact => _ = live.compact().unwrap(),
+            }
+        }
+    });
+    check_events(folder, &changed);
+    drop(live);
+    std::fs::write(folder.join("segment-999.dpq"), "").unwrap();
+    // The manifest that is opened may be one whose name was not synced.
+    let manifest = folder.join("manifest.dpq");
+    let mut swept = vec![Event::Sync(manifest.clone()), Event::Rename(manifest.clone(), manifest)];
+    swept.extend(calls::events(|| drop(LiveIndex::open(folder).unwrap())));
+    check_events(folder, &swept);
+    assert!(swept.iter().any(|event| matches!(event, Event::Remove(_))));
+}
+
+fn check_events(folder: &Path, events: &[Event]) {
+    // Files whose bytes are synced, and whether all names are.
+    let (mut synced, mut is_named) = (Vec::new(), true);
+    for event in events {
+        match event {
+            Event::Write(path) => synced.retain(|synced| synced != path),
+            Event::Sync(path) if path == folder => is_named = true,
+            Event::Sync(path) => synced.push(path.clone()),
+            Event::Rename(from, to) => {
+                assert!(synced.contains(from), "{to:?} is renamed before its bytes are synced");
+                assert!(is_named || !to.ends_with("manifest.dpq"), "a manifest names files that may be lost");
+                is_named = false;
+            }
+            Event::Remove(path) => assert!(is_named, "{path:?} is removed while the old manifest may return"),
+        }
+    }
+    assert!(is_named, "the last name may be lost");
 }
 
 /// Segments, names, deleted items, merges, and a second writer.
@@ -79,6 +133,7 @@ fn attempt(steps: &[Step], n: usize, fate: Fate) -> Option<(Vec<String>, bool)> 
     live.set_max_tail(3).unwrap();
     for step in steps {
         loop {
+            let before = files(folder);
             let done = match step {
                 Step::Change(change) => model.change_both(&mut live, change),
                 Step::Commit => live.commit().map(|_| ()),
@@ -101,6 +156,8 @@ fn attempt(steps: &[Step], n: usize, fate: Fate) -> Option<(Vec<String>, bool)> 
             let is_done = error.is_none();
             if let Some(error) = error {
                 failed(error);
+                let is_merge = matches!(step, Step::Merge) && fate == Fate::Fail;
+                assert!(!is_merge || files(folder) == before, "a failed merge leaves files: {before:?}");
                 // If the last step failed, to sync the folder, the commit may be there.
                 if let (number, true) = check(folder, &committed, is_commit.then_some(&model)) {
                     committed = (number, model.clone());
