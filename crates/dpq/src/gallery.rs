@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use dpq_codebook::Codebooks;
 use dpq_index::{Filter, Hit, Index, SearchOptions};
 use dpq_live::Snapshot;
@@ -71,6 +71,11 @@ impl Gallery {
 /// Memory-maps an index, which opens in the same time whatever its size.
 #[expect(unsafe_code, reason = "a mapping is only as constant as its file")]
 pub(crate) fn map(path: &Path) -> Result<Index> {
+    ensure!(
+        !path.join("manifest.dpq").exists(),
+        "{} is a live index, this command takes an index file: compact it and give its segment file",
+        path.display()
+    );
     // SAFETY: the process maps the file for one command, and dpq replaces files by renaming. The
     // user promises the rest.
     Ok(unsafe { Index::map(path) }?)

@@ -9,7 +9,7 @@ mod gallery;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use serde_json::{Value, json as value};
 use tempfile::TempDir;
@@ -188,31 +188,38 @@ fn lines_of_stdin_are_items() {
     assert_eq!(json(dir, "index info live")["items"], 2);
 }
 
-/// Ctrl-C ends a long call in order, and its last commit stands.
+/// Ctrl-C ends a long call in order, and its last commit stands: also if no line follows it.
 #[cfg(unix)]
 #[test]
 fn an_interrupted_call_leaves_its_last_commit() {
+    [false, true].into_iter().for_each(interrupt);
+}
+
+#[cfg(unix)]
+fn interrupt(stdin_ends: bool) {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();
     gallery(dir);
     let mut child = add_from_stdin(dir, &["--codebook", "cb.safetensors", "--commit-every", "10"]);
     let mut stdin = child.stdin.take().unwrap();
-    let mut put = |id: u64| writeln!(stdin, "{{\"id\": {id}, \"code\": [1, 2, 3]}}");
-    (0..25).for_each(|id| put(id).unwrap());
+    let put = |stdin: &mut ChildStdin, id: u64| writeln!(stdin, "{{\"id\": {id}, \"code\": [1, 2, 3]}}");
+    (0..25).for_each(|id| put(&mut stdin, id).unwrap());
     let items = || dpq(dir, "index info live --json").stdout;
     while !String::from_utf8(items()).unwrap().starts_with("{\"items\":20,") {
+        assert_eq!(child.try_wait().unwrap(), None, "it ends before its second commit");
         std::thread::yield_now();
     }
     assert!(error(dir, "index delete live --id 3", 1).contains("another writer has live open"));
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    // Until a line comes, the writer waits.
+    // The writer waits for a line or the end.
     for id in 25.. {
-        if child.try_wait().unwrap().is_some() {
+        if stdin_ends || child.try_wait().unwrap().is_some() {
             break;
         }
-        let _ = put(id);
+        let _ = put(&mut stdin, id);
         std::thread::yield_now();
     }
+    drop(stdin);
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
@@ -253,7 +260,9 @@ fn mistakes_change_nothing() {
     fails("index delete live --id 0,999999", "no item has the id 999999");
     fails("index delete live --name cat", "no item of the name \"cat\"");
     fails("search live --queries query/features.npy --bits 64", "code length");
-    fails(&EVAL.replace("g.dpq", "live"), "not a regular file");
+    for command in ["index export live --to npy --out arrays", &EVAL.replace("g.dpq", "live")] {
+        fails(command, "live is a live index, this command takes an index file: compact it and give");
+    }
     assert_eq!(json(dir, "index info live"), before);
     fs::write(dir.join("live/manifest.dpq"), "no manifest").unwrap();
     fails("index info live", "live/manifest.dpq");

@@ -98,7 +98,7 @@ impl AddArgs {
         let stop = output::stop_flag()?;
         let mut sink = Sink { live, every: self.commit_every, stop, bar, n_put: 0, n_open: 0 };
         let left_out = input.put(&codebooks, &mut sink).map_err(|error| sink.stopped(error))?;
-        let commit = sink.commit()?;
+        let commit = sink.commit().map_err(|error| sink.stopped(error))?;
         sink.bar.finish_and_clear();
 
         let (items, n_put, seconds) = (sink.live.len(), sink.n_put, output::seconds(start));

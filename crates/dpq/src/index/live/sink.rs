@@ -22,7 +22,7 @@ pub(super) struct Sink {
 
 impl Sink {
     pub(super) fn put(&mut self, id: u64, code: &[u8], name: Option<&str>) -> Result<()> {
-        ensure!(!self.stop.load(Ordering::Relaxed), "interrupted");
+        self.check()?;
         match name {
             None => self.live.upsert(id, code)?,
             Some(name) => self.live.upsert_named(id, code, name)?,
@@ -36,12 +36,20 @@ impl Sink {
         Ok(())
     }
 
-    /// Commits, and merges segments as they become many. Returns the number of the commit.
+    /// Commits, unless Ctrl-C came, then merges segments as they become many. Returns the number of
+    /// the commit.
     pub(super) fn commit(&mut self) -> Result<u64> {
-        while self.live.merge_step()? {}
-        let commit = self.live.commit()?;
+        self.check()?;
+        self.live.commit()?;
         self.n_open = 0;
-        Ok(commit)
+        // A merge that fails loses no items, because they are committed.
+        while self.live.merge_step()? {}
+        Ok(self.live.commit()?)
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!(!self.stop.load(Ordering::Relaxed), "interrupted");
+        Ok(())
     }
 
     /// Adds to an error which items it leaves.
