@@ -80,4 +80,15 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         let _ = snapshot.search_filtered(&[0.5, -1.0], &SearchOptions::new(usize::MAX), &filter);
     }
     let _ = (snapshot.name_of(5), snapshot.id_of("name 199"), snapshot.ids_and_codes(), snapshot.verify());
+    // A writer removes files that this manifest does not name.
+    let copy = TempDir::new().expect("a folder");
+    for entry in fs::read_dir(dir.path()).expect("a folder") {
+        let entry = entry.expect("a file");
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("a copy");
+    }
+    let Ok(mut live) = LiveIndex::open(copy.path()) else { return };
+    let _ = (live.delete(5), live.upsert(1000, &[0, 1, 2]), live.commit(), live.merge_step(), live.compact());
+    if let Ok(snapshot) = live.snapshot() {
+        let _ = (snapshot.verify(), live.len(), live.max_id());
+    }
 });

@@ -38,6 +38,13 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// The folder to create a live index in has a file of another program at the name of one of its
+    /// own.
+    #[error("{} does not hold the codebooks of the new live index, move it away, or choose another folder", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another writer has the folder open.
     #[error("another writer has {} open, wait for it or end it", path.display())]
     Locked {

@@ -55,6 +55,16 @@ impl Folder {
         self.path.join("codebook.safetensors")
     }
 
+    /// Returns true if the folder is a live index.
+    pub(crate) fn is_live(&self) -> Result<bool, Error> {
+        self.has(&self.manifest())
+    }
+
+    /// Returns true if a file of the folder exists.
+    pub(crate) fn has(&self, path: &Path) -> Result<bool, Error> {
+        path.try_exists().map_err(|source| Error::Io { action: "open", path: path.to_owned(), source })
+    }
+
     pub(crate) fn file(&self, kind: Kind, number: u64) -> PathBuf {
         let name = KINDS[kind as usize].1;
         self.path.join(format!("{name}{number}.dpq"))
@@ -87,6 +97,14 @@ impl Folder {
         }
         // The caller may have made it just now.
         Ok(dpq_file::sync_folder(self.path.parent().unwrap_or(&self.path))?)
+    }
+
+    /// Removes the files of a segment that no commit names. One that cannot be removed is removed by
+    /// the next writer.
+    pub(crate) fn remove_segment(&self, number: u64) {
+        for kind in [Kind::Segment, Kind::Names] {
+            let _ = fs::remove_file(self.file(kind, number));
+        }
     }
 
     /// Takes the lock of the writer, which holds until the file is dropped or the process ends.

@@ -41,14 +41,24 @@ impl LiveIndex {
     /// Makes a live index without items. The folder is made too, unless it exists.
     ///
     /// # Errors
-    /// [`Error::Exists`] if the folder is a live index, [`Error::Locked`], and [`Error::Io`],
-    /// [`Error::File`] or [`Error::Codebook`] if the folder cannot be written.
+    /// [`Error::Exists`] if the folder is a live index, [`Error::Foreign`] if it has another
+    /// `codebook.safetensors`, [`Error::Locked`], and [`Error::Io`], [`Error::File`] or
+    /// [`Error::Codebook`] if it cannot be written. [`Error::Codebook`] too for the Euclidean metric
+    /// if the norms of codes may overflow, so that no index could hold them.
     pub fn create(path: impl AsRef<Path>, codebooks: &Codebooks, metric: Metric) -> Result<Self, Error> {
+        // Norms of codes are at most 2³⁰ units.
+        if metric == Metric::Euclidean && codebooks.norm_unit() * 2f64.powi(30) > f32::MAX.into() {
+            return Err(dpq_codebook::Error::Overflow.into());
+        }
         let folder = Folder::new(path.as_ref(), Access::Read);
         folder.create()?;
         let lock = folder.lock()?;
-        if folder.manifest().exists() {
+        if folder.is_live()? {
             return Err(Error::Exists { path: folder.path().to_owned() });
+        }
+        let path = folder.codebook();
+        if folder.has(&path)? && Codebooks::open(&path).ok().as_ref() != Some(codebooks) {
+            return Err(Error::Foreign { path });
         }
         codebooks.save(folder.codebook())?;
         let (codebooks, parts, tail) = (Arc::new(codebooks.clone()), Vec::new(), Arc::default());
@@ -77,7 +87,7 @@ impl LiveIndex {
     }
 
     fn open_as(folder: Folder) -> Result<Self, Error> {
-        if !folder.manifest().exists() {
+        if !folder.is_live()? {
             return Err(Error::NotLive { path: folder.path().to_owned() });
         }
         let lock = folder.lock()?;
@@ -314,17 +324,15 @@ impl LiveIndex {
     /// Puts a merged segment in the place of those that it was made from; the next commit makes
     /// that durable. Items deleted meanwhile are deleted. Returns false, and drops the segment,
     /// if another merge replaced them first, or it is of another index.
-    pub fn finish_merge(&mut self, merged: Merged) -> bool {
-        let Merged { from, folder, segment, .. } = merged;
+    pub fn finish_merge(&mut self, mut merged: Merged) -> bool {
         let position =
             |old: &Part| self.parts.iter().position(|part| Arc::ptr_eq(&part.segment, &old.segment));
-        let positions: Option<Vec<usize>> = from.iter().map(position).collect();
-        let Some(positions) = positions else {
-            for kind in [Kind::Segment, Kind::Names] {
-                let _ = fs::remove_file(folder.file(kind, segment.number));
-            }
+        let positions: Option<Vec<usize>> = merged.from.iter().map(position).collect();
+        let Some((positions, segment)) = positions.and_then(|positions| Some((positions, merged.take()?)))
+        else {
             return false;
         };
+        let from = &merged.from;
         self.add_written(segment.number);
         let mut part = Part::new(segment);
         for (old, &position) in from.iter().zip(&positions) {
@@ -355,7 +363,8 @@ impl LiveIndex {
     }
 
     /// Merges everything into one segment without deleted items, and commits. Its file is the one
-    /// that [`dpq_index::IndexBuilder::write`] writes of the same items.
+    /// that [`dpq_index::IndexBuilder::write`] writes of the same items. More than 2³² − 1 items
+    /// become several segments, of at most as many each.
     ///
     /// # Errors
     /// As [`Merge::run`] and [`commit`](Self::commit).
@@ -364,9 +373,8 @@ impl LiveIndex {
             self.seal()?;
         }
         self.parts.retain(|part| part.n_live() > 0);
-        let is_compact = matches!(&self.parts[..], [] | [_]) && self.parts.iter().all(|p| p.n_deleted() == 0);
-        if !is_compact && merge::fits(&self.parts) {
-            let merge = self.merge_of(self.parts.clone());
+        for parts in merge::plan_all(&self.parts) {
+            let merge = self.merge_of(parts);
             self.finish_merge(merge.run()?);
         }
         self.commit()

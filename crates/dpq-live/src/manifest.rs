@@ -129,7 +129,7 @@ impl Commit {
                 )));
             }
             let part = Part::new(segment);
-            if deleted_file == 0 {
+            if (deleted_file, n_deleted) == (0, 0) {
                 return Ok(part);
             }
             let part = part.with_deleted(deleted, deleted_file);

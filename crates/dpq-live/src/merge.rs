@@ -28,13 +28,27 @@ pub struct Merge {
     pub(crate) lock: Arc<File>,
 }
 
-/// A merge that has run.
+/// A merge that has run. Dropping it removes its files.
 pub struct Merged {
     /// The parts that were merged.
     pub(crate) from: Vec<Part>,
-    pub(crate) folder: Folder,
-    pub(crate) segment: Segment,
-    pub(crate) _lock: Arc<File>,
+    folder: Folder,
+    /// None once a live index has taken it.
+    segment: Option<Segment>,
+    _lock: Arc<File>,
+}
+
+impl Merged {
+    /// Returns the segment, whose files stay.
+    pub(crate) fn take(&mut self) -> Option<Segment> {
+        self.segment.take()
+    }
+}
+
+impl Drop for Merged {
+    fn drop(&mut self) {
+        self.segment.iter().for_each(|segment| self.folder.remove_segment(segment.number));
+    }
 }
 
 impl Merge {
@@ -52,7 +66,7 @@ impl Merge {
             part.append_to(&mut items);
         }
         let segment = Segment::write(&self.folder, self.number, &items, &self.codebooks, self.metric)?;
-        Ok(Merged { from: self.parts, folder: self.folder, segment, _lock: self.lock })
+        Ok(Merged { from: self.parts, folder: self.folder, segment: Some(segment), _lock: self.lock })
     }
 }
 
@@ -66,10 +80,45 @@ pub(crate) fn plan(parts: &[Part], unit: usize) -> Option<Vec<Part>> {
     let tier = |part: &Part| (2 * part.n_live() / unit).max(1).ilog(FANOUT);
     let of_tier = |wanted| parts.iter().filter(|part| tier(part) == wanted).cloned().collect();
     let mut tiers = (0..=parts.iter().map(tier).max()?).map(of_tier);
-    tiers.find(|parts: &Vec<Part>| parts.len() >= FANOUT && fits(parts))
+    tiers.find_map(|parts: Vec<Part>| {
+        let mut groups = groups(&parts, Part::n_live, MAX_ITEMS).filter(|_| parts.len() >= FANOUT);
+        groups.find(|group| group.len() > 1).map(<[Part]>::to_vec)
+    })
 }
 
-/// Returns true if one segment can hold all items.
-pub(crate) fn fits(parts: &[Part]) -> bool {
-    parts.iter().map(Part::n_live).sum::<usize>() <= MAX_ITEMS
+/// Returns the segments that make `parts` compact: neighbours together, as many as one segment can
+/// hold. Those that stay as they are are left out.
+pub(crate) fn plan_all(parts: &[Part]) -> Vec<Vec<Part>> {
+    let groups = groups(parts, Part::n_live, MAX_ITEMS);
+    groups.filter(|group| group.len() > 1 || group[0].n_deleted() > 0).map(<[Part]>::to_vec).collect()
+}
+
+/// Divides parts into neighbours whose items are at most `max` together.
+fn groups<T>(parts: &[T], len: impl Fn(&T) -> usize, max: usize) -> impl Iterator<Item = &[T]> {
+    let mut sum = parts.first().map_or(0, &len);
+    parts.chunk_by(move |_, next| {
+        sum += len(next);
+        let fits = sum <= max;
+        if !fits {
+            sum = len(next);
+        }
+        fits
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_have_as_many_items_as_fit() {
+        let groups = |parts: &[usize]| -> Vec<Vec<usize>> {
+            groups(parts, |&n| n, 10).map(<[usize]>::to_vec).collect()
+        };
+        assert_eq!(
+            groups(&[4, 6, 1, 10, 3, 3, 3, 3]),
+            [vec![4, 6], vec![1], vec![10], vec![3, 3, 3], vec![3]]
+        );
+        assert!(groups(&[]).is_empty());
+    }
 }

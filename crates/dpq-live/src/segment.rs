@@ -37,8 +37,19 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Writes a segment with a number that no other has.
+    /// Writes a segment with a number that no other has. An error leaves no file of it.
     pub(crate) fn write(
+        folder: &Folder,
+        number: u64,
+        items: &Items,
+        codebooks: &Codebooks,
+        metric: Metric,
+    ) -> Result<Self, Error> {
+        let written = Self::write_files(folder, number, items, codebooks, metric);
+        written.inspect_err(|_| folder.remove_segment(number))
+    }
+
+    fn write_files(
         folder: &Folder,
         number: u64,
         items: &Items,
@@ -72,11 +83,15 @@ impl Segment {
 
     /// Returns the place of an id in the index. The first call sorts all ids.
     pub(crate) fn place(&self, id: u64) -> Option<usize> {
-        let (ids, places) = self.by_id.get_or_init(|| {
-            let mut by_id: Vec<(u64, u32)> = self.index.ids().zip(0..).collect();
-            by_id.par_sort_unstable();
-            by_id.into_iter().unzip()
-        });
+        // Two threads may both sort: one that waited inside a rayon pool could wait for itself.
+        let (ids, places) = match self.by_id.get() {
+            Some(by_id) => by_id,
+            None => {
+                let mut by_id: Vec<(u64, u32)> = self.index.ids().zip(0..).collect();
+                by_id.par_sort_unstable();
+                self.by_id.get_or_init(|| by_id.into_iter().unzip())
+            }
+        };
         // Mostly, ids ascend over time.
         let (first, last) = (ids.first()?, ids.last()?);
         if !(first..=last).contains(&&id) {

@@ -56,7 +56,8 @@ impl Snapshot {
     }
 
     /// Opens the last commit of a live index, and memory-maps its segments. It takes time for the
-    /// tail and one bit per item only.
+    /// codebooks, of which each segment has a copy, for an index of the tail, and for one bit per
+    /// item.
     ///
     /// # Safety
     /// Until the snapshot and its clones are dropped, nobody may change or truncate the files of

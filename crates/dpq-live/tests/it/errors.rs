@@ -1,6 +1,6 @@
 //! Mistakes of a caller: one sentence each, and nothing is lost.
 
-use dpq_live::{Error, LiveIndex, Metric, SearchOptions, Snapshot};
+use dpq_live::{Assignment, Codebooks, Error, LiveIndex, Metric, SearchOptions, Snapshot};
 
 use crate::common::{Change, Model, codebooks, files, tempdir};
 
@@ -101,6 +101,37 @@ fn a_second_writer_is_refused_until_the_first_one_ends() {
     assert!(LiveIndex::open(&folder).unwrap().is_empty(), "nothing was committed");
 }
 
+/// A codebook file of somebody else stays, and a folder of the same codebooks is taken.
+#[test]
+fn codebooks_of_others_are_not_replaced() {
+    let dir = tempdir();
+    let path = dir.path().join("codebook.safetensors");
+    codebooks(2).save(&path).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    for _ in 0..2 {
+        let error = LiveIndex::create(dir.path(), &codebooks(1), Metric::InnerProduct).map(drop).unwrap_err();
+        assert!(matches!(&error, Error::Foreign { path: found } if *found == path), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+    LiveIndex::create(dir.path(), &codebooks(2), Metric::InnerProduct).unwrap();
+}
+
+/// A commit of codes whose norms overflow would be one that nobody opens.
+#[test]
+fn codebooks_whose_norms_overflow_are_refused() {
+    let dir = tempdir();
+    let codebooks = |x: f32| Codebooks::new(vec![x, x / 2.0], 2, 1, 1, Assignment::Euclidean).unwrap();
+    let create = |x, metric, name| LiveIndex::create(dir.path().join(name), &codebooks(x), metric);
+    let error = create(1.5e19, Metric::Euclidean, "live").map(drop).unwrap_err();
+    assert!(matches!(error, Error::Codebook(_)), "{error}");
+    assert!(files(dir.path()).is_empty());
+    create(1.5e19, Metric::InnerProduct, "ip").unwrap();
+    let mut live = create(7e18, Metric::Euclidean, "live").unwrap();
+    live.upsert(1, &[0, 0]).unwrap();
+    live.commit().unwrap();
+    assert_eq!(live.snapshot().unwrap().len(), 1);
+}
+
 /// A merge that was finished by another live index, or after its segments were merged, is dropped.
 #[test]
 fn a_foreign_or_late_merge_is_dropped() {
@@ -113,6 +144,7 @@ fn a_foreign_or_late_merge_is_dropped() {
         live
     });
     let [first, late] = [0, 0].map(|i: usize| lives[i].plan_merge().unwrap().run().unwrap());
+    drop(lives[0].plan_merge().unwrap().run().unwrap());
     let foreign = lives[0].plan_merge().unwrap().run().unwrap();
     assert!(!lives[1].finish_merge(foreign));
     assert!(lives[0].finish_merge(first) && !lives[0].finish_merge(late));

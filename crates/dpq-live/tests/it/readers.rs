@@ -70,7 +70,9 @@ fn readers_open_whole_commits_while_segments_merge() {
                     while !done.load(Ordering::Relaxed) {
                         let snapshot = Snapshot::open(&folder).unwrap();
                         seen.push(snapshot.commit());
-                        commits.lock().unwrap()[snapshot.commit() as usize].check(&snapshot);
+                        // The writer goes on meanwhile.
+                        let model = commits.lock().unwrap()[snapshot.commit() as usize].clone();
+                        model.check(&snapshot);
                     }
                     seen
                 })
