@@ -99,8 +99,8 @@ impl Folder {
         Ok(dpq_file::sync_folder(self.path.parent().unwrap_or(&self.path))?)
     }
 
-    /// Removes the files of a segment that no commit names. One that cannot be removed is removed by
-    /// the next writer.
+    /// Removes the files of a segment that no commit names. One that cannot be removed is removed
+    /// by the next writer.
     pub(crate) fn remove_segment(&self, number: u64) {
         for kind in [Kind::Segment, Kind::Names] {
             let _ = fs::remove_file(self.file(kind, number));

@@ -43,8 +43,8 @@ impl LiveIndex {
     /// # Errors
     /// [`Error::Exists`] if the folder is a live index, [`Error::Foreign`] if it has another
     /// `codebook.safetensors`, [`Error::Locked`], and [`Error::Io`], [`Error::File`] or
-    /// [`Error::Codebook`] if it cannot be written. [`Error::Codebook`] too for the Euclidean metric
-    /// if the norms of codes may overflow, so that no index could hold them.
+    /// [`Error::Codebook`] if it cannot be written. [`Error::Codebook`] too for the Euclidean
+    /// metric if the norms of codes may overflow, so that no index could hold them.
     pub fn create(path: impl AsRef<Path>, codebooks: &Codebooks, metric: Metric) -> Result<Self, Error> {
         // Norms of codes are at most 2³⁰ units.
         if metric == Metric::Euclidean && codebooks.norm_unit() * 2f64.powi(30) > f32::MAX.into() {

@@ -52,8 +52,8 @@ impl Drop for Merged {
 }
 
 impl Merge {
-    /// Checks every byte of the segments, then writes and syncs the merged one: the long part of the
-    /// work. It takes about 30 bytes per item in memory besides codes and names.
+    /// Checks every byte of the segments, then writes and syncs the merged one: the long part of
+    /// the work. It takes about 30 bytes per item in memory besides codes and names.
     ///
     /// # Errors
     /// They name a damaged file. [`Error::Index`] or [`Error::File`] if the segment cannot be
