@@ -27,7 +27,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The folder is not a live index.
-    #[error("{} has no manifest.dpq, so it is not a live index, create one there first", path.display())]
+    #[error("{} has no manifest.dpq, so it is not a live index, check the path", path.display())]
     NotLive {
         /// The folder.
         path: PathBuf,
@@ -38,9 +38,9 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder to create a live index in has a file of another program at the name of one of its
-    /// own.
-    #[error("{} does not hold the codebooks of the new live index, move it away, or choose another folder", path.display())]
+    /// The folder to create a live index in has a file that another live index or program made, at
+    /// the name of one of its own.
+    #[error("{} is not of the new live index, restore manifest.dpq if that was lost, or choose another folder", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,

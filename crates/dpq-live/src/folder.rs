@@ -122,17 +122,30 @@ impl Folder {
     /// Removes what a writer that was killed left: numbered files besides `kept`, and temporary
     /// files. One that cannot be removed does no harm.
     pub(crate) fn sweep(&self, kept: &[PathBuf]) -> Result<(), Error> {
-        let io = |source: io::Error| Error::Io { action: "list", path: self.path.clone(), source };
-        for entry in fs::read_dir(&self.path).map_err(io)? {
-            let path = entry.map_err(io)?.path();
-            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-            let number = |name: &str| name.strip_suffix(".dpq").is_some_and(|n| n.parse::<u64>().is_ok());
-            let is_numbered = KINDS.iter().any(|(_, kind)| name.strip_prefix(kind).is_some_and(number));
-            let is_temporary = name.starts_with(".dpq-") && name.ends_with(".tmp");
-            if is_temporary || is_numbered && !kept.contains(&path) {
+        let is_temporary = |name: &str| name.starts_with(".dpq-") && name.ends_with(".tmp");
+        for path in self.list(|name| is_temporary(name) || is_numbered(name))? {
+            if !kept.contains(&path) {
                 let _ = fs::remove_file(path);
             }
         }
         Ok(())
     }
+
+    /// Returns a numbered file, which a folder without a manifest should not have.
+    pub(crate) fn numbered(&self) -> Result<Option<PathBuf>, Error> {
+        Ok(self.list(is_numbered)?.into_iter().min())
+    }
+
+    fn list(&self, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, Error> {
+        let io = |source: io::Error| Error::Io { action: "list", path: self.path.clone(), source };
+        let paths = fs::read_dir(&self.path).map_err(io)?.map(|entry| Ok(entry.map_err(io)?.path()));
+        let paths = paths.collect::<Result<Vec<_>, Error>>()?.into_iter();
+        Ok(paths.filter(|path| path.file_name().and_then(OsStr::to_str).is_some_and(&is_wanted)).collect())
+    }
+}
+
+/// Returns true for the name of a file of some [`Kind`].
+fn is_numbered(name: &str) -> bool {
+    let number = |name: &str| name.strip_suffix(".dpq").is_some_and(|n| n.parse::<u64>().is_ok());
+    KINDS.iter().any(|(_, kind)| name.strip_prefix(kind).is_some_and(number))
 }

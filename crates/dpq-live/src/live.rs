@@ -42,9 +42,10 @@ impl LiveIndex {
     ///
     /// # Errors
     /// [`Error::Exists`] if the folder is a live index, [`Error::Foreign`] if it has another
-    /// `codebook.safetensors`, [`Error::Locked`], and [`Error::Io`], [`Error::File`] or
-    /// [`Error::Codebook`] if it cannot be written. [`Error::Codebook`] too for the Euclidean
-    /// metric if the norms of codes may overflow, so that no index could hold them.
+    /// `codebook.safetensors`, or files of a live index whose manifest was lost,
+    /// [`Error::Locked`], and [`Error::Io`], [`Error::File`] or [`Error::Codebook`] if it cannot
+    /// be written. [`Error::Codebook`] too for the Euclidean metric if the norms of codes may
+    /// overflow, so that no index could hold them.
     pub fn create(path: impl AsRef<Path>, codebooks: &Codebooks, metric: Metric) -> Result<Self, Error> {
         // Norms of codes are at most 2³⁰ units.
         if metric == Metric::Euclidean && codebooks.norm_unit() * 2f64.powi(30) > f32::MAX.into() {
@@ -58,6 +59,10 @@ impl LiveIndex {
         }
         let path = folder.codebook();
         if folder.has(&path)? && Codebooks::open(&path).ok().as_ref() != Some(codebooks) {
+            return Err(Error::Foreign { path });
+        }
+        // The sweep would remove them.
+        if let Some(path) = folder.numbered()? {
             return Err(Error::Foreign { path });
         }
         codebooks.save(folder.codebook())?;

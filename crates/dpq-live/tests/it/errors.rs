@@ -116,6 +116,22 @@ fn codebooks_of_others_are_not_replaced() {
     LiveIndex::create(dir.path(), &codebooks(2), Metric::InnerProduct).unwrap();
 }
 
+/// A live index that lost its manifest is not taken for an empty folder.
+#[test]
+fn segments_without_a_manifest_are_kept() {
+    let dir = tempdir();
+    let mut live = LiveIndex::create(dir.path(), &codebooks(1), Metric::InnerProduct).unwrap();
+    live.upsert(1, &vec![0; codebooks(1).n_levels()]).unwrap();
+    live.compact().unwrap();
+    live.commit().unwrap();
+    drop(live);
+    std::fs::remove_file(dir.path().join("manifest.dpq")).unwrap();
+    let before = files(dir.path());
+    let error = LiveIndex::create(dir.path(), &codebooks(1), Metric::InnerProduct).map(drop).unwrap_err();
+    assert!(matches!(&error, Error::Foreign { path } if path.ends_with("segment-1.dpq")), "{error}");
+    assert_eq!(files(dir.path()), before);
+}
+
 /// A commit of codes whose norms overflow would be one that nobody opens.
 #[test]
 fn codebooks_whose_norms_overflow_are_refused() {
