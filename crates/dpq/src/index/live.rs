@@ -152,7 +152,7 @@ impl Info {
             "items        {items} ({tail} of them in the tail)\n\
              segments     {} ({deleted} deleted or replaced items)\ncommit       {commit}\n\
              levels       {levels} of {codewords} codewords, {dim} dimensions\nmetric       {metric}\n\
-             size         {} bytes, {:.2} per item\nfingerprint  {}",
+             memory       {} bytes, {:.2} per item\nfingerprint  {}",
             self.segments.len(),
             self.bytes,
             self.bytes_per_item,
