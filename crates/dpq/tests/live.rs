@@ -239,6 +239,7 @@ fn mistakes_change_nothing() {
     };
     fails(ADD, "there is no live index live, give --codebook or --model too");
     fails(&format!("{ADD} --codebook nothing"), "cannot open nothing");
+    fails("index add cb.safetensors --features train/features.npy --codebook cb.safetensors", "is a file");
     fails("index delete live --id 1", "so it is not a live index");
     fails("search query --queries query/features.npy", "query has no manifest.dpq");
     fails("index add live --features cb.safetensors --codebook cb.safetensors", "cb.safetensors");

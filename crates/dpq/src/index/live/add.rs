@@ -73,6 +73,11 @@ struct Added {
 impl AddArgs {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         let start = Instant::now();
+        let index = self.index.display();
+        ensure!(
+            !self.index.is_file(),
+            "{index} is a file, expected the folder of a live index, give another"
+        );
         let model = self.model.as_deref().map(|path| self.network.open_model(path)).transpose()?;
         let live = match open(&self.index) {
             Err(Error::NotLive { .. }) => None,
@@ -82,7 +87,7 @@ impl AddArgs {
             (Some(file), Some(model), ..) => (file, model.codebooks().clone()),
             (_, _, Some(file), _) => (file, Codebooks::open(file)?),
             (_, _, _, Some(live)) => (&self.index, live.codebooks().clone()),
-            _ => bail!("there is no live index {}, give --codebook or --model too", self.index.display()),
+            _ => bail!("there is no live index {index}, give --codebook or --model too"),
         };
         // Before a folder is made.
         let input = self.items.open(&codebooks, file, model.as_ref())?;
@@ -116,9 +121,8 @@ impl AddArgs {
         };
         let Added { replaced, segments, .. } = done;
         let mut text = format!(
-            "added {added} items to {} and replaced {replaced}: {items} items in {segments} segments and a tail, commit \
-             {commit}",
-            self.index.display()
+            "added {added} items to {index} and replaced {replaced}: {items} items in {segments} segments and a tail, commit \
+             {commit}"
         );
         if left_out > 0 {
             text += &format!("\nskipped {left_out} images that cannot be read");
