@@ -4,20 +4,16 @@
 //! score in the next one, so most codes are skipped as in a single index of all items.
 
 use dpq_codebook::{CodeLength, Expected, LookupTable};
-use rayon::prelude::*;
 
 use crate::filter::Filter;
 use crate::refine::Scan;
-use crate::search::SearchOptions;
+use crate::search::{SearchOptions, in_chunks};
 use crate::shortlist::Subject;
 use crate::topk::{Hit, order_key};
 use crate::{Error, Index};
 
 /// An index, and the items of it that count: all, or those that pass a filter.
 type Part<'a> = (&'a Index, Option<&'a Filter>);
-
-/// Queries whose tables are computed together.
-const MAX_SHARING: usize = 16;
 
 impl Index {
     /// Searches several indexes of the same codebooks and metric as if they were one: returns for
@@ -59,13 +55,7 @@ impl Index {
             let tables = first.codebooks.lookup_tables(queries, length)?;
             tables.iter().map(|table| best(parts, table, options, length)).collect()
         };
-        // Waking another thread takes longer than one search.
-        if queries.len() == dim {
-            return search(queries);
-        }
-        let n_sharing = (queries.len() / dim / rayon::current_num_threads()).clamp(1, MAX_SHARING);
-        let hits = queries.par_chunks(n_sharing * dim).map(search).collect::<Result<Vec<_>, _>>()?;
-        Ok(hits.into_iter().flatten().collect())
+        in_chunks(queries, dim, search)
     }
 }
 

@@ -177,7 +177,6 @@ impl Index {
     /// As [`search_with`](Self::search_with), and [`Error::Codebook`] for values that are not whole
     /// queries or not finite.
     pub fn search_batch(&self, queries: &[f32], options: &SearchOptions) -> Result<Vec<Vec<Hit>>, Error> {
-        const MAX_SHARING: usize = 16;
         let length = options.length.unwrap_or(self.max_length());
         self.check(options, length)?;
         let dim = self.codebooks.dim();
@@ -225,13 +224,7 @@ impl Index {
             };
             found.into_iter().zip(&scans).zip(rows).zip(approximate).map(refined).collect()
         };
-        // Waking another thread takes longer than one search.
-        if queries.len() == dim {
-            return search(queries);
-        }
-        let n_sharing = (queries.len() / dim / rayon::current_num_threads()).clamp(1, MAX_SHARING);
-        let hits = queries.par_chunks(n_sharing * dim).map(search).collect::<Result<Vec<_>, _>>()?;
-        Ok(hits.into_iter().flatten().collect())
+        in_chunks(queries, dim, search)
     }
 
     /// Returns what to scan by for each of `queries` `[n, D]`: bounds, if all have some that are
@@ -305,4 +298,20 @@ impl Index {
         }
         if table.fits(&self.codebooks) { Ok(()) } else { Err(Error::ForeignTable) }
     }
+}
+
+/// Searches for queries f32 `[Q, D]` in parallel, in chunks of queries that share what they read.
+pub(crate) fn in_chunks(
+    queries: &[f32],
+    dim: usize,
+    search: impl Fn(&[f32]) -> Result<Vec<Vec<Hit>>, Error> + Sync,
+) -> Result<Vec<Vec<Hit>>, Error> {
+    const MAX_SHARING: usize = 16;
+    // Waking another thread takes longer than one search.
+    if queries.len() == dim {
+        return search(queries);
+    }
+    let n_sharing = (queries.len() / dim / rayon::current_num_threads()).clamp(1, MAX_SHARING);
+    let hits = queries.par_chunks(n_sharing * dim).map(&search).collect::<Result<Vec<_>, _>>()?;
+    Ok(hits.into_iter().flatten().collect())
 }
