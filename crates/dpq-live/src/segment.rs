@@ -45,27 +45,19 @@ impl Segment {
         codebooks: &Codebooks,
         metric: Metric,
     ) -> Result<Self, Error> {
-        let written = Self::write_files(folder, number, items, codebooks, metric);
-        written.inspect_err(|_| folder.remove_segment(number))
-    }
-
-    fn write_files(
-        folder: &Folder,
-        number: u64,
-        items: &Items,
-        codebooks: &Codebooks,
-        metric: Metric,
-    ) -> Result<Self, Error> {
-        let path = folder.file(Kind::Segment, number);
-        Index::builder(codebooks, &items.codes).metric(metric).ids(&items.ids).write(&path)?;
-        let mut segment = Self::without_names(folder, number)?;
-        if !items.names.is_empty() {
-            let bytes = Names::to_bytes(&items.names, |id| segment.place(id))?;
-            let path = folder.file(Kind::Names, number);
-            dpq_file::write_atomic(&path, |out| out.write_all(&bytes))?;
-            segment.names = Some(Names::new(folder.container(&path)?)?);
-        }
-        Ok(segment)
+        let write = || -> Result<Self, Error> {
+            let path = folder.file(Kind::Segment, number);
+            Index::builder(codebooks, &items.codes).metric(metric).ids(&items.ids).write(&path)?;
+            let mut segment = Self::without_names(folder, number)?;
+            if !items.names.is_empty() {
+                let bytes = Names::to_bytes(&items.names, |id| segment.place(id))?;
+                let path = folder.file(Kind::Names, number);
+                dpq_file::write_atomic(&path, |out| out.write_all(&bytes))?;
+                segment.names = Some(Names::new(folder.container(&path)?)?);
+            }
+            Ok(segment)
+        };
+        write().inspect_err(|_| folder.remove_segment(number))
     }
 
     pub(crate) fn open(folder: &Folder, number: u64, has_names: bool) -> Result<Self, Error> {

@@ -3,6 +3,7 @@
 use dpq_live::{Assignment, Codebooks, Error, LiveIndex, Metric, SearchOptions, Snapshot};
 
 use crate::common::{Change, Model, codebooks, files, tempdir};
+use crate::create;
 
 #[test]
 fn wrong_changes_are_refused_and_change_nothing() {
@@ -39,10 +40,7 @@ fn wrong_changes_are_refused_and_change_nothing() {
 /// A filter of an older commit could pass items that were deleted since.
 #[test]
 fn filters_belong_to_one_snapshot() {
-    let dir = tempdir();
-    let folder = dir.path().join("live");
-    let mut live = LiveIndex::create(&folder, &codebooks(1), Metric::InnerProduct).unwrap();
-    live.set_max_tail(1).unwrap();
+    let (_dir, _folder, mut live) = create(&codebooks(1), Metric::InnerProduct, 1);
     (0..3).for_each(|id| live.upsert(id, &[0, 0, 0]).unwrap());
     live.commit().unwrap();
     let before = live.snapshot().unwrap();

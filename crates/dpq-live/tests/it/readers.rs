@@ -3,18 +3,16 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dpq_live::{LiveIndex, Metric, Snapshot};
+use dpq_live::{Metric, Snapshot};
 
-use crate::common::{Change, Model, Random, codebooks, files, tempdir};
+use crate::common::{Change, Model, Random, codebooks, files};
+use crate::create;
 
 /// Two readers keep a snapshot each, one in memory and one mapped, while all segments they read are
 /// merged and removed.
 #[test]
 fn old_snapshots_stay_while_segments_are_removed() {
-    let dir = tempdir();
-    let folder = dir.path().join("live");
-    let mut live = LiveIndex::create(&folder, &codebooks(3), Metric::Euclidean).unwrap();
-    live.set_max_tail(20).unwrap();
+    let (_dir, folder, mut live) = create(&codebooks(3), Metric::Euclidean, 20);
     let (mut model, mut random) = (Model::default(), Random(1));
     for _ in 0..600 {
         model.change_both(&mut live, &random.change(300)).unwrap();
@@ -57,10 +55,7 @@ fn old_snapshots_stay_while_segments_are_removed() {
 /// Readers that open the folder at any moment find one whole commit.
 #[test]
 fn readers_open_whole_commits_while_segments_merge() {
-    let dir = tempdir();
-    let folder = dir.path().join("live");
-    let mut live = LiveIndex::create(&folder, &codebooks(3), Metric::InnerProduct).unwrap();
-    live.set_max_tail(3).unwrap();
+    let (_dir, folder, mut live) = create(&codebooks(3), Metric::InnerProduct, 3);
     let (commits, done) = (Mutex::new(vec![Model::default()]), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..2)

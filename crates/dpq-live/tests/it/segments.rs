@@ -3,7 +3,8 @@
 use dpq_live::{LiveIndex, Metric, Snapshot};
 use proptest::prelude::*;
 
-use crate::common::{CODEWORDS, Change, LEVELS, Model, Random, bits, codebooks, files, tempdir};
+use crate::common::{CODEWORDS, Change, LEVELS, Model, Random, bits, codebooks, files};
+use crate::create;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -46,10 +47,7 @@ proptest! {
         is_euclidean: bool,
     ) {
         let metric = if is_euclidean { Metric::Euclidean } else { Metric::InnerProduct };
-        let dir = tempdir();
-        let folder = dir.path().join("live");
-        let mut live = LiveIndex::create(&folder, &codebooks(1), metric).unwrap();
-        live.set_max_tail(3).unwrap();
+        let (_dir, folder, mut live) = create(&codebooks(1), metric, 3);
         let (mut model, mut committed) = (Model::default(), Model::default());
         let (mut snapshots, mut merge) = (Vec::new(), None);
         for step in steps {
@@ -103,10 +101,8 @@ proptest! {
 /// Eight segments are merged into one, whose file is that of an index of the same items.
 #[test]
 fn eight_segments_have_the_bits_of_one() {
-    let dir = tempdir();
-    let (folder, codebooks) = (dir.path().join("live"), codebooks(2));
-    let mut live = LiveIndex::create(&folder, &codebooks, Metric::Euclidean).unwrap();
-    live.set_max_tail(50).unwrap();
+    let codebooks = codebooks(2);
+    let (dir, folder, mut live) = create(&codebooks, Metric::Euclidean, 50);
     let (mut model, mut random) = (Model::default(), Random(9));
     for id in 0..400 {
         model.change_both(&mut live, &Change::Upsert(id * 7 % 400, random.code(), None)).unwrap();
@@ -145,10 +141,7 @@ fn eight_segments_have_the_bits_of_one() {
 /// A segment of which more than half was deleted is made anew.
 #[test]
 fn deleted_items_are_dropped_by_merges() {
-    let dir = tempdir();
-    let folder = dir.path().join("live");
-    let mut live = LiveIndex::create(&folder, &codebooks(2), Metric::InnerProduct).unwrap();
-    live.set_max_tail(10).unwrap();
+    let (_dir, _folder, mut live) = create(&codebooks(2), Metric::InnerProduct, 10);
     let mut model = Model::default();
     for id in 0..11 {
         let name = Some(format!("name of {id}"));
