@@ -215,7 +215,12 @@ impl Index {
 
     /// Writes the index to `path`, whole or not at all: the same bytes that it was opened from.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        Ok(dpq_file::write_atomic(path, |out| out.write_all(self.container.bytes()))?)
+        Ok(dpq_file::write_atomic(path, |out| out.write_all(self.as_bytes()))?)
+    }
+
+    /// Returns the bytes of its file, which [`from_bytes`](Self::from_bytes) opens.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.container.bytes()
     }
 }
 

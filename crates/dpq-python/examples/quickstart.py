@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-import dpq
+import pydpq
 
 DATA = Path(__file__).parents[3] / "datasets/fashion-mnist"
 
@@ -27,15 +27,15 @@ queries, gallery = x[:200], x[200:]
 
 # %% Codebooks, and a code of four bytes for each image of the gallery.
 start = time.perf_counter()
-codebooks = dpq.Codebooks.train(gallery[:3000], levels=4, iterations=10)
+codebooks = pydpq.Codebooks.train(gallery[:3000], levels=4, iterations=10)
 codes = codebooks.encode(gallery)
 print(f"trained and encoded {codes.shape} codes in {time.perf_counter() - start:.1f} s")
 
 # %% One index for every code length, kept in a file that is mapped, not read.
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "gallery.dpq"
-    dpq.Index.from_codes(codes, codebooks).save(path)
-    index = dpq.Index.open(path)
+    pydpq.Index.from_codes(codes, codebooks).save(path)
+    index = pydpq.Index.open(path)
     print(index)
 
     # %% Search: scores and ids as of faiss, exact at each length.
@@ -46,6 +46,6 @@ with tempfile.TemporaryDirectory() as folder:
     # %% Evaluate: every query ranks the whole gallery, ties count as their expectation.
     for bits in (8, 16, 24, 32):
         scores, ids = index.search(queries, k=len(index), bits=bits)
-        precision = dpq.mean_average_precision(labels[:200], labels[200:], ids=ids, scores=scores)
+        precision = pydpq.mean_average_precision(labels[:200], labels[200:], ids=ids, scores=scores)
         error = np.square(gallery - codebooks.decode(codes, bits)).sum() / np.square(gallery).sum()
         print(f"{bits:>2} bits: mAP@all {precision:.4f}, distortion {error:.4f}")

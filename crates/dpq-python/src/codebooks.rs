@@ -1,14 +1,15 @@
-//! `dpq.Codebooks`.
+//! `pydpq.Codebooks`.
 
 use std::path::PathBuf;
 
 use dpq_codebook::{Assignment, Beam, CodeLength, FitOptions, ResidualKMeans};
 use numpy::ndarray::{Ix2, Ix3};
 use numpy::{PyArray1, PyArray3, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::array::{Matrix, borrow, check_columns, matrix, values};
+use crate::array::{Array, Rows, read, values};
 use crate::error::raise;
 use crate::threads::{in_pieces, interruptible};
 
@@ -18,7 +19,7 @@ use crate::threads::{in_pieces, interruptible};
 /// values: float32 [L, K, D], finite, 1 <= K <= 256. assignment: how a level chooses its codeword,
 /// "euclidean" (the nearest one) or "cosine" (the largest cosine). The first l bytes of a code are
 /// the code of l levels, 8 l bits.
-#[pyclass(frozen, module = "dpq")]
+#[pyclass(frozen, module = "pydpq")]
 pub(crate) struct Codebooks {
     pub(crate) inner: dpq_codebook::Codebooks,
 }
@@ -31,7 +32,7 @@ impl Codebooks {
     #[new]
     #[pyo3(signature = (values, assignment = "euclidean"))]
     fn new(values: &Bound<'_, PyAny>, assignment: &str) -> PyResult<Self> {
-        let array = borrow::<f32, Ix3>("values", values, "[L, K, D]")?;
+        let array = read::<f32, Ix3>("values", values, "[L, K, D]")?;
         let assignment: Assignment = assignment.parse().map_err(raise)?;
         let &[levels, codewords, dim] = array.shape() else { unreachable!("the array has three dimensions") };
         let values = crate::array::values(&array).to_vec();
@@ -62,7 +63,7 @@ impl Codebooks {
         length_weights: Option<Vec<f32>>,
         init_size: Option<usize>,
     ) -> PyResult<Self> {
-        let array = borrow::<f32, Ix2>("x", x, "[n, D]")?;
+        let array = read::<f32, Ix2>("x", x, "[n, D]")?;
         let (features, dim) = (values(&array), array.shape()[1]);
         let config = ResidualKMeans { n_levels: levels, n_codewords: codewords, n_iterations: iterations };
         if length_weights.is_some() && beam == 1 && refine == 0 {
@@ -99,7 +100,7 @@ impl Codebooks {
     }
 
     /// Encodes x, float32 [n, D], into codes, uint8 [n, L]: each level takes the best codeword for
-    /// the residual of the levels before it.
+    /// the residual of the levels before it. One row, [D], gives [L].
     ///
     /// beam: the number of candidates kept per level. With more than 1, encode searches for the
     /// code of minimum error over all lengths, weighted by length_weights, L numbers (None: equal
@@ -110,7 +111,7 @@ impl Codebooks {
         x: &Bound<'py, PyAny>,
         beam: usize,
         length_weights: Option<Vec<f32>>,
-    ) -> PyResult<Matrix<'py, u8>> {
+    ) -> PyResult<Array<'py, u8>> {
         let py = x.py();
         if beam == 1 && length_weights.is_some() {
             return Err(PyValueError::new_err(
@@ -119,29 +120,28 @@ impl Codebooks {
         }
         let weights = length_weights.unwrap_or_else(|| vec![1.0; self.inner.n_levels()]);
         let beam = Beam { width: beam, weights: &weights };
-        let array = borrow::<f32, Ix2>("x", x, "[n, D]")?;
-        check_columns("x", array.shape()[1], self.inner.dim(), "the dimension of the codebooks")?;
-        let shape = [array.shape()[0], self.inner.n_levels()];
-        let mut codes = Vec::with_capacity(shape[0] * shape[1]);
-        in_pieces(py, values(&array), ROWS * self.inner.dim(), |rows| {
+        let (dim, n_levels) = (self.inner.dim(), self.inner.n_levels());
+        let all = Rows::of_columns("x", x, "[n, D]", dim, "the dimension of the codebooks")?;
+        let mut codes = Vec::with_capacity(all.n * n_levels);
+        in_pieces(py, all.values(), ROWS * self.inner.dim(), |rows| {
             codes.extend(py.detach(|| self.inner.encode_beam(rows, beam)).map_err(raise)?);
             Ok(())
         })?;
-        matrix(py, codes, shape)
+        all.result(codes, n_levels)
     }
 
     /// Decodes codes, uint8 [n, L], into float32 [n, D]: the sum of the codewords of the first bits
-    /// / 8 levels.
+    /// / 8 levels. One code, [L], gives [D].
     ///
     /// bits: a multiple of 8, at most 8 L; None for all levels.
     #[pyo3(signature = (codes, bits = None))]
-    fn decode<'py>(&self, codes: &Bound<'py, PyAny>, bits: Option<usize>) -> PyResult<Matrix<'py, f32>> {
-        let array = borrow::<u8, Ix2>("codes", codes, "[n, L]")?;
-        check_columns("codes", array.shape()[1], self.inner.n_levels(), "the levels of the codebooks")?;
+    fn decode<'py>(&self, codes: &Bound<'py, PyAny>, bits: Option<usize>) -> PyResult<Array<'py, f32>> {
+        let n_levels = self.inner.n_levels();
+        let rows = Rows::of_columns("codes", codes, "[n, L]", n_levels, "the levels of the codebooks")?;
         let length = bits.map_or(Ok(self.inner.max_length()), CodeLength::from_bits).map_err(raise)?;
-        let bytes = values(&array);
+        let bytes = rows.values();
         let features = codes.py().detach(|| self.inner.decode(bytes, length)).map_err(raise)?;
-        matrix(codes.py(), features, [array.shape()[0], self.inner.dim()])
+        rows.result(features, self.inner.dim())
     }
 
     /// Returns all codewords, float32 [L, K, D], as a copy.
@@ -180,10 +180,16 @@ impl Codebooks {
         self.inner.fingerprint()
     }
 
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        let this = slf.get();
+        let arguments = (this.as_array(slf.py())?, this.assignment()).into_bound_py_any(slf.py())?;
+        Ok((slf.get_type().into_any(), arguments))
+    }
+
     pub(crate) fn __repr__(&self) -> String {
         let (levels, codewords, dim) = (self.n_levels(), self.n_codewords(), self.dim());
         let (assignment, fingerprint) = (self.assignment(), self.fingerprint());
-        format!("<dpq.Codebooks [{levels}, {codewords}, {dim}], {assignment}, {fingerprint}>")
+        format!("<pydpq.Codebooks [{levels}, {codewords}, {dim}], {assignment}, {fingerprint}>")
     }
 }
 

@@ -1,17 +1,18 @@
-//! `dpq.Index` and its filters.
+//! `pydpq.Index` and its filters.
 
 use std::path::PathBuf;
 
 use dpq_codebook::CodeLength;
 use dpq_formats::FaissIndex;
 use dpq_index::{Error, Hit, Metric, SearchOptions};
-use numpy::PyUntypedArrayMethods;
-use numpy::ndarray::Ix2;
+use numpy::ndarray::{Ix1, Ix2};
+use numpy::{PyArrayDescrMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
 use rayon::prelude::*;
 
-use crate::array::{self, Matrix, borrow, check_columns, matrix, values};
+use crate::array::{self, Array, Rows, check_columns, read, to_array, values};
 use crate::codebooks::Codebooks;
 use crate::error::raise;
 use crate::opened::{self, Opened};
@@ -19,9 +20,11 @@ use crate::threads::{in_pieces, interruptible, pool};
 
 /// An index, searched exactly at any code length: Index.open(path), Index.from_codes(codes,
 /// codebooks) or Index.from_faiss(path).
-#[pyclass(frozen, module = "dpq")]
+#[pyclass(frozen, module = "pydpq")]
 pub(crate) struct Index {
     inner: Opened,
+    /// The absolute path that it was opened from.
+    path: Option<PathBuf>,
 }
 
 /// The items of one index that a search may return: index.allow(ids) or index.deny(ids).
@@ -29,7 +32,7 @@ pub(crate) struct Index {
 /// A filter holds one bit per item and serves any number of searches of the index that made it.
 /// Combine filters with & (both), | (either) and ~ (not). len(filter) is the number of items that
 /// pass.
-#[pyclass(frozen, module = "dpq")]
+#[pyclass(frozen, module = "pydpq")]
 pub(crate) struct Filter {
     inner: opened::Filter,
 }
@@ -53,7 +56,7 @@ impl Filter {
     }
 
     fn __repr__(&self) -> String {
-        format!("<dpq.Filter that {} items pass>", self.inner.len())
+        format!("<pydpq.Filter that {} items pass>", self.inner.len())
     }
 }
 
@@ -81,12 +84,13 @@ impl Index {
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         // SAFETY: the documentation of this function passes the promise on to the caller, since
         // Python cannot enforce it.
-        Ok(Self { inner: py.detach(|| unsafe { Opened::map(&path) })? })
+        let inner = py.detach(|| unsafe { Opened::map(&path) })?;
+        Ok(Self { inner, path: Some(std::path::absolute(path)?) })
     }
 
     /// Builds an index in memory from codes, uint8 [n, L], that codebooks encoded.
     ///
-    /// ids: uint64 or int64 [n], distinct and not negative; None for row numbers. metric: "ip"
+    /// ids: whole numbers [n], distinct and not negative; None for row numbers. metric: "ip"
     /// (inner product) or "l2" (Euclidean distance). norms: the code lengths in bits that an "l2"
     /// index keeps norms for, 4 bytes per distinct code and length above 16; None for 24 to 64, 96,
     /// 128, 192, 256, 384, 512 and the longest. Others can be searched too: norms are then computed
@@ -100,16 +104,16 @@ impl Index {
         metric: &str,
         norms: Option<Vec<usize>>,
     ) -> PyResult<Self> {
-        let array = borrow::<u8, Ix2>("codes", codes, "[n, L]")?;
+        let array = read::<u8, Ix2>("codes", codes, "[n, L]")?;
         check_columns("codes", array.shape()[1], codebooks.inner.n_levels(), "the levels of the codebooks")?;
         let metric = metric.parse().map_err(|error: Error| raise(error))?;
-        let (bytes, ids) = (values(&array), ids.map(|ids| array::ids("ids", ids)).transpose()?);
+        let (bytes, ids) = (values(&array), ids.map(array::ids).transpose()?);
         let index = dpq_index::Index::builder(&codebooks.inner, bytes).metric(metric);
         let index = ids.as_deref().map_or(index, |ids| index.ids(ids));
         let norms = norms.map(|norms| norms.into_iter().map(CodeLength::from_bits).collect());
         let norms: Option<Vec<_>> = norms.transpose().map_err(raise)?;
         let index = norms.as_deref().map_or(index, |norms| index.norm_lengths(norms));
-        Ok(Self { inner: codes.py().detach(|| index.build()).map_err(raise)?.into() })
+        codes.py().detach(|| index.build()).map(Self::from).map_err(raise)
     }
 
     /// Reads a faiss index file: IndexResidualQuantizer or IndexPQ of 1 to 8 bits per level, alone
@@ -122,7 +126,7 @@ impl Index {
         let metric = if faiss.is_euclidean { Metric::Euclidean } else { Metric::InnerProduct };
         let index = dpq_index::Index::builder(&faiss.codebooks, &faiss.codes).metric(metric);
         let index = faiss.ids.as_deref().map_or(index, |ids| index.ids(ids));
-        Ok(Self { inner: py.detach(|| index.build()).map_err(raise)?.into() })
+        py.detach(|| index.build()).map(Self::from).map_err(raise)
     }
 
     /// Writes a faiss index file atomically: an IndexResidualQuantizer, in an IndexIDMap unless ids
@@ -140,16 +144,16 @@ impl Index {
         py.detach(save).map_err(raise)
     }
 
-    /// Returns a filter that only these ids pass, uint64 or int64 [n]. Ids that are not in the
-    /// index are ignored.
+    /// Returns a filter that only these ids pass: whole numbers [n], or a mask, bool [len(index)],
+    /// of an index whose ids are row numbers. Ids that are not in the index are ignored.
     fn allow(&self, ids: &Bound<'_, PyAny>) -> PyResult<Filter> {
-        let given = array::ids("ids", ids)?;
+        let given = self.given(ids)?;
         Ok(Filter { inner: ids.py().detach(|| self.inner.allow(&given)) })
     }
 
-    /// Returns a filter that all ids except these pass, uint64 or int64 [n].
+    /// Returns a filter that all ids except these pass: whole numbers [n], or a mask as in allow.
     fn deny(&self, ids: &Bound<'_, PyAny>) -> PyResult<Filter> {
-        let given = array::ids("ids", ids)?;
+        let given = self.given(ids)?;
         Ok(Filter { inner: ids.py().detach(|| self.inner.deny(&given)) })
     }
 
@@ -158,15 +162,39 @@ impl Index {
         py.detach(|| self.inner.save(&path))
     }
 
+    /// Returns the bytes of its file: of a live index, those that save would write.
+    fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(match &self.inner {
+            Opened::File(index) => PyBytes::new(py, index.as_bytes()),
+            Opened::Live(_) => PyBytes::new(py, py.detach(|| self.inner.build())?.as_bytes()),
+        })
+    }
+
+    /// Opens an index from the bytes of its file, in memory.
+    #[staticmethod]
+    fn from_bytes(py: Python<'_>, data: Vec<u8>) -> PyResult<Self> {
+        py.detach(|| dpq_index::Index::from_bytes(data)).map(Self::from).map_err(raise)
+    }
+
+    /// Pickles the path of an opened index, and the bytes of one in memory. Unpickling opens the
+    /// file that the path then names.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let (py, this) = (slf.py(), slf.get());
+        Ok(match &this.path {
+            Some(path) => (slf.getattr("open")?, PyTuple::new(py, [path])?),
+            None => (slf.getattr("from_bytes")?, PyTuple::new(py, [this.to_bytes(py)?])?),
+        })
+    }
+
     /// Returns an index of the same items in the current version of the file format, in memory.
     /// save writes an opened index in the version that it has.
     fn upgrade(&self, py: Python<'_>) -> PyResult<Self> {
-        Ok(Self { inner: py.detach(|| self.inner.build())?.into() })
+        py.detach(|| self.inner.build()).map(Self::from)
     }
 
     /// Finds the best k items for each row of queries, float32 [n, D], at a code length of bits.
     /// Returns (scores, ids): float32 and int64 [n, k], each row ordered by descending score, then
-    /// ascending id.
+    /// ascending id. One query, [D], gives [k].
     ///
     /// The result is exact: the same as scoring every code and sorting. Scores are inner products,
     /// or 2<q, x> - |x|^2 for "l2"; larger is nearer. squared_distances converts the latter. If
@@ -189,11 +217,9 @@ impl Index {
         exact: bool,
         filter: Option<&Filter>,
         threads: Option<usize>,
-    ) -> PyResult<(Matrix<'py, f32>, Matrix<'py, i64>)> {
+    ) -> PyResult<(Array<'py, f32>, Array<'py, i64>)> {
         let py = queries.py();
-        let array = borrow::<f32, Ix2>("queries", queries, "[n, D]")?;
-        let dim = self.inner.codebooks().dim();
-        check_columns("queries", array.shape()[1], dim, "the dimension of the index")?;
+        let rows = self.queries(queries)?;
         let length =
             bits.map_or(Ok(self.inner.codebooks().max_length()), CodeLength::from_bits).map_err(raise)?;
         let pool = threads.map(pool).transpose()?;
@@ -204,9 +230,9 @@ impl Index {
         if exact {
             options = options.exact();
         }
-        let shape = [array.shape()[0], k];
-        let (mut scores, mut ids) = (reserve(shape)?, reserve(shape)?);
-        in_pieces(py, values(&array), QUERIES * dim, |queries| {
+        let (mut scores, mut ids) = (reserve([rows.n, k])?, reserve([rows.n, k])?);
+        let dim = rows.columns;
+        in_pieces(py, rows.values(), QUERIES * dim, |queries| {
             let search = |options: &SearchOptions| {
                 let search = || self.inner.search_batch(queries, options, filter.map(|filter| &filter.inner));
                 pool.as_ref().map_or_else(search, |pool| pool.install(search))
@@ -219,7 +245,7 @@ impl Index {
             hits?.iter().for_each(|hits| append(hits, k, &mut scores, &mut ids));
             Ok(())
         })?;
-        Ok((matrix(py, scores, shape)?, matrix(py, ids, shape)?))
+        Ok((rows.result(scores, k)?, rows.result(ids, k)?))
     }
 
     /// Scores hits again by the vectors that were encoded, and returns the best k of each row as
@@ -233,20 +259,15 @@ impl Index {
         ids: &Bound<'py, PyAny>,
         vectors: &Bound<'py, PyAny>,
         k: usize,
-    ) -> PyResult<(Matrix<'py, f32>, Matrix<'py, i64>)> {
+    ) -> PyResult<(Array<'py, f32>, Array<'py, i64>)> {
         let py = queries.py();
-        let (query_array, id_array, vector_array) = (
-            borrow::<f32, Ix2>("queries", queries, "[n, D]")?,
-            borrow::<i64, Ix2>("ids", ids, "[n, m]")?,
-            borrow::<f32, Ix2>("vectors", vectors, "[N, D]")?,
-        );
-        let dim = self.inner.codebooks().dim();
-        check_columns("queries", query_array.shape()[1], dim, "the dimension of the index")?;
+        let (rows, id_rows) = (self.queries(queries)?, Rows::<i64>::read("ids", ids, "[n, m]")?);
+        let vector_array = read::<f32, Ix2>("vectors", vectors, "[N, D]")?;
+        let (dim, n_vectors) = (rows.columns, vector_array.shape()[0]);
         check_columns("vectors", vector_array.shape()[1], dim, "the dimension of the index")?;
-        let (n, m, n_vectors) = (query_array.shape()[0], id_array.shape()[1], vector_array.shape()[0]);
-        check_rows("ids", id_array.shape()[0], n)?;
-        let (query_values, id_values, vectors) =
-            (values(&query_array), values(&id_array), values(&vector_array));
+        check_rows("ids", id_rows.n, rows.n)?;
+        let (n, m, vectors) = (rows.n, id_rows.columns, values(&vector_array));
+        let (query_values, id_values) = (rows.values(), id_rows.values());
         if let Some(id) = id_values.iter().find(|&&id| id != NO_ID && id as u64 >= n_vectors as u64) {
             return Err(PyValueError::new_err(format!(
                 "vectors has {n_vectors} rows, none for id {id}: pass the vectors of all ids"
@@ -263,7 +284,7 @@ impl Index {
         let hits = py.detach(|| (0..n).into_par_iter().map(rerank).collect::<Result<Vec<_>, _>>());
         let (mut scores, mut ids) = (reserve([n, k])?, reserve([n, k])?);
         hits.map_err(raise)?.iter().for_each(|hits| append(hits, k, &mut scores, &mut ids));
-        Ok((matrix(py, scores, [n, k])?, matrix(py, ids, [n, k])?))
+        Ok((rows.result(scores, k)?, rows.result(ids, k)?))
     }
 
     /// Returns the squared Euclidean distances, float32 [n, k], of hits from their queries.
@@ -274,22 +295,17 @@ impl Index {
         &self,
         queries: &Bound<'py, PyAny>,
         scores: &Bound<'py, PyAny>,
-    ) -> PyResult<Matrix<'py, f32>> {
-        let (query_array, score_array) = (
-            borrow::<f32, Ix2>("queries", queries, "[n, D]")?,
-            borrow::<f32, Ix2>("scores", scores, "[n, k]")?,
-        );
-        let dim = self.inner.codebooks().dim();
-        check_columns("queries", query_array.shape()[1], dim, "the dimension of the index")?;
-        let &[n, k] = score_array.shape() else { unreachable!("the array has two dimensions") };
-        check_rows("scores", n, query_array.shape()[0])?;
-        let mut distances = Vec::with_capacity(n * k);
-        let rows = values(&query_array).chunks_exact(dim).zip(values(&score_array).chunks(k.max(1)));
-        for (query, scores) in rows {
+    ) -> PyResult<Array<'py, f32>> {
+        let (rows, score_rows) = (self.queries(queries)?, Rows::<f32>::read("scores", scores, "[n, k]")?);
+        check_rows("scores", score_rows.n, rows.n)?;
+        let k = score_rows.columns;
+        let mut distances = Vec::with_capacity(rows.n * k);
+        let pairs = rows.values().chunks_exact(rows.columns).zip(score_rows.values().chunks(k.max(1)));
+        for (query, scores) in pairs {
             let hits: Vec<Hit> = scores.iter().map(|&score| Hit { id: 0, score }).collect();
             distances.extend(self.inner.squared_distances(query, &hits)?);
         }
-        matrix(queries.py(), distances, [n, k])
+        rows.result(distances, k)
     }
 
     /// Reads and checks every byte of the index. A ValueError names the damaged section.
@@ -351,11 +367,47 @@ impl Index {
     fn __repr__(&self) -> String {
         let (metric, fingerprint) = (self.metric(), self.fingerprint());
         format!(
-            "<dpq.Index of {} items, dim {}, {} levels, {metric}, {fingerprint}>",
+            "<pydpq.Index of {} items, dim {}, {} levels, {metric}, {fingerprint}>",
             self.inner.len(),
             self.dim(),
             self.n_levels()
         )
+    }
+}
+
+impl From<dpq_index::Index> for Index {
+    fn from(index: dpq_index::Index) -> Self {
+        Self { inner: index.into(), path: None }
+    }
+}
+
+impl Index {
+    /// Reads rows of queries.
+    fn queries<'py>(&self, argument: &Bound<'py, PyAny>) -> PyResult<Rows<'py, f32>> {
+        let dim = self.inner.codebooks().dim();
+        Rows::of_columns("queries", argument, "[n, D]", dim, "the dimension of the index")
+    }
+
+    /// Returns the ids of an argument of a filter, which may be a mask.
+    fn given(&self, argument: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
+        let array = to_array(argument)?;
+        if array.dtype().kind() != b'b' {
+            return array::ids(&array);
+        }
+        let mask = read::<bool, Ix1>("ids", &array, "[n]")?;
+        let (found, n) = (array.len(), self.inner.len());
+        if found != n {
+            return Err(PyValueError::new_err(format!(
+                "the mask has {found} values, expected {n}, one per item"
+            )));
+        }
+        let rows: Vec<u64> = (0..n as u64).collect();
+        if self.inner.allow(&rows).len() != n {
+            return Err(PyValueError::new_err(
+                "a mask selects row numbers, and the ids of this index are others: give the ids themselves",
+            ));
+        }
+        Ok(rows.into_iter().zip(values(&mask)).filter(|(_, passes)| **passes).map(|(id, _)| id).collect())
     }
 }
 

@@ -1,9 +1,10 @@
-//! The Python module `dpq`: the crates of this workspace on NumPy arrays.
+//! The Python module `pydpq`: the crates of this workspace on NumPy arrays.
 //!
-//! A thin layer that converts arrays and errors; the crates do and check everything else. `dpq.pyi`
-//! gives the types, and `cargo xtask python` builds and tests the module.
+//! A thin layer that converts arrays and errors; the crates do and check everything else. It is
+//! `_pydpq` of the package in `python/pydpq`, which has the types. `cargo xtask python` builds and
+//! tests the package.
 //!
-//! - `array`: borrows arrays
+//! - `array`: reads arrays
 //! - `error`: converts errors
 //! - `threads`: thread pools, and Ctrl-C
 //! - `opened`: index files and live indexes
@@ -20,16 +21,19 @@ mod threads;
 
 /// Exact search over nested codes at any code length.
 ///
-/// Arrays are used without a copy: C-contiguous, of the type that a function names. An array of
-/// another type, order or number of dimensions is a ValueError that says how to convert it. Other
-/// Python threads run during a call; they must not write to its arrays.
+/// Arrays are used without a copy if they are C-contiguous and of the type that a function names.
+/// NumPy converts others, lists and data frames, as long as their meaning does not change: numbers
+/// to float32, whole numbers to integers. Floats are not cut off to integers. One row alone, [D],
+/// gives a result without the dimension of rows. Other Python threads run during a call; they must
+/// not write to its arrays.
 ///
 /// Invalid arguments and file contents are a ValueError. A file that the system refuses is an
 /// OSError, an argument of another type a TypeError, a negative count an OverflowError. Ctrl-C ends
 /// a long call, except `Index.from_codes` and `Index.verify`.
 ///
 /// Worker threads do not survive os.fork(): use the start method "spawn" of multiprocessing.
-#[pyo3::pymodule(name = "dpq")]
+/// Indexes, codebooks and models can be pickled for it.
+#[pyo3::pymodule(name = "_pydpq")]
 mod module {
     #[pymodule_export]
     use crate::codebooks::Codebooks;
@@ -39,4 +43,8 @@ mod module {
     use crate::model::Model;
     #[pymodule_export]
     use crate::precision::mean_average_precision;
+
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "the name that Python has for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
 }

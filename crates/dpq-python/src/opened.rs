@@ -1,4 +1,5 @@
-//! The two kinds of index that `dpq.Index` is: an index file, and the last commit of a live index.
+//! The two kinds of index that `pydpq.Index` is: an index file, and the last commit of a live
+//! index.
 
 use std::path::Path;
 

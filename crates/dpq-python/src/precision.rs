@@ -1,13 +1,13 @@
-//! `dpq.mean_average_precision`.
+//! `pydpq.mean_average_precision`.
 
 use dpq_eval::{Evaluator, Labels, MapRule, QueryResult, Ranker, Ranking};
-use numpy::ndarray::{Ix2, IxDyn};
-use numpy::{PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::ndarray::IxDyn;
+use numpy::{PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rayon::prelude::*;
 
-use crate::array::{borrow, values};
+use crate::array::{read, to_array, values};
 use crate::error::raise;
 use crate::threads::in_pieces;
 
@@ -16,8 +16,8 @@ const QUERIES: usize = 64;
 
 /// Computes the mean average precision of rankings under a named rule.
 ///
-/// query_labels, gallery_labels: multi-hot, uint8 [q, C] and [n, C], or class numbers from 0, uint8
-/// or int64 [q] and [n]. An item is relevant to a query if they share a class. Id i is row i of
+/// query_labels, gallery_labels: multi-hot, 0 and 1 or bool [q, C] and [n, C], or class numbers
+/// from 0, [q] and [n]. An item is relevant to a query if they share a class. Id i is row i of
 /// gallery_labels. Rankings are one of
 ///
 /// - scores, float32 [q, n]: one score per item of the gallery; larger is nearer, equal scores tie;
@@ -49,10 +49,9 @@ pub(crate) fn mean_average_precision(
     };
     let mut evaluator = Evaluator::new(&[MapRule { cutoff: at, ..rule }], &[], 0).map_err(raise)?;
     let [queries, gallery] = labels([("query_labels", query_labels), ("gallery_labels", gallery_labels)])?;
-    let ids: Option<PyReadonlyArray2<'_, i64>> =
-        ids.map(|array| borrow("ids", array, "[q, m]")).transpose()?;
+    let ids: Option<PyReadonlyArray2<'_, i64>> = ids.map(|array| read("ids", array, "[q, m]")).transpose()?;
     let scores: Option<PyReadonlyArray2<'_, f32>> =
-        scores.map(|array| borrow("scores", array, "[q, m]")).transpose()?;
+        scores.map(|array| read("scores", array, "[q, m]")).transpose()?;
     let shapes = [ids.as_ref().map(|ids| ids.shape()), scores.as_ref().map(|scores| scores.shape())];
     let expected = match (shapes, gallery.len()) {
         ([None, None], _) => {
@@ -135,51 +134,50 @@ const MAX_CLASSES: i64 = 1 << 16;
 
 /// Reads labels, multi-hot or class numbers. Class numbers make as many columns as either side has
 /// classes, as in `dpq eval`.
-fn labels(arrays: [(&str, &Bound<'_, PyAny>); 2]) -> PyResult<[Labels; 2]> {
-    let [queries, gallery] = arrays.map(|(what, array)| classes(what, array));
-    let classes = [queries?, gallery?];
-    let mut n_classes = 1;
-    for ((what, array), classes) in arrays.iter().zip(&classes) {
-        n_classes = n_classes.max(match classes {
-            Some(classes) => classes.iter().max().map_or(0, |&class| class as usize + 1),
-            None => borrow::<u8, Ix2>(what, array, "[n, C]")?.shape()[1],
-        });
-    }
-    let read = |(what, array): (&str, &Bound<'_, PyAny>), classes: &Option<Vec<i64>>| match classes {
-        Some(classes) => {
+fn labels(arguments: [(&str, &Bound<'_, PyAny>); 2]) -> PyResult<[Labels; 2]> {
+    let [queries, gallery] = arguments.map(|(what, argument)| Classes::read(what, argument));
+    let sides = [queries?, gallery?];
+    let n_classes = sides.iter().map(Classes::n_classes).max().unwrap_or(1).max(1);
+    let [queries, gallery] = sides.map(|side| match side {
+        Classes::Numbers(classes) => {
             let mut values = vec![0; classes.len() * n_classes];
             classes.iter().enumerate().for_each(|(row, &class)| values[row * n_classes + class as usize] = 1);
             Labels::from_multi_hot(&values, n_classes).map_err(raise)
         }
-        None => {
-            let array = borrow::<u8, Ix2>(what, array, "[n, C]")?;
-            Labels::from_multi_hot(values(&array), array.shape()[1]).map_err(raise)
-        }
-    };
-    Ok([read(arrays[0], &classes[0])?, read(arrays[1], &classes[1])?])
+        Classes::MultiHot(rows) => Labels::from_multi_hot(values(&rows), rows.shape()[1]).map_err(raise),
+    });
+    Ok([queries?, gallery?])
 }
 
-/// Reads class numbers, [n] or a column [n, 1] of a table; `None` for other arrays.
-fn classes(what: &str, array: &Bound<'_, PyAny>) -> PyResult<Option<Vec<i64>>> {
-    let Ok(shape) = array.cast::<PyUntypedArray>().map(|array| array.shape().to_vec()) else {
-        return Ok(None);
-    };
-    if !matches!(shape[..], [_] | [_, 1]) {
-        return Ok(None);
-    }
-    let expected = "class numbers [n]";
-    let classes: Vec<i64> = match borrow::<i64, IxDyn>(what, array, expected) {
-        Ok(classes) => values(&classes).to_vec(),
-        Err(_) => {
-            values(&borrow::<u8, IxDyn>(what, array, expected)?).iter().map(|&class| class.into()).collect()
+/// The classes of items.
+enum Classes<'py> {
+    /// One class per item, from an array [n] or a column [n, 1] of a table.
+    Numbers(Vec<i64>),
+    /// [n, C]
+    MultiHot(PyReadonlyArray2<'py, u8>),
+}
+
+impl<'py> Classes<'py> {
+    fn read(what: &str, argument: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let array = to_array(argument)?;
+        if !matches!(array.shape(), [_] | [_, 1]) {
+            return Ok(Self::MultiHot(read(what, &array, "[n, C]")?));
         }
-    };
-    if let Some(class) = classes.iter().find(|&class| !(0..MAX_CLASSES).contains(class)) {
-        return Err(invalid(format!(
-            "{what} has the class {class}, expected numbers from 0, below {MAX_CLASSES}"
-        )));
+        let classes: Vec<i64> = values(&read::<i64, IxDyn>(what, &array, "class numbers [n]")?).to_vec();
+        match classes.iter().find(|&class| !(0..MAX_CLASSES).contains(class)) {
+            Some(class) => Err(invalid(format!(
+                "{what} has the class {class}, expected numbers from 0, below {MAX_CLASSES}"
+            ))),
+            None => Ok(Self::Numbers(classes)),
+        }
     }
-    Ok(Some(classes))
+
+    fn n_classes(&self) -> usize {
+        match self {
+            Self::Numbers(classes) => classes.iter().max().map_or(0, |&class| class as usize + 1),
+            Self::MultiHot(rows) => rows.shape()[1],
+        }
+    }
 }
 
 fn invalid(sentence: String) -> PyErr {

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import dpq
+import pydpq
 
 DIM, LEVELS = 12, 3
 
@@ -20,13 +20,13 @@ def data():
     centres = random.normal(size=(40, DIM))
     x = (centres[random.integers(40, size=3000)] + 0.4 * random.normal(size=(3000, DIM))).astype(np.float32)
     queries = x[:20] + 0.1 * random.normal(size=(20, DIM)).astype(np.float32)
-    codebooks = dpq.Codebooks.train(x, LEVELS, codewords=32, iterations=5)
+    codebooks = pydpq.Codebooks.train(x, LEVELS, codewords=32, iterations=5)
     return SimpleNamespace(x=x, queries=queries, codebooks=codebooks, codes=codebooks.encode(x))
 
 
 @pytest.fixture(scope="session", params=["ip", "l2"])
 def index(request, data):
-    return dpq.Index.from_codes(data.codes, data.codebooks, metric=request.param)
+    return pydpq.Index.from_codes(data.codes, data.codebooks, metric=request.param)
 
 
 def scores_of_all(index, data, bits):

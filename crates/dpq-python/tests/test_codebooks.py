@@ -1,4 +1,6 @@
+import copy
 import os
+import pickle
 import signal
 import threading
 import time
@@ -6,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-import dpq
+import pydpq
 
 
 def test_codes_are_nearest_codewords_of_residuals(data):
@@ -32,7 +34,7 @@ def test_decoding_adds_codewords_and_more_bits_are_nearer(data):
 
 
 def test_training_is_decided_by_its_features(data):
-    train = lambda x: dpq.Codebooks.train(x, 3, codewords=32, iterations=5)
+    train = lambda x: pydpq.Codebooks.train(x, 3, codewords=32, iterations=5)
     assert train(data.x).fingerprint == data.codebooks.fingerprint != train(data.x[1:]).fingerprint
 
 
@@ -42,7 +44,7 @@ def test_refinement_and_a_beam_leave_less_of_what_is_weighed(data):
         return np.array(errors)
 
     greedy = left(data.codebooks, data.codes)
-    train = lambda **options: dpq.Codebooks.train(data.x, 3, codewords=32, iterations=5, **options)
+    train = lambda **options: pydpq.Codebooks.train(data.x, 3, codewords=32, iterations=5, **options)
     refined = train(refine=5, beam=4)
     alike = left(refined, refined.encode(data.x, beam=4))
     assert alike.sum() < greedy.sum()
@@ -60,7 +62,7 @@ def test_refinement_and_a_beam_leave_less_of_what_is_weighed(data):
     with pytest.raises(ValueError, match="give beam or refine, or no weights"):
         train(length_weights=[0, 0, 1])
     with pytest.raises(ValueError, match="levels"):
-        dpq.Codebooks.train(data.x, 2**62)
+        pydpq.Codebooks.train(data.x, 2**62)
     with pytest.raises(ValueError, match="beam width is 0, expected at least 1"):
         data.codebooks.encode(data.x, beam=0)
 
@@ -70,7 +72,7 @@ def test_codebooks_fitted_for_a_beam_suit_features_that_were_not_fitted(data):
     longest = {"beam": 5, "length_weights": [0, 0, 1]}
     errors = []
     for options in ({}, longest):
-        codebooks = dpq.Codebooks.train(few, 3, codewords=64, iterations=5, **options)
+        codebooks = pydpq.Codebooks.train(few, 3, codewords=64, iterations=5, **options)
         errors.append(np.square(others - codebooks.decode(codebooks.encode(others, **longest))).sum())
     assert errors[1] < errors[0]
 
@@ -78,12 +80,12 @@ def test_codebooks_fitted_for_a_beam_suit_features_that_were_not_fitted(data):
 def test_files_and_arrays_hold_the_same_codebooks(data, tmp_path):
     path = tmp_path / "codebook.safetensors"
     data.codebooks.save(path)
-    copies = [dpq.Codebooks.load(path), dpq.Codebooks.load(str(path)), dpq.Codebooks(data.codebooks.as_array())]
-    for copy in copies:
-        assert (copy.n_levels, copy.n_codewords, copy.dim, copy.assignment) == (3, 32, 12, "euclidean")
-        assert copy.fingerprint == data.codebooks.fingerprint
-        assert repr(copy) == f"<dpq.Codebooks [3, 32, 12], euclidean, {copy.fingerprint}>"
-    assert dpq.Codebooks(data.codebooks.as_array(), "cosine").assignment == "cosine"
+    copies = [pydpq.Codebooks.load(path), pydpq.Codebooks.load(str(path)), pydpq.Codebooks(data.codebooks.as_array())]
+    for twin in copies:
+        assert (twin.n_levels, twin.n_codewords, twin.dim, twin.assignment) == (3, 32, 12, "euclidean")
+        assert twin.fingerprint == data.codebooks.fingerprint
+        assert repr(twin) == f"<pydpq.Codebooks [3, 32, 12], euclidean, {twin.fingerprint}>"
+    assert pydpq.Codebooks(data.codebooks.as_array(), "cosine").assignment == "cosine"
 
 
 def test_codebooks_open_with_plain_safetensors(data, tmp_path):
@@ -101,40 +103,79 @@ def test_no_rows_give_no_rows(data):
 def test_errors_say_what_was_expected(data, tmp_path):
     codebooks, x = data.codebooks, data.x
     wrong = [
-        (lambda: codebooks.encode(x.astype(np.float64)), r"x is an array of float64 \[3000, 12\], expected float32"),
-        (lambda: codebooks.encode(x[:, ::2]), "strided"),
-        (lambda: codebooks.encode(np.asfortranarray(x)), r"numpy.ascontiguousarray\(x, dtype=numpy.float32\)"),
-        (lambda: codebooks.encode(x[0]), r"one row alone is x\[None\]"),
-        (lambda: codebooks.encode(x[0]), r"float32 \[12\], expected float32 \[n, D\]"),
-        (lambda: codebooks.encode([[1.0]]), "x is a list, expected float32"),
+        (lambda: codebooks.encode(x[None]), r"x is an array of float32 \[1, 3000, 12\], expected float32 \[n, D\]"),
+        (lambda: codebooks.encode(None), r"x is a NoneType, expected float32 \[n, D\]"),
+        (lambda: codebooks.encode([["a"]]), r"x is an array of <U1 \[1, 1\], expected float32 \[n, D\]"),
+        (lambda: codebooks.encode(x * 1j), "x is an array of complex64"),
+        (lambda: codebooks.encode([[1.0], [1.0, 2.0]]), "inhomogeneous"),
+        (lambda: codebooks.encode([[1.0]]), "x has rows of 1 values, expected 12, the dimension of the codebooks"),
+        (lambda: codebooks.encode(x.astype(np.float64) * 1e300), "features has the value -?inf at position"),
+        (lambda: codebooks.decode(data.codes.astype(np.int64) + 300), r"codes has the value 3\d\d, expected uint8, 0 to 255"),
+        (lambda: codebooks.decode(data.codes.astype(np.int64) - 300), r"codes has the value -\d+, expected uint8, 0 to 255"),
         (lambda: codebooks.encode(x[:, :6].copy()), "x has rows of 6 values, expected 12, the dimension of the codebooks"),
         (lambda: codebooks.encode(np.full((1, 12), np.nan, np.float32)), "features has the value NaN at position 0"),
         (lambda: codebooks.decode(data.codes.astype(np.float32)), r"whole numbers convert with codes.astype\(numpy.uint8\)"),
         (lambda: codebooks.decode(data.codes, 12), "code length in bits is 12, expected a multiple of 8 from 8"),
         (lambda: codebooks.decode(data.codes, 32), "code length in bits is 32, expected at most 24"),
         (lambda: codebooks.decode(data.codes | 32), "code is 63, expected at most 31"),
-        (lambda: dpq.Codebooks.train(x[:10], 3), "10 features cannot fit 256 codewords"),
-        (lambda: dpq.Codebooks.train(x, 0), "number of levels is 0, expected 1 to 255"),
-        (lambda: dpq.Codebooks(codebooks.as_array(), "nearest"), "expected `euclidean` or `cosine`"),
+        (lambda: pydpq.Codebooks.train(x[:10], 3), "10 features cannot fit 256 codewords"),
+        (lambda: pydpq.Codebooks.train(x, 0), "number of levels is 0, expected 1 to 255"),
+        (lambda: pydpq.Codebooks(codebooks.as_array(), "nearest"), "expected `euclidean` or `cosine`"),
     ]
     for call, sentence in wrong:
         with pytest.raises(ValueError, match=sentence):
             call()
-    unaligned = np.frombuffer(b"0" + x.tobytes(), np.float32, offset=1).reshape(x.shape)
-    with pytest.raises(ValueError, match="strided"):
-        codebooks.encode(unaligned)
+
+
+def same_values(x):
+    """x in the forms that NumPy converts, each of the same values."""
+    unaligned = np.frombuffer(b"0" + x.tobytes(), x.dtype, offset=1).reshape(x.shape)
+    assert unaligned.flags.aligned == (x.itemsize == 1)
+    wide = np.repeat(x, 2, axis=1)[:, ::2]
+    assert not wide.flags.c_contiguous
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    other = x.astype(np.float64 if x.dtype.kind == "f" else np.int32)
+    return [x.tolist(), tuple(map(tuple, x)), np.asfortranarray(x), unaligned, wide, read_only, other, other.byteswap().view(other.dtype.newbyteorder())]
+
+
+def test_numpy_converts_what_keeps_its_meaning(data):
+    x, codebooks = data.x[:40], data.codebooks
+    codes, decoded = codebooks.encode(x), codebooks.decode(data.codes[:40])
+    for given in same_values(x):
+        np.testing.assert_array_equal(codebooks.encode(given), codes)
+    for given in same_values(codes):
+        np.testing.assert_array_equal(codebooks.decode(given), decoded)
+    whole = np.arange(24).reshape(2, 12)
+    np.testing.assert_array_equal(codebooks.encode(whole), codebooks.encode(whole.astype(np.float32)))
+    np.testing.assert_array_equal(codebooks.encode(x.astype(np.float16)), codebooks.encode(x.astype(np.float16).astype(np.float32)))
+    trained = [pydpq.Codebooks.train(given, 2, codewords=8, iterations=2).fingerprint for given in [x, *same_values(x)]]
+    assert len(set(trained)) == 1
+
+
+def test_one_row_alone(data):
+    x, codebooks = data.x, data.codebooks
+    np.testing.assert_array_equal(codebooks.encode(x[0]), codebooks.encode(x[:1])[0])
+    np.testing.assert_array_equal(codebooks.encode(x[:, 0][:12].tolist()).shape, [3])
+    np.testing.assert_array_equal(codebooks.decode(data.codes[0], 16), codebooks.decode(data.codes[:1], 16)[0])
+
+
+def test_codebooks_pickle_and_copy(data):
+    cosine = pydpq.Codebooks(data.codebooks.as_array(), "cosine")
+    for made in (pickle.loads(pickle.dumps(cosine)), copy.deepcopy(cosine), copy.copy(cosine)):
+        assert repr(made) == repr(cosine)
 
 
 def test_what_the_system_refuses_is_an_os_error(data, tmp_path):
     with pytest.raises(FileNotFoundError, match="cannot open .*missing"):
-        dpq.Codebooks.load(tmp_path / "missing")
+        pydpq.Codebooks.load(tmp_path / "missing")
     with pytest.raises(OSError, match="cannot open"):
-        dpq.Codebooks.load(tmp_path)
+        pydpq.Codebooks.load(tmp_path)
     with pytest.raises(FileNotFoundError, match="cannot write"):
         data.codebooks.save(tmp_path / "no" / "folder")
     (tmp_path / "text").write_text("no codebooks")
     with pytest.raises(ValueError, match="text: .*safetensors"):
-        dpq.Codebooks.load(tmp_path / "text")
+        pydpq.Codebooks.load(tmp_path / "text")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
@@ -144,5 +185,5 @@ def test_ctrl_c_ends_training():
     start = time.perf_counter()
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        dpq.Codebooks.train(x, levels=4, iterations=10_000, refine=1000)
+        pydpq.Codebooks.train(x, levels=4, iterations=10_000, refine=1000)
     assert time.perf_counter() < start + 20

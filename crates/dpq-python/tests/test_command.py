@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
-import dpq
+import pydpq
 
 COMMAND = os.environ.get("DPQ_COMMAND")
 pytestmark = pytest.mark.skipif(COMMAND is None, reason="DPQ_COMMAND names no dpq command; `cargo xtask python` does")
@@ -55,8 +55,8 @@ def folder(tmp_path_factory):
 
 
 def test_a_model_encodes_as_the_command_does(folder):
-    model = dpq.Model.load(folder / "run/model.safetensors")
-    assert model.image_shape == (1, 9, 9) and repr(model).startswith("<dpq.Model of images (1, 9, 9), <dpq.Codebooks")
+    model = pydpq.Model.load(folder / "run/model.safetensors")
+    assert model.image_shape == (1, 9, 9) and repr(model).startswith("<pydpq.Model of images (1, 9, 9), <pydpq.Codebooks")
     images = np.load(folder / "images.npy")
     for split in ["query", "gallery"]:
         codes, features = model.encode(images[np.load(folder / split / "ids.npy")])
@@ -72,10 +72,10 @@ def test_a_model_encodes_as_the_command_does(folder):
 
 
 def test_an_index_is_built_and_searched_as_by_the_command(folder):
-    index = dpq.Index.open(folder / "g.dpq")
+    index = pydpq.Index.open(folder / "g.dpq")
     codes, ids = np.load(folder / "gallery/codes.npy"), np.load(folder / "gallery/ids.npy")
-    codebooks = dpq.Codebooks.load(folder / "run/model.safetensors")
-    dpq.Index.from_codes(codes, codebooks, ids).save(folder / "copy.dpq")
+    codebooks = pydpq.Codebooks.load(folder / "run/model.safetensors")
+    pydpq.Index.from_codes(codes, codebooks, ids).save(folder / "copy.dpq")
     assert (folder / "copy.dpq").read_bytes() == (folder / "g.dpq").read_bytes()
     for bits in (8, 32):
         run(f"search g.dpq --queries query/features.npy --bits {bits} -k 7 --out hits.npz", folder)
@@ -88,7 +88,7 @@ def test_an_index_is_built_and_searched_as_by_the_command(folder):
 def test_a_live_index_is_opened_like_a_file(folder, tmp_path):
     add = "index add live --codes gallery/codes.npy --ids gallery/ids.npy --codebook run/model.safetensors"
     run(add + " --commit-every 7", folder)
-    file, live = dpq.Index.open(folder / "g.dpq"), dpq.Index.open(folder / "live")
+    file, live = pydpq.Index.open(folder / "g.dpq"), pydpq.Index.open(folder / "live")
     queries, ids = np.load(folder / "query/features.npy"), np.load(folder / "gallery/ids.npy")
     for name in ("dim", "n_levels", "metric", "version", "norms", "fingerprint"):
         assert getattr(live, name) == getattr(file, name)
@@ -119,14 +119,14 @@ def test_a_live_index_is_opened_like_a_file(folder, tmp_path):
     command = [COMMAND, "index", "add", "live", "--stdin"]
     subprocess.run(command, cwd=folder, input=line.encode(), check=True, capture_output=True)
     check(live)
-    later = dpq.Index.open(folder / "live")
+    later = pydpq.Index.open(folder / "live")
     assert len(later) == len(live) - 1 and len(later.allow(ids)) == len(later)
     assert [later.name_of(ids[1]), later.name_of(ids[2]), live.name_of(ids[1])] == ["zero", None, None]
 
 
 def test_codebooks_are_trained_as_by_the_command(folder):
     run("codebook train --features train/features.npy --levels 2 --codewords 8 --out cb.safetensors", folder)
-    codebooks = dpq.Codebooks.train(np.load(folder / "train/features.npy"), 2, codewords=8)
+    codebooks = pydpq.Codebooks.train(np.load(folder / "train/features.npy"), 2, codewords=8)
     codebooks.save(folder / "copy.safetensors")
     assert (folder / "copy.safetensors").read_bytes() == (folder / "cb.safetensors").read_bytes()
 
@@ -142,7 +142,7 @@ def test_precision_is_that_of_eval(folder, rule):
         f"gallery/labels.npy --gallery-ids gallery/ids.npy --bits 8,32 --at 5 --rule {rule}",
         folder,
     )
-    index, ids = dpq.Index.open(folder / "g.dpq"), np.load(folder / "gallery/ids.npy")
+    index, ids = pydpq.Index.open(folder / "g.dpq"), np.load(folder / "gallery/ids.npy")
     row_of = np.full(120, -1)
     row_of[ids] = np.arange(len(ids))
     for bits in (8, 32):
@@ -151,7 +151,7 @@ def test_precision_is_that_of_eval(folder, rule):
             (None, report["by_bits"][str(bits)]["map"]),
             (5, report["by_bits"][str(bits)]["map_at"]["5"]),
         ]:
-            precision = dpq.mean_average_precision(
+            precision = pydpq.mean_average_precision(
                 labels["query"], labels["gallery"], ids=row_of[found], scores=scores, rule=rule, at=at
             )
             assert 0 < expected < 1 and precision == expected

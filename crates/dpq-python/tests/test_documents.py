@@ -1,6 +1,7 @@
 """What documents say is what happens: the example runs, the search of docs/formats.md finds what the index finds."""
 
 import ast
+import importlib.metadata
 import inspect
 import re
 import runpy
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import dpq
+import pydpq
 
 CRATE = Path(__file__).parents[1]
 ROOT = CRATE.parents[1]
@@ -45,7 +46,7 @@ def test_numpy_finds_what_the_index_finds(index, data, duplicates, tmp_path):
     exec(block, names)
     if duplicates:  # Then the file has the section `starts`.
         codes = np.concatenate([data.codes[:50]] * 40)
-        index = dpq.Index.from_codes(codes, data.codebooks, np.arange(2000)[::-1].copy(), index.metric)
+        index = pydpq.Index.from_codes(codes, data.codebooks, np.arange(2000)[::-1].copy(), index.metric)
     path = tmp_path / "gallery.dpq"
     index.save(path)
     for bits in (8, 16, 24):
@@ -56,8 +57,8 @@ def test_numpy_finds_what_the_index_finds(index, data, duplicates, tmp_path):
 
 
 def test_an_index_of_one_level_too(data, tmp_path):
-    codebooks = dpq.Codebooks.train(data.x, 1, codewords=32, iterations=5)
-    index = dpq.Index.from_codes(codebooks.encode(data.x), codebooks)
+    codebooks = pydpq.Codebooks.train(data.x, 1, codewords=32, iterations=5)
+    index = pydpq.Index.from_codes(codebooks.encode(data.x), codebooks)
     index.save(tmp_path / "gallery.dpq")
     names = {}
     exec(python_blocks("docs/formats.md")[0], names)
@@ -66,11 +67,13 @@ def test_an_index_of_one_level_too(data, tmp_path):
 
 
 def test_the_stubs_name_what_there_is():
-    tree = ast.parse((CRATE / "dpq.pyi").read_text())
+    tree = ast.parse((CRATE / "python/pydpq/__init__.pyi").read_text())
     stubs = {node.name: node for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
-    public = {name for name in vars(dpq) if not name.startswith("_") and name != "dpq"}
-    assert public == set(stubs)
-    own = lambda item: getattr(dpq, item)
+    public = {name for name in vars(pydpq) if not name.startswith("_")}
+    assert public == set(stubs) == set(pydpq.__all__)
+    assert pydpq.__version__ == importlib.metadata.version("pydpq")
+    assert {own.__module__ for own in map(vars(pydpq).get, public) if isinstance(own, type)} == {"pydpq"}
+    own = lambda item: getattr(pydpq, item)
     for name, stub in stubs.items():
         functions = [(own(name), stub)]
         if isinstance(stub, ast.ClassDef):

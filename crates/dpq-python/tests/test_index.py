@@ -1,5 +1,7 @@
+import copy
 import json
 import os
+import pickle
 import signal
 import threading
 import time
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import scores_of_all
 
-import dpq
+import pydpq
 
 
 @pytest.mark.parametrize("bits", [8, 16, 24])
@@ -68,11 +70,11 @@ def test_hits_are_scored_again_by_vectors(index, data, tmp_path):
 
 
 def test_norms_and_versions(data):
-    ip = dpq.Index.from_codes(data.codes, data.codebooks)
-    l2 = dpq.Index.from_codes(data.codes, data.codebooks, metric="l2", norms=[8, 24])
+    ip = pydpq.Index.from_codes(data.codes, data.codebooks)
+    l2 = pydpq.Index.from_codes(data.codes, data.codebooks, metric="l2", norms=[8, 24])
     assert (ip.version, ip.norms, l2.version, l2.norms) == (1, [], 2, [24])
-    assert dpq.Index.from_codes(data.codes, data.codebooks, metric="l2", norms=[]).norms == []
-    old = dpq.Index.open(Path(__file__).parents[2] / "dpq-index/tests/data/v1-l2.dpq")
+    assert pydpq.Index.from_codes(data.codes, data.codebooks, metric="l2", norms=[]).norms == []
+    old = pydpq.Index.open(Path(__file__).parents[2] / "dpq-index/tests/data/v1-l2.dpq")
     new = old.upgrade()
     assert (old.version, old.norms, new.version, new.norms, len(new)) == (1, [], 2, [24, 32], len(old))
     queries = data.queries[:, : old.dim].copy()
@@ -81,7 +83,7 @@ def test_norms_and_versions(data):
 
 
 def test_distances_are_those_of_reconstructions(data):
-    index = dpq.Index.from_codes(data.codes, data.codebooks, metric="l2")
+    index = pydpq.Index.from_codes(data.codes, data.codebooks, metric="l2")
     for bits in (8, 24):
         scores, ids = index.search(data.queries, 10, bits)
         x = data.codebooks.decode(data.codes, bits)[ids]
@@ -92,7 +94,7 @@ def test_distances_are_those_of_reconstructions(data):
     with pytest.raises(ValueError, match="scores has 20 rows, expected 3, one per query"):
         index.squared_distances(data.queries[:3], scores)
     with pytest.raises(ValueError, match="inner products, which give no distances"):
-        dpq.Index.from_codes(data.codes, data.codebooks).squared_distances(data.queries, scores)
+        pydpq.Index.from_codes(data.codes, data.codebooks).squared_distances(data.queries, scores)
 
 
 def test_pieces_of_a_large_batch_come_in_order(index, data):
@@ -118,13 +120,61 @@ def test_filters_are_what_filtering_afterwards_gives(index, data):
         (even & low, 1450, (ids % 2 == 0) & (ids >= 100)),
         (even | low, 2950, (ids % 2 == 0) | (ids >= 100)),
     ]:
-        assert len(filter) == n and repr(filter) == f"<dpq.Filter that {n} items pass>"
+        assert len(filter) == n and repr(filter) == f"<pydpq.Filter that {n} items pass>"
         found = index.search(data.queries, k=20, filter=filter)[1]
         np.testing.assert_array_equal(found, [row[keep][:20] for row, keep in zip(ids, passes)])
 
 
+def test_ids_and_masks_select_the_same(index, data):
+    mask = data.codes[:, 0] % 2 == 0
+    ids = np.flatnonzero(mask)
+    expected = index.search(data.queries, 20, filter=index.allow(ids))[1]
+    for given in [mask, mask.tolist(), ids.tolist(), ids.astype(np.int32), ids.astype(np.uint64)]:
+        np.testing.assert_array_equal(index.search(data.queries, 20, filter=index.allow(given))[1], expected)
+        np.testing.assert_array_equal(index.search(data.queries, 20, filter=~index.deny(given))[1], expected)
+    assert len(index.allow([])) == 0
+    other = pydpq.Index.from_codes(data.codes, data.codebooks, np.arange(3000) + 1)
+    with pytest.raises(ValueError, match="a mask selects row numbers, and the ids of this index are others"):
+        other.allow(mask)
+    with pytest.raises(ValueError, match="ids is an array of bool"):
+        pydpq.Index.from_codes(data.codes, data.codebooks, mask)
+
+
+def test_one_query_is_a_vector(index, data):
+    scores, ids = index.search(data.queries, 9)
+    for query in [data.queries[3], data.queries[3].tolist(), data.queries[3].astype(np.float64)]:
+        one_scores, one_ids = index.search(query, 9)
+        np.testing.assert_array_equal(one_scores, scores[3])
+        np.testing.assert_array_equal(one_ids, ids[3])
+    again = index.rerank(data.queries[3], ids[3], data.x, 4)
+    for found, expected in zip(again, index.rerank(data.queries, ids, data.x, 4)):
+        np.testing.assert_array_equal(found, expected[3])
+    if index.metric == "l2":
+        distances = index.squared_distances(data.queries, scores)
+        np.testing.assert_array_equal(index.squared_distances(data.queries[3], scores[3]), distances[3])
+
+
+def test_indexes_pickle_and_copy(index, data, tmp_path):
+    expected = index.search(data.queries, 9)
+    index.save(tmp_path / "gallery.dpq")
+    opened = pydpq.Index.open(tmp_path / "gallery.dpq")
+    assert len(pickle.dumps(opened)) < 300 < len(index.to_bytes()) < len(pickle.dumps(index))
+    assert index.to_bytes() == opened.to_bytes() == (tmp_path / "gallery.dpq").read_bytes()
+    for made in [f(x) for x in (index, opened) for f in (lambda x: pickle.loads(pickle.dumps(x)), copy.copy, copy.deepcopy)]:
+        for found, hits in zip(made.search(data.queries, 9), expected):
+            np.testing.assert_array_equal(found, hits)
+
+
+def test_a_relative_path_pickles_whole(index, tmp_path, monkeypatch):
+    index.save(tmp_path / "gallery.dpq")
+    monkeypatch.chdir(tmp_path)
+    pickled = pickle.dumps(pydpq.Index.open("gallery.dpq"))
+    monkeypatch.chdir("/")
+    assert len(pickle.loads(pickled)) == 3000
+
+
 def test_a_filter_fits_only_its_index(index, data):
-    other = dpq.Index.from_codes(data.codes[::-1].copy(), data.codebooks, metric=index.metric)
+    other = pydpq.Index.from_codes(data.codes[::-1].copy(), data.codebooks, metric=index.metric)
     for call in [
         lambda: other.search(data.queries, 3, filter=index.allow(np.arange(3))),
         lambda: index.allow(np.arange(3)) & other.allow(np.arange(3)),
@@ -136,10 +186,10 @@ def test_a_filter_fits_only_its_index(index, data):
 @pytest.mark.parametrize("ids", [None, np.arange(3000)[::-1] * 7])
 def test_faiss_files_hold_the_same_index(index, data, ids, tmp_path):
     path = tmp_path / "x.index"
-    index = dpq.Index.from_codes(data.codes, data.codebooks, ids, index.metric)
+    index = pydpq.Index.from_codes(data.codes, data.codebooks, ids, index.metric)
     index.to_faiss(path)
     assert path.read_bytes()[:4] == (b"IxRq" if ids is None else b"IxMp")
-    read = dpq.Index.from_faiss(path)
+    read = pydpq.Index.from_faiss(path)
     assert (len(read), read.metric, read.codebooks.n_codewords) == (3000, index.metric, 256)
     for found, expected in zip(read.search(data.queries, 50), index.search(data.queries, 50)):
         np.testing.assert_array_equal(found, expected)
@@ -152,7 +202,7 @@ def test_files_of_faiss_give_what_faiss_found():
     expected = json.loads((FIXTURES / "expected.json").read_text())
     queries = np.array(expected["queries"], np.float32)
     for name, found in expected["found"].items():
-        index = dpq.Index.from_faiss(FIXTURES / f"{name}.index")
+        index = pydpq.Index.from_faiss(FIXTURES / f"{name}.index")
         scores, ids = index.search(queries, 5)
         assert index.metric == found["metric"]
         np.testing.assert_array_equal(ids, found["ids"])
@@ -161,36 +211,36 @@ def test_files_of_faiss_give_what_faiss_found():
 
 def test_other_faiss_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="flat.index: is an IndexFlatL2, expected faiss's IndexResidualQuantizer"):
-        dpq.Index.from_faiss(FIXTURES / "flat.index")
+        pydpq.Index.from_faiss(FIXTURES / "flat.index")
     with pytest.raises(FileNotFoundError, match="cannot read .*missing.index"):
-        dpq.Index.from_faiss(tmp_path / "missing.index")
+        pydpq.Index.from_faiss(tmp_path / "missing.index")
 
 
 def test_ids_are_those_given(data):
     ids = np.arange(3000)[::-1] * 7
-    index = dpq.Index.from_codes(data.codes, data.codebooks, ids)
-    rows = dpq.Index.from_codes(data.codes, data.codebooks).search(data.queries, 1, 24)[1]
+    index = pydpq.Index.from_codes(data.codes, data.codebooks, ids)
+    rows = pydpq.Index.from_codes(data.codes, data.codebooks).search(data.queries, 1, 24)[1]
     scores = scores_of_all(index, data, 24)
     found = index.search(data.queries, 1, 24)[1]
     np.testing.assert_allclose(scores.max(axis=1), scores[np.arange(20), 2999 - found[:, 0] // 7], rtol=1e-5)
     assert found.shape == rows.shape
     large = np.arange(3000, dtype=np.uint64) + np.uint64(2**64 - 3000)
-    found = dpq.Index.from_codes(data.codes, data.codebooks, large).search(data.queries, 1, 24)[1]
+    found = pydpq.Index.from_codes(data.codes, data.codebooks, large).search(data.queries, 1, 24)[1]
     np.testing.assert_array_equal(found.view(np.uint64) - np.uint64(2**64 - 3000), rows)
 
 
 def test_files_hold_what_was_built(index, data, tmp_path):
     path = tmp_path / "gallery.dpq"
     index.save(path)
-    opened = dpq.Index.open(path)
+    opened = pydpq.Index.open(path)
     opened.verify()
     assert (len(opened), opened.dim, opened.n_levels, opened.metric) == (3000, 12, 3, index.metric)
     assert opened.fingerprint == data.codebooks.fingerprint == opened.codebooks.fingerprint
-    assert repr(opened) == f"<dpq.Index of 3000 items, dim 12, 3 levels, {index.metric}, {opened.fingerprint}>"
+    assert repr(opened) == f"<pydpq.Index of 3000 items, dim 12, 3 levels, {index.metric}, {opened.fingerprint}>"
     for a, b in zip(opened.search(data.queries, 9, 24), index.search(data.queries, 9, 24)):
         np.testing.assert_array_equal(a, b)
     opened.save(path)
-    dpq.Index.open(path).verify()
+    pydpq.Index.open(path).verify()
 
 
 def test_damage_is_named(index, tmp_path):
@@ -200,13 +250,14 @@ def test_damage_is_named(index, tmp_path):
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match="section `.*` is damaged, make the file again or restore it from a copy"):
-        dpq.Index.open(path).verify()
+        pydpq.Index.open(path).verify()
 
 
 def test_errors_say_what_was_expected(index, data, tmp_path):
     queries = data.queries
     wrong = [
-        (lambda: index.search(queries.astype(np.float64), 3), r"queries is an array of float64 \[20, 12\], expected"),
+        (lambda: index.search(queries[None], 3), r"queries is an array of float32 \[1, 20, 12\], expected float32 \[n, D\]"),
+        (lambda: index.search(3, 3), r"queries is a int, expected float32 \[n, D\]"),
         (lambda: index.search(queries[:, :5].copy(), 3), "queries has rows of 5 values, expected 12, the dimension"),
         (lambda: index.search(np.full((2, 12), np.inf, np.float32), 3), "queries has the value inf at position 0"),
         (lambda: index.search(queries, 0), "k is 0, expected at least 1"),
@@ -214,15 +265,17 @@ def test_errors_say_what_was_expected(index, data, tmp_path):
         (lambda: index.search(queries, 3, 32), "code length in bits is 32, expected at most 24"),
         (lambda: index.search(queries, 3, shortlist=(2, 8)), "size of the shortlist is 2, expected at least 3"),
         (lambda: index.search(queries, 3, shortlist=(9, 7)), "code length in bits is 7, expected a multiple of 8"),
-        (lambda: dpq.Index.from_codes(data.codes, data.codebooks, metric="l2", norms=[32]), "is 32, expected at most 24"),
+        (lambda: pydpq.Index.from_codes(data.codes, data.codebooks, metric="l2", norms=[32]), "is 32, expected at most 24"),
         (lambda: index.search(queries, 3, threads=0), "threads is 0, expected 1 to 1024, or None for all cores"),
-        (lambda: index.allow(np.array([-1])), "ids has the id -1, expected 0 or more"),
-        (lambda: index.deny(np.array([1.0])), r"ids is an array of float64 \[1\], expected uint64"),
-        (lambda: dpq.Index.from_codes(data.codes, data.codebooks, metric="cos"), 'unknown metric "cos", expected "ip"'),
-        (lambda: dpq.Index.from_codes(data.codes, data.codebooks, np.zeros(3000, int)), "id 0 is given to more"),
-        (lambda: dpq.Index.from_codes(data.codes, data.codebooks, np.arange(5)), "ids has 5 values, expected 3000"),
-        (lambda: dpq.Index.from_codes(data.codes[:, :2].copy(), data.codebooks), "codes has rows of 2 values, expected 3"),
-        (lambda: dpq.Index.from_codes(data.codes | 32, data.codebooks), "but there are 32 codewords"),
+        (lambda: index.allow([-1]), "ids has the value -1, expected uint64, 0 to 18446744073709551615"),
+        (lambda: index.deny(np.array([1.0])), r"ids is an array of float64 \[1\], expected uint64 \[n\] \(whole numbers"),
+        (lambda: index.allow(np.zeros(5, bool)), "the mask has 5 values, expected 3000, one per item"),
+        (lambda: pydpq.Index.from_bytes(b"nothing"), "bytes in memory: the file is truncated"),
+        (lambda: pydpq.Index.from_codes(data.codes, data.codebooks, metric="cos"), 'unknown metric "cos", expected "ip"'),
+        (lambda: pydpq.Index.from_codes(data.codes, data.codebooks, np.zeros(3000, int)), "id 0 is given to more"),
+        (lambda: pydpq.Index.from_codes(data.codes, data.codebooks, np.arange(5)), "ids has 5 values, expected 3000"),
+        (lambda: pydpq.Index.from_codes(data.codes[:, :2].copy(), data.codebooks), "codes has rows of 2 values, expected 3"),
+        (lambda: pydpq.Index.from_codes(data.codes | 32, data.codebooks), "but there are 32 codewords"),
     ]
     for call, sentence in wrong:
         with pytest.raises(ValueError, match=sentence):
@@ -230,14 +283,14 @@ def test_errors_say_what_was_expected(index, data, tmp_path):
     with pytest.raises(MemoryError, match="the memory does not hold"):
         index.search(queries, 2**60)
     with pytest.raises(FileNotFoundError, match="cannot open .*missing.dpq"):
-        dpq.Index.open(tmp_path / "missing.dpq")
+        pydpq.Index.open(tmp_path / "missing.dpq")
     data.codebooks.save(tmp_path / "codebook")
     with pytest.raises(ValueError, match="is a dpq-codebook file, expected a dpq-index file"):
-        dpq.Index.open(tmp_path / "codebook")
+        pydpq.Index.open(tmp_path / "codebook")
 
 
 def test_an_index_of_nothing_and_no_queries(data):
-    empty = dpq.Index.from_codes(data.codes[:0], data.codebooks)
+    empty = pydpq.Index.from_codes(data.codes[:0], data.codebooks)
     assert len(empty) == 0 and np.all(empty.search(data.queries, 2)[1] == -1)
     assert empty.search(data.queries[:0], 2)[1].shape == (0, 2)
 

@@ -2,12 +2,12 @@
 import numpy as np
 import pytest
 
-import dpq
+import pydpq
 
 
 def test_a_codebook_is_no_model(data, tmp_path):
     with pytest.raises(FileNotFoundError, match="cannot open"):
-        dpq.Model.load(tmp_path / "missing")
+        pydpq.Model.load(tmp_path / "missing")
     data.codebooks.save(tmp_path / "codebook")
     with pytest.raises(ValueError, match="the file holds a `dpq-codebook` of version `1`, expected `dpq-model` of version `1`"):
-        dpq.Model.load(tmp_path / "codebook")
+        pydpq.Model.load(tmp_path / "codebook")

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-import dpq
+import pydpq
 
 QUERY, GALLERY = np.array([[1, 0]], np.uint8), np.array([[1, 0], [0, 1], [1, 0], [0, 1]], np.uint8)
 
@@ -14,7 +14,7 @@ def average_precision(relevant, divisor):
 
 
 def test_hand_worked_rankings():
-    ranked = lambda ids, **rest: dpq.mean_average_precision(QUERY, GALLERY, ids=np.array([ids]), **rest)
+    ranked = lambda ids, **rest: pydpq.mean_average_precision(QUERY, GALLERY, ids=np.array([ids]), **rest)
     assert ranked([0, 2, 1, 3]) == 1.0
     assert ranked([1, 0, 3, 2]) == pytest.approx((1 / 2 + 2 / 4) / 2)
     assert ranked([1, 0], rule="dpq") == pytest.approx(1 / 2)
@@ -27,11 +27,11 @@ def test_ties_count_as_the_mean_over_their_orders():
     scores = np.array([[0.5, 0.5, 0.1, 0.5]], np.float32)
     orders = [average_precision(GALLERY[list(order) + [2], 0], 2) for order in itertools.permutations([0, 1, 3])]
     expected = np.mean(orders)
-    assert dpq.mean_average_precision(QUERY, GALLERY, scores=scores) == pytest.approx(expected)
+    assert pydpq.mean_average_precision(QUERY, GALLERY, scores=scores) == pytest.approx(expected)
     ids = np.array([[0, 1, 3, 2]])
     ranked = np.take_along_axis(scores, ids, axis=1)
-    assert dpq.mean_average_precision(QUERY, GALLERY, ids=ids, scores=ranked) == pytest.approx(expected)
-    by_id = dpq.mean_average_precision(QUERY, GALLERY, scores=scores, rule="standard")
+    assert pydpq.mean_average_precision(QUERY, GALLERY, ids=ids, scores=ranked) == pytest.approx(expected)
+    by_id = pydpq.mean_average_precision(QUERY, GALLERY, scores=scores, rule="standard")
     assert by_id == pytest.approx(average_precision([1, 0, 0, 1], 2))
 
 
@@ -42,8 +42,8 @@ def test_search_and_scores_agree(index, data):
         all_scores = np.empty_like(scores)
         np.put_along_axis(all_scores, ids, scores, axis=1)
         for rule in ("dpq", "standard"):
-            ranked = dpq.mean_average_precision(labels[:20], labels, ids=ids, scores=scores, rule=rule)
-            scored = dpq.mean_average_precision(labels[:20], labels, scores=all_scores, rule=rule)
+            ranked = pydpq.mean_average_precision(labels[:20], labels, ids=ids, scores=scores, rule=rule)
+            scored = pydpq.mean_average_precision(labels[:20], labels, scores=all_scores, rule=rule)
             assert ranked == scored
     relevant = (labels[:20] @ labels.T).astype(bool)
     by_id = [average_precision(row[order], row.sum()) for row, order in zip(relevant, ids)]
@@ -53,9 +53,9 @@ def test_search_and_scores_agree(index, data):
 def test_queries_without_relevant_items_follow_the_rule():
     queries = np.array([[1, 0], [0, 0]], np.uint8)
     ids = np.array([[0, 1, 2, 3]] * 2)
-    found = dpq.mean_average_precision(queries, GALLERY, ids=ids)
+    found = pydpq.mean_average_precision(queries, GALLERY, ids=ids)
     assert found == pytest.approx((1 + 2 / 3) / 2 / 2)
-    assert dpq.mean_average_precision(queries, GALLERY, ids=ids, rule="standard") == pytest.approx(2 * found)
+    assert pydpq.mean_average_precision(queries, GALLERY, ids=ids, rule="standard") == pytest.approx(2 * found)
 
 
 def test_errors_say_what_was_expected():
@@ -71,27 +71,36 @@ def test_errors_say_what_was_expected():
         ({"ids": ids, "scores": scores[:, :3].copy()}, r"scores has the shape \[1, 3\], expected \[1, 4\]"),
         ({"ids": ids, "scores": scores[:, ::-1].copy()}, "out of order"),
         ({"scores": np.full((1, 4), np.nan, np.float32)}, "NaN"),
-        ({"scores": scores.astype(np.float64)}, "scores is an array of float64"),
-        ({"ids": ids.astype(np.int32)}, "ids is an array of int32"),
+        ({"scores": ids * 1j}, "scores is an array of complex128"),
+        ({"ids": ids / 2}, r"ids is an array of float64 \[1, 4\], expected int64"),
     ]
     for given, sentence in wrong:
         with pytest.raises(ValueError, match=sentence):
-            dpq.mean_average_precision(QUERY, GALLERY, **given)
+            pydpq.mean_average_precision(QUERY, GALLERY, **given)
     with pytest.raises(ValueError, match="expected 0 or 1"):
-        dpq.mean_average_precision(QUERY, GALLERY * 2, ids=ids)
+        pydpq.mean_average_precision(QUERY, GALLERY * 2, ids=ids)
     with pytest.raises(ValueError, match="the query labels have 4 classes and the gallery labels 2"):
-        dpq.mean_average_precision(np.repeat(QUERY, 2, axis=1), GALLERY, ids=ids)
+        pydpq.mean_average_precision(np.repeat(QUERY, 2, axis=1), GALLERY, ids=ids)
     with pytest.raises(ValueError, match="query_labels has the class -1, expected numbers from 0"):
-        dpq.mean_average_precision(np.array([-1]), GALLERY, ids=ids)
+        pydpq.mean_average_precision(np.array([-1]), GALLERY, ids=ids)
     with pytest.raises(ValueError, match="query_labels is an array of float64"):
-        dpq.mean_average_precision(np.array([0.5]), GALLERY, ids=ids)
+        pydpq.mean_average_precision(np.array([0.5]), GALLERY, ids=ids)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_numpy_converts_labels_and_rankings():
+    ids, scores = np.array([[0, 1, 2, 3]]), np.array([[4, 3, 2, 1]], np.float32)
+    expected = pydpq.mean_average_precision(QUERY, GALLERY, ids=ids, scores=scores)
+    for query, gallery in [(QUERY.tolist(), GALLERY.tolist()), (QUERY == 1, GALLERY == 1), (QUERY, GALLERY.astype(int))]:
+        found = pydpq.mean_average_precision(query, gallery, ids=ids.tolist(), scores=scores.astype(np.float64))
+        assert found == expected
+    assert pydpq.mean_average_precision([0], [0, 1, 0, 1], ids=ids.astype(np.int32), scores=scores) == expected
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
 def test_class_numbers_are_labels(dtype):
     ids = np.array([[1, 0, 3, 2]])
-    expected = dpq.mean_average_precision(QUERY, GALLERY, ids=ids)
+    expected = pydpq.mean_average_precision(QUERY, GALLERY, ids=ids)
     query, gallery = (labels.argmax(axis=1).astype(dtype) for labels in (QUERY, GALLERY))
     # A column of a table is class numbers, too.
     for query, gallery in [(query, gallery), (query[:, None], gallery[:, None]), (query, GALLERY)]:
-        assert dpq.mean_average_precision(query, gallery, ids=ids) == expected
+        assert pydpq.mean_average_precision(query, gallery, ids=ids) == expected

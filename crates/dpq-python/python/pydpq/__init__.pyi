@@ -1,27 +1,27 @@
-"""Exact search over nested codes at any code length. help(dpq.Index) documents every argument."""
+"""Exact search over nested codes at any code length. help(pydpq.Index) documents every argument."""
 
 from collections.abc import Sequence
 from os import PathLike
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Codebooks", "Filter", "Index", "Model", "mean_average_precision"]
+__version__: str
 
 _Path = str | PathLike[str]
-_Ids = NDArray[np.uint64] | NDArray[np.int64]
 
 class Codebooks:
     """L codebooks of K codewords of D values. A code has one byte per level; its first bytes are a shorter code."""
 
     def __new__(
-        cls, values: NDArray[np.float32], assignment: Literal["euclidean", "cosine"] = "euclidean"
+        cls, values: ArrayLike, assignment: Literal["euclidean", "cosine"] = "euclidean"
     ) -> Codebooks:
         """Makes codebooks of values, float32 [L, K, D]."""
     @staticmethod
     def train(
-        x: NDArray[np.float32],
+        x: ArrayLike,
         levels: int,
         *,
         codewords: int = 256,
@@ -38,10 +38,10 @@ class Codebooks:
     def save(self, path: _Path) -> None:
         """Writes a codebook file atomically."""
     def encode(
-        self, x: NDArray[np.float32], *, beam: int = 1, length_weights: Sequence[float] | None = None
+        self, x: ArrayLike, *, beam: int = 1, length_weights: Sequence[float] | None = None
     ) -> NDArray[np.uint8]:
         """Encodes x, float32 [n, D], into codes, uint8 [n, L], greedily or by beam search."""
-    def decode(self, codes: NDArray[np.uint8], bits: int | None = None) -> NDArray[np.float32]:
+    def decode(self, codes: ArrayLike, bits: int | None = None) -> NDArray[np.float32]:
         """Decodes codes, uint8 [n, L], at a length of bits (None: the longest) into float32 [n, D]."""
     def as_array(self) -> NDArray[np.float32]:
         """Returns all codewords, float32 [L, K, D], as a copy."""
@@ -69,9 +69,9 @@ class Index:
         """Opens an index file, or the last commit in the folder of a live index, by memory-mapping."""
     @staticmethod
     def from_codes(
-        codes: NDArray[np.uint8],
+        codes: ArrayLike,
         codebooks: Codebooks,
-        ids: _Ids | None = None,
+        ids: ArrayLike | None = None,
         metric: Literal["ip", "l2"] = "ip",
         *,
         norms: Sequence[int] | None = None,
@@ -85,17 +85,22 @@ class Index:
         """Reads a faiss IndexResidualQuantizer or IndexPQ, alone or in an IndexIDMap."""
     def to_faiss(self, path: _Path) -> None:
         """Writes a faiss IndexResidualQuantizer, in an IndexIDMap unless ids are row numbers."""
-    def allow(self, ids: _Ids) -> Filter:
-        """Returns a filter that these ids pass."""
-    def deny(self, ids: _Ids) -> Filter:
+    def allow(self, ids: ArrayLike) -> Filter:
+        """Returns a filter that these ids pass, or the true rows of a mask, bool [len(index)]."""
+    def deny(self, ids: ArrayLike) -> Filter:
         """Returns a filter that all other ids pass."""
     def save(self, path: _Path) -> None:
         """Writes the index to a file atomically."""
     def upgrade(self) -> Index:
         """Returns an index of the same items in the current version of the file format, in memory."""
+    def to_bytes(self) -> bytes:
+        """Returns the bytes of its file."""
+    @staticmethod
+    def from_bytes(data: bytes) -> Index:
+        """Opens an index from the bytes of its file, in memory."""
     def search(
         self,
-        queries: NDArray[np.float32],
+        queries: ArrayLike,
         k: int,
         bits: int | None = None,
         *,
@@ -104,18 +109,18 @@ class Index:
         filter: Filter | None = None,
         threads: int | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Returns (scores, ids) of the best k items for queries, float32 [n, D]: float32 and int64 [n, k].
+        """Returns (scores, ids) of the best k items for queries, float32 [n, D] or [D]: float32 and int64 [n, k] or [k].
 
         bits None searches at all levels. Larger scores are nearer. Where fewer than k items match, a row ends in ids of -1
         and the minimum float32. shortlist (n, bits) scores only the best n items at a shorter length; exact continues
         until none is missed.
         """
     def rerank(
-        self, queries: NDArray[np.float32], ids: NDArray[np.int64], vectors: NDArray[np.float32], k: int
+        self, queries: ArrayLike, ids: ArrayLike, vectors: ArrayLike, k: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Returns (scores, ids) of the best k of the hits ids, int64 [n, m], by vectors, float32 [N, D], row i for id i."""
     def squared_distances(
-        self, queries: NDArray[np.float32], scores: NDArray[np.float32]
+        self, queries: ArrayLike, scores: ArrayLike
     ) -> NDArray[np.float32]:
         """Returns the squared distances, float32 [n, k], of hits with these scores under the metric "l2"."""
     def verify(self) -> None:
@@ -159,7 +164,7 @@ class Model:
     @staticmethod
     def load(path: _Path) -> Model:
         """Opens a model file."""
-    def encode(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def encode(self, images: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Returns (codes, features) of images, uint8 [n, C, H, W]: uint8 [n, L] and float32 [n, D]."""
     @property
     def codebooks(self) -> Codebooks:
@@ -169,11 +174,11 @@ class Model:
         """Channels, height and width of an image."""
 
 def mean_average_precision(
-    query_labels: NDArray[np.uint8] | NDArray[np.int64],
-    gallery_labels: NDArray[np.uint8] | NDArray[np.int64],
+    query_labels: ArrayLike,
+    gallery_labels: ArrayLike,
     *,
-    ids: NDArray[np.int64] | None = None,
-    scores: NDArray[np.float32] | None = None,
+    ids: ArrayLike | None = None,
+    scores: ArrayLike | None = None,
     rule: Literal["dpq", "standard"] = "dpq",
     at: int | None = None,
 ) -> float:
