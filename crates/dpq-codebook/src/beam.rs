@@ -90,7 +90,8 @@ impl Codebooks {
     ///
     /// # Errors
     /// As [`encode`](Self::encode), also for the beam's width and weights. [`Error::Weight`] for
-    /// weights out of range. [`Error::Cosine`] for assignment by cosine with a width above 1.
+    /// weights out of range. [`Error::Cosine`] for assignment by cosine and [`Error::Product`] for
+    /// product codebooks, with a width above 1.
     pub fn encode_beam(&self, features: &[f32], beam: Beam<'_>) -> Result<Vec<u8>, Error> {
         self.encode_beam_until(features, beam, None)
     }
@@ -154,6 +155,9 @@ impl Codebooks {
         fold: impl Fn(&mut T, &[f32], &[u8]) + Sync,
     ) -> Result<Vec<T>, Error> {
         beam.check(self.n_levels(), self.n_codewords())?;
+        if beam.width > 1 {
+            self.check_progressive()?;
+        }
         if self.assignment() == Assignment::Cosine && beam.width > 1 {
             return Err(Error::Cosine);
         }

@@ -1,6 +1,7 @@
 //! The codebooks themselves: checked when made, written, opened, named by a fingerprint.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -42,20 +43,67 @@ impl FromStr for Assignment {
     }
 }
 
-/// L codebooks of K codewords of dimension D: f32 [L, K, D], finite, 1 ≤ K ≤ 256, 1 ≤ L ≤ 255.
+/// Which dimensions a level covers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// All: a level encodes what the levels before it leave, and every prefix of a code is a code.
+    #[default]
+    Progressive,
+    /// Level l those from lD/L to (l+1)D/L. Only the whole code is a code.
+    Product,
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Progressive => "progressive",
+            Self::Product => "product",
+        })
+    }
+}
+
+impl FromStr for Form {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        [Self::Progressive, Self::Product]
+            .into_iter()
+            .find(|form| form.to_string() == text)
+            .ok_or_else(|| Error::Form(text.to_owned()))
+    }
+}
+
+impl Form {
+    /// Returns the number of values of a codeword, for features of `dim` values.
+    pub(crate) fn width(self, n_levels: usize, dim: usize) -> Result<usize, Error> {
+        match self {
+            Self::Progressive => Ok(dim),
+            Self::Product => {
+                Expected::Parts(n_levels).check("dimension", dim)?;
+                Ok(dim / n_levels)
+            }
+        }
+    }
+}
+
+/// L codebooks of K codewords: f32 [L, K, W], finite, 1 ≤ K ≤ 256, 1 ≤ L ≤ 255. The width W of a
+/// codeword is the dimension D of a feature, or D/L in product form.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Codebooks {
     values: Vec<f32>,
+    form: Form,
     n_levels: usize,
     n_codewords: usize,
     dim: usize,
     assignment: Assignment,
-    /// The CRC32C of L, K, D as u64 and of all values.
+    /// The CRC32C of L, K, D as u64 and of all values, after the name of the form if that is
+    /// product.
     pub(crate) fingerprint: u32,
 }
 
 impl Codebooks {
-    /// Makes codebooks of `values`, f32 [n_levels, n_codewords, dim].
+    /// Makes progressive codebooks of `values`, f32 [n_levels, n_codewords, dim].
     ///
     /// # Errors
     /// [`Error::Argument`] if a size is out of range or `values` does not have these sizes.
@@ -67,17 +115,35 @@ impl Codebooks {
         dim: usize,
         assignment: Assignment,
     ) -> Result<Self, Error> {
+        Self::with_form(Form::Progressive, values, n_levels, n_codewords, dim, assignment)
+    }
+
+    /// Makes codebooks of `values`, f32 [n_levels, n_codewords, W], for features of `dim` values: W
+    /// is `dim`, or `dim` / `n_levels` in product form.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::Argument`] if the parts of a product are not equal.
+    pub fn with_form(
+        form: Form,
+        values: Vec<f32>,
+        n_levels: usize,
+        n_codewords: usize,
+        dim: usize,
+        assignment: Assignment,
+    ) -> Result<Self, Error> {
         check_sizes(n_levels, n_codewords)?;
         Expected::Range(1..=usize::MAX).check("dimension", dim)?;
-        Expected::Shape(vec![n_levels, n_codewords, dim]).check("codebook", values.len())?;
+        let width = form.width(n_levels, dim)?;
+        Expected::Shape(vec![n_levels, n_codewords, width]).check("codebook", values.len())?;
         check_finite("codebook", &values)?;
         let sizes = [n_levels, n_codewords, dim].map(|n| (n as u64).to_le_bytes());
-        let mut fingerprint = crc32c(sizes.as_flattened());
+        let name = if form == Form::Product { "product" } else { "" };
+        let mut fingerprint = crc32c_append(crc32c(name.as_bytes()), sizes.as_flattened());
         for chunk in values.chunks(1024) {
             let bytes: Vec<u8> = chunk.iter().flat_map(|value| value.to_le_bytes()).collect();
             fingerprint = crc32c_append(fingerprint, &bytes);
         }
-        Ok(Self { values, n_levels, n_codewords, dim, assignment, fingerprint })
+        Ok(Self { values, form, n_levels, n_codewords, dim, assignment, fingerprint })
     }
 
     /// Opens a codebook file, or another container that carries codebooks: a model or an index.
@@ -88,7 +154,7 @@ impl Codebooks {
         let file = Container::open(path)?;
         if file.metadata("format").is_ok_and(|format| format == FORMAT) {
             let version = file.metadata("version")?;
-            if version != VERSION {
+            if ![VERSION, PRODUCT_VERSION].contains(&version) {
                 let found = Unreadable::Version(version.to_owned());
                 return Err(Error::Content { path: file.path().to_owned(), found });
             }
@@ -96,8 +162,8 @@ impl Codebooks {
         Self::from_container(&file)
     }
 
-    /// Reads the section `codebook` and the metadata `assignment` of an open container. If it has
-    /// the metadata `fingerprint`, that is compared.
+    /// Reads the section `codebook` and the metadata `assignment` and `form` of an open container.
+    /// If it has the metadata `fingerprint`, that is compared.
     ///
     /// # Errors
     /// [`Error::Content`] if they are missing, are not codebooks, or have another fingerprint.
@@ -108,14 +174,17 @@ impl Codebooks {
             let format = file.metadata("format").unwrap_or("safetensors");
             return Err(content(Unreadable::NoCodebooks(format.to_owned())));
         };
-        let &[n_levels, n_codewords, dim] = section.shape else {
+        let &[n_levels, n_codewords, width] = section.shape else {
             return Err(content(Unreadable::Shape(section.shape.to_vec())));
         };
         let values = file.floats("codebook", section.shape)?;
-        let codebooks = assignment
-            .parse()
-            .and_then(|assignment| Self::new(values, n_levels, n_codewords, dim, assignment))
-            .map_err(|error| content(Unreadable::Values(Box::new(error))))?;
+        let make = || {
+            let form = file.metadata("form").map_or(Ok(Form::Progressive), str::parse)?;
+            // Sizes that overflow are those of no section.
+            let dim = if form == Form::Product { width.saturating_mul(n_levels) } else { width };
+            Self::with_form(form, values, n_levels, n_codewords, dim, assignment.parse()?)
+        };
+        let codebooks = make().map_err(|error| content(Unreadable::Values(Box::new(error))))?;
         let found = codebooks.fingerprint();
         match file.metadata("fingerprint") {
             Ok(claimed) if claimed != found => {
@@ -127,17 +196,26 @@ impl Codebooks {
 
     /// Writes a codebook file.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let metadata = [
-            ("format", FORMAT.to_owned()),
-            ("version", VERSION.to_owned()),
-            ("assignment", self.assignment.to_string()),
-            ("fingerprint", self.fingerprint()),
-        ];
-        let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).into();
+        let version = if self.form == Form::Product { PRODUCT_VERSION } else { VERSION };
+        let metadata = [("format", FORMAT), ("version", version)];
+        let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let metadata = metadata.into_iter().chain(self.metadata()).collect();
         let bytes: Vec<u8> = self.values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let shape = &[self.n_levels, self.n_codewords, self.dim];
-        let section = Section { dtype: Dtype::F32, shape, bytes: &bytes };
+        let section = Section { dtype: Dtype::F32, shape: &self.shape(), bytes: &bytes };
         Ok(dpq_file::write(path, &metadata, &[("codebook", section)])?)
+    }
+
+    /// Returns the metadata by which [`from_container`](Self::from_container) reads the section
+    /// `codebook`: `assignment`, `fingerprint`, and `form` if that is product.
+    pub fn metadata(&self) -> impl Iterator<Item = (String, String)> {
+        let form = (self.form == Form::Product).then(|| ("form", self.form.to_string()));
+        let metadata = [("assignment", self.assignment.to_string()), ("fingerprint", self.fingerprint())];
+        metadata.into_iter().chain(form).map(|(key, value)| (key.to_owned(), value))
+    }
+
+    /// Returns which dimensions a level covers.
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// Returns the number of levels, L.
@@ -160,31 +238,49 @@ impl Codebooks {
         self.assignment
     }
 
-    /// Returns all codewords, f32 [L, K, D].
+    /// Returns the shape of all codewords, [L, K, W].
+    pub fn shape(&self) -> [usize; 3] {
+        [self.n_levels, self.n_codewords, self.width()]
+    }
+
+    /// Returns the number of values of a codeword, W: D, or D/L in product form.
+    pub fn width(&self) -> usize {
+        self.values.len() / (self.n_levels * self.n_codewords)
+    }
+
+    /// Returns the dimensions that a level covers.
+    pub fn dims(&self, level: usize) -> Range<usize> {
+        let width = self.width();
+        let start = if self.form == Form::Product { level * width } else { 0 };
+        start..start + width
+    }
+
+    /// Returns all codewords, f32 [L, K, W].
     pub fn values(&self) -> &[f32] {
         &self.values
     }
 
-    /// Returns the codewords of a level, f32 [K, D].
+    /// Returns the codewords of a level, f32 [K, W].
     ///
     /// # Panics
     /// If `level` is not less than L.
     pub fn level(&self, level: usize) -> &[f32] {
-        let size = self.n_codewords * self.dim;
+        let size = self.n_codewords * self.width();
         &self.values[level * size..][..size]
     }
 
-    /// Returns one codeword, f32 `[D]`.
+    /// Returns one codeword, f32 `[W]`.
     ///
     /// # Panics
     /// If `level` is not less than L or `codeword` not less than K.
     pub fn codeword(&self, level: usize, codeword: usize) -> &[f32] {
-        &self.level(level)[codeword * self.dim..][..self.dim]
+        let width = self.width();
+        &self.level(level)[codeword * width..][..width]
     }
 
     /// Subtracts the codeword that a code has at `level` from a residual `[D]`.
     pub(crate) fn subtract(&self, residual: &mut [f32], level: usize, code: u8) {
-        norm::subtract(residual, self.codeword(level, code.into()));
+        norm::subtract(&mut residual[self.dims(level)], self.codeword(level, code.into()));
     }
 
     /// Returns the length of the longest code.
@@ -192,13 +288,34 @@ impl Codebooks {
         CodeLength::from_levels(self.n_levels).expect("codebooks have 1 to 255 levels")
     }
 
-    /// Refuses a length above that of the codes.
-    pub(crate) fn check_length(&self, length: CodeLength) -> Result<(), Error> {
-        Expected::Range(0..=self.max_length().bits()).check("code length in bits", length.bits())
+    /// Returns the lengths at which codes can be used, ascending: all, or the longest alone in
+    /// product form.
+    pub fn lengths(&self) -> impl DoubleEndedIterator<Item = CodeLength> + use<> {
+        let max = self.max_length();
+        let min = if self.form == Form::Product { max.levels() } else { 1 };
+        (min..=max.levels()).filter_map(|levels| CodeLength::from_levels(levels).ok())
+    }
+
+    /// Refuses a length at which codes cannot be used.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a length above that of the codes, [`Error::Length`] for another one
+    /// in product form.
+    pub fn check_length(&self, length: CodeLength) -> Result<(), Error> {
+        let max = self.max_length();
+        if self.form == Form::Product && length < max {
+            return Err(Error::Length { found: length, expected: max });
+        }
+        Expected::Range(0..=max.bits()).check("code length in bits", length.bits())
+    }
+
+    /// Refuses product form.
+    pub(crate) fn check_progressive(&self) -> Result<(), Error> {
+        if self.form == Form::Product { Err(Error::Product) } else { Ok(()) }
     }
 
     /// Returns the name of exactly these codebooks: the CRC32C of L, K, D as u64 and of all values,
-    /// as eight hex digits.
+    /// after the word `product` in that form, as eight hex digits.
     pub fn fingerprint(&self) -> String {
         format!("{:08x}", self.fingerprint)
     }
@@ -217,9 +334,10 @@ impl Codebooks {
     }
 }
 
-/// The name and version of the file format.
+/// The name of the file format, and its versions: of progressive and of product codebooks.
 const FORMAT: &str = "dpq-codebook";
 const VERSION: &str = "1";
+const PRODUCT_VERSION: &str = "2";
 
 /// Refuses levels that are too many, and codewords that a byte cannot name.
 pub(crate) fn check_sizes(n_levels: usize, n_codewords: usize) -> Result<(), Error> {

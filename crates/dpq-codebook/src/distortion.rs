@@ -6,19 +6,19 @@ use rayon::prelude::*;
 
 use crate::codebooks::{check_codes, check_sizes};
 use crate::norm::squared_norm;
-use crate::{Codebooks, Error, Expected};
+use crate::{CodeLength, Codebooks, Error, Expected};
 
 /// The number of items per partial sum. Partial sums are added in order, so threads do not change
 /// the result.
 const CHUNK: usize = 1024;
 
 impl Codebooks {
-    /// Returns the mean squared error at each length as a share of the mean squared norm: mean ‖x −
+    /// Returns the mean squared error at each of [`lengths`](Self::lengths) as a share of the mean squared norm: mean ‖x −
     /// x̂^l‖² / mean ‖x‖².
     ///
     /// Source: the paper's hard distortion, divided by mean ‖x‖² because a loss may shrink x
-    /// (docs/deviations.md, row 7).
-    /// Shapes: features [N, D], codes [N, L]; returns L numbers, which are 0 if all features are.
+    /// (docs/deviations.md, row 7). Shapes: features [N, D], codes [N, L]; returns one number
+    /// per length, 0 if all features are.
     ///
     /// # Errors
     /// [`Error::Argument`] or [`Error::NotFinite`] if features or codes do not fit these codebooks.
@@ -27,6 +27,7 @@ impl Codebooks {
         let n = self.check_features(features)?;
         self.check_codes(codes)?;
         Expected::Shape(vec![n, n_levels]).check("codes", codes.len())?;
+        let min = self.lengths().next().map_or(1, CodeLength::levels);
         let sums: Vec<Vec<f64>> = features
             .par_chunks(CHUNK * dim)
             .zip(codes.par_chunks(CHUNK * n_levels))
@@ -39,7 +40,9 @@ impl Codebooks {
                     sums[0] += squared_norm(&residual);
                     for (level, &codeword) in code.iter().enumerate() {
                         self.subtract(&mut residual, level, codeword);
-                        sums[level + 1] += squared_norm(&residual);
+                        if level + 1 >= min {
+                            sums[level + 1] += squared_norm(&residual);
+                        }
                     }
                 }
                 sums
@@ -47,7 +50,7 @@ impl Codebooks {
             .collect();
         let total = |level: usize| sums.iter().map(|sums| sums[level]).sum::<f64>();
         let energy = total(0);
-        Ok((1..=n_levels).map(|level| if energy > 0.0 { total(level) / energy } else { 0.0 }).collect())
+        Ok((min..=n_levels).map(|level| if energy > 0.0 { total(level) / energy } else { 0.0 }).collect())
     }
 }
 

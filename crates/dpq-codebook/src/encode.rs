@@ -6,22 +6,22 @@ use rayon::prelude::*;
 
 use crate::assign::{Level, Scratch};
 use crate::error::{MAX_VALUES, check_size};
-use crate::norm::mean;
+use crate::norm::{gather, mean, subtract};
 use crate::options::{check_interrupt, is_set};
 use crate::rounded::Rows;
-use crate::{CodeLength, Codebooks, Error};
+use crate::{CodeLength, Codebooks, Error, Form};
 
 /// The number of features that a thread encodes at a time.
 const CHUNK: usize = 48;
 
 impl Codebooks {
     /// Encodes features greedily: each level takes the codeword that fits its residual best,
-    /// and the first of equal codewords.
+    /// and the first of equal codewords. In product form the residual is a part of the feature.
     ///
     /// Source: the paper's b^l = argmin_k ‖r^l − c^l_k‖² (§1 of docs/architecture.md), or the
     /// largest cosine.
     /// Shapes: features [N, D]; returns codes [N, L]. The first l bytes of a row are its code of
-    /// 8·l bits.
+    /// 8·l bits, unless the form is product.
     ///
     /// Residuals are those of f32, r − c element by element, and the choice is that of f64: where
     /// the matrix product that does most of the work cannot separate two codewords, they are
@@ -43,7 +43,9 @@ impl Codebooks {
         let (dim, n_levels) = (self.dim(), self.n_levels());
         let n_codes = check_size("codes", self.check_features(features)?, n_levels, MAX_VALUES)?;
         let levels: Vec<_> = (0..n_levels)
-            .map(|level| Level::new(self.assignment(), self.level(level), mean(self.level(level), dim)))
+            .map(|level| {
+                Level::new(self.assignment(), self.level(level), mean(self.level(level), self.width()))
+            })
             .collect();
         let mut codes = vec![0; n_codes];
         codes.par_chunks_mut(CHUNK * n_levels).zip(features.par_chunks(CHUNK * dim)).for_each_init(
@@ -52,16 +54,17 @@ impl Codebooks {
                 if is_set(interrupt) {
                     return;
                 }
-                residuals.clear();
-                residuals.extend_from_slice(features);
                 for (i, level) in levels.iter().enumerate() {
+                    if i == 0 || self.form() == Form::Product {
+                        gather(features, dim, self.dims(i), residuals);
+                    }
                     rows.round(residuals, level.origin());
                     let best = level.assign(residuals, rows, scratch);
                     let of_level = codes[i..].iter_mut().step_by(n_levels);
                     of_level.zip(best).for_each(|(code, best)| *code = best as u8);
                     let of_level = codes[i..].iter().step_by(n_levels);
-                    let rows = residuals.chunks_exact_mut(dim).zip(of_level);
-                    rows.for_each(|(residual, &code)| self.subtract(residual, i, code));
+                    let rows = residuals.chunks_exact_mut(self.width()).zip(of_level);
+                    rows.for_each(|(residual, &code)| subtract(residual, self.codeword(i, code.into())));
                 }
             },
         );
@@ -75,7 +78,8 @@ impl Codebooks {
     ///
     /// # Errors
     /// [`Error::Argument`] unless `codes` is whole rows of codes less than K, and for a `length`
-    /// above that of the codes. [`Error::TooLarge`] if memory cannot hold the approximations.
+    /// above that of the codes. [`Error::Length`] as in [`check_length`](Self::check_length).
+    /// [`Error::TooLarge`] if memory cannot hold the approximations.
     pub fn decode(&self, codes: &[u8], length: CodeLength) -> Result<Vec<f32>, Error> {
         let n = self.check_codes(codes)?;
         self.check_length(length)?;
@@ -83,9 +87,10 @@ impl Codebooks {
         let mut features = vec![0.0; check_size("features", n, dim, MAX_VALUES)?];
         features.par_chunks_exact_mut(dim).zip(codes.par_chunks_exact(self.n_levels())).for_each(
             |(x, code)| {
-                x.copy_from_slice(self.codeword(0, code[0].into()));
+                x[self.dims(0)].copy_from_slice(self.codeword(0, code[0].into()));
                 for (level, &codeword) in code.iter().enumerate().take(length.levels()).skip(1) {
-                    x.iter_mut().zip(self.codeword(level, codeword.into())).for_each(|(x, c)| *x += c);
+                    let terms = x[self.dims(level)].iter_mut().zip(self.codeword(level, codeword.into()));
+                    terms.for_each(|(x, c)| *x += c);
                 }
             },
         );

@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use crate::CodeLength;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -22,6 +24,9 @@ pub enum Error {
     /// The name of an assignment is unknown.
     #[error("assignment is `{0}`, expected `euclidean` or `cosine`")]
     Assignment(String),
+    /// The name of a form is unknown.
+    #[error("form is `{0}`, expected `progressive` or `product`")]
+    Form(String),
     /// A number, or the length of a slice, is not possible.
     #[error("{what} {expected}", expected = expected.with(*found))]
     Argument {
@@ -64,6 +69,20 @@ pub enum Error {
         "the codebooks assign by cosine, expected euclidean: beam search and refinement are for the nearest codeword"
     )]
     Cosine,
+    /// Beam search, refinement and rounded codebooks are for progressive codebooks.
+    #[error(
+        "the codebooks are product codebooks, expected progressive ones: leave out beam search, refinement and rounding, \
+         which a product does not need"
+    )]
+    Product,
+    /// Only whole codes of product codebooks are codes.
+    #[error("code length is {found}, expected {expected}: the codes of product codebooks have one length")]
+    Length {
+        /// The length asked for.
+        found: CodeLength,
+        /// The length of the codes.
+        expected: CodeLength,
+    },
     /// Inner products between codewords overflow f32.
     #[error(
         "inner products between the codewords overflow f32, scale the features down and train the codebooks again"
@@ -92,7 +111,7 @@ pub enum Unreadable {
     #[error("the file holds a `{0}` without codebooks, expected codebooks or a model")]
     NoCodebooks(String),
     /// It is a codebook file of this version.
-    #[error("the file has version {0}, this program reads version 1, use a newer program")]
+    #[error("the file has version {0}, this program reads versions 1 and 2, use a newer program")]
     Version(String),
     /// The section `codebook` has this shape.
     #[error("section `codebook` has shape {0:?}, expected [levels, codewords, dimensions]")]
@@ -119,6 +138,8 @@ pub enum Expected {
     Shape(Vec<usize>),
     /// A multiple of this number of values, the length of a row.
     Rows(usize),
+    /// A dimension that this number of levels cuts into equal parts.
+    Parts(usize),
 }
 
 impl Expected {
@@ -131,7 +152,7 @@ impl Expected {
             Self::Range(range) => range.contains(&found),
             Self::Bits => found.is_multiple_of(8) && (8..=2040).contains(&found),
             Self::Shape(shape) => shape.iter().try_fold(1, |n: usize, &m| n.checked_mul(m)) == Some(found),
-            Self::Rows(columns) => found.is_multiple_of(*columns),
+            Self::Rows(n) | Self::Parts(n) => found.is_multiple_of(*n),
         };
         if fits { Ok(()) } else { Err(Error::Argument { what, found, expected: self }) }
     }
@@ -151,6 +172,9 @@ impl Expected {
                 write!(f, "has {found} values, expected {}", shape.join(" × "))
             }
             Self::Rows(columns) => write!(f, "has {found} values, expected a multiple of {columns}"),
+            Self::Parts(n_levels) => {
+                write!(f, "is {found}, expected a multiple of {n_levels}, the levels of product codebooks")
+            }
         })
     }
 }

@@ -1,9 +1,9 @@
-//! Residual k-means: codebooks from features alone.
+//! Residual k-means, and k-means by part: codebooks from features alone.
 //!
-//! Level 0 is k-means on the features, each further level k-means on the residuals. Nothing is
-//! random: k-means starts with one codeword, the mean, and splits the codewords of the largest
-//! error in two until there are enough. Sums run over members in the order of their rows, so
-//! threads do not change the result.
+//! Level 0 is k-means on the features, each further level k-means on the residuals. Product
+//! codebooks are k-means on each part of the features. Nothing is random: k-means starts with one
+//! codeword, the mean, and splits the codewords of the largest error in two until there are enough.
+//! Sums run over members in the order of their rows, so threads do not change the result.
 
 use std::sync::atomic::AtomicBool;
 
@@ -13,17 +13,17 @@ use crate::assign::{Level, Scratch};
 use crate::beam::weights_from;
 use crate::codebooks::check_sizes;
 use crate::error::{MAX_VALUES, check_finite, check_size};
-use crate::norm::{add, mean, squared_distance, squared_norm, subtract};
+use crate::norm::{add, gather, mean, squared_distance, squared_norm, subtract};
 use crate::options::{check_interrupt, is_set};
 use crate::rounded::Rows;
 use crate::vectorize::vectorize;
-use crate::{Assignment, Beam, Codebooks, Error, Expected, FitOptions};
+use crate::{Assignment, Beam, Codebooks, Error, Expected, FitOptions, Form};
 use start::{start, start_on_sample};
 
 mod many;
 mod start;
 
-/// The configuration of residual k-means.
+/// The configuration of residual k-means, and of k-means by part.
 ///
 /// Source: two-step training of the paper's ablation (Table 2), the strongest start and, here, the
 /// strongest result.
@@ -78,38 +78,20 @@ impl ResidualKMeans {
         dim: usize,
         mut options: FitOptions<'_>,
     ) -> Result<Codebooks, Error> {
-        let &Self { n_levels, n_codewords, n_iterations } = self;
-        check_sizes(n_levels, n_codewords)?;
+        let &Self { n_levels, n_codewords, .. } = self;
+        let init_size = self.check(features, dim, &options)?;
         let equal = vec![1.0; n_levels];
         let beam = options.beam.unwrap_or(Beam { width: 1, weights: &equal });
-        beam.check(n_levels, n_codewords)?;
-        Expected::Range(1..=usize::MAX).check("number of iterations", n_iterations)?;
-        Expected::Range(1..=usize::MAX).check("dimension", dim)?;
-        Expected::Rows(dim).check("features", features.len())?;
-        check_finite("features", features)?;
-        let n_features = features.len() / dim;
-        if n_features < n_codewords {
-            return Err(Error::TooFewFeatures { n_features, n_codewords });
-        }
-
-        let init_size = options.init_size.unwrap_or(FitOptions::INIT_SIZE);
-        Expected::Range(n_codewords..=usize::MAX).check("init size", init_size)?;
         let energy = sum_of_squares(features);
         let share = |error: f64| if energy > 0.0 { error / energy } else { 0.0 };
         let weights = beam.normalized_weights();
         let weights_from = weights_from(&weights);
         let mut residuals = features.to_vec();
         let mut gram = Vec::new();
-        let mut values =
-            Vec::with_capacity(check_size("codebooks", n_levels * n_codewords, dim, MAX_VALUES)?);
+        let mut values = Vec::with_capacity(n_levels * n_codewords * dim);
         for level in 0..n_levels {
             let points = Points::new(&residuals, dim, options.interrupt);
-            let codewords = if n_features > init_size {
-                let codewords = start_on_sample(&points, n_codewords, init_size)?;
-                many::lloyd(&points, codewords, n_iterations)?
-            } else {
-                lloyd(&points, start(&points, n_codewords)?, n_iterations)?.0
-            };
+            let codewords = self.fit(&points, init_size)?;
             values.extend_from_slice(&codewords);
             let error = if beam.width == 1 {
                 let assigned = assign(&points, &codewords)?;
@@ -136,6 +118,75 @@ impl ResidualKMeans {
             options.report(level, share(error));
         }
         Codebooks::new(values, n_levels, n_codewords, dim, Assignment::Euclidean)
+    }
+
+    /// Fits product codebooks to features [N, D] by k-means on each of L equal parts of their
+    /// dimensions.
+    ///
+    /// Determinism, memory and `progress` are those of [`train_with`](Self::train_with); the energy
+    /// that a level leaves includes that of the parts that follow.
+    ///
+    /// # Errors
+    /// As [`train_with`](Self::train_with); [`Error::Argument`] also unless L divides `dim`.
+    /// [`Error::Product`] for a beam wider than 1.
+    pub fn train_product(
+        &self,
+        features: &[f32],
+        dim: usize,
+        mut options: FitOptions<'_>,
+    ) -> Result<Codebooks, Error> {
+        let &Self { n_levels, n_codewords, .. } = self;
+        let init_size = self.check(features, dim, &options)?;
+        if options.beam.is_some_and(|beam| beam.width > 1) {
+            return Err(Error::Product);
+        }
+        let width = Form::Product.width(n_levels, dim)?;
+        let energy = sum_of_squares(features);
+        let (mut left, mut values, mut part) = (energy, Vec::new(), Vec::new());
+        for level in 0..n_levels {
+            gather(features, dim, level * width..(level + 1) * width, &mut part);
+            let points = Points::new(&part, width, options.interrupt);
+            let codewords = self.fit(&points, init_size)?;
+            let assigned = assign(&points, &codewords)?;
+            left -= sum_of_squares(&part);
+            let rows = part.par_chunks_exact_mut(width).zip(&assigned);
+            rows.for_each(|(x, &codeword)| subtract(x, &codewords[codeword * width..][..width]));
+            left += sum_of_squares(&part);
+            values.extend(codewords);
+            options.report(level, if energy > 0.0 { left.max(0.0) / energy } else { 0.0 });
+        }
+        Codebooks::with_form(Form::Product, values, n_levels, n_codewords, dim, Assignment::Euclidean)
+    }
+
+    /// Checks everything but the form. Returns the number of features that codewords grow on.
+    fn check(&self, features: &[f32], dim: usize, options: &FitOptions<'_>) -> Result<usize, Error> {
+        let &Self { n_levels, n_codewords, n_iterations } = self;
+        check_sizes(n_levels, n_codewords)?;
+        if let Some(beam) = options.beam {
+            beam.check(n_levels, n_codewords)?;
+        }
+        Expected::Range(1..=usize::MAX).check("number of iterations", n_iterations)?;
+        Expected::Range(1..=usize::MAX).check("dimension", dim)?;
+        Expected::Rows(dim).check("features", features.len())?;
+        check_finite("features", features)?;
+        let n_features = features.len() / dim;
+        if n_features < n_codewords {
+            return Err(Error::TooFewFeatures { n_features, n_codewords });
+        }
+        let init_size = options.init_size.unwrap_or(FitOptions::INIT_SIZE);
+        Expected::Range(n_codewords..=usize::MAX).check("init size", init_size)?;
+        check_size("codebooks", n_levels * n_codewords, dim, MAX_VALUES)?;
+        Ok(init_size)
+    }
+
+    /// Fits the codewords of a level.
+    fn fit(&self, points: &Points<'_>, init_size: usize) -> Result<Vec<f32>, Error> {
+        if points.values.len() / points.dim > init_size {
+            let codewords = start_on_sample(points, self.n_codewords, init_size)?;
+            many::lloyd(points, codewords, self.n_iterations)
+        } else {
+            Ok(lloyd(points, start(points, self.n_codewords)?, self.n_iterations)?.0)
+        }
     }
 }
 

@@ -19,7 +19,7 @@ mod table;
 mod vectorize;
 
 pub use beam::Beam;
-pub use codebooks::{Assignment, Codebooks};
+pub use codebooks::{Assignment, Codebooks, Form};
 pub use distortion::{LevelUsage, usage};
 pub use dot::inner_products;
 pub use error::{Error, Expected, Unreadable};

@@ -1,7 +1,7 @@
 //! Norms, distances, differences and means, in loops that become vector instructions.
 
 use std::iter::Sum;
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
 
 /// Norms whose products with each other f32 holds with full precision.
 pub(crate) const SAFE_NORMS: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
@@ -54,6 +54,12 @@ pub(crate) fn lanes(values: &[f32], init: f32, fold: impl Fn(f32, f32) -> f32) -
 
 pub(crate) fn subtract(residual: &mut [f32], codeword: &[f32]) {
     residual.iter_mut().zip(codeword).for_each(|(r, c)| *r -= c);
+}
+
+/// Replaces `out` by some dimensions of `rows` [n, dim].
+pub(crate) fn gather(rows: &[f32], dim: usize, dims: Range<usize>, out: &mut Vec<f32>) {
+    out.clear();
+    rows.chunks_exact(dim).for_each(|row| out.extend_from_slice(&row[dims.clone()]));
 }
 
 pub(crate) fn add(sums: &mut [f64], row: &[f32]) {

@@ -1,9 +1,9 @@
 //! Squared norms of reconstructions, which search by Euclidean distance needs.
 
-use crate::dot::{LANES, add_up};
+use crate::dot::{LANES, add_up, dots};
 use crate::error::check_size;
 use crate::vectorize::vectorize;
-use crate::{CodeLength, Codebooks, Error};
+use crate::{CodeLength, Codebooks, Error, Form};
 
 /// The maximum number of norms of one call.
 const MAX_NORMS: usize = usize::MAX / 4;
@@ -11,19 +11,42 @@ const MAX_NORMS: usize = usize::MAX / 4;
 impl Codebooks {
     /// Returns ‖x̂‖² of codes at each of `lengths`, where x̂ is what [`decode`](Self::decode) returns
     /// at that length. Each norm is the inner product of x̂ with itself, summed in the order of a
-    /// lookup table's entries: the same bits on every CPU.
+    /// lookup table's entries: the same bits on every CPU. In product form it is the sum of the
+    /// norms of the codewords, added in f32 in ascending order of levels.
     ///
     /// Shapes: codes [N, L]; returns f32 [N, number of lengths]. Neighbouring codes that share a
     /// prefix share its work, so sorted codes take less time.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless `codes` is whole rows of codes less than K, and for a length
-    /// above that of the codes. [`Error::Overflow`] if a norm overflows f32.
+    /// [`Error::Argument`] unless `codes` is whole rows of codes less than K, and as
+    /// [`check_length`](Self::check_length). [`Error::Overflow`] if a norm overflows f32.
     pub fn squared_norms(&self, codes: &[u8], lengths: &[CodeLength]) -> Result<Vec<f32>, Error> {
         let n = self.check_codes(codes)?;
         lengths.iter().try_for_each(|&length| self.check_length(length))?;
         let mut norms = vec![0.0; check_size("norms", n, lengths.len(), MAX_NORMS)?];
-        fill(self, codes, lengths, &mut norms);
+        if self.form() == Form::Progressive {
+            fill(self, codes, lengths, &mut norms);
+        } else if !lengths.is_empty() {
+            let of_codewords = self.codeword_norms()?;
+            let rows = codes.chunks_exact(self.n_levels()).zip(norms.chunks_exact_mut(lengths.len()));
+            for (code, norms) in rows {
+                let levels = code.iter().zip(of_codewords.chunks_exact(self.n_codewords()));
+                norms.fill(levels.map(|(&codeword, of_level)| of_level[usize::from(codeword)]).sum());
+            }
+        }
+        if norms.iter().all(|norm| norm.is_finite()) { Ok(norms) } else { Err(Error::Overflow) }
+    }
+
+    /// Returns ‖c‖² of all codewords, f32 [L, K], each summed in the order of a lookup table's
+    /// entries.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] if a norm overflows f32.
+    pub fn codeword_norms(&self) -> Result<Vec<f32>, Error> {
+        let mut norms = vec![0.0; self.n_levels() * self.n_codewords()];
+        for (norm, codeword) in norms.iter_mut().zip(self.values().chunks_exact(self.width())) {
+            dots(codeword, codeword, std::slice::from_mut(norm));
+        }
         if norms.iter().all(|norm| norm.is_finite()) { Ok(norms) } else { Err(Error::Overflow) }
     }
 
@@ -31,7 +54,7 @@ impl Codebooks {
     /// norms of codes are at most 2³⁰ of it. Norms are at most (Σ_l max_k ‖c_{l,k}‖)².
     pub fn norm_unit(&self) -> f64 {
         let norm = |codeword: &[f32]| crate::norm::squared_norm(codeword).sqrt();
-        let max = |level: usize| self.level(level).chunks_exact(self.dim()).map(norm).fold(0.0, f64::max);
+        let max = |level: usize| self.level(level).chunks_exact(self.width()).map(norm).fold(0.0, f64::max);
         let sum: f64 = (0..self.n_levels()).map(max).sum();
         // A little more, because norms are rounded; and at least the smallest normal f32.
         let max = (sum * sum * 1.001).max(f32::MIN_POSITIVE.into());

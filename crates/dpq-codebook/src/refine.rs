@@ -24,14 +24,16 @@ impl Codebooks {
     /// round, so the error never rises. A codeword without members stays as it is.
     ///
     /// # Errors
-    /// As [`encode_beam`](Self::encode_beam). [`Error::Cosine`] for assignment by cosine at any
-    /// width. [`Error::Interrupted`] if the caller interrupts.
+    /// As [`encode_beam`](Self::encode_beam). [`Error::Cosine`] for assignment by cosine and
+    /// [`Error::Product`] for product codebooks, at any width. [`Error::Interrupted`] if the caller
+    /// interrupts.
     pub fn refine(
         &self,
         features: &[f32],
         n_rounds: usize,
         mut options: FitOptions<'_>,
     ) -> Result<Self, Error> {
+        self.check_progressive()?;
         if self.assignment() == Assignment::Cosine {
             return Err(Error::Cosine);
         }

@@ -68,7 +68,11 @@ pub struct RoundedQuery {
 
 impl RoundedCodebooks {
     /// Rounds codewords on the current rayon pool: the work of about nineteen lookup tables.
-    pub fn new(codebooks: &Codebooks) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Product`] for product codebooks, whose tables take L times less work.
+    pub fn new(codebooks: &Codebooks) -> Result<Self, Error> {
+        codebooks.check_progressive()?;
         let (dim, n_codewords) = (codebooks.dim(), codebooks.n_codewords());
         let stride = dim.next_multiple_of(BLOCK);
         let n = codebooks.n_levels() * n_codewords;
@@ -95,7 +99,7 @@ impl RoundedCodebooks {
         let norms = norms.chunks(n_codewords).map(max).collect();
         let max = |errors: &[f32]| errors.iter().copied().fold(0.0, f32::max).into();
         let fine_errors = parts[1].errors.chunks(n_codewords).map(max).collect();
-        Self { n_codewords, dim, parts, norms, fine_errors }
+        Ok(Self { n_codewords, dim, parts, norms, fine_errors })
     }
 
     /// Rounds a query `[D]`.

@@ -3,7 +3,7 @@
 use crate::codebooks::check_sizes;
 use crate::dot::{dots, dots_at, dots_of_many};
 use crate::error::{MAX_VALUES, check_finite, check_size};
-use crate::{CodeLength, Codebooks, Error, Expected};
+use crate::{CodeLength, Codebooks, Error, Expected, Form};
 
 /// One number per codeword: f32 [L, K], finite.
 ///
@@ -63,7 +63,8 @@ impl LookupTable {
 
 impl Codebooks {
     /// Returns the inner products of a query `[D]` and all codewords, each summed in one fixed
-    /// order: the same bits on every CPU, for one query or many.
+    /// order: the same bits on every CPU, for one query or many. In product form, a codeword is
+    /// multiplied with the part of the query that its level covers.
     ///
     /// # Errors
     /// [`Error::Argument`] unless the query has D values, [`Error::NotFinite`] if one, or an inner
@@ -78,15 +79,14 @@ impl Codebooks {
     /// The time is proportional to the number of levels.
     ///
     /// # Errors
-    /// As [`lookup_table`](Self::lookup_table), and [`Error::Argument`] for a length above that of
-    /// the codes.
+    /// As [`lookup_table`](Self::lookup_table) and [`check_length`](Self::check_length).
     pub fn lookup_table_at(&self, query: &[f32], length: CodeLength) -> Result<LookupTable, Error> {
         Expected::Shape(vec![self.dim()]).check("query", query.len())?;
         check_finite("query", query)?;
         self.check_length(length)?;
         let n_values = length.levels() * self.n_codewords();
         let mut values = vec![0.0; n_values];
-        dots(query, &self.values()[..n_values * self.dim()], &mut values);
+        self.fill_tables(query, &mut values, n_values);
         self.table(values, length)
     }
 
@@ -104,8 +104,23 @@ impl Codebooks {
         let n_values = length.levels() * self.n_codewords();
         let n_queries = queries.len() / self.dim();
         let mut values = vec![0.0; check_size("lookup tables", n_queries, n_values, MAX_VALUES)?];
-        dots_of_many(queries, &self.values()[..n_values * self.dim()], self.dim(), &mut values);
+        self.fill_tables(queries, &mut values, n_values);
         values.chunks_exact(n_values).map(|values| self.table(values.to_vec(), length)).collect()
+    }
+
+    /// Writes the first `n_values` entries of the table of each query.
+    fn fill_tables(&self, queries: &[f32], values: &mut [f32], n_values: usize) {
+        if self.form() == Form::Progressive {
+            return dots_of_many(queries, &self.values()[..n_values * self.dim()], self.dim(), values);
+        }
+        // The codewords of a level stay in the nearest cache.
+        for level in 0..self.n_levels() {
+            let tables = values.chunks_exact_mut(n_values).zip(queries.chunks_exact(self.dim()));
+            for (table, query) in tables {
+                let entries = &mut table[level * self.n_codewords()..][..self.n_codewords()];
+                dots(&query[self.dims(level)], self.level(level), entries);
+            }
+        }
     }
 
     fn table(&self, values: Vec<f32>, length: CodeLength) -> Result<LookupTable, Error> {
@@ -123,7 +138,14 @@ impl Codebooks {
         Expected::Shape(vec![self.dim()]).check("query", query.len())?;
         check_finite("query", query)?;
         let rows = rows_at(at, entries.len(), self.n_levels(), self.n_codewords())?;
-        dots_at(query, self.values(), Some(&rows), entries);
+        let dims = |at: &(u8, u8)| self.dims(at.0.into());
+        let (mut rows, mut out) = (&rows[..], &mut entries[..]);
+        for run in at.chunk_by(|a, b| dims(a) == dims(b)) {
+            let (of_run, entries);
+            (of_run, rows) = rows.split_at(run.len());
+            (entries, out) = out.split_at_mut(run.len());
+            dots_at(&query[dims(&run[0])], self.values(), Some(of_run), entries);
+        }
         check_finite("lookup table", entries)
     }
 }

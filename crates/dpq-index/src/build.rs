@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use dpq_codebook::{CodeLength, Codebooks, Expected};
+use dpq_codebook::{CodeLength, Codebooks, Expected, Form};
 use dpq_file::{Dtype, Section};
 use rayon::prelude::*;
 
@@ -82,8 +82,7 @@ impl<'a> IndexBuilder<'a> {
         }
         self.ids.map_or(Ok(()), |ids| Expected::Shape(vec![n_items]).check("ids", ids.len()))?;
         for length in self.norm_lengths.into_iter().flatten() {
-            let expected = Expected::Range(0..=self.codebooks.max_length().bits());
-            expected.check("code length in bits", length.bits())?;
+            self.codebooks.check_length(*length)?;
         }
         if u32::try_from(n_items).is_ok() {
             self.fill(sorted_rows::<u32>(self.codes, n_levels, self.ids)?, finish)
@@ -133,7 +132,10 @@ impl<'a> IndexBuilder<'a> {
         filled.insert("sample".to_owned(), (Dtype::U8, sample.copied().collect()));
         filled.insert("codebook".to_owned(), floats(codebooks.values()));
 
-        if metric == Metric::Euclidean {
+        if metric == Metric::Euclidean && codebooks.form() == Form::Product {
+            // Opening computes them.
+            codebooks.codeword_norms()?;
+        } else if metric == Metric::Euclidean {
             let unit = codebooks.norm_unit();
             let pairs = of_pairs(codebooks, unit, layout.n_pairs())?;
             if !pairs.is_empty() {
@@ -157,7 +159,7 @@ impl<'a> IndexBuilder<'a> {
 
         // The file needs memory too.
         drop(rows);
-        let metadata = layout.metadata(&codebooks.fingerprint(), codebooks.assignment());
+        let metadata = layout.metadata(codebooks);
         let sections = layout.sections();
         let sections = sections.iter().map(|(name, _, shape)| {
             let (dtype, bytes) = &filled[name];

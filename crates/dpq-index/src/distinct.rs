@@ -2,7 +2,6 @@
 
 use dpq_codebook::{CodeLength, Expected, LookupTable};
 
-use crate::score::Scorer;
 use crate::{Error, Index};
 
 /// The distinct codes of an index at one length, and the items that have each.
@@ -18,7 +17,7 @@ pub struct DistinctCodes<'a> {
     planes: Vec<Vec<u8>>,
     starts: Vec<u32>,
     ids: Vec<u64>,
-    /// The squared norm of each code, `[U]`; empty unless the metric is Euclidean.
+    /// The squared norm of each code, `[U]`; empty unless scores need it.
     norms: Vec<f64>,
 }
 
@@ -100,8 +99,8 @@ impl DistinctCodes<'_> {
         self.index.check_table(table, self.length)?;
         Expected::Shape(vec![self.len()]).check("scores", scores.len())?;
         let planes: Vec<&[u8]> = self.planes.iter().map(Vec::as_slice).collect();
-        let norms = self.index.norms(self.length.levels())?;
-        Scorer::new(table, self.length.levels(), norms).strided(&planes, 1, |i| self.norms[i], scores);
+        let scorer = self.index.exact_scan(table, self.length)?.scorer;
+        scorer.strided(&planes, 1, |i| self.norms[i], scores);
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use dpq_codebook::{CodeLength, Codebooks, LookupTable, RoundedCodebooks};
+use dpq_codebook::{CodeLength, Codebooks, Form, LookupTable, RoundedCodebooks};
 use dpq_file::{Container, Section};
 
 use crate::Error;
@@ -31,6 +31,9 @@ pub struct Index {
     pub(crate) container: Container,
     pub(crate) layout: Layout,
     pub(crate) codebooks: Codebooks,
+    /// ‖c‖² of product codebooks, [L, K]; empty unless the metric is Euclidean and codes are
+    /// products.
+    pub(crate) codeword_norms: Vec<f32>,
     pub(crate) sections: Sections,
     /// The unit of norms, and those of rows and of pairs, once a search has asked for them.
     row_norms: OnceLock<(f64, Vec<u32>)>,
@@ -61,7 +64,7 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::File`] if the container is not whole, [`Error::Format`] if it is not an index of
-    /// version 1 or 2, [`Error::Codebook`] and [`Error::Section`] if its parts contradict each
+    /// version 1 to 3, [`Error::Codebook`] and [`Error::Section`] if its parts contradict each
     /// other.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::from_container(Container::open(path)?)
@@ -104,7 +107,7 @@ impl Index {
         self.layout.metric
     }
 
-    /// Returns the version of the file format, 1 or 2.
+    /// Returns the version of the file format, 1 to 3.
     pub fn version(&self) -> u8 {
         self.layout.version
     }
@@ -112,7 +115,7 @@ impl Index {
     /// Returns true if [`builder`](Self::builder) writes this version. Euclidean indexes of version
     /// 1 are not current.
     pub fn is_current(&self) -> bool {
-        self.version() == Layout::current_version(self.metric())
+        self.version() == Layout::current_version(self.metric(), self.codebooks.form())
     }
 
     /// Returns the lengths above 16 bits that the file has norms for, ascending; none unless the
@@ -170,9 +173,9 @@ impl Index {
             )));
         }
         let version = container.metadata("version")?;
-        let ("1" | "2") = version else {
+        let ("1" | "2" | "3") = version else {
             return Err(format_error(format!(
-                "has version {version:?}, this program reads versions \"1\" and \"2\": build it again, or use a newer program"
+                "has version {version:?}, this program reads versions \"1\", \"2\" and \"3\": build it again, or use a newer program"
             )));
         };
         let count = |key: &str| -> Result<usize, Error> {
@@ -193,20 +196,23 @@ impl Index {
         let codebooks = Codebooks::from_container(&container)?;
         container.metadata("fingerprint")?;
         let mut layout = Layout::new(metric, &codebooks, n_items, n_distinct, &[]);
-        if version == "1" {
+        if version == "1" && codebooks.form() == Form::Progressive {
             layout.version = 1;
-        } else if layout.version == 1 {
-            return Err(format_error(
-                "has version 2 and ranks by inner product, expected version 1".to_owned(),
-            ));
-        } else {
+        } else if version != layout.version.to_string() {
+            let ranks = if metric == Metric::Euclidean { "Euclidean distance" } else { "inner product" };
+            return Err(format_error(format!(
+                "has version {version} and ranks by {ranks} of {} codebooks, expected version {}",
+                codebooks.form(),
+                layout.version
+            )));
+        } else if layout.version == 2 {
             let found = container.metadata("norms")?;
             let lengths: Option<Vec<CodeLength>> = found
                 .split_whitespace()
                 .map(|length| length.parse().ok().and_then(|levels| CodeLength::from_levels(levels).ok()))
                 .collect();
             layout = Layout::new(metric, &codebooks, n_items, n_distinct, &lengths.unwrap_or_default());
-            let expected = layout.metadata("", codebooks.assignment()).remove("norms");
+            let expected = layout.metadata(&codebooks).remove("norms");
             let fits = |length: &CodeLength| *length <= codebooks.max_length();
             if expected.as_deref() != Some(found) || !layout.norm_lengths.iter().all(fits) {
                 return Err(format_error(format!(
@@ -215,6 +221,11 @@ impl Index {
                 )));
             }
         }
+        let codeword_norms = if layout.version == 3 && metric == Metric::Euclidean {
+            codebooks.codeword_norms()?
+        } else {
+            Vec::new()
+        };
         check_sections(&container, &layout)?;
         let sections = Sections::find(&container, &layout)?;
         let planes = (0..=layout.n_levels).map(|_| OnceLock::new()).collect();
@@ -224,6 +235,7 @@ impl Index {
             container,
             layout,
             codebooks,
+            codeword_norms,
             sections,
             row_norms,
             pair_norms,
@@ -240,10 +252,10 @@ impl Index {
         View::new(self.container.bytes(), &self.layout, &self.sections)
     }
 
-    /// Returns the norms of the codes at `n_levels` levels, or none unless the metric is Euclidean.
-    /// Norms that the file lacks are computed once.
+    /// Returns the norms of the codes at `n_levels` levels, or none unless the metric is Euclidean
+    /// and codes are progressive. Norms that the file lacks are computed once.
     pub(crate) fn norms(&self, n_levels: usize) -> Result<Option<Norms<'_>>, Error> {
-        if self.metric() != Metric::Euclidean {
+        if self.metric() != Metric::Euclidean || self.codebooks.form() == Form::Product {
             return Ok(None);
         }
         let file = self.container.bytes();
@@ -309,10 +321,15 @@ impl Index {
         length: CodeLength,
         n_queries: usize,
     ) -> Result<Option<&RoundedCodebooks>, Error> {
+        // Product codebooks are not rounded: their tables take little time.
+        let is_nested = self.codebooks.form() == Form::Progressive;
         let size = length.levels() * self.codebooks.n_codewords() * self.codebooks.dim();
-        let pays = length.levels() >= MIN_APPROXIMATE && self.needs_few_entries(k) && size >= MIN_ROUNDED;
+        let pays = is_nested
+            && length.levels() >= MIN_APPROXIMATE
+            && self.needs_few_entries(k)
+            && size >= MIN_ROUNDED;
         let pays = pays && self.n_queries.fetch_add(n_queries, Ordering::Relaxed) + n_queries >= MIN_QUERIES;
-        pays.then(|| computed(&self.rounded, || Ok(RoundedCodebooks::new(&self.codebooks)))).transpose()
+        pays.then(|| computed(&self.rounded, || Ok(RoundedCodebooks::new(&self.codebooks)?))).transpose()
     }
 
     /// Refuses a section that contradicts the metadata or another section.

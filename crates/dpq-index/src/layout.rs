@@ -1,7 +1,7 @@
 //! The contents of a file: its sections with their types and shapes, and its metadata.
 //!
 //! Inner-product indexes have version 1, Euclidean ones version 2, whose norms replace the cross
-//! terms of version 1.
+//! terms of version 1. Indexes of product codebooks have version 3, which needs neither.
 //!
 //! Items are sorted by code bytes, then by id. If there are fewer than half as many distinct codes
 //! as items, a *position* is a distinct code, and `starts` gives its items. Otherwise a position is
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 use std::str::FromStr;
 
-use dpq_codebook::{Assignment, CodeLength, Codebooks};
+use dpq_codebook::{CodeLength, Codebooks, Form};
 use dpq_file::Dtype;
 
 use crate::Error;
@@ -60,7 +60,7 @@ impl FromStr for Metric {
 /// The numbers that determine the sections of a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
-    /// 1 or 2.
+    /// 1 to 3.
     pub(crate) version: u8,
     pub(crate) metric: Metric,
     /// The lengths of three levels or more that the file has norms for, ascending.
@@ -69,7 +69,8 @@ pub(crate) struct Layout {
     pub(crate) n_distinct: usize,
     pub(crate) n_levels: usize,
     pub(crate) n_codewords: usize,
-    pub(crate) dim: usize,
+    /// The number of values of a codeword.
+    pub(crate) width: usize,
 }
 
 /// The element types that a section may have.
@@ -88,19 +89,22 @@ impl Layout {
         n_distinct: usize,
         lengths: &[CodeLength],
     ) -> Self {
-        let (n_levels, n_codewords) = (codebooks.n_levels(), codebooks.n_codewords());
-        let version = Self::current_version(metric);
+        let [n_levels, n_codewords, width] = codebooks.shape();
+        let version = Self::current_version(metric, codebooks.form());
         let mut norm_lengths = lengths.to_vec();
         norm_lengths.retain(|length| version == 2 && length.levels() >= 3);
         norm_lengths.sort_unstable();
         norm_lengths.dedup();
-        let dim = codebooks.dim();
-        Self { version, metric, norm_lengths, n_items, n_distinct, n_levels, n_codewords, dim }
+        Self { version, metric, norm_lengths, n_items, n_distinct, n_levels, n_codewords, width }
     }
 
     /// Returns the version of new files.
-    pub(crate) fn current_version(metric: Metric) -> u8 {
-        if metric == Metric::Euclidean { 2 } else { 1 }
+    pub(crate) fn current_version(metric: Metric, form: Form) -> u8 {
+        match (form, metric) {
+            (Form::Product, _) => 3,
+            (Form::Progressive, Metric::Euclidean) => 2,
+            (Form::Progressive, Metric::InnerProduct) => 1,
+        }
     }
 
     /// Returns true if positions are distinct codes, and `starts` exists.
@@ -126,7 +130,7 @@ impl Layout {
         (i as u128 * self.n_positions() as u128 / self.n_sampled() as u128) as usize
     }
 
-    /// Returns true if `sample` exists. In version 2, a sample of all codes is none.
+    /// Returns true if `sample` exists. From version 2 on, a sample of all codes is none.
     pub(crate) fn has_sample(&self) -> bool {
         self.version == 1 || self.n_positions() > SAMPLE
     }
@@ -146,7 +150,7 @@ impl Layout {
         let (n_positions, k) = (self.n_positions(), self.n_codewords);
         let integers = if self.version == 1 { &INTEGERS[..2] } else { INTEGERS };
         let mut sections = vec![
-            ("codebook".to_owned(), FLOATS, vec![self.n_levels, k, self.dim]),
+            ("codebook".to_owned(), FLOATS, vec![self.n_levels, k, self.width]),
             ("cells".to_owned(), integers, vec![self.n_cells() + 1]),
             ("ids".to_owned(), integers, vec![self.n_items]),
             ("id_min".to_owned(), integers, vec![self.n_items.div_ceil(ID_BLOCK)]),
@@ -159,7 +163,7 @@ impl Layout {
             sections.push(("starts".to_owned(), integers, vec![n_positions + 1]));
         }
         match (self.metric, self.version) {
-            (Metric::InnerProduct, _) => {}
+            (Metric::InnerProduct, _) | (_, 3) => {}
             (Metric::Euclidean, 1) => {
                 let n_pairs = self.n_levels * (self.n_levels - 1) / 2;
                 sections.push(("gram".to_owned(), FLOATS, vec![n_pairs, k, k]));
@@ -184,18 +188,17 @@ impl Layout {
     }
 
     /// Returns the metadata of the file, without the checksums that the container adds.
-    pub(crate) fn metadata(&self, fingerprint: &str, assignment: Assignment) -> BTreeMap<String, String> {
-        let mut metadata: BTreeMap<String, String> = [
+    pub(crate) fn metadata(&self, codebooks: &Codebooks) -> BTreeMap<String, String> {
+        let metadata = [
             ("format", FORMAT.to_owned()),
             ("version", self.version.to_string()),
             ("metric", self.metric.to_string()),
             ("items", self.n_items.to_string()),
             ("distinct", self.n_distinct.to_string()),
-            ("fingerprint", fingerprint.to_owned()),
-            ("assignment", assignment.to_string()),
-        ]
-        .map(|(key, value)| (key.to_owned(), value))
-        .into();
+        ];
+        let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+        let mut metadata: BTreeMap<String, String> =
+            metadata.into_iter().chain(codebooks.metadata()).collect();
         if self.version == 2 {
             let lengths: Vec<String> =
                 self.norm_lengths.iter().map(|length| length.levels().to_string()).collect();

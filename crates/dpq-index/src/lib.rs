@@ -27,7 +27,7 @@ mod view;
 
 pub use build::IndexBuilder;
 pub use distinct::DistinctCodes;
-pub use dpq_codebook::{Assignment, CodeLength, Codebooks, LookupTable};
+pub use dpq_codebook::{Assignment, CodeLength, Codebooks, Form, LookupTable};
 pub use error::Error;
 pub use file::Index;
 pub use filter::Filter;

@@ -6,7 +6,6 @@
 use dpq_codebook::{CodeLength, Expected, LookupTable};
 
 use crate::filter::Filter;
-use crate::refine::Scan;
 use crate::search::{SearchOptions, in_chunks};
 use crate::shortlist::Subject;
 use crate::topk::{Hit, order_key};
@@ -81,8 +80,7 @@ fn best(
         hits.extend(match shortlist {
             Some(shortlist) => index.shortlisted(Subject::Table(table), None, &in_part, shortlist, length)?,
             None => {
-                let (view, norms) = (index.view(), index.norms(length.levels())?);
-                let scan = Scan::exact(table, length.levels(), norms);
+                let (view, scan) = (index.view(), index.exact_scan(table, length)?);
                 let query = in_part.query(&scan, &view);
                 if hits.len() < k {
                     in_part.hits(&query, index.items_to_rank(&in_part))?

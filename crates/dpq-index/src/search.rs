@@ -11,6 +11,7 @@ use crate::layout::Metric;
 use crate::norms::Norms;
 use crate::prune::Query;
 use crate::refine::{Approximate, Coarse, Entries, Scan};
+use crate::score::euclidean;
 use crate::shortlist::{Shortlist, Subject};
 use crate::topk::{Candidates, Hit};
 use crate::view::View;
@@ -146,15 +147,17 @@ impl Index {
     /// [`lookup_table`](Self::lookup_table) makes the table, which serves searches at any length.
     /// The score of a code at n levels is `table[0][c_0] + … + table[n−1][c_{n−1}]`, f32, from left
     /// to right. For the Euclidean metric it is twice that minus ‖x̂‖², in f64, rounded to f32
-    /// once. By inner product, a table may also hold any other scores that add up over levels
+    /// once; for codes of product codebooks, the sum of twice an entry minus ‖c‖². By inner
+    /// product, a table may also hold any other scores that add up over levels
     /// ([`LookupTable::new`]).
     ///
     /// Shapes: table `[l, K]` with K as the codebooks of the index, and from n to L levels.
     ///
     /// # Errors
-    /// [`Error::Codebook`] for k = 0 and for a length above that of the codes,
-    /// [`Error::NanMinScore`], [`Error::Table`] and [`Error::ForeignTable`] for a table of another
-    /// shape or of other codebooks, [`Error::ForeignFilter`], [`Error::Interrupted`].
+    /// [`Error::Codebook`] for k = 0, for a length that codes do not have, and if twice an entry
+    /// overflows f32 where a score needs it, [`Error::NanMinScore`], [`Error::Table`] and
+    /// [`Error::ForeignTable`] for a table of another shape or of other codebooks,
+    /// [`Error::ForeignFilter`], [`Error::Interrupted`].
     pub fn search_with(&self, table: &LookupTable, options: &SearchOptions) -> Result<Vec<Hit>, Error> {
         let length = options.length.map_or_else(|| CodeLength::from_levels(table.n_levels()), Ok)?;
         self.check(options, length)?;
@@ -163,7 +166,7 @@ impl Index {
             return self.shortlisted(Subject::Table(table), None, options, shortlist, length);
         }
         let view = self.view();
-        let scan = Scan::exact(table, length.levels(), self.norms(length.levels())?);
+        let scan = self.exact_scan(table, length)?;
         options.hits(&options.query(&scan, &view), self.items_to_rank(options))
     }
 
@@ -230,7 +233,7 @@ impl Index {
     /// Returns what to scan by for each of `queries` `[n, D]`: bounds, if all have some that are
     /// close, or else exact scores.
     pub(crate) fn scans<'a>(
-        &self,
+        &'a self,
         queries: &[f32],
         approximate: &[Option<&Approximate>],
         length: CodeLength,
@@ -247,7 +250,20 @@ impl Index {
             }
         }
         let tables = self.codebooks.lookup_tables(queries, length)?;
-        Ok(tables.iter().map(|table| Scan::exact(table, length.levels(), norms)).collect())
+        tables.iter().map(|table| self.exact_scan(table, length)).collect()
+    }
+
+    /// Returns a scan by the exact scores of a table of inner products. Euclidean scores of product
+    /// codes are sums over levels, so its entries become their terms.
+    pub(crate) fn exact_scan(&self, table: &LookupTable, length: CodeLength) -> Result<Scan<'_>, Error> {
+        let norms = self.norms(length.levels())?;
+        if self.codeword_norms.is_empty() {
+            return Ok(Scan::exact(table, length.levels(), norms));
+        }
+        let terms = table.values().iter().zip(&self.codeword_norms);
+        let terms = terms.map(|(&entry, &norm)| euclidean(entry, norm.into())).collect();
+        let table = LookupTable::new(terms, table.n_levels(), table.n_codewords())?;
+        Ok(Scan::exact(&table, length.levels(), norms))
     }
 
     /// Returns the squared Euclidean distance ‖q − x̂‖² = ‖q‖² − score for each of the `hits` of a
@@ -280,13 +296,15 @@ impl Index {
         if options.min_score.is_nan() {
             return Err(Error::NanMinScore);
         }
-        options.shortlist.map_or(Ok(()), |shortlist| shortlist.check(options.k, length))?;
+        if let Some(shortlist) = options.shortlist {
+            shortlist.check(options.k, length)?;
+            self.check_length(shortlist.length)?;
+        }
         options.filter.map_or(Ok(()), |filter| filter.check(&self.identity))
     }
 
     pub(crate) fn check_length(&self, length: CodeLength) -> Result<(), Error> {
-        let expected = Expected::Range(0..=self.max_length().bits());
-        Ok(expected.check("code length in bits", length.bits())?)
+        Ok(self.codebooks.check_length(length)?)
     }
 
     /// Refuses a table that does not serve searches at `length`.

@@ -4,7 +4,6 @@ use dpq_codebook::{CodeLength, Expected, LookupTable};
 
 use crate::prune::Query;
 use crate::refine::{Approximate, Coarse, Entries, Listed, MIN_APPROXIMATE, Scan, list};
-use crate::score::Scorer;
 use crate::topk::{Candidates, Hit};
 use crate::{Error, Index, SearchOptions};
 
@@ -50,7 +49,7 @@ impl Index {
         let (n_short, n_levels) = (shortlist.length.levels(), length.levels());
         let (short_norms, norms) = (self.norms(n_short)?, self.norms(n_levels)?);
         let mut entries = match subject {
-            Subject::Table(table) => Entries::known(Scorer::new(table, n_levels, norms)),
+            Subject::Table(table) => Entries::known(self.exact_scan(table, length)?.scorer),
             Subject::Query(query) => Entries::exact(&self.codebooks, query),
         };
         let for_short = approximate.filter(|_| self.needs_few_entries(shortlist.n));
@@ -136,7 +135,7 @@ impl Index {
     ) -> Result<Scan<'a>, Error> {
         let (n_levels, norms) = (length.levels(), self.norms(length.levels())?);
         match subject {
-            Subject::Table(table) => Ok(Scan::exact(table, n_levels, norms)),
+            Subject::Table(table) => self.exact_scan(table, length),
             Subject::Query(query) => {
                 let approximate = approximate.filter(|_| n_levels >= MIN_APPROXIMATE);
                 Ok(self.scans(query, &[approximate], length, norms)?.remove(0))

@@ -166,8 +166,8 @@ mod tests {
         for dim in [1, 31, 64, 300] {
             let value = |i: usize| ((i * 7919) % 1009) as f32 / 313.0 - 1.6;
             let values = (0..2 * 7 * dim).map(value).collect();
-            let rounded =
-                RoundedCodebooks::new(&Codebooks::new(values, 2, 7, dim, Assignment::Euclidean).unwrap());
+            let codebooks = Codebooks::new(values, 2, 7, dim, Assignment::Euclidean).unwrap();
+            let rounded = RoundedCodebooks::new(&codebooks).unwrap();
             let query = |i: usize| {
                 let x: Vec<f32> = (0..dim).map(|j| ((i + j) * 131 % 37) as f32 - 18.0).collect();
                 rounded.round(&x).unwrap()

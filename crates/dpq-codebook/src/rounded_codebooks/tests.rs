@@ -19,7 +19,7 @@ fn entries_are_within_their_bounds() {
     let dims: &[usize] = if cfg!(miri) { &[1, 33] } else { &[1, 2, 31, 32, 33, 300, 5000] };
     for &dim in dims {
         let codebooks = codebooks(dim);
-        let rounded = RoundedCodebooks::new(&codebooks);
+        let rounded = RoundedCodebooks::new(&codebooks).unwrap();
         for size in [1e-30, 1e-3, 1.0, 1e20] {
             let query: Vec<f32> = (0..dim).map(|i| (((i * 31) % 17) as f32 - 8.0) * size).collect();
             let exact = codebooks.lookup_table(&query).unwrap();
@@ -72,7 +72,7 @@ fn bounds_are_reached() {
     };
     let values = (0..LEVELS * 7).flat_map(codeword).collect();
     let codebooks = Codebooks::new(values, LEVELS, 7, DIM, Assignment::Euclidean).unwrap();
-    let rounded = RoundedCodebooks::new(&codebooks);
+    let rounded = RoundedCodebooks::new(&codebooks).unwrap();
     let query: Vec<f32> = (0..DIM).map(|at| if at < 2 { 0.0 } else { 1.0 }).collect();
     let exact = codebooks.lookup_table(&query).unwrap();
     let query = rounded.round(&query).unwrap();
@@ -87,7 +87,7 @@ fn bounds_are_reached() {
 #[test]
 fn tables_and_entries_are_the_same() {
     for dim in [1, 31, 64, 300] {
-        let rounded = RoundedCodebooks::new(&codebooks(dim));
+        let rounded = RoundedCodebooks::new(&codebooks(dim)).unwrap();
         let query = |i: usize| {
             let x: Vec<f32> = (0..dim).map(|j| ((i + j) * 131 % 37) as f32 - 18.0).collect();
             rounded.round(&x).unwrap()
@@ -110,7 +110,7 @@ fn the_largest_sums_fit() {
         let sign = |i: usize| if i.is_multiple_of(2) { 1.0 } else { -1.0 };
         let values: Vec<f32> = (0..2 * dim).map(|i| 3.5 * sign(i / dim)).collect();
         let codebooks = Codebooks::new(values, 1, 2, dim, Assignment::Euclidean).unwrap();
-        let rounded = RoundedCodebooks::new(&codebooks);
+        let rounded = RoundedCodebooks::new(&codebooks).unwrap();
         let query = rounded.round(&vec![-2.0; dim]).unwrap();
         for table in &rounded.lookup_bounds(&[&query], codebooks.max_length()).unwrap()[0] {
             for (entry, sign) in table.level(0).iter().zip([-1.0, 1.0]) {
@@ -123,7 +123,7 @@ fn the_largest_sums_fit() {
 #[test]
 fn entries_that_may_overflow_do_not_fit() {
     let codebooks = codebooks(40);
-    let rounded = RoundedCodebooks::new(&codebooks);
+    let rounded = RoundedCodebooks::new(&codebooks).unwrap();
     let fits = |x: f32| rounded.fits(&rounded.round(&[x; 40]).unwrap(), 2);
     assert!(fits(1e34) && !fits(1e38));
     assert!(rounded.round(&[f32::NAN; 40]).is_err() && rounded.round(&[0.0; 39]).is_err());

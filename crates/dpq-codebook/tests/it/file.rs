@@ -79,7 +79,10 @@ fn files_of_other_kinds_are_refused() {
         Codebooks::open(&path).map_err(|error| error.to_string()),
         "holds a `dpq-weights` without codebooks, expected codebooks or a model",
     );
-    says(error("dpq-codebook", "2", "cosine", &[1, 2, 3]), "has version 2, this program reads version 1");
+    says(
+        error("dpq-codebook", "3", "cosine", &[1, 2, 3]),
+        "has version 3, this program reads versions 1 and 2",
+    );
     says(error("dpq-codebook", "1", "hamming", &[1, 2, 3]), "expected `euclidean` or `cosine`");
     says(
         error("dpq-codebook", "1", "cosine", &[6]),

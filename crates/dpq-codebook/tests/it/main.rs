@@ -7,6 +7,7 @@ mod beam;
 mod encode;
 mod file;
 mod kmeans;
+mod product;
 
 use dpq_codebook::{Assignment, Codebooks};
 

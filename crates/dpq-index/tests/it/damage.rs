@@ -1,6 +1,6 @@
 //! Damaged files: never a panic, and `verify` names every changed byte.
 
-use dpq_index::{CodeLength, Error, Index, LookupTable, Metric, SearchOptions};
+use dpq_index::{CodeLength, Error, Form, Index, LookupTable, Metric, SearchOptions};
 use proptest::prelude::*;
 
 use crate::gallery::{Gallery, Random, Recipe};
@@ -10,6 +10,12 @@ fn gallery(metric: Metric, n_levels: usize, n_distinct: usize) -> Gallery {
         .gallery()
 }
 
+fn product(n_levels: usize, n_distinct: usize) -> Gallery {
+    let metric = Metric::Euclidean;
+    Recipe { seed: 5, metric, n_levels, n_codewords: 4, n_items: 60, n_distinct, id_limit: Some(1 << 40) }
+        .product()
+}
+
 /// Uses an index in every way, whatever it returns.
 fn use_it(index: &Index) {
     let (n_levels, n_codewords) = (index.codebooks().n_levels(), index.codebooks().n_codewords());
@@ -17,8 +23,7 @@ fn use_it(index: &Index) {
     let values = (0..n_levels * n_codewords).map(|_| random.coarse()).collect();
     let table = LookupTable::new(values, n_levels, n_codewords).unwrap();
     let filter = index.deny(&[3]);
-    for levels in 1..=n_levels {
-        let length = CodeLength::from_levels(levels).unwrap();
+    for length in index.codebooks().lengths() {
         if let Ok(codes) = index.distinct_codes(length) {
             assert_eq!(codes.ids().len(), index.len());
             codes.score(&table, &mut vec![0.0; codes.len()]).unwrap();
@@ -29,7 +34,8 @@ fn use_it(index: &Index) {
             let hits =
                 index.search_with(&table, &SearchOptions::new(k).length(length).filter(&filter)).unwrap();
             assert!(hits.len() <= k.min(filter.len()));
-            let short = CodeLength::from_levels(1.max(levels / 2)).unwrap();
+            let short = CodeLength::from_levels(1.max(length.levels() / 2)).unwrap();
+            let short = if index.codebooks().form() == Form::Product { length } else { short };
             let options = SearchOptions::new(k).length(length).shortlist(k, short).exact();
             assert!(index.search_with(&table, &options).unwrap().len() <= k.min(index.len()));
         }
@@ -73,6 +79,7 @@ fn every_flipped_byte_is_named() {
     flip_every_byte(&gallery(Metric::Euclidean, 1, 60));
     flip_every_byte(&gallery(Metric::InnerProduct, 3, 60));
     flip_every_byte(&gallery(Metric::Euclidean, 4, 10));
+    flip_every_byte(&product(3, 60));
 }
 
 #[test]
@@ -101,7 +108,7 @@ fn with_section(gallery: &Gallery, name: &str, change: impl FnOnce(&mut Vec<u8>)
         .iter()
         .map(|(name, section, bytes)| (*name, dpq_file::Section { bytes, ..*section }))
         .collect();
-    let keys = ["format", "version", "metric", "items", "distinct", "fingerprint", "assignment"]
+    let keys = ["format", "version", "metric", "items", "distinct", "fingerprint", "assignment", "form"]
         .map(str::to_owned)
         .into_iter()
         .chain(["norms".to_owned()]);
@@ -195,5 +202,6 @@ proptest! {
         seed in any::<u64>(), n_distinct in prop_oneof![Just(4usize), Just(60)], n_levels in 1..5usize
     ) {
         survives_noise(gallery(Metric::Euclidean, n_levels, n_distinct).bytes(), seed);
+        survives_noise(product(n_levels, n_distinct).bytes(), seed);
     }
 }

@@ -54,8 +54,13 @@ fn format() {
         (r#""version":"1""#, r#""version":"2""#, "has version 2 and ranks by inner product"),
         (
             r#""version":"1""#,
+            r#""version":"3""#,
+            "inner product of progressive codebooks, expected version 1",
+        ),
+        (
+            r#""version":"1""#,
             r#""version":"x""#,
-            "version \"x\", this program reads versions \"1\" and \"2\"",
+            "version \"x\", this program reads versions \"1\", \"2\" and \"3\"",
         ),
         (r#""items":"30""#, r#""items":"3x""#, "\"3x\" as its number of items"),
         (r#""items":"30""#, r#""items":"03""#, "\"03\" as its number of items"),

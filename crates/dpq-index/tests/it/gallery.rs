@@ -1,6 +1,6 @@
 //! Small galleries made from a few numbers, so that proptest can shrink them.
 
-use dpq_index::{Assignment, Codebooks, Hit, Index, IndexBuilder, LookupTable, Metric};
+use dpq_index::{Assignment, Codebooks, Form, Hit, Index, IndexBuilder, LookupTable, Metric};
 
 use crate::naive;
 
@@ -79,6 +79,17 @@ impl Recipe {
             ids
         });
         Gallery { codebooks, metric: self.metric, codes, ids }
+    }
+
+    /// Returns the gallery with the same codewords as those of a product.
+    pub(crate) fn product(&self) -> Gallery {
+        let gallery = self.gallery();
+        let [n_levels, n_codewords, width] = gallery.codebooks.shape();
+        let (values, dim) = (gallery.codebooks.values().to_vec(), n_levels * width);
+        let assignment = Assignment::Euclidean;
+        let codebooks =
+            Codebooks::with_form(Form::Product, values, n_levels, n_codewords, dim, assignment).unwrap();
+        Gallery { codebooks, ..gallery }
     }
 }
 

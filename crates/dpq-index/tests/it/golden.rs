@@ -1,13 +1,13 @@
-//! Files of versions 1 and 2, kept for ever: they must open and give these answers whatever this
+//! Files of versions 1 to 3, kept for ever: they must open and give these answers whatever this
 //! crate becomes.
 
 use std::path::PathBuf;
 
-use dpq_index::{CodeLength, Index, Metric, SearchOptions};
+use dpq_index::{Index, Metric, SearchOptions};
 
 use crate::gallery::{Gallery, Random, Recipe, bits};
 
-fn golden(metric: Metric) -> Gallery {
+fn golden(metric: Metric) -> Recipe {
     // Euclidean with codes that repeat and inner product with codes that do not: together all
     // sections there are.
     let n_distinct = if metric == Metric::Euclidean { 40 } else { 2000 };
@@ -20,16 +20,15 @@ fn golden(metric: Metric) -> Gallery {
         n_distinct,
         id_limit: Some(1 << 20),
     }
-    .gallery()
 }
 
-/// Checks a golden file, and if it `is_current` that today's builder writes the same bytes.
-fn check(file: &str, metric: Metric, is_current: bool) {
+/// Checks the golden file of a gallery, and if it `is_current` that today's builder writes the same
+/// bytes.
+fn check(file: &str, gallery: &Gallery, is_current: bool) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
-    let gallery = golden(metric);
     let index = Index::open(&path).unwrap();
     index.verify().unwrap();
-    assert_eq!((index.len(), index.metric(), index.n_distinct()), (300, metric, n_distinct(&gallery)));
+    assert_eq!((index.len(), index.metric(), index.n_distinct()), (300, gallery.metric, n_distinct(gallery)));
     assert_eq!(index.codebooks().values(), gallery.codebooks.values());
     assert_eq!(index.fingerprint(), gallery.codebooks.fingerprint());
     let mut items: Vec<(u64, &[u8])> = gallery.ids().into_iter().zip(gallery.codes.chunks(4)).collect();
@@ -38,9 +37,9 @@ fn check(file: &str, metric: Metric, is_current: bool) {
     assert_eq!(index.ids_and_codes(), (ids, codes.concat()));
     let mut random = Random(11);
     let table = gallery.table(|| random.coarse());
-    for levels in 1..=4 {
-        let options = SearchOptions::new(50).length(CodeLength::from_levels(levels).unwrap());
-        let expected = gallery.ranking(&table, levels, |_| true);
+    for length in gallery.codebooks.lengths() {
+        let options = SearchOptions::new(50).length(length);
+        let expected = gallery.ranking(&table, length.levels(), |_| true);
         assert_eq!(bits(&index.search_with(&table, &options).unwrap()), bits(&expected[..50]));
     }
     let expected = std::fs::read(&path).unwrap();
@@ -67,15 +66,20 @@ fn n_distinct(gallery: &Gallery) -> usize {
 
 #[test]
 fn version_1_inner_product() {
-    check("v1.dpq", Metric::InnerProduct, true);
+    check("v1.dpq", &golden(Metric::InnerProduct).gallery(), true);
 }
 
 #[test]
 fn version_1_euclidean() {
-    check("v1-l2.dpq", Metric::Euclidean, false);
+    check("v1-l2.dpq", &golden(Metric::Euclidean).gallery(), false);
 }
 
 #[test]
 fn version_2_euclidean() {
-    check("v2-l2.dpq", Metric::Euclidean, true);
+    check("v2-l2.dpq", &golden(Metric::Euclidean).gallery(), true);
+}
+
+#[test]
+fn version_3_euclidean() {
+    check("v3-l2.dpq", &golden(Metric::Euclidean).product(), true);
 }

@@ -11,6 +11,7 @@ mod golden;
 mod naive;
 mod norms;
 mod parts;
+mod product;
 mod rerank;
 mod search;
 mod shortlist;

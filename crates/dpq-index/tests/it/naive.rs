@@ -1,6 +1,6 @@
 //! The definition of a search, in a few lines: score everything, sort everything.
 
-use dpq_index::{Codebooks, Hit, LookupTable, Metric};
+use dpq_index::{Codebooks, Form, Hit, LookupTable, Metric};
 
 /// Returns all items that `passes` lets through in the order score descending (−0.0 equals 0.0),
 /// then id ascending.
@@ -32,18 +32,25 @@ pub(crate) fn score(
     if metric == Metric::InnerProduct {
         return inner_product;
     }
+    let square = |x: &[f32]| {
+        let mut sums = [0.0f32; 16];
+        for (i, x) in x.iter().enumerate() {
+            sums[i % 16] = x.mul_add(*x, sums[i % 16]);
+        }
+        for half in [8, 4, 2, 1] {
+            for lane in 0..half {
+                sums[lane] += sums[lane + half];
+            }
+        }
+        f64::from(sums[0])
+    };
     let word = |level: usize| codebooks.codeword(level, usize::from(code[level]));
+    if codebooks.form() == Form::Product {
+        let term = |level: usize| (2.0 * f64::from(entry(level)) - square(word(level))) as f32;
+        return (1..n_levels).fold(term(0), |sum, level| sum + term(level));
+    }
     let decoded = (1..n_levels)
         .fold(word(0).to_vec(), |x, level| x.iter().zip(word(level)).map(|(x, c)| x + c).collect());
-    let mut sums = [0.0f32; 16];
-    for (i, x) in decoded.iter().enumerate() {
-        sums[i % 16] = x.mul_add(*x, sums[i % 16]);
-    }
-    for half in [8, 4, 2, 1] {
-        for lane in 0..half {
-            sums[lane] += sums[lane + half];
-        }
-    }
-    let norm = (f64::from(sums[0]) / unit).round() * unit;
+    let norm = (square(&decoded) / unit).round() * unit;
     (2.0 * f64::from(inner_product) - norm) as f32
 }

@@ -1,6 +1,6 @@
 //! Several indexes searched as one.
 
-use dpq_index::{CodeLength, Error, Filter, Index, Metric, SearchOptions};
+use dpq_index::{CodeLength, Error, Filter, Form, Index, Metric, SearchOptions};
 
 use crate::gallery::{Gallery, Random, Recipe, bits};
 
@@ -40,40 +40,42 @@ fn parts_are_searched_as_one_index() {
             n_distinct,
             id_limit: Some(1 << 60),
         };
-        let gallery = recipe.gallery();
-        let whole = gallery.index();
-        let passes = |id: u64| !id.is_multiple_of(3);
-        let whole_filter = whole.filter(passes);
-        for n_parts in [1, 3, 8] {
-            let indexes = split(&gallery, n_parts);
-            let filters: Vec<Filter> = indexes.iter().map(|index| index.filter(passes)).collect();
-            let all: Vec<_> = indexes.iter().map(|index| (index, None)).collect();
-            let filtered: Vec<_> = indexes.iter().zip(filters.iter().map(Some)).collect();
-            let queries = [0.3, -0.7, 1.1, -0.2, 0.5, 0.4, 1.0, 1.0, -2.0];
-            for levels in 1..=4 {
-                let length = CodeLength::from_levels(levels).unwrap();
-                // Whole rankings of small galleries only, because debug builds take long.
-                let most = [n_items, usize::MAX].into_iter().filter(|_| n_items < 1000);
-                for k in [1, 10, 500].into_iter().chain(most) {
-                    let options = SearchOptions::new(k).length(length);
-                    let short = CodeLength::from_levels(levels.div_ceil(2)).unwrap();
-                    for options in [
-                        options,
-                        options.min_score(0.25),
-                        options.shortlist(k, short),
-                        options.shortlist(k.saturating_mul(5), short).exact(),
-                    ] {
-                        for (parts, filter) in [(&all, None), (&filtered, Some(&whole_filter))] {
-                            let expected = filter.map_or(options, |filter| options.filter(filter));
-                            let expected = whole.search_batch(&queries, &expected).unwrap();
-                            let found = Index::search_parts(parts, &queries, &options).unwrap();
-                            let single = Index::search_parts(parts, &queries[..3], &options).unwrap();
-                            assert_eq!(found.len(), 3);
-                            for (found, expected) in found.iter().chain(&single).zip(
-                                // The single query is the first of the three.
-                                expected.iter().chain(&expected[..1]),
-                            ) {
-                                assert_eq!(bits(found), bits(expected), "{n_parts} parts, {options:?}");
+        for gallery in [recipe.gallery(), recipe.product()] {
+            let whole = gallery.index();
+            let passes = |id: u64| !id.is_multiple_of(3);
+            let whole_filter = whole.filter(passes);
+            for n_parts in [1, 3, 8] {
+                let indexes = split(&gallery, n_parts);
+                let filters: Vec<Filter> = indexes.iter().map(|index| index.filter(passes)).collect();
+                let all: Vec<_> = indexes.iter().map(|index| (index, None)).collect();
+                let filtered: Vec<_> = indexes.iter().zip(filters.iter().map(Some)).collect();
+                let dim = gallery.codebooks.dim();
+                let queries = [0.3, -0.7, 1.1, -0.2, 0.5, 0.4, 1.0, 1.0, -2.0].repeat(dim / 3);
+                for length in gallery.codebooks.lengths() {
+                    // Whole rankings of small galleries only, because debug builds take long.
+                    let most = [n_items, usize::MAX].into_iter().filter(|_| n_items < 1000);
+                    for k in [1, 10, 500].into_iter().chain(most) {
+                        let options = SearchOptions::new(k).length(length);
+                        let short = CodeLength::from_levels(length.levels().div_ceil(2)).unwrap();
+                        let short = if gallery.codebooks.form() == Form::Product { length } else { short };
+                        for options in [
+                            options,
+                            options.min_score(0.25),
+                            options.shortlist(k, short),
+                            options.shortlist(k.saturating_mul(5), short).exact(),
+                        ] {
+                            for (parts, filter) in [(&all, None), (&filtered, Some(&whole_filter))] {
+                                let expected = filter.map_or(options, |filter| options.filter(filter));
+                                let expected = whole.search_batch(&queries, &expected).unwrap();
+                                let found = Index::search_parts(parts, &queries, &options).unwrap();
+                                let single = Index::search_parts(parts, &queries[..dim], &options).unwrap();
+                                assert_eq!(found.len(), 3);
+                                for (found, expected) in found.iter().chain(&single).zip(
+                                    // The single query is the first of the three.
+                                    expected.iter().chain(&expected[..1]),
+                                ) {
+                                    assert_eq!(bits(found), bits(expected), "{n_parts} parts, {options:?}");
+                                }
                             }
                         }
                     }
