@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::process::{build_dpq, list, python, remove, run as run_command};
+use crate::process::{list, python, remove, run as run_command};
 
 const CRATE: &str = "crates/dpq-python";
 const ENVIRONMENT: &str = "target/python-venv";
@@ -24,7 +24,7 @@ pub(crate) fn run() -> Result<()> {
     let pip = ["-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps"];
     run_command(Command::new(&python).args(pip).args(&wheels))?;
     let mut test = Command::new(&python);
-    test.args(["-m", "pytest", "-p", "no:cacheprovider", CRATE]).env("DPQ_COMMAND", build_dpq("cpu")?);
+    test.args(["-m", "pytest", "-p", "no:cacheprovider", CRATE]);
     run_command(&mut test)?;
     println!("{}", wheels[0].display());
     Ok(())

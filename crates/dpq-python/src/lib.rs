@@ -8,10 +8,12 @@
 //! - `error`: converts errors
 //! - `threads`: thread pools, and Ctrl-C
 //! - `opened`: index files and live indexes
+//! - `command`: the `dpq` command
 //! - `codebooks`, `index`, `model`, `precision`: the classes and the function
 
 mod array;
 mod codebooks;
+mod command;
 mod error;
 mod index;
 mod model;
@@ -37,6 +39,8 @@ mod threads;
 mod module {
     #[pymodule_export]
     use crate::codebooks::Codebooks;
+    #[pymodule_export]
+    use crate::command::run_command;
     #[pymodule_export]
     use crate::index::{Filter, Index};
     #[pymodule_export]

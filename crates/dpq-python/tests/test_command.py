@@ -1,16 +1,19 @@
-"""The module and the `dpq` command, whose path is in DPQ_COMMAND, do the same: a network from images to a report."""
+"""The module and the `dpq` command, which pip installs with it, do the same: a network from images to a report."""
 
 import json
 import os
+import shutil
+import signal
 import subprocess
+import sysconfig
+import time
 
 import numpy as np
 import pytest
 
 import pydpq
 
-COMMAND = os.environ.get("DPQ_COMMAND")
-pytestmark = pytest.mark.skipif(COMMAND is None, reason="DPQ_COMMAND names no dpq command; `cargo xtask python` does")
+COMMAND = shutil.which("dpq", path=sysconfig.get_path("scripts"))
 
 DATASET = """
 name = "bands"
@@ -155,3 +158,21 @@ def test_precision_is_that_of_eval(folder, rule):
                 labels["query"], labels["gallery"], ids=row_of[found], scores=scores, rule=rule, at=at
             )
             assert 0 < expected < 1 and precision == expected
+
+
+def test_exit_codes_and_errors(tmp_path):
+    call = lambda *words: subprocess.run([COMMAND, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert call("--version").stdout.split() == ["dpq", pydpq.__version__]
+    wrong, failed = call("serch"), call("index", "info", "missing.dpq")
+    assert wrong.returncode == 2 and "unrecognized subcommand" in wrong.stderr
+    assert failed.returncode == 1 and failed.stderr.startswith("error: cannot open")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_ends_the_command(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(1).standard_normal((100_000, 64), dtype=np.float32))
+    words = ["codebook", "train", "--features", "x.npy", "--iterations", "10000", "--levels", "8", "--out", "c"]
+    process = subprocess.Popen([COMMAND, *words], cwd=tmp_path, stderr=subprocess.PIPE)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) != 0 and not (tmp_path / "c").exists()

@@ -1,122 +1,9 @@
-//! The `dpq` command: train, encode, index, search and evaluate nested codes.
-//!
-//! Each subcommand has a file. No other crate of the workspace prints: results go to stdout or into
-//! files, progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong use.
-
-mod codebook;
-mod codes;
-mod data;
-mod decode;
-mod embeddings;
-mod encode;
-mod eval;
-mod features;
-mod gallery;
-mod images;
-mod index;
-mod inputs;
-mod labels;
-mod output;
-mod report;
-mod search;
-mod train;
-mod tune;
-mod vectors;
-mod weights;
+//! The program `dpq`: the command of the library.
 
 use std::env;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
-
-/// Deep Progressive Quantization: codes whose every prefix is a code
-#[derive(Parser)]
-#[command(version, propagate_version = true, max_term_width = 100)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-    /// Print the result as one JSON object on stdout
-    #[arg(long, global = true, display_order = 1000)]
-    json: bool,
-    /// Threads to use [default: all cores; for `search` 1]
-    #[arg(long, global = true, display_order = 1000, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    Train(train::Args),
-    Features(features::Args),
-    Encode(encode::Args),
-    Decode(decode::Args),
-    #[command(subcommand)]
-    Codebook(codebook::Command),
-    #[command(subcommand)]
-    Index(index::Command),
-    Search(search::Args),
-    Tune(tune::Args),
-    Eval(eval::Args),
-    Report(report::Args),
-    #[command(subcommand)]
-    Data(data::Command),
-    #[command(subcommand)]
-    Weights(weights::Command),
-}
-
-impl Command {
-    fn run(self, json: bool) -> Result<()> {
-        match self {
-            Self::Train(args) => args.run(json),
-            Self::Features(args) => args.run(json),
-            Self::Encode(args) => args.run(json),
-            Self::Decode(args) => args.run(json),
-            Self::Codebook(command) => command.run(json),
-            Self::Index(command) => command.run(json),
-            Self::Search(args) => args.run(json),
-            Self::Tune(args) => args.run(json),
-            Self::Eval(args) => args.run(json),
-            Self::Report(args) => args.run(json),
-            Self::Data(command) => command.run(json),
-            Self::Weights(command) => command.run(json),
-        }
-    }
-}
-
-fn run(cli: Cli) -> Result<()> {
-    // `search` reports the latency of a query, which one thread answers.
-    let default = if matches!(cli.command, Command::Search(_)) { 1 } else { 0 };
-    let threads = cli.threads.map_or(default, usize::from);
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build_global()
-        .context("cannot start the worker threads")?;
-    cli.command.run(cli.json)
-}
-
-/// Keeps freed memory for the next layers of a network, whose tensors are as large. glibc would
-/// return it to the system, which has to clear it again: a sixth of the time of fine-tuning.
-fn keep_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    for (option, value) in [
-        // One heap, which grows and does not shrink, and no block outside it.
-        (libc::M_ARENA_MAX, 1),
-        (libc::M_MMAP_MAX, 0),
-        (libc::M_TRIM_THRESHOLD, i32::MAX),
-        (libc::M_TOP_PAD, 64 << 20),
-    ] {
-        // SAFETY: these options take any number.
-        #[expect(unsafe_code, reason = "a function of glibc")]
-        unsafe {
-            libc::mallopt(option, value);
-        }
-    }
-}
-
 fn main() -> ExitCode {
-    // By default candle starts threads of its own for elementwise operations on large tensors,
-    // beside those of `--threads`. They wait by spinning, and training in batches of 64 takes a
-    // quarter longer.
     if env::var_os("CANDLE_NUM_THREADS").is_none() {
         // SAFETY: no other thread runs yet.
         #[expect(unsafe_code)]
@@ -124,15 +11,5 @@ fn main() -> ExitCode {
             env::set_var("CANDLE_NUM_THREADS", "1");
         }
     }
-    let cli = Cli::parse();
-    if matches!(cli.command, Command::Train(_) | Command::Features(_) | Command::Encode(_)) {
-        keep_memory();
-    }
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::note(&format!("error: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    dpq::run(env::args_os()).into()
 }

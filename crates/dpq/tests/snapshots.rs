@@ -59,6 +59,8 @@ fn help() {
         "data images",
         "weights",
         "weights import",
+        "completions",
+        "man",
     ];
     for command in commands {
         let (code, stdout, stderr) = dpq(&format!("{command} --help"));
@@ -68,6 +70,27 @@ fn help() {
         let name = if command.is_empty() { "dpq".to_owned() } else { command.replace(' ', "-") };
         expect_file![format!("help/{name}.txt")].assert_eq(&stdout);
     }
+}
+
+#[test]
+fn completions_name_commands_and_options() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let (code, script, _) = dpq(&format!("completions {shell}"));
+        assert_eq!(code, 0);
+        for word in ["search", "upgrade", "shortlist"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+}
+
+#[test]
+fn each_command_has_a_manual_page() {
+    let dir = TempDir::new().unwrap();
+    let (code, stdout, _) = dpq(&format!("man --out-dir {} --json", dir.path().join("man1").display()));
+    let pages: Vec<_> = fs::read_dir(dir.path().join("man1")).unwrap().collect();
+    assert_eq!((code, stdout), (0, format!("{{\"pages\":{}}}\n", pages.len())));
+    let page = fs::read_to_string(dir.path().join("man1/dpq-index-build.1")).unwrap();
+    assert!(page.contains("dpq\\-index\\-build") && page.contains("codebook"), "{page}");
 }
 
 #[track_caller]

@@ -20,7 +20,7 @@ const ARROWS: [(&str, &str); 12] = [
     ("dpq-model", "dpq-codebook dpq-file"),
     ("dpq-report", ""),
     ("dpq", "dpq-codebook dpq-data dpq-eval dpq-file dpq-formats dpq-index dpq-live dpq-model dpq-report"),
-    ("dpq-python", "dpq-codebook dpq-eval dpq-formats dpq-index dpq-live dpq-model"),
+    ("dpq-python", "dpq dpq-codebook dpq-eval dpq-formats dpq-index dpq-live dpq-model"),
     ("xtask", "dpq-report"),
 ];
 
