@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::process::{cargo, output, packages};
 
 /// Each package of the workspace and the packages of ours that it may depend on, also in tests.
-const ARROWS: [(&str, &str); 12] = [
+const ARROWS: [(&str, &str); 13] = [
     ("dpq-file", ""),
     ("dpq-codebook", "dpq-file"),
     ("dpq-index", "dpq-codebook dpq-file"),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &str); 12] = [
     ("dpq-data", ""),
     ("dpq-model", "dpq-codebook dpq-file"),
     ("dpq-report", ""),
+    ("dpq-rmq", ""),
     ("dpq", "dpq-codebook dpq-data dpq-eval dpq-file dpq-formats dpq-index dpq-live dpq-model dpq-report"),
     ("dpq-python", "dpq dpq-codebook dpq-eval dpq-formats dpq-index dpq-live dpq-model"),
     ("xtask", "dpq-report"),
@@ -35,7 +36,7 @@ const OWNERS: [(&str, &[&str]); 6] = [
 ];
 
 /// Maximum number of crates in the normal dependency tree of a library, itself included.
-const TREE_SIZES: [(&str, usize); 2] = [("dpq-index", 40), ("dpq-eval", 8)];
+const TREE_SIZES: [(&str, usize); 3] = [("dpq-index", 40), ("dpq-eval", 8), ("dpq-rmq", 16)];
 
 /// Selections that tasks build without tests: [`crate::process::build_dpq`] and maturin.
 const BUILDS: [&[&str]; 2] = [&["--workspace"], &["--package=dpq-python"]];
