@@ -8,7 +8,7 @@
 
 use crate::Assignment;
 use crate::norm::{is_safe, lanes, squared_distance, squared_norm, sum};
-use crate::rounded::{Columns, Rounded, Rows};
+use crate::rounded::{Columns, Precision, Rounded, Rows};
 use crate::vectorize::vectorize;
 
 /// The codewords of one level, ready to be compared with residuals.
@@ -41,7 +41,15 @@ pub(crate) struct Scratch {
 impl<'a> Level<'a> {
     /// Euclidean residuals are rounded about `origin` [D], so it should be near them. Assignment by
     /// cosine ignores it.
-    pub(crate) fn new(assignment: Assignment, codewords: &'a [f32], origin: Vec<f32>) -> Self {
+    ///
+    /// At the coarse precision, [`assign`](Self::assign) takes the codeword of the best rounded
+    /// product, which may not be the one that fits best.
+    pub(crate) fn new(
+        assignment: Assignment,
+        codewords: &'a [f32],
+        origin: Vec<f32>,
+        precision: Precision,
+    ) -> Self {
         let dim = origin.len();
         let (columns, origin): (Vec<f32>, _) = match assignment {
             Assignment::Euclidean => {
@@ -56,7 +64,7 @@ impl<'a> Level<'a> {
             assignment,
             codewords,
             dim,
-            columns: Columns::new(&columns, origin),
+            columns: Columns::new(&columns, origin, precision),
             max_half_norm: half_norms.iter().copied().fold(0.0, f32::max).into(),
             half_norms,
             max_norm: squares.iter().copied().fold(0.0, f64::max).sqrt(),
@@ -95,9 +103,13 @@ impl<'a> Level<'a> {
         }
         let all = fits.iter_mut().zip(products).zip(&self.half_norms);
         all.for_each(|((fit, &p), norm)| *fit = p as f32 * rounded.scale * self.columns.scale - norm);
-        let mut threshold = max(fits) - self.tolerance(rounded);
+        let is_coarse = self.columns.precision == Precision::Coarse;
+        let mut threshold = max(fits) - if is_coarse { 0.0 } else { self.tolerance(rounded) };
         if let Some(codeword) = single_candidate(fits, threshold) {
             return codeword;
+        }
+        if is_coarse {
+            return fits.iter().position(|&fit| fit >= threshold).expect("a level has codewords");
         }
         if self.assignment == Assignment::Euclidean {
             for (fit, codeword) in fits.iter_mut().zip(self.codewords.chunks_exact(self.dim)) {

@@ -8,7 +8,7 @@ use crate::assign::{Level, Scratch};
 use crate::error::{MAX_VALUES, check_size};
 use crate::norm::{gather, mean, subtract};
 use crate::options::{check_interrupt, is_set};
-use crate::rounded::Rows;
+use crate::rounded::{Precision, Rows};
 use crate::{CodeLength, Codebooks, Error, Form};
 
 /// The number of features that a thread encodes at a time.
@@ -44,7 +44,8 @@ impl Codebooks {
         let n_codes = check_size("codes", self.check_features(features)?, n_levels, MAX_VALUES)?;
         let levels: Vec<_> = (0..n_levels)
             .map(|level| {
-                Level::new(self.assignment(), self.level(level), mean(self.level(level), self.width()))
+                let origin = mean(self.level(level), self.width());
+                Level::new(self.assignment(), self.level(level), origin, Precision::Fine)
             })
             .collect();
         let mut codes = vec![0; n_codes];

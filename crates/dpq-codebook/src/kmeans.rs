@@ -15,10 +15,10 @@ use crate::codebooks::check_sizes;
 use crate::error::{MAX_VALUES, check_finite, check_size};
 use crate::norm::{add, gather, mean, squared_distance, squared_norm, subtract};
 use crate::options::{check_interrupt, is_set};
-use crate::rounded::Rows;
+use crate::rounded::{Precision, Rows};
 use crate::vectorize::vectorize;
 use crate::{Assignment, Beam, Codebooks, Error, Expected, FitOptions, Form};
-use start::{start, start_on_sample};
+use start::{sample, start};
 
 mod many;
 mod start;
@@ -35,7 +35,7 @@ pub struct ResidualKMeans {
     pub n_codewords: usize,
     /// The maximum number of rounds of Lloyd's algorithm per level, once it has all codewords. A
     /// level stops earlier when no feature changes its codeword. Where codewords grow on a sample
-    /// ([`FitOptions::init_size`]), two fifths of the rounds move codewords further.
+    /// ([`FitOptions::init_size`]), half of the rounds move codewords further.
     pub n_iterations: usize,
 }
 
@@ -90,16 +90,10 @@ impl ResidualKMeans {
         let mut gram = Vec::new();
         let mut values = Vec::with_capacity(n_levels * n_codewords * dim);
         for level in 0..n_levels {
-            let points = Points::new(&residuals, dim, options.interrupt);
-            let codewords = self.fit(&points, init_size)?;
+            let codewords = self.fit(&residuals, dim, init_size, options.interrupt)?;
             values.extend_from_slice(&codewords);
             let error = if beam.width == 1 {
-                let assigned = assign(&points, &codewords)?;
-                let rows = residuals.par_chunks_exact_mut(dim).zip(&assigned);
-                rows.for_each(|(residual, &codeword)| {
-                    subtract(residual, &codewords[codeword * dim..][..dim])
-                });
-                sum_of_squares(&residuals)
+                subtract_nearest(&mut residuals, dim, &codewords, options.interrupt)?
             } else {
                 let codebooks =
                     Codebooks::new(values.clone(), level + 1, n_codewords, dim, Assignment::Euclidean)?;
@@ -107,7 +101,6 @@ impl ResidualKMeans {
                 let weights = [&weights[..level], &weights_from[level..=level]].concat();
                 let n_kept = if level + 1 == n_levels { 1 } else { beam.width };
                 // Frees their memory before the next residuals take it.
-                drop(points);
                 drop(std::mem::take(&mut residuals));
                 let beam = Beam { weights: &weights, ..beam };
                 let error;
@@ -145,13 +138,9 @@ impl ResidualKMeans {
         let (mut left, mut values, mut part) = (energy, Vec::new(), Vec::new());
         for level in 0..n_levels {
             gather(features, dim, level * width..(level + 1) * width, &mut part);
-            let points = Points::new(&part, width, options.interrupt);
-            let codewords = self.fit(&points, init_size)?;
-            let assigned = assign(&points, &codewords)?;
+            let codewords = self.fit(&part, width, init_size, options.interrupt)?;
             left -= sum_of_squares(&part);
-            let rows = part.par_chunks_exact_mut(width).zip(&assigned);
-            rows.for_each(|(x, &codeword)| subtract(x, &codewords[codeword * width..][..width]));
-            left += sum_of_squares(&part);
+            left += subtract_nearest(&mut part, width, &codewords, options.interrupt)?;
             values.extend(codewords);
             options.report(level, if energy > 0.0 { left.max(0.0) / energy } else { 0.0 });
         }
@@ -179,13 +168,24 @@ impl ResidualKMeans {
         Ok(init_size)
     }
 
-    /// Fits the codewords of a level.
-    fn fit(&self, points: &Points<'_>, init_size: usize) -> Result<Vec<f32>, Error> {
-        if points.values.len() / points.dim > init_size {
-            let codewords = start_on_sample(points, self.n_codewords, init_size)?;
-            many::lloyd(points, codewords, self.n_iterations)
+    /// Fits the codewords of a level to `values` [n, dim].
+    fn fit(
+        &self,
+        values: &[f32],
+        dim: usize,
+        init_size: usize,
+        interrupt: Option<&AtomicBool>,
+    ) -> Result<Vec<f32>, Error> {
+        if values.len() / dim > init_size {
+            let sample = sample(values, dim, init_size);
+            let mean = mean(&sample, dim);
+            let points = Points::new(&sample, mean.clone(), Precision::Coarse, interrupt);
+            let codewords = start(&points, self.n_codewords)?;
+            let points = Points::new(values, mean, Precision::Coarse, interrupt);
+            many::lloyd(&points, codewords, self.n_iterations)
         } else {
-            Ok(lloyd(points, start(points, self.n_codewords)?, self.n_iterations)?.0)
+            let points = Points::new(values, mean(values, dim), Precision::Fine, interrupt);
+            Ok(lloyd(&points, start(&points, self.n_codewords)?, self.n_iterations)?.0)
         }
     }
 }
@@ -195,22 +195,29 @@ struct Points<'a> {
     /// f32 [n, dim].
     values: &'a [f32],
     dim: usize,
+    /// The mean of the points or of a sample of them.
     mean: Vec<f32>,
-    /// The points minus their mean, rounded, in groups of [`CHUNK`].
+    precision: Precision,
+    /// The points minus this mean, rounded, in groups of [`CHUNK`].
     rounded: Vec<Rows>,
     interrupt: Option<&'a AtomicBool>,
 }
 
 impl<'a> Points<'a> {
-    fn new(values: &'a [f32], dim: usize, interrupt: Option<&'a AtomicBool>) -> Self {
-        let mean = mean(values, dim);
+    fn new(
+        values: &'a [f32],
+        mean: Vec<f32>,
+        precision: Precision,
+        interrupt: Option<&'a AtomicBool>,
+    ) -> Self {
+        let dim = mean.len();
         let round = |values| {
-            let mut rows = Rows::default();
+            let mut rows = Rows::new(precision);
             rows.round(values, &mean);
             rows
         };
         let rounded = values.par_chunks(CHUNK * dim).map(round).collect();
-        Self { values, dim, mean, rounded, interrupt }
+        Self { values, dim, mean, precision, rounded, interrupt }
     }
 
     fn point(&self, i: usize) -> &'a [f32] {
@@ -227,7 +234,7 @@ fn lloyd(
 ) -> Result<(Vec<f32>, Vec<Vec<usize>>), Error> {
     let (mut previous, mut members) = (Vec::new(), Vec::new());
     for _ in 0..n_rounds {
-        let assigned = assign(points, &codewords)?;
+        let assigned = assign(points, &codewords, 0, 1)?.concat();
         if assigned == previous {
             break;
         }
@@ -240,23 +247,53 @@ fn lloyd(
     Ok((codewords, members))
 }
 
-/// Returns the nearest codeword of each point, the first of equal ones.
-fn assign(points: &Points<'_>, codewords: &[f32]) -> Result<Vec<usize>, Error> {
-    let level = Level::new(Assignment::Euclidean, codewords, points.mean.clone());
-    let mut assigned = vec![0; points.values.len() / points.dim];
+/// Returns the nearest codewords of points, the first of equal ones, chunk by chunk: of every
+/// `step`-th chunk from `first` on.
+fn assign(
+    points: &Points<'_>,
+    codewords: &[f32],
+    first: usize,
+    step: usize,
+) -> Result<Vec<Vec<usize>>, Error> {
+    let level = Level::new(Assignment::Euclidean, codewords, points.mean.clone(), points.precision);
     let chunks = points.values.par_chunks(CHUNK * points.dim).zip(&points.rounded);
-    assigned.par_chunks_mut(CHUNK).zip(chunks).for_each_init(
-        Scratch::default,
-        |scratch, (assigned, (values, rounded))| {
+    let nearest =
+        chunks.skip(first).step_by(step).map_init(Scratch::default, |scratch, (values, rounded)| {
             if is_set(points.interrupt) {
-                return;
+                return Vec::new();
             }
-            let best = level.assign(values, rounded, scratch);
-            assigned.iter_mut().zip(best).for_each(|(assigned, best)| *assigned = best);
-        },
-    );
+            level.assign(values, rounded, scratch).collect()
+        });
+    let nearest = nearest.collect();
     check_interrupt(points.interrupt)?;
-    Ok(assigned)
+    Ok(nearest)
+}
+
+/// Subtracts from each of `points` [n, dim] its nearest codeword, the first of equal ones, and
+/// returns the sum of the squares that remain.
+fn subtract_nearest(
+    points: &mut [f32],
+    dim: usize,
+    codewords: &[f32],
+    interrupt: Option<&AtomicBool>,
+) -> Result<f64, Error> {
+    let level = Level::new(Assignment::Euclidean, codewords, mean(codewords, dim), Precision::Fine);
+    let memory = || (Rows::default(), Scratch::default());
+    let errors = points.par_chunks_mut(CHUNK * dim).map_init(memory, |(rows, scratch), points| {
+        if is_set(interrupt) {
+            return 0.0;
+        }
+        rows.round(points, level.origin());
+        let nearest: Vec<usize> = level.assign(points, rows, scratch).collect();
+        for (point, codeword) in points.chunks_exact_mut(dim).zip(nearest) {
+            subtract(point, &codewords[codeword * dim..][..dim]);
+        }
+        squared_norm(points)
+    });
+    // Threads would sum in any order.
+    let errors: Vec<f64> = errors.collect();
+    check_interrupt(interrupt)?;
+    Ok(errors.iter().sum())
 }
 
 /// Returns the points of each codeword, in ascending order.

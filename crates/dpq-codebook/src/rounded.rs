@@ -5,7 +5,8 @@
 //! that the sum of their products fits into 32 bits. This sum is exact in any order, so it is the
 //! same on every CPU. Products are computed in tiles: the sums of [`ROWS`] rows and [`COLUMNS`]
 //! columns stay in vector registers while a loop runs over pairs of dimensions, which one
-//! instruction multiplies and adds.
+//! instruction multiplies and adds. Integers of 8 bits may go four to a pair's place, where one
+//! instruction multiplies and adds all four.
 
 use crate::norm::{SAFE_NORMS, lanes, squared_norm};
 use crate::vectorize::vectorize;
@@ -17,8 +18,48 @@ const ROWS: usize = 6;
 /// The columns of a tile.
 const COLUMNS: usize = 16;
 
-/// Two consecutive dimensions of a vector.
+/// Two consecutive dimensions of a vector. Packed integers take one byte each, so a pair holds four.
 type Pair = [i16; 2];
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+/// The size of integers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// As many bits as the sum of the products allows, at most 16.
+    #[default]
+    Fine,
+    /// 8 bits.
+    Coarse,
+}
+
+impl Precision {
+    /// Returns the maximum integer of a row or column.
+    fn max_integer(self, dim: usize) -> f32 {
+        let largest = match self {
+            Self::Fine => i16::MAX.into(),
+            Self::Coarse => i8::MAX.into(),
+        };
+        (f64::from(i32::MAX) / dim.next_multiple_of(2) as f64).sqrt().min(largest).floor() as f32
+    }
+
+    /// Returns true if integers are packed: if this CPU multiplies them faster so.
+    fn is_packed(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Coarse {
+            return avx512::is_available();
+        }
+        false
+    }
+
+    /// Returns the number of pairs that hold the dimensions of a vector.
+    fn n_pairs(self, dim: usize) -> usize {
+        dim.div_ceil(if self.is_packed() { 4 } else { 2 })
+    }
+}
 
 /// Vectors to multiply rows with, rounded to one scale and laid out tile by tile.
 pub(crate) struct Columns {
@@ -28,20 +69,25 @@ pub(crate) struct Columns {
     pub(crate) scale: f32,
     /// The maximum distance of a vector from its rounded form.
     error: f64,
-    /// [n / COLUMNS, dim / 2]: each entry holds two dimensions of the columns of a tile, 0 for
+    pub(crate) precision: Precision,
+    /// [n / COLUMNS, number of pairs]: each entry holds a pair of each column of a tile, 0 for
     /// missing columns.
     tiles: Vec<[Pair; COLUMNS]>,
+    /// What the sums of a tile start from, [n / COLUMNS]: packed integers of rows are one byte
+    /// without sign, 128 too large.
+    starts: Vec<[i32; COLUMNS]>,
 }
 
 /// Rows minus an origin, rounded. Its memory can be reused for rows of the same dimension.
 #[derive(Default)]
 pub(crate) struct Rows {
-    /// [n / ROWS, dim / 2]: each entry holds two dimensions of the rows of a tile, arbitrary
+    precision: Precision,
+    /// [n / ROWS, number of pairs]: each entry holds a pair of each row of a tile, arbitrary
     /// numbers for missing rows.
     tiles: Vec<[Pair; ROWS]>,
     /// Scale, norm and error of each row.
     pub(crate) rounded: Vec<Rounded>,
-    /// A row minus the origin.
+    /// A row minus the origin, padded with zeros to a multiple of four dimensions.
     centred: Vec<f32>,
 }
 
@@ -58,23 +104,30 @@ pub(crate) struct Rounded {
 
 impl Columns {
     /// Rounds and lays out `vectors` [n, dim]. The caller has subtracted `origin` [dim] from them.
-    pub(crate) fn new(vectors: &[f32], origin: Vec<f32>) -> Self {
+    pub(crate) fn new(vectors: &[f32], origin: Vec<f32>, precision: Precision) -> Self {
         let dim = origin.len();
-        let (n, n_pairs) = (vectors.len() / dim, dim.div_ceil(2));
-        let scale = scale(vectors, max_integer(dim));
-        let mut tiles = vec![[[0; 2]; COLUMNS]; n.div_ceil(COLUMNS) * n_pairs];
+        let (n_tiles, n_pairs) = ((vectors.len() / dim).div_ceil(COLUMNS), precision.n_pairs(dim));
+        let scale = scale(vectors, precision.max_integer(dim));
+        let mut tiles = vec![[[0; 2]; COLUMNS]; n_tiles * n_pairs];
+        let mut starts = vec![[0; COLUMNS]; n_tiles];
         let mut error = 0.0f64;
         for (i, vector) in vectors.chunks_exact(dim).enumerate() {
             let tile = &mut tiles[i / COLUMNS * n_pairs..][..n_pairs];
             let remainder = |(&x, q): (&f32, i16)| x - scale * f32::from(q);
-            let integers: Vec<i16> = vector.iter().map(|&x| round(x, scale.recip())).collect();
+            let mut integers: Vec<i16> = vector.iter().map(|&x| round(x, scale.recip())).collect();
             let remainders: Vec<f32> = vector.iter().zip(integers.iter().copied()).map(remainder).collect();
             error = error.max(squared_norm(&remainders).sqrt());
-            for (tile, pair) in tile.iter_mut().zip(integers.chunks(2)) {
-                tile[i % COLUMNS][..pair.len()].copy_from_slice(pair);
+            let column = tile.iter_mut().map(|tile| &mut tile[i % COLUMNS]);
+            integers.resize(dim.next_multiple_of(4), 0);
+            if precision.is_packed() {
+                starts[i / COLUMNS][i % COLUMNS] =
+                    -128 * integers.iter().copied().map(i32::from).sum::<i32>();
+                column.zip(integers.as_chunks().0).for_each(|(column, &four)| *column = packed(four));
+            } else {
+                column.zip(integers.as_chunks().0).for_each(|(column, &pair)| *column = pair);
             }
         }
-        Self { origin, scale, error, tiles }
+        Self { origin, scale, error, precision, tiles, starts }
     }
 
     fn dim(&self) -> usize {
@@ -95,12 +148,13 @@ impl Columns {
     /// Returns the number of products of a row: the number of columns, rounded up to a multiple of
     /// [`COLUMNS`].
     pub(crate) fn width(&self) -> usize {
-        self.tiles.len() / self.dim().div_ceil(2) * COLUMNS
+        self.starts.len() * COLUMNS
     }
 
     /// Writes the products of rounded rows and all columns to `out` [n, width], with n rounded up
     /// to whole tiles.
     pub(crate) fn products(&self, rows: &Rows, out: &mut Vec<i32>) {
+        assert_eq!(rows.precision, self.precision, "integers of one size");
         out.resize(rows.rounded.len().next_multiple_of(ROWS) * self.width(), 0);
         multiply(self, &rows.tiles, out);
     }
@@ -125,30 +179,28 @@ impl Columns {
 }
 
 impl Rows {
-    /// Rounds `rows` [n, dim] minus `origin` [dim], for columns of the same origin.
+    pub(crate) fn new(precision: Precision) -> Self {
+        Self { precision, ..Self::default() }
+    }
+
+    /// Rounds `rows` [n, dim] minus `origin` [dim], for columns of the same origin and precision.
     pub(crate) fn round(&mut self, rows: &[f32], origin: &[f32]) {
         let dim = origin.len();
-        let (n, n_pairs, max) = (rows.len() / dim, dim.div_ceil(2), max_integer(dim));
+        let (n, n_pairs) = (rows.len() / dim, self.precision.n_pairs(dim));
         self.tiles.resize(n.div_ceil(ROWS) * n_pairs, [[0; 2]; ROWS]);
-        self.centred.resize(dim, 0.0);
+        self.centred.resize(dim.next_multiple_of(4), 0.0);
         self.rounded.clear();
         for (i, row) in rows.chunks_exact(dim).enumerate() {
             let tile = &mut self.tiles[i / ROWS * n_pairs..][..n_pairs];
-            self.rounded.push(round_row(row, origin, max, i % ROWS, &mut self.centred, tile));
+            self.rounded.push(round_row(row, origin, self.precision, i % ROWS, &mut self.centred, tile));
         }
     }
-}
-
-/// Returns the maximum integer of a row or column.
-fn max_integer(dim: usize) -> f32 {
-    let max = (f64::from(i32::MAX) / dim.next_multiple_of(2) as f64).sqrt().min(f64::from(i16::MAX));
-    max.floor() as f32
 }
 
 /// Computes the products of all tiles.
 fn multiply(columns: &Columns, rows: &[[Pair; ROWS]], out: &mut [i32]) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
+    if avx512::is_available() {
         #[expect(unsafe_code, reason = "the call is safe only where the CPU has the instructions")]
         // SAFETY: the line above found AVX-512 and its VNNI.
         return unsafe { avx512::multiply(columns, rows, out) };
@@ -164,7 +216,7 @@ vectorize! {
 
 vectorize! {
     fn round_row(
-        row: &[f32], origin: &[f32], max: f32, at: usize, centred: &mut [f32], tile: &mut [[Pair; ROWS]]
+        row: &[f32], origin: &[f32], precision: Precision, at: usize, centred: &mut [f32], tile: &mut [[Pair; ROWS]]
     ) -> Rounded =
         round_row_any, round_row_any
 }
@@ -173,25 +225,32 @@ vectorize! {
 fn round_row_any(
     row: &[f32],
     origin: &[f32],
-    max: f32,
+    precision: Precision,
     at: usize,
     centred: &mut [f32],
     tile: &mut [[Pair; ROWS]],
 ) -> Rounded {
     centred.iter_mut().zip(row).zip(origin).for_each(|((centred, x), origin)| *centred = x - origin);
-    let scale = scale(centred, max);
+    let scale = scale(centred, precision.max_integer(row.len()));
     let inverse = scale.recip();
     let norm = f64::from(lanes(centred, 0.0, |sum, x| sum + x * x).iter().sum::<f32>()).sqrt();
-    let (pairs, last) = centred.as_chunks::<2>();
-    for (tile, pair) in tile.iter_mut().zip(pairs) {
-        tile[at] = pair.map(|x| round(x, inverse));
-    }
-    if let ([x], Some(tile)) = (last, tile.last_mut()) {
-        tile[at] = [round(*x, inverse), 0];
+    if precision.is_packed() {
+        let fours = tile.iter_mut().zip(centred.as_chunks().0);
+        fours.for_each(|(tile, four)| tile[at] = packed(four.map(|x| round(x, inverse) + 128)));
+    } else {
+        let pairs = tile.iter_mut().zip(centred.as_chunks().0);
+        pairs.for_each(|(tile, pair)| tile[at] = pair.map(|x| round(x, inverse)));
     }
     // An integer differs by at most one half, and by the rounding of its computation in f32.
     let error = 0.51 * f64::from(scale) * (row.len() as f64).sqrt();
     Rounded { scale, norm, error }
+}
+
+/// Packs the lower bytes of four integers.
+#[inline(always)]
+fn packed(integers: [i16; 4]) -> Pair {
+    let [a, b, c, d] = integers.map(|q| q as u8);
+    [i16::from_le_bytes([a, b]), i16::from_le_bytes([c, d])]
 }
 
 /// Computes the products of a tile's rows and columns.
@@ -206,93 +265,6 @@ fn tile(columns: &[[Pair; COLUMNS]], rows: &[[Pair; ROWS]], out: [&mut [i32; COL
         }
     }
     out.into_iter().zip(sums).for_each(|(out, sums)| *out = sums);
-}
-
-#[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use std::arch::x86_64::*;
-
-    use super::{COLUMNS, Pair, ROWS};
-
-    /// Computes the products of a tile's rows and columns.
-    #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub(super) fn tile(columns: &[[Pair; COLUMNS]], rows: &[[Pair; ROWS]], out: [&mut [i32; COLUMNS]; ROWS]) {
-        let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
-        for (columns, rows) in columns.iter().zip(rows) {
-            let (columns, _) = columns.as_chunks::<{ COLUMNS / 2 }>();
-            // SAFETY: half of the columns are 8 pairs, 32 bytes.
-            let columns = [0, 1].map(|i| unsafe { _mm256_loadu_si256(columns[i].as_ptr().cast()) });
-            for (sums, &[x, y]) in sums.iter_mut().zip(rows) {
-                let pair = _mm256_set1_epi32(i32::from(y) << 16 | i32::from(x.cast_unsigned()));
-                for (sum, columns) in sums.iter_mut().zip(columns) {
-                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pair, columns));
-                }
-            }
-        }
-        for (out, sums) in out.into_iter().zip(sums) {
-            let (out, _) = out.as_chunks_mut::<{ COLUMNS / 2 }>();
-            for (out, sum) in out.iter_mut().zip(sums) {
-                // SAFETY: half of the columns are 8 sums, 32 bytes.
-                unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sum) }
-            }
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod avx512 {
-    use std::arch::x86_64::*;
-
-    use super::{COLUMNS, Columns, Pair, ROWS};
-
-    /// Computes the products of all tiles, two tiles of rows at a time: the sums of one tile would
-    /// have to wait for each other.
-    #[target_feature(enable = "avx512f,avx512vnni")]
-    pub(super) fn multiply(columns: &Columns, rows: &[[Pair; ROWS]], out: &mut [i32]) {
-        let (n_pairs, width) = (columns.dim().div_ceil(2), columns.width());
-        for (i, columns) in columns.tiles.chunks_exact(n_pairs).enumerate() {
-            let rows = rows.chunks(2 * n_pairs).zip(out.chunks_mut(2 * ROWS * width));
-            for (rows, out) in rows {
-                let (rows, next) = rows.split_at(n_pairs);
-                let out = out.chunks_exact_mut(width).map(|row| &mut row.as_chunks_mut().0[i]);
-                if next.is_empty() {
-                    tile(columns, [rows], out);
-                } else {
-                    tile(columns, [rows, next], out);
-                }
-            }
-        }
-    }
-
-    /// Computes the products of the rows of `N` tiles and the columns of one, and writes them to
-    /// `out` by row.
-    #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512vnni")]
-    fn tile<'a, const N: usize>(
-        columns: &[[Pair; COLUMNS]],
-        rows: [&[[Pair; ROWS]]; N],
-        out: impl Iterator<Item = &'a mut [i32; COLUMNS]>,
-    ) {
-        assert!(rows.iter().all(|rows| rows.len() == columns.len()), "tiles of one dimension");
-        let mut sums = [[_mm512_setzero_si512(); ROWS]; N];
-        for (i, columns) in columns.iter().enumerate() {
-            // SAFETY: the columns are 16 pairs, 64 bytes.
-            let columns = unsafe { _mm512_loadu_si512(columns.as_ptr().cast()) };
-            for (sums, rows) in sums.iter_mut().zip(rows) {
-                for (sum, &[x, y]) in sums.iter_mut().zip(&rows[i]) {
-                    let pair = _mm512_set1_epi32(i32::from(y) << 16 | i32::from(x.cast_unsigned()));
-                    *sum = _mm512_dpwssd_epi32(*sum, pair, columns);
-                }
-            }
-        }
-        for (out, sum) in out.zip(sums.as_flattened()) {
-            // SAFETY: a row of the tile has 16 sums, 64 bytes.
-            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), *sum) }
-        }
-    }
 }
 
 /// Returns the scale at which the largest of `values` becomes `max`.
@@ -324,6 +296,44 @@ mod tests {
         a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
     }
 
+    /// Returns rounded vectors, rounded rows and their products.
+    fn products(
+        vectors: &[f32],
+        rows: &[f32],
+        dim: usize,
+        precision: Precision,
+    ) -> (Columns, Rows, Vec<i32>) {
+        let columns = Columns::new(vectors, vec![0.0; dim], precision);
+        let (mut memory, mut products) = (Rows::new(precision), Vec::new());
+        memory.round(rows, &columns.origin);
+        columns.products(&memory, &mut products);
+        (columns, memory, products)
+    }
+
+    #[test]
+    fn coarse_products_are_those_of_integers_of_eight_bits() {
+        for dim in [1, 2, 3, 4, 5, 17, 301] {
+            // The last number of each row is the largest.
+            let values: Vec<f32> = numbers(33 * dim)
+                .enumerate()
+                .map(|(i, x)| if i % dim == dim - 1 { -2.0 } else { x })
+                .collect();
+            let (columns, memory, all) = products(&values, &values, dim, Precision::Coarse);
+            let integers = |row: &[f32]| {
+                row.iter().map(|&x| i32::from(round(x, (2.0f32 / 127.0).recip()))).collect::<Vec<_>>()
+            };
+            for ((row, products), rounded) in
+                values.chunks_exact(dim).zip(all.chunks_exact(columns.width())).zip(&memory.rounded)
+            {
+                assert_eq!(rounded.scale, 2.0 / 127.0);
+                for (column, &product) in values.chunks_exact(dim).zip(products) {
+                    let products = integers(row).into_iter().zip(integers(column));
+                    assert_eq!(product, products.map(|(x, c)| x * c).sum::<i32>());
+                }
+            }
+        }
+    }
+
     #[test]
     fn products_are_within_their_bound() {
         // Miri would take hours for more dimensions.
@@ -339,10 +349,7 @@ mod tests {
                     .skip(dim)
                     .map(|(i, x)| x * size(i / dim) * outlier(i))
                     .collect();
-                let columns = Columns::new(&vectors, vec![0.0; dim]);
-                let (mut memory, mut products) = (Rows::default(), Vec::new());
-                memory.round(&rows, &columns.origin);
-                columns.products(&memory, &mut products);
+                let (columns, memory, products) = products(&vectors, &rows, dim, Precision::Fine);
                 let products = products.chunks_exact(columns.width());
                 for ((row, &rounded), products) in rows.chunks_exact(dim).zip(&memory.rounded).zip(products) {
                     let norm = dot(row, row).sqrt();
@@ -368,11 +375,8 @@ mod tests {
         let dims: &[usize] = if cfg!(miri) { &[1, 2, 17] } else { &[1, 2, 3, 300, 2000] };
         for &dim in dims {
             let values: Vec<f32> = (0..17 * dim).map(|i| if i / dim % 2 == 0 { 3.5 } else { -3.5 }).collect();
-            let columns = Columns::new(&values, vec![0.0; dim]);
-            let (mut memory, mut all) = (Rows::default(), Vec::new());
-            memory.round(&values, &columns.origin);
-            columns.products(&memory, &mut all);
-            let max = max_integer(dim) as i32;
+            let (columns, memory, all) = products(&values, &values, dim, Precision::Fine);
+            let max = Precision::Fine.max_integer(dim) as i32;
             let sign = |i: usize| if i.is_multiple_of(2) { 1 } else { -1 };
             for (i, products) in all.chunks_exact(columns.width()).take(17).enumerate() {
                 for (j, &product) in products.iter().take(17).enumerate() {

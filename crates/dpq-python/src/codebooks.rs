@@ -46,7 +46,7 @@ impl Codebooks {
     ///
     /// x: float32 [n, D], n >= codewords. iterations: maximum rounds of Lloyd's algorithm per
     /// level. init_size: with more rows than this, codewords grow on so many, evenly spaced, and
-    /// then fit all rows in two fifths of the rounds, which move codewords further. None: grow on
+    /// then fit all rows in half of the rounds, which move codewords further. None: grow on
     /// all rows. beam, length_weights: train for codes that encode finds with the same beam and
     /// weights. refine: maximum rounds that then refine all levels together. The result does not
     /// depend on the number of threads. Ctrl-C ends the call.

@@ -46,8 +46,8 @@ pub(crate) struct TrainArgs {
     #[arg(long, default_value_t = 25, value_name = "N")]
     iterations: usize,
     /// Grow the codewords of a level on at most N of the features, evenly spaced, and then fit them
-    /// to all in two fifths of the rounds, which move codewords further: a third of the time at
-    /// equal error. 0 grows them on all
+    /// to all in half of the rounds, which move codewords further: a fifth of the time at equal
+    /// error. 0 grows them on all
     #[arg(long, default_value_t = FitOptions::INIT_SIZE, value_name = "N")]
     init_size: usize,
     /// Maximum number of rounds of refinement; it ends early when the error stops falling

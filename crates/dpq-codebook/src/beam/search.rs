@@ -13,7 +13,7 @@ use super::{Beam, CHUNK, weights_from};
 use crate::dot::avx2;
 use crate::dot::{self, dots_of, dots_of_many};
 use crate::norm::{is_safe, lanes, squared_norm};
-use crate::rounded::{Columns, Rounded, Rows};
+use crate::rounded::{Columns, Precision, Rounded, Rows};
 use crate::vectorize::vectorize;
 use crate::{Codebooks, Error};
 
@@ -111,8 +111,8 @@ impl<'a> Search<'a> {
         let max_norm = |squares: &[f64]| squares.iter().copied().fold(0.0, f64::max).sqrt();
         let max_norms: Vec<f64> = norms.chunks_exact(n_codewords).map(max_norm).collect();
         let weights = beam.normalized_weights();
-        let columns =
-            (0..codebooks.n_levels()).map(|level| Columns::new(codebooks.level(level), vec![0.0; dim]));
+        let columns = (0..codebooks.n_levels())
+            .map(|level| Columns::new(codebooks.level(level), vec![0.0; dim], Precision::Fine));
         Some(Self {
             codebooks,
             width: beam.width,

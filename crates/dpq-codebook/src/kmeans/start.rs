@@ -23,17 +23,11 @@ pub(super) fn start(points: &Points<'_>, n_codewords: usize) -> Result<Vec<f32>,
     Ok(codewords)
 }
 
-/// Returns codewords to start from, as [`start`] does, which grow on `n` of the points.
-pub(super) fn start_on_sample(points: &Points<'_>, n_codewords: usize, n: usize) -> Result<Vec<f32>, Error> {
-    let values = sample(points.values, points.dim, n);
-    start(&Points::new(&values, points.dim, points.interrupt), n_codewords)
-}
-
 /// Returns `n` of `rows` [_, dim], about evenly spaced.
 ///
 /// Row i is at a place within the i-th of `n` equal parts that is as if random, so that a period in
 /// the order of the rows does no harm.
-fn sample(rows: &[f32], dim: usize, n: usize) -> Vec<f32> {
+pub(super) fn sample(rows: &[f32], dim: usize, n: usize) -> Vec<f32> {
     let n_rows = (rows.len() / dim) as u128;
     let mut sample = vec![0.0; n * dim];
     sample.par_chunks_exact_mut(dim).enumerate().for_each(|(i, row)| {
