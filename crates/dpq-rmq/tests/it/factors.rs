@@ -2,7 +2,7 @@
 
 use dpq_rmq::{Chain, Coefficients, Heston, Model, Settings, Update};
 
-use crate::{RATE, assert_close, call};
+use crate::{Brownian, RATE, assert_close, call, naive};
 
 /// Geometric Brownian motions whose Brownian motions correlate.
 struct Basket<const D: usize> {
@@ -92,5 +92,25 @@ fn hestons_calls_approach_the_characteristic_function() {
             let (coarse, fine) = (worst(4, [12, 5]), worst(10, [24, 10]));
             assert!(fine < 0.4 && fine < 0.75 * coarse, "{update:?}: {coarse}, {fine}");
         }
+    }
+}
+
+/// The grid of a standard normal variable and its weights.
+fn normal(points: usize) -> (Vec<f64>, Vec<f64>) {
+    let chain = Chain::new(&Brownian, [0.0], &Settings::new(1.0, 1, [points])).unwrap();
+    let last = &chain.slices()[1];
+    (last.grids()[0].clone(), last.probabilities().to_vec())
+}
+
+#[test]
+fn the_cubature_of_public_programs_comes_close() {
+    let (price, variance, cubature) = (normal(20).0, normal(10).0, normal(10));
+    for (model, at, _) in HESTON {
+        let normals = [&price[..], &variance[..]];
+        let cubature = (&cubature.0[..], &cubature.1[..]);
+        let (prices, weights) = naive::heston(&model, [100.0, at], 1.0, 5, normals, cubature).unwrap();
+        let payoffs = prices.iter().zip(weights).map(|(price, weight)| weight * (price - 100.0).max(0.0));
+        let chain = Chain::new(&model, [100.0, at], &Settings::new(1.0, 5, [20, 10])).unwrap();
+        assert_close(chain.european(0.0, call(100.0)), payoffs.sum(), 0.2);
     }
 }

@@ -2,10 +2,7 @@
 
 use dpq_rmq::{Chain, Coefficients, Heston, Model, Settings, Solver, Update};
 
-use crate::{
-    GBM, RATE, assert_close, call, gbm,
-    naive::{self, Start},
-};
+use crate::{Brownian, GBM, RATE, assert_close, call, gbm, naive};
 
 /// Calls on geometric Brownian motion by Euler's scheme at strikes 80, 90, 100, 110 and 120: steps,
 /// points, prices.
@@ -69,15 +66,6 @@ fn schemes_of_higher_order_are_closer_to_black_and_scholes() {
     assert!(weak < 0.02 && 3.0 * weak < milstein && milstein < euler, "{euler} {milstein} {weak}");
 }
 
-/// A Brownian motion.
-struct Brownian;
-
-impl Model<1> for Brownian {
-    fn coefficients(&self, _: &[f64; 1]) -> [Coefficients; 1] {
-        [Coefficients { drift: [0.0; 3], diffusion: [1.0, 0.0, 0.0] }]
-    }
-}
-
 #[test]
 fn the_grid_of_a_normal_variable_is_the_known_one() {
     let chain = Chain::new(&Brownian, [0.0], &Settings::new(1.0, 1, [10])).unwrap();
@@ -117,15 +105,15 @@ fn newtons_method_without_a_guard_dies() {
     let heston =
         Heston { rate: 0.04, reversion: 0.1269, mean: 0.1922, volatility: 0.4058, correlation: -0.925 };
     let died = [
-        naive::newton(&GBM, 100.0, 1.0, 10, normal, Start::Moments),
-        naive::newton(&Cir(heston), 0.0319, 1.0, 10, normal, Start::Moments),
-        naive::newton(&Cir(heston), 0.0319, 1.0, 10, normal, Start::Previous),
+        naive::newton(&GBM, 100.0, 1.0, 10, normal, false),
+        naive::newton(&Cir(heston), 0.0319, 1.0, 10, normal, false),
+        naive::newton(&Cir(heston), 0.0319, 1.0, 10, normal, true),
     ]
     .map(Result::unwrap_err);
     assert_eq!(died[0], "step 1, iteration 0: the points cross");
     assert_eq!(died[1..], ["step 1, iteration 0: the points are not finite"; 2]);
 
-    let (points, weights) = naive::newton(&GBM, 100.0, 1.0, 10, normal, Start::Previous).unwrap();
+    let (points, weights) = naive::newton(&GBM, 100.0, 1.0, 10, normal, true).unwrap();
     let guarded = gbm(10, 30);
     for (found, expected) in guarded.slices()[10].grids()[0].iter().zip(points) {
         assert_close(*found, expected, 1e-4);

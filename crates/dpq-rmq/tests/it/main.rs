@@ -11,12 +11,21 @@ mod naive;
 mod options;
 mod refusals;
 
-use dpq_rmq::{Chain, Gbm, Settings};
+use dpq_rmq::{Chain, Coefficients, Gbm, Model, Settings};
 
 const RATE: f64 = 0.04;
 
 /// The model of the tables.
 const GBM: Gbm = Gbm { rate: RATE, volatility: 0.3 };
+
+/// A Brownian motion.
+struct Brownian;
+
+impl Model<1> for Brownian {
+    fn coefficients(&self, _: &[f64; 1]) -> [Coefficients; 1] {
+        [Coefficients { drift: [0.0; 3], diffusion: [1.0, 0.0, 0.0] }]
+    }
+}
 
 fn call<const D: usize>(strike: f64) -> impl Fn(&[f64; D]) -> f64 {
     move |state| (state[0] - strike).max(0.0)
