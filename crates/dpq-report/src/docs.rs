@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::files::{Files, RESULTS, list, write};
+use crate::grids::{self, Grids};
 use crate::page::{self, QUERIES, TSNE};
 use crate::{Error, Report, benchmarks, words};
 
@@ -56,17 +57,20 @@ pub fn stale(docs: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
 
 /// Returns all files that are made from measurements, by folder. The last folder is `docs`.
 fn rendered(docs: &Path) -> Result<Vec<(PathBuf, Files)>, Error> {
-    let folders = list(&docs.join(FOLDER))?.into_iter();
-    let reports = folders.map(|folder| Report::read(&folder).map(|report| (folder, report)));
+    let mut folders = list(&docs.join(FOLDER))?;
+    let grids = folders.extract_if(.., |folder| folder.ends_with(grids::NAME)).next();
+    let grids = grids.map(|folder| Grids::read(&folder).map(|grids| (folder, grids))).transpose()?;
+    let reports = folders.into_iter().map(|folder| Report::read(&folder).map(|report| (folder, report)));
     let reports = reports.collect::<Result<Vec<_>, _>>()?;
-    let mut files = vec![(OVERVIEW.to_owned(), overview(&reports))];
+    let mut files = vec![(OVERVIEW.to_owned(), overview(&reports, grids.as_ref()))];
     files.extend(benchmarks::files(docs)?);
     let rendered = reports.into_iter().map(|(folder, report)| (folder, report.render()));
-    Ok(rendered.chain([(docs.to_owned(), files)]).collect())
+    let grids = grids.map(|(folder, grids)| (folder, grids.render()));
+    Ok(rendered.chain(grids).chain([(docs.to_owned(), files)]).collect())
 }
 
 /// Returns `docs/results.md`.
-fn overview(reports: &[(PathBuf, Report)]) -> String {
+fn overview(reports: &[(PathBuf, Report)], grids: Option<&(PathBuf, Grids)>) -> String {
     let mut text = "# Results\n\n`dpq` measured every number on this page. `cargo xtask reproduce-paper --write-docs` \
         writes it. Each report adds tables, figures and the machine. Its `report.html` is one self-contained page; its \
         `results.csv` has every accuracy.\n"
@@ -78,6 +82,13 @@ fn overview(reports: &[(PathBuf, Report)]) -> String {
              [numbers]({place}/results.csv)\n",
             words::name(&report.results),
             page::overview(&report.results)
+        );
+    }
+    if let Some((_, grids)) = grids {
+        text += &format!(
+            "\n## Grids of stochastic differential equations\n\n{}\n\n[The whole report]({FOLDER}/{}/results.md)\n",
+            grids.overview(),
+            grids::NAME
         );
     }
     text

@@ -8,6 +8,7 @@ mod embed;
 mod error;
 mod figures;
 mod files;
+pub mod grids;
 mod page;
 mod paper;
 mod plot;

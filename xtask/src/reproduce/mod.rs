@@ -3,6 +3,7 @@
 mod hash;
 mod pipeline;
 mod protocol;
+mod rmq;
 mod stage;
 mod variants;
 
@@ -31,6 +32,10 @@ pub(crate) struct Settings {
     /// folder name decides which of the paper's results are shown beside ours
     #[arg(long, default_value = "fashion-mnist", value_name = "NAME|DIR", value_parser = dataset)]
     dataset: PathBuf,
+    /// Another system than the paper's: rmq quantizes stochastic differential equations
+    #[arg(long, value_name = "NAME", value_parser = ["rmq"])]
+    #[arg(conflicts_with_all = ["dataset", "preset", "set", "seeds", "ablations"])]
+    system: Option<String>,
     /// A configuration of `dpq train`
     #[arg(long, default_value = "best", value_name = "NAME")]
     preset: String,
@@ -94,6 +99,9 @@ impl Settings {
 
     /// Runs everything, with the program that the settings need.
     pub(crate) fn run(mut self) -> Result<()> {
+        if self.system.is_some() {
+            return rmq::run(self.quick, self.write_docs);
+        }
         if self.quick {
             self.preset = Self::quick().preset;
         }
