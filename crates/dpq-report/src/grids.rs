@@ -76,8 +76,8 @@ struct HestonRow {
 }
 
 impl Grids {
-    /// Writes the numbers and everything made from them into `folder`, which it creates if necessary,
-    /// and returns the paths.
+    /// Writes the numbers and everything made from them into `folder`, which it creates if
+    /// necessary, and returns the paths.
     ///
     /// # Errors
     /// [`Error::Io`] names the file.

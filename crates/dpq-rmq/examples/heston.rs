@@ -1,8 +1,8 @@
 //! Calls under Heston's model: grids against the characteristic function.
 //!
 //! Prints |price − exact price| for nine strikes, two parameter sets, three schemes of the variance
-//! and several numbers of steps and points. `--quick` takes small grids, and `--json` prints one JSON
-//! object.
+//! and several numbers of steps and points. `--quick` takes small grids, and `--json` prints one
+//! JSON object.
 
 use std::error::Error;
 use std::time::Instant;
@@ -12,8 +12,8 @@ use dpq_rmq::{Chain, Heston, Settings, Update};
 const RATE: f64 = 0.04;
 const STRIKES: [f64; 9] = [80.0, 85.0, 90.0, 95.0, 100.0, 105.0, 110.0, 115.0, 120.0];
 
-/// A parameter set, its first variance, and its calls at [`STRIKES`] by the characteristic function.
-/// Set B lets the variance reach 0: 2 κ θ / σ² is 0.3, less than 1.
+/// A parameter set, its first variance, and its calls at [`STRIKES`] by the characteristic
+/// function. Set B lets the variance reach 0: 2 κ θ / σ² is 0.3, less than 1.
 const SETS: [(&str, Heston, f64, [f64; 9]); 2] = [
     (
         "A",

@@ -50,8 +50,8 @@ fn search(parts: &[Part], normal: &[f64], guess: Option<Vec<f64>>) -> Result<Vec
     Err("no convergence".to_owned())
 }
 
-/// Quantizes Heston's model by Euler's scheme with a variance of at least 1e-6, and returns the last
-/// price grid with its weights. Joint weights come from a cubature on the grid `cubature` of a
+/// Quantizes Heston's model by Euler's scheme with a variance of at least 1e-6, and returns the
+/// last price grid with its weights. Joint weights come from a cubature on the grid `cubature` of a
 /// standard normal variable with its weights.
 pub(crate) fn heston(
     model: &Heston,
