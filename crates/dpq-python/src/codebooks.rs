@@ -51,7 +51,7 @@ impl Codebooks {
     /// weights. refine: maximum rounds that then refine all levels together. The result does not
     /// depend on the number of threads. Ctrl-C ends the call.
     #[staticmethod]
-    #[pyo3(signature = (x, levels, *, codewords = 256, iterations = 25, refine = 0, beam = 1, length_weights = None, init_size = Some(FitOptions::INIT_SIZE)))]
+    #[pyo3(signature = (x, levels, *, codewords = 256, iterations = 25, refine = 0, beam = 1, length_weights = None, init_size = 16384))]
     #[expect(clippy::too_many_arguments, reason = "all but two are keywords with defaults")]
     fn train(
         x: &Bound<'_, PyAny>,

@@ -5,7 +5,7 @@ import signal
 import sys
 
 
-def main():
+def main() -> int:
     # dpq::run explains the variable, which candle reads when it starts.
     os.environ.setdefault("CANDLE_NUM_THREADS", "1")
     from pydpq._pydpq import run_command

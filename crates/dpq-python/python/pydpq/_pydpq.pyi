@@ -2,16 +2,25 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Literal
+from typing import Literal, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Codebooks", "Filter", "Index", "Model", "mean_average_precision"]
+__all__ = [
+    "__version__",
+    "Codebooks",
+    "run_command",
+    "Filter",
+    "Index",
+    "Model",
+    "mean_average_precision",
+]
 __version__: str
 
 _Path = str | PathLike[str]
 
+@final
 class Codebooks:
     """L codebooks of K codewords of D values. A code has one byte per level; its first bytes are a shorter code."""
 
@@ -61,6 +70,7 @@ class Codebooks:
     def fingerprint(self) -> str:
         """Eight hex digits that identify these codebooks."""
 
+@final
 class Index:
     """An index, searched exactly at any code length."""
 
@@ -150,14 +160,18 @@ class Index:
     def codebooks(self) -> Codebooks:
         """The codebooks that made the codes."""
 
+@final
 class Filter:
     """The items of one index that a search may return, made by Index.allow or Index.deny."""
 
-    def __and__(self, other: Filter) -> Filter: ...
-    def __or__(self, other: Filter) -> Filter: ...
+    def __and__(self, other: Filter, /) -> Filter: ...
+    def __rand__(self, other: Filter, /) -> Filter: ...
+    def __or__(self, other: Filter, /) -> Filter: ...
+    def __ror__(self, other: Filter, /) -> Filter: ...
     def __invert__(self) -> Filter: ...
     def __len__(self) -> int: ...
 
+@final
 class Model:
     """A trained network with its codebooks, run on the CPU."""
 
@@ -186,3 +200,6 @@ def mean_average_precision(
 
     Labels are multi-hot [n, C] or class numbers [n]. Pass scores for the whole gallery, ids with scores as Index.search returns them, or ids alone.
     """
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Runs the `dpq` command with the words of a command line, its name first, and returns its exit code."""
