@@ -3,7 +3,7 @@
 use crate::document::Block;
 use crate::results::{ByBits, Items, MeanSd, Results, UnseenResults, VariantResults};
 use crate::table::{Table, line};
-use crate::words::{lengths, preset, signed, spread};
+use crate::words::{lengths, network, preset, signed, spread};
 
 /// The name of the variant whose features are class posteriors. Its row has a caveat.
 pub const POSTERIOR: &str = "class posterior as the feature";
@@ -135,8 +135,10 @@ fn table_1(results: &Results, whole: &VariantResults) -> Option<Block> {
     let dpq = theirs(&TABLE_1[TABLE_1.len() - 1]).map(|map| map.parse::<f64>().unwrap_or(f64::NAN));
     rows.push(line("ours against DPQ", ours.values().zip(dpq).map(|(map, paper)| signed(map[0] - paper))));
     let mut caption = MARKS.to_owned();
-    if results.about.weights.is_none() {
-        caption += FROM_RANDOM;
+    match network(&results.about) {
+        _ if results.about.weights.is_none() => caption += FROM_RANDOM,
+        Some(ours) => caption += &format!(" The paper fine-tunes AlexNet on 227×227 pixels, ours {ours}."),
+        None => {}
     }
     let (paper, here) = (PROTOCOLS[column], results.about.items);
     if paper != here {
@@ -273,6 +275,7 @@ fn one_against_four(results: &Results, whole: &VariantResults, variants: &[&Vari
 #[cfg(test)]
 mod tests {
     use expect_test::expect_file;
+    use serde_json::json;
 
     use super::*;
     use crate::document::markdown;
@@ -349,6 +352,18 @@ mod tests {
         results.about.weights = Some("1a2b3c4d".to_owned());
         let text = markdown("Paper", &blocks(&results));
         assert!(text.contains("| E: frozen pretrained backbone |") && !text.contains("random"), "{text}");
+        for (body, name) in [
+            (
+                json!({ "resnet": { "block": "basic", "blocks": [2, 2, 2, 3] } }),
+                "resnet of 2, 2, 2, 3 basic blocks",
+            ),
+            (json!({ "alexnet": { "variant": "caffe" } }), "alexnet"),
+        ] {
+            results.about.config = json!({ "network": { "input": 112, "body": body } });
+            let text = markdown("Paper", &blocks(&results));
+            let sentence = format!("The paper fine-tunes AlexNet on 227×227 pixels, ours {name} on 112×112.");
+            assert!(text.contains(&sentence), "{text}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) fn name(results: &Results) -> String {
         seeds => format!("seeds {}", seeds.join(", ")),
     };
     let about = &results.about;
-    let pretrained = if about.weights.is_some() { ", pretrained" } else { "" };
+    let pretrained = if about.weights.is_some() { ", pretrained weights" } else { "" };
     let embeddings = if about.embeddings_file.is_some() { ", label embeddings given" } else { "" };
     let kind = if about.preset.ends_with(".toml") { "configuration" } else { "preset" };
     format!("{}, {kind} {}{pretrained}{embeddings}, {seeds}", about.dataset, preset(about))
@@ -29,6 +29,18 @@ pub(crate) fn preset(about: &About) -> String {
         [] => about.preset.clone(),
         changes => format!("{} changed by {}", about.preset, changes.join(" ")),
     }
+}
+
+/// Returns the body of the network and the size of its images, if the configuration names both.
+pub(crate) fn network(about: &About) -> Option<String> {
+    let network = &about.config["network"];
+    let (input, body) = (network["input"].as_u64()?, network["body"].as_object()?);
+    let (name, body) = body.iter().next()?;
+    let blocks = body["blocks"].as_array().map(|blocks| {
+        let blocks: Vec<String> = blocks.iter().map(ToString::to_string).collect();
+        format!(" of {} {} blocks", blocks.join(", "), body["block"].as_str().unwrap_or_default())
+    });
+    Some(format!("{name}{} on {input}×{input}", blocks.unwrap_or_default()))
 }
 
 /// Returns the header of a column for each code length.

@@ -117,7 +117,8 @@ fn check(settings: &Settings, says: &[&str]) -> Result<()> {
         ensure!(folder.join(file).is_file(), "{} has no {file}", folder.display());
     }
     let report = fs::read_to_string(folder.join("results.md"))?;
-    let always = ["preset paper changed by epochs=2 quantizer.codewords=16, pretrained, seed 1", "![t-SNE"];
+    let always =
+        ["preset paper changed by epochs=2 quantizer.codewords=16, pretrained weights, seed 1", "![t-SNE"];
     for text in always.iter().chain(says) {
         ensure!(report.contains(text), "{}/results.md does not say `{text}`", folder.display());
     }
