@@ -16,8 +16,8 @@ pub struct FitOptions<'a> {
     /// [`INIT_SIZE`](Self::INIT_SIZE) by default. If there are more features, an evenly spaced
     /// sample, which their number decides, gives the codewords that Lloyd's algorithm starts from.
     /// Half of its rounds then use all features and move codewords further. All rounds compare
-    /// features and codewords in 8 bits: a fifth of the time at equal error of the features. `Some(usize::MAX)` grows them on all. Refinement
-    /// ignores this.
+    /// features and codewords in 8 bits: a fifth of the time at equal error of the features.
+    /// `Some(usize::MAX)` grows codewords on all features. Refinement ignores this.
     pub init_size: Option<usize>,
     /// Called after each level or round with its number and the error that it leaves.
     pub progress: Option<&'a mut dyn FnMut(usize, f64)>,

@@ -18,7 +18,8 @@ const ROWS: usize = 6;
 /// The columns of a tile.
 const COLUMNS: usize = 16;
 
-/// Two consecutive dimensions of a vector. Packed integers take one byte each, so a pair holds four.
+/// Two consecutive dimensions of a vector. Packed integers take one byte each, so a pair holds
+/// four.
 type Pair = [i16; 2];
 
 #[cfg(target_arch = "x86_64")]
@@ -73,7 +74,7 @@ pub(crate) struct Columns {
     /// [n / COLUMNS, number of pairs]: each entry holds a pair of each column of a tile, 0 for
     /// missing columns.
     tiles: Vec<[Pair; COLUMNS]>,
-    /// What the sums of a tile start from, [n / COLUMNS]: packed integers of rows are one byte
+    /// Initial values of the sums of a tile, [n / COLUMNS]: packed integers of rows are one byte
     /// without sign, 128 too large.
     starts: Vec<[i32; COLUMNS]>,
 }
