@@ -62,7 +62,7 @@ fn rendered(docs: &Path) -> Result<Vec<(PathBuf, Files)>, Error> {
     let grids = grids.map(|folder| Grids::read(&folder).map(|grids| (folder, grids))).transpose()?;
     let reports = folders.into_iter().map(|folder| Report::read(&folder).map(|report| (folder, report)));
     let reports = reports.collect::<Result<Vec<_>, _>>()?;
-    let mut files = vec![(OVERVIEW.to_owned(), overview(&reports, grids.as_ref()))];
+    let mut files = vec![(OVERVIEW.to_owned(), overview(&reports, grids.is_some()))];
     files.extend(benchmarks::files(docs)?);
     let rendered = reports.into_iter().map(|(folder, report)| (folder, report.render()));
     let grids = grids.map(|(folder, grids)| (folder, grids.render()));
@@ -70,7 +70,7 @@ fn rendered(docs: &Path) -> Result<Vec<(PathBuf, Files)>, Error> {
 }
 
 /// Returns `docs/results.md`.
-fn overview(reports: &[(PathBuf, Report)], grids: Option<&(PathBuf, Grids)>) -> String {
+fn overview(reports: &[(PathBuf, Report)], has_grids: bool) -> String {
     let mut text = "# Results\n\n`dpq` measured every number on this page. `cargo xtask reproduce-paper --write-docs` \
         writes it. Each report adds tables, figures and the machine. Its `report.html` is one self-contained page; its \
         `results.csv` has every accuracy.\n"
@@ -84,10 +84,10 @@ fn overview(reports: &[(PathBuf, Report)], grids: Option<&(PathBuf, Grids)>) -> 
             page::overview(&report.results)
         );
     }
-    if let Some((_, grids)) = grids {
+    if has_grids {
         text += &format!(
-            "\n## Grids of stochastic differential equations\n\n{}\n\n[The whole report]({FOLDER}/{}/results.md)\n",
-            grids.overview(),
+            "\n## Grids of stochastic differential equations\n\nErrors of option prices by scheme, steps and points, \
+             which `dpq-rmq` measured.\n\n[The whole report]({FOLDER}/{}/results.md)\n",
             grids::NAME
         );
     }

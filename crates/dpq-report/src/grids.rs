@@ -95,21 +95,6 @@ impl Grids {
         files::read(&folder.join(RESULTS))
     }
 
-    /// Returns the section of `docs/results.md`.
-    pub(crate) fn overview(&self) -> String {
-        let worst = |row: &&HestonRow| row.errors.iter().fold(0.0, |max: f64, error| max.max(error.abs()));
-        let best = |set: &str| {
-            let rows = self.heston.rows.iter().filter(|row| row.set == set);
-            rows.map(|row| worst(&row)).fold(f64::MAX, f64::min)
-        };
-        format!(
-            "Calls priced on optimal grids. The largest error over nine strikes under Heston's model is {:.3} for set A \
-             and {:.3} for set B, by the best scheme and grid of the report.",
-            best("A"),
-            best("B")
-        )
-    }
-
     pub(crate) fn render(&self) -> Files {
         vec![("results.md".to_owned(), self.page()), (FIGURE.to_owned(), self.figure())]
     }
@@ -216,6 +201,5 @@ mod tests {
         assert!(page.contains("| 10     |  5956 |      146 |               62 |"), "{page}");
         assert!(page.contains("| Milstein |     5 |  20×10 | 0.250 | 0.750 |"), "{page}");
         assert!(figure.contains("Euler, 10 steps") && figure.matches("<circle").count() == 2, "{figure}");
-        assert!(grids.overview().contains("0.750 for set A and 0.500 for set B"), "{}", grids.overview());
     }
 }

@@ -160,7 +160,7 @@ impl<const D: usize> Chain<D> {
             let parts = last.probabilities.iter().zip(&moves).map(|(&p, moves)| (p, moves[f])).collect();
             let mixture = Mixture::new(parts);
             let (n, solver) = (settings.points[f], settings.solver);
-            solver::fit(&mixture, n, solver, settings.tolerance, settings.max_sweeps, None)
+            solver::fit(&mixture, n, solver, settings.tolerance, settings.max_sweeps)
         });
         let mut strides = [1; D];
         (0..D - 1).rev().for_each(|f| strides[f] = strides[f + 1] * fits[f + 1].points.len());

@@ -42,20 +42,13 @@ pub(crate) struct Fit {
 ///
 /// The last step is Lloyd's: points are centroids, and keep the mean, at any
 /// tolerance.
-pub(crate) fn fit(
-    mixture: &Mixture,
-    n: usize,
-    solver: Solver,
-    tolerance: f64,
-    max_sweeps: usize,
-    start: Option<&[f64]>,
-) -> Fit {
+pub(crate) fn fit(mixture: &Mixture, n: usize, solver: Solver, tolerance: f64, max_sweeps: usize) -> Fit {
     let deviation = mixture.deviation;
     if n == 1 || deviation <= 1e-14 * mixture.mean.abs() {
         let distortions = vec![deviation * deviation];
         return Fit { points: vec![mixture.mean], bounds: Vec::new(), distortions, sweeps: 0, residual: 0.0 };
     }
-    let mut points = start.map_or_else(|| self::start(mixture, n), <[f64]>::to_vec);
+    let mut points = start(mixture, n);
     let mut cells = mixture.cells(&points);
     let mut distortions = vec![cells.distortion];
     let (mut anderson, mut sweeps) = (Anderson::default(), 1);
