@@ -249,29 +249,20 @@ impl<'a> Bound<'a> {
     /// Returns the number of second bytes that a code within `limit` may have. Writes them,
     /// ascending, to the front of `seconds` if they are at most `max`.
     pub(crate) fn qualifying(&self, limit: u8, max: usize, seconds: &mut Survivors) -> usize {
+        let of_bytes = Column { plane: &SECONDS, table: &self.bytes[0] };
         if let (Some(cells), Some(table)) = (self.cells, self.of_norms()) {
-            let of_bytes = Column { plane: &SECONDS, table: &self.bytes[0] };
             let of_cells = Column { plane: &cells[usize::from(self.first) * 256..][..256], table };
             return self.kernel.survivors(&[of_bytes, of_cells], 0..256, limit, seconds);
         }
-        let qualifying = self.bytes[0].map(|byte| u8::from(byte <= limit));
-        let n = qualifying.iter().map(|&byte| usize::from(byte)).sum();
-        if n <= max {
-            let mut seconds = seconds.iter_mut();
-            each_set(&qualifying, |second| *seconds.next().expect("as many as bytes") = second.into());
+        let mut n = 0u16;
+        self.kernel.vectorized(
+            #[inline(always)]
+            || n = of_bytes.table.iter().map(|&byte| u16::from(byte <= limit)).sum(),
+        );
+        if usize::from(n) <= max {
+            self.kernel.survivors(&[of_bytes], 0..256, limit, seconds);
         }
-        n
-    }
-}
-
-/// Calls `f` with the index of every byte that is 1, where all other bytes are 0.
-fn each_set(bytes: &[u8; 256], mut f: impl FnMut(u8)) {
-    for (i, eight) in bytes.as_chunks::<8>().0.iter().enumerate() {
-        let mut word = u64::from_le_bytes(*eight);
-        while word != 0 {
-            f((i * 8) as u8 + (word.trailing_zeros() / 8) as u8);
-            word &= word - 1;
-        }
+        n.into()
     }
 }
 
