@@ -12,9 +12,6 @@ const LANES: usize = 64;
 /// Columns at a time: their tables stay in registers, four of 32 each.
 const KEPT: usize = 4;
 
-/// The sums of a block over some columns.
-type Sums = [__m512i; BLOCK / LANES];
-
 #[target_feature(enable = "avx512vbmi")]
 pub(super) fn survivors(
     columns: &[Column],
@@ -22,78 +19,64 @@ pub(super) fn survivors(
     limit: u8,
     survivors: &mut Survivors,
 ) -> usize {
-    // Most calls have few columns and few codes: they do without the sums of a block.
-    if columns.len() <= KEPT {
-        return scan_last(columns, positions, limit, |_| _mm512_setzero_si512(), survivors);
+    if columns.len() > KEPT {
+        return survivors_of_many(columns, positions, limit, survivors);
     }
-    let (mut columns, mut sums) = (columns, [_mm512_setzero_si512(); BLOCK / LANES]);
-    while columns.len() > KEPT {
-        let (now, later) = columns.split_at(KEPT);
-        add(now, positions.clone(), &mut sums);
-        columns = later;
-    }
-    scan_last(columns, positions, limit, |i| sums[i], survivors)
-}
-
-/// [`scan`] of at most `KEPT` columns.
-#[inline]
-#[target_feature(enable = "avx512vbmi")]
-fn scan_last(
-    columns: &[Column],
-    positions: Range<usize>,
-    limit: u8,
-    sums: impl Fn(usize) -> __m512i,
-    survivors: &mut Survivors,
-) -> usize {
-    match columns.len() {
-        0 => scan::<0>(columns, positions, limit, sums, survivors),
-        1 => scan::<1>(columns, positions, limit, sums, survivors),
-        2 => scan::<2>(columns, positions, limit, sums, survivors),
-        3 => scan::<3>(columns, positions, limit, sums, survivors),
-        _ => scan::<KEPT>(columns, positions, limit, sums, survivors),
-    }
-}
-
-/// Adds the table entries of `KEPT` columns to the sums.
-#[target_feature(enable = "avx512vbmi")]
-fn add(columns: &[Column], positions: Range<usize>, sums: &mut Sums) {
-    let (planes, tables) = registers::<KEPT>(columns, &positions);
-    for (sum, start) in sums.iter_mut().zip((0..positions.len()).step_by(LANES)) {
-        *sum = add_columns(*sum, &planes, &tables, start);
-    }
-}
-
-/// Finds the codes whose sum is within the limit: `sums` of 64 codes and the N last columns.
-#[target_feature(enable = "avx512vbmi")]
-fn scan<const N: usize>(
-    columns: &[Column],
-    positions: Range<usize>,
-    limit: u8,
-    sums: impl Fn(usize) -> __m512i,
-    survivors: &mut Survivors,
-) -> usize {
-    let (planes, tables) = registers::<N>(columns, &positions);
-    let limit = _mm512_set1_epi8(limit.cast_signed());
     let mut n_found = 0;
-    for (i, start) in (0..positions.len()).step_by(LANES).enumerate() {
-        let sum = add_columns(sums(i), &planes, &tables, start);
-        let mut found = _mm512_mask_cmple_epu8_mask(first(positions.len() - start), sum, limit);
-        while found != 0 {
-            survivors[n_found] = start as u16 + found.trailing_zeros() as u16;
-            n_found += 1;
-            found &= found - 1;
-        }
-    }
+    let n = positions.len();
+    each_sum(columns, positions, |start, sum| find(sum, start, n, limit, survivors, &mut n_found));
     n_found
 }
 
-/// Returns the bytes at `positions` of N columns, and their tables.
+/// [`survivors`] of more than `KEPT` columns. Most calls have few columns and few codes: they do
+/// without the sums of a block.
+#[inline(never)]
+#[target_feature(enable = "avx512vbmi")]
+fn survivors_of_many(
+    mut columns: &[Column],
+    positions: Range<usize>,
+    limit: u8,
+    survivors: &mut Survivors,
+) -> usize {
+    let mut sums = [_mm512_setzero_si512(); BLOCK / LANES];
+    while columns.len() > KEPT {
+        let (now, later) = columns.split_at(KEPT);
+        sum_columns::<KEPT>(now, positions.clone(), |start, sum| {
+            sums[start / LANES] = _mm512_adds_epu8(sums[start / LANES], sum);
+        });
+        columns = later;
+    }
+    let mut n_found = 0;
+    let n = positions.len();
+    each_sum(columns, positions, |start, sum| {
+        let sum = _mm512_adds_epu8(sums[start / LANES], sum);
+        find(sum, start, n, limit, survivors, &mut n_found);
+    });
+    n_found
+}
+
+/// [`sum_columns`] of at most `KEPT` columns.
 #[inline]
 #[target_feature(enable = "avx512vbmi")]
-fn registers<'a, const N: usize>(
-    columns: &[Column<'a>],
-    positions: &Range<usize>,
-) -> ([&'a [u8]; N], [[__m512i; 4]; N]) {
+fn each_sum(columns: &[Column], positions: Range<usize>, f: impl FnMut(usize, __m512i)) {
+    match columns.len() {
+        0 => sum_columns::<0>(columns, positions, f),
+        1 => sum_columns::<1>(columns, positions, f),
+        2 => sum_columns::<2>(columns, positions, f),
+        3 => sum_columns::<3>(columns, positions, f),
+        _ => sum_columns::<KEPT>(columns, positions, f),
+    }
+}
+
+/// Calls `f` with the sums of the table entries of each 64 codes over N columns, and the offset of
+/// these codes.
+#[inline]
+#[target_feature(enable = "avx512vbmi")]
+fn sum_columns<const N: usize>(
+    columns: &[Column],
+    positions: Range<usize>,
+    mut f: impl FnMut(usize, __m512i),
+) {
     // Slices of the same length keep bounds checks out of the loop.
     let mut planes = [&[][..]; N];
     let mut tables = [[_mm512_setzero_si512(); 4]; N];
@@ -101,22 +84,27 @@ fn registers<'a, const N: usize>(
         *plane = &column.plane[positions.start..][..positions.len()];
         *table = quarters(column.table);
     }
-    (planes, tables)
+    for start in (0..positions.len()).step_by(LANES) {
+        let mut sum = _mm512_setzero_si512();
+        for (plane, table) in planes.iter().zip(&tables) {
+            sum = _mm512_adds_epu8(sum, look_up(table, load(&plane[start..])));
+        }
+        f(start, sum);
+    }
 }
 
-/// Adds the table entries of 64 codes, from `start` on.
+/// Writes the offsets of the codes whose sum is within the limit, of 64 codes from `start` on or of
+/// those before `end`.
 #[inline]
 #[target_feature(enable = "avx512vbmi")]
-fn add_columns<const N: usize>(
-    mut sum: __m512i,
-    planes: &[&[u8]; N],
-    tables: &[[__m512i; 4]; N],
-    start: usize,
-) -> __m512i {
-    for (plane, table) in planes.iter().zip(tables) {
-        sum = _mm512_adds_epu8(sum, look_up(table, load(&plane[start..])));
+fn find(sum: __m512i, start: usize, end: usize, limit: u8, survivors: &mut Survivors, n_found: &mut usize) {
+    let limit = _mm512_set1_epi8(limit.cast_signed());
+    let mut found = _mm512_mask_cmple_epu8_mask(first(end - start), sum, limit);
+    while found != 0 {
+        survivors[*n_found] = start as u16 + found.trailing_zeros() as u16;
+        *n_found += 1;
+        found &= found - 1;
     }
-    sum
 }
 
 /// Returns a mask of the first `n` lanes.
