@@ -16,15 +16,14 @@ use crate::{Result, file};
 /// A faiss index in memory: codebooks, codes and ids.
 ///
 /// Readable kinds are `IndexResidualQuantizer` and `IndexPQ` with 1 to 8 bits per level, the same
-/// for all levels, alone or in an `IndexIDMap` or `IndexIDMap2`. An `IndexResidualQuantizer` is
-/// written, in an `IndexIDMap` unless ids are row numbers.
+/// for all levels, alone or in an `IndexIDMap` or `IndexIDMap2`. An `IndexPQ` is written of product
+/// codebooks, an `IndexResidualQuantizer` of others, in an `IndexIDMap` unless ids are row numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FaissIndex {
     /// True for Euclidean distance, faiss's `METRIC_L2`; false for inner product,
     /// `METRIC_INNER_PRODUCT`.
     pub is_euclidean: bool,
-    /// The codebooks. Codewords of product quantization are zero outside the dimensions of their
-    /// level.
+    /// The codebooks, in product form those of an `IndexPQ`.
     pub codebooks: Codebooks,
     /// Codes, u8 [N, L], row-major.
     pub codes: Vec<u8>,
@@ -37,7 +36,7 @@ impl FaissIndex {
     /// exactly.
     ///
     /// Unpacked codes take up to 8 times the size of the file; nothing else is larger than the
-    /// file, except that product codebooks grow L-fold, to at most 2 GiB.
+    /// file.
     ///
     /// # Errors
     /// [`Read`](crate::Error::Read) or [`NotAFile`](crate::Error::NotAFile) if the file cannot be

@@ -12,7 +12,7 @@ mod segment;
 mod snapshot;
 mod tail;
 
-pub use dpq_index::{Assignment, CodeLength, Codebooks, Hit, Metric, SearchOptions};
+pub use dpq_index::{Assignment, CodeLength, Codebooks, Form, Hit, Metric, SearchOptions};
 pub use error::Error;
 pub use filter::Filter;
 pub use live::LiveIndex;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dpq_codebook::{Assignment, Beam, CodeLength, FitOptions, ResidualKMeans};
+use dpq_codebook::{Assignment, Beam, CodeLength, FitOptions, Form, ResidualKMeans};
 use numpy::ndarray::{Ix2, Ix3};
 use numpy::{PyArray1, PyArray3, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::IntoPyObjectExt;
@@ -14,11 +14,13 @@ use crate::error::raise;
 use crate::threads::{in_pieces, interruptible};
 
 /// Codebooks of L levels with K codewords of D values each: Codebooks(values,
-/// assignment="euclidean").
+/// assignment="euclidean", form="progressive").
 ///
 /// values: float32 [L, K, D], finite, 1 <= K <= 256. assignment: how a level chooses its codeword,
 /// "euclidean" (the nearest one) or "cosine" (the largest cosine). The first l bytes of a code are
-/// the code of l levels, 8 l bits.
+/// the code of l levels, 8 l bits. form: "product" is for codebooks whose level l covers the
+/// dimensions l D / L to (l + 1) D / L alone; their values are [L, K, D / L], and their codes have
+/// one length, 8 L bits.
 #[pyclass(frozen, module = "pydpq")]
 pub(crate) struct Codebooks {
     pub(crate) inner: dpq_codebook::Codebooks,
@@ -30,13 +32,17 @@ const ROWS: usize = 1 << 14;
 #[pymethods]
 impl Codebooks {
     #[new]
-    #[pyo3(signature = (values, assignment = "euclidean"))]
-    fn new(values: &Bound<'_, PyAny>, assignment: &str) -> PyResult<Self> {
+    #[pyo3(signature = (values, assignment = "euclidean", form = "progressive"))]
+    fn new(values: &Bound<'_, PyAny>, assignment: &str, form: &str) -> PyResult<Self> {
         let array = read::<f32, Ix3>("values", values, "[L, K, D]")?;
         let assignment: Assignment = assignment.parse().map_err(raise)?;
-        let &[levels, codewords, dim] = array.shape() else { unreachable!("the array has three dimensions") };
+        let form: Form = form.parse().map_err(raise)?;
+        let &[levels, codewords, width] = array.shape() else {
+            unreachable!("the array has three dimensions")
+        };
+        let dim = if form == Form::Product { levels * width } else { width };
         let values = crate::array::values(&array).to_vec();
-        dpq_codebook::Codebooks::new(values, levels, codewords, dim, assignment)
+        dpq_codebook::Codebooks::with_form(form, values, levels, codewords, dim, assignment)
             .map(Self::from)
             .map_err(raise)
     }
@@ -48,10 +54,11 @@ impl Codebooks {
     /// level. init_size: with more rows than this, codewords grow on so many, evenly spaced, and
     /// then fit all rows in half of the rounds, which move codewords further. None: grow on
     /// all rows. beam, length_weights: train for codes that encode finds with the same beam and
-    /// weights. refine: maximum rounds that then refine all levels together. The result does not
+    /// weights. refine: maximum rounds that then refine all levels together. form: "product" fits
+    /// each level to its part of the dimensions, without beam and refine. The result does not
     /// depend on the number of threads. Ctrl-C ends the call.
     #[staticmethod]
-    #[pyo3(signature = (x, levels, *, codewords = 256, iterations = 25, refine = 0, beam = 1, length_weights = None, init_size = 16384))]
+    #[pyo3(signature = (x, levels, *, codewords = 256, iterations = 25, refine = 0, beam = 1, length_weights = None, init_size = 16384, form = "progressive"))]
     #[expect(clippy::too_many_arguments, reason = "all but two are keywords with defaults")]
     fn train(
         x: &Bound<'_, PyAny>,
@@ -62,7 +69,9 @@ impl Codebooks {
         beam: usize,
         length_weights: Option<Vec<f32>>,
         init_size: Option<usize>,
+        form: &str,
     ) -> PyResult<Self> {
+        let form: Form = form.parse().map_err(raise)?;
         let array = read::<f32, Ix2>("x", x, "[n, D]")?;
         let (features, dim) = (values(&array), array.shape()[1]);
         let config = ResidualKMeans { n_levels: levels, n_codewords: codewords, n_iterations: iterations };
@@ -81,7 +90,10 @@ impl Codebooks {
                 interrupt: Some(interrupt),
                 ..FitOptions::default()
             };
-            let codebooks = config.train_with(features, dim, options())?;
+            let codebooks = match form {
+                Form::Progressive => config.train_with(features, dim, options())?,
+                Form::Product => config.train_product(features, dim, options())?,
+            };
             if refine > 0 { codebooks.refine(features, refine, options()) } else { Ok(codebooks) }
         })?
         .map(Self::from)
@@ -144,10 +156,9 @@ impl Codebooks {
         rows.result(features, self.inner.dim())
     }
 
-    /// Returns all codewords, float32 [L, K, D], as a copy.
+    /// Returns all codewords, float32 [L, K, D], or [L, K, D / L] in product form, as a copy.
     fn as_array<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray3<f32>>> {
-        let shape = [self.inner.n_levels(), self.inner.n_codewords(), self.inner.dim()];
-        PyArray1::from_slice(py, self.inner.values()).reshape(shape)
+        PyArray1::from_slice(py, self.inner.values()).reshape(self.inner.shape())
     }
 
     /// The number of levels, L: the bytes of a code.
@@ -174,6 +185,12 @@ impl Codebooks {
         self.inner.assignment().to_string()
     }
 
+    /// "progressive" or "product".
+    #[getter]
+    fn form(&self) -> String {
+        self.inner.form().to_string()
+    }
+
     /// Eight hex digits that identify these codebooks. Codes and indexes carry them.
     #[getter]
     fn fingerprint(&self) -> String {
@@ -182,14 +199,16 @@ impl Codebooks {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
         let this = slf.get();
-        let arguments = (this.as_array(slf.py())?, this.assignment()).into_bound_py_any(slf.py())?;
+        let arguments = (this.as_array(slf.py())?, this.assignment(), this.form());
+        let arguments = arguments.into_bound_py_any(slf.py())?;
         Ok((slf.get_type().into_any(), arguments))
     }
 
     pub(crate) fn __repr__(&self) -> String {
-        let (levels, codewords, dim) = (self.n_levels(), self.n_codewords(), self.dim());
+        let [levels, codewords, width] = self.inner.shape();
         let (assignment, fingerprint) = (self.assignment(), self.fingerprint());
-        format!("<pydpq.Codebooks [{levels}, {codewords}, {dim}], {assignment}, {fingerprint}>")
+        let form = if self.inner.form() == Form::Product { ", product" } else { "" };
+        format!("<pydpq.Codebooks [{levels}, {codewords}, {width}]{form}, {assignment}, {fingerprint}>")
     }
 }
 

@@ -88,6 +88,46 @@ def test_files_and_arrays_hold_the_same_codebooks(data, tmp_path):
     assert pydpq.Codebooks(data.codebooks.as_array(), "cosine").assignment == "cosine"
 
 
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_a_product_is_fitted_searched_and_kept(data, metric, tmp_path):
+    codebooks = pydpq.Codebooks.train(data.x, 3, codewords=32, iterations=5, form="product")
+    assert (codebooks.form, codebooks.dim, codebooks.as_array().shape) == ("product", 12, (3, 32, 4))
+    assert repr(codebooks) == f"<pydpq.Codebooks [3, 32, 4], product, euclidean, {codebooks.fingerprint}>"
+    codes = codebooks.encode(data.x)
+    parts = np.split(data.x, 3, axis=1)
+    for level, part in enumerate(parts):
+        alone = pydpq.Codebooks.train(part, 1, codewords=32, iterations=5)
+        np.testing.assert_array_equal(alone.as_array()[0], codebooks.as_array()[level])
+        np.testing.assert_array_equal(alone.encode(part)[:, 0], codes[:, level])
+    decoded = codebooks.decode(codes)
+    expected = [codewords[code] for codewords, code in zip(codebooks.as_array(), codes.T)]
+    np.testing.assert_array_equal(decoded, np.hstack(expected))
+
+    codebooks.save(tmp_path / "cb.safetensors")
+    twins = [pydpq.Codebooks.load(tmp_path / "cb.safetensors"), pickle.loads(pickle.dumps(codebooks))]
+    assert {twin.fingerprint for twin in twins} == {codebooks.fingerprint}
+    assert pydpq.Codebooks(codebooks.as_array()).fingerprint != codebooks.fingerprint
+
+    index = pydpq.Index.from_codes(codes, codebooks, metric=metric)
+    scores, ids = index.search(data.queries, 50)
+    x, queries = decoded.astype(np.float64), data.queries.astype(np.float64)
+    all_scores = queries @ x.T if metric == "ip" else 2 * queries @ x.T - (x * x).sum(axis=1)
+    np.testing.assert_allclose(scores, -np.sort(-all_scores, axis=1)[:, :50], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(all_scores, ids.astype(np.int64), 1), scores, rtol=1e-5, atol=1e-5)
+    index.to_faiss(tmp_path / "x.index")
+    assert (tmp_path / "x.index").read_bytes()[:4] == b"IxPq"
+    again = pydpq.Index.from_faiss(tmp_path / "x.index")
+    np.testing.assert_array_equal(again.search(data.queries, 50)[1], ids)
+    one_length = "code length is 8 bits, expected 24 bits: the codes of product codebooks have one length"
+    for call in [lambda: index.search(data.queries, 5, 8), lambda: codebooks.decode(codes, 8)]:
+        with pytest.raises(ValueError, match=one_length):
+            call()
+    with pytest.raises(ValueError, match="expected a multiple of 5, the levels of product codebooks"):
+        pydpq.Codebooks.train(data.x, 5, form="product")
+    with pytest.raises(ValueError, match="leave out beam search"):
+        codebooks.encode(data.x, beam=4)
+
+
 def test_codebooks_open_with_plain_safetensors(data, tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
     data.codebooks.save(tmp_path / "codebook.safetensors")

@@ -67,6 +67,18 @@ def test_an_index_of_one_level_too(data, tmp_path):
     np.testing.assert_array_equal(found, index.search(data.queries, 100, 8)[1])
 
 
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_an_index_of_product_codes_too(data, metric, tmp_path):
+    codebooks = pydpq.Codebooks.train(data.x, 4, codewords=32, iterations=5, form="product")
+    index = pydpq.Index.from_codes(codebooks.encode(data.x), codebooks, metric=metric)
+    index.save(tmp_path / "gallery.dpq")
+    names = {}
+    exec(python_blocks("docs/formats.md")[0], names)
+    scores, found = names["search"](tmp_path / "gallery.dpq", data.queries, 100, 32)
+    np.testing.assert_allclose(scores, index.search(data.queries, 100)[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(found, index.search(data.queries, 100)[1])
+
+
 def mypy(module, *arguments):
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=CRATE, capture_output=True, text=True)

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Subcommand;
-use dpq_codebook::{Beam, FitOptions, ResidualKMeans};
+use dpq_codebook::{Beam, FitOptions, Form, ResidualKMeans};
 use dpq_formats::{read_features, read_sample};
 use serde::Serialize;
 
@@ -18,16 +18,20 @@ pub(crate) enum Command {
     Train(TrainArgs),
 }
 
-/// Fit codebooks to features by residual k-means
+/// Fit codebooks to features by residual k-means, or by k-means on parts
 ///
 /// Level 0 is k-means on the features. Every further level is k-means on the residuals of the
 /// levels before it: with `--beam` on the residuals of all codes that a beam search keeps.
 /// `--refine` then fits all levels together. `--length-weights` says how much the error of each
 /// length counts.
+///
+/// With `--product` each level is k-means on an equal part of the dimensions: a product quantizer.
+/// Its codes have one length, L bytes.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq codebook train --features x.npy --levels 4 --out cb.safetensors\n  dpq codebook train \
-        --features x.npy --beam 5 --refine 10 --out cb.safetensors"
+        --features x.npy --beam 5 --refine 10 --out cb.safetensors\n  dpq codebook train --features x.npy --product \
+        --levels 16 --out pq.safetensors"
 )]
 pub(crate) struct TrainArgs {
     /// Features to fit, [N, D]: .npy (float32), .safetensors, .fvecs or .bvecs
@@ -61,6 +65,9 @@ pub(crate) struct TrainArgs {
     /// [default: 1 each]
     #[arg(long, value_delimiter = ',', value_name = "W")]
     length_weights: Vec<f32>,
+    /// Fit product codebooks: L equal parts of the dimensions, one per level
+    #[arg(long, conflicts_with_all = ["beam", "refine", "length_weights"])]
+    product: bool,
     /// File for the codebooks
     #[arg(long, value_name = "SAFETENSORS")]
     out: PathBuf,
@@ -74,6 +81,8 @@ struct Trained {
     dim: usize,
     levels: usize,
     codewords: usize,
+    form: Form,
+    /// At each length that codes have.
     relative_distortion: Vec<f64>,
     seconds: f64,
     fingerprint: String,
@@ -119,7 +128,10 @@ impl TrainArgs {
             progress: Some(&mut progress),
             ..FitOptions::default()
         };
-        let mut codebooks = config.train_with(values, dim, options)?;
+        let mut codebooks = match self.product {
+            true => config.train_product(values, dim, options)?,
+            false => config.train_with(values, dim, options)?,
+        };
         if self.refine > 0 {
             let options =
                 FitOptions { beam: Some(beam), progress: Some(&mut progress), ..FitOptions::default() };
@@ -136,6 +148,7 @@ impl TrainArgs {
             dim: features.columns,
             levels,
             codewords: self.codewords,
+            form: codebooks.form(),
             relative_distortion,
             seconds: output::seconds(start),
             fingerprint: codebooks.fingerprint(),
@@ -146,8 +159,8 @@ impl TrainArgs {
             let (grown, all) = (trained.init_size, trained.items);
             writeln!(text, "codewords grown on {grown} of {all} features (--init-size), fitted to all")?;
         }
-        for (level, distortion) in trained.relative_distortion.iter().enumerate() {
-            writeln!(text, "{:>3} bits: distortion {:.4} of mean x²", 8 * (level + 1), distortion)?;
+        for (length, distortion) in codebooks.lengths().zip(&trained.relative_distortion) {
+            writeln!(text, "{:>3} bits: distortion {distortion:.4} of mean x²", length.bits())?;
         }
         if beam.width > 1 {
             writeln!(text, "encode with the same beam and weights: the codebooks are fitted to its codes")?;

@@ -68,6 +68,7 @@ struct Encoded {
     items_per_second: f64,
     /// The classifier's accuracy on a data set; none if images have several labels.
     accuracy: Option<f64>,
+    /// At each length that codes have.
     relative_distortion: Vec<f64>,
     usage: Vec<LevelUsage>,
     fingerprint: String,
@@ -103,7 +104,7 @@ impl Args {
         let mut seconds = 0.0;
         let mut codes = Vec::with_capacity(rows.rows() * codebooks.n_levels());
         // The energy of all features read so far, and the energy of the error at each length.
-        let (mut energy, mut left) = (0.0, vec![0.0; codebooks.n_levels()]);
+        let (mut energy, mut left) = (0.0, vec![0.0; codebooks.lengths().count()]);
         for (first, n) in rows.chunks() {
             let mut features = vec![0.0; n * rows.columns()];
             rows.read_finite(first, &mut features)?;
@@ -265,8 +266,11 @@ impl Encoded {
         if let Some(accuracy) = self.accuracy {
             text += &format!("classified {:.2} % of them right\n", 100.0 * accuracy);
         }
-        for (level, (distortion, usage)) in (1..).zip(self.relative_distortion.iter().zip(&self.usage)) {
-            let (bits, LevelUsage { used, distinct, .. }) = (8 * level, usage);
+        // Product codes have one length, the last.
+        let lengths = (1..).zip(&self.usage).skip(self.usage.len() - self.relative_distortion.len());
+        for ((level, LevelUsage { used, distinct, .. }), distortion) in lengths.zip(&self.relative_distortion)
+        {
+            let bits = 8 * level;
             text += &format!(
                 "{bits:>3} bits: distortion {distortion:.4} of mean x², {used} codewords used, {distinct} distinct codes\n"
             );

@@ -145,7 +145,7 @@ impl Args {
             check_dim(&queries, index.codebooks().dim(), &self.queries)?;
             n_codewords = index.codebooks().n_codewords();
             if self.bits.is_empty() {
-                bits = (1..=index.max_length().levels()).map(|levels| 8 * levels).collect();
+                bits = index.codebooks().lengths().map(CodeLength::bits).collect();
             }
             for &bits in &bits {
                 let bar = output::progress(queries.rows, "queries");

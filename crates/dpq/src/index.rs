@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::Subcommand;
-use dpq_codebook::{CodeLength, Codebooks};
+use dpq_codebook::{CodeLength, Codebooks, Form};
 use dpq_formats::read_ids;
 use dpq_index::{Index, Metric};
 use serde::Serialize;
@@ -84,6 +84,7 @@ struct Info {
     dim: usize,
     levels: usize,
     codewords: usize,
+    form: Form,
     metric: String,
     version: u8,
     /// The code lengths that the file has norms for, in bits.
@@ -161,6 +162,7 @@ fn info(path: &Path) -> Result<Info> {
         dim: index.codebooks().dim(),
         levels: index.codebooks().n_levels(),
         codewords: index.codebooks().n_codewords(),
+        form: index.codebooks().form(),
         metric: index.metric().to_string(),
         version: index.version(),
         norms: index.norm_lengths().iter().map(|length| length.bits()).collect(),
@@ -190,8 +192,9 @@ impl Info {
         let norms: Vec<String> = self.norms.iter().map(ToString::to_string).collect();
         let norms =
             if norms.is_empty() { String::new() } else { format!(", norms at {} bits", norms.join(", ")) };
+        let product = if self.form == Form::Product { " in equal parts" } else { "" };
         format!(
-            "items        {} ({} distinct codes)\nlevels       {} of {} codewords, {} dimensions\n\
+            "items        {} ({} distinct codes)\nlevels       {} of {} codewords, {} dimensions{product}\n\
              metric       {}\nversion      {}{norms}\nsize         {} bytes, {:.2} per item\nfingerprint  {}",
             self.items,
             self.distinct,

@@ -98,7 +98,7 @@ impl Args {
             .transpose()?;
         let (rows, queries) = self.queries(&index)?;
         let (reference, truth) = self.truth(&index, vectors.as_ref(), &rows, &queries)?;
-        let settings = self.settings(&index, vectors.is_some())?;
+        let settings = self.settings(&index, vectors.is_some());
         let bar = output::progress(settings.len(), "searches");
         let mut measured = Vec::new();
         for setting in settings {
@@ -179,15 +179,16 @@ impl Args {
         Ok((reference, found.into_iter().map(ids).collect()))
     }
 
-    fn settings(&self, index: &Index, rerank: bool) -> Result<Vec<Setting>> {
-        let n_levels = index.codebooks().n_levels();
+    fn settings(&self, index: &Index, rerank: bool) -> Vec<Setting> {
+        let lengths = || index.codebooks().lengths();
+        let shorts: Vec<_> = lengths().filter(|length| SHORT_LENGTHS.contains(&length.levels())).collect();
         let mut settings = Vec::new();
-        for levels in LENGTHS.into_iter().filter(|&levels| levels < n_levels).chain([n_levels]) {
-            let length = CodeLength::from_levels(levels)?;
+        let is_tried = |length: &CodeLength| LENGTHS.contains(&length.levels());
+        for length in lengths().filter(|length| is_tried(length) || *length == index.max_length()) {
             settings.push(Setting { length, shortlist: None, rerank: false });
-            for short in SHORT_LENGTHS.into_iter().filter(|short| 2 * short <= levels) {
+            for short in shorts.iter().filter(|short| 2 * short.levels() <= length.levels()) {
                 for n in SIZES.map(|size| self.k.saturating_mul(size)) {
-                    let shortlist = Some(Shortlist { n, length: CodeLength::from_levels(short)? });
+                    let shortlist = Some(Shortlist { n, length: *short });
                     if n <= index.len() / 2 {
                         settings.push(Setting { length, shortlist, rerank: false });
                     }
@@ -198,7 +199,7 @@ impl Args {
             let again: Vec<_> = settings.iter().map(|&setting| Setting { rerank: true, ..setting }).collect();
             settings.extend(again);
         }
-        Ok(settings)
+        settings
     }
 
     fn measure(

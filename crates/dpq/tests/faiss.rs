@@ -68,12 +68,16 @@ fn an_index_survives_the_way_out_and_back() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();
     expected(dir);
-    for name in ["residual-l2", "product-l2-idmap", "residual-ip-idmap2"] {
+    for name in ["residual-l2", "product-ip", "product-l2-idmap", "residual-ip-idmap2"] {
         json(dir, &format!("index import --from faiss {} --out a.dpq", index(name)));
         let exported = json(dir, "index export a.dpq --to faiss --out a.index");
         assert_eq!(exported["items"], 40);
-        let map = if name.contains("idmap") { "IxMp" } else { "IxRq" };
-        assert_eq!(&fs::read(dir.join("a.index")).unwrap()[..4], map.as_bytes());
+        let kind = if name.starts_with("product") { "IxPq" } else { "IxRq" };
+        let bytes = fs::read(dir.join("a.index")).unwrap();
+        // A map is its letters and header of 37 bytes.
+        let at = if name.contains("idmap") { 37 } else { 0 };
+        assert_eq!(&bytes[..4], if at == 0 { kind } else { "IxMp" }.as_bytes());
+        assert_eq!(&bytes[at..at + 4], kind.as_bytes());
         let back = json(dir, "index import --from faiss a.index --out b.dpq");
         // Now with eight bits per level; the further codewords are zero.
         assert_eq!(back["codewords"], 256);

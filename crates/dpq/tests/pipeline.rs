@@ -132,6 +132,68 @@ fn refined_codebooks_and_a_beam_leave_less() {
 }
 
 #[test]
+fn product_codes_have_one_length_in_every_command() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    gallery(dir);
+    let train = "codebook train --features gallery/features.npy --product --codewords 4 --out pq.safetensors";
+    // 9 × 9 pixels.
+    let trained = json(dir, &format!("{train} --levels 9"));
+    assert_eq!((&trained["form"], &trained["dim"]), (&"product".into(), &81.into()));
+    let n_lengths = |report: &Value| report["relative_distortion"].as_array().unwrap().len();
+    let encode = "encode --codebook pq.safetensors --features gallery/features.npy --out-dir pq";
+    let encoded = json(dir, encode);
+    assert_eq!((n_lengths(&trained), n_lengths(&encoded)), (1, 1));
+    assert_eq!(encoded["usage"].as_array().unwrap().len(), 9);
+    let text = String::from_utf8(dpq(dir, encode).stdout).unwrap();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(text.contains("\n 72 bits: distortion 0."), "{text}");
+    json(dir, "decode --codes pq/codes.npy --codebook pq.safetensors --out decoded.npy");
+
+    for metric in ["ip", "l2"] {
+        let index = format!("{metric}.dpq");
+        let build = "--codes pq/codes.npy --codebook pq.safetensors --ids gallery/ids.npy";
+        let built = json(dir, &format!("index build {build} --metric {metric} --out {index}"));
+        assert_eq!((&built["version"], &built["form"]), (&3.into(), &"product".into()));
+        assert_eq!(built["norms"].as_array().unwrap().len(), 0);
+        let labels = "--query-labels query/labels.npy --gallery-labels gallery/labels.npy --gallery-ids gallery/ids.npy";
+        let evaluated = json(dir, &format!("eval --index {index} --queries query/features.npy {labels}"));
+        let by_bits = evaluated["by_bits"].as_object().unwrap();
+        assert_eq!(by_bits.keys().collect::<Vec<_>>(), ["72"]);
+        assert!(by_bits["72"]["map"].as_f64().unwrap() > 0.9, "{evaluated}");
+        let tuned = json(dir, &format!("tune {index} --queries query/features.npy -k 1"));
+        let measured = tuned["measured"].as_array().unwrap();
+        assert!(measured.len() == 1 && measured[0]["options"] == "--bits 72", "{tuned}");
+        for (words, text) in [
+            (
+                "--bits 8",
+                "code length is 8 bits, expected 72 bits: the codes of product codebooks have one length",
+            ),
+            ("--shortlist 10@16", "code length is 16 bits, expected 72 bits"),
+        ] {
+            let message = error(dir, &format!("search {index} --queries query/features.npy {words}"), 1);
+            assert!(message.contains(text), "{message}");
+        }
+    }
+    let live = "index add live --codes pq/codes.npy --codebook pq.safetensors --ids gallery/ids.npy";
+    json(dir, live);
+    let hits =
+        |index: &str| json(dir, &format!("search {index} --queries query/features.npy"))["hits"].clone();
+    assert_eq!(hits("live"), hits("ip.dpq"));
+
+    let message = error(dir, &format!("{train} --levels 4"), 1);
+    assert!(
+        message.contains("dimension is 81, expected a multiple of 4, the levels of product"),
+        "{message}"
+    );
+    for option in ["--beam 4", "--refine 3", "--length-weights 1,1"] {
+        assert!(error(dir, &format!("{train} {option}"), 2).contains("--product"));
+    }
+    let message = error(dir, &format!("{encode} --beam 4"), 1);
+    assert!(message.contains("leave out beam search"), "{message}");
+}
+
+#[test]
 fn a_network_is_trained_and_finds_an_image_by_its_file() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();

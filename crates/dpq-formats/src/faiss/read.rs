@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use dpq_codebook::{Assignment, Codebooks};
+use dpq_codebook::{Assignment, Codebooks, Form};
 
 use super::{EUCLIDEAN, FaissIndex, INNER_PRODUCT, MAPS, PRODUCT, RESIDUAL};
 use crate::npy::{Element, read_values};
@@ -35,9 +35,6 @@ const OTHERS: [(&[u8; 4], &str); 19] = [
 /// that add tables to it.
 const NORM_CODEBOOK: std::ops::RangeInclusive<i32> = 6..=9;
 const NORM_TABLES: std::ops::RangeInclusive<i32> = 8..=9;
-
-/// The maximum number of values of product codebooks, which take 2 GiB.
-const MAX_VALUES: usize = 1 << 29;
 
 /// The fields that all kinds of indexes begin with.
 struct Header {
@@ -137,10 +134,9 @@ impl<R: Read> Reader<R> {
         if size < min {
             Error::check_count("bytes per code", size as u64, min as u64)?;
         }
-        self.codes(header, n_levels, bits, size, codebooks)
+        self.codes(header, (Form::Progressive, n_levels, bits), size, codebooks)
     }
 
-    /// Expands the codewords of product quantization to all dimensions.
     fn product(&mut self, header: &Header) -> Result<FaissIndex> {
         let (n_levels, dim) = (self.levels(header)?, header.dim);
         let bits = check_bits(u64::from_le_bytes(self.array()?))?;
@@ -148,20 +144,9 @@ impl<R: Read> Reader<R> {
             let found = format!("cuts {dim} dimensions into {n_levels} parts");
             return Err(Error::kind(found, "equal parts: the file is damaged"));
         }
-        let (part, n_codewords) = (dim / n_levels, 1usize << bits);
-        let centroids: Vec<f32> = self.vector("values of centroids", n_codewords.checked_mul(dim))?;
-        let n_values = (n_levels * n_codewords).checked_mul(dim).filter(|&n| n <= MAX_VALUES);
-        let Some(n_values) = n_values else {
-            let found = (n_levels * n_codewords) as u128 * dim as u128;
-            let help = "larger codebooks do not fit into memory";
-            return Err(Error::range("values of expanded codebooks", found, [1, MAX_VALUES as u64], help));
-        };
-        let mut codebooks = vec![0.0; n_values];
-        let codewords = centroids.chunks_exact(part).zip(codebooks.chunks_exact_mut(dim));
-        for (i, (centroid, codeword)) in codewords.enumerate() {
-            codeword[i / n_codewords * part..][..part].copy_from_slice(centroid);
-        }
-        let index = self.codes(header, n_levels, bits, (n_levels * bits).div_ceil(8), codebooks)?;
+        let centroids: Vec<f32> = self.vector("values of centroids", dim.checked_mul(1 << bits))?;
+        let size = (n_levels * bits).div_ceil(8);
+        let index = self.codes(header, (Form::Product, n_levels, bits), size, centroids)?;
         // Parameters of faiss's search: its kind, and two for polysemous codes.
         self.array::<9>()?;
         Ok(index)
@@ -171,15 +156,16 @@ impl<R: Read> Reader<R> {
     fn codes(
         &mut self,
         header: &Header,
-        n_levels: usize,
-        bits: usize,
+        (form, n_levels, bits): (Form, usize, usize),
         size: usize,
         codebooks: Vec<f32>,
     ) -> Result<FaissIndex> {
         let packed = self.vector("bytes of codes", header.n_items.checked_mul(size))?;
+        let assignment = Assignment::Euclidean;
+        let codebooks = Codebooks::with_form(form, codebooks, n_levels, 1 << bits, header.dim, assignment)?;
         Ok(FaissIndex {
             is_euclidean: header.is_euclidean,
-            codebooks: Codebooks::new(codebooks, n_levels, 1 << bits, header.dim, Assignment::Euclidean)?,
+            codebooks,
             codes: unpack(packed, size, n_levels, bits),
             ids: None,
         })

@@ -1,8 +1,10 @@
-//! Writes faiss's `IndexResidualQuantizer`, alone or in an `IndexIDMap`.
+//! Writes faiss's `IndexResidualQuantizer` and `IndexPQ`, alone or in an `IndexIDMap`.
 
 use std::io::{self, Write};
 
-use super::{EUCLIDEAN, FaissIndex, INNER_PRODUCT, MAPS, RESIDUAL};
+use dpq_codebook::{Codebooks, Form};
+
+use super::{EUCLIDEAN, FaissIndex, INNER_PRODUCT, MAPS, PRODUCT, RESIDUAL};
 use crate::npy::check_shape;
 use crate::{Error, Result};
 
@@ -39,7 +41,10 @@ pub(super) fn index(out: &mut dyn Write, index: &FaissIndex) -> io::Result<()> {
         out.write_all(MAPS[0])?;
         header(out, index, n_items)?;
     }
-    residual(out, index, n_items)?;
+    match index.codebooks.form() {
+        Form::Progressive => residual(out, index, n_items)?,
+        Form::Product => product(out, index, n_items)?,
+    }
     let Some(ids) = ids else { return Ok(()) };
     count(out, ids.len())?;
     ids.iter().try_for_each(|id| out.write_all(&id.to_le_bytes()))
@@ -47,20 +52,16 @@ pub(super) fn index(out: &mut dyn Write, index: &FaissIndex) -> io::Result<()> {
 
 fn residual(out: &mut dyn Write, index: &FaissIndex, n_items: usize) -> io::Result<()> {
     let FaissIndex { is_euclidean, codebooks, codes, .. } = index;
-    let (n_levels, dim) = (codebooks.n_levels(), codebooks.dim());
+    let n_levels = codebooks.n_levels();
     out.write_all(RESIDUAL)?;
     header(out, index, n_items)?;
 
-    count(out, dim)?;
+    count(out, codebooks.dim())?;
     count(out, n_levels)?;
     count(out, n_levels)?;
     (0..n_levels).try_for_each(|_| count(out, 8))?;
     out.write_all(&[1])?;
-    count(out, n_levels * 256 * dim)?;
-    for level in codebooks.values().chunks_exact(codebooks.n_codewords() * dim) {
-        level.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))?;
-        (level.len()..256 * dim).try_for_each(|_| out.write_all(&0f32.to_le_bytes()))?;
-    }
+    codewords(out, codebooks)?;
     out.write_all(&if *is_euclidean { NORM_FLOAT } else { LOOKUP_ONLY }.to_le_bytes())?;
     // The range of norms, which only norms of fewer bits need.
     out.write_all(&[0; 8])?;
@@ -76,11 +77,36 @@ fn residual(out: &mut dyn Write, index: &FaissIndex, n_items: usize) -> io::Resu
     }
     for codes in codes.chunks(n_levels << 12) {
         let decoded = codebooks.decode(codes, codebooks.max_length()).map_err(io::Error::other)?;
-        for (code, x) in codes.chunks_exact(n_levels).zip(decoded.chunks_exact(dim)) {
+        for (code, x) in codes.chunks_exact(n_levels).zip(decoded.chunks_exact(codebooks.dim())) {
             let norm = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() as f32;
             out.write_all(code)?;
             out.write_all(&norm.to_le_bytes())?;
         }
+    }
+    Ok(())
+}
+
+fn product(out: &mut dyn Write, index: &FaissIndex, n_items: usize) -> io::Result<()> {
+    let FaissIndex { codebooks, codes, .. } = index;
+    out.write_all(PRODUCT)?;
+    header(out, index, n_items)?;
+    count(out, codebooks.dim())?;
+    count(out, codebooks.n_levels())?;
+    count(out, 8)?;
+    codewords(out, codebooks)?;
+    count(out, codes.len())?;
+    out.write_all(codes)?;
+    // Search by tables, which takes no parameters.
+    out.write_all(&[0; 9])
+}
+
+/// Writes 256 codewords per level.
+fn codewords(out: &mut dyn Write, codebooks: &Codebooks) -> io::Result<()> {
+    let (n_levels, size) = (codebooks.n_levels(), 256 * codebooks.width());
+    count(out, n_levels * size)?;
+    for level in (0..n_levels).map(|level| codebooks.level(level)) {
+        level.iter().try_for_each(|value| out.write_all(&value.to_le_bytes()))?;
+        (level.len()..size).try_for_each(|_| out.write_all(&0f32.to_le_bytes()))?;
     }
     Ok(())
 }

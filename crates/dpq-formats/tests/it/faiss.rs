@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dpq_codebook::{Assignment, Codebooks};
+use dpq_codebook::{Assignment, Codebooks, Form};
 use dpq_formats::FaissIndex;
 use tempfile::TempDir;
 
@@ -29,6 +29,33 @@ fn indexes_survive_the_round_trip() {
         }
         index(is_euclidean, Some(vec![0, 1, 2])).save(&path).unwrap();
         assert_eq!(FaissIndex::open(&path).unwrap(), index(is_euclidean, None), "row numbers need no map");
+    }
+}
+
+#[test]
+fn product_codebooks_become_an_index_pq() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.index");
+    let values: Vec<f32> = (0..3 * 256 * 2).map(|i| (i as f32 * 0.37).sin()).collect();
+    let make = |values: Vec<f32>, n_codewords| {
+        Codebooks::with_form(Form::Product, values, 3, n_codewords, 6, Assignment::Euclidean).unwrap()
+    };
+    for is_euclidean in [false, true] {
+        for (ids, kind) in [(None, b"IxPq"), (Some(vec![9, 0, i64::MAX as u64]), b"IxMp")] {
+            let product = FaissIndex { codebooks: make(values.clone(), 256), ..index(is_euclidean, ids) };
+            product.save(&path).unwrap();
+            assert_eq!(&fs::read(&path).unwrap()[..4], kind);
+            assert_eq!(FaissIndex::open(&path).unwrap(), product);
+        }
+    }
+    // Missing codewords are zeros.
+    let few = make(values[..3 * 5 * 2].to_vec(), 5);
+    let product = FaissIndex { codebooks: few.clone(), codes: vec![0, 1, 2], ..index(true, None) };
+    product.save(&path).unwrap();
+    let read = FaissIndex::open(&path).unwrap().codebooks;
+    for level in 0..3 {
+        assert_eq!(&read.level(level)[..10], few.level(level));
+        assert!(read.level(level)[10..].iter().all(|&value| value == 0.0));
     }
 }
 

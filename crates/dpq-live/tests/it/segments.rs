@@ -1,6 +1,6 @@
 //! Changes, commits and merges against the definition.
 
-use dpq_live::{LiveIndex, Metric, Snapshot};
+use dpq_live::{Assignment, CodeLength, Codebooks, Form, LiveIndex, Metric, SearchOptions, Snapshot};
 use proptest::prelude::*;
 
 use crate::common::{CODEWORDS, Change, LEVELS, Model, Random, bits, codebooks, files};
@@ -164,4 +164,35 @@ fn deleted_items_are_dropped_by_merges() {
     assert_eq!((after.stats().segments, after.stats().deleted), (vec![4], 2));
     model.check(&after);
     assert_eq!(before.name_of(7), Some("name of 7"));
+}
+
+/// Codes of product codebooks are searched as in one index, at their only length.
+#[test]
+fn product_codes_live_in_segments() {
+    for metric in [Metric::InnerProduct, Metric::Euclidean] {
+        let values = codebooks(3).values().to_vec();
+        let dim = values.len() / CODEWORDS;
+        let product =
+            Codebooks::with_form(Form::Product, values, LEVELS, CODEWORDS, dim, Assignment::Euclidean);
+        let (_dir, folder, mut live) = create(&product.unwrap(), metric, 4);
+        let (mut model, mut random) = (Model::default(), Random(9));
+        for _ in 0..60 {
+            let change = random.change(20);
+            if !matches!(change, Change::Delete(id) if !model.0.contains_key(&id)) {
+                model.change_both(&mut live, &change).unwrap();
+            }
+        }
+        live.merge_step().unwrap();
+        live.commit().unwrap();
+        let snapshot = Snapshot::open(&folder).unwrap();
+        let index = model.index(snapshot.codebooks(), metric);
+        let queries: Vec<f32> = (0..5 * dim).map(|_| random.below(9) as f32 / 4.0 - 1.0).collect();
+        let options = SearchOptions::new(7);
+        assert_eq!(
+            bits(&snapshot.search_batch(&queries, &options).unwrap()),
+            bits(&index.search_batch(&queries, &options).unwrap())
+        );
+        let short = options.length(CodeLength::from_bits(16).unwrap());
+        assert!(snapshot.search_batch(&queries, &short).is_err());
+    }
 }

@@ -25,9 +25,12 @@ class Codebooks:
     """L codebooks of K codewords of D values. A code has one byte per level; its first bytes are a shorter code."""
 
     def __new__(
-        cls, values: ArrayLike, assignment: Literal["euclidean", "cosine"] = "euclidean"
+        cls,
+        values: ArrayLike,
+        assignment: Literal["euclidean", "cosine"] = "euclidean",
+        form: Literal["progressive", "product"] = "progressive",
     ) -> Codebooks:
-        """Makes codebooks of values, float32 [L, K, D]."""
+        """Makes codebooks of values, float32 [L, K, D], or [L, K, D / L] in product form."""
     @staticmethod
     def train(
         x: ArrayLike,
@@ -39,8 +42,12 @@ class Codebooks:
         beam: int = 1,
         length_weights: Sequence[float] | None = None,
         init_size: int | None = 16384,
+        form: Literal["progressive", "product"] = "progressive",
     ) -> Codebooks:
-        """Fits codebooks to x, float32 [n, D], by residual k-means for codes of a beam search, and refines them."""
+        """Fits codebooks to x, float32 [n, D], by residual k-means for codes of a beam search, and refines them.
+
+        In product form, fits each level to its part of the dimensions.
+        """
     @staticmethod
     def load(path: _Path) -> Codebooks:
         """Opens a codebook or a model file."""
@@ -53,7 +60,7 @@ class Codebooks:
     def decode(self, codes: ArrayLike, bits: int | None = None) -> NDArray[np.float32]:
         """Decodes codes, uint8 [n, L], at a length of bits (None: the longest) into float32 [n, D]."""
     def as_array(self) -> NDArray[np.float32]:
-        """Returns all codewords, float32 [L, K, D], as a copy."""
+        """Returns all codewords, float32 [L, K, D], or [L, K, D / L] in product form, as a copy."""
     @property
     def n_levels(self) -> int:
         """The number of levels, L."""
@@ -66,6 +73,9 @@ class Codebooks:
     @property
     def assignment(self) -> Literal["euclidean", "cosine"]:
         """How a level chooses its codeword."""
+    @property
+    def form(self) -> Literal["progressive", "product"]:
+        """Whether a level covers all dimensions, or its part of them."""
     @property
     def fingerprint(self) -> str:
         """Eight hex digits that identify these codebooks."""

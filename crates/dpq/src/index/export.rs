@@ -14,10 +14,10 @@ use crate::output;
 
 /// Write the contents of an index for another program
 ///
-/// `--to faiss` writes one file: an IndexResidualQuantizer, in an IndexIDMap unless ids are row
-/// numbers. faiss searches it with the same scores at the full length. `--to npy` writes a folder
-/// with codes.npy, codes.json, ids.npy and codebook.safetensors, the inputs of `dpq index build`.
-/// Items are ordered by ascending id. The index is verified first.
+/// `--to faiss` writes one file: an IndexResidualQuantizer, or an IndexPQ of product codes, in an
+/// IndexIDMap unless ids are row numbers. faiss searches it with the same scores at the full
+/// length. `--to npy` writes a folder with codes.npy, codes.json, ids.npy and codebook.safetensors,
+/// the inputs of `dpq index build`. Items are ordered by ascending id. The index is verified first.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq index export gallery.dpq --to faiss --out x.index\n  dpq index export gallery.dpq --to npy \
