@@ -197,9 +197,9 @@ impl Codebooks {
     /// Writes a codebook file.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let version = if self.form == Form::Product { PRODUCT_VERSION } else { VERSION };
-        let metadata = [("format", FORMAT), ("version", version)];
-        let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let metadata = metadata.into_iter().chain(self.metadata()).collect();
+        let metadata = [("format", FORMAT.to_owned()), ("version", version.to_owned())];
+        let metadata = metadata.into_iter().chain(self.metadata());
+        let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).collect();
         let bytes: Vec<u8> = self.values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let section = Section { dtype: Dtype::F32, shape: &self.shape(), bytes: &bytes };
         Ok(dpq_file::write(path, &metadata, &[("codebook", section)])?)
@@ -207,10 +207,10 @@ impl Codebooks {
 
     /// Returns the metadata by which [`from_container`](Self::from_container) reads the section
     /// `codebook`: `assignment`, `fingerprint`, and `form` if that is product.
-    pub fn metadata(&self) -> impl Iterator<Item = (String, String)> {
+    pub fn metadata(&self) -> impl Iterator<Item = (&'static str, String)> + use<> {
         let form = (self.form == Form::Product).then(|| ("form", self.form.to_string()));
         let metadata = [("assignment", self.assignment.to_string()), ("fingerprint", self.fingerprint())];
-        metadata.into_iter().chain(form).map(|(key, value)| (key.to_owned(), value))
+        metadata.into_iter().chain(form)
     }
 
     /// Returns which dimensions a level covers.

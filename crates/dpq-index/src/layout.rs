@@ -196,9 +196,9 @@ impl Layout {
             ("items", self.n_items.to_string()),
             ("distinct", self.n_distinct.to_string()),
         ];
-        let metadata = metadata.map(|(key, value)| (key.to_owned(), value));
+        let metadata = metadata.into_iter().chain(codebooks.metadata());
         let mut metadata: BTreeMap<String, String> =
-            metadata.into_iter().chain(codebooks.metadata()).collect();
+            metadata.map(|(key, value)| (key.to_owned(), value)).collect();
         if self.version == 2 {
             let lengths: Vec<String> =
                 self.norm_lengths.iter().map(|length| length.levels().to_string()).collect();

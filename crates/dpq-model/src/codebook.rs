@@ -1,27 +1,35 @@
 //! Codebooks in training: their initial values, their variables, and dead codewords.
 //!
-//! The variable `codebook` is f32 `[L, K, D]`. With shared codewords it is `[1, K, D]`, and
-//! `scales` is `[L − 1]`: level l has the codewords times its scale, and the scale of level 0 is 1.
+//! The variable `codebook` is f32 `[L, K, D]`, or `[L, K, D/L]` for product codebooks. With shared
+//! codewords it is `[1, K, D]`, and `scales` is `[L − 1]`: level l has the codewords times its
+//! scale, and the scale of level 0 is 1.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::{Device, Tensor, Var};
-use dpq_codebook::{CodeLength, Codebooks, FitOptions, ResidualKMeans};
+use dpq_codebook::{CodeLength, Codebooks, FitOptions, Form, ResidualKMeans};
 
 use crate::Error;
 use crate::config::{Sharing, TrainConfig};
 use crate::rng::{Stream, mix, normal, permutation, rng};
 use crate::tensors::Variables;
 
+/// The squared norm below which a codeword cannot be scaled to norm 1.
+const MIN_SQUARED_NORM: f64 = 1e-24;
+
 /// Returns the names and shapes of the variables.
 pub(crate) fn shapes(config: &TrainConfig) -> BTreeMap<&'static str, Vec<usize>> {
-    let (levels, codewords, dim) = (config.quantizer.levels, config.quantizer.codewords, config.network.dim);
+    let (levels, codewords) = (config.quantizer.levels, config.quantizer.codewords);
+    let width = match config.quantizer.form {
+        Form::Progressive => config.network.dim,
+        Form::Product => config.network.dim / levels,
+    };
     match config.quantizer.codebooks {
         Sharing::Shared if levels > 1 => {
-            [("codebook", vec![1, codewords, dim]), ("scales", vec![levels - 1])].into()
+            [("codebook", vec![1, codewords, width]), ("scales", vec![levels - 1])].into()
         }
-        _ => [("codebook", vec![levels, codewords, dim])].into(),
+        _ => [("codebook", vec![levels, codewords, width])].into(),
     }
 }
 
@@ -35,8 +43,8 @@ pub(crate) fn random(config: &TrainConfig, device: &Device) -> Result<Variables,
     variables(config, codebook, scales, device)
 }
 
-/// Fits codebooks to features by residual k-means, unless `stop` is set. Shared codewords are those
-/// of the first level.
+/// Fits codebooks to features by residual k-means, or by k-means on parts, unless `stop` is set.
+/// Shared codewords are those of the first level.
 pub(crate) fn fit(
     config: &TrainConfig,
     features: &[f32],
@@ -49,7 +57,11 @@ pub(crate) fn fit(
         n_iterations: config.quantizer.kmeans_iterations,
     };
     let options = FitOptions { interrupt: stop, ..FitOptions::default() };
-    let codebook = kmeans.train_with(features, config.network.dim, options)?.values().to_vec();
+    let codebooks = match config.quantizer.form {
+        Form::Progressive => kmeans.train_with(features, config.network.dim, options)?,
+        Form::Product => kmeans.train_product(features, config.network.dim, options)?,
+    };
+    let codebook = codebooks.values().to_vec();
     let scales = match config.quantizer.codebooks {
         Sharing::Separate => Vec::new(),
         Sharing::Shared => fit_scales(config, &codebook, features)?,
@@ -90,23 +102,29 @@ fn variables(
     shapes(config).into_iter().map(variable).collect()
 }
 
-/// Returns the codewords of all levels, f32 `[L, K, D]`, with gradients.
-pub(crate) fn expanded(variables: &Variables) -> candle_core::Result<Tensor> {
-    let codebook = variables["codebook"].as_tensor();
-    let Some(scales) = variables.get("scales") else { return Ok(codebook.clone()) };
+/// Returns the codewords of all levels, f32 `[L, K, D]` or `[L, K, D/L]`, with gradients.
+pub(crate) fn expanded(config: &TrainConfig, variables: &Variables) -> candle_core::Result<Tensor> {
+    let mut codebook = variables["codebook"].as_tensor().clone();
+    if config.quantizer.unit_codewords {
+        let norms = codebook.sqr()?.sum_keepdim(2)?.maximum(MIN_SQUARED_NORM)?.sqrt()?;
+        codebook = codebook.broadcast_div(&norms)?;
+    }
+    let Some(scales) = variables.get("scales") else { return Ok(codebook) };
     let first = Tensor::ones(1, scales.dtype(), scales.device())?;
     codebook.broadcast_mul(&Tensor::cat(&[&first, scales.as_tensor()], 0)?.reshape(((), 1, 1))?)
 }
 
 pub(crate) fn codebooks(config: &TrainConfig, variables: &Variables) -> Result<Codebooks, Error> {
     let quantizer = &config.quantizer;
-    let values = expanded(variables)?.flatten_all()?.to_vec1::<f32>()?;
-    let dim = config.network.dim;
-    Ok(Codebooks::new(values, quantizer.levels, quantizer.codewords, dim, quantizer.assignment)?)
+    let values = expanded(config, variables)?.flatten_all()?.to_vec1::<f32>()?;
+    let (levels, codewords) = (quantizer.levels, quantizer.codewords);
+    let (form, assignment) = (quantizer.form, quantizer.assignment);
+    Ok(Codebooks::with_form(form, values, levels, codewords, config.network.dim, assignment)?)
 }
 
 /// Moves codewords that no item uses, and returns their number. A codeword moves to the residual
-/// that enters its level for a random item, a shared codeword to the feature of the item.
+/// that enters its level for a random item, a codeword of a product to its part of the feature, a
+/// shared codeword to the feature of the item.
 ///
 /// The memory of the optimiser for the codeword stays, because it fades within a few steps.
 /// Source: SoundStream (Zeghidour et al. 2021), which replaces rarely used codewords with inputs of
@@ -120,7 +138,8 @@ pub(crate) fn revive(
     features: &[f32],
     codes: &[u8],
 ) -> Result<usize, Error> {
-    let (n_levels, n_codewords, dim) = (codebooks.n_levels(), codebooks.n_codewords(), codebooks.dim());
+    let [n_levels, n_codewords, width] = codebooks.shape();
+    let dim = codebooks.dim();
     let variable = &variables["codebook"];
     let mut values = variable.as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
     let n_own = variable.dim(0)?;
@@ -132,9 +151,10 @@ pub(crate) fn revive(
         let dead = (0..n_codewords).filter(|&codeword| !used[codeword]);
         let mut rng = rng(mix(config.seed, &[epoch, level]), Stream::Revival);
         for (codeword, row) in dead.zip(permutation(features.len() / dim, &mut rng)) {
-            let new = &mut values[(level * n_codewords + codeword) * dim..][..dim];
-            new.copy_from_slice(&features[row * dim..][..dim]);
-            for (level, &code) in codes[row * n_levels..][..level].iter().enumerate() {
+            let new = &mut values[(level * n_codewords + codeword) * width..][..width];
+            new.copy_from_slice(&features[row * dim..][codebooks.dims(level)]);
+            let n_before = if codebooks.form() == Form::Product { 0 } else { level };
+            for (level, &code) in codes[row * n_levels..][..n_before].iter().enumerate() {
                 new.iter_mut().zip(codebooks.codeword(level, code.into())).for_each(|(r, c)| *r -= c);
             }
             n_revived += 1;

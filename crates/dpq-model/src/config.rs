@@ -1,6 +1,6 @@
 //! The configuration of a training run, as plain data.
 
-use dpq_codebook::Assignment;
+use dpq_codebook::{Assignment, Form};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -66,12 +66,18 @@ pub enum Schedule {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuantizerConfig {
+    /// Whether a level covers all dimensions (progressive) or its part of them (product).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub form: Form,
     /// Number of levels, L. A code has one byte per level.
     pub levels: usize,
     /// Codewords per level, K, at most 256.
     pub codewords: usize,
     /// Whether levels share codewords.
     pub codebooks: Sharing,
+    /// Scales each codeword to norm 1, with the gradient of that.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unit_codewords: bool,
     /// How a level chooses a codeword.
     pub assignment: Assignment,
     /// Softness γ: soft assignment weights codeword k by exp(−γ‖r − c_k‖²), or by exp(γ cos(r,
@@ -79,7 +85,7 @@ pub struct QuantizerConfig {
     pub softness: f64,
     /// Initial values of the codebooks.
     pub start: Start,
-    /// Maximum number of iterations of residual k-means.
+    /// Maximum number of iterations of k-means per level.
     pub kmeans_iterations: usize,
     /// Moves codewords that no image of an epoch uses to features of that epoch. The last epoch
     /// moves none. Residual k-means always does this.
@@ -103,7 +109,7 @@ pub enum Sharing {
 pub enum Start {
     /// Normally distributed numbers of standard deviation 0.01, as in the authors' code.
     Random,
-    /// Residual k-means on the current features.
+    /// Residual k-means on the current features, or k-means on each part of them.
     ResidualKmeans,
 }
 
@@ -268,6 +274,8 @@ impl TrainConfig {
             || loss.quantization > 0.0 && quantization.iter().any(|&w| w > 0.0);
         let one_start = self.schedule != Schedule::TwoStep || quantizer.start == Start::ResidualKmeans;
         let one_fit = self.schedule != Schedule::TwoStep || quantizer.codebooks == Sharing::Separate;
+        let is_product = quantizer.form == Form::Product;
+        let unit_fit = self.schedule != Schedule::TwoStep || !quantizer.unit_codewords;
         let mirrors_features = self.mirror_average && network.body == Body::Features;
         let cutout = self.augment.cutout_probability;
         let checks = [
@@ -277,6 +285,17 @@ impl TrainConfig {
             (!mirrors_features, "mirror_average", "false for stored features"),
             ((1..=255).contains(&quantizer.levels), "quantizer.levels", "1 to 255"),
             ((1..=256).contains(&quantizer.codewords), "quantizer.codewords", "1 to 256"),
+            (
+                !is_product || network.dim.is_multiple_of(quantizer.levels),
+                "quantizer.levels",
+                "a divisor of `network.dim` for product codebooks",
+            ),
+            (
+                !is_product || quantizer.codebooks == Sharing::Separate,
+                "quantizer.codebooks",
+                "`separate` for product codebooks",
+            ),
+            (unit_fit, "quantizer.unit_codewords", "false for two-step training"),
             (above_0(quantizer.softness), "quantizer.softness", "a finite number above 0"),
             (quantizer.kmeans_iterations >= 1, "quantizer.kmeans_iterations", "at least 1"),
             (one_start, "quantizer.start", "`residual-kmeans` for two-step training"),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::Device;
-use dpq_codebook::Codebooks;
+use dpq_codebook::{Codebooks, Form};
 
 use crate::header::Header;
 use crate::inference::{Folded, Output};
@@ -33,9 +33,9 @@ pub struct Snapshot<'a> {
     pub(crate) device: &'a Device,
 }
 
-/// The name and the version of the file format.
+/// The name of the file format, and its versions: of progressive and of product codebooks.
 const FORMAT: &str = "dpq-model";
-const VERSION: &str = "1";
+const VERSIONS: [&str; 2] = ["1", "2"];
 
 impl Model {
     /// Opens a model file and checks every byte. The model runs on the CPU until [`Model::on`]
@@ -46,9 +46,8 @@ impl Model {
     /// model, or that is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let expected =
-            "`dpq-model` of version `1`, made by `dpq train`; codebooks alone go to `dpq encode --codebook`";
-        let file = tensors::open(path, [FORMAT, VERSION], expected)?;
+        let expected = "`dpq-model` of version `1` or `2`, made by `dpq train`; codebooks alone go to `dpq encode --codebook`";
+        let file = tensors::open(path, FORMAT, &VERSIONS, expected)?;
         let content = |what: String| Error::content(path, what);
         let header: Header = tensors::config(&file)?;
         header.check().map_err(|error| content(error.to_string()))?;
@@ -57,11 +56,11 @@ impl Model {
         let quantizer = &header.train.quantizer;
         let found = [codebooks.n_levels(), codebooks.n_codewords(), codebooks.dim()];
         let expected = [quantizer.levels, quantizer.codewords, header.train.network.dim];
-        if found != expected || codebooks.assignment() != quantizer.assignment {
+        let (form, assignment) = (codebooks.form(), codebooks.assignment());
+        if found != expected || (form, assignment) != (quantizer.form, quantizer.assignment) {
             return Err(content(format!(
-                "codebooks {found:?} of {} assignment, the configuration says {expected:?} and {}",
-                codebooks.assignment(),
-                quantizer.assignment
+                "{form} codebooks {found:?} of {assignment} assignment, the configuration says {} {expected:?} and {}",
+                quantizer.form, quantizer.assignment
             )));
         }
         file.metadata("fingerprint")?;
@@ -97,15 +96,15 @@ impl Model {
     /// [`Error::File`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let mut arrays = arrays(&self.tensors, "")?;
-        let shape = [self.codebooks.n_levels(), self.codebooks.n_codewords(), self.codebooks.dim()];
-        arrays.push(("codebook".to_owned(), shape.to_vec(), self.codebooks.values().to_vec()));
+        let shape = self.codebooks.shape().to_vec();
+        arrays.push(("codebook".to_owned(), shape, self.codebooks.values().to_vec()));
+        let version = VERSIONS[usize::from(self.codebooks.form() == Form::Product)];
         let mut metadata = vec![
             ("format", FORMAT.to_owned()),
-            ("version", VERSION.to_owned()),
-            ("assignment", self.codebooks.assignment().to_string()),
-            ("fingerprint", self.codebooks.fingerprint()),
+            ("version", version.to_owned()),
             ("config", self.header.to_json()),
         ];
+        metadata.extend(self.codebooks.metadata());
         for (key, value) in [("embeddings", &self.embeddings), ("weights", &self.weights)] {
             metadata.extend(value.iter().map(|value| (key, value.clone())));
         }

@@ -1,6 +1,5 @@
-//! Progressive quantization for training: soft and hard codewords of each level with their
-//! gradients, and the three quantization losses of the paper. `dpq_codebook::Codebooks::encode`
-//! encodes for storage.
+//! Quantization for training: soft and hard codewords of each level with their gradients, and the
+//! three quantization losses of the paper. `dpq_codebook::Codebooks::encode` encodes for storage.
 //!
 //! Source: paper, quantization blocks and their losses. Level l chooses a codeword for the residual
 //! of the levels before:
@@ -8,11 +7,14 @@
 //! - r¹ = x and r^(l+1) = r^l − q^l_hard, where q^l_hard is the codeword that fits r^l best;
 //! - q^l_soft is the mean of all codewords of the level, weighted by a softmax of their fit.
 //!
+//! A level of product codebooks chooses for its part of x instead, and nothing passes from level to
+//! level.
+//!
 //! A hard codeword gets its gradient, and the choice has none. Soft weights pass their gradient to
 //! all codewords of the level and to its residual, and so to x and to the hard codewords of the
 //! levels before. To train codebooks alone, detach x.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, Result, Tensor, bail};
 use dpq_codebook::Assignment;
 
 /// The minimum product of squared norms for a cosine other than 0.
@@ -20,12 +22,13 @@ const MIN_SQUARED_NORMS: f64 = 1e-12;
 
 /// A batch of features, quantized at each level.
 ///
-/// Element l of `soft` and `hard` is the sum over the levels 0 to l: the approximation by a code of
-/// l + 1 bytes.
+/// `soft` and `hard` have one approximation per length of codes. Element l is the sum over the
+/// levels 0 to l: the approximation by a code of l + 1 bytes. The only element of product codebooks
+/// is the codewords of all levels, side by side.
 pub(crate) struct Quantized {
-    /// Sums of soft codewords, `[n, D]` per level.
+    /// Sums of soft codewords, `[n, D]` per length.
     pub(crate) soft: Vec<Tensor>,
-    /// Sums of hard codewords, `[n, D]` per level.
+    /// Sums of hard codewords, `[n, D]` per length.
     pub(crate) hard: Vec<Tensor>,
     /// The numbers of the hard codewords, u32 `[n]` per level.
     pub(crate) codes: Vec<Tensor>,
@@ -39,18 +42,26 @@ pub(crate) struct Quantized {
 /// cosine 0 without gradient.
 /// Source: paper, quantization blocks; for cosine the authors' code, where `gamma` is 1
 /// (docs/deviations.md, rows 1 and 2).
-/// Shapes: x `[n, D]`, codebook `[L, K, D]`, of one floating type.
+/// Shapes: x `[n, D]`, codebook `[L, K, D]`, or `[L, K, D/L]` of product codebooks, of one floating
+/// type.
 pub(crate) fn quantize(
     x: &Tensor,
     codebook: &Tensor,
     assignment: Assignment,
     gamma: f64,
 ) -> Result<Quantized> {
-    let (n_levels, _, _) = codebook.dims3()?;
+    let (n_levels, _, width) = codebook.dims3()?;
+    let is_product = width != x.dim(1)?;
+    if is_product && n_levels * width != x.dim(1)? {
+        bail!("quantize: {n_levels} parts of {width} dimensions, expected {} in all", x.dim(1)?);
+    }
     let mut quantized = Quantized { soft: Vec::new(), hard: Vec::new(), codes: Vec::new() };
     let mut residual = x.clone();
     for level in 0..n_levels {
         let codewords = codebook.get(level)?;
+        if is_product {
+            residual = x.narrow(1, level * width, width)?.contiguous()?;
+        }
         let fit = match assignment {
             Assignment::Euclidean => closeness(&residual, &codewords)?,
             Assignment::Cosine => cosines(&residual, &codewords)?,
@@ -59,17 +70,27 @@ pub(crate) fn quantize(
         let hard = codewords.index_select(&codes, 0)?;
         let soft = softmax(&(fit * gamma)?)?.matmul(&codewords)?;
 
-        residual = (residual - &hard)?;
-        quantized.soft.push(add_to_last(&quantized.soft, soft)?);
-        quantized.hard.push(add_to_last(&quantized.hard, hard)?);
         quantized.codes.push(codes);
+        if is_product {
+            quantized.soft.push(soft);
+            quantized.hard.push(hard);
+        } else {
+            residual = (residual - &hard)?;
+            quantized.soft.push(add_to_last(&quantized.soft, soft)?);
+            quantized.hard.push(add_to_last(&quantized.hard, hard)?);
+        }
+    }
+    if is_product {
+        for parts in [&mut quantized.soft, &mut quantized.hard] {
+            *parts = vec![Tensor::cat(parts, 1)?];
+        }
     }
     Ok(quantized)
 }
 
 /// Returns the distance of soft or hard sums from `x`: Σ_l mean_n ‖x_n − x̂^l_n‖², a scalar.
 ///
-/// Source: paper, L_soft and L_hard. Each level counts once. The mean is over the batch; the
+/// Source: paper, L_soft and L_hard. Each length counts once. The mean is over the batch; the
 /// authors' code also divides by D (docs/deviations.md, row 7).
 pub(crate) fn distortion(x: &Tensor, sums: &[Tensor]) -> Result<Tensor> {
     let mut total = Tensor::zeros((), x.dtype(), x.device())?;

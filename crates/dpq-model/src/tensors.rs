@@ -21,11 +21,11 @@ pub(crate) type Shapes = BTreeMap<String, Vec<usize>>;
 /// A named array: name, shape, values.
 pub(crate) type Array = (String, Vec<usize>, Vec<f32>);
 
-/// Opens a file of this format and version and checks every byte.
-pub(crate) fn open(path: &Path, [format, version]: [&str; 2], expected: &str) -> Result<Container, Error> {
+/// Opens a file of this format and one of these versions, and checks every byte.
+pub(crate) fn open(path: &Path, format: &str, versions: &[&str], expected: &str) -> Result<Container, Error> {
     let file = Container::open(path)?;
     let found = ["format", "version"].map(|key| file.metadata(key).unwrap_or("none"));
-    if found != [format, version] {
+    if found[0] != format || !versions.contains(&found[1]) {
         let found = found.join("` of version `");
         return Err(Error::content(path, format!("the file holds a `{found}`, expected {expected}")));
     }

@@ -219,7 +219,7 @@ impl<'a> Run<'a> {
             };
             let codebook = match phase {
                 Phase::Features => None,
-                _ => Some(codebook::expanded(&self.state.codebook)?),
+                _ => Some(codebook::expanded(config, &self.state.codebook)?),
             };
             if codebook.is_some() {
                 epoch.features.extend(outputs.features.flatten_all()?.to_vec1::<f32>()?);

@@ -124,7 +124,7 @@ impl Weights {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let expected = "`dpq-weights` of version `1`, made by `dpq weights import`";
-        let file = tensors::open(path, [FORMAT, VERSION], expected)?;
+        let file = tensors::open(path, FORMAT, &[VERSION], expected)?;
         let config: Config = tensors::config(&file)?;
         let header = config.header().map_err(|error| Error::content(path, error.to_string()))?;
         let [body, _] = header.shapes()?;

@@ -24,14 +24,13 @@ pub(crate) fn csv(results: &Results) -> String {
     for (metric, accuracy) in accuracies {
         accuracy.iter().for_each(|accuracy| rows.row(["mean", "dpq", metric], "", spread(accuracy)));
     }
-    for (level, usage) in results.usage.iter().enumerate() {
+    for ((bits, usage), distortion) in results.map_all.keys().zip(&results.usage).zip(&results.distortion) {
         let values = [
-            ("distortion", results.distortion[level]),
+            ("distortion", *distortion),
             ("codewords used", usage.used),
             ("perplexity", usage.perplexity),
             ("distinct codes", usage.distinct),
         ];
-        let bits = 8 * (level + 1);
         values.iter().for_each(|(metric, value)| rows.row(["mean", "dpq", metric], bits, single(value)));
     }
     for seed in &results.per_seed {

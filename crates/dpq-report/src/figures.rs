@@ -1,7 +1,7 @@
 //! The figures that need nothing but the results.
 
 use crate::plot::{Axis, BASELINE, Chart, Curve, REFERENCE, heights, length_line, range};
-use crate::results::{ByRank, NamedCurve, Results};
+use crate::results::{ByBits, ByRank, NamedCurve, Results};
 
 /// Draws precision by recall.
 pub(crate) fn precision_recall(results: &Results) -> Chart {
@@ -64,11 +64,12 @@ pub(crate) fn map_by_bits(results: &Results) -> Chart {
 /// Draws relative distortion by code length.
 pub(crate) fn distortion(results: &Results) -> Chart {
     let pixels = results.baseline.iter();
-    let pixels = pixels.map(|pixels| by_level("raw pixels", &pixels.distortion, BASELINE));
-    let curves: Vec<_> = [by_level("features", &results.distortion, 2)].into_iter().chain(pixels).collect();
+    let pixels = pixels.map(|pixels| by_length(&pixels.map_all, "raw pixels", &pixels.distortion, BASELINE));
+    let curves: Vec<_> =
+        [by_length(&results.map_all, "features", &results.distortion, 2)].into_iter().chain(pixels).collect();
     Chart {
         title: "Distortion by code length".to_owned(),
-        x: Axis::steps("bits", bits_by_level(results)),
+        x: Axis::steps("bits", bits(results)),
         y: Axis::logarithmic("distortion", heights(&curves)),
         curves,
     }
@@ -79,21 +80,23 @@ pub(crate) fn usage(results: &Results) -> Chart {
     let levels = results.usage.iter();
     let used: Vec<f64> = levels.clone().map(|level| level.used).collect();
     let perplexity: Vec<f64> = levels.map(|level| level.perplexity).collect();
+    let curve = |name, values: &[f64], line| by_length(&results.map_all, name, values, line);
     let n_codewords = results.about.config["quantizer"]["codewords"].as_f64().unwrap_or(256.0);
     Chart {
         title: "Codewords used and perplexity, by level".to_owned(),
-        x: Axis::steps("level, as the bits up to it", bits_by_level(results)),
+        x: Axis::steps("level, as the bits up to it", bits(results)),
         y: Axis::linear("codewords", [0.0, n_codewords]),
-        curves: vec![by_level("codewords used", &used, REFERENCE), by_level("perplexity", &perplexity, 2)],
+        curves: vec![curve("codewords used", &used, REFERENCE), curve("perplexity", &perplexity, 2)],
     }
 }
 
-fn by_level(name: &str, values: &[f64], line: usize) -> Curve {
-    Curve::new(name, (1..).zip(values).map(|(level, &y)| [f64::from(8 * level), y]), line)
+/// Draws values by the lengths that `maps` has.
+fn by_length<T>(maps: &ByBits<T>, name: &str, values: &[f64], line: usize) -> Curve {
+    Curve::new(name, maps.keys().zip(values).map(|(&bits, &y)| [f64::from(bits), y]), line)
 }
 
-fn bits_by_level(results: &Results) -> Vec<f64> {
-    (1..=results.distortion.len()).map(|level| 8.0 * level as f64).collect()
+fn bits(results: &Results) -> Vec<f64> {
+    results.map_all.keys().map(|&bits| f64::from(bits)).collect()
 }
 
 #[cfg(test)]

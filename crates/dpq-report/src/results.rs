@@ -51,9 +51,9 @@ pub struct Results {
     /// Accuracy of the classifier on the queries.
     pub query_accuracy: Option<MeanSd>,
     /// Mean squared error of the gallery's reconstructions over the mean squared norm of its
-    /// features, by level.
+    /// features, by length.
     pub distortion: Vec<f64>,
-    /// Use of codewords on the gallery, by level.
+    /// Use of the codewords of the last level of each length, on the gallery.
     pub usage: Vec<Usage>,
     /// Codes of raw pixels to compare with.
     #[serde(skip_serializing_if = "Option::is_none")]

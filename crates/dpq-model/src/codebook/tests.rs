@@ -25,7 +25,7 @@ fn shared_codewords_are_scaled_and_both_learn() {
     assert_eq!(codebooks.assignment(), Assignment::Euclidean);
     // The gradients of the sum: for each value of a word the sum of the scales, and for each scale
     // the sum of the words.
-    let gradients = expanded(&variables).unwrap().sum_all().unwrap().backward().unwrap();
+    let gradients = expanded(&config, &variables).unwrap().sum_all().unwrap().backward().unwrap();
     let gradient = |name: &str| {
         gradients.get(&variables[name]).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
     };
@@ -90,4 +90,59 @@ fn dead_codewords_go_where_residuals_are() {
     assert_eq!(dead(&[0; 6]), 1);
     let revived = codebooks(&shared, &words).unwrap();
     assert!(features.chunks(2).any(|x| x == revived.codeword(0, 1)));
+}
+
+/// Codewords of three parts of two dimensions each.
+fn product() -> TrainConfig {
+    let mut config = config(Sharing::Separate);
+    config.quantizer.form = Form::Product;
+    config.network.dim = 6;
+    config
+}
+
+#[test]
+fn product_codebooks_are_fitted_by_part() {
+    let config = product();
+    let features: Vec<f32> = (0..20 * 6).map(|i| ((i * 37) % 101) as f32 / 50.0).collect();
+    let fitted = fit(&config, &features, &Device::Cpu, None).unwrap();
+    assert_eq!(fitted["codebook"].dims(), [3, 2, 2]);
+    let books = codebooks(&config, &fitted).unwrap();
+    let kmeans =
+        ResidualKMeans { n_levels: 3, n_codewords: 2, n_iterations: config.quantizer.kmeans_iterations };
+    assert_eq!(books, kmeans.train_product(&features, 6, FitOptions::default()).unwrap());
+    assert_eq!(random(&config, &Device::Cpu).unwrap()["codebook"].dims(), [3, 2, 2]);
+}
+
+#[test]
+fn a_dead_codeword_of_a_product_goes_to_a_part_of_a_feature() {
+    let config = product();
+    let words = [[1.0f32, 1.0], [9.0, 9.0]].concat().repeat(3);
+    let before = variables(&config, words, Vec::new(), &Device::Cpu).unwrap();
+    let books = codebooks(&config, &before).unwrap();
+    let features = [1.0, 1.5, 1.0, 2.0, 1.0, 3.0];
+    let codes = books.encode(&features).unwrap();
+    assert_eq!(codes, [0, 0, 0]);
+    assert_eq!(revive(&config, 0, &before, &books, &features, &codes).unwrap(), 3);
+    let after = codebooks(&config, &before).unwrap();
+    let revived: Vec<f32> = (0..3).flat_map(|level| after.codeword(level, 1).to_vec()).collect();
+    assert_eq!(revived, features);
+    assert!((0..3).all(|level| after.codeword(level, 0) == [1.0, 1.0]));
+}
+
+#[test]
+fn unit_codewords_have_norm_1_and_gradients_across_it() {
+    let mut config = product();
+    config.quantizer.unit_codewords = true;
+    let words = [3.0, 4.0, 0.0, 2.0, 1.0, 0.0, -5.0, 0.0, 0.0, 0.0, 6.0, 8.0];
+    let variables = variables(&config, words.to_vec(), Vec::new(), &Device::Cpu).unwrap();
+    let books = codebooks(&config, &variables).unwrap();
+    let expected = [0.6, 0.8, 0.0, 1.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.6, 0.8];
+    books.values().iter().zip(expected).for_each(|(x, y)| assert!((x - y).abs() < 1e-6, "{books:?}"));
+    // The gradient of the sum of first numbers is (1 − c₀², −c₀c₁) / ‖w‖ where w has a direction.
+    let first = expanded(&config, &variables).unwrap().narrow(2, 0, 1).unwrap();
+    let gradients = first.sum_all().unwrap().backward().unwrap();
+    let gradient = gradients.get(&variables["codebook"]).unwrap().flatten_all().unwrap();
+    let gradient = gradient.to_vec1::<f32>().unwrap();
+    assert!((gradient[0] - 0.64 / 5.0).abs() < 1e-6 && (gradient[1] + 0.48 / 5.0).abs() < 1e-6);
+    assert!(gradient.iter().all(|g| g.is_finite()), "{gradient:?}");
 }

@@ -4,7 +4,7 @@
 //! Fashion-MNIST, made before this program was written. They ranked gallery images, not a split of
 //! their own (docs/deviations.md).
 
-use dpq_codebook::Assignment;
+use dpq_codebook::{Assignment, Form};
 
 use super::{
     AugmentConfig, Backbone, Body, Feature, FirstInput, LossConfig, Margins, Method, Moments, NetworkConfig,
@@ -58,10 +58,12 @@ impl TrainConfig {
                 body: small(StageOrder::ConvPoolNormRelu),
             },
             quantizer: QuantizerConfig {
+                form: Form::Progressive,
                 // 32 bits; K = 256 as in the paper.
                 levels: 4,
                 codewords: 256,
                 codebooks: Sharing::Separate,
+                unit_codewords: false,
                 assignment: Assignment::Euclidean,
                 softness: 1.0,
                 start: Start::ResidualKmeans,

@@ -48,7 +48,7 @@ fn small(channels: Vec<usize>) -> Body {
 #[test]
 fn impossible_values_are_named() {
     type Case = (fn(&mut TrainConfig), &'static str);
-    let cases: [Case; 15] = [
+    let cases: [Case; 18] = [
         (|c| c.epochs = 0, "epochs: "),
         (|c| c.network.body = small(vec![]), "network.body.small.channels: "),
         (|c| c.network.body = Body::Features, "mirror_average: "),
@@ -56,6 +56,15 @@ fn impossible_values_are_named() {
         (|c| c.quantizer.codewords = 257, "quantizer.codewords: "),
         (|c| c.quantizer.start = Start::Random, "quantizer.start: "),
         (|c| c.quantizer.codebooks = Sharing::Shared, "quantizer.codebooks: "),
+        (|c| (c.quantizer.form, c.network.dim) = (Form::Product, 10), "quantizer.levels: "),
+        (
+            |c| {
+                c.schedule = Schedule::Joint { features_first: 0.0 };
+                (c.quantizer.form, c.quantizer.codebooks) = (Form::Product, Sharing::Shared);
+            },
+            "quantizer.codebooks: expected `separate` for product",
+        ),
+        (|c| c.quantizer.unit_codewords = true, "quantizer.unit_codewords: "),
         (|c| c.loss.soft = f64::NAN, "loss: expected finite weights"),
         (|c| c.loss.prefix_margin = -1.0, "loss: expected finite weights"),
         (|c| c.loss.commitment = 1.5, "loss.commitment: "),

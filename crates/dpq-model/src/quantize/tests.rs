@@ -6,7 +6,7 @@ use crate::tests::{
     assert_close, check_gradients, f32s, flat, golden, numbers, random, tensor, value_and_gradients,
 };
 use candle_core::{DType, Device, Result, Tensor, Var};
-use dpq_codebook::{Assignment, CodeLength, Codebooks};
+use dpq_codebook::{Assignment, CodeLength, Codebooks, Form};
 
 const ASSIGNMENTS: [Assignment; 2] = [Assignment::Euclidean, Assignment::Cosine];
 
@@ -141,6 +141,51 @@ fn equals_encoding_and_decoding() {
             let decoded = codebooks.decode(&codes, CodeLength::from_levels(level + 1).unwrap()).unwrap();
             assert_eq!(values(hard), decoded);
         }
+    }
+}
+
+/// A level of a product quantizes its part as codebooks of one level do, and the parts lie side by
+/// side.
+#[test]
+fn a_product_quantizes_each_part() {
+    let (x, codebook) = (random(&[7, 6], 1), random(&[3, 9, 2], 2));
+    for assignment in ASSIGNMENTS {
+        let quantized = quantize(&x, &codebook, assignment, 1.5).unwrap();
+        assert_eq!((quantized.soft.len(), quantized.hard.len(), quantized.codes.len()), (1, 1, 3));
+        for level in 0..3 {
+            let part = |x: &Tensor| x.narrow(1, 2 * level, 2).unwrap().contiguous().unwrap();
+            let words = codebook.narrow(0, level, 1).unwrap();
+            let alone = quantize(&part(&x), &words, assignment, 1.5).unwrap();
+            assert_eq!(flat(&quantized.codes[level]), flat(&alone.codes[0]));
+            assert_eq!(flat(&part(&quantized.soft[0])), flat(&alone.soft[0]));
+            assert_eq!(flat(&part(&quantized.hard[0])), flat(&alone.hard[0]));
+        }
+        check_gradients(&[x.clone(), codebook.clone()], |args| {
+            let quantized = quantize(&args[0], &args[1], assignment, 1.5)?;
+            distortion(&args[0], &quantized.soft)?
+                + distortion(&args[0], &quantized.hard)?
+                + (joint_center(&quantized)? * 0.1)?
+        });
+    }
+}
+
+#[test]
+fn a_product_equals_encoding_and_decoding() {
+    let (n, n_levels, n_codewords, width) = (200, 4, 32, 3);
+    let x = random(&[n, n_levels * width], 9).to_dtype(DType::F32).unwrap();
+    let codebook = random(&[n_levels, n_codewords, width], 10).to_dtype(DType::F32).unwrap();
+    let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for assignment in ASSIGNMENTS {
+        let quantized = quantize(&x, &codebook, assignment, 1.0).unwrap();
+        let (form, dim) = (Form::Product, n_levels * width);
+        let codebooks =
+            Codebooks::with_form(form, values(&codebook), n_levels, n_codewords, dim, assignment).unwrap();
+        let codes = codebooks.encode(&values(&x)).unwrap();
+        for (level, of_level) in quantized.codes.iter().enumerate() {
+            let expected: Vec<f64> = codes.iter().skip(level).step_by(n_levels).map(|&c| c.into()).collect();
+            assert_eq!(flat(of_level), expected, "{assignment}");
+        }
+        assert_eq!(values(&quantized.hard[0]), codebooks.decode(&codes, codebooks.max_length()).unwrap());
     }
 }
 

@@ -8,5 +8,6 @@ mod diverged;
 mod features;
 mod frozen;
 mod options;
+mod product;
 mod train;
 mod weights;

@@ -113,7 +113,7 @@ fn bytes(config: &TrainConfig, threads: usize) -> Vec<u8> {
     fs::read(dir.path().join("model.safetensors")).unwrap()
 }
 
-const SCHEDULES: [Schedule; 3] = [
+pub(crate) const SCHEDULES: [Schedule; 3] = [
     Schedule::TwoStep,
     Schedule::Alternating { features_first: 0.5 },
     Schedule::Joint { features_first: 0.0 },

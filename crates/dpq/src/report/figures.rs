@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use dpq_codebook::CodeLength;
 use dpq_data::{Dataset, encode_png};
 use dpq_index::Hit;
 use dpq_model::Model;
@@ -70,8 +69,7 @@ pub(super) fn tsne(
     let rows = |values: &[f32]| -> Vec<f32> { pick(values, codebooks.dim(), &places) };
     let codes = pick(&gallery.codes, codebooks.n_levels(), &places);
     let mut panels = vec![("features".to_owned(), rows(&gallery.features))];
-    for levels in 1..=codebooks.n_levels() {
-        let length = CodeLength::from_levels(levels)?;
+    for length in codebooks.lengths() {
         panels.push((format!("{} bits", length.bits()), codebooks.decode(&codes, length)?));
     }
     let labels = places.iter().map(|&place| dataset.labels(gallery.rows[place] as usize));

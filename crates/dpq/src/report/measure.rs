@@ -53,8 +53,7 @@ impl Measured {
         let index = Index::builder(codebooks, &gallery.codes).ids(&gallery_ids).build()?;
         let index_seconds = output::seconds(begin);
 
-        let lengths =
-            (1..=codebooks.n_levels()).map(CodeLength::from_levels).collect::<Result<Vec<_>, _>>()?;
+        let lengths: Vec<CodeLength> = codebooks.lengths().collect();
         let (mut searched, mut hits) = (BTreeMap::new(), BTreeMap::new());
         let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
         for &length in &lengths {
@@ -101,7 +100,7 @@ impl Measured {
             accuracy: accuracy(&gallery),
             query_accuracy: accuracy(&query),
             distortion: codebooks.relative_distortion(&gallery.features, &gallery.codes)?,
-            usage: usage.iter().map(of_level).collect(),
+            usage: usage.iter().skip(usage.len() - lengths.len()).map(of_level).collect(),
             seconds: Seconds {
                 train: training.seconds,
                 encode: query_seconds + gallery_seconds,

@@ -30,9 +30,14 @@ impl Epoch<'_> {
             ("revived".to_owned(), report.revived as f64),
         ];
         scalars.extend(report.losses.iter().map(|(name, &loss)| (format!("loss/{name}"), loss)));
-        for (level, usage) in report.usage.iter().enumerate() {
-            let bits = 8 * (level + 1);
-            scalars.push((format!("distortion/{bits}_bits"), report.relative_distortion[level]));
+        let levels = || (1..).map(|level| 8 * level).zip(&report.usage);
+        for ((bits, _), distortion) in levels()
+            .skip(report.usage.len() - report.relative_distortion.len())
+            .zip(&report.relative_distortion)
+        {
+            scalars.push((format!("distortion/{bits}_bits"), *distortion));
+        }
+        for (bits, usage) in levels() {
             scalars.push((format!("perplexity/{bits}_bits"), usage.perplexity));
             scalars.push((format!("dead/{bits}_bits"), usage.dead as f64));
         }
@@ -78,6 +83,8 @@ impl Epoch<'_> {
             let bits = (1..=report.usage.len()).map(|level| format!("{} bits", 8 * level)).collect();
             for (name, values) in [("", bits)].into_iter().chain(rows) {
                 block += &format!("\n{name:<14}");
+                // Product codes have one length, the last.
+                block.extend((values.len()..report.usage.len()).map(|_| " ".repeat(9)));
                 block.extend(values.iter().map(|value| format!(" {value:>8}")));
             }
         }

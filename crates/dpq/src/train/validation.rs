@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use dpq_codebook::{CodeLength, inner_products};
+use dpq_codebook::inner_products;
 use dpq_eval::{Labels, MapRule};
 use dpq_formats::Matrix;
 use dpq_index::Index;
@@ -57,8 +57,7 @@ impl HeldOut {
         if let Some(codebooks) = network.codebooks() {
             let codes = codebooks.encode(&queries.values)?;
             let index = Index::builder(codebooks, &codes).build()?;
-            for levels in 1..=codebooks.n_levels() {
-                let length = CodeLength::from_levels(levels)?;
+            for length in codebooks.lengths() {
                 let evaluated = self.protocol.evaluate_codes(&index, length, &queries, &bar)?;
                 map_by_bits.insert(length.bits(), evaluated.report.map[0].1);
             }
