@@ -2,17 +2,19 @@
 
 use std::borrow::Cow;
 
+use crate::gain::{Discounts, reciprocal_rank};
 use crate::{EmptyQuery, Error, MapRule, Ranking};
 
 /// Computes metrics query by query and averages them.
 ///
-/// Precision, recall and the precision-recall curve are expectations over all orders of tied items.
-/// The first rule decides whether they count the query itself and queries without relevant items.
+/// All but the average precision are expectations over all orders of tied items. The first rule decides whether they count the query itself and queries without relevant items.
 #[derive(Debug, Clone)]
 pub struct Evaluator {
     rules: Vec<MapRule>,
     cutoffs: Vec<usize>,
     recall_steps: usize,
+    ndcg_cutoffs: Vec<usize>,
+    discounts: Discounts,
     n_queries: usize,
     n_empty: usize,
     /// One per value of [`QueryResult`].
@@ -24,8 +26,8 @@ pub struct Evaluator {
 pub struct QueryResult {
     empty: bool,
     n_rules: usize,
-    /// Average precision by rule, precision by cut-off, recall by cut-off, precision by recall;
-    /// `None` where the query is skipped.
+    /// Average precision by rule, precision by cut-off, recall by cut-off, reciprocal rank,
+    /// NDCG by cut-off, precision by recall; `None` where the query is skipped.
     values: Vec<Option<f64>>,
 }
 
@@ -43,6 +45,11 @@ pub struct Report {
     pub precision_at: Vec<(usize, f64)>,
     /// `(k, recall@k)`: the share of all relevant items that is within the first k ranks.
     pub recall_at: Vec<(usize, f64)>,
+    /// The mean reciprocal rank of the first relevant item, 0 if none is ranked.
+    pub mrr: f64,
+    /// `(k, NDCG@k)`: the gain of the first k ranks over that of a perfect ranking. The gain of a
+    /// relevant item at rank i is 1 / log2(1 + i). Empty without [`Evaluator::with_ndcg`].
+    pub ndcg_at: Vec<(usize, f64)>,
     /// `(recall, precision)` at recall 0, 1/steps, …, 1; empty for 0 steps.
     ///
     /// Precision is interpolated as in TREC: the maximum at this or any higher recall, 0 for a
@@ -78,10 +85,28 @@ impl Evaluator {
             rules: rules.to_vec(),
             cutoffs: cutoffs.to_vec(),
             recall_steps,
+            ndcg_cutoffs: Vec::new(),
+            discounts: Discounts::new(0),
             n_queries: 0,
             n_empty: 0,
-            means: vec![Mean::default(); rules.len() + 2 * cutoffs.len() + n_levels],
+            means: vec![Mean::default(); rules.len() + 2 * cutoffs.len() + 1 + n_levels],
         })
+    }
+
+    /// Adds normalised discounted cumulative gain at each cut-off, see [`Report::ndcg_at`]. Call it
+    /// before the first [`Evaluator::add`].
+    ///
+    /// # Errors
+    /// [`Error::ZeroCutoff`] for a cut-off of 0.
+    pub fn with_ndcg(mut self, cutoffs: &[usize]) -> Result<Self, Error> {
+        if cutoffs.contains(&0) {
+            return Err(Error::ZeroCutoff);
+        }
+        let n_others = self.means.len() - self.ndcg_cutoffs.len();
+        self.means.resize(n_others + cutoffs.len(), Mean::default());
+        self.discounts = Discounts::new(cutoffs.iter().copied().max().unwrap_or(0));
+        self.ndcg_cutoffs = cutoffs.to_vec();
+        Ok(self)
     }
 
     /// Computes the metrics of one query. Takes `&self`, so that queries can be evaluated in
@@ -133,8 +158,13 @@ impl Evaluator {
         let means = |means: &[Mean]| means.iter().map(|mean| mean.sum / mean.n as f64).collect::<Vec<_>>();
         let map = self.rules.iter().copied().zip(means(maps)).collect();
         let mut curves = means(curves).into_iter();
-        let mut at = || self.cutoffs.iter().copied().zip(curves.by_ref()).collect();
-        let (precision_at, recall_at) = (at(), at());
+        let at = |cutoffs: &[usize], curves: &mut std::vec::IntoIter<f64>| {
+            cutoffs.iter().copied().zip(curves).collect()
+        };
+        let precision_at = at(&self.cutoffs, &mut curves);
+        let recall_at = at(&self.cutoffs, &mut curves);
+        let mrr = curves.next().expect("each query has a reciprocal rank");
+        let ndcg_at = at(&self.ndcg_cutoffs, &mut curves);
         let recall = (0..).map(|level| f64::from(level) / self.recall_steps as f64);
         Ok(Report {
             n_queries,
@@ -142,6 +172,8 @@ impl Evaluator {
             map,
             precision_at,
             recall_at,
+            mrr,
+            ndcg_at,
             precision_recall: recall.zip(curves).collect(),
         })
     }
@@ -153,6 +185,8 @@ impl Evaluator {
         let precision = found.clone().zip(&self.cutoffs).map(|(found, &cutoff)| found / cutoff as f64);
         let recall = found.clone().map(|found| found / n_relevant);
         let mut curves: Vec<f64> = precision.chain(recall).collect();
+        curves.push(reciprocal_rank(ranking));
+        curves.extend(self.ndcg_cutoffs.iter().map(|&cutoff| self.discounts.ndcg(ranking, cutoff)));
         if self.recall_steps > 0 {
             curves.extend(precision_by_recall(ranking, self.recall_steps));
         }

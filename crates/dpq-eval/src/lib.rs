@@ -3,6 +3,7 @@
 mod average_precision;
 mod error;
 mod evaluator;
+mod gain;
 mod labels;
 mod ranker;
 mod ranking;

@@ -66,6 +66,12 @@ pub struct Metrics {
     pub recall_at: ByRank<f64>,
     /// Precision by recall.
     pub pr_curve: Curve,
+    /// Mean reciprocal rank of the first relevant item, if relevance was given as pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mrr: Option<f64>,
+    /// Normalised discounted cumulative gain of the first ranks, likewise.
+    #[serde(default, skip_serializing_if = "ByRank::is_empty")]
+    pub ndcg_at: ByRank<f64>,
     /// Queries without any relevant item.
     pub empty_queries: usize,
 }

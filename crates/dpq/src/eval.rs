@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dpq_codebook::CodeLength;
 use dpq_eval::{Labels, MapRule, Report, Ties};
 use dpq_formats::{FeatureFile, Matrix, read_features, read_ids};
@@ -23,15 +23,17 @@ use serde::Serialize;
 
 use crate::gallery::map;
 use crate::labels::{LabelFile, check_items};
-use crate::output;
+use crate::{output, pairs};
 use baselines::Vectors;
 use features::Scores;
+use protocol::Relevance;
 pub(crate) use protocol::{Evaluated, Gallery, Protocol};
 
 /// Evaluate the ranking of a gallery: mean average precision at each code length
 ///
-/// Every query ranks the whole gallery. An item is relevant if it shares a class with the query.
-/// The result names the rule of the mean average precision. With `--train-features`, codes of
+/// Every query ranks the whole gallery. An item is relevant if it shares a class with the query, or
+/// if `--relevant` pairs it with the query: then recall, the mean reciprocal rank (MRR) and nDCG@10
+/// are printed, too, each the expectation over all orders of tied items. The result names the rule of the mean average precision. With `--train-features`, codes of
 /// residual k-means, product quantization and its optimized form (OPQ) are fitted to those and
 /// ranked, too.
 #[derive(clap::Args)]
@@ -40,7 +42,8 @@ pub(crate) use protocol::{Evaluated, Gallery, Protocol};
     group = clap::ArgGroup::new("coded").multiple(true),
     after_help = "Examples:\n  dpq eval --index gallery.dpq --queries q.npy --query-labels a.npy --gallery-labels b.npy \
         --bits 8,16,24,32 --at 5000 --out report.json\n  dpq eval --index gallery.dpq --gallery-features gallery/features.npy \
-        --train-features train/features.npy --queries q.npy --query-labels a.npy --gallery-labels b.npy"
+        --train-features train/features.npy --queries q.npy --query-labels a.npy --gallery-labels b.npy\n  \
+        dpq eval --index keys.dpq --queries q.npy --relevant pairs.npy"
 )]
 pub(crate) struct Args {
     /// The index of the gallery
@@ -58,12 +61,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     queries: PathBuf,
     /// Classes of the queries: multi-hot, uint8 [Q, C], or Q class numbers, uint8 or int64
-    #[arg(long, value_name = "NPY")]
-    query_labels: PathBuf,
+    #[arg(long, value_name = "NPY", required_unless_present = "relevant", requires = "gallery_labels")]
+    query_labels: Option<PathBuf>,
     /// Classes of the gallery: multi-hot, uint8 [N, C], or N class numbers, uint8 or int64
-    #[arg(long, value_name = "NPY")]
-    gallery_labels: PathBuf,
-    /// Id of each row of the gallery's labels, N values: .npy (uint64 or int64) or .ivecs [default:
+    #[arg(long, value_name = "NPY", required_unless_present = "relevant", requires = "query_labels")]
+    gallery_labels: Option<PathBuf>,
+    /// Pairs of a query and an item that is relevant to it, as rows from 0: int64 [P, 2]
+    #[arg(long, value_name = "NPY", conflicts_with_all = ["query_labels", "gallery_labels"])]
+    relevant: Option<PathBuf>,
+    /// Id of each row of the gallery, N values: .npy (uint64 or int64) or .ivecs [default:
     /// row numbers]
     #[arg(long, value_name = "FILE")]
     gallery_ids: Option<PathBuf>,
@@ -125,8 +131,8 @@ impl Args {
         if let Some(out) = &self.out {
             let features = [&self.gallery_features, &self.train_features];
             let inputs = features.into_iter().chain([&self.index, &self.gallery_ids, &self.query_ids]);
-            let given = [&self.queries, &self.query_labels, &self.gallery_labels];
-            output::check_out(out, inputs.flatten().chain(given))?;
+            let relevance = [&self.query_labels, &self.gallery_labels, &self.relevant];
+            output::check_out(out, inputs.chain(relevance).flatten().chain([&self.queries]))?;
         }
         let preset = if self.rule == "standard" { MapRule::standard() } else { MapRule::dpq() };
         let rule = MapRule { exclude_self: self.query_ids.is_some(), ..preset };
@@ -141,7 +147,7 @@ impl Args {
         };
         if let Some(path) = &self.index {
             let index = map(path)?;
-            check_items((path, index.len()), (&self.gallery_labels, protocol.ids.len()))?;
+            check_items((path, index.len()), (self.gallery(), protocol.ids.len()))?;
             check_dim(&queries, index.codebooks().dim(), &self.queries)?;
             n_codewords = index.codebooks().n_codewords();
             if self.bits.is_empty() {
@@ -157,7 +163,7 @@ impl Args {
         if let Some(path) = &self.gallery_features {
             let gallery = FeatureFile::open(path)?;
             check_dim(&queries, gallery.columns(), &self.queries)?;
-            check_items((path, gallery.rows()), (&self.gallery_labels, protocol.ids.len()))?;
+            check_items((path, gallery.rows()), (self.gallery(), protocol.ids.len()))?;
             let starts: Vec<u32> = (0..).take(gallery.rows() + 1).collect();
             let score = |scores: &Scores, q, _: &[f32], out: &mut [f32]| {
                 scores.of_query(q, out);
@@ -205,22 +211,50 @@ impl Args {
         output::print(json, &evaluation, &evaluation.text())
     }
 
+    /// The file that says how many items the gallery has.
+    fn gallery(&self) -> &Path {
+        let files = [&self.gallery_labels, &self.gallery_ids, &self.index, &self.gallery_features];
+        files.into_iter().flatten().next().expect("an index or features are required")
+    }
+
     fn protocol(&self, n_queries: usize, rules: Vec<MapRule>) -> Result<Protocol> {
-        let [queries, gallery] = read_labels([&self.query_labels, &self.gallery_labels])?;
-        let [n_a, n_b] = [queries.n_classes(), gallery.n_classes()];
-        let [a, b] = [&self.query_labels, &self.gallery_labels].map(|path| path.display());
-        ensure!(n_a == n_b, "{a} has {n_a} classes, {b} has {n_b}");
-        check_items((&self.query_labels, queries.len()), (&self.queries, n_queries))?;
-        let ids = |ids: &Option<PathBuf>, labels: (&Path, usize)| -> Result<Option<Vec<u64>>> {
-            let Some(path) = ids else { return Ok(None) };
-            let ids = read_ids(path)?;
-            check_items((path, ids.len()), labels)?;
-            Ok(Some(ids))
+        let ids = |ids: &Option<PathBuf>| ids.as_deref().map(read_ids).transpose();
+        let [gallery_ids, query_ids] = [ids(&self.gallery_ids)?, ids(&self.query_ids)?];
+        if let (Some(path), Some(ids)) = (&self.query_ids, &query_ids) {
+            check_items((path, ids.len()), (&self.queries, n_queries))?;
+        }
+        let (relevance, n_items) = match (&self.relevant, &self.query_labels, &self.gallery_labels) {
+            (Some(path), ..) => {
+                let n_items = match (&gallery_ids, &self.index, &self.gallery_features) {
+                    (Some(ids), ..) => ids.len(),
+                    (None, Some(index), _) => map(index)?.len(),
+                    (None, None, Some(features)) => FeatureFile::open(features)?.rows(),
+                    (None, None, None) => bail!("there is no gallery, give --index or --gallery-features"),
+                };
+                let mut rows = vec![Vec::new(); n_queries];
+                for [query, row] in pairs::read(path, n_queries, n_items)? {
+                    rows[query as usize].push(row);
+                }
+                (Relevance::Pairs(rows), n_items)
+            }
+            (None, Some(of_queries), Some(of_gallery)) => {
+                let [queries, gallery] = read_labels([of_queries, of_gallery])?;
+                let [n_a, n_b] = [queries.n_classes(), gallery.n_classes()];
+                let [a, b] = [of_queries, of_gallery].map(|path| path.display());
+                ensure!(n_a == n_b, "{a} has {n_a} classes, {b} has {n_b}");
+                check_items((of_queries, queries.len()), (&self.queries, n_queries))?;
+                let n_items = gallery.len();
+                if let (Some(path), Some(ids)) = (&self.gallery_ids, &gallery_ids) {
+                    check_items((path, ids.len()), (of_gallery, n_items))?;
+                }
+                ([queries, gallery].into(), n_items)
+            }
+            _ => bail!(
+                "nothing says what is relevant, give --query-labels and --gallery-labels, or --relevant"
+            ),
         };
-        let query_ids = ids(&self.query_ids, (&self.queries, n_queries))?;
-        let gallery_ids = ids(&self.gallery_ids, (&self.gallery_labels, gallery.len()))?;
-        let ids = gallery_ids.unwrap_or_else(|| (0..gallery.len() as u64).collect());
-        Protocol::new([queries, gallery], ids, query_ids, rules)
+        let ids = gallery_ids.unwrap_or_else(|| (0..n_items as u64).collect());
+        Protocol::new(relevance, ids, query_ids, rules)
     }
 }
 
@@ -272,6 +306,9 @@ pub(crate) fn metrics(report: Report) -> Metrics {
         precision_at: by_rank(report.precision_at),
         recall_at: by_rank(report.recall_at),
         pr_curve: Curve { recall, precision },
+        // Of classes, with thousands of relevant items, nobody asks for them.
+        mrr: (!report.ndcg_at.is_empty()).then_some(report.mrr),
+        ndcg_at: by_rank(report.ndcg_at),
         empty_queries: report.n_empty,
     }
 }
@@ -292,11 +329,22 @@ impl Evaluation {
             "{}\n{} queries, {} items\n\n{:>width$} {:>8}",
             self.map_rule.text, self.queries, self.gallery, "", "mAP"
         );
-        let cutoffs: Vec<u32> = rows.first().map_or(vec![], |row| row.1.map_at.keys().copied().collect());
-        text.extend(cutoffs.iter().map(|cutoff| format!(" {:>9}", format!("mAP@{cutoff}"))));
+        // Of pairs the other figures say more.
+        let columns = |metrics: &Metrics| -> Vec<(String, f64)> {
+            let name = |name: &'static str| move |(at, &x): (&u32, &f64)| (format!("{name}@{at}"), x);
+            let mut columns: Vec<_> = metrics.map_at.iter().map(name("mAP")).collect();
+            if let Some(mrr) = metrics.mrr {
+                columns.extend(metrics.recall_at.iter().map(name("R")));
+                columns.push(("MRR".to_owned(), mrr));
+                columns.extend(metrics.ndcg_at.iter().map(name("nDCG")));
+            }
+            columns
+        };
+        let names = rows.first().map_or(vec![], |(_, metrics)| columns(metrics));
+        text.extend(names.iter().map(|(name, _)| format!(" {name:>9}")));
         for (name, metrics) in rows {
             text += &format!("\n{name:>width$} {:>8.4}", metrics.map);
-            text.extend(metrics.map_at.values().map(|map| format!(" {map:>9.4}")));
+            text.extend(columns(&metrics).iter().map(|(_, value)| format!(" {value:>9.4}")));
         }
         text
     }

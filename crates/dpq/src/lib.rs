@@ -21,6 +21,7 @@ mod inputs;
 mod labels;
 mod man;
 mod output;
+mod pairs;
 mod report;
 mod search;
 mod train;

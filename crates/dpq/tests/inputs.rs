@@ -79,6 +79,57 @@ fn class_numbers_are_labels_too() {
     assert_ne!(found["by_bits"], expected["by_bits"]);
 }
 
+/// Pairs of a query and each item of its class are relevance by class, and say more.
+#[test]
+fn pairs_say_what_is_relevant() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    gallery(dir);
+    // A header of 128 bytes, then a row of three zeros and ones an item.
+    let [queries, items] =
+        ["query", "gallery"].map(|split| fs::read(dir.join(split).join("labels.npy")).unwrap());
+    let row = |labels: &[u8], i: usize| labels[128 + 3 * i..][..3].to_vec();
+    let pairs: Vec<i64> = (0..6)
+        .flat_map(|q| (0..30).map(move |i| [q, i]))
+        .filter(|&[q, i]| row(&queries, q) == row(&items, i))
+        .flatten()
+        .map(|row| row as i64)
+        .collect();
+    let write = |pairs: &[i64]| {
+        let bytes: Vec<u8> = pairs.iter().flat_map(|row| row.to_le_bytes()).collect();
+        write_array(&dir.join("pairs.npy"), "<i8", &format!("({}, 2)", pairs.len() / 2), &bytes);
+    };
+    write(&pairs);
+    let of_pairs = EVAL.replace(
+        "--query-labels query/labels.npy --gallery-labels gallery/labels.npy",
+        "--relevant pairs.npy",
+    );
+    let (expected, found) = (json(dir, EVAL), json(dir, &of_pairs));
+    for bits in ["8", "24"] {
+        let [expected, found] = [&expected, &found].map(|report| &report["by_bits"][bits]);
+        for figure in ["map", "map_min", "map_at", "pr_curve"] {
+            assert_eq!(found[figure], expected[figure], "{figure}");
+        }
+        // Ten items of each class, and nothing but them first.
+        assert_eq!((&found["mrr"], &found["ndcg_at"]["10"]), (&1.0.into(), &1.0.into()));
+        assert_eq!(found["recall_at"]["1"], 0.1);
+        assert!(found["recall_at"].get("50").is_some() && expected.get("mrr").is_none());
+    }
+    let text = String::from_utf8(dpq(dir, &of_pairs).stdout).unwrap();
+    assert!(text.contains("R@1") && text.contains("nDCG@10"), "{text}");
+
+    // One pair, of the last item: without --index the features say how many items there are.
+    write(&[5, 29]);
+    let of_features = "eval --gallery-features gallery/features.npy --queries query/features.npy";
+    let found = json(dir, &format!("{of_features} --relevant pairs.npy"));
+    assert_eq!(found["features"]["empty_queries"], 5);
+    write(&[5, 30]);
+    let message = error(dir, &of_pairs, 1);
+    assert!(message.contains("pair 0 names item 30, expected a row from 0 below 30"), "{message}");
+    error(dir, of_features, 2);
+    error(dir, &format!("{EVAL} --relevant pairs.npy"), 2);
+}
+
 #[test]
 fn an_index_serves_as_a_codebook() {
     let dir = TempDir::new().unwrap();

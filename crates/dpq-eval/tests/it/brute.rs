@@ -124,6 +124,36 @@ proptest! {
     }
 
     #[test]
+    fn reciprocal_ranks_and_gains_equal_all_orders((items, unranked, query) in rankings(), exclude_self: bool) {
+        let rule = MapRule { exclude_self, ..MapRule::dpq() };
+        let cutoffs = [1, 2, 3, 5, 9];
+        let mut evaluator = Evaluator::new(&[rule], &[], 0).unwrap().with_ndcg(&cutoffs).unwrap();
+        evaluator.add(&evaluator.query(&read(&items, unranked, query))).unwrap();
+        let report = evaluator.finish().unwrap();
+
+        let mut items = items;
+        items.retain(|item| !exclude_self || Some(item.1) != query);
+        let n_relevant = items.iter().filter(|item| item.2).count() + unranked;
+        let gain = |rank: usize| 1.0 / (rank as f64 + 1.0).log2();
+        let (mut reciprocal, mut gains, mut n_orders) = (0.0, [0.0; 5], 0.0);
+        for_each_order(&mut items.clone(), 0, &mut |order| {
+            n_orders += 1.0;
+            let ranks: Vec<usize> = (1..=order.len()).filter(|&rank| order[rank - 1]).collect();
+            reciprocal += ranks.first().map_or(0.0, |&rank| 1.0 / rank as f64);
+            for (sum, cutoff) in gains.iter_mut().zip(cutoffs) {
+                *sum += ranks.iter().filter(|&&rank| rank <= cutoff).map(|&rank| gain(rank)).sum::<f64>();
+            }
+        });
+        assert_close(report.mrr, reciprocal / n_orders);
+        for ((sum, cutoff), &found) in gains.into_iter().zip(cutoffs).zip(&report.ndcg_at) {
+            let ideal: f64 = (1..=n_relevant.min(cutoff)).map(gain).sum();
+            let expected = if n_relevant == 0 { 0.0 } else { sum / n_orders / ideal };
+            prop_assert_eq!(found.0, cutoff);
+            assert_close(found.1, expected);
+        }
+    }
+
+    #[test]
     fn curves_equal_all_orders((items, unranked, query) in rankings(), exclude_self: bool) {
         let rule = MapRule { exclude_self, ..MapRule::dpq() };
         let cutoffs = [1, 2, 3, 5, 9];

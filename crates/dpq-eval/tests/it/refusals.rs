@@ -47,6 +47,8 @@ fn settings_and_means_without_meaning() {
     assert_eq!(error(&[], &[]), Error::NoRules);
     assert_eq!(error(&[rule], &[5, 0]), Error::ZeroCutoff);
     assert_eq!(error(&[MapRule { cutoff: Some(0), ..rule }], &[]), Error::ZeroCutoff);
+    let evaluator = Evaluator::new(&[rule], &[1], 2).unwrap();
+    assert_eq!(evaluator.with_ndcg(&[1, 0]).unwrap_err(), Error::ZeroCutoff);
 
     let mut evaluator = Evaluator::new(&[rule], &[], 0).unwrap();
     assert_eq!(evaluator.finish(), Err(Error::NoQueries { n_queries: 0, n_empty: 0 }));

@@ -12,8 +12,13 @@ use dpq_index::Index;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 
-/// Cut-offs of precision and recall.
+/// Cut-offs of precision and recall where classes say what is relevant, and where pairs do: there
+/// a query has few relevant items.
 const CUTOFFS: [usize; 7] = [1, 10, 100, 500, 1000, 5000, 10_000];
+const PAIR_CUTOFFS: [usize; 4] = [1, 10, 50, 100];
+
+/// Cut-offs of the discounted cumulative gain of pairs.
+const NDCG_CUTOFFS: [usize; 1] = [10];
 
 /// Recall values of the precision-recall curve: 0, 1/100, …, 1.
 const RECALL_STEPS: usize = 100;
@@ -21,17 +26,23 @@ const RECALL_STEPS: usize = 100;
 /// Queries that share the list of relevant items and are ranked by one thread, at most.
 const GROUP: usize = 32;
 
-/// The classes of queries and gallery, which decide relevance, and the rules of mean average
-/// precision.
+/// What decides relevance, and the rules of mean average precision.
 pub(crate) struct Protocol {
-    queries: Labels,
-    gallery: Labels,
+    relevance: Relevance,
     /// The id of each row of the gallery.
     pub(crate) ids: Vec<u64>,
     /// The row of each id.
     rows: HashMap<u64, u32>,
     query_ids: Option<Vec<u64>>,
     rules: Vec<MapRule>,
+}
+
+/// Which items are relevant to a query.
+pub(crate) enum Relevance {
+    /// Those of a class of the query.
+    Classes { queries: Labels, gallery: Labels },
+    /// The rows of each query.
+    Pairs(Vec<Vec<u32>>),
 }
 
 /// Items in runs, as [`Ranker`] takes them.
@@ -52,14 +63,14 @@ impl Protocol {
     /// Takes the id of each gallery item, and of each query that is itself a gallery item to be
     /// left out of its ranking.
     pub(crate) fn new(
-        [queries, gallery]: [Labels; 2],
+        relevance: Relevance,
         ids: Vec<u64>,
         query_ids: Option<Vec<u64>>,
         rules: Vec<MapRule>,
     ) -> Result<Self> {
         let rows: HashMap<u64, u32> = ids.iter().copied().zip(0..).collect();
         ensure!(rows.len() == ids.len(), "the gallery's ids are not unique");
-        Ok(Self { queries, gallery, ids, rows, query_ids, rules })
+        Ok(Self { relevance, ids, rows, query_ids, rules })
     }
 
     /// Evaluates codes at `length`, in the order in which [`Index::search`] returns items.
@@ -96,7 +107,7 @@ impl Protocol {
             "the index has an id that is not among the gallery's ids: give them with --gallery-ids",
         )?;
         let (mut preparing, mut cpu) = (Duration::ZERO, [Duration::ZERO; 2]);
-        let mut evaluator = Evaluator::new(&self.rules, &CUTOFFS, RECALL_STEPS)?;
+        let mut evaluator = self.evaluator()?;
         let columns = queries.columns;
         for (first, batch) in (0..).step_by(gallery.batch).zip(queries.values.chunks(gallery.batch * columns))
         {
@@ -109,7 +120,7 @@ impl Protocol {
                 .par_iter()
                 .map(|group| {
                     let start = Instant::now();
-                    let by_row = self.queries.relevant(group[0], &self.gallery)?;
+                    let by_row = self.relevant(group[0])?;
                     let relevant: Vec<bool> = rows.iter().map(|&row| by_row[row as usize]).collect();
                     let ranker = Ranker::new(gallery.starts, gallery.ids, &relevant)?;
                     let mut scores = vec![0.0; gallery.starts.len() - 1];
@@ -142,13 +153,43 @@ impl Protocol {
         Ok(Evaluated { report: evaluator.finish()?, seconds })
     }
 
+    fn evaluator(&self) -> Result<Evaluator> {
+        Ok(match self.relevance {
+            Relevance::Classes { .. } => Evaluator::new(&self.rules, &CUTOFFS, RECALL_STEPS)?,
+            Relevance::Pairs(_) => {
+                Evaluator::new(&self.rules, &PAIR_CUTOFFS, RECALL_STEPS)?.with_ndcg(&NDCG_CUTOFFS)?
+            }
+        })
+    }
+
+    /// Returns for each row of the gallery whether it is relevant to a query.
+    fn relevant(&self, query: usize) -> Result<Vec<bool>> {
+        match &self.relevance {
+            Relevance::Classes { queries, gallery } => Ok(queries.relevant(query, gallery)?),
+            Relevance::Pairs(rows) => {
+                let mut relevant = vec![false; self.ids.len()];
+                rows[query].iter().for_each(|&row| relevant[row as usize] = true);
+                Ok(relevant)
+            }
+        }
+    }
+
     /// Groups queries of the same classes, which share the list of relevant items.
-    fn groups(&self, queries: Range<usize>) -> Result<Vec<Vec<usize>>> {
+    fn groups(&self, all: Range<usize>) -> Result<Vec<Vec<usize>>> {
+        let Relevance::Classes { queries, .. } = &self.relevance else {
+            return Ok(all.map(|query| vec![query]).collect());
+        };
         let mut groups: BTreeMap<&[u64], Vec<usize>> = BTreeMap::new();
-        for q in queries {
-            groups.entry(self.queries.classes(q)?).or_default().push(q);
+        for q in all {
+            groups.entry(queries.classes(q)?).or_default().push(q);
         }
         Ok(groups.values().flat_map(|group| group.chunks(GROUP)).map(<[usize]>::to_vec).collect())
+    }
+}
+
+impl From<[Labels; 2]> for Relevance {
+    fn from([queries, gallery]: [Labels; 2]) -> Self {
+        Self::Classes { queries, gallery }
     }
 }
 
@@ -162,13 +203,13 @@ mod tests {
 
     /// Evaluates whole rankings of [`Index::search`], read hit by hit.
     fn by_search(index: &Index, length: CodeLength, protocol: &Protocol, queries: &Matrix<f32>) -> Report {
-        let mut evaluator = Evaluator::new(&protocol.rules, &CUTOFFS, RECALL_STEPS).unwrap();
+        let mut evaluator = protocol.evaluator().unwrap();
         for (q, query) in queries.values.chunks(queries.columns).enumerate() {
             let table = index.lookup_table(query).unwrap();
             let options = SearchOptions::new(index.len()).length(length);
             let hits = index.search_with(&table, &options).unwrap();
             assert_eq!(hits.len(), index.len());
-            let by_row = protocol.queries.relevant(q, &protocol.gallery).unwrap();
+            let by_row = protocol.relevant(q).unwrap();
             let row = |id| protocol.ids.iter().position(|&other| other == id).unwrap();
             let items = hits.iter().map(|hit| (hit.id, hit.score, by_row[row(hit.id)]));
             let n_relevant = by_row.iter().filter(|&&relevant| relevant).count();
@@ -181,8 +222,9 @@ mod tests {
 
     #[test]
     fn ids_lead_to_rows_and_repeated_ids_are_refused() {
-        let protocol =
-            |ids: &[u64]| Protocol::new([classes(1, 0), classes(ids.len(), 0)], ids.to_vec(), None, vec![]);
+        let protocol = |ids: &[u64]| {
+            Protocol::new([classes(1, 0), classes(ids.len(), 0)].into(), ids.to_vec(), None, vec![])
+        };
         for ids in [&[][..], &[0, 1, 2], &[5, 0, 7], &[u64::MAX, 3, 1 << 40]] {
             let rows = protocol(ids).unwrap().rows;
             assert!(ids.iter().zip(0..).all(|(id, row)| rows[id] == row));
@@ -213,15 +255,20 @@ mod tests {
         let ids: Vec<u64> = (0..n as u64).map(|i| i * 17 % 1009).collect();
         let queries = Matrix { rows: 9, columns: dim, values: (3..3 + 9 * dim).map(number).collect() };
         let query_ids = Some(ids[..9].to_vec());
-        let labels = [classes(9, 0), classes(n, 2)];
-        let protocol = Protocol::new(labels, ids.clone(), query_ids, every_rule()).unwrap();
-        for metric in [Metric::InnerProduct, Metric::Euclidean] {
+        let labels = Relevance::from([classes(9, 0), classes(n, 2)]);
+        // The fifth query has no relevant item.
+        let pairs =
+            Relevance::Pairs((0..9).map(|q| (0..(q + 6) % 10).map(|i| i * 29 + q).collect()).collect());
+        let protocols = [labels, pairs]
+            .map(|relevance| Protocol::new(relevance, ids.clone(), query_ids.clone(), every_rule()).unwrap());
+        let metrics = [Metric::InnerProduct, Metric::Euclidean];
+        for (protocol, metric) in protocols.iter().flat_map(|p| metrics.map(|metric| (p, metric))) {
             let index = Index::builder(&codebooks, &codes).ids(&ids).metric(metric).build().unwrap();
             for levels in 1..=n_levels {
                 let length = CodeLength::from_levels(levels).unwrap();
                 let bar = ProgressBar::hidden();
                 let found = protocol.evaluate_codes(&index, length, &queries, &bar).unwrap().report;
-                assert_eq!(found, by_search(&index, length, &protocol, &queries), "{metric} {length}");
+                assert_eq!(found, by_search(&index, length, protocol, &queries), "{metric} {length}");
             }
         }
     }
@@ -237,7 +284,7 @@ mod tests {
         let codes = [0, 0, 0, 0, 1, 1];
         let index = Index::builder(&codebooks, &codes).build().unwrap();
         let labels = [&[1, 0][..], &[1, 0, 0, 1]].map(|values| Labels::from_multi_hot(values, 2).unwrap());
-        let protocol = Protocol::new(labels, vec![0, 1], None, vec![MapRule::dpq()]).unwrap();
+        let protocol = Protocol::new(labels.into(), vec![0, 1], None, vec![MapRule::dpq()]).unwrap();
         let queries = Matrix { rows: 1, columns: 2, values: vec![1.0, 1.0] };
         let bar = ProgressBar::hidden();
         let found = protocol.evaluate_codes(&index, index.max_length(), &queries, &bar).unwrap().report;

@@ -66,7 +66,7 @@ impl Measured {
             Labels::from_multi_hot(&dataset.multi_hot(&outputs.rows), dataset.n_classes())
         };
         let rules = eval::rules(MapRule::dpq(), &[CUTOFF as usize]);
-        let protocol = Protocol::new([labels(&query)?, labels(&gallery)?], gallery_ids, None, rules)?;
+        let protocol = Protocol::new([labels(&query)?, labels(&gallery)?].into(), gallery_ids, None, rules)?;
         let (rows, columns, values) = (query.rows.len(), codebooks.dim(), query.features.clone());
         let queries = Matrix { rows, columns, values };
         let mut seconds = [Duration::ZERO; 2];

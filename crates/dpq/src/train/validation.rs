@@ -40,7 +40,7 @@ impl HeldOut {
     pub(super) fn read(source: &Source, rows: &[u32]) -> Result<Self> {
         let labels = Labels::from_multi_hot(&source.multi_hot(rows), source.n_classes())?;
         let ids: Vec<u64> = (0..labels.len() as u64).collect();
-        let protocol = Protocol::new([labels.clone(), labels], ids.clone(), Some(ids), vec![rule()])?;
+        let protocol = Protocol::new([labels.clone(), labels].into(), ids.clone(), Some(ids), vec![rule()])?;
         Ok(Self { items: source.held_out(rows)?, protocol })
     }
 
