@@ -7,7 +7,8 @@ use crate::{EmptyQuery, Error, MapRule, Ranking};
 
 /// Computes metrics query by query and averages them.
 ///
-/// All but the average precision are expectations over all orders of tied items. The first rule decides whether they count the query itself and queries without relevant items.
+/// All but the average precision are expectations over all orders of tied items. The first rule
+/// decides whether they count the query itself and queries without relevant items.
 #[derive(Debug, Clone)]
 pub struct Evaluator {
     rules: Vec<MapRule>,

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::{Device, Tensor, Var};
-use dpq_codebook::{CodeLength, Codebooks, FitOptions, Form, ResidualKMeans};
+use dpq_codebook::{Beam, CodeLength, Codebooks, FitOptions, Form, ResidualKMeans};
 
 use crate::Error;
-use crate::config::{Sharing, TrainConfig};
+use crate::config::{QuantizerConfig, Sharing, TrainConfig};
 use crate::rng::{Stream, mix, normal, permutation, rng};
 use crate::tensors::Variables;
 
@@ -56,17 +56,37 @@ pub(crate) fn fit(
         n_codewords: config.quantizer.codewords,
         n_iterations: config.quantizer.kmeans_iterations,
     };
-    let options = FitOptions { interrupt: stop, ..FitOptions::default() };
-    let codebooks = match config.quantizer.form {
-        Form::Progressive => kmeans.train_with(features, config.network.dim, options)?,
-        Form::Product => kmeans.train_product(features, config.network.dim, options)?,
+    let QuantizerConfig { beam: width, refine, .. } = config.quantizer;
+    let weights = vec![1.0; kmeans.n_levels];
+    let beam = (width > 1).then_some(Beam { width, weights: &weights });
+    let options = || FitOptions { interrupt: stop, beam, ..FitOptions::default() };
+    let mut codebooks = match config.quantizer.form {
+        Form::Progressive => kmeans.train_with(features, config.network.dim, options())?,
+        Form::Product => kmeans.train_product(features, config.network.dim, options())?,
     };
+    if refine > 0 {
+        codebooks = codebooks.refine(features, refine, options())?;
+    }
     let codebook = codebooks.values().to_vec();
     let scales = match config.quantizer.codebooks {
         Sharing::Separate => Vec::new(),
         Sharing::Shared => fit_scales(config, &codebook, features)?,
     };
     variables(config, codebook, scales, device)
+}
+
+/// Encodes features f32 `[n, D]` by the beam search of the configuration.
+pub(crate) fn encode(
+    quantizer: &QuantizerConfig,
+    codebooks: &Codebooks,
+    features: &[f32],
+) -> Result<Vec<u8>, Error> {
+    Ok(match quantizer.beam {
+        1 => codebooks.encode(features)?,
+        width => {
+            codebooks.encode_beam(features, Beam { width, weights: &vec![1.0; codebooks.n_levels()] })?
+        }
+    })
 }
 
 /// Returns the scales of shared codewords: the root mean square of the residuals that enter a

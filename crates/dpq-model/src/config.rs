@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 pub use network::{Alexnet, Backbone, Block, Body, Feature, FirstInput, Moments, NetworkConfig, StageOrder};
 
+pub use objective::{MopqConfig, Objective};
+
 use network::is_default;
 
 mod network;
+mod objective;
 mod presets;
 
 /// Everything that decides a training run, apart from the data. [`TrainConfig::PRESETS`] lists the
@@ -31,7 +34,10 @@ pub struct TrainConfig {
     pub network: NetworkConfig,
     /// The codebooks.
     pub quantizer: QuantizerConfig,
-    /// The weights of the losses.
+    /// The loss that training minimises.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub objective: Objective,
+    /// The weights of the losses of [`Objective::Dpq`].
     pub loss: LossConfig,
     /// The optimiser of the network.
     pub network_optimizer: OptimizerConfig,
@@ -87,6 +93,13 @@ pub struct QuantizerConfig {
     pub start: Start,
     /// Maximum number of iterations of k-means per level.
     pub kmeans_iterations: usize,
+    /// Codes that a beam search keeps per level, when residual k-means fits codebooks and when
+    /// [`Model::encode`](crate::Model::encode) encodes; 1 is greedy.
+    #[serde(default = "greedy", skip_serializing_if = "is_greedy")]
+    pub beam: usize,
+    /// Maximum number of rounds that refine all levels together after residual k-means.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub refine: usize,
     /// Moves codewords that no image of an epoch uses to features of that epoch. The last epoch
     /// moves none. Residual k-means always does this.
     pub revive: bool,
@@ -141,6 +154,14 @@ pub struct LossConfig {
     /// the chosen codewords; 0 in the paper.
     #[serde(default, skip_serializing_if = "is_default")]
     pub prefix_margin: f64,
+}
+
+fn greedy() -> usize {
+    1
+}
+
+fn is_greedy(beam: &usize) -> bool {
+    *beam == greedy()
 }
 
 fn full() -> f64 {
@@ -272,10 +293,19 @@ impl TrainConfig {
         let teaches = loss.margin > 0.0 || loss.classification > 0.0;
         let quantizes = self.schedule == Schedule::TwoStep
             || loss.quantization > 0.0 && quantization.iter().any(|&w| w > 0.0);
+        let learns_classes = self.objective == Objective::Dpq;
+        let (teaches, quantizes) = (teaches || !learns_classes, quantizes || !learns_classes);
+        let fits_schedule = learns_classes || !matches!(self.schedule, Schedule::Alternating { .. });
+        let fits_feature = learns_classes != (network.feature == Feature::Linear);
         let one_start = self.schedule != Schedule::TwoStep || quantizer.start == Start::ResidualKmeans;
         let one_fit = self.schedule != Schedule::TwoStep || quantizer.codebooks == Sharing::Separate;
         let is_product = quantizer.form == Form::Product;
         let unit_fit = self.schedule != Schedule::TwoStep || !quantizer.unit_codewords;
+        let is_greedy = quantizer.beam == 1 && quantizer.refine == 0;
+        let fits_beam = is_greedy
+            || quantizer.assignment == Assignment::Euclidean
+                && quantizer.codebooks == Sharing::Separate
+                && !is_product;
         let mirrors_features = self.mirror_average && network.body == Body::Features;
         let cutout = self.augment.cutout_probability;
         let checks = [
@@ -298,6 +328,12 @@ impl TrainConfig {
             (unit_fit, "quantizer.unit_codewords", "false for two-step training"),
             (above_0(quantizer.softness), "quantizer.softness", "a finite number above 0"),
             (quantizer.kmeans_iterations >= 1, "quantizer.kmeans_iterations", "at least 1"),
+            ((1..=256).contains(&quantizer.beam), "quantizer.beam", "1 to 256"),
+            (
+                fits_beam,
+                "quantizer.beam",
+                "1 and no `refine`, unless codebooks are progressive, separate and Euclidean",
+            ),
             (one_start, "quantizer.start", "`residual-kmeans` for two-step training"),
             (one_fit, "quantizer.codebooks", "`separate` for two-step training"),
             (
@@ -308,11 +344,14 @@ impl TrainConfig {
             ((0.0..=1.0).contains(&commitment), "loss.commitment", "a share in [0, 1]"),
             (teaches, "loss", "`margin` or `classification` above 0, to learn labels"),
             (quantizes, "loss", "a quantization loss above 0, to learn codewords"),
+            (fits_schedule, "schedule", "`joint` or `two-step` for the objective `mopq`"),
+            (fits_feature, "network.feature", "`linear` for the objective `mopq`, and for no other"),
             ((0.0..=1.0).contains(&cutout), "augment.cutout_probability", "a share in [0, 1]"),
             (self.validation.images != 1, "validation.images", "0 or at least 2, which rank each other"),
             (self.validation.every >= 1, "validation.every", "at least 1"),
         ];
         check_all(&checks)?;
+        self.objective.check()?;
         network.check()?;
         self.network_optimizer.check("network_optimizer")?;
         self.codebook_optimizer.check("codebook_optimizer")

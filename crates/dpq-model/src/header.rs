@@ -5,6 +5,7 @@ use dpq_file::Container;
 use serde::{Deserialize, Serialize};
 
 use crate::body::Layers;
+use crate::config::Feature;
 use crate::network;
 use crate::tensors::{self, Shapes, Tensors};
 use crate::{Error, TrainConfig};
@@ -30,7 +31,9 @@ impl Header {
         self.train.check()?;
         let [channels, height, width] = self.image_shape;
         let finite = |values: &[f32]| values.len() == channels && values.iter().all(|x| x.is_finite());
-        let sizes = [channels, height, width, self.n_classes];
+        // Pairs have no classes.
+        let n_classes = if self.train.network.feature == Feature::Linear { 1 } else { self.n_classes };
+        let sizes = [channels, height, width, n_classes];
         if finite(&self.mean)
             && finite(&self.deviation)
             && self.deviation.iter().all(|&x| x > 0.0)

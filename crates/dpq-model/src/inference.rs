@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::Error;
 use crate::body::{self, Layer, Layers};
-use crate::config::Body;
+use crate::config::{Body, Feature};
 use crate::header::Header;
 use crate::inputs::Batch;
 use crate::network;
@@ -25,7 +25,7 @@ const CUDA_CHUNK: usize = 512;
 pub struct Output {
     /// Features, f32 `[n, D]`.
     pub features: Vec<f32>,
-    /// Class logits, f32 `[n, C]`.
+    /// Class logits, f32 `[n, C]`; of a model of pairs C is 0.
     pub logits: Vec<f32>,
 }
 
@@ -73,6 +73,22 @@ impl Header {
             Ok([heads.features, heads.logits])
         })?;
         Ok(Output { features, logits })
+    }
+
+    /// Runs queries through the map of queries, f32 `[n, D]`.
+    pub(crate) fn queries(
+        &self,
+        tensors: &Tensors,
+        batch: &Batch,
+        device: &Device,
+    ) -> Result<Vec<f32>, Error> {
+        if self.train.network.feature != Feature::Linear {
+            let found = "found a model of labelled items".to_owned();
+            return Err(Error::unfit("queries", found, "one of pairs, which maps queries"));
+        }
+        let pass = Pass::Inference(tensors);
+        let [features] = self.in_chunks(batch, device, |x| Ok([pass.linear(x, "queries", false)?]))?;
+        Ok(features)
     }
 
     /// Runs a batch through the body, f32 `[n, F]`.
@@ -142,7 +158,7 @@ impl Header {
                 Err(Error::unfit("images", format!("found {found} bytes"), expected))
             }
             (Batch::Vectors(_), _) if !is_whole => Err(Error::rows("features", found, c)),
-            _ => batch.check_finite(c, 0),
+            _ => batch.check_finite("features", c, 0),
         }
     }
 }

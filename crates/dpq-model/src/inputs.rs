@@ -38,14 +38,14 @@ impl Batch<'_> {
         }
     }
 
-    /// Returns an error if a vector holds a number that is not finite. `first` is the number of the
-    /// first row.
-    pub(crate) fn check_finite(&self, dim: usize, first: usize) -> Result<(), Error> {
+    /// Returns an error if a vector of the argument `what` holds a number that is not finite.
+    /// `first` is the number of the first row.
+    pub(crate) fn check_finite(&self, what: &'static str, dim: usize, first: usize) -> Result<(), Error> {
         let Self::Vectors(vectors) = self else { return Ok(()) };
         match vectors.iter().position(|x| !x.is_finite()) {
             Some(at) => {
                 let found = format!("row {}, column {} is {}", first + at / dim, at % dim, vectors[at]);
-                Err(Error::unfit("features", found, "finite numbers"))
+                Err(Error::unfit(what, found, "finite numbers"))
             }
             None => Ok(()),
         }
@@ -123,7 +123,7 @@ impl Moments {
                 }
             }
             Batch::Vectors(vectors) => {
-                batch.check_finite(channels, self.n_rows)?;
+                batch.check_finite("features", channels, self.n_rows)?;
                 for row in vectors.chunks_exact(channels) {
                     for ([s, q], &x) in self.sums.iter_mut().zip(row) {
                         (*s, *q) = (*s + f64::from(x), *q + f64::from(x).powi(2));

@@ -23,6 +23,7 @@ mod quantize;
 mod report;
 mod rng;
 mod schedule;
+mod shards;
 mod tensors;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use crate::header::Header;
 use crate::inference::{Folded, Output};
 use crate::inputs::Batch;
 use crate::tensors::{self, Tensors, arrays};
-use crate::{Error, TrainConfig, embeddings};
+use crate::{Error, TrainConfig, codebook, embeddings};
 
 /// A trained network with its codebooks.
 #[derive(Debug)]
@@ -121,6 +121,16 @@ impl Model {
         &self.codebooks
     }
 
+    /// Encodes features f32 `[n, D]` of the network, `[n, L]`: by the beam search that the
+    /// codebooks were fitted for, see
+    /// [`QuantizerConfig::beam`](crate::config::QuantizerConfig::beam).
+    ///
+    /// # Errors
+    /// [`Error::Codebooks`] if `features` is not whole rows or a number is not finite.
+    pub fn encode(&self, features: &[f32]) -> Result<Vec<u8>, Error> {
+        codebook::encode(&self.header.train.quantizer, &self.codebooks, features)
+    }
+
     /// The label embeddings of the training: `seeded`, or `given` and the CRC32C of their values.
     /// `None` if the file does not state them.
     pub fn embeddings(&self) -> Option<&str> {
@@ -138,7 +148,7 @@ impl Model {
         self.header.image_shape
     }
 
-    /// The number of classes, C.
+    /// The number of classes, C; 0 of a model of pairs.
     pub fn n_classes(&self) -> usize {
         self.header.n_classes
     }
@@ -162,6 +172,16 @@ impl Model {
     /// [`Error::TakesImages`] if the model was trained on images.
     pub fn forward_features(&self, features: &[f32]) -> Result<Output, Error> {
         self.header.forward((&self.tensors, &self.folded), &Batch::Vectors(features.into()), &self.device)
+    }
+
+    /// Maps queries f32 `[n, D]` to those that search the codes of keys, `[n, D]`. The model was
+    /// trained on pairs; [`Model::forward_features`] maps keys.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if the model was trained on labels, if `queries` is not whole rows, or if a
+    /// number is not finite.
+    pub fn forward_queries(&self, queries: &[f32]) -> Result<Vec<f32>, Error> {
+        self.header.queries(&self.tensors, &Batch::Vectors(queries.into()), &self.device)
     }
 
     /// The dimension of the result of the body, F.
@@ -195,7 +215,7 @@ impl Model {
             let found = format!("found {temperature}");
             return Err(Error::unfit("temperature", found, "a finite number above 0"));
         }
-        if !logits.len().is_multiple_of(n_classes) {
+        if n_classes == 0 || !logits.len().is_multiple_of(n_classes) {
             return Err(Error::rows("logits", logits.len(), n_classes));
         }
         let vectors = embeddings::label_embeddings(n_classes, train.network.dim, train.seed);

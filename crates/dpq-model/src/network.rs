@@ -1,11 +1,12 @@
 //! The network: a body and two heads.
 //!
 //! Parameters are named as in files: `backbone.<layer>.<kind>` (`body` names the layers),
-//! `embed.{weight,bias}` and `classifier.{weight,bias}`. A kind is `weight`, `bias`, or `gamma`,
+//! `embed.{weight,bias}` and `classifier.{weight,bias}`, or `embed.weight` and `queries.weight` of
+//! maps of pairs. A kind is `weight`, `bias`, or `gamma`,
 //! `beta`, `mean` or `var` of a batch normalisation. Features with a posterior have
 //! `classes.embedding` besides.
 
-use candle_core::{Device, Result as TensorResult, Tensor, Var};
+use candle_core::{DType, Device, Result as TensorResult, Tensor, Var};
 
 use crate::Error;
 use crate::body::{self, Layers};
@@ -31,10 +32,12 @@ const EMBEDDINGS: &str = "classes.embedding";
 
 /// The outputs of a network for a batch.
 pub(crate) struct Heads {
-    /// x, f32 `[n, D]`, see [`Feature`].
+    /// x, f32 `[n, D]`, see [`Feature`]; of pairs, those of the keys.
     pub(crate) features: Tensor,
-    /// o = W_c f + w_c, f32 `[n, C]`.
+    /// o = W_c f + w_c, f32 `[n, C]`; 0 columns without a classifier.
     pub(crate) logits: Tensor,
+    /// For pairs in training, x of the queries, f32 `[n, D]`.
+    pub(crate) queries: Option<Tensor>,
 }
 
 /// Returns the names and shapes of all tensors of a file, without allocating them: those of the
@@ -46,11 +49,17 @@ pub(crate) fn shapes(
 ) -> Result<[Shapes; 2], Error> {
     let layers = Layers::new(&config.body, input)?;
     let mut heads = Shapes::new();
+    if config.feature == Feature::Linear {
+        for name in ["embed", "queries"] {
+            heads.insert(format!("{name}.weight"), vec![config.dim, layers.dim]);
+        }
+        return Ok([layers.shapes().collect(), heads]);
+    }
     for (name, outputs) in [("embed", config.dim), ("classifier", n_classes)] {
         heads.insert(format!("{name}.weight"), vec![outputs, layers.dim]);
         heads.insert(format!("{name}.bias"), vec![outputs]);
     }
-    if config.feature != Feature::Tanh {
+    if let Feature::Posterior { .. } = config.feature {
         heads.insert(EMBEDDINGS.to_owned(), vec![n_classes, config.dim]);
     }
     Ok([layers.shapes().collect(), heads])
@@ -58,7 +67,8 @@ pub(crate) fn shapes(
 
 impl Network {
     /// Makes a network with random weights from `seed`: normally distributed, with variance 2 /
-    /// inputs before a ReLU (He et al. 2015) and 1 / inputs before a head. Biases are 0.
+    /// inputs before a ReLU (He et al. 2015) and 1 / inputs before a head. Biases are 0, and linear
+    /// maps of pairs the identity.
     pub(crate) fn new(
         config: &NetworkConfig,
         input: [usize; 3],
@@ -94,6 +104,9 @@ impl Network {
             Ok(variables)
         };
         let (body, heads) = (variables(body, 2.0)?, variables(heads, 1.0)?);
+        if config.feature == Feature::Linear {
+            heads.values().try_for_each(|map| map.set(&Tensor::eye(config.dim, DType::F32, device)?))?;
+        }
         Ok(Self { config: config.clone(), layers, body, heads, untrained })
     }
 
@@ -171,17 +184,34 @@ impl Network {
 
 /// Runs the heads on the result of the body.
 pub(crate) fn heads(f: &Tensor, pass: &Pass, feature: Feature) -> TensorResult<Heads> {
+    if feature == Feature::Linear {
+        return maps(f, pass);
+    }
     let logits = pass.linear(f, "classifier", false)?;
     let of_paper = pass.linear(f, "embed", false)?.tanh()?;
     let features = match feature {
-        Feature::Tanh => of_paper,
+        Feature::Tanh | Feature::Linear => of_paper,
         Feature::Posterior { tanh } => {
             let embeddings = pass.get(EMBEDDINGS).t()?.contiguous()?;
             let expected = ops::linear(&softmax(&logits)?, &embeddings, None, false)?;
             (expected + (of_paper * tanh)?)?
         }
     };
-    Ok(Heads { features, logits })
+    Ok(Heads { features, logits, queries: None })
+}
+
+/// Applies the linear maps of pairs: in training to the queries, the first half of f, and to the
+/// keys, the rest; in inference that of the keys.
+fn maps(f: &Tensor, pass: &Pass) -> TensorResult<Heads> {
+    let (keys, queries) = match pass {
+        Pass::Training { .. } => {
+            let n = f.dim(0)? / 2;
+            (f.narrow(0, n, n)?, Some(pass.linear(&f.narrow(0, 0, n)?, "queries", false)?))
+        }
+        Pass::Inference(_) => (f.clone(), None),
+    };
+    let logits = Tensor::zeros((keys.dim(0)?, 0), DType::F32, f.device())?;
+    Ok(Heads { features: pass.linear(&keys, "embed", false)?, logits, queries })
 }
 
 #[cfg(test)]

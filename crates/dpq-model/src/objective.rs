@@ -8,19 +8,35 @@ use crate::loss::{Labels, adaptive_margin, classification};
 use crate::network::Heads;
 use crate::quantize::{distortion, joint_center, quantize};
 use crate::schedule::Phase;
+pub(crate) use mopq::Mopq;
 
-/// A loss for the outputs of a batch. DPQ's is [`Dpq`]; another one is another implementation,
-/// which `Run::new` in `train` would choose by the configuration.
+mod mopq;
+
+/// A loss for the outputs of a batch. DPQ's is [`Dpq`], that of pairs [`Mopq`]; another one is
+/// another implementation, which `Run::new` in `train` chooses by the configuration.
 pub(crate) trait Objective: Send + Sync {
     fn needs(&self) -> Needs;
 
+    /// Returns the tensors of a worker's outputs that all workers need, `[n, …]` each; by default
+    /// none. `codes`, u32 `[n]` per level, are those of the outputs if the objective needs them,
+    /// and `codebook` is that of [`Objective::terms`].
+    fn shared(
+        &self,
+        _outputs: &Heads,
+        _codes: &[Tensor],
+        _codebook: Option<&Tensor>,
+    ) -> Result<Vec<Tensor>, Error> {
+        Ok(Vec::new())
+    }
+
     /// Returns the terms of a step that trains `phase`. `codebook` holds the codewords, f32 `[L, K,
-    /// D]`, if the phase trains them.
+    /// D]`, if the phase trains them, and `all` what the workers share, of the whole batch.
     fn terms(
         &mut self,
         phase: Phase,
         outputs: &Heads,
-        labels: Option<&Labels>,
+        all: &[Tensor],
+        targets: &Targets,
         codebook: Option<&Tensor>,
     ) -> Result<Vec<Term>, Error>;
 }
@@ -31,10 +47,25 @@ pub(crate) struct Needs {
     /// Whether `Objective::terms` gets labels. Without, the labels of the training set are not
     /// read.
     pub(crate) labels: bool,
+    /// Whether `Objective::shared` gets codes, which all items are given before an epoch that
+    /// trains codebooks.
+    pub(crate) codes: bool,
     /// Number of inputs per item: 1, or 2 to compare two augmentations of an image or the two
     /// members of a pair. The outputs of a batch have the first inputs of all items, then the
     /// second ones.
     pub(crate) views: usize,
+    /// Number of workers that share a batch.
+    pub(crate) workers: usize,
+}
+
+/// Facts about the items of a batch.
+#[derive(Default)]
+pub(crate) struct Targets {
+    /// If the objective needs them.
+    pub(crate) labels: Option<Labels>,
+    /// For pairs, f32 `[n, n]`: 1 where query i also matches key j of another pair. `None` if there
+    /// is no such pair.
+    pub(crate) other_matches: Option<Tensor>,
 }
 
 pub(crate) struct Term {
@@ -56,19 +87,20 @@ pub(crate) struct Dpq {
 
 impl Objective for Dpq {
     fn needs(&self) -> Needs {
-        Needs { labels: true, views: 1 }
+        Needs { labels: true, codes: false, views: 1, workers: 1 }
     }
 
     fn terms(
         &mut self,
         phase: Phase,
-        Heads { features, logits }: &Heads,
-        labels: Option<&Labels>,
+        Heads { features, logits, .. }: &Heads,
+        _: &[Tensor],
+        targets: &Targets,
         codebook: Option<&Tensor>,
     ) -> Result<Vec<Term>, Error> {
         let (mut terms, loss, quantizer) = (Vec::new(), &self.loss, &self.quantizer);
         let mut push = |name, weight, value| terms.push(Term { name, weight, value });
-        let labels = labels.expect("the objective needs labels");
+        let labels = targets.labels.as_ref().expect("the objective needs labels");
         let margin = |x: &Tensor| adaptive_margin(x, labels, &self.embeddings, loss.margins);
         if phase != Phase::Codebooks {
             push("margin", loss.margin, margin(features)?);

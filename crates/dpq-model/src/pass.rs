@@ -36,25 +36,30 @@ pub(crate) enum Pass<'a> {
 
 impl Pass<'_> {
     pub(crate) fn get(&self, name: &str) -> &Tensor {
+        self.find(name).expect("a layer names its own parameters")
+    }
+
+    fn find(&self, name: &str) -> Option<&Tensor> {
         match self {
             Self::Training { variables: [body, heads], untrained, .. } => {
                 let variable = body.get(name).or_else(|| heads.get(name)).map(|var| &**var);
-                variable.or_else(|| untrained.get(name)).expect("a layer names its own parameters")
+                variable.or_else(|| untrained.get(name))
             }
-            Self::Inference(tensors) => &tensors[name],
+            Self::Inference(tensors) => tensors.get(name),
         }
     }
 
-    /// Applies a linear layer, then a ReLU if `relu` is set.
+    /// Applies a linear layer, which may have no bias, then a ReLU if `relu` is set.
     pub(crate) fn linear(&self, x: &Tensor, name: &str, relu: bool) -> Result<Tensor> {
-        let [weight, bias] = ["weight", "bias"].map(|kind| self.get(&format!("{name}.{kind}")));
+        let weight = self.get(&format!("{name}.weight"));
+        let bias = self.find(&format!("{name}.bias"));
         let n = x.dim(0)?;
         match self {
             Self::Inference(_) if n < ROWS => {
                 let x = x.pad_with_zeros(0, 0, ROWS - n)?;
-                ops::linear(&x, weight, Some(bias), relu)?.narrow(0, 0, n)
+                ops::linear(&x, weight, bias, relu)?.narrow(0, 0, n)
             }
-            _ => ops::linear(x, weight, Some(bias), relu),
+            _ => ops::linear(x, weight, bias, relu),
         }
     }
 

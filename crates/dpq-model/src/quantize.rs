@@ -88,6 +88,22 @@ pub(crate) fn quantize(
     Ok(quantized)
 }
 
+/// Returns the approximations of features of `dim` dimensions by codes, `[n, D]` per length, as
+/// [`Quantized::hard`].
+/// Shapes: codes u32 `[n]` per level, codebook `[L, K, D]`, or `[L, K, D/L]` of product codebooks.
+pub(crate) fn decode(codes: &[Tensor], codebook: &Tensor, dim: usize) -> Result<Vec<Tensor>> {
+    let (mut sums, mut parts) = (Vec::new(), Vec::new());
+    for (level, code) in codes.iter().enumerate() {
+        let codewords = codebook.get(level)?.index_select(code, 0)?;
+        if codebook.dim(2)? == dim {
+            sums.push(add_to_last(&sums, codewords)?);
+        } else {
+            parts.push(codewords);
+        }
+    }
+    Ok(if parts.is_empty() { sums } else { vec![Tensor::cat(&parts, 1)?] })
+}
+
 /// Returns the distance of soft or hard sums from `x`: Σ_l mean_n ‖x_n − x̂^l_n‖², a scalar.
 ///
 /// Source: paper, L_soft and L_hard. Each length counts once. The mean is over the batch; the

@@ -13,21 +13,21 @@ use dpq_codebook::{Codebooks, LevelUsage};
 use crate::ahead::read_ahead;
 use crate::checkpoint::State;
 use crate::codebook;
-use crate::config::{Start, TrainConfig};
+use crate::config::{self, Start, TrainConfig};
 use crate::diverged::{DUMP, diverged};
 use crate::embeddings;
 use crate::header::Header;
 use crate::inference::Folded;
-use crate::inputs::{Batch, Moments};
+use crate::inputs::Moments;
 use crate::model::{Model, Snapshot};
-use crate::objective::{Dpq, Objective, Term};
-use crate::ops;
+use crate::objective::{Dpq, Mopq, Objective};
 use crate::report::{CodewordUsage, EpochReport, Tally};
 use crate::rng::{Stream, mix, permutation, rng};
-use crate::schedule::Phase;
 use crate::tensors::Variables;
-use crate::train_set::TrainSet;
+use crate::train_set::{Inputs, TrainSet};
 use crate::{BoxError, Device, Error};
+
+mod step;
 
 /// A function that [`train`] calls after each epoch, with the report and the network of that
 /// moment.
@@ -109,6 +109,8 @@ struct Run<'a> {
     stop: Option<&'a AtomicBool>,
     /// Steps per epoch.
     n_steps: usize,
+    /// The codes of all keys, u8 `[n_keys, L]`, if the objective needs them in this epoch.
+    codes: Option<Vec<u8>>,
 }
 
 /// The steps of an epoch so far.
@@ -147,13 +149,18 @@ impl<'a> Run<'a> {
         };
         let embeddings = Tensor::from_vec(embeddings, (data.n_classes, config.network.dim), &device)?;
         let (loss, quantizer, multi_label) = (config.loss, config.quantizer, data.multi_label);
-        let objective = Box::new(Dpq { loss, quantizer, multi_label, embeddings: embeddings.clone() });
+        let objective: Box<dyn Objective> = match config.objective {
+            config::Objective::Dpq => {
+                Box::new(Dpq { loss, quantizer, multi_label, embeddings: embeddings.clone() })
+            }
+            config::Objective::Mopq(config) => Box::new(Mopq { config }),
+        };
         if objective.needs().labels {
             data.check_labels()?;
         }
 
         let header = header(config, data, stop)?;
-        let fingerprint = data.fingerprint();
+        let fingerprint = data.fingerprint()?;
         let state = if resumes {
             State::open(&header, &fingerprint, &checkpoint, &device)?
         } else {
@@ -166,7 +173,18 @@ impl<'a> Run<'a> {
         };
         remove_if_exists(&out.join(DUMP))?;
         let n_steps = data.n_items.div_ceil(config.batch_size);
-        Ok(Self { config, data, objective, header, state, checkpoint, fingerprint, stop, n_steps })
+        Ok(Self {
+            config,
+            data,
+            objective,
+            header,
+            state,
+            checkpoint,
+            fingerprint,
+            stop,
+            n_steps,
+            codes: None,
+        })
     }
 
     /// Takes the steps of an epoch.
@@ -179,6 +197,12 @@ impl<'a> Run<'a> {
                 Start::ResidualKmeans => self.fit(number, &self.features(number)?)?,
             };
         }
+        let trains_codebooks = config.schedule.trains_codebooks(number, config.epochs);
+        if trains_codebooks && self.objective.needs().codes && self.codes.is_none() {
+            let codebooks = codebook::codebooks(config, &self.state.codebook)?;
+            let features = self.features(number)?;
+            self.codes = Some(codebook::encode(&config.quantizer, &codebooks, &features)?);
+        }
         let (losses, features) = (Tally::default(), Vec::new());
         let shape = config.shape_in(number, self.header.image_shape);
         let header = Header { image_shape: shape, ..self.header.clone() };
@@ -189,7 +213,7 @@ impl<'a> Run<'a> {
             let rows = &order[step * data.n_items / n_steps..(step + 1) * data.n_items / n_steps];
             let view = |view: usize| {
                 let coordinates = |row| if view == 0 { vec![number, row] } else { vec![number, row, view] };
-                data.read(rows, shape, &|row| Some(mix(config.seed, &coordinates(row))))
+                data.read_view(view, rows, shape, &|row| Some(mix(config.seed, &coordinates(row))))
             };
             Ok((step, rows, (0..views).map(view).collect::<Result<Vec<_>, _>>()?))
         };
@@ -202,62 +226,6 @@ impl<'a> Run<'a> {
             return Err(diverged(&self.state, (number, n_steps - 1), &epoch.losses, &self.checkpoint));
         }
         Ok(epoch)
-    }
-
-    /// Trains the phases of an epoch on a batch.
-    fn step(&mut self, epoch: &mut Epoch, step: usize, rows: &[usize], views: &[Batch]) -> Result<(), Error> {
-        let (config, device) = (self.config, &self.state.device);
-        let views: candle_core::Result<Vec<_>> =
-            views.iter().map(|batch| epoch.header.input(batch, false, device)).collect();
-        let x = self.state.network.frozen(&Tensor::cat(&views?, 0)?)?;
-        let needs_labels = self.objective.needs().labels;
-        let labels = needs_labels.then(|| self.data.labels_of(rows, device)).transpose()?;
-        for &phase in config.schedule.phases(epoch.number, config.epochs) {
-            let outputs = match phase {
-                Phase::Codebooks => self.state.network.forward(&x)?,
-                _ => self.state.network.forward_train(&x, mix(config.seed, &[epoch.number, step]))?,
-            };
-            let codebook = match phase {
-                Phase::Features => None,
-                _ => Some(codebook::expanded(config, &self.state.codebook)?),
-            };
-            if codebook.is_some() {
-                epoch.features.extend(outputs.features.flatten_all()?.to_vec1::<f32>()?);
-            }
-            let terms = self.objective.terms(phase, &outputs, labels.as_ref(), codebook.as_ref())?;
-            self.update(epoch, step, phase, &terms)?;
-        }
-        Ok(())
-    }
-
-    /// Updates the variables of a phase by the gradient of the weighted sum of `terms`.
-    fn update(&mut self, epoch: &mut Epoch, step: usize, phase: Phase, terms: &[Term]) -> Result<(), Error> {
-        let (config, state) = (self.config, &mut self.state);
-        let mut total = Tensor::zeros((), candle_core::DType::F32, &state.device)?;
-        for Term { name, weight, value } in terms {
-            epoch.losses.add(name, f64::from(value.to_scalar::<f32>()?));
-            // Without a gradient a variable stays as it is. With a gradient of 0 it would decay.
-            if *weight > 0.0 {
-                total = (total + (value * *weight)?)?;
-            }
-        }
-        if epoch.losses.last().values().any(|loss| !loss.is_finite()) {
-            return Err(diverged(state, (epoch.number, step), &epoch.losses, &self.checkpoint));
-        }
-        let gradients = ops::backward(&total)?;
-        let (at, n_steps) = (epoch.number * self.n_steps + step, self.n_steps * config.epochs);
-        if phase != Phase::Codebooks {
-            let optimizer = &config.network_optimizer;
-            let factors = [optimizer.head_weights, optimizer.head_biases];
-            let groups = [(&state.network.body, [1.0; 2]), (&state.network.heads, factors)];
-            let factor = optimizer.rate_schedule.factor(at, n_steps);
-            state.network_optimizer.step(&groups, &gradients, factor)?;
-        }
-        if phase != Phase::Features {
-            let factor = config.codebook_optimizer.rate_schedule.factor(at, n_steps);
-            state.codebook_optimizer.step(&[(&state.codebook, [1.0; 2])], &gradients, factor)?;
-        }
-        Ok(())
     }
 
     /// Completes an epoch: fits codebooks if two-step training ends with it, reports on codebooks,
@@ -275,9 +243,12 @@ impl<'a> Run<'a> {
         let (mut relative_distortion, mut usage, mut revived) = (Vec::new(), Vec::new(), 0);
         let mut codebooks = None;
         if !self.state.codebook.is_empty() {
+            if self.objective.needs().codes {
+                epoch.features = self.features(epoch.number)?;
+            }
             let (variables, features) = (&self.state.codebook, &epoch.features);
             let codebooks = codebooks.insert(codebook::codebooks(config, variables)?);
-            let codes = codebooks.encode(features)?;
+            let codes = codebook::encode(&config.quantizer, codebooks, features)?;
             relative_distortion = codebooks.relative_distortion(features, &codes)?;
             let k = codebooks.n_codewords();
             let levels = dpq_codebook::usage(&codes, codebooks.n_levels(), k)?.into_iter();
@@ -287,6 +258,8 @@ impl<'a> Run<'a> {
             if config.quantizer.revive && !is_last {
                 revived = codebook::revive(config, epoch.number, variables, codebooks, features, &codes)?;
             }
+            // Moved codewords need other codes.
+            self.codes = (self.objective.needs().codes && revived == 0).then_some(codes);
         }
         let report = EpochReport {
             epoch: epoch.number,
@@ -329,7 +302,7 @@ impl<'a> Run<'a> {
             folded: Folded::default(),
             codebooks: codebook::codebooks(self.config, &state.codebook)?,
             header: self.header,
-            embeddings: Some(self.data.describe_embeddings()),
+            embeddings: (self.data.n_classes > 0).then(|| self.data.describe_embeddings()),
             weights: self.data.weights.map(|weights| weights.fingerprint().to_owned()),
             device: state.device,
         })
@@ -354,9 +327,11 @@ fn remove_if_exists(path: &Path) -> Result<(), Error> {
 /// the pretrained weights.
 fn header(config: &TrainConfig, data: &TrainSet<'_>, stop: Option<&AtomicBool>) -> Result<Header, Error> {
     let image_shape = data.inputs.shape();
-    let [mean, deviation] = match data.weights {
-        Some(weights) => weights.moments(),
-        None => {
+    let [mean, deviation] = match (data.weights, &data.inputs) {
+        (Some(weights), _) => weights.moments(),
+        // Maps start as the identity, so the inputs stay as they are.
+        (None, &Inputs::Pairs { dim, .. }) => [vec![0.0; dim], vec![1.0; dim]],
+        (None, _) => {
             let mut moments = Moments::new(image_shape);
             for rows in data.pieces() {
                 check_stop(stop, 0)?;

@@ -1,13 +1,14 @@
 //! The training set: inputs, read by row, and labels.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use crate::body::Layers;
-use crate::config::{Body, Feature, Moments, Start, TrainConfig};
+use crate::config::{Body, Feature, Moments, Objective, Start, TrainConfig};
 use crate::inputs::Batch;
 use crate::loss::Labels;
 use crate::tensors::bytes;
@@ -53,6 +54,20 @@ pub enum Inputs<'a> {
         /// Writes a row, f32 `[D]`.
         read: &'a Read<'a, f32>,
     },
+    /// Stored queries and keys that match each other. A training item is a pair; without classes,
+    /// for [`Objective::Mopq`].
+    ///
+    /// [`Objective::Mopq`]: crate::config::Objective::Mopq
+    Pairs {
+        /// Dimension, D.
+        dim: usize,
+        /// The row of the query and of the key of each item, `[n_items]`.
+        pairs: &'a [[u32; 2]],
+        /// The numbers of queries and of keys. Codebooks start from all keys.
+        n_rows: [usize; 2],
+        /// Write a query and a key, f32 `[D]`.
+        read: [&'a Read<'a, f32>; 2],
+    },
 }
 
 /// Reads the input of a row. With a seed the input is augmented, and the seed decides how.
@@ -60,7 +75,11 @@ pub type Read<'a, T> = dyn Fn(usize, Option<u64>, &mut [T]) -> Result<(), BoxErr
 
 impl fmt::Debug for Inputs<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if let Self::Images { .. } = self { "Images" } else { "Features" };
+        let kind = match self {
+            Self::Images { .. } => "Images",
+            Self::Features { .. } => "Features",
+            Self::Pairs { .. } => "Pairs",
+        };
         f.debug_tuple(kind).field(&self.shape()).finish()
     }
 }
@@ -70,7 +89,7 @@ impl Inputs<'_> {
     pub(crate) fn shape(&self) -> [usize; 3] {
         match *self {
             Self::Images { shape, .. } => shape,
-            Self::Features { dim, .. } => [dim, 1, 1],
+            Self::Features { dim, .. } | Self::Pairs { dim, .. } => [dim, 1, 1],
         }
     }
 }
@@ -88,7 +107,12 @@ impl TrainSet<'_> {
     /// Returns an error if the set does not fit the configuration, whatever its labels are.
     pub(crate) fn check(&self, config: &TrainConfig) -> Result<(), Error> {
         let (n_items, n_classes, dim) = (self.n_items, self.n_classes, config.network.dim);
-        if n_items < 2 || n_classes == 0 {
+        if let Inputs::Pairs { pairs, n_rows, .. } = self.inputs {
+            self.check_pairs(config, pairs, n_rows)?;
+        } else if config.objective != Objective::Dpq {
+            let expected = "`dpq` for labelled items; `mopq` learns from pairs";
+            return Err(Error::Config { key: "objective", expected });
+        } else if n_items < 2 || n_classes == 0 {
             let found = format!("found {n_items} items of {n_classes} classes");
             return Err(Error::unfit("training set", found, "at least 2 of 1"));
         }
@@ -105,7 +129,7 @@ impl TrainSet<'_> {
             }
         }
         let (body, shape) = (&config.network.body, self.inputs.shape());
-        if (*body == Body::Features) != matches!(self.inputs, Inputs::Features { .. }) {
+        if (*body == Body::Features) == matches!(self.inputs, Inputs::Images { .. }) {
             let expected = "`features` for stored features, another body for images";
             return Err(Error::Config { key: "network.body", expected });
         }
@@ -127,7 +151,7 @@ impl TrainSet<'_> {
             let expected = format!("the size of images, {}x{}", shape[1], shape[2]);
             return Err(Error::unfit("network.input", format!("found {side}"), expected));
         }
-        if config.network.feature != Feature::Tanh && self.multi_label {
+        if matches!(config.network.feature, Feature::Posterior { .. }) && self.multi_label {
             let expected = "`tanh` for items of several labels, which have no posterior";
             return Err(Error::Config { key: "network.feature", expected });
         }
@@ -145,16 +169,50 @@ impl TrainSet<'_> {
                 return Err(Error::unfit("weights", format!("found {}", name(found)), name((body, shape))));
             }
         }
-        let n_codewords = config.quantizer.codewords;
-        if config.quantizer.start == Start::ResidualKmeans && n_items < n_codewords {
+        let (n_codewords, n_rows) = (config.quantizer.codewords, self.n_rows());
+        if config.quantizer.start == Start::ResidualKmeans && n_rows < n_codewords {
+            let what = if let Inputs::Pairs { .. } = self.inputs { "keys" } else { "training items" };
             let (found, expected) = (
                 format!("found {n_codewords}"),
                 format!(
-                    "at most the {n_items} training items, give \
-                    --set quantizer.codewords={n_items} or less"
+                    "at most the {n_rows} {what}, give \
+                    --set quantizer.codewords={n_rows} or less"
                 ),
             );
             return Err(Error::unfit("quantizer.codewords", found, expected));
+        }
+        Ok(())
+    }
+
+    fn check_pairs(&self, config: &TrainConfig, pairs: &[[u32; 2]], n_rows: [usize; 2]) -> Result<(), Error> {
+        if config.objective == Objective::Dpq {
+            return Err(Error::Config {
+                key: "objective",
+                expected: "`mopq` for pairs, as the preset `mopq` has",
+            });
+        }
+        if pairs.len() != self.n_items || pairs.len() < 2 {
+            let expected = format!("at least 2, for {} items", self.n_items);
+            return Err(Error::unfit("pairs", format!("found {} pairs", pairs.len()), expected));
+        }
+        for (side, what) in ["query", "key"].into_iter().enumerate() {
+            let n = n_rows[side];
+            if let Some(pair) = pairs.iter().position(|pair| pair[side] as usize >= n) {
+                let found = format!("pair {pair} names {what} {}", pairs[pair][side]);
+                return Err(Error::unfit("pairs", found, format!("a row from 0 below {n}")));
+            }
+        }
+        let per_step = self.n_items / self.n_items.div_ceil(config.batch_size);
+        if let Objective::Mopq(mopq) = config.objective
+            && mopq.workers > per_step
+        {
+            let expected = format!("at most {per_step}, the pairs of a step");
+            return Err(Error::unfit("objective.mopq.workers", format!("found {}", mopq.workers), expected));
+        }
+        let (found, dim) = (config.network.dim, self.inputs.shape()[0]);
+        if found != dim {
+            let expected = format!("{dim}, the dimension of queries and keys");
+            return Err(Error::unfit("network.dim", format!("found {found}"), expected));
         }
         Ok(())
     }
@@ -177,14 +235,29 @@ impl TrainSet<'_> {
         Ok(())
     }
 
-    /// Identifies labels, embeddings and weights, so that no run resumes from a checkpoint of
-    /// others.
-    pub(crate) fn fingerprint(&self) -> String {
+    /// Identifies labels, embeddings and weights, or pairs with their queries and keys, so that no
+    /// run resumes from a checkpoint of others.
+    pub(crate) fn fingerprint(&self) -> Result<String, Error> {
+        if let Inputs::Pairs { dim, pairs, n_rows, .. } = self.inputs {
+            let rows: Vec<u8> = pairs.iter().flatten().flat_map(|row| row.to_le_bytes()).collect();
+            let mut crc = dpq_file::crc32c(&rows);
+            for (side, what) in ["queries", "keys"].into_iter().enumerate() {
+                for first in (0..n_rows[side]).step_by(PIECE) {
+                    let rows: Vec<usize> = (first..(first + PIECE).min(n_rows[side])).collect();
+                    let batch = self.read_side(side, &rows)?;
+                    batch.check_finite(what, dim, first)?;
+                    if let Batch::Vectors(values) = batch {
+                        crc = dpq_file::crc32c_append(crc, &bytes(&values));
+                    }
+                }
+            }
+            return Ok(format!("{} pairs, {crc:08x}", pairs.len()));
+        }
         let vectors = bytes(self.embeddings.unwrap_or_default());
         let crc = dpq_file::crc32c_append(dpq_file::crc32c(self.labels), &vectors);
         let weights = self.weights.map(|weights| format!(", weights {}", weights.fingerprint()));
         let multi_label = if self.multi_label { ", multi-label" } else { "" };
-        format!("{} items, {crc:08x}{multi_label}{}", self.n_items, weights.unwrap_or_default())
+        Ok(format!("{} items, {crc:08x}{multi_label}{}", self.n_items, weights.unwrap_or_default()))
     }
 
     /// Describes the label embeddings for the model file.
@@ -195,30 +268,84 @@ impl TrainSet<'_> {
         }
     }
 
-    /// Reads the inputs of `rows` in parallel, in `shape`.
+    /// Reads one of the inputs of each item of `rows`, in `shape`. The seeds augment it.
+    pub(crate) fn read_view(
+        &self,
+        view: usize,
+        rows: &[usize],
+        shape: [usize; 3],
+        seed: &(dyn Fn(usize) -> Option<u64> + Sync),
+    ) -> Result<Batch<'static>, Error> {
+        let Inputs::Pairs { pairs, .. } = self.inputs else { return self.read(rows, shape, seed) };
+        self.read_side(view, &rows.iter().map(|&row| pairs[row][view] as usize).collect::<Vec<_>>())
+    }
+
+    /// Reads queries, side 0, or keys, side 1, of pairs.
+    fn read_side(&self, side: usize, rows: &[usize]) -> Result<Batch<'static>, Error> {
+        let Inputs::Pairs { dim, read, .. } = self.inputs else { unreachable!("the caller has pairs") };
+        Ok(Batch::Vectors(read_all(rows, dim, &|_| None, read[side])?))
+    }
+
+    /// Reads the inputs of `rows` in parallel, in `shape`; of pairs the rows are those of keys.
     pub(crate) fn read(
         &self,
         rows: &[usize],
         shape: [usize; 3],
         seed: &(dyn Fn(usize) -> Option<u64> + Sync),
     ) -> Result<Batch<'static>, Error> {
-        fn all<T: Copy + Default + Send>(
-            rows: &[usize],
-            len: usize,
-            seed: &(dyn Fn(usize) -> Option<u64> + Sync),
-            read: &Read<'_, T>,
-        ) -> Result<Cow<'static, [T]>, Error> {
-            let mut values = vec![T::default(); rows.len() * len];
-            values.par_chunks_exact_mut(len).zip(rows).try_for_each(|(out, &row)| {
-                read(row, seed(row), out).map_err(|source| Error::Input { row, source })
-            })?;
-            Ok(Cow::Owned(values))
-        }
         let len = shape.iter().product();
         Ok(match self.inputs {
-            Inputs::Images { read, .. } => Batch::Images(all(rows, len, seed, read)?),
-            Inputs::Features { read, .. } => Batch::Vectors(all(rows, len, seed, read)?),
+            Inputs::Images { read, .. } => Batch::Images(read_all(rows, len, seed, read)?),
+            Inputs::Features { read, .. } => Batch::Vectors(read_all(rows, len, seed, read)?),
+            Inputs::Pairs { .. } => self.read_side(1, rows)?,
         })
+    }
+
+    /// Returns the codes of the keys of `rows`, u32 `[n]` per level, of the codes of all keys, u8
+    /// `[n_keys, L]`.
+    pub(crate) fn codes_of(
+        &self,
+        rows: &[usize],
+        codes: &[u8],
+        n_levels: usize,
+        device: &Device,
+    ) -> candle_core::Result<Vec<Tensor>> {
+        let Inputs::Pairs { pairs, .. } = self.inputs else { unreachable!("only keys have codes") };
+        let level = |level: usize| {
+            let code = |&row: &usize| u32::from(codes[pairs[row][1] as usize * n_levels + level]);
+            Tensor::from_vec(rows.iter().map(code).collect(), rows.len(), device)
+        };
+        (0..n_levels).map(level).collect()
+    }
+
+    /// Returns for pairs which queries of `rows` also match the key of another of `rows`, f32 `[n,
+    /// n]`; `None` if none does.
+    pub(crate) fn other_matches(
+        &self,
+        rows: &[usize],
+        device: &Device,
+    ) -> candle_core::Result<Option<Tensor>> {
+        let Inputs::Pairs { pairs, .. } = self.inputs else { return Ok(None) };
+        let n = rows.len();
+        let mut all: HashMap<u32, Vec<u32>> = HashMap::new();
+        let wanted: HashSet<u32> = rows.iter().map(|&row| pairs[row][0]).collect();
+        for [query, key] in pairs.iter().filter(|[query, _]| wanted.contains(query)) {
+            all.entry(*query).or_default().push(*key);
+        }
+        let mut values = vec![0.0f32; n * n];
+        for (i, &row) in rows.iter().enumerate() {
+            let matches = &all[&pairs[row][0]];
+            for (j, &other) in rows.iter().enumerate() {
+                // The same key in another pair is the own key once more.
+                if i != j && matches.contains(&pairs[other][1]) {
+                    values[i * n + j] = 1.0;
+                }
+            }
+        }
+        match values.contains(&1.0) {
+            true => Ok(Some(Tensor::from_vec(values, (n, n), device)?)),
+            false => Ok(None),
+        }
     }
 
     /// Returns the labels of `rows`.
@@ -228,9 +355,34 @@ impl TrainSet<'_> {
         Labels::new(&labels, c, DType::F32, device)
     }
 
-    /// All rows, in pieces that are read at a time.
-    pub(crate) fn pieces(&self) -> impl Iterator<Item = Vec<usize>> {
-        let n = self.n_items;
-        (0..n).step_by(512).map(move |begin| (begin..(begin + 512).min(n)).collect())
+    /// The number of inputs that codebooks are fitted to: of items, or of keys.
+    fn n_rows(&self) -> usize {
+        match self.inputs {
+            Inputs::Pairs { n_rows, .. } => n_rows[1],
+            _ => self.n_items,
+        }
     }
+
+    /// All inputs that codebooks are fitted to, in pieces that are read at a time.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = Vec<usize>> {
+        let n = self.n_rows();
+        (0..n).step_by(PIECE).map(move |begin| (begin..(begin + PIECE).min(n)).collect())
+    }
+}
+
+/// Rows that are read at a time.
+const PIECE: usize = 512;
+
+/// Reads rows of `len` numbers in parallel.
+fn read_all<T: Copy + Default + Send>(
+    rows: &[usize],
+    len: usize,
+    seed: &(dyn Fn(usize) -> Option<u64> + Sync),
+    read: &Read<'_, T>,
+) -> Result<Cow<'static, [T]>, Error> {
+    let mut values = vec![T::default(); rows.len() * len];
+    values.par_chunks_exact_mut(len).zip(rows).try_for_each(|(out, &row)| {
+        read(row, seed(row), out).map_err(|source| Error::Input { row, source })
+    })?;
+    Ok(Cow::Owned(values))
 }

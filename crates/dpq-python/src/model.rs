@@ -50,7 +50,7 @@ impl Model {
         let (mut codes, mut features) = (Vec::new(), Vec::new());
         in_pieces(py, values(&pixels), IMAGES * shape.iter().product::<usize>(), |images| {
             let output = py.detach(|| self.inner.forward(images)).map_err(raise)?.features;
-            codes.extend(py.detach(|| codebooks.encode(&output)).map_err(raise)?);
+            codes.extend(py.detach(|| self.inner.encode(&output)).map_err(raise)?);
             features.extend(output);
             Ok(())
         })?;

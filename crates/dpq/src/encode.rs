@@ -130,6 +130,11 @@ impl Args {
 
     fn encode_items(&self, path: &Path) -> Result<Encoded> {
         let model = &self.network.open_model(path)?;
+        ensure!(
+            !self.posteriors || model.n_classes() > 0,
+            "{} is a model of pairs and has no classifier, leave out --posteriors",
+            path.display()
+        );
         let source = self.inputs.open(model)?;
         train::check_split(path, self.inputs.data.as_deref(), &source)?;
         let _dir = output::ResultDir::create(&self.out_dir)?;
@@ -217,9 +222,9 @@ impl Outputs {
         let bar = output::progress(n, "encoding");
         source.for_each_batch(rows, strict, |rows, items| {
             let output = items.forward(model)?;
-            outputs.codes.extend(codebooks.encode(&output.features)?);
+            outputs.codes.extend(model.encode(&output.features)?);
             outputs.features.extend(output.features);
-            let logits = output.logits.chunks_exact(model.n_classes());
+            let logits = output.logits.chunks_exact(model.n_classes().max(1));
             outputs.predicted.extend(logits.clone().map(argmax));
             if posteriors {
                 outputs.posteriors.extend(logits.flat_map(softmax));

@@ -33,9 +33,9 @@ pub(crate) use protocol::{Evaluated, Gallery, Protocol};
 ///
 /// Every query ranks the whole gallery. An item is relevant if it shares a class with the query, or
 /// if `--relevant` pairs it with the query: then recall, the mean reciprocal rank (MRR) and nDCG@10
-/// are printed, too, each the expectation over all orders of tied items. The result names the rule of the mean average precision. With `--train-features`, codes of
-/// residual k-means, product quantization and its optimized form (OPQ) are fitted to those and
-/// ranked, too.
+/// are printed, too, each the expectation over all orders of tied items. The result names the rule
+/// of the mean average precision. With `--train-features`, codes of residual k-means, product
+/// quantization and its optimized form (OPQ) are fitted to those and ranked, too.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("gallery").required(true).multiple(true),
@@ -306,7 +306,7 @@ pub(crate) fn metrics(report: Report) -> Metrics {
         precision_at: by_rank(report.precision_at),
         recall_at: by_rank(report.recall_at),
         pr_curve: Curve { recall, precision },
-        // Of classes, with thousands of relevant items, nobody asks for them.
+        // With classes a query has thousands of relevant items, and nobody asks for these.
         mrr: (!report.ndcg_at.is_empty()).then_some(report.mrr),
         ndcg_at: by_rank(report.ndcg_at),
         empty_queries: report.n_empty,
@@ -329,7 +329,7 @@ impl Evaluation {
             "{}\n{} queries, {} items\n\n{:>width$} {:>8}",
             self.map_rule.text, self.queries, self.gallery, "", "mAP"
         );
-        // Of pairs the other figures say more.
+        // For pairs the other figures say more.
         let columns = |metrics: &Metrics| -> Vec<(String, f64)> {
             let name = |name: &'static str| move |(at, &x): (&u32, &f64)| (format!("{name}@{at}"), x);
             let mut columns: Vec<_> = metrics.map_at.iter().map(name("mAP")).collect();

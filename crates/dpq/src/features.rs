@@ -19,9 +19,10 @@ use partial::Partial;
 /// Compute features of images by a network, without codes
 ///
 /// A model gives the features that its codebooks encode; with `--body` those below its heads, which
-/// `dpq train --features` takes; with `--posterior` the classifier's probabilities. Pretrained
-/// weights give those of their body. Writes features.npy, and for images ids.npy, labels.npy (if
-/// they have classes) and names.txt (for a folder). An interrupted run resumes.
+/// `dpq train --features` takes; with `--posterior` the classifier's probabilities; with
+/// `--queries` those that search the codes of a model of pairs. Pretrained weights give those of
+/// their body. Writes features.npy, and for images ids.npy, labels.npy (if they have classes) and
+/// names.txt (for a folder). An interrupted run resumes.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("network").required(true),
@@ -49,6 +50,9 @@ pub(crate) struct Args {
     /// softmax [default: 1]
     #[arg(long, requires = "model", value_name = "T", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
     posterior: Option<f32>,
+    /// The features are queries of a model of pairs, which maps them otherwise than keys
+    #[arg(long, requires_all = ["model", "features"])]
+    queries: bool,
     #[command(flatten)]
     network: NetworkOptions,
     /// Folder for the results
@@ -100,6 +104,9 @@ impl Args {
         if self.body {
             return Ok(model.body(items.pixels()?)?);
         }
+        if let (true, Items::Features(queries)) = (self.queries, items) {
+            return Ok(model.forward_queries(queries)?);
+        }
         let output = items.forward(model)?;
         Ok(match self.posterior {
             None => output.features,
@@ -123,11 +130,12 @@ impl Args {
     fn key(&self, network: &Path) -> Result<String> {
         let Inputs { data, images, features, .. } = &self.inputs;
         Ok(format!(
-            "network {:08x}, side {:?}, body {}, posterior {:?}, mirror average {:?}, items of {:?}",
+            "network {:08x}, side {:?}, body {}, posterior {:?}, queries {}, mirror average {:?}, items of {:?}",
             dpq_file::crc32c(&fs::read(network)?),
             self.side,
             self.body,
             self.posterior,
+            self.queries,
             self.network.mirror_average,
             [data, images, features],
         ))

@@ -33,11 +33,12 @@ use validation::HeldOut;
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  dpq train --data datasets/fashion-mnist --out runs/a --preset best --seed 1\n  \
-        dpq train --features clip.npy --labels classes.npy --out runs/b"
+        dpq train --features clip.npy --labels classes.npy --out runs/b\n  \
+        dpq train --queries q.npy --keys k.npy --out runs/c"
 )]
 pub(crate) struct Args {
     /// A data set folder
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["features", "print_config"])]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["features", "queries", "print_config"])]
     data: Option<PathBuf>,
     /// Features to train on instead of images, [N, D], .npy (float32), .fvecs or .bvecs. Only heads
     /// and codebooks are trained; the configuration of body, mirror images and augmentation is
@@ -47,13 +48,26 @@ pub(crate) struct Args {
     /// Labels of the features: multi-hot, uint8 [N, C], or N class numbers from 0, uint8 or int64
     #[arg(long, value_name = "NPY", requires = "features")]
     labels: Option<PathBuf>,
+    /// Queries to train on pairs instead of labels, [N, D], .npy (float32), .fvecs or .bvecs: codes
+    /// of the keys learn to match the queries
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "features"], requires = "keys")]
+    queries: Option<PathBuf>,
+    /// Keys, [N, D]; key i matches query i. Codebooks start from all of them
+    #[arg(long, value_name = "FILE", requires = "queries")]
+    keys: Option<PathBuf>,
+    /// The pairs that match, if rows do not: rows of a query and of a key, int64 [P, 2]. Keys
+    /// without a pair are only coded
+    #[arg(long, value_name = "NPY", requires = "queries")]
+    pairs: Option<PathBuf>,
     /// The run folder
     #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
     out: Option<PathBuf>,
-    /// A built-in configuration; `pretrained` is for --weights of a residual network
+    /// A built-in configuration; `pretrained` is for --weights of a residual network, `mopq` for
+    /// pairs and their default
     #[arg(
         long,
         default_value = "best",
+        default_value_if("queries", clap::builder::ArgPredicate::IsPresent, "mopq"),
         requires_if("pretrained", "weights"),
         value_parser = clap::builder::PossibleValuesParser::new(TrainConfig::PRESETS)
     )]
@@ -154,6 +168,9 @@ impl Args {
                 (Source::images(dataset), out)
             }
             (_, Some(features), Some(labels), Some(out)) => (Source::features(features, labels)?, out),
+            (.., Some(out)) if let (Some(queries), Some(keys)) = (&self.queries, &self.keys) => {
+                (Source::pairs([queries, keys], self.pairs.as_deref())?, out)
+            }
             _ => return output::print(json, &config, &toml::to_string(&config)?),
         };
         source.adapt(&mut config);
@@ -228,7 +245,12 @@ impl Args {
             left_out: source.len() - readable.len(),
             embeddings: model.embeddings().map(str::to_owned),
             embeddings_file: self.embeddings.clone(),
-            classification_loss: if source.is_multi_label() { "sigmoid" } else { "softmax" }.to_owned(),
+            classification_loss: match &source {
+                Source::Pairs { .. } => "none",
+                _ if source.is_multi_label() => "sigmoid",
+                _ => "softmax",
+            }
+            .to_owned(),
             weights: model.weights().map(str::to_owned),
             config,
             peak_memory_bytes: output::peak_memory_bytes(),
@@ -236,12 +258,16 @@ impl Args {
         let record = serde_json::to_vec_pretty(&trained)?;
         dpq_file::write_atomic(out.join(RECORD), |out| out.write_all(&record))?;
         let Trained { fingerprint, epochs, images, classification_loss: loss, .. } = &trained;
-        let embeddings = trained.embeddings.as_deref().unwrap_or("not stated");
+        let model = trained.model.display();
         let mut text = format!(
-            "wrote {} (fingerprint {fingerprint}) after {epochs} epochs of {images} items in {seconds:.0} s, loss of the \
-             classifier: {loss}, label embeddings: {embeddings}",
-            trained.model.display(),
+            "wrote {model} (fingerprint {fingerprint}) after {epochs} epochs of {images} items in {seconds:.0} s"
         );
+        if let Source::Pairs { .. } = source {
+            text += "\nqueries pass through `dpq features --model --queries` before they search the codes";
+        } else {
+            let embeddings = trained.embeddings.as_deref().unwrap_or("not stated");
+            text += &format!(", loss of the classifier: {loss}, label embeddings: {embeddings}");
+        }
         if let Some(weights) = &trained.weights {
             text += &format!(", pretrained weights: {weights}");
         }
@@ -317,7 +343,7 @@ fn read_config(path: &Path) -> Result<TrainConfig> {
 }
 
 /// Keys whose value is one of several kinds, with the keys of the kind below its name.
-const CHOICES: [&str; 5] = ["schedule", "body", "feature", "method", "rate_schedule"];
+const CHOICES: [&str; 6] = ["schedule", "body", "feature", "method", "objective", "rate_schedule"];
 
 /// Changes a configuration by lines of TOML.
 fn changed(config: &TrainConfig, lines: &[String]) -> Result<TrainConfig> {

@@ -345,3 +345,62 @@ fn classes_without_items_are_reported_before_the_work() {
     );
     assert!(gaps.contains("epoch"), "{gaps}");
 }
+
+/// Queries and keys [40, 4]: a query is its key, turned around.
+fn write_pairs(dir: &Path) {
+    let number = |row: usize, i: usize| ((row * 7919 + i * 104_729) % 1013) as f32 / 506.0 - 1.0;
+    let write = |name: &str, columns: usize, value: &dyn Fn(usize, usize) -> f32| {
+        let values = (0..40).flat_map(|row| (0..columns).map(move |i| (row, i)));
+        let bytes: Vec<u8> = values.flat_map(|(row, i)| value(row, i).to_le_bytes()).collect();
+        write_array(&dir.join(name), "<f4", &format!("(40, {columns})"), &bytes);
+    };
+    write("k.npy", 4, &number);
+    write("q.npy", 4, &|row, i| number(row, 3 - i));
+    write("wide.npy", 5, &number);
+    write("nan.npy", 4, &|row, i| if (row, i) == (7, 2) { f32::NAN } else { number(row, i) });
+}
+
+#[test]
+fn pairs_train_codes_of_keys() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    write_pairs(dir);
+    let pairs: Vec<u8> = (0..30i64).flat_map(|row| [row, row]).flat_map(i64::to_le_bytes).collect();
+    write_array(&dir.join("pairs.npy"), "<i8", "(30, 2)", &pairs);
+    let train = "train --queries q.npy --keys k.npy --set quantizer.levels=2 --set quantizer.codewords=8 \
+        --set epochs=4 --set batch_size=10 --set network_optimizer.rate=0.05 --out";
+    let found = json(dir, &format!("{train} run --pairs pairs.npy"));
+    assert_eq!((&found["preset"], &found["images"]), (&"mopq".into(), &30.into()));
+    assert_eq!(
+        (&found["config"]["network"]["dim"], &found["classification_loss"]),
+        (&4.into(), &"none".into())
+    );
+    assert_eq!(json(dir, &format!("{train} all"))["images"], 40);
+
+    let model = "--model run/model.safetensors --features";
+    assert_eq!(json(dir, &format!("encode {model} k.npy --out-dir keys"))["items"], 40);
+    json(dir, &format!("features {model} q.npy --queries --out-dir queries"));
+    json(dir, &format!("features {model} q.npy --out-dir others"));
+    let features = |folder: &str| fs::read(dir.join(folder).join("features.npy")).unwrap();
+    assert_ne!(features("queries"), features("others"), "queries and keys have maps of their own");
+    json(dir, "index build --codes keys/codes.npy --codebook run/model.safetensors --out keys.dpq");
+    let found =
+        json(dir, "eval --index keys.dpq --queries queries/features.npy --relevant pairs.npy --bits 16");
+    assert!(found["by_bits"]["16"]["recall_at"]["10"].as_f64().unwrap() > 0.4, "{found}");
+
+    let says = |command: &str, expected: &str| {
+        let message = error(dir, command, 1);
+        assert!(message.contains(expected), "{command}: {message}");
+    };
+    let refused = train.replace("--out", "--out refused");
+    says(&refused.replace("k.npy", "wide.npy"), "has queries of 4 dimensions, wide.npy has keys of 5");
+    says(&refused.replace("k.npy", "nan.npy"), "row 7");
+    let far: Vec<u8> = [[0, 1i64], [3, 40]].concat().into_iter().flat_map(i64::to_le_bytes).collect();
+    write_array(&dir.join("far.npy"), "<i8", "(2, 2)", &far);
+    says(&format!("{refused} --pairs far.npy"), "pair 1 names item 40, expected a row from 0 below 40");
+    says(&format!("{refused} --preset best"), "`mopq` for pairs, as the preset `mopq` has");
+    says(&format!("{refused} --set validation.images=4"), "pairs cannot be held out");
+    says(&format!("encode {model} k.npy --posteriors --out-dir x"), "has no classifier");
+    assert!(!dir.join("refused").exists());
+    error(dir, "train --queries q.npy --out x", 2);
+}

@@ -53,6 +53,9 @@ pub enum Feature {
         /// Weight of the feature of the paper, which tells unseen classes apart.
         tanh: f64,
     },
+    /// For pairs: x = W_s f for keys and x = W_q f for queries. Both maps start as the identity,
+    /// and there is no classifier.
+    Linear,
 }
 
 /// The images of the first epochs.
@@ -140,7 +143,7 @@ impl NetworkConfig {
             (1..self.input.unwrap_or(0)).contains(&first.side) && first.share > 0.0 && first.share < 1.0
         };
         let at_least_0 = match self.feature {
-            Feature::Tanh => true,
+            Feature::Tanh | Feature::Linear => true,
             Feature::Posterior { tanh } => (0.0..f64::INFINITY).contains(&tanh),
         };
         match &self.body {

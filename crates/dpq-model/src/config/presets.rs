@@ -7,15 +7,15 @@
 use dpq_codebook::{Assignment, Form};
 
 use super::{
-    AugmentConfig, Backbone, Body, Feature, FirstInput, LossConfig, Margins, Method, Moments, NetworkConfig,
-    OptimizerConfig, QuantizerConfig, RateSchedule, Schedule, Sharing, StageOrder, Start, TrainConfig,
-    ValidationConfig,
+    AugmentConfig, Backbone, Body, Feature, FirstInput, LossConfig, Margins, Method, Moments, MopqConfig,
+    NetworkConfig, Objective, OptimizerConfig, QuantizerConfig, RateSchedule, Schedule, Sharing, StageOrder,
+    Start, TrainConfig, ValidationConfig,
 };
 use crate::Error;
 
 impl TrainConfig {
     /// The names that [`TrainConfig::preset`] accepts.
-    pub const PRESETS: [&'static str; 5] = ["best", "pretrained", "authors-code", "paper", "quick"];
+    pub const PRESETS: [&'static str; 6] = ["best", "pretrained", "authors-code", "paper", "quick", "mopq"];
 
     /// Returns the preset of that name.
     ///
@@ -28,6 +28,7 @@ impl TrainConfig {
             "authors-code" => Ok(Self::authors_code()),
             "paper" => Ok(Self::paper()),
             "quick" => Ok(Self::quick()),
+            "mopq" => Ok(Self::mopq()),
             _ => {
                 let expected = format!("one of {}", Self::PRESETS.join(", "));
                 Err(Error::unfit("preset", format!("found `{name}`"), expected))
@@ -68,8 +69,11 @@ impl TrainConfig {
                 softness: 1.0,
                 start: Start::ResidualKmeans,
                 kmeans_iterations: 25,
+                beam: 1,
+                refine: 0,
                 revive: false,
             },
+            objective: Objective::Dpq,
             // λ = 1 instead of the authors' 0.1. Two-step training does not use the quantization
             // losses.
             loss: LossConfig { classification: 1.0, ..released_flags() },
@@ -169,6 +173,42 @@ impl TrainConfig {
     /// `best` with fewer epochs: a rough model within two minutes, for trying things out.
     pub fn quick() -> Self {
         Self { epochs: 12, ..Self::best() }
+    }
+
+    /// Nested codes of keys from pairs of a query and a key, after MoPQ (docs/deviations.md).
+    ///
+    /// Linear maps of queries and keys learn first. Refined residual k-means on the keys then
+    /// starts the codebooks, which learn to match queries at every length in a few epochs: more of
+    /// them fit the pairs of the training alone. Validation rows of a set of sentence embeddings
+    /// chose the numbers (docs/deviations.md).
+    pub fn mopq() -> Self {
+        Self {
+            epochs: 10,
+            // Authors' code: 500 pairs per device.
+            batch_size: 500,
+            mirror_average: false,
+            schedule: Schedule::Joint { features_first: 0.8 },
+            network: NetworkConfig {
+                dropout: 0.0,
+                feature: Feature::Linear,
+                body: Body::Features,
+                ..Self::best().network
+            },
+            objective: Objective::Mopq(MopqConfig {
+                temperature: 0.05,
+                keys: 1.0,
+                reconstruction: 0.0,
+                workers: 1,
+            }),
+            quantizer: QuantizerConfig { levels: 16, beam: 5, refine: 10, ..Self::best().quantizer },
+            network_optimizer: OptimizerConfig {
+                rate_schedule: RateSchedule::WarmupCosine { warmup: 0.0 },
+                ..adam(3e-4)
+            },
+            codebook_optimizer: adam(1.5e-4),
+            augment: AugmentConfig { padding: 0, mirror: false, cutout: 0, cutout_probability: 0.0 },
+            ..Self::best()
+        }
     }
 
     /// Adapts a preset to pretrained weights and images of `input`×`input`: the body has a lower

@@ -29,10 +29,10 @@ fn labels() -> Labels {
 /// `[N, DIM]` and codebook `[LEVELS, 4, DIM]`.
 fn losses(change: impl Fn(&mut LossConfig), keep: &[&str]) -> (f64, [Vec<f64>; 2]) {
     let args = [random(&[N, DIM], 2), random(&[LEVELS, 4, DIM], 3)];
-    let labels = labels();
+    let targets = Targets { labels: Some(labels()), ..Targets::default() };
     let (value, gradients) = value_and_gradients(&args, |args| {
-        let heads = Heads { features: args[0].clone(), logits: random(&[N, CLASSES], 4) };
-        let terms = dpq(&change).terms(Phase::Joint, &heads, Some(&labels), Some(&args[1])).unwrap();
+        let heads = Heads { features: args[0].clone(), logits: random(&[N, CLASSES], 4), queries: None };
+        let terms = dpq(&change).terms(Phase::Joint, &heads, &[], &targets, Some(&args[1])).unwrap();
         let mut sum = Tensor::zeros((), DType::F64, &Device::Cpu)?;
         for name in keep {
             sum = (sum + &terms.iter().find(|term| term.name == *name).unwrap().value)?;
@@ -94,10 +94,10 @@ fn the_prefix_margin_passes_straight_through_the_choice() {
 
 #[test]
 fn a_prefix_margin_of_weight_0_is_no_term() {
-    let heads = Heads { features: random(&[N, DIM], 2), logits: random(&[N, CLASSES], 4) };
-    let labels = labels();
+    let heads = Heads { features: random(&[N, DIM], 2), logits: random(&[N, CLASSES], 4), queries: None };
+    let targets = Targets { labels: Some(labels()), ..Targets::default() };
     let codebook = random(&[LEVELS, 4, DIM], 3);
-    let terms = dpq(|_| ()).terms(Phase::Joint, &heads, Some(&labels), Some(&codebook)).unwrap();
+    let terms = dpq(|_| ()).terms(Phase::Joint, &heads, &[], &targets, Some(&codebook)).unwrap();
     let names: Vec<_> = terms.iter().map(|term| term.name).collect();
     assert_eq!(names, ["margin", "classification", "soft_distortion", "hard_distortion", "joint_center"]);
 }

@@ -1,4 +1,4 @@
-"""Writes golden.json: the formulas of the paper in NumPy and float64, for tests/it/quantize.rs and tests/it/loss.rs.
+"""Writes golden.json: the formulas of the papers in NumPy and float64, for the tests of quantize, loss and objective.
 
 Written from the formulas, sharing nothing with the crate. Gradients are central differences, so they hold for whatever
 the formulas say, derivatives through the residuals included; choices of codewords are far enough from ties not to change
@@ -82,6 +82,23 @@ def adaptive_margin(x, labels, embeddings, margins):
     return total / (N * C)
 
 
+def matching(queries, keys, others, temperature):
+    """The mean cross-entropy of choosing key i for query i, without other keys that match it."""
+    total = 0.0
+    for n, query in enumerate(queries):
+        exponents = [np.exp(query @ key / temperature) for m, key in enumerate(keys) if not others[n, m]]
+        total -= query @ keys[n] / temperature - np.log(sum(exponents))
+    return total / len(queries)
+
+
+def mopq(queries, keys, codebook, start, others, temperature, keys_weight, reconstruction):
+    """The loss of MoPQ. The approximations of `start` move with the keys: straight through the choice."""
+    _, _, hard = quantize(start, codebook, "euclidean", 1.0)
+    codes = np.mean([matching(queries, prefix + keys - start, others, temperature) for prefix in hard])
+    error = sum(np.mean(np.sum((keys - prefix) ** 2, axis=1)) for prefix in hard)
+    return keys_weight * matching(queries, keys, others, temperature) + codes + reconstruction * error
+
+
 def gradient(f, args, which):
     """Central differences of f(*args) by args[which]."""
     result = np.zeros_like(args[which])
@@ -151,6 +168,22 @@ for margins in ("negatives", "all"):
         {"margins": margins, "labels": multi_hot, "value": float(f(x)), "gradient": gradient(f, (x,), 0)}
     )
 
+queries = draw(N, D)
+pairs = []
+for others in (np.zeros((N, N)), np.eye(N)[[3, 4, 5, 0, 1, 2]]):
+    weights = {"temperature": 0.5, "keys": 0.75, "reconstruction": 0.125}
+    f = lambda queries, keys, codebook: mopq(
+        queries, keys, codebook, x, others, weights["temperature"], weights["keys"], weights["reconstruction"]
+    )
+    pairs.append(
+        {
+            "others": others,
+            **weights,
+            "value": float(f(queries, x, codebook)),
+            "gradients": [gradient(f, (queries, x, codebook), which) for which in (0, 1, 2)],
+        }
+    )
+
 golden = {
     "shape": {"n": N, "d": D, "k": K, "l": L, "c": C},
     "x": x,
@@ -160,6 +193,8 @@ golden = {
     "quantize": quantized,
     "classification": classified,
     "adaptive_margin": margins_of,
+    "queries": queries,
+    "mopq": pairs,
 }
 text = json.dumps(rounded(golden), separators=(",", ":"))
 Path(__file__).with_name("golden.json").write_text(text.replace('],"', '],\n"').replace('},{"', '},\n{"') + "\n")

@@ -8,6 +8,7 @@ mod diverged;
 mod features;
 mod frozen;
 mod options;
+mod pairs;
 mod product;
 mod train;
 mod weights;

@@ -26,7 +26,7 @@ const RECALL_STEPS: usize = 100;
 /// Queries that share the list of relevant items and are ranked by one thread, at most.
 const GROUP: usize = 32;
 
-/// What decides relevance, and the rules of mean average precision.
+/// The source of relevance, and the rules of mean average precision.
 pub(crate) struct Protocol {
     relevance: Relevance,
     /// The id of each row of the gallery.

@@ -1,8 +1,8 @@
-//! Training data: a data set's images, or features with their labels.
+//! Training data: a data set's images, features with their labels, or pairs of queries and keys.
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use dpq_data::{Augment, Dataset, ImageShape, Split};
 use dpq_formats::{FeatureFile, Matrix, extension};
 use dpq_model::config::{AugmentConfig, Body};
@@ -10,7 +10,7 @@ use dpq_model::{BoxError, Inputs, TrainConfig, TrainSet};
 
 use crate::inputs::Items;
 use crate::labels::{LabelFile, check_items};
-use crate::{embeddings, images, output};
+use crate::{embeddings, images, output, pairs};
 
 /// The source of items and labels. Items are rows, numbered from 0.
 pub(super) enum Source {
@@ -22,6 +22,12 @@ pub(super) enum Source {
     Features {
         features: FeatureFile,
         labels: Matrix<u8>,
+    },
+    Pairs {
+        /// Queries and keys.
+        sides: [FeatureFile; 2],
+        /// Rows of both.
+        pairs: Vec<[u32; 2]>,
     },
 }
 
@@ -52,10 +58,35 @@ impl Source {
         Ok(Self::Features { features: rows, labels: matrix })
     }
 
+    /// Opens queries and keys f32 [N, D]. Row i of one matches row i of the other, unless a file
+    /// has the pairs.
+    pub(super) fn pairs([queries, keys]: [&Path; 2], pairs: Option<&Path>) -> Result<Self> {
+        let sides = [FeatureFile::open(queries)?, FeatureFile::open(keys)?];
+        let [of_queries, of_keys] = [&sides[0], &sides[1]].map(FeatureFile::columns);
+        ensure!(
+            of_queries == of_keys,
+            "{} has queries of {of_queries} dimensions, {} has keys of {of_keys}: expected the same",
+            queries.display(),
+            keys.display()
+        );
+        let [n_queries, n_keys] = [&sides[0], &sides[1]].map(FeatureFile::rows);
+        let pairs = match pairs {
+            Some(pairs) => pairs::read(pairs, n_queries, n_keys)?,
+            None => {
+                check_items((queries, n_queries), (keys, n_keys))?;
+                (0..u32::try_from(n_queries)?).map(|row| [row; 2]).collect()
+            }
+        };
+        Ok(Self::Pairs { sides, pairs })
+    }
+
     /// Adapts a configuration for images to features, which have no body, no mirror image and no
-    /// augmentation.
+    /// augmentation. Maps of pairs keep the dimension.
     pub(super) fn adapt(&self, config: &mut TrainConfig) {
-        if let Self::Features { .. } = self {
+        if let Self::Pairs { sides, .. } = self {
+            config.network.dim = sides[0].columns();
+        }
+        if !matches!(self, Self::Images { .. }) {
             config.network.body = Body::Features;
             config.network.input = None;
             config.network.freeze = 0;
@@ -69,6 +100,7 @@ impl Source {
         match self {
             Self::Images { dataset, .. } => dataset.split(Split::Train).len(),
             Self::Features { features, .. } => features.rows(),
+            Self::Pairs { pairs, .. } => pairs.len(),
         }
     }
 
@@ -90,7 +122,7 @@ impl Source {
                 }
                 Ok(rows)
             }
-            Self::Features { features, .. } => Ok((0..u32::try_from(features.rows())?).collect()),
+            Self::Features { .. } | Self::Pairs { .. } => Ok((0..u32::try_from(self.len())?).collect()),
         }
     }
 
@@ -98,6 +130,7 @@ impl Source {
         match self {
             Self::Images { classes, .. } => classes.len(),
             Self::Features { labels, .. } => labels.columns,
+            Self::Pairs { .. } => 0,
         }
     }
 
@@ -109,6 +142,7 @@ impl Source {
                 let rows = labels.values.chunks_exact(labels.columns.max(1));
                 rows.into_iter().any(|row| row.iter().filter(|&&label| label == 1).count() > 1)
             }
+            Self::Pairs { .. } => false,
         }
     }
 
@@ -128,6 +162,7 @@ impl Source {
                 );
                 embeddings::read(path, &vec![String::new(); labels.columns], dim)
             }
+            Self::Pairs { .. } => bail!("pairs have no classes, leave out --embeddings"),
         }
     }
 
@@ -143,6 +178,7 @@ impl Source {
                 let row = |&row: &u32| &labels.values[row as usize * labels.columns..][..labels.columns];
                 rows.iter().flat_map(row).copied().collect()
             }
+            Self::Pairs { .. } => Vec::new(),
         }
     }
 
@@ -185,6 +221,20 @@ impl Source {
                 };
                 train(set(Inputs::Features { dim: features.columns(), read: &read }))
             }
+            Self::Pairs { sides: [queries, keys], pairs } => {
+                let read_query = |row: usize, _: Option<u64>, out: &mut [f32]| -> Result<(), BoxError> {
+                    Ok(queries.read(row, out)?)
+                };
+                let read_key = |row: usize, _: Option<u64>, out: &mut [f32]| -> Result<(), BoxError> {
+                    Ok(keys.read(row, out)?)
+                };
+                train(set(Inputs::Pairs {
+                    dim: queries.columns(),
+                    pairs,
+                    n_rows: [queries.rows(), keys.rows()],
+                    read: [&read_query, &read_key],
+                }))
+            }
         }
     }
 
@@ -201,6 +251,7 @@ impl Source {
                 }
                 Ok(Items::Features(values))
             }
+            Self::Pairs { .. } => bail!("pairs cannot be held out, set `validation.images` to 0"),
         }
     }
 }

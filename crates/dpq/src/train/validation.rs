@@ -38,10 +38,11 @@ fn rule() -> MapRule {
 
 impl HeldOut {
     pub(super) fn read(source: &Source, rows: &[u32]) -> Result<Self> {
+        let items = source.held_out(rows)?;
         let labels = Labels::from_multi_hot(&source.multi_hot(rows), source.n_classes())?;
         let ids: Vec<u64> = (0..labels.len() as u64).collect();
         let protocol = Protocol::new([labels.clone(), labels].into(), ids.clone(), Some(ids), vec![rule()])?;
-        Ok(Self { items: source.held_out(rows)?, protocol })
+        Ok(Self { items, protocol })
     }
 
     /// Ranks by the current network, as `dpq eval` does: queries by their features, the gallery by

@@ -152,7 +152,7 @@ impl Items<'_> {
                 let (all, mut n_read) = (source.rows()?, 0);
                 let mut images = Images::new(source, sink);
                 source.for_each_batch(&all, *is_strict, |rows, items| {
-                    let codes = codebooks.encode(&items.forward(model)?.features)?;
+                    let codes = model.encode(&items.forward(model)?.features)?;
                     n_read += rows.len();
                     for (&row, code) in rows.iter().zip(codes.chunks_exact(n_levels)) {
                         match &mut images {
