@@ -28,6 +28,9 @@ pub struct Settings<const D: usize> {
     pub max_sweeps: usize,
 }
 
+/// Transitions of as many states take 2 GiB.
+const MAX_STATES: f64 = 16384.0;
+
 impl<const D: usize> Settings<D> {
     /// Takes Euler's scheme, and the accelerated solver to a precision of 1e-9.
     pub fn new(horizon: f64, steps: usize, points: [usize; D]) -> Self {
@@ -46,6 +49,10 @@ impl<const D: usize> Settings<D> {
             ("the maximum of sweeps", self.max_sweeps as f64, self.max_sweeps > 0, count),
         ];
         settings.extend(self.points.map(|n| ("the number of points", n as f64, n > 0, count)));
+        let states: f64 = self.points.iter().map(|&n| n as f64).product();
+        let few = "at most 16384, as a step takes 8 bytes times its square";
+        settings.push(("the number of states", states, states <= MAX_STATES, few));
+        settings.push(("the number of variables", D as f64, D > 0, count));
         match settings.into_iter().find(|&(_, _, good, _)| !good) {
             Some((name, value, _, expected)) => Err(Error::Setting { name, value, expected }),
             None => Ok(()),
@@ -148,7 +155,7 @@ impl<const D: usize> Chain<D> {
             let moves: [Quadratic; D] = std::array::from_fn(|f| {
                 Quadratic::new(settings.updates[f], state[f], &coefficients[f], self.step)
             });
-            match moves.iter().position(|step| !step.is_finite()) {
+            match moves.iter().position(|step| !step.is_bounded()) {
                 None => Ok(moves),
                 Some(variable) => {
                     Err(Error::NotFinite { step: self.transitions.len(), variable, state: state.to_vec() })

@@ -16,7 +16,7 @@ pub enum Error {
     },
     /// The correlations of a model are not those of normal variables.
     #[error(
-        "the correlations are {found}, expected a symmetric, positive definite matrix with 1 on its diagonal"
+        "the correlations are {found}, expected a symmetric matrix with 1 on its diagonal, in which the others fix no variable to within 0.001 deviations"
     )]
     Correlation {
         /// The matrix.
@@ -24,7 +24,7 @@ pub enum Error {
     },
     /// A model returned a coefficient that is not finite, or that made a step too large.
     #[error(
-        "the step of variable {variable} from {state:?} at step {step} is not finite, expected coefficients that are finite everywhere"
+        "step {step} moves variable {variable} from {state:?} beyond 1e150, expected coefficients that are finite everywhere, and more steps where they grow"
     )]
     NotFinite {
         /// The number of the step, counted from 0.

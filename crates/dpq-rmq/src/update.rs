@@ -34,6 +34,9 @@ pub(crate) struct Quadratic {
     pub(crate) square: f64,
 }
 
+/// Squares of larger values, times probabilities, could overflow.
+pub(crate) const MAX_VALUE: f64 = 1e150;
+
 impl Quadratic {
     /// Returns the variable a time `h` after it was x.
     pub(crate) fn new(update: Update, x: f64, coefficients: &Coefficients, h: f64) -> Self {
@@ -50,8 +53,9 @@ impl Quadratic {
         step
     }
 
-    pub(crate) fn is_finite(&self) -> bool {
-        self.constant.is_finite() && self.linear.is_finite() && self.square.is_finite()
+    /// Returns true if all moments of mixtures of such steps are finite.
+    pub(crate) fn is_bounded(&self) -> bool {
+        [self.constant, self.linear, self.square].iter().all(|x| x.abs() <= MAX_VALUE)
     }
 
     pub(crate) fn at(&self, z: f64) -> f64 {

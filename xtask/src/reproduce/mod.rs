@@ -34,7 +34,7 @@ pub(crate) struct Settings {
     dataset: PathBuf,
     /// Another system than the paper's: rmq quantizes stochastic differential equations
     #[arg(long, value_name = "NAME", value_parser = ["rmq"])]
-    #[arg(conflicts_with_all = ["dataset", "preset", "set", "seeds", "ablations"])]
+    #[arg(conflicts_with_all = ["dataset", "preset", "set", "seeds", "device", "weights", "embeddings", "ablations", "unseen_classes"])]
     system: Option<String>,
     /// A configuration of `dpq train`
     #[arg(long, default_value = "best", value_name = "NAME")]

@@ -12,6 +12,8 @@ fn settings_out_of_range_are_refused() {
         Settings { horizon: f64::INFINITY, ..good },
         Settings { steps: 0, ..good },
         Settings { points: [0], ..good },
+        Settings { points: [16385], ..good },
+        Settings { points: [usize::MAX], ..good },
         Settings { tolerance: f64::NAN, ..good },
         Settings { max_sweeps: 0, ..good },
     ] {
@@ -25,8 +27,11 @@ fn settings_out_of_range_are_refused() {
 #[test]
 fn impossible_correlations_are_refused() {
     let heston = Heston { rate: 0.0, reversion: 1.0, mean: 0.1, volatility: 0.3, correlation: -1.0 };
-    let error = Chain::new(&heston, [100.0, 0.1], &Settings::new(1.0, 1, [2, 2])).unwrap_err();
-    assert!(error.to_string().starts_with("the correlations are [[1.0, -1.0], [-1.0, 1.0]], "), "{error}");
+    for correlation in [-1.0, 1.0 - 1e-8, 1.5, f64::NAN] {
+        let heston = Heston { correlation, ..heston };
+        let error = Chain::new(&heston, [100.0, 0.1], &Settings::new(1.0, 1, [2, 2])).unwrap_err();
+        assert!(error.to_string().starts_with("the correlations are [[1.0, "), "{error}");
+    }
 }
 
 /// Its diffusion has no value below 100.
@@ -42,6 +47,8 @@ impl Model<1> for Broken {
 fn coefficients_without_a_value_are_refused() {
     let error = Chain::new(&Broken, [100.0], &Settings::new(1.0, 2, [4])).unwrap_err();
     assert!(matches!(error, Error::NotFinite { step: 1, variable: 0, .. }), "{error}");
+    let error = Chain::new(&GBM, [1e200], &Settings::new(1.0, 2, [4])).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { step: 0, variable: 0, .. }), "{error}");
     let error = Chain::new(&GBM, [f64::NAN], &Settings::new(1.0, 2, [4])).unwrap_err();
     assert!(matches!(error, Error::NotFinite { step: 0, variable: 0, .. }), "{error}");
 }
