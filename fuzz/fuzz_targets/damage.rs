@@ -4,10 +4,11 @@
 
 use dpq_index::{CodeLength, Index, Kernel, SearchOptions};
 
-const FILES: [&[u8]; 3] = [
+const FILES: [&[u8]; 4] = [
     include_bytes!("../../crates/dpq-index/tests/data/v1.dpq"),
     include_bytes!("../../crates/dpq-index/tests/data/v1-l2.dpq"),
     include_bytes!("../../crates/dpq-index/tests/data/v2-l2.dpq"),
+    include_bytes!("../../crates/dpq-index/tests/data/v3-l2.dpq"),
 ];
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
