@@ -215,6 +215,24 @@ impl Index {
         codes
     }
 
+    /// Returns the code of the item with this id, u8 `[L]`.
+    ///
+    /// The first call makes the index keep 4 bytes per item in memory: the order of ids. A damaged
+    /// file can give a wrong code; call [`verify`](Self::verify) first.
+    pub fn code_of(&self, id: u64) -> Option<Vec<u8>> {
+        let view = self.view();
+        let item = if u32::try_from(self.len()).is_ok() {
+            let by_id = self.by_id();
+            let at = by_id.binary_search_by_key(&id, |&item| view.ids.get(item as usize)).ok()?;
+            by_id[at] as usize
+        } else {
+            self.ids().position(|other| other == id)?
+        };
+        let mut code = vec![0; self.layout.n_levels];
+        view.known_code(view.position_of(item), &mut code);
+        Some(code)
+    }
+
     /// Writes the index to `path`, whole or not at all: the same bytes that it was opened from.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         Ok(dpq_file::write_atomic(path, |out| out.write_all(self.as_bytes()))?)

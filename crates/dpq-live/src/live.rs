@@ -303,6 +303,13 @@ impl LiveIndex {
         Ok(number)
     }
 
+    /// Drops all changes since the last commit.
+    pub fn rollback(&mut self) {
+        self.parts = self.committed.parts.clone();
+        self.tail = Tail::new(self.committed.tail.clone());
+        self.is_changed = false;
+    }
+
     /// Returns the last commit.
     ///
     /// # Errors

@@ -189,6 +189,12 @@ impl Snapshot {
         self.parts.iter().find_map(|(part, _)| part.named(name))
     }
 
+    /// Returns the code of the item with this id, as [`Index::code_of`].
+    pub fn code_of(&self, id: u64) -> Option<Vec<u8>> {
+        let part = self.parts.iter().map(|(part, _)| part).find(|part| part.place(id).is_some());
+        part?.segment.index.code_of(id)
+    }
+
     /// Returns the ids of all items of the commit, ascending, and the code of each, u8 `[N, L]`.
     pub fn ids_and_codes(&self) -> (Vec<u64>, Vec<u8>) {
         let mut items = Items::default();

@@ -33,7 +33,9 @@ fn check(file: &str, gallery: &Gallery, is_current: bool) {
     assert_eq!(index.fingerprint(), gallery.codebooks.fingerprint());
     let mut items: Vec<(u64, &[u8])> = gallery.ids().into_iter().zip(gallery.codes.chunks(4)).collect();
     items.sort_unstable();
+    assert!(items.iter().all(|&(id, code)| index.code_of(id).as_deref() == Some(code)));
     let (ids, codes): (Vec<u64>, Vec<&[u8]>) = items.into_iter().unzip();
+    assert_eq!(index.code_of(ids[299].wrapping_add(1)), None);
     assert_eq!(index.ids_and_codes(), (ids, codes.concat()));
     let mut random = Random(11);
     let table = gallery.table(|| random.coarse());

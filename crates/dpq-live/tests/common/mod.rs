@@ -117,13 +117,15 @@ impl Model {
         assert_eq!(codes, self.0.values().flat_map(|(code, _)| code.clone()).collect::<Vec<_>>());
         assert_eq!((snapshot.len(), snapshot.stats().items), (ids.len(), ids.len()));
         assert_eq!(snapshot.is_empty(), ids.is_empty());
-        for (&id, (_, name)) in &self.0 {
+        for (&id, (code, name)) in &self.0 {
             assert_eq!(snapshot.name_of(id), name.as_deref(), "the name of {id}");
+            assert_eq!(snapshot.code_of(id).as_ref(), Some(code), "the code of {id}");
             if let Some(name) = name {
                 assert_eq!(snapshot.id_of(name), Some(id), "{name}");
             }
         }
         assert_eq!((snapshot.name_of(u64::MAX), snapshot.id_of("none")), (None, None));
+        assert_eq!(snapshot.code_of(u64::MAX), None);
 
         let index = self.index(snapshot.codebooks(), snapshot.metric());
         let (allowed, denied) = (ids.iter().copied().step_by(3).collect::<Vec<_>>(), [ids.len() as u64 / 2]);

@@ -2,7 +2,7 @@
 
 use dpq_live::{Assignment, Codebooks, Error, LiveIndex, Metric, SearchOptions, Snapshot};
 
-use crate::common::{Change, Model, codebooks, files, tempdir};
+use crate::common::{Change, Model, Random, codebooks, files, tempdir};
 use crate::create;
 
 #[test]
@@ -35,6 +35,35 @@ fn wrong_changes_are_refused_and_change_nothing() {
     assert!(messages.iter().all(|message| message.lines().count() == 1), "{messages:?}");
     live.commit().unwrap();
     model.check(&Snapshot::open(&folder).unwrap());
+}
+
+#[test]
+fn a_rollback_leaves_the_last_commit() {
+    let (_dir, folder, mut live) = create(&codebooks(1), Metric::Euclidean, 3);
+    let (mut model, mut random) = (Model::default(), Random(5));
+    for round in 0..30 {
+        let mut dropped = model.clone();
+        for _ in 0..random.below(12) {
+            dropped.change_both(&mut live, &random.change(20)).unwrap();
+        }
+        if round % 3 == 0 {
+            live.merge_step().unwrap();
+        }
+        let commit = live.snapshot().unwrap().commit();
+        live.rollback();
+        assert_eq!((live.len(), live.commit().unwrap()), (model.0.len(), commit));
+        model.check(&live.snapshot().unwrap());
+        for _ in 0..random.below(12) {
+            model.change_both(&mut live, &random.change(20)).unwrap();
+        }
+        live.commit().unwrap();
+        model.check(&Snapshot::open(&folder).unwrap());
+    }
+    // The files of what was dropped are gone with the next commit.
+    let n_files = files(&folder).len();
+    drop(live);
+    LiveIndex::open(&folder).map(drop).unwrap();
+    assert_eq!(files(&folder).len(), n_files);
 }
 
 /// A filter of an older commit could pass items that were deleted since.
