@@ -8,7 +8,7 @@ use std::path::Path;
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
-use image::error::{DecodingError, UnsupportedError, UnsupportedErrorKind};
+use image::error::{DecodingError, LimitError, LimitErrorKind, UnsupportedError, UnsupportedErrorKind};
 use image::metadata::Orientation;
 use image::{
     DynamicImage, ExtendedColorType, GrayImage, ImageDecoder, ImageEncoder, ImageError, ImageFormat,
@@ -84,11 +84,25 @@ impl fmt::Display for ImageShape {
 pub fn read_image(path: impl AsRef<Path>, shape: ImageShape) -> Result<Vec<u8>, Error> {
     let (path, shape) = (path.as_ref(), shape.check()?);
     let bytes = Files::Disk.read(path).map_err(Error::io("open", path))?;
-    decode_image(path, &bytes, shape)
+    decode_image(path, &bytes, shape, u64::MAX)
 }
 
-/// Decodes the contents of the image file at `path`, see [`read_image`].
-pub(crate) fn decode_image(path: &Path, bytes: &[u8], shape: ImageShape) -> Result<Vec<u8>, Error> {
+/// Reads the contents of an image file, as [`read_image`]. An error names it "the image".
+///
+/// # Errors
+/// As [`read_image`], and [`Error::Image`] for more than `max_pixels` before resizing. These are
+/// counted before anything is decoded.
+pub fn read_image_bytes(bytes: &[u8], shape: ImageShape, max_pixels: u64) -> Result<Vec<u8>, Error> {
+    decode_image(Path::new("the image"), bytes, shape.check()?, max_pixels)
+}
+
+/// Decodes the contents of the image file at `path`, see [`read_image_bytes`].
+pub(crate) fn decode_image(
+    path: &Path,
+    bytes: &[u8],
+    shape: ImageShape,
+    max_pixels: u64,
+) -> Result<Vec<u8>, Error> {
     let jpeg = Markers::read(bytes);
     // The decoder fills the missing part of a JPEG file with gray; other decoders fail.
     if jpeg.as_ref().is_some_and(|jpeg| !jpeg.is_whole) {
@@ -97,8 +111,8 @@ pub(crate) fn decode_image(path: &Path, bytes: &[u8], shape: ImageShape) -> Resu
     let needs_other_decoder = jpeg.is_some_and(|jpeg| jpeg.needs_other_decoder());
     // Decoders are foreign code. A panic in one of them must not end a run over a million images.
     // The panic hook of the process still runs: a library must not replace it.
-    let decoded =
-        panic::catch_unwind(|| if needs_other_decoder { decode_jpeg(bytes) } else { decode(bytes) });
+    let decode = if needs_other_decoder { decode_jpeg } else { decode };
+    let decoded = panic::catch_unwind(|| decode(bytes, max_pixels));
     let image = match decoded {
         Ok(decoded) => decoded.map_err(|source| Error::Image(path.to_owned(), source))?,
         Err(_) => return Err(Error::DecoderPanic(path.to_owned())),
@@ -157,7 +171,7 @@ pub(crate) fn resize_planes(image: &[u8], from: ImageShape, out: &mut [u8], to: 
     }
 }
 
-fn decode(bytes: &[u8]) -> ImageResult<DynamicImage> {
+fn decode(bytes: &[u8], max_pixels: u64) -> ImageResult<DynamicImage> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     let mut limits = limits();
     reader.limits(limits.clone());
@@ -165,6 +179,7 @@ fn decode(bytes: &[u8]) -> ImageResult<DynamicImage> {
     // The limits given to a decoder cover neither the pixels that it writes nor the four bytes per
     // pixel of resizing.
     let (width, height) = decoder.dimensions();
+    check_pixels(width, height, max_pixels)?;
     limits.reserve(decoder.total_bytes().max(4 * u64::from(width) * u64::from(height)))?;
     let orientation = decoder.orientation()?;
     let mut image = DynamicImage::from_decoder(decoder)?;
@@ -174,13 +189,14 @@ fn decode(bytes: &[u8]) -> ImageResult<DynamicImage> {
 
 /// Decodes a JPEG file by a decoder that is slower and knows more kinds of them than that of
 /// `image`.
-fn decode_jpeg(bytes: &[u8]) -> ImageResult<DynamicImage> {
+fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> ImageResult<DynamicImage> {
     let error = |error| ImageError::Decoding(DecodingError::new(ImageFormat::Jpeg.into(), error));
     let mut decoder = jpeg_decoder::Decoder::new(bytes);
     decoder.read_info().map_err(error)?;
     let info = decoder.info().expect("the header was read");
     let (width, height) = (u32::from(info.width), u32::from(info.height));
     let mut limits = limits();
+    check_pixels(width, height, max_pixels)?;
     limits.check_dimensions(width, height)?;
     limits.reserve(4 * u64::from(width) * u64::from(height))?;
     let pixels = decoder.decode().map_err(error)?;
@@ -196,6 +212,12 @@ fn decode_jpeg(bytes: &[u8]) -> ImageResult<DynamicImage> {
     let orientation = decoder.exif_data().and_then(Orientation::from_exif_chunk);
     image.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
     Ok(image)
+}
+
+fn check_pixels(width: u32, height: u32, max_pixels: u64) -> ImageResult<()> {
+    let is_possible = u64::from(width) * u64::from(height) <= max_pixels;
+    let error = || ImageError::Limits(LimitError::from_kind(LimitErrorKind::DimensionError));
+    is_possible.then_some(()).ok_or_else(error)
 }
 
 /// Limits so that an image of a few bytes cannot ask for gigabytes.

@@ -26,7 +26,7 @@ pub use dataset::Dataset;
 pub use error::Error;
 pub use files::{SourceFile, sha256};
 pub use idx::parse_idx;
-pub use image_file::{ImageShape, encode_png, read_image};
+pub use image_file::{ImageShape, encode_png, read_image, read_image_bytes};
 pub use list::{ListLine, parse_list};
 pub use source::Source;
 pub use split::{Protocol, Split, hold_out};

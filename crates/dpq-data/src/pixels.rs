@@ -50,7 +50,7 @@ impl Pixels {
             Self::Files(paths, files) => {
                 let path = &paths[row];
                 let bytes = files.read(path).map_err(Error::io("open", path))?;
-                out.copy_from_slice(&decode_image(path, &bytes, shape)?);
+                out.copy_from_slice(&decode_image(path, &bytes, shape, u64::MAX)?);
             }
             Self::Collages(cell_shape, source, collages) => {
                 out.fill(0);

@@ -4,9 +4,9 @@ use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 
-use dpq_data::{Dataset, Error, ImageShape, encode_png, read_image};
+use dpq_data::{Dataset, Error, ImageShape, encode_png, read_image, read_image_bytes};
 use image::codecs::jpeg::JpegEncoder;
-use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+use image::{DynamicImage, GrayImage, ImageError, ImageFormat, Luma, Rgb, RgbImage};
 use tempfile::TempDir;
 
 const SHAPE: ImageShape = ImageShape { channels: 3, height: 40, width: 48 };
@@ -110,6 +110,23 @@ fn jpeg_files_that_one_decoder_cannot_read_are_read_by_another() {
         let pixels = read(dir.path(), &bytes).unwrap();
         let most = pixels.iter().zip(&right).map(|(found, right)| found.abs_diff(*right)).max();
         assert!(most <= Some(3), "{name}: {most:?}");
+    }
+}
+
+/// Two decoders, of which the second reads JPEG files that the first cannot.
+#[test]
+fn pixels_are_counted_before_an_image_is_decoded() {
+    let mut png = Cursor::new(Vec::new());
+    GrayImage::from_pixel(20, 10, Luma([7])).write_to(&mut png, ImageFormat::Png).unwrap();
+    let shape = ImageShape { channels: 1, height: 5, width: 5 };
+    assert_eq!(read_image_bytes(png.get_ref(), shape, 200).unwrap(), [7; 25]);
+    let (jpeg, _) = case("gray-adobe");
+    assert!(read_image_bytes(&jpeg, shape, u64::MAX).is_ok());
+    for (bytes, max_pixels) in [(png.into_inner(), 199), (jpeg, 3)] {
+        let Err(Error::Image(_, source)) = read_image_bytes(&bytes, shape, max_pixels) else {
+            panic!("it was read")
+        };
+        assert!(matches!(source, ImageError::Limits(_)), "{source}");
     }
 }
 
