@@ -1,0 +1,200 @@
+//! The state that all requests share, the threads that work, and the checks of a request.
+
+use std::error::Error;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, Query, Request};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use serde::de::DeserializeOwned;
+use subtle::ConstantTimeEq;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
+
+use crate::gallery::{Latest, Reader};
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::refusal::Refusal;
+use crate::writer::Writer;
+
+pub(crate) struct App {
+    pub(crate) latest: Arc<Latest>,
+    /// None for an index file.
+    pub(crate) writer: Option<Writer>,
+    pub(crate) options: Options,
+    pub(crate) metrics: Metrics,
+    /// One permit per request that works or waits for a thread.
+    permits: Arc<Semaphore>,
+    n_permits: usize,
+}
+
+/// Ends the work of a request when it is dropped: the client has its answer, or is gone, or has
+/// waited too long.
+#[derive(Default)]
+pub(crate) struct Interrupt(Arc<AtomicBool>);
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The body of a request.
+pub(crate) enum Body {
+    Json(Bytes),
+    Image(Bytes),
+}
+
+impl App {
+    pub(crate) fn new(latest: Arc<Latest>, writer: Option<Writer>, options: Options) -> Self {
+        let n_permits = options.threads.saturating_add(options.limits.waiting).min(Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(n_permits));
+        Self { latest, writer, options, metrics: Metrics::new(), permits, n_permits }
+    }
+
+    pub(crate) fn reader(&self) -> Arc<Reader> {
+        self.latest.get()
+    }
+
+    /// Returns the number of requests that work or wait for a thread.
+    pub(crate) fn n_working(&self) -> usize {
+        self.n_permits - self.permits.available_permits()
+    }
+
+    /// Runs `work` in one of the threads for that, unless the result is dropped before. Another
+    /// request may begin once the permit is dropped.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self, &AtomicBool, OwnedSemaphorePermit) + Send + 'static,
+    ) -> Result<Interrupt, Refusal> {
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| Refusal::busy())?;
+        let (app, interrupt) = (self.clone(), Interrupt::default());
+        let flag = interrupt.0.clone();
+        tokio::task::spawn_blocking(move || {
+            if !flag.load(Ordering::Relaxed) {
+                work(&app, &flag, permit);
+            }
+        });
+        Ok(interrupt)
+    }
+
+    /// Returns the result of `work`, which runs in one of the threads for that.
+    pub(crate) async fn work<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self, &AtomicBool) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (sender, receiver) = oneshot::channel();
+        let _interrupt = self.start(move |app, flag, permit| {
+            let result = work(app, flag);
+            drop(permit);
+            let _ = sender.send(result);
+        })?;
+        self.wait(receiver).await?
+    }
+
+    /// Waits for a result for as long as a request may take.
+    pub(crate) async fn wait<T>(&self, result: oneshot::Receiver<T>) -> Result<T, Refusal> {
+        let result = timeout(self.options.limits.time, result).await.map_err(|_| Refusal::late())?;
+        result.map_err(|_| Refusal::broken())
+    }
+
+    /// Receives the body of a request.
+    pub(crate) async fn body(&self, request: Request) -> Result<Body, Refusal> {
+        let kind =
+            request.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or("?").to_owned());
+        let kind = kind.as_deref().and_then(|kind| kind.split(';').next()).unwrap_or("none").trim();
+        let is_image = kind.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("image/"));
+        if !is_image && !kind.eq_ignore_ascii_case("application/json") {
+            let sentence = format!("the content type is {kind:?}, expected application/json or image/…");
+            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence));
+        }
+        let limits = &self.options.limits;
+        let bytes = match timeout(limits.time, Bytes::from_request(request, &())).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(error)) => return Err(self.unreadable(&error)),
+            Err(_) => {
+                let sentence = "the body did not arrive in time, send it faster";
+                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, sentence));
+            }
+        };
+        Ok(if is_image { Body::Image(bytes) } else { Body::Json(bytes) })
+    }
+
+    fn unreadable(&self, error: &BytesRejection) -> Refusal {
+        let sentence = match error.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                format!("the body is larger than {} bytes, send less", self.options.limits.body)
+            }
+            _ => "the body ended early, send all of it".to_owned(),
+        };
+        Refusal::new(error.status(), sentence)
+    }
+
+    /// Returns the feature of the contents of an image file.
+    pub(crate) fn feature(&self, image: &[u8]) -> Result<Vec<f32>, Refusal> {
+        let Some(features) = &self.options.features else {
+            let sentence = "this server has no model for images, send features or an id as JSON";
+            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence));
+        };
+        features(image).map_err(Refusal::bad)
+    }
+
+    /// Returns the thread that changes the gallery, if this request may.
+    pub(crate) fn writer(&self, headers: &HeaderMap) -> Result<&Writer, Refusal> {
+        let Some(writer) = &self.writer else {
+            let sentence =
+                "the gallery is an index file, which does not change, serve the folder of a live index";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, sentence));
+        };
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let Some(token) = &self.options.token else {
+            // A page of another site can have its name resolve to this machine.
+            return match header(header::HOST) {
+                Some(host) if !is_this_machine(host) => {
+                    let sentence = format!(
+                        "without a token, only requests to localhost change the gallery, not to {host:?}"
+                    );
+                    Err(Refusal::new(StatusCode::FORBIDDEN, sentence))
+                }
+                _ => Ok(writer),
+            };
+        };
+        let given = header(header::AUTHORIZATION).and_then(|value| {
+            let (scheme, given) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(given.trim())
+        });
+        let is_right = given.is_some_and(|given| given.as_bytes().ct_eq(token.as_bytes()).into());
+        let sentence = "changes need the server's token, send it as `Authorization: Bearer TOKEN`";
+        is_right.then_some(writer).ok_or_else(|| Refusal::new(StatusCode::UNAUTHORIZED, sentence))
+    }
+}
+
+/// Returns true for names that no other site can have.
+fn is_this_machine(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Reads the query string.
+pub(crate) fn parameters<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
+    match Query::try_from_uri(uri) {
+        Ok(Query(parameters)) => Ok(parameters),
+        Err(error) => Err(undescribed("query string", error.source().unwrap_or(&error))),
+    }
+}
+
+/// Reads a body of JSON.
+pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(bytes).map_err(|error| undescribed("body", &error))
+}
+
+fn undescribed(what: &str, error: &dyn Error) -> Refusal {
+    Refusal::bad(format!("the {what} is not as described in /openapi.json: {error}"))
+}

@@ -1,0 +1,62 @@
+//! The options and the limits of a server.
+
+use std::time::Duration;
+
+/// Makes the feature `[D]` of an image from the contents of its file, or says in one sentence why
+/// it cannot. Several threads call it at once.
+pub type Features = dyn Fn(&[u8]) -> Result<Vec<f32>, String> + Send + Sync;
+
+/// The options of a server.
+pub struct Options {
+    /// Threads that search, and as many that read requests and write answers.
+    pub threads: usize,
+    /// The bearer token that requests need to change the gallery. Without one, the server listens
+    /// only at loopback addresses.
+    pub token: Option<String>,
+    /// Makes features of images. Without it, requests with images are refused.
+    pub features: Option<Box<Features>>,
+    /// The limits of requests.
+    pub limits: Limits,
+}
+
+impl Options {
+    /// Makes options without a token and without features of images.
+    pub fn new(threads: usize) -> Self {
+        Self { threads, token: None, features: None, limits: Limits::default() }
+    }
+}
+
+/// The limits of requests. Beyond them a request is refused, so that no client takes the memory or
+/// the time of all others.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a body.
+    pub body: usize,
+    /// Hits of a search, which is its maximum `k`.
+    pub hits: usize,
+    /// Items of a shortlist.
+    pub shortlist: usize,
+    /// Requests that wait for a thread. The next one is answered with the status 503.
+    pub waiting: usize,
+    /// Open connections. Further ones wait until one of these ends.
+    pub connections: usize,
+    /// The time to receive the head of a request, then its body, then to answer it, and for the
+    /// client to read some of the answer, each. A connection without requests ends after this time
+    /// too.
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    /// Bodies of 8 MiB, 10,000 hits, shortlists of 100,000 items, 256 requests waiting, 1,024
+    /// connections, and 10 seconds.
+    fn default() -> Self {
+        Self {
+            body: 8 << 20,
+            hits: 10_000,
+            shortlist: 100_000,
+            waiting: 256,
+            connections: 1024,
+            time: Duration::from_secs(10),
+        }
+    }
+}

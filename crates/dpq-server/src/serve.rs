@@ -1,0 +1,172 @@
+//! The server: accepts connections until it is told to stop.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::runtime::{self, Runtime};
+use tokio::sync::Semaphore;
+use tokio::time::{interval, sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
+
+use crate::app::App;
+use crate::error::Error;
+use crate::gallery::{Gallery, Latest, Reader};
+use crate::options::{Limits, Options};
+use crate::refusal::Refusal;
+use crate::writer::Writer;
+use crate::{info, items, openapi, search};
+
+/// How often the server looks whether it is to stop.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A server that is ready to run.
+pub struct Server {
+    listener: TcpListener,
+    router: Router,
+    runtime: Runtime,
+    limits: Limits,
+    /// The thread that changes a live index. It ends with the last request.
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Makes a server of `gallery` that answers at `listener`.
+    ///
+    /// # Errors
+    /// [`Error::Exposed`] without a token if the address is not a loopback address,
+    /// [`Error::Token`] for a token that no request can have, [`Error::Live`] if the last commit of
+    /// a live index cannot be searched, and [`Error::Io`] if the system refuses a thread.
+    pub fn new(listener: TcpListener, gallery: Gallery, options: Options) -> Result<Self, Error> {
+        let address = listener.local_addr().map_err(Error::io("read the address of the listener"))?;
+        match &options.token {
+            None if !address.ip().is_loopback() => return Err(Error::Exposed { address }),
+            Some(token) if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                return Err(Error::Token);
+            }
+            _ => {}
+        }
+        let (threads, limits) = (options.threads.max(1), options.limits.clone());
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .max_blocking_threads(threads)
+            .thread_name("dpq-server")
+            .enable_all()
+            .build()
+            .map_err(Error::io("start the threads of the server"))?;
+        let (latest, writer, thread) = match gallery {
+            Gallery::File(index) => (Arc::new(Latest::new(Reader::File(index))), None, None),
+            Gallery::Live(live) => {
+                let latest = Arc::new(Latest::new(Reader::Live(live.snapshot()?)));
+                let (writer, thread) = Writer::start(*live, latest.clone(), limits.waiting)
+                    .map_err(Error::io("start the thread that writes"))?;
+                (latest, Some(writer), Some(thread))
+            }
+        };
+        let router = router(&Arc::new(App::new(latest, writer, options)));
+        Ok(Self { listener, router, runtime, limits, writer: thread })
+    }
+
+    /// Answers requests until `stop` becomes true. Then it accepts no connection, gives those that
+    /// are open the time of one request to end, and returns.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system cannot listen.
+    pub fn run(self, stop: &AtomicBool) -> Result<(), Error> {
+        let Self { listener, router, runtime, limits, writer } = self;
+        let served = runtime.block_on(accept(listener, router, &limits, stop));
+        runtime.shutdown_timeout(limits.time);
+        if let Some(writer) = writer {
+            let _ = writer.join();
+        }
+        served
+    }
+}
+
+fn router(app: &Arc<App>) -> Router {
+    let unknown = || async {
+        Refusal::new(StatusCode::NOT_FOUND, "nothing is at this path, /openapi.json lists what there is")
+    };
+    let method = || async {
+        let sentence = "this path does not take this method, /openapi.json lists what there is";
+        Refusal::new(StatusCode::METHOD_NOT_ALLOWED, sentence)
+    };
+    Router::new()
+        .route("/v1/search", post(search::search))
+        .route("/v1/items", post(items::put))
+        .route("/v1/items/{id}", delete(items::delete))
+        .route("/v1/index", get(info::index))
+        .route("/healthz", get(info::health))
+        .route("/metrics", get(info::metrics))
+        .route("/openapi.json", get(openapi::get))
+        .fallback(unknown)
+        .method_not_allowed_fallback(method)
+        .layer(DefaultBodyLimit::max(app.options.limits.body))
+        .layer(from_fn_with_state(app.clone(), measure))
+        .with_state(app.clone())
+}
+
+/// Counts a request and its time.
+async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let start = Instant::now();
+    let response = next.run(request).await;
+    let route = path.as_ref().map_or("other", MatchedPath::as_str);
+    app.metrics.count(route, response.status(), start.elapsed().as_secs_f64());
+    response
+}
+
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    limits: &Limits,
+    stop: &AtomicBool,
+) -> Result<(), Error> {
+    let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
+    let listener = listener.map_err(Error::io("listen"))?;
+    let slots = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(limits.time);
+    let open = GracefulShutdown::new();
+    let mut tick = interval(TICK);
+    while !stop.load(Ordering::Relaxed) {
+        let next = async {
+            let slot = slots.clone().acquire_owned().await;
+            (listener.accept().await, slot)
+        };
+        let (accepted, slot) = tokio::select! {
+            next = next => next,
+            _ = tick.tick() => continue,
+        };
+        let Ok((stream, _)) = accepted else {
+            // The client is gone, or there are too many open files.
+            sleep(TICK).await;
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(limits.time));
+        let service = TowerToHyperService::new(router.clone());
+        let connection = open.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
+        tokio::spawn(async move {
+            // An error is that of a client: it went away, or sent something that is not HTTP.
+            let _ = connection.await;
+            drop(slot);
+        });
+    }
+    drop(listener);
+    let _ = timeout(limits.time, open.shutdown()).await;
+    Ok(())
+}
