@@ -1,11 +1,12 @@
-//! The items that `dpq search` searches: an index file, or the last commit of a live index.
+//! The items that `dpq search` searches: an index file, or the last commit of a live index. How all
+//! commands open both.
 
 use std::path::Path;
 
 use anyhow::{Result, ensure};
 use dpq_codebook::Codebooks;
 use dpq_index::{Filter, Hit, Index, SearchOptions};
-use dpq_live::Snapshot;
+use dpq_live::{LiveIndex, Snapshot};
 
 pub(crate) enum Gallery {
     File(Box<Index>, Option<Filter>),
@@ -87,4 +88,12 @@ pub(crate) fn snapshot(path: &Path) -> Result<Snapshot> {
     // SAFETY: the process maps the files for one command, and dpq writes each once and removes it.
     // The user promises the rest.
     Ok(unsafe { Snapshot::map(path) }?)
+}
+
+/// Opens a live index for changes, and memory-maps its segments.
+#[expect(unsafe_code, reason = "a mapping is only as constant as its files")]
+pub(crate) fn writer(path: &Path) -> Result<LiveIndex, dpq_live::Error> {
+    // SAFETY: the process maps the files for one command, and dpq writes each once and removes it.
+    // The user promises the rest.
+    unsafe { LiveIndex::map(path) }
 }

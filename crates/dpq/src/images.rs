@@ -1,6 +1,7 @@
 //! How all commands read images.
 
 use anyhow::{Result, ensure};
+use dpq_codebook::Codebooks;
 use dpq_data::{Dataset, ImageShape};
 use dpq_model::config::Body;
 use dpq_model::{Model, read_ahead};
@@ -67,6 +68,16 @@ pub(crate) fn skipped_text(dataset: &Dataset) -> Option<String> {
     (!kinds.is_empty()).then(|| {
         format!("skipped files that are not PNG, JPEG, WebP, GIF, BMP or TIFF: {}", kinds.join(", "))
     })
+}
+
+/// Refuses a model that did not make the codes of an index with these codebooks.
+pub(crate) fn check_model(model: &Model, codebooks: &Codebooks) -> Result<()> {
+    let (found, expected) = (model.codebooks().fingerprint(), codebooks.fingerprint());
+    ensure!(
+        found == expected,
+        "the model has codebooks {found}, the index was built with {expected}: give the model that made its codes"
+    );
+    Ok(())
 }
 
 pub(crate) fn model_shape(model: &Model) -> Result<ImageShape> {

@@ -24,6 +24,7 @@ mod output;
 mod pairs;
 mod report;
 mod search;
+mod serve;
 mod train;
 mod tune;
 mod vectors;
@@ -59,6 +60,7 @@ enum Command {
     #[command(subcommand)]
     Index(index::Command),
     Search(search::Args),
+    Serve(serve::Args),
     Tune(tune::Args),
     Eval(eval::Args),
     Report(report::Args),
@@ -80,6 +82,7 @@ impl Command {
             Self::Codebook(command) => command.run(json),
             Self::Index(command) => command.run(json),
             Self::Search(args) => args.run(json),
+            Self::Serve(args) => args.run(json),
             Self::Tune(args) => args.run(json),
             Self::Eval(args) => args.run(json),
             Self::Report(args) => args.run(json),

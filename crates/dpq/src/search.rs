@@ -241,12 +241,7 @@ impl Args {
             }
             (_, Some(image), Some(model)) => {
                 let model = Model::open(model)?;
-                ensure!(
-                    model.codebooks().fingerprint() == index.codebooks().fingerprint(),
-                    "the model has codebooks {}, the index was built with {}: give the model that made its codes",
-                    model.codebooks().fingerprint(),
-                    index.codebooks().fingerprint()
-                );
+                images::check_model(&model, index.codebooks())?;
                 let pixels = dpq_data::read_image(image, images::model_shape(&model)?)?;
                 Ok(vec![model.forward(&pixels)?.features])
             }

@@ -48,6 +48,7 @@ fn help() {
         "index import",
         "index export",
         "search",
+        "serve",
         "tune",
         "eval",
         "report",

@@ -13,11 +13,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use dpq_formats::read_ids;
-use dpq_live::{LiveIndex, Snapshot, Stats};
+use dpq_live::{Snapshot, Stats};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::gallery::snapshot;
+use crate::gallery::{snapshot, writer};
 use crate::output;
 
 /// Delete items of a live index
@@ -53,18 +53,10 @@ pub(crate) struct CompactArgs {
     index: PathBuf,
 }
 
-/// Opens a live index for changes, and memory-maps its segments.
-#[expect(unsafe_code, reason = "a mapping is only as constant as its files")]
-fn open(path: &Path) -> Result<LiveIndex, dpq_live::Error> {
-    // SAFETY: the process maps the files for one command, and dpq writes each once and removes it.
-    // The user promises the rest.
-    unsafe { LiveIndex::map(path) }
-}
-
 impl DeleteArgs {
     pub(super) fn run(self, json: bool) -> Result<()> {
         let mut ids = self.ids.as_deref().map(read_ids).transpose()?.unwrap_or_default();
-        let mut live = open(&self.index)?;
+        let mut live = writer(&self.index)?;
         for name in &self.name {
             let id = live.id_of(name).with_context(|| {
                 format!("{} has no item of the name {name:?}, so it cannot be deleted", self.index.display())
@@ -86,7 +78,7 @@ impl DeleteArgs {
 impl CompactArgs {
     pub(super) fn run(self, json: bool) -> Result<()> {
         let start = Instant::now();
-        let mut live = open(&self.index)?;
+        let mut live = writer(&self.index)?;
         live.compact()?;
         let seconds = Some(output::seconds(start));
         let info = Info { seconds, ..Info::new(&live.snapshot()?) };

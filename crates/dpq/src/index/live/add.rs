@@ -10,8 +10,8 @@ use dpq_live::{Error, LiveIndex};
 use serde::Serialize;
 
 use super::input::ItemArgs;
-use super::open;
 use super::sink::Sink;
+use crate::gallery::writer;
 use crate::inputs::NetworkOptions;
 use crate::output;
 
@@ -79,7 +79,7 @@ impl AddArgs {
             "{index} is a file, expected the folder of a live index, give another"
         );
         let model = self.model.as_deref().map(|path| self.network.open_model(path)).transpose()?;
-        let live = match open(&self.index) {
+        let live = match writer(&self.index) {
             Err(Error::NotLive { .. }) => None,
             opened => Some(opened?),
         };

@@ -1,0 +1,106 @@
+//! `dpq serve`: searches and changes over HTTP.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result};
+use dpq_codebook::Codebooks;
+use dpq_model::Model;
+use dpq_server::{Features, Gallery, Limits, Options, Server};
+use serde_json::json;
+use signal_hook::consts::SIGTERM;
+
+use crate::gallery::{map, writer};
+use crate::{images, output};
+
+/// Serve an index over HTTP: searches, and changes of a live index
+///
+/// Prints the address and answers until Ctrl-C. /openapi.json describes the requests. While a live
+/// index is served, no other program changes it.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  dpq serve gallery.dpq\n  dpq serve photos.live --model model.safetensors\n  \
+        dpq serve gallery.live --listen 0.0.0.0:8080 --token-file token"
+)]
+pub(crate) struct Args {
+    /// The index file, or the folder of a live index
+    gallery: PathBuf,
+    /// The model that made the codes, to search for images and to add them
+    #[arg(long, value_name = "SAFETENSORS")]
+    model: Option<PathBuf>,
+    /// Address to listen at; port 0 is a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// File of the token that requests need to change the gallery. Addresses that other machines
+    /// reach need one
+    #[arg(long, value_name = "TXT")]
+    token_file: Option<PathBuf>,
+    /// Maximum size of a request
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body)]
+    max_body: usize,
+    /// Maximum pixels of an image
+    #[arg(long, value_name = "N", default_value_t = 50_000_000, requires = "model")]
+    max_pixels: u64,
+    /// Maximum time to receive a request, and to answer it
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    max_seconds: u64,
+    /// Requests that wait for a thread; further ones are refused
+    #[arg(long, value_name = "N", default_value_t = Limits::default().waiting)]
+    max_waiting: usize,
+}
+
+impl Args {
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        let gallery = if self.gallery.is_dir() {
+            Gallery::Live(Box::new(writer(&self.gallery)?))
+        } else {
+            Gallery::File(Box::new(map(&self.gallery)?))
+        };
+        let codebooks = match &gallery {
+            Gallery::File(index) => index.codebooks(),
+            Gallery::Live(live) => live.codebooks(),
+        };
+        let limits = Limits {
+            body: self.max_body,
+            time: Duration::from_secs(self.max_seconds),
+            waiting: self.max_waiting,
+            ..Limits::default()
+        };
+        let features = self.features(codebooks)?;
+        let options =
+            Options { token: self.token()?, features, limits, ..Options::new(rayon::current_num_threads()) };
+        let stop = output::stop_flag()?;
+        signal_hook::flag::register(SIGTERM, stop.clone()).context("cannot handle the signal to end")?;
+        let listener =
+            TcpListener::bind(self.listen).with_context(|| format!("cannot listen at {}", self.listen))?;
+        let address = listener.local_addr().context("cannot read the address of the listener")?;
+        let server = Server::new(listener, gallery, options)?;
+        output::print(json, &json!({ "address": address }), &format!("serving http://{address}"))?;
+        Ok(server.run(&stop)?)
+    }
+
+    /// Reads the token: the text of its file, without a line break at the end.
+    fn token(&self) -> Result<Option<String>> {
+        let read = |path: &PathBuf| {
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(text.trim_end().to_owned())
+        };
+        self.token_file.as_ref().map(read).transpose()
+    }
+
+    /// Returns the function that makes features of images, if there is a model.
+    fn features(&self, codebooks: &Codebooks) -> Result<Option<Box<Features>>> {
+        let Some(path) = &self.model else { return Ok(None) };
+        let model = Model::open(path)?;
+        images::check_model(&model, codebooks)?;
+        let (shape, max_pixels) = (images::model_shape(&model)?, self.max_pixels);
+        Ok(Some(Box::new(move |bytes| {
+            let text = |error: Error| format!("{error:#}");
+            let pixels =
+                dpq_data::read_image_bytes(bytes, shape, max_pixels).map_err(|error| text(error.into()))?;
+            Ok(model.forward(&pixels).map_err(|error| text(error.into()))?.features)
+        })))
+    }
+}
