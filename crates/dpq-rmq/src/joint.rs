@@ -9,8 +9,8 @@ use crate::update::Quadratic;
 pub(crate) struct Mix<const D: usize>([[f64; D]; D]);
 
 impl<const D: usize> Mix<D> {
-    /// Returns none unless the matrix is symmetric with 1 on its diagonal, and the others leave each
-    /// variable a deviation of more than 0.001: rows of less take thousands of pieces.
+    /// Returns none unless the matrix is symmetric with 1 on its diagonal, and the others leave
+    /// each variable a deviation of more than 0.001: rows of less take thousands of pieces.
     pub(crate) fn new(correlation: &[[f64; D]; D]) -> Option<Self> {
         let mut mix = [[0.0; D]; D];
         for g in (0..D).rev() {
