@@ -94,8 +94,8 @@ impl Evaluator {
         })
     }
 
-    /// Adds normalised discounted cumulative gain at each cut-off, see [`Report::ndcg_at`]. Call it
-    /// before the first [`Evaluator::add`].
+    /// Adds normalised discounted cumulative gain at each cut-off, see [`Report::ndcg_at`], and
+    /// forgets queries that were added.
     ///
     /// # Errors
     /// [`Error::ZeroCutoff`] for a cut-off of 0.
@@ -104,7 +104,8 @@ impl Evaluator {
             return Err(Error::ZeroCutoff);
         }
         let n_others = self.means.len() - self.ndcg_cutoffs.len();
-        self.means.resize(n_others + cutoffs.len(), Mean::default());
+        self.means = vec![Mean::default(); n_others + cutoffs.len()];
+        (self.n_queries, self.n_empty) = (0, 0);
         self.discounts = Discounts::new(cutoffs.iter().copied().max().unwrap_or(0));
         self.ndcg_cutoffs = cutoffs.to_vec();
         Ok(self)

@@ -80,6 +80,9 @@ impl Codebooks {
                 "length_weights are of a beam and of refinement: give beam or refine, or no weights",
             ));
         }
+        if form == Form::Product && refine > 0 {
+            return Err(raise(dpq_codebook::Error::Product));
+        }
         CodeLength::from_levels(levels).map_err(raise)?;
         let weights = length_weights.unwrap_or_else(|| vec![1.0; levels]);
         let beam = Beam { width: beam, weights: &weights };

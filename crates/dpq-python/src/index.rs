@@ -129,8 +129,8 @@ impl Index {
         py.detach(|| index.build()).map(Self::from).map_err(raise)
     }
 
-    /// Writes a faiss index file atomically: an IndexResidualQuantizer, in an IndexIDMap unless ids
-    /// are row numbers.
+    /// Writes a faiss index file atomically: an IndexResidualQuantizer, or an IndexPQ of product
+    /// codes, in an IndexIDMap unless ids are row numbers.
     ///
     /// faiss.read_index(path) searches it with the same scores at the full length. Items are
     /// ordered by ascending id.

@@ -51,7 +51,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "model", value_name = "T", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
     posterior: Option<f32>,
     /// The features are queries of a model of pairs, which maps them otherwise than keys
-    #[arg(long, requires_all = ["model", "features"])]
+    #[arg(long, requires_all = ["model", "features"], conflicts_with_all = ["body", "posterior"])]
     queries: bool,
     #[command(flatten)]
     network: NetworkOptions,

@@ -56,14 +56,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "queries")]
     keys: Option<PathBuf>,
     /// The pairs that match, if rows do not: rows of a query and of a key, int64 [P, 2]. Keys
-    /// without a pair are only coded
+    /// without a pair only take part in the start of the codebooks
     #[arg(long, value_name = "NPY", requires = "queries")]
     pairs: Option<PathBuf>,
     /// The run folder
     #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
     out: Option<PathBuf>,
-    /// A built-in configuration; `pretrained` is for --weights of a residual network, `mopq` for
-    /// pairs and their default
+    /// A built-in configuration; `pretrained` is for --weights of a residual network, `mopq` is
+    /// for pairs, and is their default
     #[arg(
         long,
         default_value = "best",
@@ -78,11 +78,11 @@ pub(crate) struct Args {
     /// Pretrained weights that the network's body starts from (`dpq weights import`). They decide
     /// the body and the size of images, which `--set network.input=64` changes for a residual
     /// network; a preset gets learning rates and crops for fine-tuning
-    #[arg(long, value_name = "SAFETENSORS", conflicts_with = "features")]
+    #[arg(long, value_name = "SAFETENSORS", conflicts_with_all = ["features", "queries"])]
     weights: Option<PathBuf>,
     /// Keep the weights of the first N stages of the body, as `--set network.freeze=N` does. A
     /// residual network has four
-    #[arg(long, value_name = "N", conflicts_with = "features")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["features", "queries"])]
     freeze: Option<usize>,
     /// Change the configuration by a line of TOML, such as `quantizer.levels=2` or
     /// `schedule="two-step"`

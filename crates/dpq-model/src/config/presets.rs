@@ -180,7 +180,7 @@ impl TrainConfig {
     /// Linear maps of queries and keys learn first. Refined residual k-means on the keys then
     /// starts the codebooks, which learn to match queries at every length in a few epochs: more of
     /// them fit the pairs of the training alone. Validation rows of a set of sentence embeddings
-    /// chose the numbers (docs/deviations.md).
+    /// chose the numbers (docs/family.md).
     pub fn mopq() -> Self {
         Self {
             epochs: 10,

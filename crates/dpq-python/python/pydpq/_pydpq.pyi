@@ -22,7 +22,7 @@ _Path = str | PathLike[str]
 
 @final
 class Codebooks:
-    """L codebooks of K codewords of D values. A code has one byte per level; its first bytes are a shorter code."""
+    """L codebooks of K codewords of D values. A code has one byte per level; unless the form is product, its first bytes are a shorter code."""
 
     def __new__(
         cls,
@@ -104,7 +104,7 @@ class Index:
     def from_faiss(path: _Path) -> Index:
         """Reads a faiss IndexResidualQuantizer or IndexPQ, alone or in an IndexIDMap."""
     def to_faiss(self, path: _Path) -> None:
-        """Writes a faiss IndexResidualQuantizer, in an IndexIDMap unless ids are row numbers."""
+        """Writes a faiss IndexResidualQuantizer, or IndexPQ of product codes, in an IndexIDMap unless ids are row numbers."""
     def allow(self, ids: ArrayLike) -> Filter:
         """Returns a filter that these ids pass, or the true rows of a mask, bool [len(index)]."""
     def deny(self, ids: ArrayLike) -> Filter:
