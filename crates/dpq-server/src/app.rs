@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest, Query, Request};
+use axum::extract::{FromRequest, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -149,20 +151,9 @@ impl App {
                 "the gallery is an index file, which does not change, serve the folder of a live index";
             return Err(Refusal::new(StatusCode::FORBIDDEN, sentence));
         };
-        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let Some(token) = &self.options.token else {
-            // A page of another site can have its name resolve to this machine.
-            return match header(header::HOST) {
-                Some(host) if !is_this_machine(host) => {
-                    let sentence = format!(
-                        "without a token, only requests to localhost change the gallery, not to {host:?}"
-                    );
-                    Err(Refusal::new(StatusCode::FORBIDDEN, sentence))
-                }
-                _ => Ok(writer),
-            };
-        };
-        let given = header(header::AUTHORIZATION).and_then(|value| {
+        let Some(token) = &self.options.token else { return Ok(writer) };
+        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given = header.and_then(|value| {
             let (scheme, given) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then_some(given.trim())
         });
@@ -170,6 +161,30 @@ impl App {
         let sentence = "changes need the server's token, send it as `Authorization: Bearer TOKEN`";
         is_right.then_some(writer).ok_or_else(|| Refusal::new(StatusCode::UNAUTHORIZED, sentence))
     }
+}
+
+/// Headers of proxies, which pass on the requests of other machines.
+const FORWARDED: [&str; 5] = ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+
+/// Without a token, refuses requests that may not come from this machine: those of a proxy, and
+/// those of a page of another site, whose name can resolve to this machine.
+pub(crate) async fn only_this_machine(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    if app.options.token.is_none() {
+        let headers = request.headers();
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let forwarded = FORWARDED.into_iter().find(|&name| headers.contains_key(name));
+        if !is_this_machine(host) || forwarded.is_some() {
+            let found = forwarded.map_or(format!("the host {host:?}"), |name| format!("the header {name}"));
+            let sentence =
+                format!("without a token, the server answers requests to localhost only, found {found}");
+            return Err(Refusal::new(StatusCode::FORBIDDEN, sentence));
+        }
+    }
+    Ok(next.run(request).await)
 }
 
 /// Returns true for names that no other site can have.

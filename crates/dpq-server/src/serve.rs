@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{interval, sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 
-use crate::app::App;
+use crate::app::{App, only_this_machine};
 use crate::error::Error;
 use crate::gallery::{Gallery, Latest, Reader};
 use crate::options::{Limits, Options};
@@ -114,6 +114,7 @@ fn router(app: &Arc<App>) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(method)
         .layer(DefaultBodyLimit::max(app.options.limits.body))
+        .layer(from_fn_with_state(app.clone(), only_this_machine))
         .layer(from_fn_with_state(app.clone(), measure))
         .with_state(app.clone())
 }

@@ -79,9 +79,11 @@ fn spawn<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> std::io::Result<JoinHandle<T>> {
     thread::Builder::new().name(name.to_owned()).spawn(move || {
-        // An error leaves the work to the pool of the process.
-        let _pool = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
-        work()
+        match ThreadPoolBuilder::new().num_threads(1).build() {
+            Ok(pool) => pool.install(work),
+            // The pool of the process does the parallel work.
+            Err(_) => work(),
+        }
     })
 }
 

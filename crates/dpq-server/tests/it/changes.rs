@@ -139,24 +139,33 @@ fn changes_need_the_token() {
     assert_eq!(client.post("/v1/items", r#"{"items": [{"code": [1, 2, 3]}]}"#).status, 401);
 }
 
-/// A page of another site may reach this machine by a name of its own.
+/// A page of another site may reach this machine by a name of its own, and a proxy passes on the
+/// requests of other machines.
 #[test]
-fn without_a_token_only_this_machine_changes_the_gallery() {
+fn without_a_token_only_this_machine_is_answered() {
     let (_dir, server) = serve_live(Options::new(2));
     let mut client = server.client();
-    let mut delete =
-        |id: u64, host: &str| client.send("DELETE", &format!("/v1/items/{id}"), &[("host", host)], b"");
+    let search = br#"{"id": 5}"#;
+    let mut both = |id: u64, headers: &[(&str, &str)]| {
+        let delete = client.send("DELETE", &format!("/v1/items/{id}"), headers, b"").status;
+        let headers = [headers, &[("content-type", "application/json")]].concat();
+        [delete, client.send("POST", "/v1/search", &headers, search).status]
+    };
     for host in [
         "attacker.example",
         "attacker.example:8080",
         "192.0.2.7",
         "localhost.attacker.example",
         "[2001:db8::1]:80",
+        "",
     ] {
-        assert_eq!(delete(3, host).status, 403, "{host}");
+        assert_eq!(both(3, &[("host", host)]), [403; 2], "{host}");
+    }
+    for name in ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"] {
+        assert_eq!(both(3, &[("host", "localhost"), (name, "192.0.2.7")]), [403; 2], "{name}");
     }
     for (id, host) in (0..).zip(["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "[::1]:8080", "127.1.2.3"])
     {
-        assert_eq!(delete(id, host).status, 200, "{host}");
+        assert_eq!(both(id, &[("host", host)]), [200; 2], "{host}");
     }
 }
