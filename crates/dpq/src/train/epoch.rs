@@ -30,14 +30,12 @@ impl Epoch<'_> {
             ("revived".to_owned(), report.revived as f64),
         ];
         scalars.extend(report.losses.iter().map(|(name, &loss)| (format!("loss/{name}"), loss)));
-        let levels = || (1..).map(|level| 8 * level).zip(&report.usage);
-        for ((bits, _), distortion) in levels()
-            .skip(report.usage.len() - report.relative_distortion.len())
-            .zip(&report.relative_distortion)
-        {
-            scalars.push((format!("distortion/{bits}_bits"), *distortion));
-        }
-        for (bits, usage) in levels() {
+        // Product codes have a distortion at their whole length alone.
+        let first = report.usage.len() - report.relative_distortion.len();
+        for (level, usage) in report.usage.iter().enumerate() {
+            let bits = 8 * (level + 1);
+            let distortion = level.checked_sub(first).map(|at| report.relative_distortion[at]);
+            scalars.extend(distortion.map(|value| (format!("distortion/{bits}_bits"), value)));
             scalars.push((format!("perplexity/{bits}_bits"), usage.perplexity));
             scalars.push((format!("dead/{bits}_bits"), usage.dead as f64));
         }
