@@ -59,12 +59,11 @@ pub(crate) struct NewItem {
     security(("token" = []))
 )]
 pub(crate) async fn put(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
-    app.writer(request.headers())?;
-    let headers = request.headers().clone();
+    let writer = app.writer(request.headers())?;
     let parameters: Parameters = parameters(request.uri())?;
     let body = app.body(request).await?;
     let items = app.work(move |app, _| items(app, parameters, body)).await?;
-    change(&app, app.writer(&headers)?, Change::Put(items)).await
+    change(&app, writer, Change::Put(items)).await
 }
 
 /// Deletes an item
