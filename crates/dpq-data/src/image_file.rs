@@ -118,8 +118,11 @@ pub(crate) fn decode_image(
         Err(_) => return Err(Error::DecoderPanic(path.to_owned())),
     };
     let (width, height) = (shape.width as u32, shape.height as u32);
-    let image =
-        if (image.width(), image.height()) == (width, height) { image } else { resize(image, width, height) };
+    let image = if (image.width(), image.height()) == (width, height) {
+        image
+    } else {
+        resize(image, width, height, None)
+    };
     if shape.channels == 1 {
         return Ok(image.into_luma8().into_raw());
     }
@@ -145,27 +148,38 @@ pub fn encode_png(shape: ImageShape, pixels: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(file)
 }
 
-fn resize(image: DynamicImage, width: u32, height: u32) -> DynamicImage {
+/// Resizes an image, or a part of it: left, top, width and height in pixels.
+fn resize(image: DynamicImage, width: u32, height: u32, part: Option<[f64; 4]>) -> DynamicImage {
     let image = image.into_rgba8();
     let from = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x4)
         .expect("an image has four bytes a pixel");
     let mut to = Image::new(width, height, PixelType::U8x4);
     // Transparency is dropped, so it does not weigh the colours either.
     let filter = ResizeAlg::Convolution(FilterType::CatmullRom);
-    let options = ResizeOptions::new().resize_alg(filter).use_alpha(false);
+    let mut options = ResizeOptions::new().resize_alg(filter).use_alpha(false);
+    if let Some([left, top, width, height]) = part {
+        options = options.crop(left, top, width, height);
+    }
     Resizer::new().resize(&from, &mut to, &options).expect("both images are of one kind");
     let resized = RgbaImage::from_raw(width, height, to.into_vec());
     resized.expect("four bytes a pixel were made").into()
 }
 
-/// Resizes an image `[C, H, W]`; where `to` has more channels than `from`, they are equal.
-pub(crate) fn resize_planes(image: &[u8], from: ImageShape, out: &mut [u8], to: ImageShape) {
+/// Resizes an image `[C, H, W]`, or a part of it as [`resize`] does; where `to` has more channels
+/// than `from`, they are equal.
+pub(crate) fn resize_planes(
+    image: &[u8],
+    from: ImageShape,
+    part: Option<[f64; 4]>,
+    out: &mut [u8],
+    to: ImageShape,
+) {
     let n = from.height * from.width;
     let value = |i: usize, channel: usize| image[channel % from.channels * n + i];
     let pixels = (0..n).flat_map(|i| [value(i, 0), value(i, 1), value(i, 2), u8::MAX]).collect();
     let image = RgbaImage::from_raw(from.width as u32, from.height as u32, pixels)
         .expect("four bytes a pixel were made");
-    let resized = resize(image.into(), to.width as u32, to.height as u32).into_rgba8();
+    let resized = resize(image.into(), to.width as u32, to.height as u32, part).into_rgba8();
     for (channel, out) in out.chunks_exact_mut(to.height * to.width).enumerate() {
         out.iter_mut().zip(resized.pixels()).for_each(|(out, pixel)| *out = pixel.0[channel]);
     }

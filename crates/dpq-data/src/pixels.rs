@@ -42,7 +42,7 @@ impl Pixels {
         if let Some(stored) = self.stored_shape().filter(|&stored| stored != shape) {
             let mut image = vec![0; stored.len()];
             self.read(row, stored, &mut image)?;
-            resize_planes(&image, stored, out, shape);
+            resize_planes(&image, stored, None, out, shape);
             return Ok(());
         }
         match self {
