@@ -16,14 +16,15 @@ use crate::Error;
 ///
 /// # Errors
 /// [`Error::Io`] if the system or `fill` fails, or if `path` is a folder or a device. The temporary
-/// file is removed. `path` keeps its old contents, unless only the last step, syncing the folder,
-/// failed.
+/// file is removed, and `path` keeps its old contents. [`Error::Unsynced`] if only the last step,
+/// syncing the folder, failed: `path` has the new contents, and after a crash either.
 pub fn write_atomic(
     path: impl AsRef<Path>,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), Error> {
     let path = path.as_ref();
-    replace(path, fill).map_err(|source| Error::Io { action: "write", path: path.to_owned(), source })
+    replace(path, fill).map_err(|source| Error::Io { action: "write", path: path.to_owned(), source })?;
+    sync_parent(path)
 }
 
 fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
@@ -38,24 +39,24 @@ fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     fs::rename(&temporary.path, path)?;
     // The temporary name is free again, and another writer may take it.
     temporary.renamed = true;
-    sync_parent(path)
+    Ok(())
 }
 
 /// Renames a complete file to `to`, in the same folder. Its contents and its new name survive a
 /// crash.
 ///
 /// # Errors
-/// [`Error::Io`] if the system refuses. `to` keeps its old contents, unless only the last step,
-/// syncing the folder, failed.
+/// [`Error::Io`] if the system refuses: `to` keeps its old contents. [`Error::Unsynced`] as in
+/// [`write_atomic`].
 pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<(), Error> {
     let (from, to) = (from.as_ref(), to.as_ref());
     let rename = || {
         // Some systems sync only files that were opened for writing.
         OpenOptions::new().write(true).open(from)?.sync_all()?;
-        fs::rename(from, to)?;
-        sync_parent(to)
+        fs::rename(from, to)
     };
-    rename().map_err(|source| Error::Io { action: "write", path: to.to_owned(), source })
+    rename().map_err(|source| Error::Io { action: "write", path: to.to_owned(), source })?;
+    sync_parent(to)
 }
 
 /// Returns the error of a path that names a folder, a device or a pipe.
@@ -74,8 +75,8 @@ pub fn sync_folder(folder: impl AsRef<Path>) -> Result<(), Error> {
 }
 
 /// Makes a renaming survive a crash.
-fn sync_parent(path: &Path) -> io::Result<()> {
-    sync(path.parent().unwrap_or(path))
+fn sync_parent(path: &Path) -> Result<(), Error> {
+    sync(path.parent().unwrap_or(path)).map_err(|source| Error::Unsynced { path: path.to_owned(), source })
 }
 
 fn sync(folder: &Path) -> io::Result<()> {

@@ -19,6 +19,15 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// The file is written, but the system refused to sync its folder. The old file may come back
+    /// after a crash.
+    #[error("{} is written, but may be lost in a crash: its folder cannot be synced, write it again", path.display())]
+    Unsynced {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The file is damaged, or is not the container that its reader expects.
     #[error("{}: {problem}", path.display())]
     Format {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dpq_codebook::{CodeLength, Codebooks, Expected, Form};
 use dpq_file::{Dtype, Section};
@@ -23,6 +24,7 @@ pub struct IndexBuilder<'a> {
     ids: Option<&'a [u64]>,
     metric: Metric,
     norm_lengths: Option<&'a [CodeLength]>,
+    interrupt: Option<&'a AtomicBool>,
 }
 
 /// The lengths, in levels, that a Euclidean index keeps norms for by default, if codes are as long;
@@ -49,6 +51,12 @@ impl<'a> IndexBuilder<'a> {
     #[must_use]
     pub fn norm_lengths(self, lengths: &'a [CodeLength]) -> Self {
         Self { norm_lengths: Some(lengths), ..self }
+    }
+
+    /// Ends the work with [`Error::Interrupted`] at its next step after `interrupt` becomes true.
+    #[must_use]
+    pub fn interrupt(self, interrupt: &'a AtomicBool) -> Self {
+        Self { interrupt: Some(interrupt), ..self }
     }
 
     /// Builds the index and writes it to `path`, whole or not at all. The same input gives the same
@@ -93,8 +101,13 @@ impl<'a> IndexBuilder<'a> {
 
     /// Calls `finish` with the parts of the file, whose items come in the order of `rows`.
     fn fill<R: Row, T>(self, rows: Vec<R>, finish: Finish<T>) -> Result<T, Error> {
-        let Self { codebooks, codes, ids, metric, .. } = self;
+        let Self { codebooks, codes, ids, metric, interrupt, .. } = self;
+        let go_on = || match interrupt.is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
+            true => Err(Error::Interrupted),
+            false => Ok(()),
+        };
         let (n_items, n_levels) = (rows.len(), codebooks.n_levels());
+        go_on()?;
         let code = |row: R| &codes[row.get() * n_levels..][..n_levels];
         let firsts = || (0..n_items).filter(|&item| item == 0 || code(rows[item]) != code(rows[item - 1]));
         let default_lengths: Vec<CodeLength> = NORM_LENGTHS
@@ -126,6 +139,7 @@ impl<'a> IndexBuilder<'a> {
         let cells = cells(&layout, codes());
         filled.insert("cells".to_owned(), integers(version, cells.iter().map(|&start| start as u64)));
         for level in 1..n_levels {
+            go_on()?;
             filled.insert(plane_name(level), (Dtype::U8, codes().map(|code| code[level]).collect()));
         }
         let sample = (0..layout.n_sampled()).flat_map(|i| code(rows[layout.sample(i)]));
@@ -157,6 +171,7 @@ impl<'a> IndexBuilder<'a> {
             }
         }
 
+        go_on()?;
         // The file needs memory too.
         drop(rows);
         let metadata = layout.metadata(codebooks);
@@ -173,7 +188,7 @@ impl Index {
     /// Starts to build an index of `codes`, u8 `[N, L]`, row-major, that `codebooks` made.
     pub fn builder<'a>(codebooks: &'a Codebooks, codes: &'a [u8]) -> IndexBuilder<'a> {
         let metric = Metric::InnerProduct;
-        IndexBuilder { codebooks, codes, ids: None, metric, norm_lengths: None }
+        IndexBuilder { codebooks, codes, ids: None, metric, norm_lengths: None, interrupt: None }
     }
 
     /// Returns the ids, ascending, and the code of each, u8 `[N, L]`: the items that the index was
@@ -220,17 +235,29 @@ impl Index {
     /// The first call makes the index keep 4 bytes per item in memory: the order of ids. A damaged
     /// file can give a wrong code; call [`verify`](Self::verify) first.
     pub fn code_of(&self, id: u64) -> Option<Vec<u8>> {
-        let view = self.view();
-        let item = if u32::try_from(self.len()).is_ok() {
-            let by_id = self.by_id();
-            let at = by_id.binary_search_by_key(&id, |&item| view.ids.get(item as usize)).ok()?;
-            by_id[at] as usize
+        if u32::try_from(self.len()).is_ok() {
+            let (ids, by_id) = (self.view().ids, self.by_id());
+            let at = by_id.binary_search_by_key(&id, |&item| ids.get(item as usize)).ok()?;
+            self.code_at(by_id[at] as usize)
         } else {
-            self.ids().position(|other| other == id)?
-        };
+            self.code_at(self.ids().position(|other| other == id)?)
+        }
+    }
+
+    /// Returns the code of the item at a place in the order of [`ids`](Self::ids), u8 `[L]`.
+    pub fn code_at(&self, place: usize) -> Option<Vec<u8>> {
+        let view = self.view();
         let mut code = vec![0; self.layout.n_levels];
-        view.known_code(view.position_of(item), &mut code);
+        (place < self.len()).then(|| view.known_code(view.position_of(place), &mut code))?;
         Some(code)
+    }
+
+    /// Sorts the items by id now, as the first [`code_of`](Self::code_of) would, so that no later
+    /// one takes long.
+    pub fn sort_ids(&self) {
+        if u32::try_from(self.len()).is_ok() {
+            self.by_id();
+        }
     }
 
     /// Writes the index to `path`, whole or not at all: the same bytes that it was opened from.

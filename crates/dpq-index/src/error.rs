@@ -93,8 +93,8 @@ pub enum Error {
         /// Fingerprint and metric of the first index.
         expected: (String, Metric),
     },
-    /// The search was interrupted.
-    #[error("the search was interrupted")]
+    /// The caller interrupted a search, or the building of an index.
+    #[error("the work was interrupted before its end")]
     Interrupted,
     /// Distances of hits whose scores are inner products.
     #[error(

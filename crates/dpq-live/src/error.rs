@@ -13,6 +13,17 @@ pub enum Error {
     /// An argument has another length or range than expected, or the codebooks cannot be read.
     #[error(transparent)]
     Codebook(#[from] dpq_codebook::Error),
+    /// The commit is the last one of the folder, and readers see it, but the system refused to sync
+    /// the folder. After a crash, this commit or the one before is the last.
+    #[error(
+        "commit {commit} is made, but a crash may undo it: its folder cannot be synced, which the next commit tries again"
+    )]
+    Unsynced {
+        /// The number of the commit.
+        commit: u64,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] dpq_file::Error),

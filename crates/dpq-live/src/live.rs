@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use dpq_codebook::{Codebooks, Expected};
 use dpq_index::Metric;
@@ -32,9 +33,11 @@ pub struct LiveIndex {
     /// The numbers of the last commit that was tried, and of the next file.
     number: u64,
     next: u64,
-    /// The files written since the last commit.
+    /// The files written since the last commit that was synced, and those of that commit.
     written: Vec<PathBuf>,
     is_changed: bool,
+    /// False if the folder could not be synced after the last commit.
+    is_synced: bool,
 }
 
 impl LiveIndex {
@@ -115,6 +118,7 @@ impl LiveIndex {
             committed,
             written: Vec::new(),
             is_changed: false,
+            is_synced: true,
         })
     }
 
@@ -248,7 +252,8 @@ impl LiveIndex {
         let number = self.take_number();
         self.add_written(number);
         let Commit { folder, codebooks, metric, .. } = &self.committed;
-        let segment = Segment::write(folder, number, self.tail.items(), codebooks, *metric)?;
+        let go_on = AtomicBool::new(false);
+        let segment = Segment::write(folder, number, self.tail.items(), codebooks, *metric, &go_on)?;
         self.parts.push(Part::new(segment));
         self.tail = Tail::default();
         self.is_changed = true;
@@ -273,11 +278,12 @@ impl LiveIndex {
     /// It writes the tail, and one bit per item of each segment in which something was deleted.
     ///
     /// # Errors
-    /// [`Error::File`] if a file cannot be written. The last commit stands, unless only the last
-    /// step failed, which syncs the folder. The changes stay in memory, and another commit may
-    /// succeed.
+    /// [`Error::File`] if a file cannot be written. The last commit stands, the changes stay in
+    /// memory, and another commit may succeed. [`Error::Unsynced`] if only the last step failed,
+    /// which syncs the folder: the new commit stands, and the next one, which needs no changes,
+    /// tries to make it durable. Until then a crash may bring back the commit before.
     pub fn commit(&mut self) -> Result<u64, Error> {
-        if !self.is_changed {
+        if !self.is_changed && self.is_synced {
             return Ok(self.committed.number);
         }
         self.parts.retain(|part| part.n_live() > 0);
@@ -292,14 +298,23 @@ impl LiveIndex {
         self.number += 1;
         let (number, next, tail) = (self.number, self.next, self.tail.items().clone());
         let commit = Commit { number, next, parts: self.parts.clone(), tail, ..self.committed.clone() };
-        commit.write()?;
-        let (needed, old) = (commit.files(), self.committed.files());
-        // A file that cannot be removed now is removed by the next writer.
-        for file in self.written.drain(..).chain(old).filter(|file| !needed.contains(file)) {
-            let _ = fs::remove_file(file);
-        }
+        let unsynced = match commit.write() {
+            Err(Error::File(dpq_file::Error::Unsynced { source, .. })) => Some(source),
+            written => written.map(|()| None)?,
+        };
+        self.written.extend(self.committed.files());
         self.committed = commit;
         self.is_changed = false;
+        self.is_synced = unsynced.is_none();
+        if let Some(source) = unsynced {
+            // The commit before may come back, so its files stay.
+            return Err(Error::Unsynced { commit: number, source });
+        }
+        let needed = self.committed.files();
+        // A file that cannot be removed now is removed by the next writer.
+        for file in self.written.drain(..).filter(|file| !needed.contains(file)) {
+            let _ = fs::remove_file(file);
+        }
         Ok(number)
     }
 

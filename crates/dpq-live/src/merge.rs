@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dpq_codebook::Codebooks;
 use dpq_index::Metric;
@@ -59,13 +60,27 @@ impl Merge {
     /// They name a damaged file. [`Error::Index`] or [`Error::File`] if the segment cannot be
     /// written. The live index stays as it is.
     pub fn run(self) -> Result<Merged, Error> {
+        self.run_until(&AtomicBool::new(false))
+    }
+
+    /// Does the same until `interrupt` becomes true, and ends soon after that.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and [`dpq_index::Error::Interrupted`], which leaves no files.
+    pub fn run_until(self, interrupt: &AtomicBool) -> Result<Merged, Error> {
         let mut items = Items::default();
         for part in &self.parts {
+            if interrupt.load(Ordering::Relaxed) {
+                return Err(dpq_index::Error::Interrupted.into());
+            }
             // The merged segment would have checksums of damaged bytes.
             part.segment.verify()?;
             part.append_to(&mut items);
         }
-        let segment = Segment::write(&self.folder, self.number, &items, &self.codebooks, self.metric)?;
+        let segment =
+            Segment::write(&self.folder, self.number, &items, &self.codebooks, self.metric, interrupt)?;
+        // Here, this keeps neither the writer nor a search waiting.
+        segment.sort_ids();
         Ok(Merged { from: self.parts, folder: self.folder, segment: Some(segment), _lock: self.lock })
     }
 }

@@ -1,6 +1,7 @@
 //! A segment: an immutable index and the names of its items.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use dpq_codebook::Codebooks;
@@ -44,10 +45,12 @@ impl Segment {
         items: &Items,
         codebooks: &Codebooks,
         metric: Metric,
+        interrupt: &AtomicBool,
     ) -> Result<Self, Error> {
         let write = || -> Result<Self, Error> {
             let path = folder.file(Kind::Segment, number);
-            Index::builder(codebooks, &items.codes).metric(metric).ids(&items.ids).write(&path)?;
+            let builder = Index::builder(codebooks, &items.codes).metric(metric).ids(&items.ids);
+            builder.interrupt(interrupt).write(&path)?;
             let mut segment = Self::without_names(folder, number)?;
             if !items.names.is_empty() {
                 let bytes = Names::to_bytes(&items.names, |id| segment.place(id))?;
@@ -73,17 +76,19 @@ impl Segment {
         Ok(Self { number, index, names: None, by_id: OnceLock::new() })
     }
 
+    /// Returns the ids, ascending, and the place of each in the index. The first call sorts them.
+    pub(crate) fn sort_ids(&self) -> &(Vec<u64>, Vec<u32>) {
+        // Two threads may both sort: one that waited inside a rayon pool could wait for itself.
+        self.by_id.get().unwrap_or_else(|| {
+            let mut by_id: Vec<(u64, u32)> = self.index.ids().zip(0..).collect();
+            by_id.par_sort_unstable();
+            self.by_id.get_or_init(|| by_id.into_iter().unzip())
+        })
+    }
+
     /// Returns the place of an id in the index. The first call sorts all ids.
     pub(crate) fn place(&self, id: u64) -> Option<usize> {
-        // Two threads may both sort: one that waited inside a rayon pool could wait for itself.
-        let (ids, places) = match self.by_id.get() {
-            Some(by_id) => by_id,
-            None => {
-                let mut by_id: Vec<(u64, u32)> = self.index.ids().zip(0..).collect();
-                by_id.par_sort_unstable();
-                self.by_id.get_or_init(|| by_id.into_iter().unzip())
-            }
-        };
+        let (ids, places) = self.sort_ids();
         // Mostly, ids ascend over time.
         let (first, last) = (ids.first()?, ids.last()?);
         if !(first..=last).contains(&&id) {

@@ -191,8 +191,13 @@ impl Snapshot {
 
     /// Returns the code of the item with this id, as [`Index::code_of`].
     pub fn code_of(&self, id: u64) -> Option<Vec<u8>> {
-        let part = self.parts.iter().map(|(part, _)| part).find(|part| part.place(id).is_some());
-        part?.segment.index.code_of(id)
+        self.parts.iter().find_map(|(part, _)| part.segment.index.code_at(part.place(id)?))
+    }
+
+    /// Sorts ids now, as the first [`code_of`](Self::code_of) would, so that no later one takes
+    /// long. The writer of this process and its snapshots share what was sorted.
+    pub fn sort_ids(&self) {
+        self.parts.iter().for_each(|(part, _)| _ = part.segment.sort_ids());
     }
 
     /// Returns the ids of all items of the commit, ascending, and the code of each, u8 `[N, L]`.

@@ -1,7 +1,9 @@
 //! Every system call fails once in a small scenario. The last commit stands, nothing is lost, and
 //! the writer goes on.
 
+use std::fs;
 use std::path::Path;
+use std::thread;
 
 use dpq_live::{Error, LiveIndex, Metric, Snapshot};
 
@@ -134,6 +136,10 @@ fn attempt(steps: &[Step], n: usize, fate: Fate) -> Option<(Vec<String>, bool)> 
     for step in steps {
         loop {
             let before = files(folder);
+            let is_commit = matches!(step, Step::Commit | Step::Compact);
+            // In another thread, where no call is to fail.
+            let manifest = is_commit
+                .then(|| thread::scope(|scope| scope.spawn(|| read_manifest(folder)).join().unwrap()));
             let done = match step {
                 Step::Change(change) => model.change_both(&mut live, change),
                 Step::Commit => live.commit().map(|_| ()),
@@ -151,16 +157,24 @@ fn attempt(steps: &[Step], n: usize, fate: Fate) -> Option<(Vec<String>, bool)> 
                     Ok(())
                 }
             };
-            let is_commit = matches!(step, Step::Commit | Step::Compact);
             let error = done.err();
             let is_done = error.is_none();
             if let Some(error) = error {
+                let unsynced = match &error {
+                    Error::Unsynced { commit, .. } => Some(*commit),
+                    _ => None,
+                };
                 failed(error);
                 let is_merge = matches!(step, Step::Merge) && fate == Fate::Fail;
                 assert!(!is_merge || files(folder) == before, "a failed merge leaves files: {before:?}");
-                // If the last step failed, to sync the folder, the commit may be there.
-                if let (number, true) = check(folder, &committed, is_commit.then_some(&model)) {
+                // Only if the last step failed, to sync the folder, the commit is there.
+                let tried = unsynced.is_some().then_some(&model);
+                if let (number, true) = check(folder, &committed, tried) {
+                    assert_eq!((live.snapshot().unwrap().commit(), Some(number)), (number, unsynced));
+                    check_lost(folder, &manifest.unwrap(), &committed);
                     committed = (number, model.clone());
+                } else {
+                    assert_eq!(unsynced, None, "the commit is not there");
                 }
             } else if is_commit {
                 committed = (live.snapshot().unwrap().commit(), model.clone());
@@ -191,4 +205,20 @@ fn check(folder: &Path, committed: &(u64, Model), tried: Option<&Model>) -> (u64
     }
     tried.expect("nothing but a commit changes the folder").check(&snapshot);
     (number, true)
+}
+
+fn read_manifest(folder: &Path) -> Vec<u8> {
+    fs::read(folder.join("manifest.dpq")).unwrap()
+}
+
+/// Checks that the commit before is whole if a crash takes back the name of the last manifest.
+fn check_lost(folder: &Path, manifest: &[u8], committed: &(u64, Model)) {
+    let dir = tempdir();
+    for name in files(folder) {
+        fs::copy(folder.join(&name), dir.path().join(&name)).unwrap();
+    }
+    fs::write(dir.path().join("manifest.dpq"), manifest).unwrap();
+    assert_eq!(check(dir.path(), committed, None), (committed.0, false));
+    drop(LiveIndex::open(dir.path()).unwrap());
+    check(dir.path(), committed, None);
 }

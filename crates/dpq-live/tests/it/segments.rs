@@ -1,5 +1,7 @@
 //! Changes, commits and merges against the definition.
 
+use std::sync::atomic::AtomicBool;
+
 use dpq_live::{Assignment, CodeLength, Codebooks, Form, LiveIndex, Metric, SearchOptions, Snapshot};
 use proptest::prelude::*;
 
@@ -141,7 +143,7 @@ fn eight_segments_have_the_bits_of_one() {
 /// A segment of which more than half was deleted is made anew.
 #[test]
 fn deleted_items_are_dropped_by_merges() {
-    let (_dir, _folder, mut live) = create(&codebooks(2), Metric::InnerProduct, 10);
+    let (_dir, folder, mut live) = create(&codebooks(2), Metric::InnerProduct, 10);
     let mut model = Model::default();
     for id in 0..11 {
         let name = Some(format!("name of {id}"));
@@ -155,6 +157,10 @@ fn deleted_items_are_dropped_by_merges() {
     let before = live.snapshot().unwrap();
     assert_eq!((before.stats().segments, before.stats().deleted), (vec![10], 6));
     let merge = live.plan_merge().unwrap();
+    let (files, interrupted) = (crate::common::files(&folder), live.plan_merge().unwrap());
+    let error = interrupted.run_until(&AtomicBool::new(true)).err();
+    assert!(matches!(error, Some(dpq_live::Error::Index(dpq_index::Error::Interrupted))), "{error:?}");
+    assert_eq!(crate::common::files(&folder), files);
     // Changes during the merge count too.
     model.change_both(&mut live, &Change::Delete(6)).unwrap();
     model.change_both(&mut live, &Change::Upsert(7, vec![4, 4, 4], None)).unwrap();
