@@ -28,7 +28,7 @@ pub(crate) struct App {
     pub(crate) writer: Option<Writer>,
     pub(crate) options: Options,
     pub(crate) metrics: Metrics,
-    /// One permit per request that works or waits for a thread.
+    /// One permit per request that works or waits for a thread, also for the one that writes.
     permits: Arc<Semaphore>,
     n_permits: usize,
 }
@@ -52,7 +52,7 @@ pub(crate) enum Body {
 
 impl App {
     pub(crate) fn new(latest: Arc<Latest>, writer: Option<Writer>, options: Options) -> Self {
-        let n_permits = options.threads.saturating_add(options.limits.waiting).min(Semaphore::MAX_PERMITS);
+        let n_permits = options.threads + options.limits.waiting;
         let permits = Arc::new(Semaphore::new(n_permits));
         Self { latest, writer, options, metrics: Metrics::new(), permits, n_permits }
     }
@@ -66,13 +66,17 @@ impl App {
         self.n_permits - self.permits.available_permits()
     }
 
-    /// Runs `work` in one of the threads for that, unless the result is dropped before. Another
-    /// request may begin once the permit is dropped.
+    /// Lets a request take memory until it drops the permit.
+    pub(crate) fn permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.permits.clone().try_acquire_owned().map_err(|_| Refusal::busy())
+    }
+
+    /// Runs `work` in one of the threads for that, unless the result is dropped before.
     pub(crate) fn start(
         self: &Arc<Self>,
         work: impl FnOnce(&Self, &AtomicBool, OwnedSemaphorePermit) + Send + 'static,
     ) -> Result<Interrupt, Refusal> {
-        let permit = self.permits.clone().try_acquire_owned().map_err(|_| Refusal::busy())?;
+        let permit = self.permit()?;
         let (app, interrupt) = (self.clone(), Interrupt::default());
         let flag = interrupt.0.clone();
         tokio::task::spawn_blocking(move || {
@@ -83,23 +87,26 @@ impl App {
         Ok(interrupt)
     }
 
-    /// Returns the result of `work`, which runs in one of the threads for that.
+    /// Returns the result of `work`, which runs in one of the threads for that, and the permit that
+    /// its memory takes.
     pub(crate) async fn work<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self, &AtomicBool) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<T, Refusal> {
+    ) -> Result<(T, OwnedSemaphorePermit), Refusal> {
         let (sender, receiver) = oneshot::channel();
         let _interrupt = self.start(move |app, flag, permit| {
-            let result = work(app, flag);
-            drop(permit);
-            let _ = sender.send(result);
+            let _ = sender.send(work(app, flag).map(|result| (result, permit)));
         })?;
-        self.wait(receiver).await?
+        self.wait(receiver, Refusal::late).await?
     }
 
     /// Waits for a result for as long as a request may take.
-    pub(crate) async fn wait<T>(&self, result: oneshot::Receiver<T>) -> Result<T, Refusal> {
-        let result = timeout(self.options.limits.time, result).await.map_err(|_| Refusal::late())?;
+    pub(crate) async fn wait<T>(
+        &self,
+        result: oneshot::Receiver<T>,
+        late: impl FnOnce() -> Refusal,
+    ) -> Result<T, Refusal> {
+        let result = timeout(self.options.limits.time, result).await.map_err(|_| late())?;
         result.map_err(|_| Refusal::broken())
     }
 
@@ -199,10 +206,29 @@ fn is_this_machine(host: &str) -> bool {
 
 /// Reads the query string.
 pub(crate) fn parameters<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
+    // The reader below takes any bytes, and puts a sign in the place of what is no text.
+    if !is_percent_encoded(uri.query().unwrap_or_default()) {
+        return Err(Refusal::bad(
+            "the query string has a wrong % or is not UTF-8, percent-encode its values",
+        ));
+    }
     match Query::try_from_uri(uri) {
         Ok(Query(parameters)) => Ok(parameters),
         Err(error) => Err(undescribed("query string", error.source().unwrap_or(&error))),
     }
+}
+
+/// Returns true if two digits follow each %, and the decoded bytes are UTF-8.
+fn is_percent_encoded(text: &str) -> bool {
+    let mut parts = text.split('%');
+    let first = parts.next().unwrap_or_default();
+    let bytes = parts.try_fold(first.as_bytes().to_vec(), |mut bytes, part| {
+        let digits = part.get(..2).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+        Some(bytes)
+    });
+    bytes.is_some_and(|bytes| std::str::from_utf8(&bytes).is_ok())
 }
 
 /// Reads a body of JSON.

@@ -16,6 +16,9 @@ pub enum Error {
     /// The token is empty, or cannot be part of a request.
     #[error("the token is empty or has characters other than visible ASCII, give another one")]
     Token,
+    /// An option or a limit is too small or too large.
+    #[error(transparent)]
+    Limit(#[from] dpq_codebook::Error),
     /// The system refused a thread or the network.
     #[error("cannot {action}")]
     Io {

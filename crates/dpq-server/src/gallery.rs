@@ -92,6 +92,14 @@ impl Reader {
         }
     }
 
+    /// Does the work that the first search for an id would do.
+    pub(crate) fn sort_ids(&self) {
+        match self {
+            Self::File(index) => index.sort_ids(),
+            Self::Live(snapshot) => snapshot.sort_ids(),
+        }
+    }
+
     pub(crate) fn name_of(&self, id: u64) -> Option<&str> {
         match self {
             Self::File(_) => None,

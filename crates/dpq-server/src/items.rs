@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use dpq_codebook::{Codebooks, Expected};
 use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::{App, Body, json, parameters};
@@ -54,7 +56,8 @@ pub(crate) struct NewItem {
     responses(
         (status = 200, body = Changed, description = "The change is durable, and searches see it"),
         (status = "4XX", body = Failed, description = "The request is wrong; nothing changed"),
-        (status = 503, body = Failed, description = "Too much to do, see Retry-After"),
+        (status = 503, body = Failed, description = "Too much to do, see Retry-After; nothing changed"),
+        (status = 504, body = Failed, description = "The change took too long, and may still be made"),
     ),
     security(("token" = []))
 )]
@@ -62,8 +65,8 @@ pub(crate) async fn put(State(app): State<Arc<App>>, request: Request) -> Result
     let writer = app.writer(request.headers())?;
     let parameters: Parameters = parameters(request.uri())?;
     let body = app.body(request).await?;
-    let items = app.work(move |app, _| items(app, parameters, body)).await?;
-    change(&app, writer, Change::Put(items)).await
+    let (items, permit) = app.work(move |app, _| items(app, parameters, body)).await?;
+    change(&app, writer, Change::Put(items), permit).await
 }
 
 /// Deletes an item
@@ -74,24 +77,32 @@ pub(crate) async fn put(State(app): State<Arc<App>>, request: Request) -> Result
     responses(
         (status = 200, body = Changed, description = "The change is durable, and searches see it"),
         (status = "4XX", body = Failed, description = "The request is wrong; nothing changed"),
-        (status = 503, body = Failed, description = "Too much to do, see Retry-After"),
+        (status = 503, body = Failed, description = "Too much to do, see Retry-After; nothing changed"),
+        (status = 504, body = Failed, description = "The change took too long, and may still be made"),
     ),
     security(("token" = []))
 )]
 pub(crate) async fn delete(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let writer = app.writer(&headers)?;
+    let id = id.map_or_else(|_| "not UTF-8".to_owned(), |Path(id)| id);
     let id = id
         .parse()
         .map_err(|_| Refusal::bad(format!("the id is {id:?}, expected a whole number below 2⁶⁴")))?;
-    change(&app, writer, Change::Delete(id)).await
+    change(&app, writer, Change::Delete(id), app.permit()?).await
 }
 
-async fn change(app: &App, writer: &Writer, change: Change) -> Result<Response, Refusal> {
-    let changed = app.wait(writer.send(change)?).await??;
+/// A client that goes away before its turn changes nothing.
+async fn change(
+    app: &App,
+    writer: &Writer,
+    change: Change,
+    permit: OwnedSemaphorePermit,
+) -> Result<Response, Refusal> {
+    let changed = app.wait(writer.send(change, permit)?, Refusal::late_change).await??;
     Ok(json_body(to_json(&changed)).into_response())
 }
 
@@ -110,21 +121,29 @@ fn items(app: &App, parameters: Parameters, body: Body) -> Result<Vec<Item>, Ref
     if new.is_empty() {
         return Err(Refusal::bad("there are no items, give at least one"));
     }
-    encoded(app.reader().codebooks(), new)
+    encoded(app.reader().codebooks(), new, app.options.limits.name)
 }
 
-fn encoded(codebooks: &Codebooks, new: Vec<NewItem>) -> Result<Vec<Item>, Refusal> {
+fn encoded(codebooks: &Codebooks, new: Vec<NewItem>, max_name: usize) -> Result<Vec<Item>, Refusal> {
     let mut features = Vec::new();
     for item in &new {
         if item.name.as_ref().is_some_and(String::is_empty) {
             return Err(Refusal::bad("a name is empty, leave it out or give another one"));
         }
+        let name = item.name.as_ref().map_or(0, String::len);
+        Expected::Range(0..=max_name).check("number of bytes of a name", name)?;
         match (&item.features, &item.code) {
             (Some(values), None) => {
                 Expected::Shape(vec![codebooks.dim()]).check("features", values.len())?;
                 features.extend_from_slice(values);
             }
-            (None, Some(_)) => {}
+            (None, Some(code)) => {
+                Expected::Shape(vec![codebooks.n_levels()]).check("a code", code.len())?;
+                for &codeword in code {
+                    let codewords = Expected::Range(0..=codebooks.n_codewords() - 1);
+                    codewords.check("a number of a code", codeword.into())?;
+                }
+            }
             _ => return Err(Refusal::bad("an item is not clear, give each one of features and code")),
         }
     }
@@ -136,4 +155,36 @@ fn encoded(codebooks: &Codebooks, new: Vec<NewItem>) -> Result<Vec<Item>, Refusa
         Item { id, name, code: code.unwrap_or_default() }
     };
     Ok(new.into_iter().map(item).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+    use std::time::Duration;
+
+    use axum::http::StatusCode;
+    use dpq_index::{Assignment, Index};
+
+    use super::*;
+    use crate::gallery::{Latest, Reader};
+    use crate::options::{Limits, Options};
+
+    /// The change waits for a thread that does nothing.
+    #[test]
+    fn a_late_change_may_still_be_made() {
+        let codebooks = Codebooks::new(vec![1.0, 0.0, 0.0, 1.0], 1, 2, 2, Assignment::Euclidean).unwrap();
+        let index = Index::builder(&codebooks, &[0, 1]).build().unwrap();
+        let latest = Arc::new(Latest::new(Reader::File(Box::new(index))));
+        let limits = Limits { time: Duration::from_millis(10), ..Limits::default() };
+        let app = App::new(latest, None, Options { limits, ..Options::new(1) });
+        let (writer, _requests) = Writer::idle();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let changed = change(&app, &writer, Change::Delete(0), app.permit().unwrap());
+        let refusal = runtime.block_on(changed).unwrap_err();
+        let answer = refusal.into_response();
+        assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);
+        assert!(!answer.headers().contains_key("retry-after"));
+        assert_eq!(app.n_working(), 1, "the change counts as long as it waits");
+    }
 }

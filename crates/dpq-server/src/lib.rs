@@ -8,6 +8,7 @@ mod items;
 mod metrics;
 mod openapi;
 mod options;
+mod pace;
 mod refusal;
 mod search;
 mod serve;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dpq_codebook::{Error, Expected};
+
 /// Makes the feature `[D]` of an image from the contents of its file, or says in one sentence why
 /// it cannot. Several threads call it at once.
 pub type Features = dyn Fn(&[u8]) -> Result<Vec<f32>, String> + Send + Sync;
@@ -24,6 +26,25 @@ impl Options {
     pub fn new(threads: usize) -> Self {
         Self { threads, token: None, features: None, limits: Limits::default() }
     }
+
+    /// Refuses what no machine could keep.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let &Limits { body, name, hits, shortlist, waiting, connections, time } = &self.limits;
+        let milliseconds = usize::try_from(time.as_millis()).unwrap_or(usize::MAX);
+        for (what, found, expected) in [
+            ("number of threads", self.threads, 1..=4096),
+            ("maximum size of a body", body, 1..=1 << 30),
+            ("maximum length of a name", name, 1..=1 << 16),
+            ("maximum number of hits", hits, 1..=1_000_000),
+            ("maximum size of a shortlist", shortlist, 1..=100_000_000),
+            ("maximum number of waiting requests", waiting, 0..=1 << 16),
+            ("maximum number of connections", connections, 1..=1_000_000),
+            ("maximum time in milliseconds", milliseconds, 1..=86_400_000),
+        ] {
+            Expected::Range(expected).check(what, found)?;
+        }
+        Ok(())
+    }
 }
 
 /// The limits of requests. Beyond them a request is refused, so that no client takes the memory or
@@ -32,26 +53,30 @@ impl Options {
 pub struct Limits {
     /// Bytes of a body.
     pub body: usize,
-    /// Hits of a search, which is its maximum `k`.
+    /// Bytes of the name of an item that is added.
+    pub name: usize,
+    /// Hits of an answer, at all lengths together.
     pub hits: usize,
     /// Items of a shortlist.
     pub shortlist: usize,
-    /// Requests that wait for a thread. The next one is answered with the status 503.
+    /// Requests that wait for a thread, also for the one that makes changes. The next one is
+    /// answered with the status 503.
     pub waiting: usize,
-    /// Open connections. Further ones wait until one of these ends.
+    /// Open connections. Further ones wait until one of these ends. There are fewer if the process
+    /// may not open as many files ([`Server::connections`](crate::Server::connections)).
     pub connections: usize,
     /// The time to receive the head of a request, then its body, then to answer it, and for the
-    /// client to read some of the answer, each. A connection without requests ends after this time
-    /// too.
+    /// client to read the answer, each. A connection without requests ends after this time too.
     pub time: Duration,
 }
 
 impl Default for Limits {
-    /// Bodies of 8 MiB, 10,000 hits, shortlists of 100,000 items, 256 requests waiting, 1,024
-    /// connections, and 10 seconds.
+    /// Bodies of 8 MiB, names of 1,024 bytes, 10,000 hits, shortlists of 100,000 items, 256
+    /// requests waiting, 1,024 connections, and 10 seconds.
     fn default() -> Self {
         Self {
             body: 8 << 20,
+            name: 1024,
             hits: 10_000,
             shortlist: 100_000,
             waiting: 256,

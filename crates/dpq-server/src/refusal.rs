@@ -14,6 +14,9 @@ pub(crate) struct Failed {
     error: String,
 }
 
+/// The maximum length of a sentence, in bytes.
+const MAX_SENTENCE: usize = 400;
+
 /// The answer to a request that fails.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -22,8 +25,15 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
+    /// The middle of a long sentence, which repeats the request, is left out.
     pub(crate) fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
-        Self { status, sentence: sentence.into() }
+        let mut sentence = sentence.into();
+        if sentence.len() > MAX_SENTENCE {
+            let (start, end) = (MAX_SENTENCE / 2, sentence.len() - MAX_SENTENCE / 2);
+            let (start, end) = (sentence.floor_char_boundary(start), sentence.ceil_char_boundary(end));
+            sentence.replace_range(start..end, " … ");
+        }
+        Self { status, sentence }
     }
 
     /// The request is wrong.
@@ -40,6 +50,13 @@ impl Refusal {
     pub(crate) fn late() -> Self {
         let sentence = "the request took too long, ask for less or try again later";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
+    }
+
+    /// A change took too long.
+    pub(crate) fn late_change() -> Self {
+        let sentence =
+            "the change took too long, and may still be made: search for it before you send it again";
+        Self::new(StatusCode::GATEWAY_TIMEOUT, sentence)
     }
 
     /// A thread of the server ended early.
@@ -61,7 +78,7 @@ impl Refusal {
             sentence += &format!(": {error}");
             source = error.source();
         }
-        Self { status, sentence }
+        Self::new(status, sentence)
     }
 }
 

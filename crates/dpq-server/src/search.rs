@@ -40,7 +40,7 @@ pub(crate) struct Parameters {
     /// Leave out items with a lower score.
     min_score: Option<f32>,
     /// Answer at every length up to `bits`, the shortest first, as server-sent events `hits`, each
-    /// with one answer.
+    /// with one answer. The last event is `end`, or `error`.
     #[serde(default)]
     progressive: bool,
 }
@@ -123,40 +123,43 @@ pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Res
         let search = Search::new(app, &parameters, body)?;
         Ok(to_json(&search.at(search.length, interrupt)?))
     });
-    Ok(json_body(found.await?).into_response())
+    let (found, _permit) = found.await?;
+    Ok(json_body(found).into_response())
 }
 
-/// Answers at one length after the other. The status says whether the first search succeeded.
+/// Answers at one length after the other. The status says whether the first search succeeded, and
+/// the last event whether all did.
 async fn events(app: &Arc<App>, parameters: Parameters, body: Body) -> Result<Response, Refusal> {
     let deadline = Deadline::now() + app.options.limits.time;
-    // There are at most 255 lengths, so that a slow client does not hold a thread.
+    // All hits together are as many as those of one answer may be, so that they all fit in memory
+    // and a slow client does not hold a thread. `None` is the end.
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let interrupt = app.start(move |app, interrupt, _permit| {
-        let sent = Search::new(app, &parameters, body).map(|search| {
-            let mut lengths = search.reader.codebooks().lengths().filter(|&length| length <= search.length);
-            lengths.all(|length| {
-                let found = search.at(length, interrupt).map(|found| to_json(&found));
-                let is_found = found.is_ok();
-                sender.send(found).is_ok() && is_found
-            })
-        });
-        if let Err(refusal) = sent {
-            let _ = sender.send(Err(refusal));
-        }
+        let send = || {
+            let search = Search::new(app, &parameters, body)?;
+            for length in search.lengths() {
+                if sender.send(Ok(Some(to_json(&search.at(length, interrupt)?)))).is_err() {
+                    break;
+                }
+            }
+            Ok(None)
+        };
+        let _ = sender.send(send());
     })?;
     let first = timeout_at(deadline, receiver.recv()).await.map_err(|_| Refusal::late())?;
-    let first = Some(Ok(first.ok_or_else(Refusal::broken)??));
-    let state = Some((first, receiver, interrupt));
+    let state = Some((Some(first.ok_or_else(Refusal::broken)??), receiver, interrupt));
     let events = futures_util::stream::unfold(state, move |state| async move {
         let (first, mut receiver, interrupt) = state?;
         let next = match first {
-            Some(first) => first,
-            None => {
-                timeout_at(deadline, receiver.recv()).await.unwrap_or_else(|_| Some(Err(Refusal::late())))?
-            }
+            Some(first) => Ok(first),
+            None => match timeout_at(deadline, receiver.recv()).await {
+                Ok(next) => next.unwrap_or_else(|| Err(Refusal::broken())),
+                Err(_) => Err(Refusal::late()),
+            },
         };
         let (event, state) = match next {
-            Ok(json) => (format!("event: hits\ndata: {json}\n\n"), Some((None, receiver, interrupt))),
+            Ok(Some(json)) => (format!("event: hits\ndata: {json}\n\n"), Some((None, receiver, interrupt))),
+            Ok(None) => ("event: end\ndata: {}\n\n".to_owned(), None),
             Err(refusal) => (format!("event: error\ndata: {}\n\n", refusal.into_json()), None),
         };
         Some((Ok::<_, Infallible>(event), state))
@@ -191,6 +194,8 @@ impl Search {
             None if exact => return Err(Refusal::bad("exact is about a shortlist, give shortlist too")),
             None => {}
         }
+        let n_lengths = codebooks.lengths().filter(|&other| progressive && other <= length).count();
+        Expected::Range(0..=limits.hits).check("number of hits at all lengths", k * n_lengths)?;
         if progressive && shortlist.is_some() {
             return Err(Refusal::bad("a progressive search has no shortlist, leave one of them out"));
         }
@@ -204,6 +209,12 @@ impl Search {
         };
         Expected::Shape(vec![codebooks.dim()]).check("features", features.len())?;
         Ok(Self { features, filter, k, length, shortlist, exact, min_score, reader: reader.clone() })
+    }
+
+    /// Yields the lengths up to that of the search.
+    fn lengths(&self) -> impl Iterator<Item = CodeLength> + use<> {
+        let max = self.length;
+        self.reader.codebooks().lengths().filter(move |&length| length <= max)
     }
 
     fn at(&self, length: CodeLength, interrupt: &AtomicBool) -> Result<Found, Refusal> {

@@ -3,7 +3,6 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -19,14 +18,14 @@ use hyper_util::service::TowerToHyperService;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::Semaphore;
 use tokio::time::{interval, sleep, timeout};
-use tokio_io_timeout::TimeoutStream;
 
 use crate::app::{App, only_this_machine};
 use crate::error::Error;
 use crate::gallery::{Gallery, Latest, Reader};
 use crate::options::{Limits, Options};
+use crate::pace::Paced;
 use crate::refusal::Refusal;
-use crate::writer::Writer;
+use crate::writer::{Writer, WriterThread};
 use crate::{info, items, openapi, search};
 
 /// How often the server looks whether it is to stop.
@@ -38,8 +37,8 @@ pub struct Server {
     router: Router,
     runtime: Runtime,
     limits: Limits,
-    /// The thread that changes a live index. It ends with the last request.
-    writer: Option<JoinHandle<()>>,
+    /// The thread that changes a live index.
+    writer: Option<WriterThread>,
 }
 
 impl Server {
@@ -47,8 +46,9 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Exposed`] without a token if the address is not a loopback address,
-    /// [`Error::Token`] for a token that no request can have, [`Error::Live`] if the last commit of
-    /// a live index cannot be searched, and [`Error::Io`] if the system refuses a thread.
+    /// [`Error::Token`] for a token that no request can have, [`Error::Limit`], [`Error::Live`] if
+    /// the last commit of a live index cannot be searched, and [`Error::Io`] if the system refuses
+    /// a thread.
     pub fn new(listener: TcpListener, gallery: Gallery, options: Options) -> Result<Self, Error> {
         let address = listener.local_addr().map_err(Error::io("read the address of the listener"))?;
         match &options.token {
@@ -58,7 +58,9 @@ impl Server {
             }
             _ => {}
         }
-        let (threads, limits) = (options.threads.max(1), options.limits.clone());
+        options.check()?;
+        let (threads, mut limits) = (options.threads, options.limits.clone());
+        limits.connections = limits.connections.min(max_connections());
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(threads)
             .max_blocking_threads(threads)
@@ -66,30 +68,44 @@ impl Server {
             .enable_all()
             .build()
             .map_err(Error::io("start the threads of the server"))?;
-        let (latest, writer, thread) = match gallery {
-            Gallery::File(index) => (Arc::new(Latest::new(Reader::File(index))), None, None),
-            Gallery::Live(live) => {
-                let latest = Arc::new(Latest::new(Reader::Live(live.snapshot()?)));
-                let (writer, thread) = Writer::start(*live, latest.clone(), limits.waiting)
-                    .map_err(Error::io("start the thread that writes"))?;
-                (latest, Some(writer), Some(thread))
-            }
+        let (reader, live) = match gallery {
+            Gallery::File(index) => (Reader::File(index), None),
+            Gallery::Live(live) => (Reader::Live(live.snapshot()?), Some(*live)),
         };
+        // Not in a search, which has a time limit.
+        reader.sort_ids();
+        let latest = Arc::new(Latest::new(reader));
+        let start = |live| Writer::start(live, latest.clone());
+        let started = live.map(start).transpose().map_err(Error::io("start the thread that writes"))?;
+        let (writer, thread) = started.unzip();
         let router = router(&Arc::new(App::new(latest, writer, options)));
         Ok(Self { listener, router, runtime, limits, writer: thread })
     }
 
-    /// Answers requests until `stop` becomes true. Then it accepts no connection, gives those that
-    /// are open the time of one request to end, and returns.
+    /// Returns how many connections may be open: those of the limits, or as many as the process may
+    /// open files besides its own.
+    pub fn connections(&self) -> usize {
+        self.limits.connections
+    }
+
+    /// Answers requests until `stop` becomes true. Then it accepts no connection, interrupts
+    /// merges, gives the requests that are open the time of one to end, and work and a commit as
+    /// much, and returns. A change that has not begun by then is not made.
     ///
     /// # Errors
     /// [`Error::Io`] if the system cannot listen.
     pub fn run(self, stop: &AtomicBool) -> Result<(), Error> {
         let Self { listener, router, runtime, limits, writer } = self;
-        let served = runtime.block_on(accept(listener, router, &limits, stop));
+        let served = runtime.block_on(async {
+            let open = accept(listener, router, &limits, stop).await?;
+            writer.iter().for_each(WriterThread::stop_merging);
+            let _ = timeout(limits.time, open.shutdown()).await;
+            Ok(())
+        });
+        let deadline = Instant::now() + limits.time;
         runtime.shutdown_timeout(limits.time);
         if let Some(writer) = writer {
-            let _ = writer.join();
+            writer.end(deadline + TICK);
         }
         served
     }
@@ -134,10 +150,10 @@ async fn accept(
     router: Router,
     limits: &Limits,
     stop: &AtomicBool,
-) -> Result<(), Error> {
+) -> Result<GracefulShutdown, Error> {
     let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
     let listener = listener.map_err(Error::io("listen"))?;
-    let slots = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let slots = Arc::new(Semaphore::new(limits.connections));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.time);
     let open = GracefulShutdown::new();
@@ -157,17 +173,30 @@ async fn accept(
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(limits.time));
+        let stream = TokioIo::new(Paced::new(stream, limits.time));
         let service = TowerToHyperService::new(router.clone());
-        let connection = open.watch(http.serve_connection(TokioIo::new(Box::pin(stream)), service));
+        let connection = open.watch(http.serve_connection(stream, service));
         tokio::spawn(async move {
             // An error is that of a client: it went away, or sent something that is not HTTP.
             let _ = connection.await;
             drop(slot);
         });
     }
-    drop(listener);
-    let _ = timeout(limits.time, open.shutdown()).await;
-    Ok(())
+    Ok(open)
+}
+
+/// Files of the process besides connections: those of threads, indexes and commits.
+#[cfg(unix)]
+const OWN_FILES: u64 = 64;
+
+/// Returns how many connections the process may open.
+#[cfg(unix)]
+fn max_connections() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    files.map_or(usize::MAX, |files| files.saturating_sub(OWN_FILES).max(1) as usize)
+}
+
+#[cfg(not(unix))]
+fn max_connections() -> usize {
+    usize::MAX
 }

@@ -1,14 +1,16 @@
 //! The thread that changes a live index: one commit per request, and merges beside it.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use dpq_live::{LiveIndex, Merged};
+use axum::http::StatusCode;
+use dpq_live::{Error, LiveIndex, Merged};
 use rayon::ThreadPoolBuilder;
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use utoipa::ToSchema;
 
 use crate::gallery::{Latest, Reader};
@@ -41,35 +43,67 @@ pub(crate) struct Changed {
     pub(crate) commit: u64,
 }
 
-type Message = (Change, oneshot::Sender<Result<Changed, Refusal>>);
+/// A change that waits for the thread. The permit limits how many there are.
+struct Request {
+    change: Change,
+    permit: OwnedSemaphorePermit,
+    reply: oneshot::Sender<Result<Changed, Refusal>>,
+}
 
-/// Sends changes to the thread, which ends with the last sender.
-pub(crate) struct Writer(SyncSender<Message>);
+/// Sends changes to the thread.
+pub(crate) struct Writer(Sender<Option<Request>>);
+
+/// The thread that makes changes. It ends when it is told to, or with the last [`Writer`].
+pub(crate) struct WriterThread {
+    thread: JoinHandle<()>,
+    messages: Sender<Option<Request>>,
+    stop: Arc<AtomicBool>,
+}
 
 impl Writer {
     /// Starts the thread. It sets `latest` after each commit.
-    pub(crate) fn start(
-        live: LiveIndex,
-        latest: Arc<Latest>,
-        n_waiting: usize,
-    ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (sender, receiver) = sync_channel(n_waiting);
-        let writing = Writing { live, latest, next_id: None, merging: None };
+    pub(crate) fn start(live: LiveIndex, latest: Arc<Latest>) -> std::io::Result<(Self, WriterThread)> {
+        let (messages, receiver) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let writing = Writing { live, latest, next_id: None, merging: None, stop: stop.clone() };
         let thread = spawn("dpq-writer", move || writing.run(&receiver))?;
-        Ok((Self(sender), thread))
+        Ok((Self(messages.clone()), WriterThread { thread, messages, stop }))
+    }
+
+    /// Makes a writer without a thread.
+    #[cfg(test)]
+    pub(crate) fn idle() -> (Self, impl Sized) {
+        let (messages, requests) = channel();
+        (Self(messages), requests)
     }
 
     /// Hands a change over. The receiver gets the answer once the change is durable and searched.
+    /// If it is dropped before the change begins, nothing is changed.
     pub(crate) fn send(
         &self,
         change: Change,
+        permit: OwnedSemaphorePermit,
     ) -> Result<oneshot::Receiver<Result<Changed, Refusal>>, Refusal> {
-        let (sender, receiver) = oneshot::channel();
-        self.0.try_send((change, sender)).map_err(|error| match error {
-            TrySendError::Full(_) => Refusal::busy(),
-            TrySendError::Disconnected(_) => Refusal::broken(),
-        })?;
+        let (reply, receiver) = oneshot::channel();
+        self.0.send(Some(Request { change, permit, reply })).map_err(|_| Refusal::broken())?;
         Ok(receiver)
+    }
+}
+
+impl WriterThread {
+    /// Interrupts a merge, and begins no other.
+    pub(crate) fn stop_merging(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the thread after the change under way, and waits for it until `deadline`. A system that
+    /// does not answer can hold it longer; the folder then stays locked until the process ends.
+    pub(crate) fn end(self, deadline: Instant) {
+        self.stop_merging();
+        let _ = self.messages.send(None);
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -93,27 +127,37 @@ struct Writing {
     /// An id that exceeds those of all items, once it was needed; `None` inside if there is none.
     next_id: Option<Option<u64>>,
     merging: Option<JoinHandle<Result<Merged, dpq_live::Error>>>,
+    /// Ends the merge.
+    stop: Arc<AtomicBool>,
 }
 
 impl Writing {
-    fn run(mut self, messages: &Receiver<Message>) {
+    fn run(mut self, messages: &Receiver<Option<Request>>) {
         loop {
-            let message = match messages.recv_timeout(TICK) {
-                Ok(message) => Some(message),
+            let request = match messages.recv_timeout(TICK) {
+                Ok(Some(request)) => Some(request),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => break,
+                Ok(None) | Err(RecvTimeoutError::Disconnected) => break,
             };
             if self.merging.as_ref().is_some_and(JoinHandle::is_finished) {
                 self.take_up_merge();
             }
-            let Some((change, reply)) = message else { continue };
-            // A client that is gone needs no answer.
-            let _ = reply.send(self.change(change));
+            // A client that is gone needs no change.
+            let Some(Request { change, permit, reply }) =
+                request.filter(|request| !request.reply.is_closed())
+            else {
+                continue;
+            };
+            let changed = self.change(change);
+            drop(permit);
+            let _ = reply.send(changed);
             if self.merging.is_none()
+                && !self.stop.load(Ordering::Relaxed)
                 && let Some(merge) = self.live.plan_merge()
             {
                 // Without a thread there is no merge, and searches take longer.
-                self.merging = spawn("dpq-merge", move || merge.run()).ok();
+                let stop = self.stop.clone();
+                self.merging = spawn("dpq-merge", move || merge.run_until(&stop)).ok();
             }
         }
         self.take_up_merge();
@@ -135,9 +179,20 @@ impl Writing {
     }
 
     fn commit(&mut self) -> Result<u64, Refusal> {
-        let commit = self.live.commit().inspect_err(|_| self.rollback())?;
-        self.latest.set(Reader::Live(self.live.snapshot()?));
-        Ok(commit)
+        let committed = self.live.commit();
+        if !matches!(committed, Ok(_) | Err(Error::Unsynced { .. })) {
+            self.rollback();
+            return Ok(committed?);
+        }
+        // Other readers of the folder see the commit now, even if it could not be synced.
+        let snapshot = self.live.snapshot().map_err(|error| {
+            let sentence = format!("the change is made, but cannot be searched, compact the index: {error}");
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, sentence)
+        })?;
+        // Not in a search, which has a time limit.
+        snapshot.sort_ids();
+        self.latest.set(Reader::Live(snapshot));
+        Ok(committed?)
     }
 
     fn rollback(&mut self) {
@@ -176,5 +231,40 @@ impl Writing {
             Some(max) => max.checked_add(1),
         });
         next.ok_or_else(|| Refusal::bad("an item has the greatest id that there is, give the new item an id"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+    use dpq_index::{Assignment, Codebooks, Metric};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[test]
+    fn changes_of_clients_that_are_gone_are_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let codebooks = Codebooks::new(vec![1.0, 0.0, 0.0, 1.0], 1, 2, 2, Assignment::Euclidean).unwrap();
+        let live = LiveIndex::create(dir.path().join("live"), &codebooks, Metric::InnerProduct).unwrap();
+        let latest = Arc::new(Latest::new(Reader::Live(live.snapshot().unwrap())));
+        let (messages, receiver) = channel();
+        let (writer, permits) = (Writer(messages), Arc::new(Semaphore::new(3)));
+        let send = |id| {
+            let item = Item { id: Some(id), name: None, code: vec![1] };
+            writer.send(Change::Put(vec![item]), permits.clone().try_acquire_owned().unwrap()).unwrap()
+        };
+        let (gone, mut here, also_gone) = (send(0), send(1), send(2));
+        // Until then, each change counts.
+        assert_eq!(permits.available_permits(), 0);
+        drop((gone, also_gone));
+        drop(writer);
+        let stop = Arc::default();
+        Writing { live, latest: latest.clone(), next_id: None, merging: None, stop }.run(&receiver);
+        assert_eq!(permits.available_permits(), 3);
+        assert_eq!(here.try_recv().unwrap().unwrap().commit, 1);
+        let found = [0, 1, 2].map(|id| latest.get().code_of(id));
+        assert_eq!(found, [None, Some(vec![1]), None]);
     }
 }

@@ -40,7 +40,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body)]
     max_body: usize,
     /// Maximum pixels of an image
-    #[arg(long, value_name = "N", default_value_t = 50_000_000, requires = "model")]
+    #[arg(long, value_name = "N", default_value_t = 50_000_000, requires = "model",
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     max_pixels: u64,
     /// Maximum time to receive a request, and to answer it
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -76,7 +77,14 @@ impl Args {
             TcpListener::bind(self.listen).with_context(|| format!("cannot listen at {}", self.listen))?;
         let address = listener.local_addr().context("cannot read the address of the listener")?;
         let server = Server::new(listener, gallery, options)?;
-        output::print(json, &json!({ "address": address }), &format!("serving http://{address}"))?;
+        let (connections, most) = (server.connections(), Limits::default().connections);
+        let few = if connections < most {
+            format!(", at most {connections} connections, as this process may open few files")
+        } else {
+            String::new()
+        };
+        let printed = json!({ "address": address, "connections": connections });
+        output::print(json, &printed, &format!("serving http://{address}{few}"))?;
         Ok(server.run(&stop)?)
     }
 

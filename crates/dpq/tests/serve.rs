@@ -25,17 +25,18 @@ struct Served {
 
 impl Served {
     fn start(dir: &Path, options: &str) -> Self {
-        let command = format!("serve {options} --listen 127.0.0.1:0 --json");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_dpq"))
-            .current_dir(dir)
-            .args(command.split_whitespace())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_dpq")), dir, options).0
+    }
+
+    /// Starts the server by a command, and returns what it printed too.
+    fn start_by(mut command: Command, dir: &Path, options: &str) -> (Self, Value) {
+        let options = format!("serve {options} --listen 127.0.0.1:0 --json");
+        command.current_dir(dir).args(options.split_whitespace()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let printed: Value = serde_json::from_str(&line).unwrap();
-        Self { child, address: printed["address"].as_str().unwrap().to_owned() }
+        (Self { child, address: printed["address"].as_str().unwrap().to_owned() }, printed)
     }
 
     /// Returns status and body.
@@ -105,6 +106,25 @@ fn images_are_searched_added_and_deleted() {
     assert_eq!(json(dir, "index info live")["items"], 60);
 }
 
+/// A process that may open 100 files takes fewer connections, and says so.
+#[cfg(unix)]
+#[test]
+fn few_files_are_few_connections() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    common::images(dir);
+    json(dir, &format!("{TRAIN} --out run"));
+    json(dir, "index add live --images set/images --model run/model.safetensors");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 100; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_dpq")]);
+    let (served, printed) = Served::start_by(shell, dir, "live");
+    assert_eq!(printed["connections"], 36);
+    // Clients that wait do not keep it from working.
+    let waiting: Vec<_> = (0..50).map(|_| TcpStream::connect(&served.address).unwrap()).collect();
+    drop(waiting);
+    assert_eq!(served.send("DELETE", "/v1/items/3", "", b"").0, 200);
+}
+
 #[test]
 fn what_cannot_be_served_is_refused() {
     let dir = TempDir::new().unwrap();
@@ -121,4 +141,10 @@ fn what_cannot_be_served_is_refused() {
     let other = error(dir, "serve live --model other/model.safetensors", 1);
     assert!(other.contains("give the model that made its codes"), "{other}");
     error(dir, "serve live --max-pixels 3", 2);
+    let huge = error(dir, &format!("serve live --listen 127.0.0.1:0 --max-waiting {}", usize::MAX), 1);
+    assert!(huge.contains("maximum number of waiting requests is"), "{huge}");
+    let huge = error(dir, &format!("serve live --listen 127.0.0.1:0 --max-body {}", usize::MAX), 1);
+    assert!(huge.contains("maximum size of a body is"), "{huge}");
+    let huge = format!("serve live --model run/model.safetensors --max-pixels {}", u64::MAX);
+    error(dir, &huge, 2);
 }

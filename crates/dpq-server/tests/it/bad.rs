@@ -9,7 +9,7 @@ const JSON: &str = "application/json";
 /// Method, path, content type, body, expected status.
 type Case<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16);
 
-const CASES: [Case; 66] = [
+const CASES: [Case; 75] = [
     // Paths and methods.
     ("GET", "/v2/search", "", b"", 404),
     ("GET", "/v1/items", "", b"", 405),
@@ -67,6 +67,9 @@ const CASES: [Case; 66] = [
     ("POST", "/v1/search?progressive=perhaps", JSON, b"{\"id\": 1}", 400),
     ("POST", "/v1/search?progressive=true", JSON, b"{\"id\": 500}", 404),
     ("POST", "/v1/search?progressive=true&shortlist=100@8", JSON, b"{\"id\": 1}", 400),
+    ("POST", "/v1/search?progressive=true&k=3334", JSON, b"{\"id\": 1}", 400),
+    ("POST", "/v1/search?progressive=true&bits=16&k=5001", JSON, b"{\"id\": 1}", 400),
+    ("POST", "/v1/search?bits=%38%ff", JSON, b"{\"id\": 1}", 400),
     ("POST", "/v1/search?exact=true", JSON, b"{\"id\": 1}", 400),
     ("POST", "/v1/search?shortlist=100", JSON, b"{\"id\": 1}", 400),
     ("POST", "/v1/search?shortlist=5@8", JSON, b"{\"id\": 1}", 400),
@@ -80,6 +83,12 @@ const CASES: [Case; 66] = [
     ("POST", "/v1/items", JSON, b"{\"items\": [{\"code\": [1, 2, 256]}]}", 400),
     ("POST", "/v1/items?id=7", JSON, b"{\"items\": [{\"code\": [1, 2, 3]}]}", 400),
     ("DELETE", "/v1/items/many", "", b"", 400),
+    ("DELETE", "/v1/items/%ff", "", b"", 400),
+    ("DELETE", "/v1/items/7%2", "", b"", 400),
+    ("POST", "/v1/items?name=%ff", "image/png", b"img1234", 400),
+    ("POST", "/v1/items?name=%e2%82", "image/png", b"img1234", 400),
+    ("POST", "/v1/items?name=%zz", "image/png", b"img1234", 400),
+    ("POST", "/v1/items?name=7%2", "image/png", b"img1234", 400),
     ("DELETE", "/v1/items/500", "", b"", 404),
 ];
 
@@ -113,6 +122,32 @@ fn wrong_requests_get_one_sentence_and_change_nothing() {
     let snapshot = dpq_live::Snapshot::open(dir.path().join("live")).unwrap();
     snapshot.verify().unwrap();
     assert_eq!(snapshot.ids_and_codes(), ((0..500).collect(), codes()));
+}
+
+/// Answers that repeat the request do not repeat all of it.
+#[test]
+fn long_requests_get_short_answers() {
+    let (_dir, server) = serve_live(with_images(2));
+    let long = "é".repeat(20_000);
+    for (method, path, body) in [
+        ("POST", "/v1/search", format!("{{\"name\": \"{long}\"}}")),
+        ("POST", "/v1/search", format!("{{\"{long}\": 1}}")),
+        ("POST", "/v1/items", format!("{{\"items\": [{{\"code\": [1, 2, 3], \"name\": \"{long}\"}}]}}")),
+        ("DELETE", &format!("/v1/items/{}", "7".repeat(20_000)), String::new()),
+        ("POST", &format!("/v1/search?shortlist={}", "7".repeat(20_000)), r#"{"id": 1}"#.to_owned()),
+        ("POST", &format!("/v1/search?{}=1", "k".repeat(20_000)), r#"{"id": 1}"#.to_owned()),
+    ] {
+        let answer = server.client().send(method, path, &[("content-type", JSON)], body.as_bytes());
+        assert!((400..500).contains(&answer.status), "{}", answer.text());
+        let error = json(&answer)["error"].as_str().unwrap().to_owned();
+        assert!((20..=410).contains(&error.len()), "{} bytes: {error}", error.len());
+    }
+    // The longest name that is not too long.
+    let name = "é".repeat(512);
+    let body = format!("{{\"items\": [{{\"code\": [1, 2, 3], \"name\": \"{name}\"}}]}}");
+    assert_eq!(server.client().post("/v1/items", &body).status, 200);
+    let answer = server.client().post("/v1/items", &body.replace(&name, &(name.clone() + "x")));
+    assert_eq!(json(&answer)["error"], "number of bytes of a name is 1025, expected at most 1024");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A client that says no more of HTTP than it has to, and can say wrong things.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -80,7 +80,10 @@ impl Client {
 
     fn line(&mut self) -> Option<String> {
         let mut line = String::new();
-        let n = self.0.read_line(&mut line).unwrap_or(0);
+        let n = match self.0.read_line(&mut line) {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+            read => read.expect("an answer or the end in time"),
+        };
         (n > 0).then(|| line.trim_end().to_owned())
     }
 

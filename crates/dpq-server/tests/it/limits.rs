@@ -178,6 +178,54 @@ fn a_request_under_way_is_answered_before_the_end() {
     drop(idle);
 }
 
+/// A model that does not come back, and a merge, do not hold the end.
+#[test]
+fn the_end_comes_in_time() {
+    let time = Duration::from_millis(500);
+    let (mut server, go_on, n_begun) = slow(Limits { time, ..Limits::default() });
+    let address = server.address;
+    let mut client = Client::new(address);
+    client.write(
+        b"POST /v1/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: image/png\r\n\
+        content-length: 1\r\n\r\nx",
+    );
+    until(|| n_begun.load(Ordering::SeqCst) == 1);
+    let start = Instant::now();
+    server.stop();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    go_on.send(()).unwrap();
+}
+
+#[test]
+fn limits_that_no_machine_can_keep_are_refused() {
+    let refused = |options: Options| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = dpq_server::Server::new(listener, file(), options).err().unwrap();
+        assert!(matches!(error, Error::Limit(_)), "{error}");
+        error.to_string()
+    };
+    let default = Limits::default;
+    let with = |limits| Options { limits, ..Options::new(1) };
+    assert_eq!(refused(Options::new(0)), "number of threads is 0, expected 1 to 4096");
+    assert_eq!(
+        refused(with(Limits { waiting: usize::MAX, ..default() })),
+        format!("maximum number of waiting requests is {}, expected at most 65536", usize::MAX)
+    );
+    for limits in [
+        Limits { body: usize::MAX, ..default() },
+        Limits { name: usize::MAX, ..default() },
+        Limits { hits: usize::MAX, ..default() },
+        Limits { shortlist: usize::MAX, ..default() },
+        Limits { connections: usize::MAX, ..default() },
+        Limits { connections: 0, ..default() },
+        Limits { time: Duration::MAX, ..default() },
+        Limits { time: Duration::ZERO, ..default() },
+    ] {
+        refused(with(limits));
+    }
+    refused(Options::new(usize::MAX));
+}
+
 #[test]
 fn other_machines_need_a_token() {
     let stop = AtomicBool::new(true);

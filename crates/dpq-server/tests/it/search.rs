@@ -96,8 +96,8 @@ fn a_progressive_search_answers_at_each_length() {
         let answer = client.post(&format!("/v1/search?{path}"), &body);
         assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/event-stream")));
         let events: Vec<&str> = answer.text().split_terminator("\n\n").collect();
-        assert_eq!(events.len(), n);
-        for (level, event) in (1..).zip(events) {
+        assert_eq!((events.len(), events[n]), (n + 1, "event: end\ndata: {}"));
+        for (level, event) in (1..).zip(&events[..n]) {
             let data: Value =
                 serde_json::from_str(event.strip_prefix("event: hits\ndata: ").unwrap()).unwrap();
             let single = path.replace("progressive=true", "").replace("&bits=16", "");
