@@ -191,9 +191,10 @@ pub(crate) fn heads(f: &Tensor, pass: &Pass, feature: Feature) -> TensorResult<H
     let of_paper = pass.linear(f, "embed", false)?.tanh()?;
     let features = match feature {
         Feature::Tanh | Feature::Linear => of_paper,
-        Feature::Posterior { tanh } => {
+        Feature::Posterior { tanh, temperature } => {
             let embeddings = pass.get(EMBEDDINGS).t()?.contiguous()?;
-            let expected = ops::linear(&softmax(&logits)?, &embeddings, None, false)?;
+            let posterior = softmax(&(&logits / temperature)?)?;
+            let expected = ops::linear(&posterior, &embeddings, None, false)?;
             (expected + (of_paper * tanh)?)?
         }
     };

@@ -46,12 +46,16 @@ pub enum Feature {
     /// x = tanh(W_s f + w_s), as in the paper.
     #[default]
     Tanh,
-    /// x = Vᵀp + tanh · tanh(W_s f + w_s). p = softmax(W_c f + w_c) is the posterior of the
-    /// classes, and the rows of V are the label embeddings at length 1 (Norouzi et al. 2014, a
-    /// convex combination of embeddings). Items have one label each.
+    /// x = Vᵀp + tanh · tanh(W_s f + w_s). p = softmax((W_c f + w_c) / temperature) is the
+    /// posterior of the classes, and the rows of V are the label embeddings at length 1 (Norouzi et
+    /// al. 2014, a convex combination of embeddings). Items have one label each.
     Posterior {
         /// Weight of the feature of the paper, which tells unseen classes apart.
         tanh: f64,
+        /// Divides the logits. Above 0; above 1 it softens the posterior of a network that is too
+        /// sure of its training images. The classification loss takes the logits as they are.
+        #[serde(default = "super::full")]
+        temperature: f64,
     },
     /// For pairs: x = W_s f for keys and x = W_q f for queries. Both maps start as the identity,
     /// and there is no classifier.
@@ -142,16 +146,21 @@ impl NetworkConfig {
         let grows = |first: FirstInput| {
             (1..self.input.unwrap_or(0)).contains(&first.side) && first.share > 0.0 && first.share < 1.0
         };
-        let at_least_0 = match self.feature {
-            Feature::Tanh | Feature::Linear => true,
-            Feature::Posterior { tanh } => (0.0..f64::INFINITY).contains(&tanh),
+        let (tanh, temperature) = match self.feature {
+            Feature::Tanh | Feature::Linear => (0.0, 1.0),
+            Feature::Posterior { tanh, temperature } => (tanh, temperature),
         };
         match &self.body {
             _ if !self.first_input.is_none_or(grows) => {
                 refused("network.first_input", "a side less than `network.input` and a share in (0, 1)")
             }
             _ if !in_range(&self.dim) => refused("network.dim", "1 to 65536"),
-            _ if !at_least_0 => refused("network.feature.posterior.tanh", "a finite weight of at least 0"),
+            _ if !(0.0..f64::INFINITY).contains(&tanh) => {
+                refused("network.feature.posterior.tanh", "a finite weight of at least 0")
+            }
+            _ if !(temperature > 0.0 && temperature.is_finite()) => {
+                refused("network.feature.posterior.temperature", "a finite number above 0")
+            }
             _ if !(0.0..1.0).contains(&self.dropout) => refused("network.dropout", "a share in [0, 1)"),
             Body::Features => Ok(()),
             Body::Small { channels, .. } if channels.is_empty() || !channels.iter().all(in_range) => {

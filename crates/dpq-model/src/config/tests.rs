@@ -46,14 +46,19 @@ fn small(channels: Vec<usize>) -> Body {
     Body::Small { channels, pools: 0, order: StageOrder::ConvNormReluPool, hidden: 8 }
 }
 
+fn posterior(tanh: f64, temperature: f64) -> Feature {
+    Feature::Posterior { tanh, temperature }
+}
+
 #[test]
 fn impossible_values_are_named() {
     type Case = (fn(&mut TrainConfig), &'static str);
-    let cases: [Case; 18] = [
+    let cases: [Case; 19] = [
         (|c| c.epochs = 0, "epochs: "),
         (|c| c.network.body = small(vec![]), "network.body.small.channels: "),
         (|c| c.network.body = Body::Features, "mirror_average: "),
-        (|c| c.network.feature = Feature::Posterior { tanh: -1.0 }, "network.feature.posterior.tanh: "),
+        (|c| c.network.feature = posterior(-1.0, 1.0), "network.feature.posterior.tanh: "),
+        (|c| c.network.feature = posterior(0.0, 0.0), "network.feature.posterior.temperature: "),
         (|c| c.quantizer.codewords = 257, "quantizer.codewords: "),
         (|c| c.quantizer.start = Start::Random, "quantizer.start: "),
         (|c| c.quantizer.codebooks = Sharing::Shared, "quantizer.codebooks: "),

@@ -98,7 +98,7 @@ fn the_body_of_a_network_makes_what_its_heads_take() {
     // Label embeddings of lengths 5 and 2.
     let mut embeddings = [0.0; 24];
     (embeddings[1], embeddings[2], embeddings[14]) = (3.0, -4.0, 2.0);
-    for feature in [Feature::Tanh, Feature::Posterior { tanh: 0.25 }] {
+    for feature in [Feature::Tanh, Feature::Posterior { tanh: 0.25, temperature: 2.0 }] {
         let dir = TempDir::new().unwrap();
         let mut config = config(Schedule::TwoStep);
         config.network.feature = feature;
@@ -128,7 +128,7 @@ fn the_body_of_a_network_makes_what_its_heads_take() {
             if feature != Feature::Tanh {
                 expected.iter_mut().for_each(|x| *x *= 0.25);
                 let logits = linear(f, "classifier");
-                let p = 1.0 / (1.0 + (logits[1] - logits[0]).exp());
+                let p = 1.0 / (1.0 + ((logits[1] - logits[0]) / 2.0).exp());
                 // p · (0.6, −0.8) + (1 − p) · (0, 1) in dimensions 1 and 2.
                 expected[1] += 0.6 * p;
                 expected[2] += 1.0 - 1.8 * p;
@@ -144,7 +144,7 @@ fn the_body_of_a_network_makes_what_its_heads_take() {
 fn a_posterior_needs_one_label_per_item() {
     let dir = TempDir::new().unwrap();
     let mut config = on_features();
-    config.network.feature = Feature::Posterior { tanh: 0.1 };
+    config.network.feature = Feature::Posterior { tanh: 0.1, temperature: 1.0 };
     let data = TrainSet {
         n_items: N,
         labels: &labels(),

@@ -137,7 +137,7 @@ fn a_resumed_run_ends_with_the_bytes_of_an_unbroken_one() {
         let mut config = TrainConfig { epochs: 3, ..config(schedule) };
         match i {
             1 => config.network.freeze = 1,
-            2 => config.network.feature = Feature::Posterior { tanh: 0.1 },
+            2 => config.network.feature = Feature::Posterior { tanh: 0.1, temperature: 2.0 },
             _ => {}
         }
         let unbroken = bytes(&config, 2);
