@@ -13,6 +13,7 @@ mod layout;
 mod norms;
 mod order;
 mod parts;
+mod prefix;
 mod prune;
 mod ranking;
 mod refine;

@@ -200,6 +200,28 @@ impl Snapshot {
         self.parts.iter().for_each(|(part, _)| _ = part.segment.sort_ids());
     }
 
+    /// Returns how many items have codes that begin with the first 1, 2, … bytes of `code`, as
+    /// [`Index::prefix_counts`].
+    ///
+    /// # Errors
+    /// [`Error::Index`] for another number of bytes.
+    pub fn prefix_counts(&self, code: &[u8]) -> Result<Vec<usize>, Error> {
+        let mut counts = vec![0; self.codebooks.n_levels()];
+        for (part, visible) in &*self.parts {
+            let of_part = part.segment.index.prefix_counts(code, visible.as_ref())?;
+            counts.iter_mut().zip(of_part).for_each(|(count, n)| *count += n);
+        }
+        Ok(counts)
+    }
+
+    /// Returns the ids of all items of the commit, in no particular order.
+    pub fn ids(&self) -> impl Iterator<Item = u64> {
+        self.parts.iter().flat_map(|(part, _)| {
+            let ids = part.segment.index.ids().enumerate();
+            ids.filter(|&(place, _)| part.is_live(place)).map(|(_, id)| id)
+        })
+    }
+
     /// Returns the ids of all items of the commit, ascending, and the code of each, u8 `[N, L]`.
     pub fn ids_and_codes(&self) -> (Vec<u64>, Vec<u8>) {
         let mut items = Items::default();

@@ -23,6 +23,7 @@ fn use_it(index: &Index) {
     let values = (0..n_levels * n_codewords).map(|_| random.coarse()).collect();
     let table = LookupTable::new(values, n_levels, n_codewords).unwrap();
     let filter = index.deny(&[3]);
+    assert!(index.prefix_counts(&vec![0; n_levels], Some(&filter)).unwrap()[0] <= filter.len());
     for length in index.codebooks().lengths() {
         if let Ok(codes) = index.distinct_codes(length) {
             assert_eq!(codes.ids().len(), index.len());

@@ -86,6 +86,32 @@ fn filters_combine_as_sets() {
     }
 }
 
+#[test]
+fn prefixes_are_counted_among_the_items_that_pass() {
+    for n_distinct in [900, 50] {
+        let (seed, metric, id_limit) = (43, Metric::InnerProduct, Some(1 << 12));
+        let (n_levels, n_codewords, n_items) = (3, 5, 901);
+        let gallery = Recipe { seed, metric, n_levels, n_codewords, n_items, n_distinct, id_limit }.gallery();
+        let index = gallery.index();
+        let even = index.filter(|id| id % 2 == 0);
+        let items: Vec<(u64, &[u8])> = gallery.ids().into_iter().zip(gallery.codes.chunks_exact(3)).collect();
+        for &(_, code) in &items[..40] {
+            let count = |passes: fn(u64) -> bool| -> Vec<usize> {
+                let shares =
+                    |n: usize| items.iter().filter(move |(id, other)| passes(*id) && other[..n] == code[..n]);
+                (1..=3).map(|n| shares(n).count()).collect()
+            };
+            assert_eq!(index.prefix_counts(code, None).unwrap(), count(|_| true));
+            assert_eq!(index.prefix_counts(code, Some(&even)).unwrap(), count(|id| id % 2 == 0));
+        }
+        assert_eq!(index.prefix_counts(&[9, 9, 9], None).unwrap(), [0, 0, 0]);
+        let error = index.prefix_counts(&[0; 2], None).unwrap_err();
+        assert_eq!(error.to_string(), "code has 2 values, expected 3");
+        let foreign = gallery.index().deny(&[]);
+        assert!(matches!(index.prefix_counts(&[0; 3], Some(&foreign)), Err(Error::ForeignFilter)));
+    }
+}
+
 /// Compares searches with `filter` with the definition, and uses the filter for several of them.
 fn check(gallery: &Gallery, index: &Index, filter: &Filter, passes: impl Fn(u64) -> bool) {
     let mut random = Random(41);

@@ -114,12 +114,18 @@ impl Model {
     pub(crate) fn check(&self, snapshot: &Snapshot) {
         let (ids, codes) = snapshot.ids_and_codes();
         assert_eq!(ids, self.0.keys().copied().collect::<Vec<_>>());
+        let mut unsorted: Vec<u64> = snapshot.ids().collect();
+        unsorted.sort_unstable();
+        assert_eq!(unsorted, ids);
         assert_eq!(codes, self.0.values().flat_map(|(code, _)| code.clone()).collect::<Vec<_>>());
         assert_eq!((snapshot.len(), snapshot.stats().items), (ids.len(), ids.len()));
         assert_eq!(snapshot.is_empty(), ids.is_empty());
         for (&id, (code, name)) in &self.0 {
             assert_eq!(snapshot.name_of(id), name.as_deref(), "the name of {id}");
             assert_eq!(snapshot.code_of(id).as_ref(), Some(code), "the code of {id}");
+            let sharing = |n: usize| self.0.values().filter(|(other, _)| other[..n] == code[..n]).count();
+            let counts: Vec<usize> = (1..=LEVELS).map(sharing).collect();
+            assert_eq!(snapshot.prefix_counts(code).unwrap(), counts, "the prefixes of {id}");
             if let Some(name) = name {
                 assert_eq!(snapshot.id_of(name), Some(id), "{name}");
             }
