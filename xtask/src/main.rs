@@ -8,6 +8,7 @@ mod bench;
 mod ci;
 mod cuda_check;
 mod fuzz;
+mod page;
 mod process;
 mod python;
 mod reproduce;

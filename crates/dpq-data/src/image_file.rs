@@ -7,6 +7,7 @@ use std::path::Path;
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
 use image::error::{DecodingError, LimitError, LimitErrorKind, UnsupportedError, UnsupportedErrorKind};
 use image::metadata::Orientation;
@@ -23,6 +24,9 @@ use crate::jpeg::Markers;
 /// Extensions of the image files that [`read_image`] reads.
 const EXTENSIONS: [&str; 12] =
     ["png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "bmp", "dib", "tif", "tiff"];
+
+/// The quality of JPEG files that are written.
+const QUALITY: u8 = 85;
 
 /// Returns true if a file of this name is read as an image.
 pub(crate) fn is_image_name(path: &Path) -> bool {
@@ -103,20 +107,7 @@ pub(crate) fn decode_image(
     shape: ImageShape,
     max_pixels: u64,
 ) -> Result<Vec<u8>, Error> {
-    let jpeg = Markers::read(bytes);
-    // The decoder fills the missing part of a JPEG file with gray; other decoders fail.
-    if jpeg.as_ref().is_some_and(|jpeg| !jpeg.is_whole) {
-        return Err(Error::CutOff(path.to_owned()));
-    }
-    let needs_other_decoder = jpeg.is_some_and(|jpeg| jpeg.needs_other_decoder());
-    // Decoders are foreign code. A panic in one of them must not end a run over a million images.
-    // The panic hook of the process still runs: a library must not replace it.
-    let decode = if needs_other_decoder { decode_jpeg } else { decode };
-    let decoded = panic::catch_unwind(|| decode(bytes, max_pixels));
-    let image = match decoded {
-        Ok(decoded) => decoded.map_err(|source| Error::Image(path.to_owned(), source))?,
-        Err(_) => return Err(Error::DecoderPanic(path.to_owned())),
-    };
+    let image = decode_any(path, bytes, max_pixels)?;
     let (width, height) = (shape.width as u32, shape.height as u32);
     let image = if (image.width(), image.height()) == (width, height) {
         image
@@ -128,6 +119,37 @@ pub(crate) fn decode_image(
     }
     let pixels = image.into_rgb8().into_raw();
     Ok((0..3).flat_map(|channel| pixels.iter().skip(channel).step_by(3).copied()).collect())
+}
+
+/// Decodes an image file in its own size.
+fn decode_any(path: &Path, bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, Error> {
+    let jpeg = Markers::read(bytes);
+    // The decoder fills the missing part of a JPEG file with gray; other decoders fail.
+    if jpeg.as_ref().is_some_and(|jpeg| !jpeg.is_whole) {
+        return Err(Error::CutOff(path.to_owned()));
+    }
+    let needs_other_decoder = jpeg.is_some_and(|jpeg| jpeg.needs_other_decoder());
+    // Decoders are foreign code. A panic in one of them must not end a run over a million images.
+    // The panic hook of the process still runs: a library must not replace it.
+    let decode = if needs_other_decoder { decode_jpeg } else { decode };
+    let decoded = panic::catch_unwind(|| decode(bytes, max_pixels));
+    match decoded {
+        Ok(decoded) => decoded.map_err(|source| Error::Image(path.to_owned(), source)),
+        Err(_) => Err(Error::DecoderPanic(path.to_owned())),
+    }
+}
+
+/// Makes a JPEG file of the image file at `path`, at most `side` pixels wide and high.
+pub(crate) fn shrink(path: &Path, bytes: &[u8], side: u32) -> Result<Vec<u8>, Error> {
+    let image = decode_any(path, bytes, u64::MAX)?;
+    let (width, height) = (image.width(), image.height());
+    let longest = width.max(height);
+    let small = |length: u32| (length * side).div_ceil(longest).max(1);
+    let image = if longest > side { resize(image, small(width), small(height), None) } else { image };
+    let mut file = Vec::new();
+    let written = JpegEncoder::new_with_quality(&mut file, QUALITY).encode_image(&image.into_rgb8());
+    written.expect("writing to memory");
+    Ok(file)
 }
 
 /// Makes a PNG file of an image, u8 `[C, H, W]`.

@@ -18,6 +18,7 @@ mod open;
 mod pixels;
 mod source;
 mod split;
+mod thumbnail;
 mod view;
 mod word_vectors;
 
@@ -31,5 +32,6 @@ pub use image_file::{ImageShape, encode_png, read_image, read_image_bytes};
 pub use list::{ListLine, parse_list};
 pub use source::Source;
 pub use split::{Protocol, Split, hold_out};
+pub use thumbnail::Thumbnail;
 pub use view::View;
 pub use word_vectors::parse_word_vectors;

@@ -36,6 +36,20 @@ pub(crate) fn embed(sets: &[&[f32]], dim: usize) -> Result<Vec<Vec<[f32; 2]>>, E
     sets.par_iter().map(|set| embed_one(set, dim, components.start(set))).collect()
 }
 
+/// Places points f32 `[n, dim]` on a plane. Returns the name of the method too: t-SNE, or principal
+/// components of points that are too few for it.
+///
+/// # Errors
+/// [`Error::Thread`] if the system refuses a thread.
+pub fn place(points: &[f32], dim: usize) -> Result<(&'static str, Vec<[f32; 2]>), Error> {
+    let n = points.len() / dim.max(1);
+    if n > NEIGHBOURS {
+        return Ok(("t-SNE", embed(&[points], dim)?.swap_remove(0)));
+    }
+    let places = if n == 0 { Vec::new() } else { Components::of(points, dim).start(points) };
+    Ok(("principal components", places.as_chunks().0.to_vec()))
+}
+
 fn embed_one(points: &[f32], dim: usize, start: Vec<f32>) -> Result<Vec<[f32; 2]>, Error> {
     let rows: Vec<&[f32]> = points.chunks_exact(dim).collect();
     let neighbours: Vec<_> = (0..rows.len()).map(|i| neighbours(&rows, i)).collect();
@@ -174,6 +188,16 @@ mod tests {
             };
             assert!(2.0 * mean(true) < mean(false), "{} {}", mean(true), mean(false));
         }
+    }
+
+    #[test]
+    fn few_points_lie_along_their_principal_components() {
+        assert_eq!(place(&[], 3).unwrap(), ("principal components", Vec::new()));
+        let (method, places) = place(&[0.0, 0.0, 3.0, 3.0, 1.0, 1.0], 2).unwrap();
+        assert_eq!((method, places.len()), ("principal components", 3));
+        assert!((places[0][0] < places[2][0]) == (places[2][0] < places[1][0]), "{places:?}");
+        let (method, places) = place(&sets()[0], 10).unwrap();
+        assert_eq!((method, places.len()), ("t-SNE", 240));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod test_data;
 mod tsne;
 mod words;
 
+pub use embed::place;
 pub use error::Error;
 pub use files::Report;
 pub use paper::{CLASS_POSTERIOR, POSTERIOR};

@@ -20,6 +20,7 @@ use crate::gallery::{Latest, Reader};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::refusal::Refusal;
+use crate::sample::Sample;
 use crate::writer::Writer;
 
 pub(crate) struct App {
@@ -28,6 +29,7 @@ pub(crate) struct App {
     pub(crate) writer: Option<Writer>,
     pub(crate) options: Options,
     pub(crate) metrics: Metrics,
+    pub(crate) sample: Sample,
     /// One permit per request that works or waits for a thread, also for the one that writes.
     permits: Arc<Semaphore>,
     n_permits: usize,
@@ -50,11 +52,27 @@ pub(crate) enum Body {
     Image(Bytes),
 }
 
+/// Facts on an item beside its code.
+#[derive(Default)]
+pub(crate) struct Known {
+    pub(crate) name: Option<String>,
+    pub(crate) labels: Vec<String>,
+    pub(crate) picture: bool,
+}
+
 impl App {
     pub(crate) fn new(latest: Arc<Latest>, writer: Option<Writer>, options: Options) -> Self {
         let n_permits = options.threads + options.limits.waiting;
         let permits = Arc::new(Semaphore::new(n_permits));
-        Self { latest, writer, options, metrics: Metrics::new(), permits, n_permits }
+        Self {
+            latest,
+            writer,
+            options,
+            metrics: Metrics::new(),
+            sample: Sample::default(),
+            permits,
+            n_permits,
+        }
     }
 
     pub(crate) fn reader(&self) -> Arc<Reader> {
@@ -149,6 +167,23 @@ impl App {
             return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence));
         };
         features(image).map_err(Refusal::bad)
+    }
+
+    /// Returns what is known of the item of `reader` with this id.
+    pub(crate) fn known(&self, reader: &Reader, id: u64) -> Known {
+        let name = self.name(reader, id);
+        let Some(catalog) = &self.options.catalog else {
+            return Known { name: name.map(str::to_owned), ..Known::default() };
+        };
+        Known {
+            labels: catalog.labels(id, name).into_iter().map(str::to_owned).collect(),
+            picture: catalog.has_picture(id, name),
+            name: name.map(str::to_owned),
+        }
+    }
+
+    pub(crate) fn name<'a>(&'a self, reader: &'a Reader, id: u64) -> Option<&'a str> {
+        reader.name_of(id).or_else(|| self.options.catalog.as_ref()?.name(id))
     }
 
     /// Returns the thread that changes the gallery, if this request may.

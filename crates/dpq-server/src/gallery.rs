@@ -114,6 +114,22 @@ impl Reader {
         }
     }
 
+    /// Returns how many items have codes that begin with the first 1, 2, … bytes of `code`.
+    pub(crate) fn prefix_counts(&self, code: &[u8]) -> Result<Vec<usize>, Refusal> {
+        Ok(match self {
+            Self::File(index) => index.prefix_counts(code, None)?,
+            Self::Live(snapshot) => snapshot.prefix_counts(code)?,
+        })
+    }
+
+    /// Yields the ids of all items, in the order in which the gallery keeps them.
+    pub(crate) fn ids(&self) -> Box<dyn Iterator<Item = u64> + '_> {
+        match self {
+            Self::File(index) => Box::new(index.ids()),
+            Self::Live(snapshot) => Box::new(snapshot.ids()),
+        }
+    }
+
     /// Makes the filter of the items with these ids, and not with those. Returns `None` if all
     /// items pass.
     pub(crate) fn filter(&self, allow: Option<&[u64]>, deny: &[u64]) -> Result<Option<Filter>, Refusal> {

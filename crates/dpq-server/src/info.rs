@@ -36,6 +36,10 @@ pub(crate) struct Info {
     token: bool,
     /// Whether images can be searched for and added.
     images: bool,
+    /// Whether there are pictures, and classes where they are known.
+    pictures: bool,
+    /// Whether there is a map.
+    map: bool,
     /// The maximum k of a search.
     max_k: usize,
 }
@@ -57,6 +61,8 @@ pub(crate) async fn index(State(app): State<Arc<App>>) -> impl IntoResponse {
         live: app.writer.is_some(),
         token: app.options.token.is_some(),
         images: app.options.features.is_some(),
+        pictures: app.options.catalog.is_some(),
+        map: app.options.map.is_some(),
         max_k: app.options.limits.hits,
     }))
 }

@@ -88,11 +88,14 @@ pub(crate) async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let writer = app.writer(&headers)?;
+    change(&app, writer, Change::Delete(item_id(id)?), app.permit()?).await
+}
+
+/// Reads the id of an address.
+pub(crate) fn item_id(id: Result<Path<String>, PathRejection>) -> Result<u64, Refusal> {
     let id = id.map_or_else(|_| "not UTF-8".to_owned(), |Path(id)| id);
-    let id = id
-        .parse()
-        .map_err(|_| Refusal::bad(format!("the id is {id:?}, expected a whole number below 2⁶⁴")))?;
-    change(&app, writer, Change::Delete(id), app.permit()?).await
+    let refused = |_| Refusal::bad(format!("the id is {id:?}, expected a whole number below 2⁶⁴"));
+    id.parse().map_err(refused)
 }
 
 /// A client that goes away before its turn changes nothing.

@@ -5,12 +5,23 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::refusal::json_body;
-use crate::{info, items, search};
+use crate::{browse, code, info, items, search};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "dpq", description = "Search of a gallery by codes whose every prefix is a code."),
-    paths(search::search, items::put, items::delete, info::index, info::health, info::metrics),
+    paths(
+        search::search,
+        code::code,
+        items::put,
+        items::delete,
+        browse::list,
+        browse::picture,
+        browse::map,
+        info::index,
+        info::health,
+        info::metrics,
+    ),
     modifiers(&Token)
 )]
 struct Description;

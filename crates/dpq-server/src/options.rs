@@ -1,8 +1,11 @@
 //! The options and the limits of a server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dpq_codebook::{Error, Expected};
+
+use crate::catalog::{Catalog, DrawMap};
 
 /// Makes the feature `[D]` of an image from the contents of its file, or says in one sentence why
 /// it cannot. Several threads call it at once.
@@ -17,14 +20,19 @@ pub struct Options {
     pub token: Option<String>,
     /// Makes features of images. Without it, requests with images are refused.
     pub features: Option<Box<Features>>,
+    /// Tells names, classes and pictures of items.
+    pub catalog: Option<Box<dyn Catalog>>,
+    /// Draws the map of the gallery, at the first request for it.
+    pub map: Option<Arc<DrawMap>>,
     /// The limits of requests.
     pub limits: Limits,
 }
 
 impl Options {
-    /// Makes options without a token and without features of images.
+    /// Makes options with threads and limits alone.
     pub fn new(threads: usize) -> Self {
-        Self { threads, token: None, features: None, limits: Limits::default() }
+        let limits = Limits::default();
+        Self { threads, token: None, features: None, catalog: None, map: None, limits }
     }
 
     /// Refuses what no machine could keep.

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant as Deadline, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::app::{App, Body, json, parameters};
+use crate::app::{App, Body, Known, json, parameters};
 use crate::gallery::{Filter, Reader};
 use crate::refusal::{Failed, Refusal, json_body, to_json};
 
@@ -95,6 +95,12 @@ pub(crate) struct Hit {
     score: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+    /// The names of its classes, where they are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<String>,
+    /// Whether it has a picture.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    picture: bool,
 }
 
 /// Finds the items nearest to a feature, an image or an item
@@ -121,7 +127,7 @@ pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Res
     }
     let found = app.work(move |app, interrupt| {
         let search = Search::new(app, &parameters, body)?;
-        Ok(to_json(&search.at(search.length, interrupt)?))
+        Ok(to_json(&search.at(app, search.length, interrupt)?))
     });
     let (found, _permit) = found.await?;
     Ok(json_body(found).into_response())
@@ -138,7 +144,7 @@ async fn events(app: &Arc<App>, parameters: Parameters, body: Body) -> Result<Re
         let send = || {
             let search = Search::new(app, &parameters, body)?;
             for length in search.lengths() {
-                if sender.send(Ok(Some(to_json(&search.at(length, interrupt)?)))).is_err() {
+                if sender.send(Ok(Some(to_json(&search.at(app, length, interrupt)?)))).is_err() {
                     break;
                 }
             }
@@ -204,7 +210,8 @@ impl Search {
             Body::Json(bytes) => {
                 let query: Query = json(&bytes)?;
                 let filter = query.filter(&reader)?;
-                (query.features(&reader)?, filter)
+                let Query { features, id, name, .. } = query;
+                (Subject { features, id, name }.features(&reader)?.0, filter)
             }
         };
         Expected::Shape(vec![codebooks.dim()]).check("features", features.len())?;
@@ -217,7 +224,7 @@ impl Search {
         self.reader.codebooks().lengths().filter(move |&length| length <= max)
     }
 
-    fn at(&self, length: CodeLength, interrupt: &AtomicBool) -> Result<Found, Refusal> {
+    fn at(&self, app: &App, length: CodeLength, interrupt: &AtomicBool) -> Result<Found, Refusal> {
         let mut options = SearchOptions::new(self.k).length(length).interrupt(interrupt);
         if let Some((n, length)) = self.shortlist {
             options = options.shortlist(n, length);
@@ -232,23 +239,31 @@ impl Search {
         let hits = self.reader.search(&self.features, &options, self.filter.as_ref())?;
         let microseconds = start.elapsed().as_micros() as u64;
         let hit = |hit: dpq_index::Hit| {
-            let name = self.reader.name_of(hit.id).map(str::to_owned);
-            Hit { id: hit.id, score: hit.score, name }
+            let Known { name, labels, picture } = app.known(&self.reader, hit.id);
+            Hit { id: hit.id, score: hit.score, name, labels, picture }
         };
         let hits = hits.into_iter().map(hit).collect();
         Ok(Found { bits: length.bits(), commit: self.reader.commit(), microseconds, hits })
     }
 }
 
-impl Query {
-    /// Returns the query `[D]`: the features, or what the code of an item stands for.
-    fn features(self, reader: &Reader) -> Result<Vec<f32>, Refusal> {
+/// Features or an item, of which a request gives one.
+pub(crate) struct Subject {
+    pub(crate) features: Option<Vec<f32>>,
+    pub(crate) id: Option<u64>,
+    pub(crate) name: Option<String>,
+}
+
+impl Subject {
+    /// Returns the query `[D]`, the features, or what the code of an item stands for, and that
+    /// code.
+    pub(crate) fn features(self, reader: &Reader) -> Result<(Vec<f32>, Option<Vec<u8>>), Refusal> {
         let unknown = |item: String| {
             let sentence = format!("no item has the {item}, give one of the gallery");
             Refusal::new(StatusCode::NOT_FOUND, sentence)
         };
         let id = match (self.features, self.id, self.name) {
-            (Some(features), None, None) => return Ok(features),
+            (Some(features), None, None) => return Ok((features, None)),
             (None, Some(id), None) => id,
             (None, None, Some(name)) => {
                 reader.id_of(&name).ok_or_else(|| unknown(format!("name {name:?}")))?
@@ -256,9 +271,12 @@ impl Query {
             _ => return Err(Refusal::bad("the query is not clear, give one of features, id and name")),
         };
         let code = reader.code_of(id).ok_or_else(|| unknown(format!("id {id}")))?;
-        Ok(reader.codebooks().decode(&code, reader.codebooks().max_length())?)
+        let features = reader.codebooks().decode(&code, reader.codebooks().max_length())?;
+        Ok((features, Some(code)))
     }
+}
 
+impl Query {
     fn filter(&self, reader: &Reader) -> Result<Option<Filter>, Refusal> {
         let ids = |keys: &[Key]| -> Vec<u64> {
             let id = |key: &Key| match key {

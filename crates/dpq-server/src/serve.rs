@@ -26,7 +26,7 @@ use crate::options::{Limits, Options};
 use crate::pace::Paced;
 use crate::refusal::Refusal;
 use crate::writer::{Writer, WriterThread};
-use crate::{info, items, openapi, search};
+use crate::{browse, code, info, items, openapi, page, search};
 
 /// How often the server looks whether it is to stop.
 const TICK: Duration = Duration::from_millis(50);
@@ -121,12 +121,17 @@ fn router(app: &Arc<App>) -> Router {
     };
     Router::new()
         .route("/v1/search", post(search::search))
-        .route("/v1/items", post(items::put))
+        .route("/v1/code", post(code::code))
+        .route("/v1/items", post(items::put).get(browse::list))
         .route("/v1/items/{id}", delete(items::delete))
+        .route("/v1/items/{id}/picture", get(browse::picture))
+        .route("/v1/map", get(browse::map))
         .route("/v1/index", get(info::index))
         .route("/healthz", get(info::health))
         .route("/metrics", get(info::metrics))
         .route("/openapi.json", get(openapi::get))
+        .route("/", get(page::index))
+        .route("/page/{file}", get(page::file))
         .fallback(unknown)
         .method_not_allowed_fallback(method)
         .layer(DefaultBodyLimit::max(app.options.limits.body))

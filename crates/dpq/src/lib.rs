@@ -22,6 +22,7 @@ mod labels;
 mod man;
 mod output;
 mod pairs;
+mod pictures;
 mod report;
 mod search;
 mod serve;

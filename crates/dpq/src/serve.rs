@@ -4,14 +4,15 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, ensure};
 use dpq_codebook::Codebooks;
 use dpq_model::Model;
-use dpq_server::{Features, Gallery, Limits, Options, Server};
+use dpq_server::{Catalog, Features, Gallery, Limits, Options, Server};
 use serde_json::json;
 use signal_hook::consts::SIGTERM;
 
 use crate::gallery::{map, writer};
+use crate::pictures::{Pictures, draw_map};
 use crate::{images, output};
 
 /// Serve an index over HTTP: searches, and changes of a live index
@@ -29,6 +30,13 @@ pub(crate) struct Args {
     /// The model that made the codes, to search for images and to add them
     #[arg(long, value_name = "SAFETENSORS")]
     model: Option<PathBuf>,
+    /// Pictures and classes for the page: the folder or archive of the images that the gallery's
+    /// names lead to, or a data set folder, whose rows are ids
+    #[arg(long, value_name = "PATH")]
+    images: Option<PathBuf>,
+    /// Names of the ids of an index file, one line each, as `dpq encode` writes them
+    #[arg(long, value_name = "TXT")]
+    names: Option<PathBuf>,
     /// Address to listen at; port 0 is a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -69,23 +77,16 @@ impl Args {
             ..Limits::default()
         };
         let features = self.features(codebooks)?;
-        let options =
-            Options { token: self.token()?, features, limits, ..Options::new(rayon::current_num_threads()) };
-        let stop = output::stop_flag()?;
-        signal_hook::flag::register(SIGTERM, stop.clone()).context("cannot handle the signal to end")?;
-        let listener =
-            TcpListener::bind(self.listen).with_context(|| format!("cannot listen at {}", self.listen))?;
-        let address = listener.local_addr().context("cannot read the address of the listener")?;
-        let server = Server::new(listener, gallery, options)?;
-        let (connections, most) = (server.connections(), Limits::default().connections);
-        let few = if connections < most {
-            format!(", at most {connections} connections, as this process may open few files")
-        } else {
-            String::new()
-        };
-        let printed = json!({ "address": address, "connections": connections });
-        output::print(json, &printed, &format!("serving http://{address}{few}"))?;
-        Ok(server.run(&stop)?)
+        ensure!(
+            self.names.is_none() || matches!(gallery, Gallery::File(_)),
+            "a live index has names of its own, leave out --names"
+        );
+        let is_known = self.images.is_some() || self.names.is_some();
+        let pictures = is_known.then(|| Pictures::open(self.images.as_deref(), self.names.as_deref()));
+        let catalog = pictures.transpose()?.map(|pictures| Box::new(pictures) as Box<dyn Catalog>);
+        let (token, map, threads) = (self.token()?, Some(draw_map()), rayon::current_num_threads());
+        let options = Options { token, features, catalog, map, limits, ..Options::new(threads) };
+        serve(json, gallery, options, self.listen)
     }
 
     /// Reads the token: the text of its file, without a line break at the end.
@@ -103,12 +104,35 @@ impl Args {
         let Some(path) = &self.model else { return Ok(None) };
         let model = Model::open(path)?;
         images::check_model(&model, codebooks)?;
-        let (shape, max_pixels) = (images::model_shape(&model)?, self.max_pixels);
-        Ok(Some(Box::new(move |bytes| {
-            let text = |error: Error| format!("{error:#}");
-            let pixels =
-                dpq_data::read_image_bytes(bytes, shape, max_pixels).map_err(|error| text(error.into()))?;
-            Ok(model.forward(&pixels).map_err(|error| text(error.into()))?.features)
-        })))
+        Ok(Some(model_features(model, self.max_pixels)?))
     }
+}
+
+/// Serves a gallery until Ctrl-C or a signal to end.
+pub(crate) fn serve(json: bool, gallery: Gallery, options: Options, listen: SocketAddr) -> Result<()> {
+    let stop = output::stop_flag()?;
+    signal_hook::flag::register(SIGTERM, stop.clone()).context("cannot handle the signal to end")?;
+    let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen at {listen}"))?;
+    let address = listener.local_addr().context("cannot read the address of the listener")?;
+    let server = Server::new(listener, gallery, options)?;
+    let (connections, most) = (server.connections(), Limits::default().connections);
+    let few = if connections < most {
+        format!(", at most {connections} connections, as this process may open few files")
+    } else {
+        String::new()
+    };
+    let printed = json!({ "address": address, "connections": connections });
+    output::print(json, &printed, &format!("serving http://{address}{few}"))?;
+    Ok(server.run(&stop)?)
+}
+
+/// Returns the function that makes features of images by a model.
+pub(crate) fn model_features(model: Model, max_pixels: u64) -> Result<Box<Features>> {
+    let shape = images::model_shape(&model)?;
+    Ok(Box::new(move |bytes| {
+        let text = |error: Error| format!("{error:#}");
+        let pixels =
+            dpq_data::read_image_bytes(bytes, shape, max_pixels).map_err(|error| text(error.into()))?;
+        Ok(model.forward(&pixels).map_err(|error| text(error.into()))?.features)
+    }))
 }

@@ -125,6 +125,46 @@ fn few_files_are_few_connections() {
     assert_eq!(served.send("DELETE", "/v1/items/3", "", b"").0, 200);
 }
 
+/// Pictures and classes come from the folder that names lead to, wherever it lies now.
+#[test]
+fn pictures_are_found_by_names() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    common::images(dir);
+    json(dir, &format!("{TRAIN} --out run"));
+    json(dir, "encode --images set/images --model run/model.safetensors --out-dir codes");
+    json(dir, "index build --codes codes/codes.npy --codebook run/model.safetensors --out gallery.dpq");
+    let by_names = "gallery.dpq --names codes/names.txt --images set/images --model run/model.safetensors";
+    let served = Served::start(dir, by_names);
+    let image = fs::read(dir.join("set/images/top/00.png")).unwrap();
+    let (_, found) = served.image("/v1/search?k=60", &image);
+    let hits = found["hits"].as_array().unwrap();
+    assert_eq!(hits.len(), 60);
+    for hit in hits {
+        let name = hit["name"].as_str().unwrap();
+        assert_eq!(hit["labels"][0], name.split('/').nth(2).unwrap());
+        assert_eq!(hit["picture"], true, "{hit}");
+    }
+    drop(served);
+    // The names lead nowhere in another folder, but those inside a folder do.
+    fs::create_dir(dir.join("other")).unwrap();
+    fs::rename(dir.join("set/images/top"), dir.join("other/top")).unwrap();
+    let names = fs::read_to_string(dir.join("codes/names.txt")).unwrap();
+    fs::write(dir.join("inside.txt"), names.replace("set/images/", "")).unwrap();
+    for (names, n) in [("codes/names.txt", 0), ("inside.txt", 20)] {
+        let served = Served::start(dir, &format!("gallery.dpq --names {names} --images other"));
+        let (_, found) =
+            served.send("POST", "/v1/search?k=60", "content-type: application/json\r\n", br#"{"id": 1}"#);
+        let hits = found["hits"].as_array().unwrap();
+        assert_eq!(hits.iter().filter(|hit| hit["picture"] == true).count(), n);
+    }
+    let refused = error(dir, "serve gallery.dpq --images codes", 1);
+    assert!(refused.contains("no image in this folder"), "{refused}");
+    json(dir, "index add live --images other --model run/model.safetensors");
+    let refused = error(dir, "serve live --names inside.txt", 1);
+    assert!(refused.contains("a live index has names of its own"), "{refused}");
+}
+
 #[test]
 fn what_cannot_be_served_is_refused() {
     let dir = TempDir::new().unwrap();

@@ -10,3 +10,4 @@ mod folder;
 mod image;
 mod lists;
 mod manifest;
+mod thumbnail;

@@ -12,7 +12,7 @@ type Case<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16);
 const CASES: [Case; 75] = [
     // Paths and methods.
     ("GET", "/v2/search", "", b"", 404),
-    ("GET", "/v1/items", "", b"", 405),
+    ("PUT", "/v1/items", "", b"", 405),
     ("GET", "/v1/search", "", b"", 405),
     ("PUT", "/v1/items/3", JSON, b"{}", 405),
     ("POST", "/healthz", JSON, b"{}", 405),

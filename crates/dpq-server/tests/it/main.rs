@@ -6,6 +6,7 @@ mod bad;
 mod changes;
 mod client;
 mod limits;
+mod page;
 mod search;
 
 use std::net::{SocketAddr, TcpListener};

@@ -116,7 +116,7 @@ fn the_index_and_the_metrics_describe_the_server() {
     let info = json(&client.get("/v1/index"));
     let expected = serde_json::json!({
         "items": 500, "dim": DIM, "bits": [8, 16, 24], "codewords": 16, "metric": "l2", "commit": 1,
-        "live": true, "token": false, "images": true, "max_k": 10_000,
+        "live": true, "token": false, "images": true, "pictures": false, "map": false, "max_k": 10_000,
         "fingerprint": codebooks().fingerprint(), "bytes": info["bytes"],
     });
     assert_eq!(info, expected);
