@@ -10,6 +10,7 @@ mod codes;
 mod completions;
 mod data;
 mod decode;
+mod demo;
 mod embeddings;
 mod encode;
 mod eval;
@@ -52,6 +53,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Args),
     Train(train::Args),
     Features(features::Args),
     Encode(encode::Args),
@@ -76,6 +78,7 @@ enum Command {
 impl Command {
     fn run(self, json: bool) -> Result<()> {
         match self {
+            Self::Demo(args) => args.run(json),
             Self::Train(args) => args.run(json),
             Self::Features(args) => args.run(json),
             Self::Encode(args) => args.run(json),

@@ -31,6 +31,7 @@ fn dpq(command: &str) -> (i32, String, String) {
 fn help() {
     let commands = [
         "",
+        "demo",
         "train",
         "features",
         "encode",
