@@ -6,18 +6,22 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Device, Var};
+use candle_core::{Device, Tensor, Var};
 use dpq_file::Container;
 
 use crate::codebook;
 use crate::header::Header;
 use crate::network::Network;
+use crate::objective::Objective;
 use crate::ops::update::Buffers;
 use crate::optim::Optimizer;
 use crate::tensors::{self, Array, Variables, arrays};
 use crate::{Error, TrainConfig};
 
 const FORMAT: &str = "dpq-checkpoint";
+
+/// The section of the memory of an objective.
+const MEMORY: &str = "memory";
 
 /// The state of a run.
 pub(crate) struct State {
@@ -39,7 +43,7 @@ impl State {
         let (shape, n_classes) = (header.image_shape, header.n_classes);
         Ok(Self {
             epoch: 0,
-            network: Network::new(&config.network, shape, n_classes, config.seed, device)?,
+            network: Network::new(config, shape, n_classes, device)?,
             device: device.clone(),
             codebook: Variables::new(),
             network_optimizer: Optimizer::new(config.network_optimizer),
@@ -59,10 +63,19 @@ impl State {
         Ok(None)
     }
 
-    /// Writes the state. `data` identifies the labels, the header all else.
-    pub(crate) fn save(&self, header: &Header, data: &str, path: &Path) -> Result<(), Error> {
+    /// Writes the state and the memory of the objective. `data` identifies the labels, the header
+    /// all else.
+    pub(crate) fn save(
+        &self,
+        header: &Header,
+        data: &str,
+        path: &Path,
+        memory: Option<&Tensor>,
+    ) -> Result<(), Error> {
         let mut all = arrays(&self.network.tensors(), "network.")?;
         all.extend(arrays(self.codebook.iter().map(|(name, var)| (name, &**var)), "")?);
+        let name = MEMORY.to_owned();
+        all.extend(arrays(memory.map(|memory| (&name, memory)), "")?);
         all.extend(buffers("network_optimizer", &self.network_optimizer)?);
         all.extend(buffers("codebook_optimizer", &self.codebook_optimizer)?);
         let metadata = [
@@ -76,8 +89,15 @@ impl State {
         tensors::write(path, &metadata, &all)
     }
 
-    /// Reads the state of a run of the same configuration on the same data.
-    pub(crate) fn open(header: &Header, data: &str, path: &Path, device: &Device) -> Result<Self, Error> {
+    /// Reads the state of a run of the same configuration on the same data, and gives the objective
+    /// its memory.
+    pub(crate) fn open(
+        header: &Header,
+        data: &str,
+        path: &Path,
+        objective: &mut dyn Objective,
+        device: &Device,
+    ) -> Result<Self, Error> {
         let file = Container::open(path)?;
         file.verify()?;
         let content = |what: &str| Error::content(path, what);
@@ -105,12 +125,20 @@ impl State {
         let network = state.network.body.iter().chain(&state.network.heads);
         state.network_optimizer.buffers = read_buffers(&file, "network_optimizer", network);
         state.codebook_optimizer.buffers = read_buffers(&file, "codebook_optimizer", &state.codebook);
+        let found = file.section(MEMORY).ok().map(|section| section.shape.to_vec());
+        if let (Some(&[n, ..]), Some([capacity, levels, codewords])) =
+            (found.as_deref(), objective.memory_shape())
+        {
+            let shape = [n.min(capacity), levels, codewords];
+            objective.set_memory(Tensor::from_vec(file.floats(MEMORY, &shape)?, &shape[..], device)?);
+        }
         let TrainConfig { schedule, epochs, .. } = header.train;
         let last = state.epoch.checked_sub(1);
         let needs_codebook =
             last.is_some_and(|last| schedule.trains_codebooks(last, epochs)) || state.epoch == epochs;
         let n_buffers = state.network_optimizer.buffers.len() + state.codebook_optimizer.buffers.len();
         let n_sections = state.network.tensors().len() + state.codebook.len() + 2 * n_buffers;
+        let n_sections = n_sections + usize::from(objective.memory().is_some());
         if state.epoch > epochs
             || state.codebook.len() != if needs_codebook { shapes.len() } else { 0 }
             || file.names().count() != n_sections

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 pub use network::{Alexnet, Backbone, Block, Body, Feature, FirstInput, Moments, NetworkConfig, StageOrder};
 
-pub use objective::{MopqConfig, Objective};
+pub use objective::{MecoqConfig, MopqConfig, Objective};
 
 use network::is_default;
 
@@ -241,8 +241,8 @@ pub enum RateSchedule {
     },
 }
 
-/// Augmentation of training images, see `Augment` of the data crate.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// Augmentation of training images, see `Augment` and `View` of the data crate. None by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AugmentConfig {
     /// Pixels added on each side before a random crop to the original size; 0 for no crop.
@@ -253,6 +253,25 @@ pub struct AugmentConfig {
     pub cutout: usize,
     /// Share of images with a blanked square.
     pub cutout_probability: f32,
+    /// Random crops and colours on top.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<ViewConfig>,
+}
+
+/// A random view of an image. All numbers are from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ViewConfig {
+    /// Minimum share of the area that a crop keeps; 1 for no crop.
+    pub crop: f32,
+    /// Maximum change of brightness, contrast and saturation.
+    pub jitter: f32,
+    /// Share of views with such changes.
+    pub jitter_probability: f32,
+    /// Share of gray views.
+    pub grey: f32,
+    /// Share of blurred views.
+    pub blur: f32,
 }
 
 /// Validation on held-out training images. It does not change the model, which is always that of
@@ -277,6 +296,15 @@ impl TrainConfig {
         }
     }
 
+    /// Returns the number of equal parts of a feature that each have length 1 if the feature is
+    /// [`Feature::Unit`].
+    pub(crate) fn unit_parts(&self) -> usize {
+        match self.quantizer.form {
+            Form::Progressive => 1,
+            Form::Product => self.quantizer.levels,
+        }
+    }
+
     /// Returns an error for a configuration that cannot be trained.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let share = |x: f64| (0.0..1.0).contains(&x);
@@ -293,10 +321,14 @@ impl TrainConfig {
         let teaches = loss.margin > 0.0 || loss.classification > 0.0;
         let quantizes = self.schedule == Schedule::TwoStep
             || loss.quantization > 0.0 && quantization.iter().any(|&w| w > 0.0);
-        let learns_classes = self.objective == Objective::Dpq;
+        let learns_classes = self.objective.needs_labels();
         let (teaches, quantizes) = (teaches || !learns_classes, quantizes || !learns_classes);
         let fits_schedule = learns_classes || !matches!(self.schedule, Schedule::Alternating { .. });
-        let fits_feature = learns_classes != (network.feature == Feature::Linear);
+        let fits_feature = match self.objective {
+            Objective::Dpq => network.feature.has_classifier(),
+            Objective::Mopq(_) => network.feature == Feature::Linear,
+            Objective::Mecoq(_) => network.feature == Feature::Unit,
+        };
         let one_start = self.schedule != Schedule::TwoStep || quantizer.start == Start::ResidualKmeans;
         let one_fit = self.schedule != Schedule::TwoStep || quantizer.codebooks == Sharing::Separate;
         let is_product = quantizer.form == Form::Product;
@@ -308,6 +340,11 @@ impl TrainConfig {
                 && !is_product;
         let mirrors_features = self.mirror_average && network.body == Body::Features;
         let cutout = self.augment.cutout_probability;
+        let fits_view = self.augment.view.is_none_or(|view| {
+            let ViewConfig { crop, jitter, jitter_probability, grey, blur } = view;
+            let shares = [crop, jitter, jitter_probability, grey, blur];
+            crop > 0.0 && shares.iter().all(|x| (0.0..=1.0).contains(x))
+        });
         let checks = [
             (self.epochs >= 1, "epochs", "at least 1"),
             (self.batch_size >= 2, "batch_size", "at least 2, for batch normalisation"),
@@ -344,9 +381,14 @@ impl TrainConfig {
             ((0.0..=1.0).contains(&commitment), "loss.commitment", "a share in [0, 1]"),
             (teaches, "loss", "`margin` or `classification` above 0, to learn labels"),
             (quantizes, "loss", "a quantization loss above 0, to learn codewords"),
-            (fits_schedule, "schedule", "`joint` or `two-step` for the objective `mopq`"),
-            (fits_feature, "network.feature", "`linear` for the objective `mopq`, and for no other"),
+            (fits_schedule, "schedule", "`joint` or `two-step` for the objectives `mopq` and `mecoq`"),
+            (
+                fits_feature,
+                "network.feature",
+                "`linear` for the objective `mopq`, `unit` for `mecoq`, and another for `dpq`",
+            ),
             ((0.0..=1.0).contains(&cutout), "augment.cutout_probability", "a share in [0, 1]"),
+            (fits_view, "augment.view", "shares in [0, 1] and a `crop` above 0"),
             (self.validation.images != 1, "validation.images", "0 or at least 2, which rank each other"),
             (self.validation.every >= 1, "validation.every", "at least 1"),
         ];

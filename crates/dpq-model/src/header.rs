@@ -5,7 +5,6 @@ use dpq_file::Container;
 use serde::{Deserialize, Serialize};
 
 use crate::body::Layers;
-use crate::config::Feature;
 use crate::network;
 use crate::tensors::{self, Shapes, Tensors};
 use crate::{Error, TrainConfig};
@@ -31,8 +30,8 @@ impl Header {
         self.train.check()?;
         let [channels, height, width] = self.image_shape;
         let finite = |values: &[f32]| values.len() == channels && values.iter().all(|x| x.is_finite());
-        // Pairs have no classes.
-        let n_classes = if self.train.network.feature == Feature::Linear { 1 } else { self.n_classes };
+        let has_classifier = self.train.network.feature.has_classifier();
+        let n_classes = if has_classifier { self.n_classes } else { 1 };
         let sizes = [channels, height, width, n_classes];
         if finite(&self.mean)
             && finite(&self.deviation)

@@ -69,7 +69,7 @@ impl Header {
         let [features, logits] = self.in_chunks(batch, device, |x| {
             let mut pass = Pass::Inference(tensors);
             let f = body::forward(&layers, x, &mut pass)?;
-            let heads = network::heads(&f, &pass, self.train.network.feature)?;
+            let heads = network::heads(&f, &pass, self.train.network.feature, self.train.unit_parts())?;
             Ok([heads.features, heads.logits])
         })?;
         Ok(Output { features, logits })
@@ -83,7 +83,7 @@ impl Header {
         device: &Device,
     ) -> Result<Vec<f32>, Error> {
         if self.train.network.feature != Feature::Linear {
-            let found = "found a model of labelled items".to_owned();
+            let found = "found a model of single items".to_owned();
             return Err(Error::unfit("queries", found, "one of pairs, which maps queries"));
         }
         let pass = Pass::Inference(tensors);

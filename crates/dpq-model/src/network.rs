@@ -10,16 +10,18 @@ use candle_core::{DType, Device, Result as TensorResult, Tensor, Var};
 
 use crate::Error;
 use crate::body::{self, Layers};
-use crate::config::{Backbone, Feature, Moments, NetworkConfig};
+use crate::config::{Backbone, Feature, Moments, NetworkConfig, TrainConfig};
 use crate::ops;
 use crate::pass::Pass;
-use crate::quantize::softmax;
+use crate::quantize::{softmax, unit};
 use crate::rng::{Stream, normal, rng};
 use crate::tensors::{Shapes, Tensors, Variables};
 
 /// A network in training: its variables, and tensors that no gradient changes.
 pub(crate) struct Network {
     config: NetworkConfig,
+    /// See [`TrainConfig::unit_parts`].
+    unit_parts: usize,
     layers: Layers,
     pub(crate) body: Variables,
     pub(crate) heads: Variables,
@@ -55,7 +57,8 @@ pub(crate) fn shapes(
         }
         return Ok([layers.shapes().collect(), heads]);
     }
-    for (name, outputs) in [("embed", config.dim), ("classifier", n_classes)] {
+    let classifier = config.feature.has_classifier().then_some(("classifier", n_classes));
+    for (name, outputs) in classifier.into_iter().chain([("embed", config.dim)]) {
         heads.insert(format!("{name}.weight"), vec![outputs, layers.dim]);
         heads.insert(format!("{name}.bias"), vec![outputs]);
     }
@@ -66,19 +69,19 @@ pub(crate) fn shapes(
 }
 
 impl Network {
-    /// Makes a network with random weights from `seed`: normally distributed, with variance 2 /
+    /// Makes a network with random weights from the seed: normally distributed, with variance 2 /
     /// inputs before a ReLU (He et al. 2015) and 1 / inputs before a head. Biases are 0, and linear
     /// maps of pairs the identity.
     pub(crate) fn new(
-        config: &NetworkConfig,
+        train: &TrainConfig,
         input: [usize; 3],
         n_classes: usize,
-        seed: u64,
         device: &Device,
     ) -> Result<Self, Error> {
+        let config = &train.network;
         let layers = Layers::new(&config.body, input)?;
         let [body, heads] = shapes(config, input, n_classes)?;
-        let mut rng = rng(seed, Stream::Weights);
+        let mut rng = rng(train.seed, Stream::Weights);
         let mut untrained = Tensors::new();
         let mut variables = |shapes: Shapes, gain: f64| -> Result<Variables, Error> {
             let mut variables = Variables::new();
@@ -107,7 +110,7 @@ impl Network {
         if config.feature == Feature::Linear {
             heads.values().try_for_each(|map| map.set(&Tensor::eye(config.dim, DType::F32, device)?))?;
         }
-        Ok(Self { config: config.clone(), layers, body, heads, untrained })
+        Ok(Self { config: config.clone(), unit_parts: train.unit_parts(), layers, body, heads, untrained })
     }
 
     /// Runs a batch through the frozen stages, whose result the other stages take, without a graph
@@ -130,7 +133,7 @@ impl Network {
             Backbone::Frozen => f.detach(),
         };
         let f = pass.dropout(&f, None)?;
-        heads(&f, &pass, feature)
+        heads(&f, &pass, feature, self.unit_parts)
     }
 
     /// Runs the result of the frozen stages in inference, without a graph of gradients.
@@ -138,7 +141,7 @@ impl Network {
         let (_, layers) = self.layers.split(self.config.freeze);
         let tensors = body::fold(layers, &self.tensors())?;
         let mut pass = Pass::Inference(&tensors);
-        heads(&body::forward(layers, x, &mut pass)?, &pass, self.config.feature)
+        heads(&body::forward(layers, x, &mut pass)?, &pass, self.config.feature, self.unit_parts)
     }
 
     pub(crate) fn variable(&self, name: &str) -> Option<&Var> {
@@ -182,15 +185,23 @@ impl Network {
     }
 }
 
-/// Runs the heads on the result of the body.
-pub(crate) fn heads(f: &Tensor, pass: &Pass, feature: Feature) -> TensorResult<Heads> {
-    if feature == Feature::Linear {
-        return maps(f, pass);
+/// Runs the heads on the result of the body. Unit features have `unit_parts` parts of length 1.
+pub(crate) fn heads(f: &Tensor, pass: &Pass, feature: Feature, unit_parts: usize) -> TensorResult<Heads> {
+    match feature {
+        Feature::Linear => return maps(f, pass),
+        Feature::Unit => {
+            let x = pass.linear(f, "embed", false)?;
+            let (n, dim) = x.dims2()?;
+            let features = unit(&x.reshape((n * unit_parts, dim / unit_parts))?)?.reshape((n, dim))?;
+            let logits = Tensor::zeros((n, 0), DType::F32, f.device())?;
+            return Ok(Heads { features, logits, queries: None });
+        }
+        Feature::Tanh | Feature::Posterior { .. } => {}
     }
     let logits = pass.linear(f, "classifier", false)?;
     let of_paper = pass.linear(f, "embed", false)?.tanh()?;
     let features = match feature {
-        Feature::Tanh | Feature::Linear => of_paper,
+        Feature::Tanh | Feature::Linear | Feature::Unit => of_paper,
         Feature::Posterior { tanh, temperature } => {
             let embeddings = pass.get(EMBEDDINGS).t()?.contiguous()?;
             let posterior = softmax(&(&logits / temperature)?)?;

@@ -8,14 +8,34 @@ use crate::loss::{Labels, adaptive_margin, classification};
 use crate::network::Heads;
 use crate::quantize::{distortion, joint_center, quantize};
 use crate::schedule::Phase;
+pub(crate) use mecoq::Mecoq;
 pub(crate) use mopq::Mopq;
 
+mod mecoq;
 mod mopq;
 
-/// A loss for the outputs of a batch. DPQ's is [`Dpq`], that of pairs [`Mopq`]; another one is
-/// another implementation, which `Run::new` in `train` chooses by the configuration.
+/// A loss for the outputs of a batch. DPQ's is [`Dpq`], that of pairs [`Mopq`], that of views
+/// [`Mecoq`]; another one is another implementation, which `Run::new` in `train` chooses by the
+/// configuration.
 pub(crate) trait Objective: Send + Sync {
     fn needs(&self) -> Needs;
+
+    /// Called before each epoch, with the share of epochs that are over.
+    fn begin(&mut self, _share: f64) {}
+
+    /// Returns what the objective keeps from step to step, f32 of three dimensions, of which the
+    /// first may grow. A checkpoint holds it; by default there is nothing.
+    fn memory(&self) -> Option<&Tensor> {
+        None
+    }
+
+    /// Returns the shape of the full memory.
+    fn memory_shape(&self) -> Option<[usize; 3]> {
+        None
+    }
+
+    /// Takes the memory of a checkpoint.
+    fn set_memory(&mut self, _memory: Tensor) {}
 
     /// Returns the tensors of a worker's outputs that all workers need, `[n, …]` each; by default
     /// none. `codes`, u32 `[n]` per level, are those of the outputs if the objective needs them,

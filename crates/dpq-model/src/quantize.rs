@@ -32,6 +32,8 @@ pub(crate) struct Quantized {
     pub(crate) hard: Vec<Tensor>,
     /// The numbers of the hard codewords, u32 `[n]` per level.
     pub(crate) codes: Vec<Tensor>,
+    /// The soft weights of all codewords, `[n, K]` per level.
+    pub(crate) weights: Vec<Tensor>,
 }
 
 /// Quantizes `x` with the codewords of `codebook`.
@@ -55,7 +57,8 @@ pub(crate) fn quantize(
     if is_product && n_levels * width != x.dim(1)? {
         bail!("quantize: {n_levels} parts of {width} dimensions, expected {} in all", x.dim(1)?);
     }
-    let mut quantized = Quantized { soft: Vec::new(), hard: Vec::new(), codes: Vec::new() };
+    let mut quantized =
+        Quantized { soft: Vec::new(), hard: Vec::new(), codes: Vec::new(), weights: Vec::new() };
     let mut residual = x.clone();
     for level in 0..n_levels {
         let codewords = codebook.get(level)?;
@@ -68,9 +71,11 @@ pub(crate) fn quantize(
         };
         let codes = fit.detach().argmax(D::Minus1)?;
         let hard = codewords.index_select(&codes, 0)?;
-        let soft = softmax(&(fit * gamma)?)?.matmul(&codewords)?;
+        let weights = softmax(&(fit * gamma)?)?;
+        let soft = weights.matmul(&codewords)?;
 
         quantized.codes.push(codes);
+        quantized.weights.push(weights);
         if is_product {
             quantized.soft.push(soft);
             quantized.hard.push(hard);
@@ -92,9 +97,27 @@ pub(crate) fn quantize(
 /// [`Quantized::hard`].
 /// Shapes: codes u32 `[n]` per level, codebook `[L, K, D]`, or `[L, K, D/L]` of product codebooks.
 pub(crate) fn decode(codes: &[Tensor], codebook: &Tensor, dim: usize) -> Result<Vec<Tensor>> {
+    join(codes.len(), codebook, dim, |level, codewords| codewords.index_select(&codes[level], 0))
+}
+
+/// Returns the approximations of features of `dim` dimensions by soft codes, `[n, D]` per length,
+/// as [`Quantized::soft`].
+/// Shapes: weights `[n, K]` per level, codebook as in [`decode`].
+pub(crate) fn decode_soft(weights: &[Tensor], codebook: &Tensor, dim: usize) -> Result<Vec<Tensor>> {
+    join(weights.len(), codebook, dim, |level, codewords| weights[level].matmul(codewords))
+}
+
+/// Returns sums over levels, or the parts of a product side by side, of what `of_level` makes of
+/// the codewords of each level.
+fn join(
+    n_levels: usize,
+    codebook: &Tensor,
+    dim: usize,
+    of_level: impl Fn(usize, &Tensor) -> Result<Tensor>,
+) -> Result<Vec<Tensor>> {
     let (mut sums, mut parts) = (Vec::new(), Vec::new());
-    for (level, code) in codes.iter().enumerate() {
-        let codewords = codebook.get(level)?.index_select(code, 0)?;
+    for level in 0..n_levels {
+        let codewords = of_level(level, &codebook.get(level)?)?;
         if codebook.dim(2)? == dim {
             sums.push(add_to_last(&sums, codewords)?);
         } else {
@@ -151,6 +174,11 @@ fn closeness(residual: &Tensor, codewords: &Tensor) -> Result<Tensor> {
 pub(crate) fn softmax(logits: &Tensor) -> Result<Tensor> {
     let exp = logits.broadcast_sub(&logits.detach().max_keepdim(D::Minus1)?)?.exp()?;
     exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
+}
+
+/// Scales each row to length 1. A row too short to have a direction becomes short.
+pub(crate) fn unit(rows: &Tensor) -> Result<Tensor> {
+    rows.broadcast_div(&rows.sqr()?.sum_keepdim(D::Minus1)?.maximum(MIN_SQUARED_NORMS)?.sqrt()?)
 }
 
 fn add_to_last(sums: &[Tensor], term: Tensor) -> Result<Tensor> {

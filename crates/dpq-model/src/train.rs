@@ -20,7 +20,7 @@ use crate::header::Header;
 use crate::inference::Folded;
 use crate::inputs::Moments;
 use crate::model::{Model, Snapshot};
-use crate::objective::{Dpq, Mopq, Objective};
+use crate::objective::{Dpq, Mecoq, Mopq, Objective};
 use crate::report::{CodewordUsage, EpochReport, Tally};
 use crate::rng::{Stream, mix, permutation, rng};
 use crate::tensors::Variables;
@@ -86,7 +86,7 @@ pub fn train(
             let snapshot = Snapshot { header, tensors, folded, codebooks, device };
             on_epoch(&report, &snapshot).map_err(Error::Callback)?;
         }
-        run.state.save(&run.header, &run.fingerprint, &run.checkpoint)?;
+        run.save()?;
     }
     let model = run.model()?;
     model.save(out.join(MODEL))?;
@@ -149,20 +149,21 @@ impl<'a> Run<'a> {
         };
         let embeddings = Tensor::from_vec(embeddings, (data.n_classes, config.network.dim), &device)?;
         let (loss, quantizer, multi_label) = (config.loss, config.quantizer, data.multi_label);
-        let objective: Box<dyn Objective> = match config.objective {
+        let mut objective: Box<dyn Objective> = match config.objective {
             config::Objective::Dpq => {
                 Box::new(Dpq { loss, quantizer, multi_label, embeddings: embeddings.clone() })
             }
             config::Objective::Mopq(config) => Box::new(Mopq { config }),
+            config::Objective::Mecoq(config) => Box::new(Mecoq::new(config, quantizer)),
         };
         if objective.needs().labels {
             data.check_labels()?;
         }
 
         let header = header(config, data, stop)?;
-        let fingerprint = data.fingerprint()?;
+        let fingerprint = data.fingerprint(objective.needs().labels)?;
         let state = if resumes {
-            State::open(&header, &fingerprint, &checkpoint, &device)?
+            State::open(&header, &fingerprint, &checkpoint, objective.as_mut(), &device)?
         } else {
             let mut state = State::new(&header, &device)?;
             state.network.embed_classes(&embeddings)?;
@@ -187,10 +188,16 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// Writes the checkpoint.
+    fn save(&self) -> Result<(), Error> {
+        self.state.save(&self.header, &self.fingerprint, &self.checkpoint, self.objective.memory())
+    }
+
     /// Takes the steps of an epoch.
     fn epoch(&mut self) -> Result<Epoch, Error> {
         let (config, data, n_steps, number) = (self.config, self.data, self.n_steps, self.state.epoch);
         let start = Instant::now();
+        self.objective.begin(number as f64 / config.epochs as f64);
         if config.schedule.trains_codebooks(number, config.epochs) && self.state.codebook.is_empty() {
             self.state.codebook = match config.quantizer.start {
                 Start::Random => codebook::random(config, &self.state.device)?,
@@ -297,12 +304,14 @@ impl<'a> Run<'a> {
 
     fn model(self) -> Result<Model, Error> {
         let state = self.state;
+        // Without a classifier no labels were embedded.
+        let embeddings = (self.header.n_classes > 0).then(|| self.data.describe_embeddings());
         Ok(Model {
             tensors: state.network.tensors(),
             folded: Folded::default(),
             codebooks: codebook::codebooks(self.config, &state.codebook)?,
             header: self.header,
-            embeddings: (self.data.n_classes > 0).then(|| self.data.describe_embeddings()),
+            embeddings,
             weights: self.data.weights.map(|weights| weights.fingerprint().to_owned()),
             device: state.device,
         })
@@ -340,5 +349,6 @@ fn header(config: &TrainConfig, data: &TrainSet<'_>, stop: Option<&AtomicBool>) 
             moments.finish()
         }
     };
-    Ok(Header { train: config.clone(), image_shape, n_classes: data.n_classes, mean, deviation })
+    let n_classes = if config.network.feature.has_classifier() { data.n_classes } else { 0 };
+    Ok(Header { train: config.clone(), image_shape, n_classes, mean, deviation })
 }

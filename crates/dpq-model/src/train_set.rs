@@ -109,10 +109,10 @@ impl TrainSet<'_> {
         let (n_items, n_classes, dim) = (self.n_items, self.n_classes, config.network.dim);
         if let Inputs::Pairs { pairs, n_rows, .. } = self.inputs {
             self.check_pairs(config, pairs, n_rows)?;
-        } else if config.objective != Objective::Dpq {
-            let expected = "`dpq` for labelled items; `mopq` learns from pairs";
+        } else if let Objective::Mopq(_) = config.objective {
+            let expected = "`dpq` for labelled items, `mecoq` for others; `mopq` learns from pairs";
             return Err(Error::Config { key: "objective", expected });
-        } else if n_items < 2 || n_classes == 0 {
+        } else if n_items < 2 || n_classes == 0 && config.objective.needs_labels() {
             let found = format!("found {n_items} items of {n_classes} classes");
             return Err(Error::unfit("training set", found, "at least 2 of 1"));
         }
@@ -185,7 +185,7 @@ impl TrainSet<'_> {
     }
 
     fn check_pairs(&self, config: &TrainConfig, pairs: &[[u32; 2]], n_rows: [usize; 2]) -> Result<(), Error> {
-        if config.objective == Objective::Dpq {
+        if !matches!(config.objective, Objective::Mopq(_)) {
             return Err(Error::Config {
                 key: "objective",
                 expected: "`mopq` for pairs, as the preset `mopq` has",
@@ -235,9 +235,9 @@ impl TrainSet<'_> {
         Ok(())
     }
 
-    /// Identifies labels, embeddings and weights, or pairs with their queries and keys, so that no
-    /// run resumes from a checkpoint of others.
-    pub(crate) fn fingerprint(&self) -> Result<String, Error> {
+    /// Identifies labels, if they are needed, embeddings and weights, or pairs with their queries
+    /// and keys, so that no run resumes from a checkpoint of others.
+    pub(crate) fn fingerprint(&self, needs_labels: bool) -> Result<String, Error> {
         if let Inputs::Pairs { dim, pairs, n_rows, .. } = self.inputs {
             let rows: Vec<u8> = pairs.iter().flatten().flat_map(|row| row.to_le_bytes()).collect();
             let mut crc = dpq_file::crc32c(&rows);
@@ -253,9 +253,12 @@ impl TrainSet<'_> {
             }
             return Ok(format!("{} pairs, {crc:08x}", pairs.len()));
         }
+        let weights = self.weights.map(|weights| format!(", weights {}", weights.fingerprint()));
+        if !needs_labels {
+            return Ok(format!("{} items without labels{}", self.n_items, weights.unwrap_or_default()));
+        }
         let vectors = bytes(self.embeddings.unwrap_or_default());
         let crc = dpq_file::crc32c_append(dpq_file::crc32c(self.labels), &vectors);
-        let weights = self.weights.map(|weights| format!(", weights {}", weights.fingerprint()));
         let multi_label = if self.multi_label { ", multi-label" } else { "" };
         Ok(format!("{} items, {crc:08x}{multi_label}{}", self.n_items, weights.unwrap_or_default()))
     }

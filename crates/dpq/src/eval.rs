@@ -80,6 +80,10 @@ pub(crate) struct Args {
     /// Code lengths, multiples of 8 [default: all of the index, or 8, 16, 24 and 32]
     #[arg(long, requires = "coded", value_delimiter = ',', value_name = "BITS")]
     bits: Vec<usize>,
+    /// Symmetric distances: quantize the queries, too, greedily by the codebooks of the index
+    /// [default: asymmetric, queries keep their numbers]
+    #[arg(long, requires = "index")]
+    symmetric: bool,
     /// Additional cut-offs of the mean average precision
     #[arg(long, value_delimiter = ',', value_name = "R")]
     at: Vec<usize>,
@@ -97,6 +101,8 @@ struct Evaluation {
     map_rule: Rule,
     queries: usize,
     gallery: usize,
+    /// Whether the codes rank for quantized queries.
+    symmetric: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     by_bits: BTreeMap<usize, Metrics>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -153,10 +159,19 @@ impl Args {
             if self.bits.is_empty() {
                 bits = index.codebooks().lengths().map(CodeLength::bits).collect();
             }
+            let codes = self.symmetric.then(|| index.codebooks().encode(&queries.values)).transpose()?;
             for &bits in &bits {
                 let bar = output::progress(queries.rows, "queries");
                 let length = CodeLength::from_bits(bits)?;
-                by_bits.insert(bits, metrics(protocol.evaluate_codes(&index, length, &queries, &bar)?));
+                let quantized = match &codes {
+                    Some(codes) => {
+                        let values = index.codebooks().decode(codes, length)?;
+                        Some(Matrix { values, ..queries })
+                    }
+                    None => None,
+                };
+                let queries = quantized.as_ref().unwrap_or(&queries);
+                by_bits.insert(bits, metrics(protocol.evaluate_codes(&index, length, queries, &bar)?));
                 bar.finish_and_clear();
             }
         }
@@ -198,6 +213,7 @@ impl Args {
             map_rule: Rule::new(&self.rule, rules[0]),
             queries: queries.rows,
             gallery: protocol.ids.len(),
+            symmetric: self.symmetric,
             by_bits,
             features,
             baselines,
@@ -325,8 +341,9 @@ impl Evaluation {
             rows.extend(of_bits(&format!("{name}, "), by_bits));
         }
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(9);
+        let quantized = if self.symmetric { ", queries are quantized, too" } else { "" };
         let mut text = format!(
-            "{}\n{} queries, {} items\n\n{:>width$} {:>8}",
+            "{}\n{} queries, {} items{quantized}\n\n{:>width$} {:>8}",
             self.map_rule.text, self.queries, self.gallery, "", "mAP"
         );
         // For pairs the other figures say more.

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use dpq_model::Model;
+use dpq_data::{Augment, ImageShape};
+use dpq_model::config::AugmentConfig;
+use dpq_model::{Model, TrainConfig};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::inputs::{Inputs, Items, NetworkOptions, Source};
@@ -53,6 +56,14 @@ pub(crate) struct Args {
     /// The features are queries of a model of pairs, which maps them otherwise than keys
     #[arg(long, requires_all = ["model", "features"], conflicts_with_all = ["body", "posterior"])]
     queries: bool,
+    /// Features of V views of each image, side by side, [N, V F]: the image itself, then random
+    /// crops, mirror images and colours, as preset `mecoq` has them. `dpq train --views` trains on
+    /// them
+    #[arg(long, value_name = "V", default_value_t = 1, conflicts_with = "features", value_parser = clap::value_parser!(u16).range(1..))]
+    views: u16,
+    /// Seed of the views
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     #[command(flatten)]
     network: NetworkOptions,
     /// Folder for the results
@@ -123,20 +134,43 @@ impl Args {
         features: impl Fn(&Items) -> Result<Vec<f32>> + Sync,
     ) -> Result<Written> {
         let _dir = output::ResultDir::create(&self.out_dir)?;
-        write_features(&self.out_dir, &self.key(network)?, source, dim, self.inputs.strict, features)
+        let (key, n_views) = (self.key(network)?, usize::from(self.views));
+        let of_views = |rows: &[u32], items: &Items| -> Result<Vec<f32>> {
+            let (Source::Images { dataset, .. }, Items::Images(pixels), 2..) = (source, items, n_views)
+            else {
+                return features(items);
+            };
+            let mut all = vec![0.0; rows.len() * n_views * dim];
+            for view in 0..n_views {
+                let mut pixels = pixels.clone();
+                if view > 0 {
+                    let seed = |row: u32| {
+                        self.seed.wrapping_mul(SEEDS).wrapping_add(u64::from(row) << 16 | view as u64)
+                    };
+                    let images = pixels.par_chunks_exact_mut(dataset.shape().len()).zip(rows);
+                    images.try_for_each(|(image, &row)| random_view(dataset.shape(), image, seed(row)))?;
+                }
+                let of_view = features(&Items::Images(pixels))?;
+                let places = all.chunks_exact_mut(dim).skip(view).step_by(n_views);
+                places.zip(of_view.chunks_exact(dim)).for_each(|(to, from)| to.copy_from_slice(from));
+            }
+            Ok(all)
+        };
+        write_features(&self.out_dir, &key, source, n_views * dim, self.inputs.strict, of_views)
     }
 
     /// Tells runs apart, so that none resumes from the features of another.
     fn key(&self, network: &Path) -> Result<String> {
         let Inputs { data, images, features, .. } = &self.inputs;
         Ok(format!(
-            "network {:08x}, side {:?}, body {}, posterior {:?}, queries {}, mirror average {:?}, items of {:?}",
+            "network {:08x}, side {:?}, body {}, posterior {:?}, queries {}, mirror average {:?}, views {:?}, items of {:?}",
             dpq_file::crc32c(&fs::read(network)?),
             self.side,
             self.body,
             self.posterior,
             self.queries,
             self.network.mirror_average,
+            (self.views > 1).then_some((self.views, self.seed)),
             [data, images, features],
         ))
     }
@@ -150,7 +184,7 @@ pub(crate) fn write_features(
     source: &Source,
     dim: usize,
     strict: bool,
-    features: impl Fn(&Items) -> Result<Vec<f32>> + Sync,
+    features: impl Fn(&[u32], &Items) -> Result<Vec<f32>> + Sync,
 ) -> Result<Written> {
     let start = Instant::now();
     let rows = source.rows()?;
@@ -162,7 +196,7 @@ pub(crate) fn write_features(
     let rest = last.and_then(|last| rows.iter().position(|&row| row == last)).map_or(0, |at| at + 1);
     let bar = output::progress(rows.len(), "features");
     source.for_each_batch(&rows[rest..], strict, |rows, items| {
-        partial.push(rows, &features(&items)?).with_context(writing)?;
+        partial.push(rows, &features(rows, &items)?).with_context(writing)?;
         bar.set_position(partial.done.len() as u64);
         Ok(())
     })?;
@@ -180,6 +214,17 @@ pub(crate) fn write_features(
         items_per_second: (kept.len() - resumed) as f64 / seconds,
         peak_memory_bytes: output::peak_memory_bytes(),
     })
+}
+
+/// An odd number, so that the seeds of two runs are far apart.
+const SEEDS: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Makes a random view of an image, as preset `mecoq` has it.
+fn random_view(shape: ImageShape, image: &mut [u8], seed: u64) -> Result<()> {
+    let AugmentConfig { mirror, view, .. } = TrainConfig::mecoq().augment;
+    let mirror = Augment { padding: 0, mirror, cutout: 0, cutout_probability: 0.0 };
+    mirror.apply(shape, image, seed)?;
+    Ok(view.map_or(Ok(()), |view| train::view(view).apply(shape, image, seed))?)
 }
 
 impl Written {

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{images, inputs, output, weights};
 use epoch::{Epoch, EpochLog};
 use source::Source;
+pub(crate) use source::view;
 use tensorboard::EventFile;
 use validation::HeldOut;
 
@@ -34,7 +35,8 @@ use validation::HeldOut;
 #[command(
     after_help = "Examples:\n  dpq train --data datasets/fashion-mnist --out runs/a --preset best --seed 1\n  \
         dpq train --features clip.npy --labels classes.npy --out runs/b\n  \
-        dpq train --queries q.npy --keys k.npy --out runs/c"
+        dpq train --queries q.npy --keys k.npy --out runs/c\n  \
+        dpq train --data photos --preset mecoq --out runs/d"
 )]
 pub(crate) struct Args {
     /// A data set folder
@@ -43,9 +45,14 @@ pub(crate) struct Args {
     /// Features to train on instead of images, [N, D], .npy (float32), .fvecs or .bvecs. Only heads
     /// and codebooks are trained; the configuration of body, mirror images and augmentation is
     /// ignored
-    #[arg(long, value_name = "FILE", conflicts_with = "data", requires = "labels")]
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
     features: Option<PathBuf>,
-    /// Labels of the features: multi-hot, uint8 [N, C], or N class numbers from 0, uint8 or int64
+    /// Views of an item in each row of the features, as `dpq features --views` writes them: [N, V
+    /// D]. Training draws one of the views but the first, which is the item itself
+    #[arg(long, value_name = "V", requires = "features", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    views: u16,
+    /// Labels of the features, which `mecoq` does not need: multi-hot, uint8 [N, C], or N class
+    /// numbers from 0, uint8 or int64
     #[arg(long, value_name = "NPY", requires = "features")]
     labels: Option<PathBuf>,
     /// Queries to train on pairs instead of labels, [N, D], .npy (float32), .fvecs or .bvecs: codes
@@ -63,7 +70,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
     out: Option<PathBuf>,
     /// A built-in configuration; `pretrained` is for --weights of a residual network, `mopq` is
-    /// for pairs, and is their default
+    /// for pairs, and is their default, `mecoq` and `mecoq-product` read no labels
     #[arg(
         long,
         default_value = "best",
@@ -167,7 +174,13 @@ impl Args {
                 };
                 (Source::images(dataset), out)
             }
-            (_, Some(features), Some(labels), Some(out)) => (Source::features(features, labels)?, out),
+            (_, Some(features), labels, Some(out)) => {
+                ensure!(
+                    labels.is_some() || !config.objective.needs_labels(),
+                    "these features have no labels, give --labels, or train without by --preset mecoq"
+                );
+                (Source::features(features, labels.as_deref(), self.views.into())?, out)
+            }
             (.., Some(out)) if let (Some(queries), Some(keys)) = (&self.queries, &self.keys) => {
                 (Source::pairs([queries, keys], self.pairs.as_deref())?, out)
             }
@@ -176,7 +189,7 @@ impl Args {
         source.adapt(&mut config);
         let vectors = |path: &PathBuf| source.embeddings(path, config.network.dim);
         let vectors = self.embeddings.as_ref().map(vectors).transpose()?;
-        let readable = source.readable(self.strict)?;
+        let readable = source.readable(self.strict, config.objective.needs_labels())?;
         let _dir = output::ResultDir::create(out)?;
         if self.resume && !out.join("checkpoint.safetensors").exists() {
             output::note(&format!("no checkpoint in {}, training from the first epoch", out.display()));
@@ -246,7 +259,7 @@ impl Args {
             embeddings: model.embeddings().map(str::to_owned),
             embeddings_file: self.embeddings.clone(),
             classification_loss: match &source {
-                Source::Pairs { .. } => "none",
+                _ if !config.objective.needs_labels() => "none",
                 _ if source.is_multi_label() => "sigmoid",
                 _ => "softmax",
             }
@@ -264,7 +277,7 @@ impl Args {
         );
         if let Source::Pairs { .. } = source {
             text += "\nqueries pass through `dpq features --model --queries` before they search the codes";
-        } else {
+        } else if trained.config.objective.needs_labels() {
             let embeddings = trained.embeddings.as_deref().unwrap_or("not stated");
             text += &format!(", loss of the classifier: {loss}, label embeddings: {embeddings}");
         }

@@ -311,3 +311,84 @@ fn a_column_of_class_numbers_is_labels() {
     write_array(&dir.join("ids.npy"), "<u8", "(4, 1)", &ids(&[5, 6, 7, 8]));
     assert!(error(dir, &format!("{eval} --gallery-ids ids.npy"), 1).contains(".ravel()"));
 }
+
+/// Symmetric figures are those of the queries that their codes decode to.
+#[test]
+fn symmetric_evaluation_quantizes_queries() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    gallery(dir);
+    json(dir, "encode --codebook cb.safetensors --features query/features.npy --out-dir codes");
+    // One item for each query, so that every rank counts.
+    let pairs: Vec<u8> =
+        (0..6i64).flat_map(|query| [query, 5 * query + 2]).flat_map(i64::to_le_bytes).collect();
+    write_array(&dir.join("pairs.npy"), "<i8", "(6, 2)", &pairs);
+    let eval =
+        "eval --index g.dpq --queries query/features.npy --relevant pairs.npy --gallery-ids gallery/ids.npy";
+    for bits in [8, 24] {
+        json(
+            dir,
+            &format!(
+                "decode --codebook cb.safetensors --codes codes/codes.npy --bits {bits} --out decoded.npy"
+            ),
+        );
+        let eval = format!("{eval} --bits {bits}");
+        let expected = json(dir, &eval.replace("query/features.npy", "decoded.npy"));
+        let found = json(dir, &format!("{eval} --symmetric"));
+        assert_eq!(found["by_bits"], expected["by_bits"]);
+        // Long codes tell these queries apart as well as their numbers do.
+        let asymmetric = json(dir, &eval);
+        assert_eq!(found["by_bits"] == asymmetric["by_bits"], bits == 24);
+        assert_eq!((&found["symmetric"], &expected["symmetric"]), (&true.into(), &false.into()));
+    }
+    let text = String::from_utf8(dpq(dir, &format!("{eval} --symmetric")).stdout).unwrap();
+    assert!(text.contains("items, queries are quantized, too"), "{text}");
+}
+
+/// Views of images as features, and training on them or on images without labels.
+#[test]
+fn views_train_codes_without_labels() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    images(dir);
+    let train = "--preset mecoq --set quantizer.levels=2 --set quantizer.codewords=8 --set batch_size=8 \
+        --set network.dim=8 --set epochs=4";
+    let body = "--set network.body.small.channels=[4] --set network.body.small.pools=1 \
+        --set network.body.small.order=\"conv-pool-norm-relu\" --set network.body.small.hidden=8";
+    let of_images = json(dir, &format!("train --data set {train} {body} --out images"));
+    assert_eq!((&of_images["classification_loss"], &of_images["embeddings"]), (&"none".into(), &().into()));
+    // Images without classes have the same bytes, labels or not.
+    let again = json(dir, &format!("train --data set {train} {body} --out again"));
+    assert_eq!(again["fingerprint"], of_images["fingerprint"]);
+
+    let body = "features --model images/model.safetensors --data set --split train --body";
+    json(dir, &format!("{body} --out-dir plain"));
+    json(dir, &format!("{body} --views 3 --out-dir views"));
+    json(dir, &format!("{body} --views 3 --threads 1 --out-dir same"));
+    json(dir, &format!("{body} --views 3 --seed 2 --out-dir others"));
+    let rows = |name: &str| -> Vec<u8> {
+        let file = fs::read(dir.join(name).join("features.npy")).unwrap();
+        file[128..].to_vec()
+    };
+    let (plain, views) = (rows("plain"), rows("views"));
+    assert_eq!(views.len(), 3 * plain.len());
+    let width = plain.len() / 24;
+    for (plain, views) in plain.chunks(width).zip(views.chunks(3 * width)) {
+        assert_eq!(plain, &views[..width], "the first view is the image itself");
+        assert_ne!(views[width..2 * width], views[2 * width..]);
+    }
+    assert_eq!(views, rows("same"));
+    assert_ne!(views, rows("others"));
+
+    let found = json(dir, &format!("train --features views/features.npy --views 3 {train} --out run"));
+    assert_eq!((&found["images"], &found["classification_loss"]), (&24.into(), &"none".into()));
+    let encode = "encode --model run/model.safetensors --features plain/features.npy --out-dir codes";
+    assert_eq!(json(dir, encode)["items"], 24);
+    let says = |command: &str, expected: &str| {
+        let message = error(dir, command, 1);
+        assert!(message.contains(expected), "{command}: {message}");
+    };
+    says(&format!("train --features views/features.npy --views 5 {train} --out x"), "not 5 views");
+    says("train --features views/features.npy --out x", "give --labels, or train without by --preset mecoq");
+    error(dir, "features --model m --features f.npy --views 2 --out-dir x", 2);
+}

@@ -60,6 +60,16 @@ pub enum Feature {
     /// For pairs: x = W_s f for keys and x = W_q f for queries. Both maps start as the identity,
     /// and there is no classifier.
     Linear,
+    /// x = W_s f + w_s at length 1, for training without labels: there is no classifier. With
+    /// product codebooks each part of x has length 1.
+    Unit,
+}
+
+impl Feature {
+    /// Whether the heads have a classifier.
+    pub(crate) fn has_classifier(self) -> bool {
+        matches!(self, Self::Tanh | Self::Posterior { .. })
+    }
 }
 
 /// The images of the first epochs.
@@ -147,7 +157,7 @@ impl NetworkConfig {
             (1..self.input.unwrap_or(0)).contains(&first.side) && first.share > 0.0 && first.share < 1.0
         };
         let (tanh, temperature) = match self.feature {
-            Feature::Tanh | Feature::Linear => (0.0, 1.0),
+            Feature::Tanh | Feature::Linear | Feature::Unit => (0.0, 1.0),
             Feature::Posterior { tanh, temperature } => (tanh, temperature),
         };
         match &self.body {

@@ -7,15 +7,16 @@
 use dpq_codebook::{Assignment, Form};
 
 use super::{
-    AugmentConfig, Backbone, Body, Feature, FirstInput, LossConfig, Margins, Method, Moments, MopqConfig,
-    NetworkConfig, Objective, OptimizerConfig, QuantizerConfig, RateSchedule, Schedule, Sharing, StageOrder,
-    Start, TrainConfig, ValidationConfig,
+    AugmentConfig, Backbone, Body, Feature, FirstInput, LossConfig, Margins, MecoqConfig, Method, Moments,
+    MopqConfig, NetworkConfig, Objective, OptimizerConfig, QuantizerConfig, RateSchedule, Schedule, Sharing,
+    StageOrder, Start, TrainConfig, ValidationConfig, ViewConfig,
 };
 use crate::Error;
 
 impl TrainConfig {
     /// The names that [`TrainConfig::preset`] accepts.
-    pub const PRESETS: [&'static str; 6] = ["best", "pretrained", "authors-code", "paper", "quick", "mopq"];
+    pub const PRESETS: [&'static str; 8] =
+        ["best", "pretrained", "authors-code", "paper", "quick", "mopq", "mecoq", "mecoq-product"];
 
     /// Returns the preset of that name.
     ///
@@ -29,6 +30,8 @@ impl TrainConfig {
             "paper" => Ok(Self::paper()),
             "quick" => Ok(Self::quick()),
             "mopq" => Ok(Self::mopq()),
+            "mecoq" => Ok(Self::mecoq()),
+            "mecoq-product" => Ok(Self::mecoq_product()),
             _ => {
                 let expected = format!("one of {}", Self::PRESETS.join(", "));
                 Err(Error::unfit("preset", format!("found `{name}`"), expected))
@@ -83,7 +86,13 @@ impl TrainConfig {
                 ..adam(1e-3)
             },
             codebook_optimizer: adam(1e-3),
-            augment: AugmentConfig { padding: 2, mirror: true, cutout: 8, cutout_probability: 0.5 },
+            augment: AugmentConfig {
+                padding: 2,
+                mirror: true,
+                cutout: 8,
+                cutout_probability: 0.5,
+                view: None,
+            },
             validation: ValidationConfig { images: 0, every: 1 },
         }
     }
@@ -144,7 +153,7 @@ impl TrainConfig {
             },
             codebook_optimizer: adam(1e-4),
             // Reference code: random crop and mirror.
-            augment: AugmentConfig { padding: 2, mirror: true, cutout: 0, cutout_probability: 0.0 },
+            augment: AugmentConfig { padding: 2, mirror: true, ..AugmentConfig::default() },
             ..Self::best()
         }
     }
@@ -206,7 +215,75 @@ impl TrainConfig {
                 ..adam(3e-4)
             },
             codebook_optimizer: adam(1.5e-4),
-            augment: AugmentConfig { padding: 0, mirror: false, cutout: 0, cutout_probability: 0.0 },
+            augment: AugmentConfig::default(),
+            ..Self::best()
+        }
+    }
+
+    /// Nested codes without labels, after MeCoQ (docs/deviations.md): one training serves all
+    /// lengths.
+    pub fn mecoq() -> Self {
+        Self {
+            schedule: Schedule::Joint { features_first: 0.5 },
+            quantizer: QuantizerConfig {
+                levels: 8,
+                // Softer codes rank worse on held-out images (docs/deviations.md).
+                softness: 40.0,
+                ..Self::best().quantizer
+            },
+            ..Self::mecoq_product()
+        }
+    }
+
+    /// Product codes without labels: MeCoQ as it was published (docs/deviations.md).
+    pub fn mecoq_product() -> Self {
+        Self {
+            // Authors' code, for 5,000 images of CIFAR-10: epochs, batch, and all of the objective.
+            epochs: 50,
+            batch_size: 128,
+            mirror_average: false,
+            schedule: Schedule::Joint { features_first: 0.0 },
+            network: NetworkConfig { dropout: 0.0, dim: 64, feature: Feature::Unit, ..Self::best().network },
+            objective: Objective::Mecoq(MecoqConfig {
+                temperature: 0.35,
+                positives: 0.1,
+                entropy: 0.1,
+                diversity: 0.5,
+                memory: 384,
+                memory_after: 0.3,
+            }),
+            quantizer: QuantizerConfig {
+                form: Form::Product,
+                // Authors' code: 10 · cos, and codewords at length 1 that start in random
+                // directions.
+                unit_codewords: true,
+                assignment: Assignment::Cosine,
+                softness: 10.0,
+                start: Start::Random,
+                ..Self::best().quantizer
+            },
+            network_optimizer: OptimizerConfig {
+                // Authors' code: one of 50 epochs.
+                rate_schedule: RateSchedule::WarmupCosine { warmup: 0.02 },
+                weight_decay: 0.01,
+                ..adam(1e-3)
+            },
+            codebook_optimizer: OptimizerConfig {
+                rate_schedule: RateSchedule::WarmupCosine { warmup: 0.02 },
+                ..adam(1e-3)
+            },
+            augment: AugmentConfig {
+                mirror: true,
+                view: Some(ViewConfig {
+                    // Authors' code.
+                    crop: 0.5,
+                    jitter: 0.4,
+                    jitter_probability: 0.7,
+                    grey: 0.2,
+                    blur: 0.5,
+                }),
+                ..AugmentConfig::default()
+            },
             ..Self::best()
         }
     }
@@ -237,7 +314,8 @@ impl TrainConfig {
             // Reference code: 227×227 pixels anywhere in 256×256, so at most 14 pixels from the
             // middle.
             augment: AugmentConfig {
-                padding: input / 16,
+                // A view crops by itself.
+                padding: if self.augment.view.is_some() { 0 } else { input / 16 },
                 cutout: 0,
                 cutout_probability: 0.0,
                 ..self.augment

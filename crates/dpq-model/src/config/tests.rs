@@ -13,7 +13,7 @@ fn presets_are_found_by_name_can_be_used_and_survive_json() {
         assert_eq!(serde_json::to_string(&read).unwrap(), json);
     }
     let error = TrainConfig::preset("bset").unwrap_err().to_string();
-    let expected = "expected one of best, pretrained, authors-code, paper, quick, mopq";
+    let expected = "expected one of best, pretrained, authors-code, paper, quick, mopq, mecoq, mecoq-product";
     assert_eq!(error, format!("preset: found `bset`, {expected}"));
 }
 

@@ -210,8 +210,9 @@ pub(crate) const SMALL_RESNETS: [Body; 2] = [
 pub(crate) fn network(of: &Body, side: usize) -> (Network, Map) {
     let (backbone, body) = (Backbone::Trained, of.clone());
     let config = NetworkConfig { backbone, dropout: 0.0, dim: 3, body, ..TrainConfig::best().network };
+    let config = TrainConfig { network: config, ..TrainConfig::best() };
     let shape = [3, side, side];
-    let mut network = Network::new(&config, shape, 2, 1, &Device::Cpu).unwrap();
+    let mut network = Network::new(&config, shape, 2, &Device::Cpu).unwrap();
     let mut rng: ChaCha8Rng = rng(2, Stream::Weights);
     let mut tensors = network.tensors();
     for (name, tensor) in &mut tensors {

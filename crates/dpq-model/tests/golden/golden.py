@@ -99,6 +99,63 @@ def mopq(queries, keys, codebook, start, others, temperature, keys_weight, recon
     return keys_weight * matching(queries, keys, others, temperature) + codes + reconstruction * error
 
 
+def soft_codes(x, codebook, form, assignment, gamma):
+    """Soft codes [L, N, K]: of the residuals of hard codewords, or of the parts of x."""
+    result = np.zeros((len(codebook), len(x), codebook.shape[1]))
+    for n, row in enumerate(x):
+        residual = row
+        for level, words in enumerate(codebook):
+            if form == "product":
+                width = words.shape[1]
+                residual = row[level * width : (level + 1) * width]
+            if assignment == "euclidean":
+                fit = np.array([-np.sum((residual - word) ** 2) for word in words])
+            else:
+                fit = np.array([cosine(residual, word) for word in words])
+            assert np.diff(np.sort(fit))[-1] > TIE, "the choice of a codeword is near a tie: take another seed"
+            result[level, n] = np.exp(gamma * fit) / np.sum(np.exp(gamma * fit))
+            if form == "progressive":
+                residual = residual - words[np.argmax(fit)]
+    return result
+
+
+def approximations(codes, codebook, form):
+    """The approximations by soft codes, [N, D] for each length."""
+    parts = [of_level @ words for of_level, words in zip(codes, codebook)]
+    if form == "product":
+        return [np.concatenate(parts, axis=1)]
+    return list(np.cumsum(parts, axis=0))
+
+
+def contrast(views, past, temperature, positives):
+    """The debiased contrastive loss of views of N / 2 images; all negatives count, those of the past too."""
+    views, past = ([row / np.sqrt(row @ row) for row in rows] for rows in (views, past))
+    total, half = 0.0, len(views) // 2
+    for i, view in enumerate(views):
+        positive = np.exp(view @ views[(i + half) % len(views)] / temperature)
+        others = [other for j, other in enumerate(views) if j % half != i % half] + past
+        negatives = sum(np.exp(view @ other / temperature) for other in others)
+        n = len(others)
+        unbiased = (negatives - positives * n * positive) / (1 - positives)
+        floor = n * np.exp(-1 / temperature)
+        assert abs(unbiased - floor) > TIE, "a sum of negatives is near its floor: take another seed"
+        total -= np.log(positive / (positive + max(unbiased, floor)))
+    return total / len(views)
+
+
+def mecoq(x, codebook, past, form, assignment, gamma, temperature, positives, entropy, diversity):
+    """The loss of MeCoQ, with soft codes of the past, which the codebook of today decodes."""
+    codes = soft_codes(x, codebook, form, assignment, gamma)
+    of_past = approximations(past, codebook, form) if past is not None else None
+    contrasts = []
+    for length, approximation in enumerate(approximations(codes, codebook, form)):
+        others = of_past[length] if past is not None else np.zeros((0, x.shape[1]))
+        contrasts.append(contrast(approximation, others, temperature, positives))
+    uncertainty = np.mean([-np.sum(p * np.log(p)) for of_level in codes for p in of_level])
+    likeness = np.mean([cosine(a, b) for words in codebook for a in words for b in words])
+    return np.mean(contrasts) + entropy * uncertainty + diversity * likeness
+
+
 def gradient(f, args, which):
     """Central differences of f(*args) by args[which]."""
     result = np.zeros_like(args[which])
@@ -184,6 +241,28 @@ for others in (np.zeros((N, N)), np.eye(N)[[3, 4, 5, 0, 1, 2]]):
         }
     )
 
+part_views, parts, past = draw(N, 6), draw(L, K, 2), np.exp(draw(L, 5, K))
+past = (past / np.sum(past, axis=2, keepdims=True)).astype(np.float32).astype(np.float64)
+contrasted = []
+for form, assignment, remembers, positives in (
+    ("product", "cosine", False, 0.0),
+    ("product", "cosine", True, 0.1),
+    ("progressive", "euclidean", False, 0.1),
+    ("progressive", "euclidean", True, 0.6),
+):
+    args = (part_views, parts) if form == "product" else (x, codebook)
+    weights = {"temperature": 0.5, "positives": positives, "entropy": 0.25, "diversity": 0.75}
+    f = lambda x, codebook: mecoq(x, codebook, past if remembers else None, form, assignment, 3.0, *weights.values())
+    contrasted.append(
+        {
+            "form": form,
+            "remembers": remembers,
+            **weights,
+            "value": float(f(*args)),
+            "gradients": [gradient(f, args, which) for which in (0, 1)],
+        }
+    )
+
 golden = {
     "shape": {"n": N, "d": D, "k": K, "l": L, "c": C},
     "x": x,
@@ -195,6 +274,10 @@ golden = {
     "adaptive_margin": margins_of,
     "queries": queries,
     "mopq": pairs,
+    "part_views": part_views,
+    "parts": parts,
+    "past": past.transpose(1, 0, 2),
+    "mecoq": contrasted,
 }
 text = json.dumps(rounded(golden), separators=(",", ":"))
 Path(__file__).with_name("golden.json").write_text(text.replace('],"', '],\n"').replace('},{"', '},\n{"') + "\n")

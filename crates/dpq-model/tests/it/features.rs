@@ -24,7 +24,7 @@ fn on_features() -> TrainConfig {
     TrainConfig {
         epochs: 10,
         network: NetworkConfig { body: Body::Features, ..config.network },
-        augment: AugmentConfig { padding: 0, mirror: false, cutout: 0, cutout_probability: 0.0 },
+        augment: AugmentConfig::default(),
         ..config
     }
 }

@@ -11,4 +11,5 @@ mod options;
 mod pairs;
 mod product;
 mod train;
+mod views;
 mod weights;

@@ -188,7 +188,7 @@ fn workers_share_their_negatives() {
 fn mopq() -> MopqConfig {
     match TrainConfig::mopq().objective {
         Objective::Mopq(mopq) => mopq,
-        Objective::Dpq => unreachable!("the preset is for pairs"),
+        Objective::Dpq | Objective::Mecoq(_) => unreachable!("the preset is for pairs"),
     }
 }
 
@@ -211,7 +211,7 @@ fn what_cannot_be_learnt_from_is_named() {
     }
     let schedule = Schedule::Alternating { features_first: 0.5 };
     let message = error(&TrainConfig { schedule, ..config() }, &pairs());
-    assert_eq!(message, "schedule: expected `joint` or `two-step` for the objective `mopq`");
+    assert_eq!(message, "schedule: expected `joint` or `two-step` for the objectives `mopq` and `mecoq`");
     let mut wider = config();
     wider.network.dim = 9;
     assert!(error(&wider, &pairs()).contains("network.dim: found 9, expected 8, the dimension of"));

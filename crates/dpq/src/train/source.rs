@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
-use dpq_data::{Augment, Dataset, ImageShape, Split};
+use dpq_data::{Augment, Dataset, ImageShape, Split, View};
 use dpq_formats::{FeatureFile, Matrix, extension};
-use dpq_model::config::{AugmentConfig, Body};
+use dpq_model::config::{AugmentConfig, Body, ViewConfig};
 use dpq_model::{BoxError, Inputs, TrainConfig, TrainSet};
 
 use crate::inputs::Items;
@@ -21,7 +21,10 @@ pub(super) enum Source {
     },
     Features {
         features: FeatureFile,
+        /// Without columns if nobody gave labels.
         labels: Matrix<u8>,
+        /// Features of views of an item, side by side in its row.
+        views: usize,
     },
     Pairs {
         /// Queries and keys.
@@ -37,9 +40,20 @@ impl Source {
         Self::Images { classes: dataset.trained_classes(), dataset }
     }
 
-    /// Opens features f32 [N, D] and reads their labels.
-    pub(super) fn features(features: &Path, labels: &Path) -> Result<Self> {
-        let (rows, file) = (FeatureFile::open(features)?, LabelFile::read(labels)?);
+    /// Opens features f32 [N, views · D] and reads their labels, if there are any.
+    pub(super) fn features(features: &Path, labels: Option<&Path>, views: usize) -> Result<Self> {
+        let rows = FeatureFile::open(features)?;
+        ensure!(
+            rows.columns().is_multiple_of(views),
+            "{} has {} columns, which are not {views} views of equal length",
+            features.display(),
+            rows.columns()
+        );
+        let Some(labels) = labels else {
+            let labels = Matrix { rows: rows.rows(), columns: 0, values: Vec::new() };
+            return Ok(Self::Features { features: rows, labels, views });
+        };
+        let file = LabelFile::read(labels)?;
         let n_classes = file.n_classes();
         let matrix = file.into_multi_hot(n_classes);
         check_items((features, rows.rows()), (labels, matrix.rows))?;
@@ -55,7 +69,7 @@ impl Source {
                 labels.display()
             ));
         }
-        Ok(Self::Features { features: rows, labels: matrix })
+        Ok(Self::Features { features: rows, labels: matrix, views })
     }
 
     /// Opens queries and keys f32 [N, D]. Row i of one matches row i of the other, unless a file
@@ -92,7 +106,7 @@ impl Source {
             config.network.freeze = 0;
             config.network.first_input = None;
             config.mirror_average = false;
-            config.augment = AugmentConfig { padding: 0, mirror: false, cutout: 0, cutout_probability: 0.0 };
+            config.augment = AugmentConfig::default();
         }
     }
 
@@ -104,9 +118,9 @@ impl Source {
         }
     }
 
-    /// Returns the training items that can be read. Reads all images before the first epoch, which
-    /// an unreadable image would end.
-    pub(super) fn readable(&self, strict: bool) -> Result<Vec<u32>> {
+    /// Returns the training items that can be read and have the labels that they need. Reads all
+    /// images before the first epoch, which an unreadable image would end.
+    pub(super) fn readable(&self, strict: bool, needs_labels: bool) -> Result<Vec<u32>> {
         match self {
             Self::Images { dataset, .. } => {
                 let mut rows = Vec::new();
@@ -115,7 +129,7 @@ impl Source {
                     Ok(())
                 })?;
                 let n_readable = rows.len();
-                rows.retain(|&row| !dataset.labels(row as usize).is_empty());
+                rows.retain(|&row| !needs_labels || !dataset.labels(row as usize).is_empty());
                 if rows.len() < n_readable {
                     let n = n_readable - rows.len();
                     output::note(&format!("{n} training images have no class and are left out"));
@@ -197,7 +211,8 @@ impl Source {
         match self {
             Self::Images { dataset, .. } => {
                 let shape = dataset.shape();
-                let AugmentConfig { padding, mirror, cutout, cutout_probability } = augment;
+                let AugmentConfig { padding, mirror, cutout, cutout_probability, view } = augment;
+                let view = view.map(self::view);
                 let read = |row: usize, seed: Option<u64>, image: &mut [u8]| -> Result<(), BoxError> {
                     // Images of the first epochs may be smaller, and square.
                     let side = (image.len() / shape.channels).isqrt();
@@ -208,18 +223,23 @@ impl Source {
                         let scaled = |pixels: usize| pixels * height / shape.height;
                         let (padding, cutout) = (scaled(padding), scaled(cutout));
                         let augment = Augment { padding, mirror, cutout, cutout_probability };
-                        augment.apply(ImageShape { height, width, ..shape }, image, seed)?;
+                        let shape = ImageShape { height, width, ..shape };
+                        augment.apply(shape, image, seed)?;
+                        view.map_or(Ok(()), |view| view.apply(shape, image, seed))?;
                     }
                     Ok(())
                 };
                 let shape = [shape.channels, shape.height, shape.width];
                 train(set(Inputs::Images { shape, read: &read }))
             }
-            Self::Features { features, .. } => {
-                let read = |row: usize, _: Option<u64>, out: &mut [f32]| -> Result<(), BoxError> {
-                    Ok(features.read(rows[row] as usize, out)?)
+            &Self::Features { ref features, views, .. } => {
+                // The first view is the item itself, which no seed asks for if there are others.
+                let read = |row: usize, seed: Option<u64>, out: &mut [f32]| -> Result<(), BoxError> {
+                    let others = views as u64 - 1;
+                    let view = seed.and_then(|seed| seed.checked_rem(others)).map_or(0, |view| view + 1);
+                    Ok(read_view(features, rows[row], view as usize, out)?)
                 };
-                train(set(Inputs::Features { dim: features.columns(), read: &read }))
+                train(set(Inputs::Features { dim: features.columns() / views, read: &read }))
             }
             Self::Pairs { sides: [queries, keys], pairs } => {
                 let read_query = |row: usize, _: Option<u64>, out: &mut [f32]| -> Result<(), BoxError> {
@@ -244,14 +264,32 @@ impl Source {
             Self::Images { dataset, .. } => {
                 Ok(Items::Images(images::read_images(dataset, rows, true)?.pixels))
             }
-            Self::Features { features, .. } => {
-                let mut values = vec![0.0; rows.len() * features.columns()];
-                for (&row, out) in rows.iter().zip(values.chunks_exact_mut(features.columns())) {
-                    features.read(row as usize, out)?;
+            Self::Features { features, views, .. } => {
+                let dim = features.columns() / views;
+                let mut values = vec![0.0; rows.len() * dim];
+                for (&row, out) in rows.iter().zip(values.chunks_exact_mut(dim)) {
+                    read_view(features, row, 0, out)?;
                 }
                 Ok(Items::Features(values))
             }
             Self::Pairs { .. } => bail!("pairs cannot be held out, set `validation.images` to 0"),
         }
     }
+}
+
+/// The view of a configuration.
+pub(crate) fn view(config: ViewConfig) -> View {
+    let ViewConfig { crop, jitter, jitter_probability, grey, blur } = config;
+    View { crop, jitter, jitter_probability, grey, blur }
+}
+
+/// Reads one of the views of an item, which lie side by side in its row.
+fn read_view(features: &FeatureFile, row: u32, view: usize, out: &mut [f32]) -> Result<()> {
+    if out.len() == features.columns() {
+        return Ok(features.read(row as usize, out)?);
+    }
+    let mut all = vec![0.0; features.columns()];
+    features.read(row as usize, &mut all)?;
+    out.copy_from_slice(&all[view * out.len()..][..out.len()]);
+    Ok(())
 }
