@@ -75,6 +75,14 @@ impl FromStr for Form {
 }
 
 impl Form {
+    /// Returns the version of a codebook file.
+    fn version(self) -> &'static str {
+        match self {
+            Self::Progressive => VERSION,
+            Self::Product => PRODUCT_VERSION,
+        }
+    }
+
     /// Returns the number of values of a codeword, for features of `dim` values.
     pub(crate) fn width(self, n_levels: usize, dim: usize) -> Result<usize, Error> {
         match self {
@@ -158,6 +166,12 @@ impl Codebooks {
                 let found = Unreadable::Version(version.to_owned());
                 return Err(Error::Content { path: file.path().to_owned(), found });
             }
+            let codebooks = Self::from_container(&file)?;
+            if version != codebooks.form.version() {
+                let found = Unreadable::VersionOfForm(version.to_owned(), codebooks.form);
+                return Err(Error::Content { path: file.path().to_owned(), found });
+            }
+            return Ok(codebooks);
         }
         Self::from_container(&file)
     }
@@ -196,8 +210,7 @@ impl Codebooks {
 
     /// Writes a codebook file.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let version = if self.form == Form::Product { PRODUCT_VERSION } else { VERSION };
-        let metadata = [("format", FORMAT.to_owned()), ("version", version.to_owned())];
+        let metadata = [("format", FORMAT.to_owned()), ("version", self.form.version().to_owned())];
         let metadata = metadata.into_iter().chain(self.metadata());
         let metadata = metadata.map(|(key, value)| (key.to_owned(), value)).collect();
         let bytes: Vec<u8> = self.values.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use crate::CodeLength;
+use crate::{CodeLength, Form};
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +113,11 @@ pub enum Unreadable {
     /// It is a codebook file of this version.
     #[error("the file has version {0}, this program reads versions 1 and 2, use a newer program")]
     Version(String),
+    /// It is a codebook file of this version, which is not the one of its form.
+    #[error(
+        "the file has version {0} with {1} codebooks, expected version 2 for product ones alone, restore it"
+    )]
+    VersionOfForm(String, Form),
     /// The section `codebook` has this shape.
     #[error("section `codebook` has shape {0:?}, expected [levels, codewords, dimensions]")]
     Shape(Vec<usize>),

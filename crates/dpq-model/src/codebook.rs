@@ -15,7 +15,7 @@ use crate::config::{QuantizerConfig, Sharing, TrainConfig};
 use crate::rng::{Stream, mix, normal, permutation, rng};
 use crate::tensors::Variables;
 
-/// The squared norm below which a codeword cannot be scaled to norm 1.
+/// The squared norm below which a codeword has no direction, so that it cannot be scaled to norm 1.
 const MIN_SQUARED_NORM: f64 = 1e-24;
 
 /// Returns the names and shapes of the variables.
@@ -126,8 +126,11 @@ fn variables(
 pub(crate) fn expanded(config: &TrainConfig, variables: &Variables) -> candle_core::Result<Tensor> {
     let mut codebook = variables["codebook"].as_tensor().clone();
     if config.quantizer.unit_codewords {
-        let norms = codebook.sqr()?.sum_keepdim(2)?.maximum(MIN_SQUARED_NORM)?.sqrt()?;
-        codebook = codebook.broadcast_div(&norms)?;
+        // Such a codeword is 0 and has no gradient: that of the clamped norm would be 10¹².
+        let squared_norms = codebook.sqr()?.sum_keepdim(2)?;
+        let has_direction = squared_norms.detach().ge(MIN_SQUARED_NORM)?.to_dtype(codebook.dtype())?;
+        let norms = squared_norms.maximum(MIN_SQUARED_NORM)?.sqrt()?;
+        codebook = codebook.broadcast_mul(&has_direction)?.broadcast_div(&norms)?;
     }
     let Some(scales) = variables.get("scales") else { return Ok(codebook) };
     let first = Tensor::ones(1, scales.dtype(), scales.device())?;

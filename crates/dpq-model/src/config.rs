@@ -81,7 +81,7 @@ pub struct QuantizerConfig {
     pub codewords: usize,
     /// Whether levels share codewords.
     pub codebooks: Sharing,
-    /// Scales each codeword to norm 1, with the gradient of that.
+    /// Scales each codeword of product codebooks to norm 1, with the gradient of that.
     #[serde(default, skip_serializing_if = "is_default")]
     pub unit_codewords: bool,
     /// How a level chooses a codeword.
@@ -332,7 +332,7 @@ impl TrainConfig {
         let one_start = self.schedule != Schedule::TwoStep || quantizer.start == Start::ResidualKmeans;
         let one_fit = self.schedule != Schedule::TwoStep || quantizer.codebooks == Sharing::Separate;
         let is_product = quantizer.form == Form::Product;
-        let unit_fit = self.schedule != Schedule::TwoStep || !quantizer.unit_codewords;
+        let unit_fit = self.schedule != Schedule::TwoStep && is_product || !quantizer.unit_codewords;
         let is_greedy = quantizer.beam == 1 && quantizer.refine == 0;
         let fits_beam = is_greedy
             || quantizer.assignment == Assignment::Euclidean
@@ -362,15 +362,20 @@ impl TrainConfig {
                 "quantizer.codebooks",
                 "`separate` for product codebooks",
             ),
-            (unit_fit, "quantizer.unit_codewords", "false for two-step training"),
+            (
+                unit_fit,
+                "quantizer.unit_codewords",
+                "false for two-step training, and unless codebooks are product codebooks",
+            ),
             (above_0(quantizer.softness), "quantizer.softness", "a finite number above 0"),
             (quantizer.kmeans_iterations >= 1, "quantizer.kmeans_iterations", "at least 1"),
             ((1..=256).contains(&quantizer.beam), "quantizer.beam", "1 to 256"),
             (
-                fits_beam,
+                fits_beam || quantizer.beam == 1,
                 "quantizer.beam",
-                "1 and no `refine`, unless codebooks are progressive, separate and Euclidean",
+                "1 unless codebooks are progressive, separate and Euclidean",
             ),
+            (fits_beam, "quantizer.refine", "0 unless codebooks are progressive, separate and Euclidean"),
             (one_start, "quantizer.start", "`residual-kmeans` for two-step training"),
             (one_fit, "quantizer.codebooks", "`separate` for two-step training"),
             (

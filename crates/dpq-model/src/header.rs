@@ -5,6 +5,7 @@ use dpq_file::Container;
 use serde::{Deserialize, Serialize};
 
 use crate::body::Layers;
+use crate::config::Feature;
 use crate::network;
 use crate::tensors::{self, Shapes, Tensors};
 use crate::{Error, TrainConfig};
@@ -30,10 +31,12 @@ impl Header {
         self.train.check()?;
         let [channels, height, width] = self.image_shape;
         let finite = |values: &[f32]| values.len() == channels && values.iter().all(|x| x.is_finite());
-        let has_classifier = self.train.network.feature.has_classifier();
-        let n_classes = if has_classifier { self.n_classes } else { 1 };
+        let feature = &self.train.network.feature;
+        let n_classes = if feature.has_classifier() { self.n_classes } else { 1 };
         let sizes = [channels, height, width, n_classes];
-        if finite(&self.mean)
+        // Pairs have no classes.
+        if (self.n_classes == 0 || *feature != Feature::Linear)
+            && finite(&self.mean)
             && finite(&self.deviation)
             && self.deviation.iter().all(|&x| x > 0.0)
             && sizes.iter().all(|size| (1..=1 << 16).contains(size))

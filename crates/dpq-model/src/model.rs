@@ -37,6 +37,10 @@ pub struct Snapshot<'a> {
 const FORMAT: &str = "dpq-model";
 const VERSIONS: [&str; 2] = ["1", "2"];
 
+fn version(form: Form) -> &'static str {
+    VERSIONS[usize::from(form == Form::Product)]
+}
+
 impl Model {
     /// Opens a model file and checks every byte. The model runs on the CPU until [`Model::on`]
     /// moves it.
@@ -61,6 +65,12 @@ impl Model {
             return Err(content(format!(
                 "{form} codebooks {found:?} of {assignment} assignment, the configuration says {} {expected:?} and {}",
                 quantizer.form, quantizer.assignment
+            )));
+        }
+        let (version, expected) = (file.metadata("version")?, version(form));
+        if version != expected {
+            return Err(content(format!(
+                "{form} codebooks in a file of version {version}, expected {expected}"
             )));
         }
         file.metadata("fingerprint")?;
@@ -98,10 +108,9 @@ impl Model {
         let mut arrays = arrays(&self.tensors, "")?;
         let shape = self.codebooks.shape().to_vec();
         arrays.push(("codebook".to_owned(), shape, self.codebooks.values().to_vec()));
-        let version = VERSIONS[usize::from(self.codebooks.form() == Form::Product)];
         let mut metadata = vec![
             ("format", FORMAT.to_owned()),
-            ("version", version.to_owned()),
+            ("version", version(self.codebooks.form()).to_owned()),
             ("config", self.header.to_json()),
         ];
         metadata.extend(self.codebooks.metadata());
@@ -234,6 +243,15 @@ impl Model {
 }
 
 impl Snapshot<'_> {
+    /// Encodes features as [`Model::encode`], or returns `None` before codebooks start.
+    ///
+    /// # Errors
+    /// Those of [`Model::encode`].
+    pub fn encode(&self, features: &[f32]) -> Result<Option<Vec<u8>>, Error> {
+        let quantizer = &self.header.train.quantizer;
+        self.codebooks.map(|codebooks| codebook::encode(quantizer, codebooks, features)).transpose()
+    }
+
     /// The codebooks, or `None` before they start.
     pub fn codebooks(&self) -> Option<&Codebooks> {
         self.codebooks

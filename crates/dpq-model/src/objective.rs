@@ -50,7 +50,8 @@ pub(crate) trait Objective: Send + Sync {
     }
 
     /// Returns the terms of a step that trains `phase`. `codebook` holds the codewords, f32 `[L, K,
-    /// D]`, if the phase trains them, and `all` what the workers share, of the whole batch.
+    /// D]`, or `[L, K, D/L]` of product codebooks, if the phase trains them, and `all` what the
+    /// workers share, of the whole batch.
     fn terms(
         &mut self,
         phase: Phase,

@@ -109,6 +109,7 @@ struct Run<'a> {
     stop: Option<&'a AtomicBool>,
     /// Steps per epoch.
     n_steps: usize,
+    sorted_pairs: Vec<[u32; 2]>,
     /// The codes of all keys, u8 `[n_keys, L]`, if the objective needs them in this epoch.
     codes: Option<Vec<u8>>,
 }
@@ -161,7 +162,7 @@ impl<'a> Run<'a> {
         }
 
         let header = header(config, data, stop)?;
-        let fingerprint = data.fingerprint(objective.needs().labels)?;
+        let fingerprint = data.fingerprint(objective.needs().labels, &|| check_stop(stop, 0))?;
         let state = if resumes {
             State::open(&header, &fingerprint, &checkpoint, objective.as_mut(), &device)?
         } else {
@@ -184,6 +185,7 @@ impl<'a> Run<'a> {
             fingerprint,
             stop,
             n_steps,
+            sorted_pairs: data.sorted_pairs(),
             codes: None,
         })
     }

@@ -1,7 +1,6 @@
 //! The training set: inputs, read by row, and labels.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use candle_core::{DType, Device, Tensor};
@@ -236,13 +235,18 @@ impl TrainSet<'_> {
     }
 
     /// Identifies labels, if they are needed, embeddings and weights, or pairs with their queries
-    /// and keys, so that no run resumes from a checkpoint of others.
-    pub(crate) fn fingerprint(&self, needs_labels: bool) -> Result<String, Error> {
+    /// and keys, so that no run resumes from a checkpoint of others. An error of `go_on` ends it.
+    pub(crate) fn fingerprint(
+        &self,
+        needs_labels: bool,
+        go_on: &dyn Fn() -> Result<(), Error>,
+    ) -> Result<String, Error> {
         if let Inputs::Pairs { dim, pairs, n_rows, .. } = self.inputs {
             let rows: Vec<u8> = pairs.iter().flatten().flat_map(|row| row.to_le_bytes()).collect();
             let mut crc = dpq_file::crc32c(&rows);
             for (side, what) in ["queries", "keys"].into_iter().enumerate() {
                 for first in (0..n_rows[side]).step_by(PIECE) {
+                    go_on()?;
                     let rows: Vec<usize> = (first..(first + PIECE).min(n_rows[side])).collect();
                     let batch = self.read_side(side, &rows)?;
                     batch.check_finite(what, dim, first)?;
@@ -321,34 +325,37 @@ impl TrainSet<'_> {
         (0..n_levels).map(level).collect()
     }
 
+    /// Returns all pairs in ascending order; none without pairs.
+    pub(crate) fn sorted_pairs(&self) -> Vec<[u32; 2]> {
+        let Inputs::Pairs { pairs, .. } = self.inputs else { return Vec::new() };
+        let mut sorted = pairs.to_vec();
+        sorted.par_sort_unstable();
+        sorted
+    }
+
     /// Returns for pairs which queries of `rows` also match the key of another of `rows`, f32 `[n,
-    /// n]`; `None` if none does.
+    /// n]`; `None` if none does. `sorted` are the [`sorted_pairs`](Self::sorted_pairs).
     pub(crate) fn other_matches(
         &self,
+        sorted: &[[u32; 2]],
         rows: &[usize],
         device: &Device,
     ) -> candle_core::Result<Option<Tensor>> {
         let Inputs::Pairs { pairs, .. } = self.inputs else { return Ok(None) };
-        let n = rows.len();
-        let mut all: HashMap<u32, Vec<u32>> = HashMap::new();
-        let wanted: HashSet<u32> = rows.iter().map(|&row| pairs[row][0]).collect();
-        for [query, key] in pairs.iter().filter(|[query, _]| wanted.contains(query)) {
-            all.entry(*query).or_default().push(*key);
-        }
-        let mut values = vec![0.0f32; n * n];
+        let (n, mut values) = (rows.len(), vec![0.0f32; rows.len().pow(2)]);
         for (i, &row) in rows.iter().enumerate() {
-            let matches = &all[&pairs[row][0]];
+            let query = pairs[row][0];
+            let first = sorted.partition_point(|pair| pair[0] < query);
+            let own = &sorted[first..][..sorted[first..].partition_point(|pair| pair[0] == query)];
             for (j, &other) in rows.iter().enumerate() {
                 // The same key in another pair is the own key once more.
-                if i != j && matches.contains(&pairs[other][1]) {
+                if i != j && own.binary_search(&[query, pairs[other][1]]).is_ok() {
                     values[i * n + j] = 1.0;
                 }
             }
         }
-        match values.contains(&1.0) {
-            true => Ok(Some(Tensor::from_vec(values, (n, n), device)?)),
-            false => Ok(None),
-        }
+        let has_any = values.contains(&1.0);
+        has_any.then(|| Tensor::from_vec(values, (n, n), device)).transpose()
     }
 
     /// Returns the labels of `rows`.
@@ -389,3 +396,6 @@ fn read_all<T: Copy + Default + Send>(
     })?;
     Ok(Cow::Owned(values))
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,6 +83,10 @@ fn files_of_other_kinds_are_refused() {
         error("dpq-codebook", "3", "cosine", &[1, 2, 3]),
         "has version 3, this program reads versions 1 and 2",
     );
+    says(
+        error("dpq-codebook", "2", "cosine", &[1, 2, 3]),
+        "has version 2 with progressive codebooks, expected version 2 for product ones alone",
+    );
     says(error("dpq-codebook", "1", "hamming", &[1, 2, 3]), "expected `euclidean` or `cosine`");
     says(
         error("dpq-codebook", "1", "cosine", &[6]),

@@ -53,7 +53,7 @@ fn posterior(tanh: f64, temperature: f64) -> Feature {
 #[test]
 fn impossible_values_are_named() {
     type Case = (fn(&mut TrainConfig), &'static str);
-    let cases: [Case; 19] = [
+    let cases: [Case; 21] = [
         (|c| c.epochs = 0, "epochs: "),
         (|c| c.network.body = small(vec![]), "network.body.small.channels: "),
         (|c| c.network.body = Body::Features, "mirror_average: "),
@@ -71,6 +71,20 @@ fn impossible_values_are_named() {
             "quantizer.codebooks: expected `separate` for product",
         ),
         (|c| c.quantizer.unit_codewords = true, "quantizer.unit_codewords: "),
+        (
+            |c| {
+                c.schedule = Schedule::Joint { features_first: 0.5 };
+                c.quantizer.unit_codewords = true;
+            },
+            "quantizer.unit_codewords: ",
+        ),
+        (
+            |c| {
+                c.quantizer.form = Form::Product;
+                c.quantizer.refine = 3;
+            },
+            "quantizer.refine: expected 0 ",
+        ),
         (|c| c.loss.soft = f64::NAN, "loss: expected finite weights"),
         (|c| c.loss.prefix_margin = -1.0, "loss: expected finite weights"),
         (|c| c.loss.commitment = 1.5, "loss.commitment: "),

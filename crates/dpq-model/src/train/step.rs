@@ -27,7 +27,7 @@ impl Run<'_> {
         let needs_labels = self.objective.needs().labels;
         let targets = Targets {
             labels: needs_labels.then(|| self.data.labels_of(rows, device)).transpose()?,
-            other_matches: self.data.other_matches(rows, device)?,
+            other_matches: self.data.other_matches(&self.sorted_pairs, rows, device)?,
         };
         let Needs { workers: n_workers, codes: needs_codes, .. } = self.objective.needs();
         let inputs: Vec<Tensor> = shards::ranges(rows.len(), n_workers)
@@ -43,9 +43,11 @@ impl Run<'_> {
                 Phase::Features => None,
                 _ => Some(codebook::expanded(config, &self.state.codebook)?),
             };
-            let seed = mix(config.seed, &[epoch.number, step]);
             let mut all_outputs = Vec::new();
-            for x in &inputs {
+            for (worker, x) in inputs.iter().enumerate() {
+                // Workers drop different outputs. One of them alone is as no worker.
+                let coordinates = [epoch.number, step, worker];
+                let seed = mix(config.seed, &coordinates[..if worker == 0 { 2 } else { 3 }]);
                 let outputs = match phase {
                     Phase::Codebooks => self.state.network.forward(x)?,
                     _ => self.state.network.forward_train(x, seed)?,

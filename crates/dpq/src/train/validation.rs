@@ -55,8 +55,7 @@ impl HeldOut {
         let (rows, values, bar) = (self.protocol.ids.len(), output.features, ProgressBar::hidden());
         let queries = Matrix { rows, columns: values.len() / rows, values };
         let mut map_by_bits = BTreeMap::new();
-        if let Some(codebooks) = network.codebooks() {
-            let codes = codebooks.encode(&queries.values)?;
+        if let (Some(codebooks), Some(codes)) = (network.codebooks(), network.encode(&queries.values)?) {
             let index = Index::builder(codebooks, &codes).build()?;
             for length in codebooks.lengths() {
                 let evaluated = self.protocol.evaluate_codes(&index, length, &queries, &bar)?;
