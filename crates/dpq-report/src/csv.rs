@@ -1,7 +1,7 @@
 //! `results.csv`: every measured accuracy as one long table with one number per line.
 
 use crate::results::{ByBits, ByRank, MeanSd, Results};
-use crate::words::preset;
+use crate::words::{of_lengths, preset};
 
 const HEADER: &str = "dataset,preset,seed,variant,metric,bits,value,sd\n";
 
@@ -24,7 +24,8 @@ pub(crate) fn csv(results: &Results) -> String {
     for (metric, accuracy) in accuracies {
         accuracy.iter().for_each(|accuracy| rows.row(["mean", "dpq", metric], "", spread(accuracy)));
     }
-    for ((bits, usage), distortion) in results.map_all.keys().zip(&results.usage).zip(&results.distortion) {
+    let usage = of_lengths(results, &results.usage);
+    for ((bits, usage), distortion) in results.map_all.keys().zip(usage).zip(&results.distortion) {
         let values = [
             ("distortion", *distortion),
             ("codewords used", usage.used),
@@ -53,8 +54,8 @@ pub(crate) fn csv(results: &Results) -> String {
         rows.maps(of("mAP@all"), &pixels.map_all, Some(&pixels.feature_map_all), single);
         rows.maps(of("mAP@5000"), &pixels.map_at_5000, Some(&pixels.feature_map_at_5000), single);
         rows.by_rank(of("precision"), UNQUANTISED, &pixels.feature_precision_at);
-        for (level, distortion) in (1..).zip(&pixels.distortion) {
-            rows.row(of("distortion"), 8 * level, single(distortion));
+        for (bits, distortion) in pixels.map_all.keys().zip(&pixels.distortion) {
+            rows.row(of("distortion"), bits, single(distortion));
         }
     }
     rows.text

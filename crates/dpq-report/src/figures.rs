@@ -80,11 +80,15 @@ pub(crate) fn usage(results: &Results) -> Chart {
     let levels = results.usage.iter();
     let used: Vec<f64> = levels.clone().map(|level| level.used).collect();
     let perplexity: Vec<f64> = levels.map(|level| level.perplexity).collect();
-    let curve = |name, values: &[f64], line| by_length(&results.map_all, name, values, line);
+    // Product codes have levels but one length.
+    let bits: Vec<f64> = (1..=used.len()).map(|level| 8.0 * level as f64).collect();
+    let curve = |name, values: &[f64], line| {
+        Curve::new(name, bits.iter().zip(values).map(|(&bits, &value)| [bits, value]), line)
+    };
     let n_codewords = results.about.config["quantizer"]["codewords"].as_f64().unwrap_or(256.0);
     Chart {
         title: "Codewords used and perplexity, by level".to_owned(),
-        x: Axis::steps("level, as the bits up to it", bits(results)),
+        x: Axis::steps("level, as the bits up to it", bits.clone()),
         y: Axis::linear("codewords", [0.0, n_codewords]),
         curves: vec![curve("codewords used", &used, REFERENCE), curve("perplexity", &perplexity, 2)],
     }

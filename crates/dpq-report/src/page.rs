@@ -4,7 +4,7 @@ use crate::document::Block;
 use crate::paper;
 use crate::results::{ByBits, Items, MeanSd, Results, Searched};
 use crate::table::{Table, line};
-use crate::words::{lengths, signed, spread, title};
+use crate::words::{lengths, of_lengths, signed, spread, title};
 
 /// The figures that need more than numbers. A report may lack them.
 pub(crate) const TSNE: &str = "tsne.svg";
@@ -126,7 +126,8 @@ fn main_table(results: &Results) -> Table {
         line(name, map.values().chain([features]).map(|map| spread(results, map)))
     };
     let plain = |name: &str, map: &ByBits<f64>, features: f64| {
-        line(name, map.values().chain([&features]).map(|map| format!("{map:.4}")))
+        let maps = results.map_all.keys().map(|bits| map.get(bits)).chain([Some(&features)]);
+        line(name, maps.map(|map| map.map_or(String::new(), |map| format!("{map:.4}"))))
     };
     let mut rows = vec![
         row("mAP@all", &results.map_all, &results.feature_map_all),
@@ -164,12 +165,13 @@ fn rankings(results: &Results) -> Table {
 }
 
 fn codes(results: &Results) -> Table {
-    let (usage, distortion) = (&results.usage, |x: &f64| format!("{x:.5}"));
+    let (usage, distortion) = (of_lengths(results, &results.usage), |x: &f64| format!("{x:.5}"));
     let mut rows = vec![line("distortion", results.distortion.iter().map(distortion))];
-    let pixels = results.baseline.iter();
-    rows.extend(
-        pixels.map(|pixels| line("distortion, raw pixels", pixels.distortion.iter().map(distortion))),
-    );
+    rows.extend(results.baseline.iter().map(|pixels| {
+        let by_bits: ByBits<&f64> = pixels.map_all.keys().copied().zip(&pixels.distortion).collect();
+        let values = results.map_all.keys().map(|bits| by_bits.get(bits).copied());
+        line("distortion, raw pixels", values.map(|value| value.map_or(String::new(), distortion)))
+    }));
     rows.extend([
         line("codewords used, last byte", usage.iter().map(|level| format!("{:.0}", level.used))),
         line("perplexity, last byte", usage.iter().map(|level| format!("{:.1}", level.perplexity))),
@@ -292,6 +294,38 @@ mod tests {
             | raw pixels, mAP@5000 |          0.5100 |          0.5050 |          0.5060 |          0.5050 |          0.5050 |
         "#]]
         .assert_eq(&format!("{}\n", main_table(&test_data::results(3))));
+    }
+
+    /// Product codes have one length, and the baseline has more.
+    #[test]
+    fn product_codes_have_the_column_of_their_length() {
+        let mut results = test_data::results(1);
+        results.map_all.retain(|&bits, _| bits == 32);
+        results.map_at_5000.retain(|&bits, _| bits == 32);
+        results.distortion.drain(..3);
+        results.usage[3].used = 77.0;
+        results.usage[3].perplexity = 55.5;
+        let pixels = results.baseline.as_mut().unwrap();
+        pixels.map_all.insert(32, 0.1234);
+        pixels.distortion[3] = 0.54321;
+        let cells = |table: &Table, name: &str| -> Vec<String> {
+            let text = table.to_string();
+            let row = text.lines().find(|row| row.starts_with(&format!("| {name} "))).unwrap().to_owned();
+            row.split('|')
+                .skip(2)
+                .map(|cell| cell.trim().to_owned())
+                .filter(|cell| !cell.is_empty())
+                .collect()
+        };
+        assert_eq!(cells(&main_table(&results), "raw pixels, mAP@all"), ["0.1234", "0.4750"]);
+        let codes = codes(&results);
+        assert_eq!(cells(&codes, "distortion, raw pixels"), ["0.54321"]);
+        assert_eq!(cells(&codes, "codewords used, last byte"), ["77"]);
+        assert_eq!(cells(&codes, "perplexity, last byte"), ["55.5"]);
+        let csv = crate::csv::csv(&results);
+        assert!(csv.lines().any(|line| line.contains(",dpq,codewords used,32,77")), "{csv}");
+        let figure = crate::figures::usage(&results);
+        assert_eq!(figure.curves[0].points.last(), Some(&[32.0, 77.0]));
     }
 
     #[test]

@@ -48,6 +48,11 @@ pub(crate) fn lengths(results: &Results) -> impl Iterator<Item = String> + use<'
     results.map_all.keys().map(|bits| format!("{bits} bits"))
 }
 
+/// Returns the last values by level, as many as code lengths: product codes have one, the last.
+pub(crate) fn of_lengths<'a, T>(results: &Results, by_level: &'a [T]) -> &'a [T] {
+    &by_level[by_level.len().saturating_sub(results.map_all.len())..]
+}
+
 /// Writes a mean, and the deviation if there are several trainings.
 pub(crate) fn spread(results: &Results, [mean, sd]: &MeanSd) -> String {
     if results.seeds == 1 { format!("{mean:.4}") } else { format!("{mean:.4} ± {sd:.4}") }

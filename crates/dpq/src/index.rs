@@ -146,6 +146,8 @@ impl BuildArgs {
             self.norms.iter().map(|&bits| CodeLength::from_bits(bits)).collect::<Result<Vec<_>, _>>()?;
         if !norms.is_empty() {
             ensure!(metric == Metric::Euclidean, "--norms is for Euclidean distance, give --metric l2 too");
+            let is_product = codebooks.form() == Form::Product;
+            ensure!(!is_product, "an index of product codes keeps no norms, leave out --norms");
             index = index.norm_lengths(&norms);
         }
         ids.as_deref().map_or(index, |ids| index.ids(ids)).write(&self.out)?;

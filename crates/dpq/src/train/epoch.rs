@@ -36,8 +36,9 @@ impl Epoch<'_> {
             let bits = 8 * (level + 1);
             let distortion = level.checked_sub(first).map(|at| report.relative_distortion[at]);
             scalars.extend(distortion.map(|value| (format!("distortion/{bits}_bits"), value)));
-            scalars.push((format!("perplexity/{bits}_bits"), usage.perplexity));
-            scalars.push((format!("dead/{bits}_bits"), usage.dead as f64));
+            let of = if first > 0 { format!("part_{}", level + 1) } else { format!("{bits}_bits") };
+            scalars.push((format!("perplexity/{of}"), usage.perplexity));
+            scalars.push((format!("dead/{of}"), usage.dead as f64));
         }
         if let Some(validation) = &self.validation {
             let by_bits = validation.map_by_bits.iter();
@@ -228,5 +229,10 @@ mod tests {
             validation_map/16_bits 0.85
             validation_map/features 0.8512"#]]
         .assert_eq(&scalars.collect::<Vec<_>>().join("\n"));
+        // Product codes of two parts.
+        let product = EpochReport { relative_distortion: vec![0.05], ..two };
+        let scalars = Epoch { report: &product, validation: None, peak_memory_bytes: None }.scalars();
+        let names = scalars.iter().map(|(name, _)| name.as_str()).skip(5).collect::<Vec<_>>().join(" ");
+        assert_eq!(names, "perplexity/part_1 dead/part_1 distortion/16_bits perplexity/part_2 dead/part_2");
     }
 }
