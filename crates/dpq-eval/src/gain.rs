@@ -7,7 +7,8 @@
 
 use crate::Ranking;
 
-/// A weight below this times the whole is left out.
+/// Places after the first whose probability is below this are left out. Probabilities fall so fast
+/// by then that all of them together change no digit of the result.
 const NEGLIGIBLE: f64 = 1e-17;
 
 /// The discounts of normalised discounted cumulative gain: `Σ_{i=1..k} 1 / log2(1 + i)` for each
@@ -58,4 +59,37 @@ pub(crate) fn reciprocal_rank(ranking: &Ranking) -> f64 {
         }
     }
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In large groups, most places are left out.
+    #[test]
+    fn what_is_left_out_changes_no_digit() {
+        for (size, relevant) in
+            [(10u32, 3u32), (1000, 1), (1000, 2), (100_000, 2), (100_000, 300), (1 << 20, 1 << 18)]
+        {
+            for n_before in [0u32, 7, 1 << 16] {
+                let before = (0..n_before).map(|id| (u64::from(id), 1.0, false));
+                let group = (0..size).map(|id| (u64::from(n_before + id), 0.0, id < relevant));
+                let ranking = Ranking::new(before.chain(group), relevant as usize, None).unwrap();
+                let [n, r] = [size, relevant].map(f64::from);
+                let (mut probability, mut expected, mut total) = (r / n, 0.0, 0.0);
+                for place in 1..=size - relevant + 1 {
+                    expected += probability / f64::from(n_before + place);
+                    total += probability;
+                    let rest = n - f64::from(place);
+                    probability *= (rest - r + 1.0) / rest;
+                }
+                assert!((total - 1.0).abs() < 1e-9, "{size} {relevant}: {total}");
+                let found = reciprocal_rank(&ranking);
+                assert!(
+                    (found - expected).abs() <= 1e-15 * expected,
+                    "{size} {relevant}: {found} {expected}"
+                );
+            }
+        }
+    }
 }
