@@ -6,12 +6,13 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use dpq_codebook::{Codebooks, Expected};
+use dpq_codebook::{Beam, Codebooks, Expected};
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::{App, Body, json, parameters};
+use crate::options::Options;
 use crate::refusal::{Failed, Refusal, json_body, to_json};
 use crate::writer::{Change, Changed, Item, Writer};
 
@@ -124,17 +125,17 @@ fn items(app: &App, parameters: Parameters, body: Body) -> Result<Vec<Item>, Ref
     if new.is_empty() {
         return Err(Refusal::bad("there are no items, give at least one"));
     }
-    encoded(app.reader().codebooks(), new, app.options.limits.name)
+    encoded(app.reader().codebooks(), new, &app.options)
 }
 
-fn encoded(codebooks: &Codebooks, new: Vec<NewItem>, max_name: usize) -> Result<Vec<Item>, Refusal> {
+fn encoded(codebooks: &Codebooks, new: Vec<NewItem>, options: &Options) -> Result<Vec<Item>, Refusal> {
     let mut features = Vec::new();
     for item in &new {
         if item.name.as_ref().is_some_and(String::is_empty) {
             return Err(Refusal::bad("a name is empty, leave it out or give another one"));
         }
         let name = item.name.as_ref().map_or(0, String::len);
-        Expected::Range(0..=max_name).check("number of bytes of a name", name)?;
+        Expected::Range(0..=options.limits.name).check("number of bytes of a name", name)?;
         match (&item.features, &item.code) {
             (Some(values), None) => {
                 Expected::Shape(vec![codebooks.dim()]).check("features", values.len())?;
@@ -151,7 +152,12 @@ fn encoded(codebooks: &Codebooks, new: Vec<NewItem>, max_name: usize) -> Result<
         }
     }
     // Even without features, this takes the time to prepare codebooks.
-    let codes = if features.is_empty() { Vec::new() } else { codebooks.encode(&features)? };
+    let weights = vec![1.0; codebooks.n_levels()];
+    let codes = match options.beam {
+        _ if features.is_empty() => Vec::new(),
+        1 => codebooks.encode(&features)?,
+        width => codebooks.encode_beam(&features, Beam { width, weights: &weights })?,
+    };
     let mut codes = codes.chunks_exact(codebooks.n_levels());
     let item = |NewItem { id, name, code, .. }: NewItem| {
         let code = code.or_else(|| codes.next().map(<[u8]>::to_vec));
@@ -162,8 +168,6 @@ fn encoded(codebooks: &Codebooks, new: Vec<NewItem>, max_name: usize) -> Result<
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
-
     use std::time::Duration;
 
     use axum::http::StatusCode;
@@ -171,7 +175,7 @@ mod tests {
 
     use super::*;
     use crate::gallery::{Latest, Reader};
-    use crate::options::{Limits, Options};
+    use crate::options::Limits;
 
     /// The change waits for a thread that does nothing.
     #[test]

@@ -20,6 +20,8 @@ pub struct Options {
     pub token: Option<String>,
     /// Makes features of images. Without it, requests with images are refused.
     pub features: Option<Box<Features>>,
+    /// Codes that a beam search keeps per level when features or images are added; 1 is greedy.
+    pub beam: usize,
     /// Tells names, classes and pictures of items.
     pub catalog: Option<Box<dyn Catalog>>,
     /// Draws the map of the gallery, at the first request for it.
@@ -29,10 +31,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// Makes options with threads and limits alone.
+    /// Makes options with threads and limits alone, and for greedy codes.
     pub fn new(threads: usize) -> Self {
         let limits = Limits::default();
-        Self { threads, token: None, features: None, catalog: None, map: None, limits }
+        Self { threads, token: None, features: None, beam: 1, catalog: None, map: None, limits }
     }
 
     /// Refuses what no machine could keep.
@@ -41,6 +43,7 @@ impl Options {
         let milliseconds = usize::try_from(time.as_millis()).unwrap_or(usize::MAX);
         for (what, found, expected) in [
             ("number of threads", self.threads, 1..=4096),
+            ("width of the beam", self.beam, 1..=256),
             ("maximum size of a body", body, 1..=1 << 30),
             ("maximum length of a name", name, 1..=1 << 16),
             ("maximum number of hits", hits, 1..=1_000_000),

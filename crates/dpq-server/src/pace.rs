@@ -76,8 +76,6 @@ impl AsyncWrite for Paced {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
-
     use std::future::poll_fn;
     use std::io::Read;
     use std::thread;

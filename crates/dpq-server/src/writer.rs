@@ -236,8 +236,6 @@ impl Writing {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
-
     use dpq_index::{Assignment, Codebooks, Metric};
     use tokio::sync::Semaphore;
 

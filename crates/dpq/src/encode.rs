@@ -1,11 +1,13 @@
 //! `dpq encode`: images or features in, codes out.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 use dpq_codebook::{Beam, Codebooks, LevelUsage, usage};
 use dpq_data::Dataset;
+use dpq_file::Container;
 use dpq_formats::{FeatureFile, npy};
 use dpq_model::Model;
 use rayon::prelude::*;
@@ -13,6 +15,7 @@ use serde::Serialize;
 
 use crate::codebook::length_weights;
 use crate::codes::{remove_stale, write_codes};
+use crate::features::{Column, close, key, write_columns};
 use crate::inputs::{Inputs, NetworkOptions, Source, lies_in};
 use crate::{output, train};
 
@@ -20,8 +23,8 @@ use crate::{output, train};
 ///
 /// A model writes codes.npy and features.npy, for images ids.npy, labels.npy (if they have
 /// classes) and names.txt (for a folder), and with `--posteriors` the classifier's posteriors.npy.
-/// It takes images, or features if it was trained on features. Codebooks alone take features and
-/// write codes.npy.
+/// It takes images, or features if it was trained on features. An interrupted run resumes.
+/// Codebooks alone take features and write codes.npy.
 #[derive(clap::Args)]
 #[command(
     group = clap::ArgGroup::new("encoder").required(true),
@@ -39,9 +42,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     inputs: Inputs,
     /// Codes that a beam search keeps per level, to find one with less error (weighted by
-    /// `--length-weights`); 1 is greedy
-    #[arg(long, default_value_t = 1, requires = "codebook", value_name = "B")]
-    beam: usize,
+    /// `--length-weights`); 1 is greedy [default: that of the model if CODEBOOK is one, else 1]
+    #[arg(long, requires = "codebook", value_name = "B")]
+    beam: Option<usize>,
     /// Weights of the error of each length in the beam search, L numbers. 0,0,0,1 is for the
     /// longest code alone, at the expense of its prefixes [default: 1 each]
     #[arg(long, requires = "beam", value_delimiter = ',', value_name = "W")]
@@ -62,6 +65,8 @@ struct Encoded {
     items: usize,
     /// Images that could not be read.
     left_out: usize,
+    /// Items that an interrupted run had written.
+    resumed: usize,
     dim: usize,
     levels: usize,
     seconds: f64,
@@ -81,7 +86,8 @@ impl Args {
         self.inputs.check_out(&self.out_dir)?;
         let encoded = match (&self.codebook, &self.model, &self.inputs.features) {
             (Some(codebook), _, Some(features)) => {
-                self.encode_features(&Codebooks::open(codebook)?, features)?
+                let beam = self.beam.map_or_else(|| beam_of(codebook), Ok)?;
+                self.encode_features(&Codebooks::open(codebook)?, beam, features)?
             }
             (_, Some(model), _) => {
                 // Codebooks alone write beside the features; a model writes features of its own.
@@ -93,39 +99,19 @@ impl Args {
         output::print(json, &encoded, &encoded.text(&self.out_dir))
     }
 
-    fn encode_features(&self, codebooks: &Codebooks, path: &Path) -> Result<Encoded> {
+    fn encode_features(&self, codebooks: &Codebooks, width: usize, path: &Path) -> Result<Encoded> {
         let rows = FeatureFile::open(path)?;
         let (name, found, dim) = (path.display(), rows.columns(), codebooks.dim());
         ensure!(found == dim, "{name} has features of {found} dimensions, the codebooks have {dim}");
         let _dir = output::ResultDir::create(&self.out_dir)?;
         let weights = length_weights(self.length_weights.clone(), codebooks.n_levels());
-        let beam = Beam { width: self.beam, weights: &weights };
-        let bar = output::progress(rows.rows(), "encoding");
-        let mut seconds = 0.0;
-        let mut codes = Vec::with_capacity(rows.rows() * codebooks.n_levels());
-        // The energy of all features read so far, and the energy of the error at each length.
-        let (mut energy, mut left) = (0.0, vec![0.0; codebooks.lengths().count()]);
-        for (first, n) in rows.chunks() {
-            let mut features = vec![0.0; n * rows.columns()];
-            rows.read_finite(first, &mut features)?;
-            let start = Instant::now();
-            let chunk = codebooks.encode_beam(&features, beam)?;
-            seconds += output::seconds(start);
-            let chunk_energy: f64 = features.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-            let distortion = codebooks.relative_distortion(&features, &chunk)?;
-            left.iter_mut().zip(distortion).for_each(|(left, distortion)| *left += distortion * chunk_energy);
-            energy += chunk_energy;
-            codes.extend(chunk);
-            bar.inc(n as u64);
-        }
-        bar.finish_and_clear();
-        if energy > 0.0 {
-            left.iter_mut().for_each(|left| *left /= energy);
-        }
+        let beam = Beam { width, weights: &weights };
+        let encode = |features: &[f32]| Ok(codebooks.encode_beam(features, beam)?);
+        let (codes, distortion, seconds) = codes_of(&rows, codebooks, encode)?;
         if !lies_in(path, &self.out_dir) {
             remove_stale(&self.out_dir, &["features.npy", "posteriors.npy"])?;
         }
-        self.write_codes(seconds, codebooks, left, &codes)
+        self.write_codes(seconds, codebooks, distortion, &codes)
     }
 
     fn encode_items(&self, path: &Path) -> Result<Encoded> {
@@ -138,28 +124,48 @@ impl Args {
         let source = self.inputs.open(model)?;
         train::check_split(path, self.inputs.data.as_deref(), &source)?;
         let _dir = output::ResultDir::create(&self.out_dir)?;
-        let start = Instant::now();
-        let (rows, codebooks) = (source.rows()?, model.codebooks());
-        let outputs = Outputs::new(model, &source, &rows, self.inputs.strict, self.posteriors)?;
-        let Outputs { rows: kept, features, codes, posteriors, .. } = &outputs;
-        source.write_ids(&self.out_dir, kept)?;
-        if self.posteriors {
-            npy::write(self.out_dir.join("posteriors.npy"), &[kept.len(), model.n_classes()], posteriors)?;
-        }
-        npy::write(self.out_dir.join("features.npy"), &[kept.len(), codebooks.dim()], features)?;
-        let seconds = output::seconds(start);
-        let relative_distortion = codebooks.relative_distortion(features, codes)?;
-        let accuracy = match &source {
-            // The classes of a folder are not those that the model knows.
+        // The classes of a folder are not those that the model knows.
+        let classified = match &source {
             Source::Images { dataset, has_names: false, .. } if dataset.n_classes() == model.n_classes() => {
-                outputs.accuracy(dataset)
+                Some(dataset)
             }
             _ => None,
         };
+        let mut columns = vec![Column { name: "features", width: model.codebooks().dim() }];
+        columns.extend(self.posteriors.then_some(Column { name: "posteriors", width: model.n_classes() }));
+        columns.extend(classified.map(|_| Column { name: PREDICTED, width: 1 }));
+        let key = key(path, &self.inputs, &self.network, &format!("codes, posteriors {}", self.posteriors))?;
+        let bad = (self.inputs.strict, self.inputs.skip_bad.as_deref());
+        let (rows, written) = write_columns(&self.out_dir, &key, &source, &columns, bad, |_, items| {
+            let output = items.forward(model)?;
+            let logits = output.logits.chunks_exact(model.n_classes().max(1));
+            let mut results = vec![output.features];
+            results.extend(self.posteriors.then(|| logits.clone().flat_map(softmax).collect()));
+            results.extend(classified.map(|_| logits.clone().map(|row| argmax(row) as f32).collect()));
+            Ok(results)
+        })?;
+        let features = FeatureFile::open(self.out_dir.join("features.npy"))?;
+        let encode = |features: &[f32]| Ok(model.encode(features)?);
+        let (codes, distortion, seconds) = codes_of(&features, model.codebooks(), encode)?;
+        let accuracy = match classified {
+            None => None,
+            Some(dataset) => {
+                let path = self.out_dir.join(PREDICTED).with_extension("npy");
+                let predicted = npy::read_matrix::<f32>(&path)?.values;
+                accuracy(dataset, &rows, &predicted.iter().map(|&class| class as u32).collect::<Vec<_>>())
+            }
+        };
+        let encoded = self.write_codes(written.seconds + seconds, model.codebooks(), distortion, &codes)?;
+        close(&self.out_dir)?;
+        if classified.is_some() {
+            fs::remove_file(self.out_dir.join(PREDICTED).with_extension("npy"))?;
+        }
         Ok(Encoded {
-            left_out: rows.len() - kept.len(),
+            resumed: written.resumed,
+            left_out: written.left_out,
+            items_per_second: (written.items - written.resumed) as f64 / (written.seconds + seconds),
             accuracy,
-            ..self.write_codes(seconds, codebooks, relative_distortion, codes)?
+            ..encoded
         })
     }
 
@@ -176,6 +182,7 @@ impl Args {
         Ok(Encoded {
             items,
             left_out: 0,
+            resumed: 0,
             dim: codebooks.dim(),
             levels: n_levels,
             seconds,
@@ -187,6 +194,47 @@ impl Args {
             peak_memory_bytes: output::peak_memory_bytes(),
         })
     }
+}
+
+/// The classes that a model predicts, until the accuracy is known: `predicted.npy`.
+const PREDICTED: &str = "predicted";
+
+/// Encodes all rows of a file. Returns the codes, their distortion at each length, and the seconds
+/// of encoding.
+fn codes_of(
+    rows: &FeatureFile,
+    codebooks: &Codebooks,
+    encode: impl Fn(&[f32]) -> Result<Vec<u8>>,
+) -> Result<(Vec<u8>, Vec<f64>, f64)> {
+    let bar = output::progress(rows.rows(), "encoding");
+    let mut seconds = 0.0;
+    let mut codes = Vec::with_capacity(rows.rows() * codebooks.n_levels());
+    // The energy of all features read so far, and the energy of the error at each length.
+    let (mut energy, mut left) = (0.0, vec![0.0; codebooks.lengths().count()]);
+    for (first, n) in rows.chunks() {
+        let mut features = vec![0.0; n * rows.columns()];
+        rows.read_finite(first, &mut features)?;
+        let start = Instant::now();
+        let chunk = encode(&features)?;
+        seconds += output::seconds(start);
+        let chunk_energy: f64 = features.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        let distortion = codebooks.relative_distortion(&features, &chunk)?;
+        left.iter_mut().zip(distortion).for_each(|(left, distortion)| *left += distortion * chunk_energy);
+        energy += chunk_energy;
+        codes.extend(chunk);
+        bar.inc(n as u64);
+    }
+    bar.finish_and_clear();
+    if energy > 0.0 {
+        left.iter_mut().for_each(|left| *left /= energy);
+    }
+    Ok((codes, left, seconds))
+}
+
+/// Returns the width of the beam that a model encodes by; codebooks alone state none.
+fn beam_of(path: &Path) -> Result<usize> {
+    let is_model = Container::open(path)?.metadata("format").is_ok_and(|format| format == "dpq-model");
+    Ok(if is_model { Model::open(path)?.config().quantizer.beam } else { 1 })
 }
 
 pub(crate) struct Outputs {
@@ -237,16 +285,19 @@ impl Outputs {
         Ok(outputs)
     }
 
-    /// Returns the share of items whose only label is the class predicted; none if items have
-    /// several labels.
     pub(crate) fn accuracy(&self, dataset: &Dataset) -> Option<f64> {
-        let items = self.rows.par_iter().zip(&self.predicted);
-        let right = items.map(|(&row, class)| match dataset.labels(row as usize) {
-            [label] => Some(u32::from(label == class)),
-            _ => None,
-        });
-        Some(f64::from(right.sum::<Option<u32>>()?) / self.rows.len() as f64)
+        accuracy(dataset, &self.rows, &self.predicted)
     }
+}
+
+/// Returns the share of items whose only label is the class predicted; none if items have several
+/// labels.
+fn accuracy(dataset: &Dataset, rows: &[u32], predicted: &[u32]) -> Option<f64> {
+    let right = rows.par_iter().zip(predicted).map(|(&row, class)| match dataset.labels(row as usize) {
+        [label] => Some(u32::from(label == class)),
+        _ => None,
+    });
+    Some(f64::from(right.sum::<Option<u32>>()?) / rows.len() as f64)
 }
 
 fn argmax(logits: &[f32]) -> u32 {
@@ -262,9 +313,12 @@ fn softmax(logits: &[f32]) -> Vec<f32> {
 
 impl Encoded {
     fn text(&self, dir: &Path) -> String {
-        let Self { items, left_out, items_per_second, .. } = self;
+        let Self { items, left_out, resumed, items_per_second, .. } = self;
         let dir = dir.display();
         let mut text = format!("encoded {items} items into {dir} ({items_per_second:.0} per second)\n");
+        if *resumed > 0 {
+            text += &format!("resumed after {resumed} items\n");
+        }
         if *left_out > 0 {
             text += &format!("skipped {left_out} images that cannot be read\n");
         }

@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::inputs::{Inputs, Items, NetworkOptions, Source};
 use crate::{images, output, train, weights};
 use partial::Partial;
+pub(crate) use partial::{Column, close};
 
 /// Compute features of images by a network, without codes
 ///
@@ -75,11 +76,11 @@ pub(crate) struct Args {
 pub(crate) struct Written {
     pub(crate) items: usize,
     /// Items that an interrupted run had written.
-    resumed: usize,
+    pub(crate) resumed: usize,
     /// Images that could not be read.
     pub(crate) left_out: usize,
     dim: usize,
-    seconds: f64,
+    pub(crate) seconds: f64,
     items_per_second: f64,
     peak_memory_bytes: Option<u64>,
 }
@@ -156,64 +157,92 @@ impl Args {
             }
             Ok(all)
         };
-        write_features(&self.out_dir, &key, source, n_views * dim, self.inputs.strict, of_views)
+        let bad = self.inputs.skip_bad.as_deref();
+        write_features(&self.out_dir, &key, source, n_views * dim, self.inputs.strict, bad, of_views)
     }
 
-    /// Tells runs apart, so that none resumes from the features of another.
     fn key(&self, network: &Path) -> Result<String> {
-        let Inputs { data, images, features, .. } = &self.inputs;
-        Ok(format!(
-            "network {:08x}, side {:?}, body {}, posterior {:?}, queries {}, mirror average {:?}, views {:?}, items of {:?}",
-            dpq_file::crc32c(&fs::read(network)?),
-            self.side,
-            self.body,
-            self.posterior,
-            self.queries,
-            self.network.mirror_average,
-            (self.views > 1).then_some((self.views, self.seed)),
-            [data, images, features],
-        ))
+        let Self { side, body, posterior, queries, .. } = self;
+        let views = (self.views > 1).then_some((self.views, self.seed));
+        let what = format!(
+            "side {side:?}, body {body}, posterior {posterior:?}, queries {queries}, views {views:?}"
+        );
+        key(network, &self.inputs, &self.network, &what)
     }
 }
 
-/// Writes features f32 [N, dim] of all items, and the files of [`Source::write_ids`], into the
-/// folder `dir`. Resumes an interrupted run of the same `key` and rows.
+/// Tells runs apart, so that none resumes from the results of another.
+pub(crate) fn key(network: &Path, inputs: &Inputs, options: &NetworkOptions, what: &str) -> Result<String> {
+    let Inputs { data, images, features, .. } = inputs;
+    let (average, items) = (options.mirror_average, [data, images, features]);
+    let network = dpq_file::crc32c(&fs::read(network)?);
+    Ok(format!("network {network:08x}, {what}, mirror average {average:?}, items of {items:?}"))
+}
+
+/// Writes features f32 [N, dim] of all items, as [`write_columns`].
 pub(crate) fn write_features(
     dir: &Path,
     key: &str,
     source: &Source,
     dim: usize,
     strict: bool,
+    bad: Option<&Path>,
     features: impl Fn(&[u32], &Items) -> Result<Vec<f32>> + Sync,
 ) -> Result<Written> {
+    let column = Column { name: "features", width: dim };
+    let results = |rows: &[u32], items: &Items| Ok(vec![features(rows, items)?]);
+    let written = write_columns(dir, key, source, &[column], (strict, bad), results)?;
+    close(dir).with_context(|| format!("cannot write into {}", dir.display()))?;
+    Ok(written.1)
+}
+
+/// Writes results of all items, and the files of [`Source::write_ids`], into the folder `dir`, and
+/// the images that cannot be read into the file `bad`, unless the first is an error (`strict`).
+/// Resumes an interrupted run of the same `key` and rows, until the caller calls [`close`]. Returns
+/// the rows of the items that could be read.
+pub(crate) fn write_columns(
+    dir: &Path,
+    key: &str,
+    source: &Source,
+    columns: &[Column],
+    (strict, bad): (bool, Option<&Path>),
+    results: impl Fn(&[u32], &Items) -> Result<Vec<Vec<f32>>> + Sync,
+) -> Result<(Vec<u32>, Written)> {
     let start = Instant::now();
     let rows = source.rows()?;
     let numbers: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
     let key = format!("{key}, {} rows {:08x}", rows.len(), dpq_file::crc32c(&numbers));
     let writing = || format!("cannot write into {}", dir.display());
-    let mut partial = Partial::open(dir, &key, dim).with_context(writing)?;
+    let mut partial = Partial::open(dir, &key, columns).with_context(writing)?;
     let (resumed, last) = (partial.done.len(), partial.done.last().copied());
     let rest = last.and_then(|last| rows.iter().position(|&row| row == last)).map_or(0, |at| at + 1);
     let bar = output::progress(rows.len(), "features");
+    // The time that is left does not depend on what was done before.
+    bar.set_position(rest as u64);
+    bar.reset_eta();
     source.for_each_batch(&rows[rest..], strict, |rows, items| {
-        partial.push(rows, &features(rows, &items)?).with_context(writing)?;
-        bar.set_position(partial.done.len() as u64);
+        partial.push(rows, &results(rows, &items)?).with_context(writing)?;
+        bar.inc(rows.len() as u64);
         Ok(())
     })?;
     bar.finish_and_clear();
     let kept = partial.done.clone();
+    if let Some(path) = bad {
+        source.write_bad(path, &rows, &kept)?;
+    }
     source.write_ids(dir, &kept)?;
     partial.finish().with_context(writing)?;
     let seconds = output::seconds(start);
-    Ok(Written {
+    let written = Written {
         items: kept.len(),
         resumed,
         left_out: rows.len() - kept.len(),
-        dim,
+        dim: columns[0].width,
         seconds,
         items_per_second: (kept.len() - resumed) as f64 / seconds,
         peak_memory_bytes: output::peak_memory_bytes(),
-    })
+    };
+    Ok((kept, written))
 }
 
 /// An odd number, so that the seeds of two runs are far apart.

@@ -1,6 +1,7 @@
 //! The items that `dpq features` and `dpq encode` run a network on, and the options for it that
 //! both commands share.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,9 @@ pub(crate) struct Inputs {
     /// Stop at the first image that cannot be read [default: report and skip it]
     #[arg(long, conflicts_with = "features")]
     pub(crate) strict: bool,
+    /// Write the images that cannot be read, and why, to a file
+    #[arg(long, conflicts_with_all = ["features", "strict"], value_name = "CSV")]
+    pub(crate) skip_bad: Option<PathBuf>,
 }
 
 /// The options that say how a network runs.
@@ -165,6 +169,28 @@ impl Source {
                 |(rows, values)| work(rows, Items::Features(values)),
             ),
         }
+    }
+
+    /// Writes the images of `rows` that are not among `kept`, with the reason of each. It reads
+    /// them again: an interrupted run may have met them.
+    pub(crate) fn write_bad(&self, path: &Path, rows: &[u32], kept: &[u32]) -> Result<()> {
+        let Self::Images { dataset, .. } = self else { return Ok(()) };
+        let kept: HashSet<u32> = kept.iter().copied().collect();
+        let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\"").replace(['\n', '\r'], " "));
+        let mut text = "image,reason\n".to_owned();
+        let mut pixels = vec![0; dataset.shape().len()];
+        for &row in rows.iter().filter(|row| !kept.contains(row)) {
+            let name = match dataset.path(row as usize) {
+                Some(path) => path.display().to_string(),
+                None => format!("row {row}"),
+            };
+            let reason = match dataset.read(row as usize, &mut pixels) {
+                Ok(()) => "it can be read now, but could not before".to_owned(),
+                Err(error) => format!("{:#}", anyhow::Error::from(error)),
+            };
+            writeln!(text, "{},{}", quoted(&name), quoted(&reason))?;
+        }
+        Ok(dpq_file::write_atomic(path, |out| out.write_all(text.as_bytes()))?)
     }
 
     /// Writes `ids.npy` of images, `labels.npy` if they have classes and `names.txt` if they have

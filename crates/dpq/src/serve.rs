@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, ensure};
-use dpq_codebook::Codebooks;
 use dpq_model::Model;
 use dpq_server::{Catalog, Features, Gallery, Limits, Options, Server};
 use serde_json::json;
@@ -76,7 +75,6 @@ impl Args {
             waiting: self.max_waiting,
             ..Limits::default()
         };
-        let features = self.features(codebooks)?;
         ensure!(
             self.names.is_none() || matches!(gallery, Gallery::File(_)),
             "a live index has names of its own, leave out --names"
@@ -85,7 +83,13 @@ impl Args {
         let pictures = is_known.then(|| Pictures::open(self.images.as_deref(), self.names.as_deref()));
         let catalog = pictures.transpose()?.map(|pictures| Box::new(pictures) as Box<dyn Catalog>);
         let (token, map, threads) = (self.token()?, Some(draw_map()), rayon::current_num_threads());
-        let options = Options { token, features, catalog, map, limits, ..Options::new(threads) };
+        let mut options = Options { token, catalog, map, limits, ..Options::new(threads) };
+        if let Some(path) = &self.model {
+            let model = Model::open(path)?;
+            images::check_model(&model, codebooks)?;
+            options.beam = model.config().quantizer.beam;
+            options.features = Some(model_features(model, self.max_pixels)?);
+        }
         serve(json, gallery, options, self.listen)
     }
 
@@ -97,14 +101,6 @@ impl Args {
             Ok(text.trim_end().to_owned())
         };
         self.token_file.as_ref().map(read).transpose()
-    }
-
-    /// Returns the function that makes features of images, if there is a model.
-    fn features(&self, codebooks: &Codebooks) -> Result<Option<Box<Features>>> {
-        let Some(path) = &self.model else { return Ok(None) };
-        let model = Model::open(path)?;
-        images::check_model(&model, codebooks)?;
-        Ok(Some(model_features(model, self.max_pixels)?))
     }
 }
 

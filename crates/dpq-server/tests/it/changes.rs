@@ -3,11 +3,12 @@
 use std::fs;
 use std::thread;
 
+use dpq_codebook::Beam;
 use dpq_live::{LiveIndex, Snapshot};
 use dpq_server::{Gallery, Options};
 use serde_json::json as value;
 
-use crate::{LEVELS, Server, codebooks, codes, json, live, serve_live, with_images};
+use crate::{DIM, LEVELS, Server, codebooks, codes, hits, json, live, numbers, serve_live, with_images};
 
 #[test]
 fn items_are_added_replaced_and_deleted() {
@@ -53,6 +54,29 @@ fn items_are_added_replaced_and_deleted() {
         (expected.keys().copied().collect(), expected.values().flatten().copied().collect())
     );
     assert_eq!((snapshot.name_of(500), snapshot.id_of("item 10")), (Some("new"), Some(10)));
+}
+
+/// Features are encoded by the beam of their model.
+#[test]
+fn features_are_encoded_by_the_beam() {
+    let (_dir, server) = serve_live(Options { beam: 4, ..Options::new(1) });
+    let mut client = server.client();
+    let features = numbers(77, 40 * DIM);
+    let items: Vec<_> = features.chunks_exact(DIM).map(|features| value!({ "features": features })).collect();
+    let answer = client.post("/v1/items", &value!({ "items": items }).to_string());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let beam = Beam { width: 4, weights: &[1.0; LEVELS] };
+    let (codebooks, mut n_better) = (codebooks(), 0);
+    let codes = codebooks.encode_beam(&features, beam).unwrap();
+    for (id, (code, features)) in (500..).zip(codes.chunks_exact(LEVELS).zip(features.chunks_exact(DIM))) {
+        // The query of an item is what its code stands for.
+        let query = codebooks.decode(code, codebooks.max_length()).unwrap();
+        let [by_id, by_features] = [value!({ "id": id }), value!({ "features": query })]
+            .map(|body| hits(&json(&client.post("/v1/search", &body.to_string()))));
+        assert_eq!(by_id, by_features, "{id}");
+        n_better += usize::from(codebooks.encode(features).unwrap() != code);
+    }
+    assert!(n_better > 0, "the beam finds what greedy codes are");
 }
 
 /// Writers and readers at the same time, with small segments that are merged meanwhile.

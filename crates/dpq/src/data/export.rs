@@ -67,7 +67,7 @@ impl Args {
         let mean_bytes: Vec<u8> = mean.iter().flat_map(|x| x.to_le_bytes()).collect();
         let key = format!("pixels {shape} of {:?}, less {:08x}", self.data, dpq_file::crc32c(&mean_bytes));
         let source = Source::Images { dataset: Box::new(dataset), rows, has_names: false };
-        let written = write_features(&self.out_dir, &key, &source, dim, self.strict, |_, items| {
+        let written = write_features(&self.out_dir, &key, &source, dim, self.strict, None, |_, items| {
             let images = items.pixels()?.par_chunks_exact(dim);
             Ok(images.flat_map_iter(|image| feature(image, &mean)).collect())
         })?;

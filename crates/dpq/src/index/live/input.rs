@@ -38,7 +38,7 @@ pub(super) struct ItemArgs {
 pub(super) enum Items<'a> {
     Codes(Matrix<u8>, Option<Metric>, Labels),
     Features(FeatureFile, Labels),
-    Network { model: &'a Model, source: Source, is_strict: bool, labels: Labels },
+    Network { model: &'a Model, source: Source, is_strict: bool, bad: Option<PathBuf>, labels: Labels },
     Stdin,
 }
 
@@ -79,7 +79,8 @@ impl ItemArgs {
                     Some(path) => self.labels(path, source.rows()?.len())?,
                     None => Labels { ids: None, names: None },
                 };
-                Items::Network { model, source, is_strict: self.inputs.strict, labels }
+                let (is_strict, bad) = (self.inputs.strict, self.inputs.skip_bad.clone());
+                Items::Network { model, source, is_strict, bad, labels }
             }
             (_, Some(path), None) => {
                 let file = FeatureFile::open(path)?;
@@ -148,12 +149,12 @@ impl Items<'_> {
                     }
                 }
             }
-            Self::Network { model, source, is_strict, labels } => {
-                let (all, mut n_read) = (source.rows()?, 0);
+            Self::Network { model, source, is_strict, bad, labels } => {
+                let (all, mut read) = (source.rows()?, Vec::new());
                 let mut images = Images::new(source, sink);
                 source.for_each_batch(&all, *is_strict, |rows, items| {
                     let codes = model.encode(&items.forward(model)?.features)?;
-                    n_read += rows.len();
+                    read.extend_from_slice(rows);
                     for (&row, code) in rows.iter().zip(codes.chunks_exact(n_levels)) {
                         match &mut images {
                             Some(images) => images.put(sink, row as usize, code)?,
@@ -162,7 +163,10 @@ impl Items<'_> {
                     }
                     Ok(())
                 })?;
-                return Ok(all.len() - n_read);
+                if let Some(path) = bad {
+                    source.write_bad(path, &all, &read)?;
+                }
+                return Ok(all.len() - read.len());
             }
             Self::Stdin => {
                 for (n, line) in (1..).zip(std::io::stdin().lines()) {
