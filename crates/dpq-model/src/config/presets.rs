@@ -100,7 +100,8 @@ impl TrainConfig {
     /// `best` for a residual network with pretrained weights and a few thousand images, at a pace
     /// of two CPU cores.
     ///
-    /// Held-out training images of CIFAR-10 chose the rate, dropout and the feature (docs/deviations.md).
+    /// Held-out training images of CIFAR-10 chose the rate, dropout and the feature
+    /// (docs/deviations.md).
     pub fn pretrained() -> Self {
         let Self { network, network_optimizer, .. } = Self::best();
         Self {
