@@ -10,7 +10,7 @@ use crate::body::{self, Layer, Layers};
 use crate::config::{Body, Feature};
 use crate::header::Header;
 use crate::inputs::Batch;
-use crate::network;
+use crate::network::{self, Heads};
 use crate::pass::Pass;
 use crate::tensors::Tensors;
 
@@ -67,12 +67,37 @@ impl Header {
         let Layers { layers, .. } = Layers::new(&self.train.network.body, self.image_shape)?;
         let tensors = folded.get(&layers, tensors)?;
         let [features, logits] = self.in_chunks(batch, device, |x| {
-            let mut pass = Pass::Inference(tensors);
-            let f = body::forward(&layers, x, &mut pass)?;
-            let heads = network::heads(&f, &pass, self.train.network.feature, self.train.unit_parts())?;
+            let heads = self.heads(&layers, tensors, x)?;
             Ok([heads.features, heads.logits])
         })?;
         Ok(Output { features, logits })
+    }
+
+    fn heads(&self, layers: &[Layer], tensors: &Tensors, x: &Tensor) -> candle_core::Result<Heads> {
+        let mut pass = Pass::Inference(tensors);
+        let f = body::forward(layers, x, &mut pass)?;
+        network::heads(&f, &pass, self.train.network.feature, self.train.unit_parts())
+    }
+
+    /// Returns the features of pixels from 0 to 255, `[n, C, H, W]`, with a graph of gradients to
+    /// them. Values are those of [`Header::forward`] but for rounding.
+    pub(crate) fn features_of_pixels(
+        &self,
+        (tensors, folded): (&Tensors, &Folded),
+        pixels: &Tensor,
+    ) -> Result<Tensor, Error> {
+        let Layers { layers, .. } = Layers::new(&self.train.network.body, self.image_shape)?;
+        let tensors = folded.get(&layers, tensors)?;
+        let channels = |values: &[f32]| Tensor::from_slice(values, (1, values.len(), 1, 1), pixels.device());
+        let [mean, deviation] = [channels(&self.mean)?, channels(&self.deviation)?];
+        let x = (pixels / 255.0)?.broadcast_sub(&mean)?.broadcast_div(&deviation)?;
+        let features = self.heads(&layers, tensors, &x)?.features;
+        if !self.train.mirror_average {
+            return Ok(features);
+        }
+        let columns: Vec<u32> = (0..self.image_shape[2] as u32).rev().collect();
+        let mirrored = x.index_select(&Tensor::new(columns, pixels.device())?, 3)?;
+        Ok(((features + self.heads(&layers, tensors, &mirrored)?.features)? * 0.5)?)
     }
 
     /// Runs queries through the map of queries, f32 `[n, D]`.
@@ -147,7 +172,7 @@ impl Header {
     }
 
     /// Returns an error unless the batch holds whole inputs of the kind that the network takes.
-    fn check_batch(&self, batch: &Batch) -> Result<(), Error> {
+    pub(crate) fn check_batch(&self, batch: &Batch) -> Result<(), Error> {
         let shape @ [c, h, w] = self.image_shape;
         let (found, is_whole) = (batch.len(), batch.len().is_multiple_of(c * h * w));
         match (batch, self.train.network.body == Body::Features) {

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod ahead;
+mod attack;
 mod body;
 mod checkpoint;
 mod codebook;
@@ -32,6 +33,7 @@ mod train_set;
 mod weights;
 
 pub use ahead::read_ahead;
+pub use attack::{Attack, AttackLoss};
 pub use config::TrainConfig;
 pub use device::Device;
 pub use error::{BoxError, Error};

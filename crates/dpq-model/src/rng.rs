@@ -13,6 +13,7 @@ pub(crate) enum Stream {
     Embeddings = 19,
     Codebooks = 20,
     Revival = 21,
+    Attack = 24,
 }
 
 /// Returns the generator of a stream.

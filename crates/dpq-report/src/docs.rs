@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::attacks::{self, Attacks};
 use crate::files::{Files, RESULTS, list, write};
 use crate::grids::{self, Grids};
 use crate::page::{self, QUERIES, TSNE};
@@ -58,19 +59,23 @@ pub fn stale(docs: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
 /// Returns all files that are made from measurements, by folder. The last folder is `docs`.
 fn rendered(docs: &Path) -> Result<Vec<(PathBuf, Files)>, Error> {
     let mut folders = list(&docs.join(FOLDER))?;
-    let grids = folders.extract_if(.., |folder| folder.ends_with(grids::NAME)).next();
+    let mut of = |name: &str| folders.extract_if(.., |folder| folder.ends_with(name)).next();
+    let (grids, attacks) = (of(grids::NAME), of(attacks::NAME));
     let grids = grids.map(|folder| Grids::read(&folder).map(|grids| (folder, grids))).transpose()?;
+    let attacks =
+        attacks.map(|folder| Attacks::read(&folder).map(|attacks| (folder, attacks))).transpose()?;
     let reports = folders.into_iter().map(|folder| Report::read(&folder).map(|report| (folder, report)));
     let reports = reports.collect::<Result<Vec<_>, _>>()?;
-    let mut files = vec![(OVERVIEW.to_owned(), overview(&reports, grids.is_some()))];
+    let mut files = vec![(OVERVIEW.to_owned(), overview(&reports, [grids.is_some(), attacks.is_some()]))];
     files.extend(benchmarks::files(docs)?);
     let rendered = reports.into_iter().map(|(folder, report)| (folder, report.render()));
     let grids = grids.map(|(folder, grids)| (folder, grids.render()));
-    Ok(rendered.chain(grids).chain([(docs.to_owned(), files)]).collect())
+    let attacks = attacks.map(|(folder, attacks)| (folder, attacks.render()));
+    Ok(rendered.chain(grids).chain(attacks).chain([(docs.to_owned(), files)]).collect())
 }
 
 /// Returns `docs/results.md`.
-fn overview(reports: &[(PathBuf, Report)], has_grids: bool) -> String {
+fn overview(reports: &[(PathBuf, Report)], [has_grids, has_attacks]: [bool; 2]) -> String {
     let mut text = "# Results\n\n`dpq` measured every number on this page. `cargo xtask reproduce-paper --write-docs` \
         writes it. Each report adds tables, figures and the machine. Its `report.html` is one self-contained page; its \
         `results.csv` has every accuracy.\n"
@@ -89,6 +94,13 @@ fn overview(reports: &[(PathBuf, Report)], has_grids: bool) -> String {
             "\n## Grids of stochastic differential equations\n\nErrors of option prices by scheme, steps and points, \
              which `dpq-rmq` measured.\n\n[The whole report]({FOLDER}/{}/results.md)\n",
             grids::NAME
+        );
+    }
+    if has_attacks {
+        text += &format!(
+            "\n## Adversarial queries\n\nWhat queries find that were changed by a little to find something else.\n\n\
+             [The whole report]({FOLDER}/{}/results.md)\n",
+            attacks::NAME
         );
     }
     text

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod attacks;
 pub mod benchmarks;
 mod csv;
 pub mod docs;

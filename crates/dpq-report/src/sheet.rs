@@ -14,6 +14,10 @@ const DIFFERING: usize = 4;
 pub struct Example {
     /// The id of the query's image.
     pub id: u64,
+    /// The id of a second image, drawn below the query's.
+    pub second: Option<u64>,
+    /// A remark after the names of the classes.
+    pub note: String,
     /// The classes of the query.
     pub classes: Vec<usize>,
     /// Hits, nearest first, at each code length in bits.
@@ -71,7 +75,9 @@ const FIRST: f64 = 128.0;
 pub fn sheet(queries: &[&Example], pngs: &BTreeMap<u64, Vec<u8>>, classes: &[String]) -> String {
     let n_lengths = queries.first().map_or(0, |query| query.hits.len());
     let n_hits = queries.iter().flat_map(|query| query.hits.values().map(Vec::len)).max().unwrap_or(0);
-    let height = ROW * n_lengths as f64 + 30.0;
+    let n_rows =
+        if queries.iter().any(|query| query.second.is_some()) { n_lengths.max(4) } else { n_lengths };
+    let height = ROW * n_rows as f64 + 30.0;
     let mut body = "<defs>\n".to_owned();
     for (id, png) in pngs {
         body += &format!(
@@ -83,14 +89,14 @@ pub fn sheet(queries: &[&Example], pngs: &BTreeMap<u64, Vec<u8>>, classes: &[Str
     for (i, query) in queries.iter().enumerate() {
         let top = 8.0 + height * i as f64;
         let name = |&class: &usize| classes.get(class).cloned().unwrap_or_else(|| format!("class {class}"));
-        let names = query.classes.iter().map(name).collect::<Vec<_>>().join(", ");
-        body += &format!(
-            "<text x=\"{QUERY}\" y=\"{}\">{}</text>\n<use href=\"#i{}\" transform=\"translate({QUERY} {})scale(2.25)\"/>\n",
-            top + 12.0,
-            escape(&names),
-            query.id,
-            top + 20.0
-        );
+        let mut names = query.classes.iter().map(name).collect::<Vec<_>>().join(", ");
+        if !query.note.is_empty() {
+            names += &format!(", {}", query.note);
+        }
+        body += &format!("<text x=\"{QUERY}\" y=\"{}\">{}</text>\n", top + 12.0, escape(&names));
+        for (id, y) in [Some(query.id), query.second].iter().flatten().zip([top + 20.0, top + 92.0]) {
+            body += &format!("<use href=\"#i{id}\" transform=\"translate({QUERY} {y})scale(2.25)\"/>\n");
+        }
         for (row, (bits, hits)) in query.hits.iter().enumerate() {
             let y = top + 20.0 + ROW * row as f64;
             body += &format!("<text class=\"soft\" x=\"{LENGTHS}\" y=\"{}\">{bits} bits</text>", y + 18.5);
@@ -122,7 +128,13 @@ mod tests {
     fn example(id: u64, class: usize, relevant: [usize; 2]) -> Example {
         let hits =
             |n: usize| (0..3).map(|rank| ExampleHit { id: 100 + rank as u64, relevant: rank < n }).collect();
-        Example { id, classes: vec![class], hits: [8, 16].into_iter().zip(relevant.map(hits)).collect() }
+        Example {
+            id,
+            second: None,
+            note: String::new(),
+            classes: vec![class],
+            hits: [8, 16].into_iter().zip(relevant.map(hits)).collect(),
+        }
     }
 
     #[test]
@@ -147,6 +159,9 @@ mod tests {
         assert_eq!(drawn.matches("<image id").count(), 4, "{drawn}");
         assert_eq!(drawn.matches("<use href=\"#i").count(), 1 + 2 * 3, "{drawn}");
         assert_eq!(drawn.matches("style=\"fill:var(--good)\"").count(), 1 + 3, "{drawn}");
+        let attacked = Example { id: 7, second: Some(8), note: "attacked".to_owned(), ..query.clone() };
+        let pair = sheet(&[&query, &attacked], &pngs, &[]);
+        assert!(pair.contains("class 0, attacked") && pair.contains("href=\"#i8\""), "{pair}");
         assert!(drawn.contains("T-shirt &amp; top") && drawn.contains("href=\"data:image/png;base64,AAAA\""));
     }
 }

@@ -5,6 +5,7 @@
 //! Each subcommand has a file. No other crate of the workspace prints: results go to stdout or into
 //! files, progress and errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong use.
 
+mod attack;
 mod codebook;
 mod codes;
 mod completions;
@@ -67,6 +68,7 @@ enum Command {
     Tune(tune::Args),
     Eval(eval::Args),
     Report(report::Args),
+    Attack(attack::Args),
     #[command(subcommand)]
     Data(data::Command),
     #[command(subcommand)]
@@ -90,6 +92,7 @@ impl Command {
             Self::Tune(args) => args.run(json),
             Self::Eval(args) => args.run(json),
             Self::Report(args) => args.run(json),
+            Self::Attack(args) => args.run(json),
             Self::Data(command) => command.run(json),
             Self::Weights(command) => command.run(json),
             Self::Completions(args) => args.run(json),
@@ -136,7 +139,10 @@ fn keep_memory() {
 /// and training in batches of 64 takes a quarter longer.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let cli = Cli::parse_from(arguments);
-    if matches!(cli.command, Command::Train(_) | Command::Features(_) | Command::Encode(_)) {
+    if matches!(
+        cli.command,
+        Command::Train(_) | Command::Features(_) | Command::Encode(_) | Command::Attack(_)
+    ) {
         keep_memory();
     }
     match execute(cli) {

@@ -53,6 +53,7 @@ fn help() {
         "tune",
         "eval",
         "report",
+        "attack",
         "data",
         "data get",
         "data verify",

@@ -2,6 +2,7 @@
 
 mod hash;
 mod pipeline;
+mod pq_ag;
 mod protocol;
 mod rmq;
 mod stage;
@@ -32,8 +33,9 @@ pub(crate) struct Settings {
     /// folder name decides which of the paper's results are shown beside ours
     #[arg(long, default_value = "fashion-mnist", value_name = "NAME|DIR", value_parser = dataset)]
     dataset: PathBuf,
-    /// Another system than the paper's: rmq quantizes stochastic differential equations
-    #[arg(long, value_name = "NAME", value_parser = ["rmq"])]
+    /// Another system than the paper's: pq-ag attacks searches by adversarial queries, rmq
+    /// quantizes stochastic differential equations
+    #[arg(long, value_name = "NAME", value_parser = ["pq-ag", "rmq"])]
     #[arg(conflicts_with_all = ["dataset", "preset", "set", "seeds", "device", "weights", "embeddings", "ablations", "unseen_classes"])]
     system: Option<String>,
     /// A configuration of `dpq train`
@@ -99,8 +101,10 @@ impl Settings {
 
     /// Runs everything, with the program that the settings need.
     pub(crate) fn run(mut self) -> Result<()> {
-        if self.system.is_some() {
-            return rmq::run(self.quick, self.write_docs);
+        match self.system.as_deref() {
+            Some("pq-ag") => return pq_ag::run(self.quick, self.write_docs),
+            Some(_) => return rmq::run(self.quick, self.write_docs),
+            None => {}
         }
         if self.quick {
             self.preset = Self::quick().preset;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Heads, Network, Pass, Tensors, body};
 use crate::TrainConfig;
 use crate::body::Layers;
-use crate::config::{Alexnet, Backbone, Block, Body, Moments, NetworkConfig};
+use crate::config::{Alexnet, Backbone, Block, Body, Moments, NetworkConfig, StageOrder};
 use crate::rng::{Stream, normal, rng, uniform};
 
 /// An image `[c, h, w]` and its values.
@@ -181,12 +181,32 @@ fn resnet(block: Block, blocks: [usize; 4], width: usize, weights: &Weights, x: 
     Map { shape: [x.shape[0], 1, 1], values }
 }
 
+fn small(of: &Body, weights: &Weights, x: &Map) -> Map {
+    let Body::Small { channels, pools, order, .. } = of else { unreachable!() };
+    let mut x = x.map(|_, x| x);
+    for (i, &n_out) in channels.iter().enumerate() {
+        let norm = |x: Map| {
+            let [gamma, beta, mean, var] =
+                ["gamma", "beta", "mean", "var"].map(|kind| &weights[&format!("backbone.norm.{i}.{kind}")]);
+            x.map(|c, x| (x - mean[c]) / (var[c] + 1e-5).sqrt() * gamma[c] + beta[c]).relu()
+        };
+        let y = x.conv(&weights[&format!("backbone.conv.{i}.weight")], n_out, 3, 1, 1, 1);
+        x = match (i < *pools, order) {
+            (true, StageOrder::ConvPoolNormRelu) => norm(y.pool(2, 2, 0)),
+            (true, StageOrder::ConvNormReluPool) => norm(y).pool(2, 2, 0),
+            (false, _) => norm(y),
+        };
+    }
+    x.linear(weights, "hidden")
+}
+
 pub(crate) fn reference(of: &Body, weights: &Weights, x: &Map) -> Map {
     match *of {
         Body::Alexnet { variant, channels, .. } => alexnet(variant, channels, weights, x),
         Body::Vgg16 { channels, .. } => vgg(channels, weights, x),
         Body::Resnet { block, blocks, width } => resnet(block, blocks, width, weights, x),
-        _ => unreachable!(),
+        Body::Small { .. } => small(of, weights, x),
+        Body::Features => unreachable!(),
     }
 }
 
@@ -240,14 +260,21 @@ pub(crate) fn small_alexnet(variant: Alexnet) -> Body {
     Body::Alexnet { variant, channels: [6, 8, 10, 8, 6], hidden: 12 }
 }
 
-#[test]
-fn bodies_equal_plain_loops() {
+/// One body of each kind, and the side of its images.
+fn bodies() -> impl Iterator<Item = (Body, usize)> {
+    let small = [StageOrder::ConvPoolNormRelu, StageOrder::ConvNormReluPool];
+    let small = small.map(|order| (Body::Small { channels: vec![4, 6, 5], pools: 2, order, hidden: 9 }, 13));
     let cases = [
         (small_alexnet(Alexnet::Caffe), 99),
         (small_alexnet(Alexnet::Torchvision), 98),
         (Body::Vgg16 { channels: [2, 3, 4, 3, 4], hidden: 9 }, 70),
     ];
-    for (of, side) in cases.into_iter().chain(SMALL_RESNETS.map(|of| (of, 65))) {
+    small.into_iter().chain(cases).chain(SMALL_RESNETS.map(|of| (of, 65)))
+}
+
+#[test]
+fn bodies_equal_plain_loops() {
+    for (of, side) in bodies() {
         let (network, x) = network(&of, side);
         let tensors = network.tensors();
         let Layers { layers, dim, .. } = Layers::new(&of, x.shape).unwrap();
@@ -259,6 +286,39 @@ fn bodies_equal_plain_loops() {
         assert!(largest > 1.0 && expected.iter().filter(|&&x| x > 0.0).count() > dim / 4, "{expected:?}");
         for (a, b) in found.into_iter().zip(expected) {
             assert!((f64::from(a) - b).abs() < 1e-4 * largest, "{of:?}: {a}, expected {b}");
+        }
+    }
+}
+
+/// Inference has a gradient of its input, through every kind of layer, and none of its weights.
+#[test]
+fn gradients_of_pixels_equal_finite_differences() {
+    // Enough channels for Winograd's method.
+    let order = StageOrder::ConvPoolNormRelu;
+    let wide = (Body::Small { channels: vec![64, 66], pools: 1, order, hidden: 9 }, 12);
+    for (of, side) in bodies().chain([wide]) {
+        let (network, x) = network(&of, side);
+        let tensors = network.tensors();
+        let layers = Layers::new(&of, x.shape).unwrap().layers;
+        let folded = body::fold(&layers, &tensors).unwrap();
+        let input = Var::from_tensor(&tensor(&x)).unwrap();
+        let f = body::forward(&layers, &input, &mut Pass::Inference(&folded)).unwrap();
+        let gradients = f.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        let gradient = values(gradients.get(&input).unwrap());
+        let weights = to_f64(&tensors);
+        let at_step = |at: usize, step: f64| -> f64 {
+            let mut moved = x.map(|_, x| x);
+            moved.values[at] += step;
+            reference(&of, &weights, &moved).values.iter().map(|f| f * f).sum()
+        };
+        let mut places: Vec<usize> = (0..gradient.len()).collect();
+        places.sort_by(|&a, &b| gradient[b].abs().total_cmp(&gradient[a].abs()));
+        let largest = f64::from(gradient[places[0]].abs());
+        assert!(largest > 0.0, "{of:?}");
+        for at in places.into_iter().step_by(gradient.len().div_ceil(9)) {
+            let expected = (at_step(at, 1e-5) - at_step(at, -1e-5)) / 2e-5;
+            let found = f64::from(gradient[at]);
+            assert!((found - expected).abs() < 1e-3 * largest, "{of:?}, {at}: {found}, expected {expected}");
         }
     }
 }

@@ -167,10 +167,17 @@ pub(crate) fn add_relu(x: &Tensor, y: &Tensor) -> Result<Tensor> {
 
 /// Returns `x · scale + shift` by channel, then a ReLU if `relu` is set. This is batch
 /// normalisation in inference, with scale = gamma / √(variance + eps) and shift = beta − mean ·
-/// scale. It has no gradient: `backward` returns an error.
+/// scale. Scale and shift have no gradient: `backward` returns an error.
 /// Shapes: x `[b, c, h, w]` or `[b, c]`; scale, shift `[c]`.
 pub(crate) fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
     check_channels(x, scale, shift)?;
+    if !x.device().is_cpu() && x.track_op() {
+        // The kernel has no gradient. Attacks alone need one.
+        let mut shape = vec![1; x.rank()];
+        shape[1] = scale.elem_count();
+        let y = x.broadcast_mul(&scale.reshape(&*shape)?)?.broadcast_add(&shift.reshape(&*shape)?)?;
+        return if relu { y.relu() } else { Ok(y) };
+    }
     x.contiguous()?.apply_op3(&scale.contiguous()?, &shift.contiguous()?, Op(ScaleShift { relu }))
 }
 

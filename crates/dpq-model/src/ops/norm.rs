@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 #[cfg(feature = "cuda")]
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
-use candle_core::{Result, Shape};
+use candle_core::{Result, Shape, bail};
 use rayon::prelude::*;
 
 use super::layout::{add_up, chunk_len, relu, relu_gradient};
@@ -172,7 +172,7 @@ impl Op3 for BatchNorm {
     }
 }
 
-/// The operation `relu(x · scale + shift)` by channel, without a gradient.
+/// The operation `relu(x · scale + shift)` by channel. Only x has a gradient.
 pub(crate) struct ScaleShift {
     pub(crate) relu: bool,
 }
@@ -187,5 +187,21 @@ impl Op3 for ScaleShift {
             map_channels(x, dims(shape), |value, c| value * scale[c] + shift[c])
         };
         (y, shape.into())
+    }
+
+    fn backward(
+        &self,
+        [_, scale, _, y, grad]: [&[f32]; 5],
+        shape: &[usize],
+        wanted: [bool; 3],
+    ) -> Result<[Vec<f32>; 3]> {
+        if wanted[1] || wanted[2] {
+            bail!("{} has no gradient of its scale and shift", Self::NAME);
+        }
+        let before_relu: Vec<f32> = match self.relu {
+            true => grad.iter().zip(y).map(|(&grad, &y)| relu_gradient([grad, y])).collect(),
+            false => grad.to_vec(),
+        };
+        Ok([map_channels(&before_relu, dims(shape), |grad, c| grad * scale[c]), Vec::new(), Vec::new()])
     }
 }

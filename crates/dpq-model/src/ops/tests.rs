@@ -289,6 +289,14 @@ fn layers_equal_those_of_candle_nn() {
 }
 
 #[test]
+fn normalisation_in_inference_gives_x_its_gradient() {
+    for (shape, relu) in [([2, 3, 2, 2], true), ([4, 3, 1, 1], false)] {
+        let (x, scale, shift) = (spaced(&shape, 1), random(&[3], 2), random(&[3], 3));
+        check_gradients(&[x], 0.01, 1e-3, |args| scale_shift(&args[0], &scale, &shift, relu));
+    }
+}
+
+#[test]
 fn linear_gradients_are_finite_differences() {
     let args = [random(&[5, 7], 1), random(&[3, 7], 2), random(&[3], 3)];
     check_gradients(&args, 0.1, 1e-4, |args| linear(&args[0], &args[1], Some(&args[2]), false));
@@ -389,7 +397,7 @@ fn what_does_not_fit_is_one_clear_error() {
     for (message, part) in cases {
         assert!(message.contains(part), "{message:?} does not say {part:?}");
     }
-    // Inference has no gradient, and says so instead of losing it.
+    // Weights of inference have no gradient, and it says so instead of losing it.
     let scale = Var::from_tensor(&random(&[3], 1)).unwrap();
     let y = scale_shift(&x, &scale, &scale, false).unwrap().sum_all().unwrap();
     assert!(y.backward().unwrap_err().to_string().contains("scale_shift"));

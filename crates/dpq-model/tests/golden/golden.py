@@ -1,4 +1,4 @@
-"""Writes golden.json: the formulas of the papers in NumPy and float64, for the tests of quantize, loss and objective.
+"""Writes golden.json: the formulas of the papers in NumPy and float64, for the tests of quantize, loss, objective and attack.
 
 Written from the formulas, sharing nothing with the crate. Gradients are central differences, so they hold for whatever
 the formulas say, derivatives through the residuals included; choices of codewords are far enough from ties not to change
@@ -156,6 +156,45 @@ def mecoq(x, codebook, past, form, assignment, gamma, temperature, positives, en
     return np.mean(contrasts) + entropy * uncertainty + diversity * likeness
 
 
+def choices(x, codebook, start):
+    """log P_l(x), [L, K] for one feature: residuals by the nearest codewords of the features of `start`."""
+    levels, width = [], codebook.shape[2]
+    for level, words in enumerate(codebook):
+        if width < len(x):
+            residual = x[level * width : (level + 1) * width]
+        else:
+            residual = x - sum((codebook[j][attack_codes(start, codebook)[j]] for j in range(level)), np.zeros(len(x)))
+        fit = np.array([np.exp(10 * cosine(residual, word)) for word in words])
+        levels.append(np.log(fit / np.sum(fit)))
+    return levels
+
+
+def attack_codes(x, codebook):
+    """The nearest codewords of one feature."""
+    codes, residual, width = [], x, codebook.shape[2]
+    for level, words in enumerate(codebook):
+        if width < len(x):
+            residual = x[level * width : (level + 1) * width]
+        codes.append(int(np.argmin([np.sum((residual - word) ** 2) for word in words])))
+        if width == len(x):
+            residual = residual - words[codes[-1]]
+    return codes
+
+
+def attack(x, codebook, start, loss, level):
+    """The losses of adversarial queries: of features x that were `start` before the attack."""
+    if loss == "basic":
+        return np.sum((x - start) ** 2)
+    total = 0.0
+    for moved, clean in zip(x, start):
+        codes = attack_codes(clean, codebook)
+        pairs = enumerate(zip(choices(clean, codebook, clean), choices(moved, codebook, clean)))
+        for at, (before, after) in pairs:
+            if level in (None, at):
+                total += -after[codes[at]] if loss == "apd" else np.sum(np.exp(before) * (before - after))
+    return total
+
+
 def gradient(f, args, which):
     """Central differences of f(*args) by args[which]."""
     result = np.zeros_like(args[which])
@@ -262,6 +301,25 @@ for form, assignment, remembers, positives in (
             "gradients": [gradient(f, args, which) for which in (0, 1)],
         }
     )
+rng = np.random.default_rng(20200211)
+moved = x + draw(N, D, scale=0.5)
+# Two parts of four dimensions, and the codebook of three levels above.
+halves = {"x": draw(N, 4), "codebook": draw(2, K, 2)}
+halves["moved"] = halves["x"] + draw(N, 4, scale=0.5)
+attacks = []
+for of in ({"x": x, "codebook": codebook, "moved": moved}, halves):
+    for loss, level in (("basic", None), ("apd", None), ("apd", 1), ("aod", None), ("aod", 0)):
+        f = lambda moved: attack(moved, of["codebook"], of["x"], loss, level)
+        attacks.append(
+            {
+                **of,
+                "codes": np.array([attack_codes(row, of["codebook"]) for row in of["x"]]).T,
+                "loss": loss,
+                "level": level,
+                "value": float(f(of["moved"])),
+                "gradient": gradient(f, (of["moved"],), 0),
+            }
+        )
 
 golden = {
     "shape": {"n": N, "d": D, "k": K, "l": L, "c": C},
@@ -278,6 +336,7 @@ golden = {
     "parts": parts,
     "past": past.transpose(1, 0, 2),
     "mecoq": contrasted,
+    "attack": attacks,
 }
 text = json.dumps(rounded(golden), separators=(",", ":"))
 Path(__file__).with_name("golden.json").write_text(text.replace('],"', '],\n"').replace('},{"', '},\n{"') + "\n")

@@ -32,6 +32,8 @@ pub(super) fn examples(measured: &Measured, folder: &Path) -> Result<String> {
         .enumerate()
         .map(|(query, id)| Example {
             id,
+            second: None,
+            note: String::new(),
             classes: classes(id).iter().map(|&class| class as usize).collect(),
             hits: hits(query, id),
         })
