@@ -10,6 +10,7 @@ use crate::attacks::{self, Attacks};
 use crate::files::{Files, RESULTS, list, write};
 use crate::grids::{self, Grids};
 use crate::page::{self, QUERIES, TSNE};
+use crate::study::{self, Study};
 use crate::{Error, Report, benchmarks, words};
 
 const OVERVIEW: &str = "results.md";
@@ -64,29 +65,49 @@ fn rendered(docs: &Path) -> Result<Vec<(PathBuf, Files)>, Error> {
     let grids = grids.map(|folder| Grids::read(&folder).map(|grids| (folder, grids))).transpose()?;
     let attacks =
         attacks.map(|folder| Attacks::read(&folder).map(|attacks| (folder, attacks))).transpose()?;
+    let studies = folders.extract_if(.., |folder| study::NAMES.iter().any(|name| folder.ends_with(name)));
+    let studies = studies.collect::<Vec<_>>().into_iter();
+    let studies = studies.map(|folder| Study::read(&folder).map(|study| (folder, study)));
+    let studies = studies.collect::<Result<Vec<_>, _>>()?;
     let reports = folders.into_iter().map(|folder| Report::read(&folder).map(|report| (folder, report)));
     let reports = reports.collect::<Result<Vec<_>, _>>()?;
-    let mut files = vec![(OVERVIEW.to_owned(), overview(&reports, [grids.is_some(), attacks.is_some()]))];
+    let has = [grids.is_some(), attacks.is_some()];
+    let mut files = vec![(OVERVIEW.to_owned(), overview(&reports, &studies, has))];
     files.extend(benchmarks::files(docs)?);
     let rendered = reports.into_iter().map(|(folder, report)| (folder, report.render()));
     let grids = grids.map(|(folder, grids)| (folder, grids.render()));
     let attacks = attacks.map(|(folder, attacks)| (folder, attacks.render()));
-    Ok(rendered.chain(grids).chain(attacks).chain([(docs.to_owned(), files)]).collect())
+    let studies = studies.into_iter().map(|(folder, study)| (folder, study.render()));
+    Ok(rendered.chain(studies).chain(grids).chain(attacks).chain([(docs.to_owned(), files)]).collect())
 }
 
 /// Returns `docs/results.md`.
-fn overview(reports: &[(PathBuf, Report)], [has_grids, has_attacks]: [bool; 2]) -> String {
+fn overview(
+    reports: &[(PathBuf, Report)],
+    studies: &[(PathBuf, Study)],
+    [has_grids, has_attacks]: [bool; 2],
+) -> String {
     let mut text = "# Results\n\n`dpq` measured every number on this page. `cargo xtask reproduce-paper --write-docs` \
         writes it. Each report adds tables, figures and the machine. Its `report.html` is one self-contained page; its \
         `results.csv` has every accuracy.\n"
         .to_owned();
+    let place =
+        |folder: &Path| format!("{FOLDER}/{}", folder.file_name().unwrap_or_default().to_string_lossy());
     for (folder, report) in reports {
-        let place = format!("{FOLDER}/{}", folder.file_name().unwrap_or_default().to_string_lossy());
+        let place = place(folder);
         text += &format!(
             "\n## {}\n\n{}\n\n[The whole report]({place}/results.md) · [as one page]({place}/report.html) · \
              [numbers]({place}/results.csv)\n",
             words::name(&report.results),
             page::overview(&report.results)
+        );
+    }
+    for (folder, study) in studies {
+        text += &format!(
+            "\n## {}\n\n{}\n\n[The whole report]({}/results.md)\n",
+            study.title,
+            study.text,
+            place(folder)
         );
     }
     if has_grids {

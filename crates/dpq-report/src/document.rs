@@ -1,12 +1,14 @@
 //! A document as a list of blocks, written as Markdown or as one self-contained HTML page.
 
+use std::borrow::Cow;
+
 use crate::svg::escape;
 use crate::table::Table;
 
 /// A part of a document. Text may have `code` between backticks and **strong** text.
 pub(crate) enum Block {
     /// The heading of a section.
-    Heading(&'static str),
+    Heading(Cow<'static, str>),
     Text(String),
     /// A table and its caption, which may be empty.
     Table(Table, String),
@@ -117,7 +119,7 @@ mod tests {
     fn blocks() -> Vec<Block> {
         let table = Table::new("", ["8 bits"], [line("a < b", ["1"]), line("c", [""; 0])]);
         vec![
-            Block::Heading("How & why"),
+            Block::Heading("How & why".into()),
             Block::Text("Run `cargo` on **this**.".to_owned()),
             Block::Table(table, "A table.".to_owned()),
             Block::Figure("a.svg", "A figure.".to_owned()),

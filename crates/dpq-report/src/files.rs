@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::document::{html, markdown};
@@ -93,6 +94,17 @@ pub(crate) fn write(folder: &Path, files: &[(String, String)]) -> Result<Vec<Pat
         Ok(path)
     };
     files.iter().map(write).collect()
+}
+
+/// Writes numbers as JSON and what is made from them into a folder, which it creates if necessary.
+pub(crate) fn write_numbers(
+    folder: &Path,
+    numbers: &impl Serialize,
+    made: Files,
+) -> Result<Vec<PathBuf>, Error> {
+    fs::create_dir_all(folder).map_err(Error::io("write", folder))?;
+    let json = serde_json::to_string_pretty(numbers).expect("numbers and texts");
+    write(folder, &[vec![(RESULTS.to_owned(), json + "\n")], made].concat())
 }
 
 /// Reads a JSON file.

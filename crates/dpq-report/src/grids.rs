@@ -2,7 +2,6 @@
 //! print.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -82,12 +81,7 @@ impl Grids {
     /// # Errors
     /// [`Error::Io`] names the file.
     pub fn write(&self, folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
-        let folder = folder.as_ref();
-        fs::create_dir_all(folder).map_err(Error::io("write", folder))?;
-        let json = serde_json::to_string_pretty(self).expect("numbers and texts");
-        let mut files = vec![(RESULTS.to_owned(), json + "\n")];
-        files.extend(self.render());
-        files::write(folder, &files)
+        files::write_numbers(folder.as_ref(), self, self.render())
     }
 
     /// Reads the numbers in `folder`.
@@ -110,7 +104,7 @@ impl Grids {
                  [The page about it](../../rmq.md) explains the method and what is assumed."
                     .to_owned(),
             ),
-            Block::Heading("Geometric Brownian motion"),
+            Block::Heading("Geometric Brownian motion".into()),
             Block::Figure(
                 FIGURE,
                 "Convergence: the largest error of five calls (strikes 80 to 120) against Black and Scholes, r = 0.04, \
@@ -123,7 +117,7 @@ impl Grids {
                  Euler's scheme. One grid costs the same for each solver."
                     .to_owned(),
             ),
-            Block::Heading("Heston's model"),
+            Block::Heading("Heston's model".into()),
             Block::Text(
                 "|price − exact price| of calls on a price of 100 in one year, r = 0.04. The price moves by Euler's \
                  scheme, the variance by the scheme named. Exact prices integrate the characteristic function. Set A: \
@@ -144,7 +138,7 @@ impl Grids {
             let header = ["steps", "points"].map(str::to_owned).into_iter().chain(strikes);
             blocks.push(Block::Table(Table::new(&format!("set {set}"), header, rows), String::new()));
         }
-        blocks.push(Block::Heading("How it was measured"));
+        blocks.push(Block::Heading("How it was measured".into()));
         let Machine { cpu, cores, system } = &self.machine;
         blocks.push(Block::List(vec![
             "`cargo xtask reproduce-paper --system rmq --write-docs`".to_owned(),

@@ -16,6 +16,7 @@ mod plot;
 pub mod quick;
 pub mod results;
 mod sheet;
+pub mod study;
 mod summary;
 mod svg;
 mod table;

@@ -50,7 +50,7 @@ pub(crate) fn blocks(results: &Results, has: impl Fn(&str) -> bool) -> Vec<Block
     ];
     blocks.extend(paper::blocks(results));
     blocks.extend([
-        Block::Heading("Rankings"),
+        Block::Heading("Rankings".into()),
         figure("precision-recall.svg", "Precision by recall, means over queries."),
         figure("precision-at.svg", "Precision within the first R items, means over queries."),
         text(
@@ -66,9 +66,9 @@ pub(crate) fn blocks(results: &Results, has: impl Fn(&str) -> bool) -> Vec<Block
              queries whose number of relevant items differs most between lengths. A green bar marks a relevant item."
         ),
     );
-    blocks.extend(sheet.into_iter().flat_map(|sheet| [Block::Heading("Queries"), sheet]));
+    blocks.extend(sheet.into_iter().flat_map(|sheet| [Block::Heading("Queries".into()), sheet]));
     blocks.extend([
-        Block::Heading("Codes of the gallery"),
+        Block::Heading("Codes of the gallery".into()),
         figure(
             "distortion.svg",
             "Distortion: mean squared error of the reconstruction over the mean squared norm of the feature.",
@@ -89,12 +89,12 @@ pub(crate) fn blocks(results: &Results, has: impl Fn(&str) -> bool) -> Vec<Block
         ),
     ));
     blocks.extend([
-        Block::Heading("Times and memory"),
+        Block::Heading("Times and memory".into()),
         table(times(results), ""),
         search_table(results),
-        Block::Heading("Each training"),
+        Block::Heading("Each training".into()),
         table(each_seed(results), ""),
-        Block::Heading("How"),
+        Block::Heading("How".into()),
         how(results),
         Block::Text(format!("The configuration of seed {seed}:")),
         Block::Code(serde_json::to_string_pretty(&results.about.config).unwrap_or_default()),

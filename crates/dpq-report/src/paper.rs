@@ -57,14 +57,14 @@ pub(crate) fn blocks(results: &Results) -> Vec<Block> {
     let whole = whole(results);
     let mut blocks: Vec<Block> = table_1(results, &whole)
         .into_iter()
-        .flat_map(|table| [Block::Heading("Beside the paper"), table])
+        .flat_map(|table| [Block::Heading("Beside the paper".into()), table])
         .collect();
     if let Some(table) = other_codes(results) {
-        blocks.push(Block::Heading(OTHER_CODES));
+        blocks.push(Block::Heading(OTHER_CODES.into()));
         blocks.push(Block::Table(table, BASELINES.to_owned()));
     }
     if let Some(unseen) = &results.unseen {
-        blocks.push(Block::Heading("Classes that were not trained"));
+        blocks.push(Block::Heading("Classes that were not trained".into()));
         blocks.push(unseen_classes(results, unseen));
     }
     let (changes, lengths): (Vec<&VariantResults>, Vec<_>) =
@@ -75,7 +75,7 @@ pub(crate) fn blocks(results: &Results) -> Vec<Block> {
         } else {
             "The effect of each part"
         };
-        blocks.push(Block::Heading(heading));
+        blocks.push(Block::Heading(heading.into()));
         blocks.push(Block::Table(changed(results, &whole, &changes), changed_caption(results, &changes)));
         blocks.push(Block::Table(differences(results, &whole, &changes), differences_caption(results)));
         if changes.iter().any(|variant| variant.name == POSTERIOR) {
@@ -84,7 +84,7 @@ pub(crate) fn blocks(results: &Results) -> Vec<Block> {
         }
     }
     if !lengths.is_empty() {
-        blocks.push(Block::Heading("One model against one model per length"));
+        blocks.push(Block::Heading("One model against one model per length".into()));
         blocks.push(one_against_four(results, &whole, &lengths));
     }
     blocks
