@@ -18,3 +18,8 @@ pub use filter::Filter;
 pub use live::LiveIndex;
 pub use merge::{Merge, Merged};
 pub use snapshot::{Snapshot, Stats};
+
+/// The program of the tutorial runs with the other tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/tutorials/rust.md")]
+mod tutorial {}

@@ -1,6 +1,7 @@
 //! `cargo xtask reproduce-paper`: the list of stages from images to the reports in `docs`.
 
 mod hash;
+mod mopq;
 mod pipeline;
 mod pq_ag;
 mod protocol;
@@ -33,11 +34,16 @@ pub(crate) struct Settings {
     /// folder name decides which of the paper's results are shown beside ours
     #[arg(long, default_value = "fashion-mnist", value_name = "NAME|DIR", value_parser = dataset)]
     dataset: PathBuf,
-    /// Another system than the paper's: pq-ag attacks searches by adversarial queries, rmq
-    /// quantizes stochastic differential equations
-    #[arg(long, value_name = "NAME", value_parser = ["pq-ag", "rmq"])]
-    #[arg(conflicts_with_all = ["dataset", "preset", "set", "seeds", "device", "weights", "embeddings", "ablations", "unseen_classes"])]
+    /// Another system than the paper's: mopq learns codes from pairs of embeddings, pq-ag attacks
+    /// searches by adversarial queries, rmq quantizes stochastic differential equations
+    #[arg(long, value_name = "NAME", value_parser = ["mopq", "pq-ag", "rmq"])]
+    #[arg(conflicts_with_all = ["dataset", "preset", "set", "seeds", "weights", "embeddings", "ablations", "unseen_classes"])]
     system: Option<String>,
+    /// The pairs of --system mopq: a folder with keys.npy, queries.npy, pairs.npy (to learn from),
+    /// test-queries.npy and test-pairs.npy
+    #[arg(long, value_name = "DIR", requires = "system", conflicts_with = "quick")]
+    #[arg(value_parser = |path: &str| path::absolute(path))]
+    pairs: Option<PathBuf>,
     /// A configuration of `dpq train`
     #[arg(long, default_value = "best", value_name = "NAME")]
     preset: String,
@@ -90,6 +96,11 @@ impl Settings {
         Self { preset: "quick".to_owned(), ..Self::parse_from(["reproduce-paper", "--quick"]) }
     }
 
+    /// Another system, on data that it makes.
+    pub(crate) fn quick_system(name: &str) -> Self {
+        Self { system: Some(name.to_owned()), ..Self::quick() }
+    }
+
     /// Images with several labels, in less time.
     pub(crate) fn quick_collages() -> Self {
         Self {
@@ -102,6 +113,9 @@ impl Settings {
     /// Runs everything, with the program that the settings need.
     pub(crate) fn run(mut self) -> Result<()> {
         match self.system.as_deref() {
+            Some("mopq") => {
+                return mopq::run(self.pairs.as_deref(), self.quick, &self.device, self.write_docs);
+            }
             Some("pq-ag") => return pq_ag::run(self.quick, self.write_docs),
             Some(_) => return rmq::run(self.quick, self.write_docs),
             None => {}
