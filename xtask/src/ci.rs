@@ -23,7 +23,7 @@ pub(crate) struct Step {
 }
 
 /// The steps in order. Cheap steps and steps that often fail come first.
-pub(crate) const STEPS: [Step; 10] = [
+pub(crate) const STEPS: [Step; 11] = [
     Step { name: "fmt", what: "the code is formatted", run: fmt },
     Step { name: "tidy", what: "the repository keeps its conventions", run: tidy::run },
     Step { name: "clippy", what: "no warning in any target, benches included", run: clippy },
@@ -32,6 +32,7 @@ pub(crate) const STEPS: [Step; 10] = [
     Step { name: "python", what: "the Python module is built, installed and tested", run: python::run },
     Step { name: "page", what: "the page of the server works in a browser", run: page::run },
     Step { name: "doc", what: "the documentation builds without a warning", run: doc },
+    Step { name: "package", what: "each crate has all that publishing needs", run: package },
     Step { name: "protocol", what: "toy runs of the paper reach their reports", run: toy_protocols },
     Step { name: "reproduce", what: "small training runs give the expected tables", run: quick },
 ];
@@ -75,6 +76,12 @@ fn faiss() -> Result<()> {
     run_command(Command::new(python).arg("crates/dpq/tests/faiss/interchange.py").arg(dpq))
 }
 
+/// Makes the archive of each crate as crates.io would get it. The other steps have compiled them.
+fn package() -> Result<()> {
+    let args = ["publish", "--workspace", "--dry-run", "--no-verify", "--allow-dirty", "--locked"];
+    run_command(&mut cargo(&args))
+}
+
 fn doc() -> Result<()> {
     let args = ["doc", "--release", "--locked", "--workspace", "--no-deps"];
     run_command(cargo(&args).env("RUSTDOCFLAGS", "-D warnings"))
@@ -86,5 +93,6 @@ fn quick() -> Result<()> {
         let wrong = check(&reproduce::run(settings)?).join("\n  ");
         ensure!(wrong.is_empty(), "{} does not show what it should:\n  {wrong}", settings.name());
     }
-    Ok(())
+    // Its checks are its own.
+    Settings::quick_system("mopq").run()
 }

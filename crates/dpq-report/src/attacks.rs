@@ -125,7 +125,7 @@ impl Attacks {
                  Underlined items share the class of the query."
                     .to_owned(),
             ),
-            Block::Heading("How it was measured"),
+            Block::Heading("How it was measured".into()),
             Block::List(vec![
                 format!("{}; {:.0} queries attacked per second", self.commit, first.images_per_second),
                 format!(
