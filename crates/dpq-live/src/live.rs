@@ -252,8 +252,8 @@ impl LiveIndex {
         let number = self.take_number();
         self.add_written(number);
         let Commit { folder, codebooks, metric, .. } = &self.committed;
-        let go_on = AtomicBool::new(false);
-        let segment = Segment::write(folder, number, self.tail.items(), codebooks, *metric, &go_on)?;
+        let never = AtomicBool::new(false);
+        let segment = Segment::write(folder, number, self.tail.items(), codebooks, *metric, &never)?;
         self.parts.push(Part::new(segment));
         self.tail = Tail::default();
         self.is_changed = true;

@@ -119,7 +119,7 @@ fn overview(
     }
     if has_attacks {
         text += &format!(
-            "\n## Adversarial queries\n\nWhat queries find that were changed by a little to find something else.\n\n\
+            "\n## Adversarial queries\n\nQueries that were changed by a little, to find something else.\n\n\
              [The whole report]({FOLDER}/{}/results.md)\n",
             attacks::NAME
         );

@@ -2,6 +2,7 @@
 
 use crate::plot::{Axis, BASELINE, Chart, Curve, REFERENCE, heights, length_line, range};
 use crate::results::{ByBits, ByRank, NamedCurve, Results};
+use crate::words::of_lengths;
 
 /// Draws precision by recall.
 pub(crate) fn precision_recall(results: &Results) -> Chart {
@@ -77,18 +78,14 @@ pub(crate) fn distortion(results: &Results) -> Chart {
 
 /// Draws how many codewords of each level are used, and their perplexity.
 pub(crate) fn usage(results: &Results) -> Chart {
-    let levels = results.usage.iter();
+    let levels = of_lengths(results, &results.usage).iter();
     let used: Vec<f64> = levels.clone().map(|level| level.used).collect();
     let perplexity: Vec<f64> = levels.map(|level| level.perplexity).collect();
-    // Product codes have levels but one length.
-    let bits: Vec<f64> = (1..=used.len()).map(|level| 8.0 * level as f64).collect();
-    let curve = |name, values: &[f64], line| {
-        Curve::new(name, bits.iter().zip(values).map(|(&bits, &value)| [bits, value]), line)
-    };
+    let curve = |name, values: &[f64], line| by_length(&results.map_all, name, values, line);
     let n_codewords = results.about.config["quantizer"]["codewords"].as_f64().unwrap_or(256.0);
     Chart {
         title: "Codewords used and perplexity, by level".to_owned(),
-        x: Axis::steps("level, as the bits up to it", bits.clone()),
+        x: Axis::steps("level, as the bits up to it", bits(results)),
         y: Axis::linear("codewords", [0.0, n_codewords]),
         curves: vec![curve("codewords used", &used, REFERENCE), curve("perplexity", &perplexity, 2)],
     }

@@ -12,7 +12,7 @@ use crate::summary::mean_sd;
 use crate::table::{Table, line};
 
 /// The folder names of studies in `docs/results`: the systems of `reproduce-paper --system`.
-pub const NAMES: [&str; 2] = ["mecoq", "mopq"];
+pub const NAMES: [&str; 1] = ["mopq"];
 
 /// Tables of figures, and how they were measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -173,7 +173,12 @@ impl Writing {
     }
 
     fn change(&mut self, change: Change) -> Result<Changed, Refusal> {
-        let ids = self.apply(change).inspect_err(|_| self.rollback())?;
+        // A change that is refused frees no id: that of a deleted item would be given again.
+        let next_id = self.next_id;
+        let ids = self.apply(change).inspect_err(|_| {
+            self.rollback();
+            self.next_id = next_id;
+        })?;
         let commit = self.commit()?;
         Ok(Changed { ids, items: self.live.len(), commit })
     }

@@ -86,8 +86,10 @@ fn epsilon(text: &str) -> Result<u8> {
     // Room for the rounding of 8/255.
     share
         .filter(|share| (0.0..=1.0).contains(share))
-        .map(|share| (255.0 * share + 1e-9) as u8)
-        .ok_or_else(|| anyhow!("expected a share from 0 to 1, such as 8/255 or 0.03"))
+        .map(|share| (share, (255.0 * share + 1e-9) as u8))
+        .filter(|&(share, bytes)| bytes > 0 || share == 0.0)
+        .map(|(_, bytes)| bytes)
+        .ok_or_else(|| anyhow!("expected 0, or a share from 1/255 to 1, such as 8/255 or 0.03"))
 }
 
 /// Hits of an example.
@@ -398,8 +400,8 @@ mod tests {
         for n in 0..=255u8 {
             assert_eq!(read(&format!("{n}/255")), Some(n));
         }
-        assert_eq!(["0", "1", "0.03", "2.5/255", "0.0039"].map(read), [0, 255, 7, 2, 0].map(Some));
-        for text in ["", "8", "-1/255", "1/0", "0/0", "NaN", "8/255/1", "256/255"] {
+        assert_eq!(["0", "1", "0.03", "2.5/255"].map(read), [0, 255, 7, 2].map(Some));
+        for text in ["", "8", "0.0039", "-1/255", "1/0", "0/0", "NaN", "8/255/1", "256/255"] {
             assert_eq!(read(text), None, "{text}");
         }
     }

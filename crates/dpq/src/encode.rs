@@ -118,7 +118,7 @@ impl Args {
         let model = &self.network.open_model(path)?;
         ensure!(
             !self.posteriors || model.n_classes() > 0,
-            "{} is a model of pairs and has no classifier, leave out --posteriors",
+            "{} has no classifier, leave out --posteriors",
             path.display()
         );
         let source = self.inputs.open(model)?;
@@ -126,7 +126,9 @@ impl Args {
         let _dir = output::ResultDir::create(&self.out_dir)?;
         // The classes of a folder are not those that the model knows.
         let classified = match &source {
-            Source::Images { dataset, has_names: false, .. } if dataset.n_classes() == model.n_classes() => {
+            Source::Images { dataset, has_names: false, .. }
+                if model.n_classes() > 0 && dataset.n_classes() == model.n_classes() =>
+            {
                 Some(dataset)
             }
             _ => None,

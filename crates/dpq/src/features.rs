@@ -173,10 +173,19 @@ impl Args {
 
 /// Tells runs apart, so that none resumes from the results of another.
 pub(crate) fn key(network: &Path, inputs: &Inputs, options: &NetworkOptions, what: &str) -> Result<String> {
-    let Inputs { data, images, features, .. } = inputs;
+    let Inputs { data, images, features, strict, .. } = inputs;
     let (average, items) = (options.mirror_average, [data, images, features]);
+    let stamp = features.iter().chain(images).map(|path| stamp(path)).collect::<String>();
     let network = dpq_file::crc32c(&fs::read(network)?);
-    Ok(format!("network {network:08x}, {what}, mirror average {average:?}, items of {items:?}"))
+    Ok(format!(
+        "network {network:08x}, {what}, mirror average {average:?}, strict {strict}, items of {items:?}{stamp}"
+    ))
+}
+
+/// Tells a file from another of the same path: its size and the time of its last change.
+fn stamp(path: &Path) -> String {
+    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file);
+    metadata.map_or(String::new(), |file| format!(" {} bytes {:?}", file.len(), file.modified().ok()))
 }
 
 /// Writes features f32 [N, dim] of all items, as [`write_columns`].
@@ -210,8 +219,19 @@ pub(crate) fn write_columns(
 ) -> Result<(Vec<u32>, Written)> {
     let start = Instant::now();
     let rows = source.rows()?;
-    let numbers: Vec<u8> = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
-    let key = format!("{key}, {} rows {:08x}", rows.len(), dpq_file::crc32c(&numbers));
+    // A folder that has other images by now gives row i to another one.
+    let place = |&row: &u32| match source {
+        Source::Images { dataset, .. } => dataset.path(row as usize),
+        Source::Features(_) => None,
+    };
+    let items = rows.iter().map(|row| {
+        format!(
+            "{row} {}",
+            place(row).map_or(String::new(), |path| path.display().to_string() + &stamp(path))
+        )
+    });
+    let items = dpq_file::crc32c(items.collect::<Vec<_>>().join("\n").as_bytes());
+    let key = format!("{key}, {} rows {items:08x}", rows.len());
     let writing = || format!("cannot write into {}", dir.display());
     let mut partial = Partial::open(dir, &key, columns).with_context(writing)?;
     let (resumed, last) = (partial.done.len(), partial.done.last().copied());

@@ -179,6 +179,12 @@ impl Args {
                     labels.is_some() || !config.objective.needs_labels(),
                     "these features have no labels, give --labels, or train without by --preset mecoq"
                 );
+                ensure!(
+                    config.objective.needs_labels() || self.views >= 3,
+                    "mecoq compares two random views of an item, found --views {}, expected at least 3: the item \
+                     and two views (dpq features --views 3)",
+                    self.views
+                );
                 (Source::features(features, labels.as_deref(), self.views.into())?, out)
             }
             (.., Some(out)) if let (Some(queries), Some(keys)) = (&self.queries, &self.keys) => {
@@ -186,6 +192,10 @@ impl Args {
             }
             _ => return output::print(json, &config, &toml::to_string(&config)?),
         };
+        ensure!(
+            self.embeddings.is_none() || config.objective.needs_labels(),
+            "this objective has no classes, leave out --embeddings"
+        );
         source.adapt(&mut config);
         let vectors = |path: &PathBuf| source.embeddings(path, config.network.dim);
         let vectors = self.embeddings.as_ref().map(vectors).transpose()?;

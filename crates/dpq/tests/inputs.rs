@@ -389,6 +389,8 @@ fn views_train_codes_without_labels() {
         assert!(message.contains(expected), "{command}: {message}");
     };
     says(&format!("train --features views/features.npy --views 5 {train} --out x"), "not 5 views");
+    says(&format!("train --features views/features.npy --views 2 {train} --out x"), "expected at least 3");
+    json(dir, "encode --model images/model.safetensors --data set --split gallery --out-dir unlabelled");
     says("train --features views/features.npy --out x", "give --labels, or train without by --preset mecoq");
     error(dir, "features --model m --features f.npy --views 2 --out-dir x", 2);
 }

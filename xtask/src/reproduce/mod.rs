@@ -112,7 +112,13 @@ impl Settings {
 
     /// Runs everything, with the program that the settings need.
     pub(crate) fn run(mut self) -> Result<()> {
-        match self.system.as_deref() {
+        let (system, on_cpu) = (self.system.as_deref(), self.device == "cpu");
+        ensure!(
+            on_cpu || matches!(system, None | Some("mopq")),
+            "this system runs on the CPU, leave out --device"
+        );
+        ensure!(self.pairs.is_none() || system == Some("mopq"), "--pairs is for --system mopq");
+        match system {
             Some("mopq") => {
                 return mopq::run(self.pairs.as_deref(), self.quick, &self.device, self.write_docs);
             }

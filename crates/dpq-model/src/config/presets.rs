@@ -276,7 +276,7 @@ impl TrainConfig {
             augment: AugmentConfig {
                 mirror: true,
                 view: Some(ViewConfig {
-                    // Authors' code.
+                    // Authors' code. The others are assumed (docs/deviations.md).
                     crop: 0.5,
                     jitter: 0.4,
                     jitter_probability: 0.7,
