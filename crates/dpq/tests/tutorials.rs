@@ -1,5 +1,8 @@
 //! The blocks of commands in `docs/tutorials`, run as a reader would run them, on fewer epochs.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+#![cfg(unix)]
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
