@@ -1,7 +1,6 @@
 //! The report about adversarial queries, from what `dpq attack` measures.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -73,13 +72,9 @@ impl Attacks {
     /// # Errors
     /// [`Error::Io`] names the file.
     pub fn write(&self, folder: impl AsRef<Path>, pictures: Option<String>) -> Result<Vec<PathBuf>, Error> {
-        let folder = folder.as_ref();
-        fs::create_dir_all(folder).map_err(Error::io("write", folder))?;
-        let json = serde_json::to_string_pretty(self).expect("numbers and texts");
-        let mut files = vec![(RESULTS.to_owned(), json + "\n")];
-        files.extend(pictures.map(|svg| (QUERIES.to_owned(), svg)));
-        files.extend(self.render());
-        files::write(folder, &files)
+        let pictures = pictures.map(|svg| (QUERIES.to_owned(), svg));
+        let made = pictures.into_iter().chain(self.render()).collect();
+        files::write_numbers(folder.as_ref(), self, made)
     }
 
     /// Reads the numbers in `folder`.
@@ -128,10 +123,7 @@ impl Attacks {
             Block::Heading("How it was measured".into()),
             Block::List(vec![
                 format!("{}; {:.0} queries attacked per second", self.commit, first.images_per_second),
-                format!(
-                    "Machine: {}, {} cores, {}",
-                    self.machine.cpu, self.machine.cores, self.machine.system
-                ),
+                format!("Machine: {}", self.machine),
             ]),
         ];
         markdown(&self.title(), &blocks)

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::results::Machine;
 use crate::svg::escape;
 use crate::table::Table;
 
@@ -16,6 +17,12 @@ pub(crate) enum Block {
     Figure(&'static str, String),
     List(Vec<String>),
     Code(String),
+}
+
+/// Returns the last section of a page: the command, the commit and the computer.
+pub(crate) fn measured(command: &str, commit: &str, machine: &Machine) -> [Block; 2] {
+    let list = [format!("`{command}`"), format!("Commit {commit}"), format!("Machine: {machine}")];
+    [Block::Heading("How it was measured".into()), Block::List(list.into())]
 }
 
 pub(crate) fn markdown(title: &str, blocks: &[Block]) -> String {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::document::{Block, markdown};
+use crate::document::{Block, markdown, measured};
 use crate::files::{self, Files, RESULTS};
 use crate::plot::{Axis, Chart, Curve, range};
 use crate::results::Machine;
@@ -138,13 +138,8 @@ impl Grids {
             let header = ["steps", "points"].map(str::to_owned).into_iter().chain(strikes);
             blocks.push(Block::Table(Table::new(&format!("set {set}"), header, rows), String::new()));
         }
-        blocks.push(Block::Heading("How it was measured".into()));
-        let Machine { cpu, cores, system } = &self.machine;
-        blocks.push(Block::List(vec![
-            "`cargo xtask reproduce-paper --system rmq --write-docs`".to_owned(),
-            format!("Commit {}", self.commit),
-            format!("Machine: {cpu}, {cores} cores, {system}"),
-        ]));
+        let command = "cargo xtask reproduce-paper --system rmq --write-docs";
+        blocks.extend(measured(command, &self.commit, &self.machine));
         markdown("Grids of stochastic differential equations", &blocks)
     }
 

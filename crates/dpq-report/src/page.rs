@@ -243,7 +243,7 @@ fn how(results: &Results) -> Block {
     let accuracy = |value: &Option<MeanSd>| value.map_or("none".to_owned(), |[mean, _]| format!("{mean:.4}"));
     let mut lines = vec![
         format!("Commit: `{}`", about.commit),
-        format!("Machine: {}, {} cores, {}", machine.cpu, machine.cores, machine.system),
+        format!("Machine: {machine}"),
         format!("Trained on: {}", about.device),
         format!(
             "Accuracy of the classifier: {} on the gallery, {} on the queries",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env::consts;
+use std::fmt::{self, Display};
 use std::fs;
 use std::thread;
 
@@ -174,6 +175,12 @@ pub struct Machine {
     pub cores: usize,
     /// Operating system and architecture.
     pub system: String,
+}
+
+impl Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {} cores, {}", self.cpu, self.cores, self.system)
+    }
 }
 
 impl Machine {

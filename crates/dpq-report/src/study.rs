@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::document::{Block, markdown};
+use crate::document::{Block, markdown, measured};
 use crate::files::{self, Files, RESULTS};
 use crate::results::Machine;
 use crate::summary::mean_sd;
@@ -84,13 +84,7 @@ impl Study {
             blocks.push(Block::Heading(heading.clone().into()));
             blocks.push(Block::Table(Table::new(first, columns, rows), text.clone()));
         }
-        let Machine { cpu, cores, system } = &self.machine;
-        blocks.push(Block::Heading("How it was measured".into()));
-        blocks.push(Block::List(vec![
-            format!("`{}`", self.command),
-            format!("Commit {}", self.commit),
-            format!("Machine: {cpu}, {cores} cores, {system}"),
-        ]));
+        blocks.extend(measured(&self.command, &self.commit, &self.machine));
         markdown(&self.title, &blocks)
     }
 }
