@@ -9,8 +9,9 @@ use super::{BLOCK, Column, Survivors};
 /// Codes at a time.
 const LANES: usize = 64;
 
-/// Columns at a time: their tables stay in registers, four of 32 each.
-const KEPT: usize = 4;
+/// Columns at a time: their tables stay in registers, four of 32 each. With six the compiler puts
+/// some into memory.
+const KEPT: usize = 5;
 
 #[target_feature(enable = "avx512vbmi")]
 pub(super) fn survivors(
@@ -19,17 +20,33 @@ pub(super) fn survivors(
     limit: u8,
     survivors: &mut Survivors,
 ) -> usize {
-    if columns.len() > KEPT {
-        return survivors_of_many(columns, positions, limit, survivors);
+    // Functions of their own: most calls have few columns and few codes, and need few registers.
+    match columns.len() {
+        0 => survivors_of::<0>(columns, positions, limit, survivors),
+        1 => survivors_of::<1>(columns, positions, limit, survivors),
+        2 => survivors_of::<2>(columns, positions, limit, survivors),
+        3 => survivors_of::<3>(columns, positions, limit, survivors),
+        4 => survivors_of::<4>(columns, positions, limit, survivors),
+        5 => survivors_of::<5>(columns, positions, limit, survivors),
+        _ => survivors_of_many(columns, positions, limit, survivors),
     }
-    let mut n_found = 0;
-    let n = positions.len();
-    each_sum(columns, positions, |start, sum| find(sum, start, n, limit, survivors, &mut n_found));
+}
+
+/// [`survivors`] of N columns.
+#[inline(never)]
+#[target_feature(enable = "avx512vbmi")]
+fn survivors_of<const N: usize>(
+    columns: &[Column],
+    positions: Range<usize>,
+    limit: u8,
+    survivors: &mut Survivors,
+) -> usize {
+    let (mut n_found, n) = (0, positions.len());
+    sum_columns::<N>(columns, positions, |start, sum| find(sum, start, n, limit, survivors, &mut n_found));
     n_found
 }
 
-/// [`survivors`] of more than `KEPT` columns. Most calls have few columns and few codes: they do
-/// without the sums of a block.
+/// [`survivors`] of more than `KEPT` columns.
 #[inline(never)]
 #[target_feature(enable = "avx512vbmi")]
 fn survivors_of_many(
@@ -38,6 +55,7 @@ fn survivors_of_many(
     limit: u8,
     survivors: &mut Survivors,
 ) -> usize {
+    let (mut n_found, n) = (0, positions.len());
     let mut sums = [_mm512_setzero_si512(); BLOCK / LANES];
     while columns.len() > KEPT {
         let (now, later) = columns.split_at(KEPT);
@@ -46,26 +64,18 @@ fn survivors_of_many(
         });
         columns = later;
     }
-    let mut n_found = 0;
-    let n = positions.len();
-    each_sum(columns, positions, |start, sum| {
+    let last = |start, sum| {
         let sum = _mm512_adds_epu8(sums[start / LANES], sum);
         find(sum, start, n, limit, survivors, &mut n_found);
-    });
-    n_found
-}
-
-/// [`sum_columns`] of at most `KEPT` columns.
-#[inline]
-#[target_feature(enable = "avx512vbmi")]
-fn each_sum(columns: &[Column], positions: Range<usize>, f: impl FnMut(usize, __m512i)) {
+    };
     match columns.len() {
-        0 => sum_columns::<0>(columns, positions, f),
-        1 => sum_columns::<1>(columns, positions, f),
-        2 => sum_columns::<2>(columns, positions, f),
-        3 => sum_columns::<3>(columns, positions, f),
-        _ => sum_columns::<KEPT>(columns, positions, f),
+        1 => sum_columns::<1>(columns, positions, last),
+        2 => sum_columns::<2>(columns, positions, last),
+        3 => sum_columns::<3>(columns, positions, last),
+        4 => sum_columns::<4>(columns, positions, last),
+        _ => sum_columns::<KEPT>(columns, positions, last),
     }
+    n_found
 }
 
 /// Calls `f` with the sums of the table entries of each 64 codes over N columns, and the offset of
@@ -77,19 +87,28 @@ fn sum_columns<const N: usize>(
     positions: Range<usize>,
     mut f: impl FnMut(usize, __m512i),
 ) {
-    // Slices of the same length keep bounds checks out of the loop.
-    let mut planes = [&[][..]; N];
+    let mut planes = [(&[][..], &[][..]); N];
     let mut tables = [[_mm512_setzero_si512(); 4]; N];
     for ((plane, table), column) in planes.iter_mut().zip(&mut tables).zip(columns) {
-        *plane = &column.plane[positions.start..][..positions.len()];
+        *plane = column.plane[positions.clone()].as_chunks::<LANES>();
         *table = quarters(column.table);
     }
-    for start in (0..positions.len()).step_by(LANES) {
+    // Whole loads and slices of the same length keep masks and bounds checks out of the loop.
+    let n_whole = positions.len() / LANES;
+    let planes = planes.map(|(whole, rest)| (&whole[..n_whole], rest));
+    for i in 0..n_whole {
         let mut sum = _mm512_setzero_si512();
-        for (plane, table) in planes.iter().zip(&tables) {
-            sum = _mm512_adds_epu8(sum, look_up(table, load(&plane[start..])));
+        for ((whole, _), table) in planes.iter().zip(&tables) {
+            sum = _mm512_adds_epu8(sum, look_up(table, load(&whole[i])));
         }
-        f(start, sum);
+        f(i * LANES, sum);
+    }
+    if n_whole * LANES < positions.len() {
+        let mut sum = _mm512_setzero_si512();
+        for ((_, rest), table) in planes.iter().zip(&tables) {
+            sum = _mm512_adds_epu8(sum, look_up(table, load(rest)));
+        }
+        f(n_whole * LANES, sum);
     }
 }
 
