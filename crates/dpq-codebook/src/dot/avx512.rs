@@ -75,6 +75,15 @@ fn tile<const M: usize>(xs: [&[Block]; M], rows: [&[f32]; ROWS]) -> [[f32; ROWS]
         let load = |rest: &[f32]| unsafe { _mm512_maskz_loadu_ps((1 << n_rest) - 1, rest.as_ptr()) };
         add(n_whole, rows.map(|(_, rest)| load(rest)));
     }
-    let high = |sum| _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(sum)));
-    sums.map(|sums| avx2::add_up(sums.map(|sum| _mm512_castps512_ps256(sum)), sums.map(high)))
+    // Loops: the closure of a `map` here would be a call per tile.
+    let mut products = [[0.0; ROWS]; M];
+    for (products, sums) in products.iter_mut().zip(sums) {
+        let mut halves = [[_mm256_setzero_ps(); ROWS]; 2];
+        for (row, sum) in sums.into_iter().enumerate() {
+            halves[0][row] = _mm512_castps512_ps256(sum);
+            halves[1][row] = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(sum)));
+        }
+        *products = avx2::add_up(halves[0], halves[1]);
+    }
+    products
 }
