@@ -168,7 +168,7 @@ impl Candidates {
     }
 
     /// Adds items that share a score. Ranges come in any order, and each item at most once.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn offer(&mut self, score: f32, mut items: Range<usize>) {
         if !self.wants(score) || items.is_empty() {
             return;
