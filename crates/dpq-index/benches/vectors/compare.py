@@ -31,9 +31,12 @@ from sides import Peer, dpq, one_core, print_report, progress
 
 FOLDER = "target/bench-data/vectors"
 PAIRS = "../shared/data/debian-pairs.safetensors"
+# Made by `dpq features --weights W --input 64 --data datasets/cifar-10 --split S --out-dir FEATURES/S`.
+FEATURES = f"{FOLDER}/features"
 # Hits, hits that vectors rank again, and queries: for recall, and those of a round.
 K, DEPTH, QUERIES, TIMED, ROUNDS, BATCH = 10, 100, 1000, 64, 5, 32
 RECALLS = (1, 10, 100)
+SPLITS = ("gallery", "query")
 # dpq: levels of the codebooks, lengths, and shortlists of the 32-byte codes.
 LEVELS = 64
 LENGTHS = (1, 2, 3, 4, 6, 8, 16, 32, 64)
@@ -43,8 +46,7 @@ SHORTLISTED, TABLES = 32, (4, 8, 16, 32, 64)
 # given, a few more than 39 per codeword, its minimum. RQ is trained by plain k-means in place of
 # ten times as much.
 OPQ_ROUNDS, SAMPLE = 8, 10_000
-SLOW = ("OPQ", "RQ", "RR")
-LEFT_OUT = {"LSQ": "its training takes minutes"}
+SLOW = ("OPQ", "RQ", "LSQ", "RR")
 TURBOVEC = (2, 4)
 
 
@@ -69,16 +71,26 @@ class Set:
 
 def pixels(path):
     """Fashion-MNIST, each image less the mean image and scaled to unit length."""
-    parts = []
-    for split in ("gallery", "query"):
+    for split in SPLITS:
         folder = f"{FOLDER}/pixels/{split}"
         if not os.path.exists(f"{folder}/features.npy"):
             dpq(path, "data", "export", "--data", "datasets/fashion-mnist", "--split", split, "--out-dir", folder)
-        parts.append(np.load(f"{folder}/features.npy"))
     # Padded for the lengths that do not divide 784.
     product = [f"PQ{m}" for m in (4, 8, 16, 28)] + ["Pad800,PQ32", "Pad832,PQ64"]
     fast = [f"PQ{m}x4fs" for m in (8, 16, 56, 112)]
-    return Set("pixels", ("l2", "ip"), [*product, *fast, *others(784, (8,), "float")], *parts)
+    return Set("pixels", ("l2", "ip"), [*product, *fast, *others(784, (8, 28), "float")], *parts("pixels"))
+
+
+def parts(name):
+    """The vectors and the queries of a folder."""
+    return [np.load(f"{FOLDER}/{name}/{split}/features.npy") for split in SPLITS]
+
+
+def features():
+    """CIFAR-10 by a residual network that learnt ImageNet, each feature scaled to unit length."""
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in parts("features")]
+    codes = [f"PQ{m}" for m in (4, 8, 16, 32, 64)] + [f"PQ{m}x4fs" for m in (8, 16, 64, 128)]
+    return Set("features", ("l2",), [*codes, *others(512, (8, 32), "float")], *unit)
 
 
 def pairs():
@@ -94,13 +106,14 @@ def pairs():
     codes = [f"PQ{m}" for m in (4, 8, 16, 32, 64)] + [f"PQ{m}x4fs" for m in (8, 16, 64, 128)]
     # The set names its last rows for tests.
     queries = np.ascontiguousarray(tensor("queries")[15_000:][:QUERIES])
-    return Set("sentences", ("ip",), [*codes, *others(384, (8,), "none")], tensor("keys"), queries)
+    return Set("sentences", ("ip",), [*codes, *others(384, (8, 32), "none")], tensor("keys"), queries)
 
 
 def others(dim, opq, norm):
     """Further codes in the words of faiss's index factory."""
+    additive = [f"{name}{m}x8_N{norm}" for name, m in (("RQ", 4), ("RQ", 8), ("LSQ", 8))]
     rotated = [f"RR{dim},RaBitQ{bits}" for bits in ("", 2, 4, "fs", "fs4")]
-    return [*(f"OPQ{m},PQ{m}" for m in opq), *(f"RQ{m}x8_N{norm}" for m in (4,)), *rotated, "Flat"]
+    return [*(f"OPQ{m},PQ{m}" for m in opq), *additive, *rotated, "Flat"]
 
 
 def prepare(path, data):
@@ -320,17 +333,18 @@ def report(path, data, seconds):
 
 def main():
     path, command, *rest = sys.argv[1:]
-    sets = {"pixels": lambda: pixels(command), "sentences": pairs}
+    sets = {"pixels": lambda: pixels(command), "features": features, "sentences": pairs}
     if rest:
         if THREADS == 1:
             one_core()
         json.dump(measure(path, sets[rest[1]]()), sys.stdout)
         return
-    left_out = dict(LEFT_OUT)
-    if not os.path.exists(PAIRS):
-        progress(f"{PAIRS} is not there: left out")
-        left_out["sentences"] = "the set was not there"
-        del sets["sentences"]
+    left_out = {}
+    for name, path_of_set in (("features", f"{FEATURES}/query/features.npy"), ("sentences", PAIRS)):
+        if not os.path.exists(path_of_set):
+            progress(f"{path_of_set} is not there: left out")
+            left_out[name] = "the set was not there"
+            del sets[name]
     sets = [load() for load in sets.values()]
     made = [prepare(command, data) for data in sets]
     results = {

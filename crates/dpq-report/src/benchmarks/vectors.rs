@@ -89,25 +89,25 @@ pub(super) fn section(run: &Run<RealVectors>) -> Section {
         parts.push(format!("![Time by recall, {}]({})", set.name, figure_file(set)));
         parts.push(table(set).to_string());
     }
-    let left_out = results.left_out.iter().map(|(what, why)| format!("{what} ({why})"));
-    let left_out = left_out.collect::<Vec<_>>().join("; ");
+    let left_out = results.left_out.iter().map(|(what, why)| format!("Left out: {what} ({why})"));
     let mut notes = vec![
         "`crates/dpq-index/benches/vectors/compare.py`; names of faiss's codes are those of its index factory. Padded vectors \
          (`Pad`) serve lengths that do not divide the dimension"
             .to_owned(),
         format!(
             "Trained on the vectors that are searched, by the defaults of each library, with 64 levels for dpq. OPQ has {} \
-             rounds, RQ plain k-means, and both, like RaBitQ, {} evenly spaced vectors. turbovec is calibrated by 1,024, as \
-             it advises",
+             rounds, RQ plain k-means, and all but PQ {} evenly spaced vectors. turbovec is calibrated by 1,024, as it \
+             advises",
             results.opq_rounds,
             count(results.sample as u64)
         ),
-        format!("Left out: {left_out}"),
-        "Pixels are those of Fashion-MNIST by `dpq data export`, of unit length. Sentences are the descriptions of Debian's \
-         packages by all-MiniLM-L6-v2, of unit length, and queries are the packages' summaries. turbovec ranks by inner product, \
-         which has the same order there"
+        "Pixels are those of Fashion-MNIST by `dpq data export`, of unit length. Features are those of CIFAR-10 by `dpq \
+         features`, from a residual network of 2, 2, 2 and 3 blocks that learnt ImageNet, at 64×64, scaled to unit length. Sentences are the \
+         descriptions of Debian's packages by all-MiniLM-L6-v2, of unit length, and queries are the packages' summaries. \
+         turbovec ranks by inner product, which has the same order at unit length"
             .to_owned(),
     ];
+    notes.extend(left_out);
     notes.extend(results.sets.iter().map(note));
     parts.extend(["### How".to_owned(), run.how(&notes)]);
     let ratios = results.sets.iter().flat_map(|set| {
@@ -216,12 +216,14 @@ impl VectorSet {
 }
 
 fn name(row: &VectorCode) -> String {
-    bytes_of(row).replace(" bytes", "")
+    bytes_of(row).replace(" bytes", "").replace(" byte", "")
 }
 
 fn bytes_of(row: &VectorCode) -> String {
     let bytes = row.code.unwrap_or(row.bytes);
-    let Some((n, at)) = row.name.split_once('@') else { return format!("{bytes} bytes") };
+    let Some((n, at)) = row.name.split_once('@') else {
+        return format!("{bytes} byte{}", if bytes == 1 { "" } else { "s" });
+    };
     let end = if at.ends_with('!') { " continued until exact" } else { "" };
     // Measured names count bytes; the option counts bits.
     let bits =
