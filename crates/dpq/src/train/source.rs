@@ -1,6 +1,7 @@
 //! Training data: a data set's images, features with their labels, or pairs of queries and keys.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, bail, ensure};
 use dpq_data::{Augment, Dataset, ImageShape, Split, View};
@@ -120,12 +121,21 @@ impl Source {
 
     /// Returns the training items that can be read and have the labels that they need. Reads all
     /// images before the first epoch, which an unreadable image would end.
-    pub(super) fn readable(&self, strict: bool, needs_labels: bool) -> Result<Vec<u32>> {
+    pub(super) fn readable(
+        &self,
+        strict: bool,
+        needs_labels: bool,
+        stop: Option<&AtomicBool>,
+    ) -> Result<Vec<u32>> {
         match self {
             Self::Images { dataset, .. } => {
                 let mut rows = Vec::new();
                 images::for_each_batch(dataset, dataset.split(Split::Train), strict, |batch| {
                     rows.extend(batch.rows);
+                    ensure!(
+                        !stop.is_some_and(|stop| stop.load(Ordering::Relaxed)),
+                        "training was interrupted before its first epoch"
+                    );
                     Ok(())
                 })?;
                 let n_readable = rows.len();
