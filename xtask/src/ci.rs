@@ -5,7 +5,7 @@
 //! `tidy` checks the features.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
@@ -66,8 +66,14 @@ fn clippy() -> Result<()> {
     run_command(&mut cargo(&args))
 }
 
+/// The examples that need no arguments. Tests compile them.
+const EXAMPLES: [&str; 9] =
+    ["length", "search", "readers", "rules", "sections", "convert", "two_classes", "compare", "serve"];
+
 fn test() -> Result<()> {
-    run_command(&mut cargo(&["test", "--release", "--locked", "--workspace"]))
+    run_command(&mut cargo(&["test", "--release", "--locked", "--workspace"]))?;
+    let example = |name| format!("target/release/examples/{name}");
+    EXAMPLES.iter().try_for_each(|name| run_command(Command::new(example(name)).stdin(Stdio::null())))
 }
 
 /// Needs python3, and the network the first time.
