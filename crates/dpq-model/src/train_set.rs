@@ -135,15 +135,16 @@ impl TrainSet<'_> {
         if shape.contains(&0) {
             return Err(Error::TooSmall(shape));
         }
-        let layers = Layers::new(body, shape)?;
-        let first = Layers::new(body, config.shape_in(0, shape))?;
+        let layers = Layers::new(&config.network, shape)?;
+        let first = Layers::new(&config.network, config.shape_in(0, shape))?;
         if !layers.shapes().eq(first.shapes()) {
             let expected = "none, for a body with linear layers, which fix the size of images";
             return Err(Error::Config { key: "network.first_input", expected });
         }
         let n_stages = layers.stages.len();
         if config.network.freeze > n_stages {
-            let expected = format!("at most the {n_stages} stages of the body");
+            let below = if config.network.pyramid.is_some() { " below its pyramid" } else { "" };
+            let expected = format!("at most the {n_stages} stages of the body{below}");
             return Err(Error::unfit("network.freeze", format!("found {}", config.network.freeze), expected));
         }
         if let Some(side) = config.network.input.filter(|&side| shape[1..] != [side; 2]) {

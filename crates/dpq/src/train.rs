@@ -74,7 +74,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
     out: Option<PathBuf>,
     /// A built-in configuration; `pretrained` is for --weights of a residual network, `mopq` is
-    /// for pairs, and is their default, `mecoq` and `mecoq-product` read no labels
+    /// for pairs, and is their default, `mecoq` and `mecoq-product` read no labels, `phpq` and
+    /// `phpq-product` are for classes that differ in details
     #[arg(
         long,
         default_value = "best",

@@ -106,6 +106,7 @@ impl Source {
             config.network.input = None;
             config.network.freeze = 0;
             config.network.first_input = None;
+            config.network.pyramid = None;
             config.mirror_average = false;
             config.augment = AugmentConfig::default();
         }

@@ -25,7 +25,7 @@ fn mecoq(config: MecoqConfig, quantizer: QuantizerConfig) -> Mecoq {
 
 fn loss(mut objective: Mecoq, args: &[Tensor]) -> TensorResult<Tensor> {
     let features = args[0].clone();
-    let heads = Heads { logits: features.clone(), features, queries: None };
+    let heads = Heads { logits: features.clone(), features, queries: None, classifier: None };
     let terms = objective.terms(Phase::Joint, &heads, &[], &Targets::default(), args.get(1)).unwrap();
     let mut total = Tensor::zeros((), DType::F64, &Device::Cpu)?;
     for Term { weight, value, .. } in terms {
