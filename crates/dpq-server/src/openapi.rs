@@ -13,6 +13,7 @@ use crate::{browse, code, info, items, search};
     paths(
         search::search,
         code::code,
+        items::add,
         items::put,
         items::delete,
         browse::list,

@@ -6,6 +6,7 @@ mod bad;
 mod changes;
 mod client;
 mod limits;
+mod logs;
 mod page;
 mod search;
 
