@@ -30,7 +30,7 @@ pub(crate) const STEPS: [Step; 12] = [
     Step { name: "test", what: "tests and the examples in documentation pass", run: test },
     Step { name: "faiss", what: "faiss and dpq read each other's indexes", run: faiss },
     Step { name: "python", what: "the Python module is built, installed and tested", run: python::run },
-    Step { name: "page", what: "the page of the server works in a browser", run: page::run },
+    Step { name: "page", what: "the page works in a browser, the server is as described", run: page::run },
     Step { name: "doc", what: "the documentation builds without a warning", run: doc },
     Step { name: "book", what: "the book has every page, and its links lead somewhere", run: book::run },
     Step { name: "package", what: "each crate has all that publishing needs", run: package },

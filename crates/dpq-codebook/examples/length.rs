@@ -27,6 +27,11 @@ fn main() -> Result<(), dpq_codebook::Error> {
 
     // A prefix of a code is the code of its length.
     let prefix = greedy.decode(&codes[0], CodeLength::from_bits(16)?)?;
-    println!("the first vector at 16 bits begins {:.2?}, it is {:.2?}", &prefix[..3], &vectors[..3]);
+    let second = dim..dim + 3;
+    println!(
+        "the second vector at 16 bits: {:.2?} …, itself: {:.2?} …",
+        &prefix[second.clone()],
+        &vectors[second]
+    );
     Ok(())
 }

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use dpq_file::{Container, Dtype, Section};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
     let path = match std::env::args_os().nth(1) {
         Some(path) => PathBuf::from(path),
         None => {
-            let path = std::env::temp_dir().join(format!("dpq-sections-{}.safetensors", std::process::id()));
+            let path = folder.path().join("numbers.safetensors");
             let metadata = BTreeMap::from([("format".to_owned(), "numbers".to_owned())]);
             let section = Section { dtype: Dtype::U8, shape: &[2, 2], bytes: &[1, 2, 3, 4] };
             dpq_file::write(&path, &metadata, &[("square", section)])?;

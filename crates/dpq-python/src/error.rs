@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::io;
 
+use pyo3::PyErr;
 use pyo3::exceptions::{PyBlockingIOError, PyKeyError, PyOSError, PyValueError};
-use pyo3::{PyErr, Python};
 
 /// Returns an OSError if the system refused something, with the system's error number, and a
 /// ValueError otherwise.
@@ -12,12 +12,9 @@ pub(crate) fn raise(error: impl Error + 'static) -> PyErr {
     raise_dyn(&error)
 }
 
-/// Does the same for an error of any type. An exception among its sources is raised as it is.
+/// Does the same for an error of any type.
 pub(crate) fn raise_dyn(error: &(dyn Error + 'static)) -> PyErr {
     let chain = || std::iter::successors(Some(error), |&error| error.source());
-    if let Some(exception) = chain().find_map(|error| error.downcast_ref::<PyErr>()) {
-        return Python::attach(|py| exception.clone_ref(py));
-    }
     let sentence = chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
     match chain().find_map(|error| error.downcast_ref::<io::Error>()) {
         Some(io) => match io.raw_os_error() {

@@ -35,6 +35,7 @@ def test_the_notebook_runs_and_keeps_no_output():
     printed = "".join(output.text for cell in notebook.cells for output in cell.get("outputs", []))
     recalls = [float(value) for value in re.findall(r"recall@10 (\d\.\d+)", printed)]
     assert len(recalls) == 5 and recalls == sorted(recalls) and "['a.jpg', 'c.jpg']" in printed
+    assert "2 {'classification'" in printed
 
 
 def python_blocks(document):

@@ -124,6 +124,7 @@ def test_a_callback_ends_a_run_that_resumes(items, tmp_path):
         pass
 
     def end(epoch):
+        assert threading.current_thread() is threading.main_thread()
         if epoch["epoch"] == 1:
             raise Enough
 
