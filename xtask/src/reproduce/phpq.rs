@@ -87,8 +87,7 @@ pub(super) fn run(settings: &Settings) -> Result<()> {
         title: "PHPQ: what pooling and attention are worth".to_owned(),
         text: format!(
             "The other images of each set are ranked for its queries. {} The settings of PHPQ are ours, see \
-             [deviations](../../deviations.md#phpq-the-paper-and-the-presets-phpq-and-phpq-product). The last column \
-             ranks by the features before quantization.",
+             `docs/deviations.md`. The last column ranks by the features before quantization.",
             about_seeds(seeds)
         ),
         sections,
