@@ -5,7 +5,7 @@
 //! `tidy` checks the features.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
@@ -13,7 +13,7 @@ use dpq_report::quick;
 
 use crate::process::{build_dpq, cargo, run as run_command};
 use crate::reproduce::{self, Settings, toy_protocols};
-use crate::{bench, page, python, tidy};
+use crate::{bench, book, page, python, tidy};
 
 /// One step of the check.
 pub(crate) struct Step {
@@ -23,15 +23,16 @@ pub(crate) struct Step {
 }
 
 /// The steps in order. Cheap steps and steps that often fail come first.
-pub(crate) const STEPS: [Step; 11] = [
+pub(crate) const STEPS: [Step; 12] = [
     Step { name: "fmt", what: "the code is formatted", run: fmt },
     Step { name: "tidy", what: "the repository keeps its conventions", run: tidy::run },
     Step { name: "clippy", what: "no warning in any target, benches included", run: clippy },
     Step { name: "test", what: "tests and the examples in documentation pass", run: test },
     Step { name: "faiss", what: "faiss and dpq read each other's indexes", run: faiss },
     Step { name: "python", what: "the Python module is built, installed and tested", run: python::run },
-    Step { name: "page", what: "the page of the server works in a browser", run: page::run },
+    Step { name: "page", what: "the page works in a browser, the server is as described", run: page::run },
     Step { name: "doc", what: "the documentation builds without a warning", run: doc },
+    Step { name: "book", what: "the book has every page, and its links lead somewhere", run: book::run },
     Step { name: "package", what: "each crate has all that publishing needs", run: package },
     Step { name: "protocol", what: "toy runs of the paper reach their reports", run: toy_protocols },
     Step { name: "reproduce", what: "small training runs give the expected tables", run: quick },
@@ -65,8 +66,14 @@ fn clippy() -> Result<()> {
     run_command(&mut cargo(&args))
 }
 
+/// The examples that need no arguments. Tests compile them.
+const EXAMPLES: [&str; 9] =
+    ["length", "search", "readers", "rules", "sections", "convert", "two_classes", "compare", "serve"];
+
 fn test() -> Result<()> {
-    run_command(&mut cargo(&["test", "--release", "--locked", "--workspace"]))
+    run_command(&mut cargo(&["test", "--release", "--locked", "--workspace"]))?;
+    let example = |name| format!("target/release/examples/{name}");
+    EXAMPLES.iter().try_for_each(|name| run_command(Command::new(example(name)).stdin(Stdio::null())))
 }
 
 /// Needs python3, and the network the first time.

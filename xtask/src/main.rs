@@ -5,6 +5,7 @@
 //! seconds.
 
 mod bench;
+mod book;
 mod ci;
 mod cuda_check;
 mod fuzz;
@@ -52,6 +53,10 @@ enum Command {
     ///
     /// Needs python3, and the network the first time.
     Python,
+    /// Build the pages of `docs` as a book in `target/book/html`, and check its links
+    ///
+    /// Needs python3, and the network the first time.
+    Book,
     /// Build the program for NVIDIA GPUs and check everything that needs no GPU
     ///
     /// Needs x86-64 Linux, python3 with pip, a C++ compiler, and the network the first time. Keeps
@@ -66,6 +71,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Tidy => tidy::run(),
         Command::Fuzz { seconds } => fuzz::run(seconds),
         Command::Python => python::run(),
+        Command::Book => book::run(),
         Command::CudaCheck => cuda_check::run(),
         Command::ReproducePaper(args) => args.run(),
         Command::RenderDocs => {

@@ -1,4 +1,5 @@
-//! The step `page` of `cargo xtask ci`: the page of the server in a browser.
+//! The step `page` of `cargo xtask ci`: the page of the server in a browser, and its description
+//! against what it answers.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::process::{build_dpq, remove, run as run_command};
+use crate::process::{build_dpq, python, remove, run as run_command};
 
 /// The tests, and the packages that they need.
 const TESTS: &str = "crates/dpq-server/tests/page";
@@ -27,7 +28,7 @@ const MAX_BYTES: u64 = 150_000;
 
 const DATA: &str = "datasets/fashion-mnist";
 
-/// Needs npm and Debian's Chromium, which it installs where apt-get is there and it may.
+/// Needs npm, python3 and Debian's Chromium, which it installs where apt-get is there and it may.
 pub(crate) fn run() -> Result<()> {
     let update = std::env::var_os("UPDATE_EXPECT").is_some();
     let browser = browser()?;
@@ -76,6 +77,7 @@ pub(crate) fn run() -> Result<()> {
     test.arg(format!("{FOLDER}/test.js")).args([&open.address, &closed.address, TOKEN]);
     test.arg(format!("{FOLDER}/image/{id}.png")).arg(&screenshots).arg(browser);
     run_command(&mut test)?;
+    described(&closed.address)?;
     if update { keep(Path::new(&screenshots)) } else { Ok(()) }
 }
 
@@ -83,6 +85,27 @@ pub(crate) fn run() -> Result<()> {
 const IMAGE: usize = 9;
 
 const TOKEN: &str = "a-token-of-the-tests";
+
+/// Sends requests that the description of the server allows and others, and compares the answers
+/// with it: no failures, statuses, kinds and forms as described, wrong requests refused, the token
+/// needed.
+fn described(address: &str) -> Result<()> {
+    let python = python("target/openapi-venv", &format!("{TESTS}/requirements.txt"))?;
+    let description = format!("{address}/openapi.json");
+    // Its own folder for what it leaves behind; a link of a virtual environment is not resolved.
+    let mut test = Command::new(std::path::absolute(python)?);
+    // The description cannot say all that is wrong, such as the dimensions of features.
+    test.args([
+        "-m",
+        "schemathesis.cli",
+        "run",
+        &description,
+        "--exclude-checks",
+        "positive_data_acceptance",
+    ]);
+    test.args(["--header", &format!("Authorization: Bearer {TOKEN}"), "--seed", "1", "--max-examples", "30"]);
+    run_command(test.current_dir(FOLDER))
+}
 
 /// A server that ends when it is dropped.
 struct Served {

@@ -64,9 +64,11 @@ fn describe(command: &Command) -> String {
 /// Creates a virtual environment in `folder` unless it exists, installs the packages of the file
 /// `requirements`, and returns the path of its Python.
 pub(crate) fn python(folder: &str, requirements: &str) -> Result<String> {
-    let python = format!("{folder}/bin/python");
+    let (system, inside) =
+        if cfg!(windows) { ("python", "Scripts/python.exe") } else { ("python3", "bin/python") };
+    let python = format!("{folder}/{inside}");
     if !Path::new(&python).exists() {
-        run(Command::new("python3").args(["-m", "venv", folder]))?;
+        run(Command::new(system).args(["-m", "venv", folder]))?;
     }
     run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--requirement", requirements]))?;
     Ok(python)

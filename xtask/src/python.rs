@@ -15,8 +15,18 @@ const WHEELS: &str = "target/wheels";
 pub(crate) fn run() -> Result<()> {
     let python = python(ENVIRONMENT, &format!("{CRATE}/requirements.txt"))?;
     remove(WHEELS)?;
-    let mut build = Command::new(format!("{ENVIRONMENT}/bin/maturin"));
-    build.args(["build", "--release", "--locked", "--interpreter", &python, "--out", WHEELS]);
+    let mut build = Command::new(&python);
+    build.args([
+        "-m",
+        "maturin",
+        "build",
+        "--release",
+        "--locked",
+        "--interpreter",
+        &python,
+        "--out",
+        WHEELS,
+    ]);
     run_command(build.args(["--manifest-path", &format!("{CRATE}/Cargo.toml")]))?;
 
     let wheels = list(Path::new(WHEELS))?;

@@ -3,7 +3,9 @@
 //! `cargo run --release --package dpq-data --example toy_sets -- DIR` writes the folders
 //! `cifar-10`, `nus-wide-21` and `imagenet-100`, each with the `dataset.toml` of `datasets/` but
 //! smaller numbers, a few hundred images of coloured bands, and `bvlc_alexnet.npy`. They show the
-//! format of these files, and `cargo xtask ci` runs the paper's experiments on them.
+//! format of these files, and `cargo xtask ci` runs the paper's experiments on them. The folder
+//! `small-patterns` has classes that differ by one small pattern alone, for `cargo xtask
+//! reproduce-paper --system phpq`.
 
 use std::error::Error;
 use std::fs;
@@ -11,7 +13,7 @@ use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use image::{DynamicImage, Rgb, RgbImage};
+use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 
 type Done = Result<(), Box<dyn Error>>;
 
@@ -109,6 +111,45 @@ fn imagenet(dir: &Path) -> Done {
     Ok(())
 }
 
+/// Writes eight classes of noise: an image has the pattern of its class, 4×4 pixels of which half
+/// are white, at a random place. Per class there are 25 queries, 100 training images and a gallery
+/// of 75.
+fn small_patterns(dir: &Path) -> Done {
+    const SIDE: u32 = 28;
+    const PATTERN: u32 = 4;
+    const WHITE: usize = 8;
+    for class in 0..8 {
+        let folder = dir.join(format!("images/{class}"));
+        fs::create_dir_all(&folder)?;
+        let mut order: Vec<u32> = (0..PATTERN * PATTERN).collect();
+        order.sort_by_key(|&at| hash([class, u64::MAX, at.into()]));
+        for i in 0..200 {
+            let random = |at: u32| hash([class, i, at.into()]);
+            let mut image = GrayImage::from_fn(SIDE, SIDE, |x, y| Luma([(random(y * SIDE + x) % 192) as u8]));
+            let place = |k: u32| (random(SIDE * SIDE + k) % u64::from(SIDE - PATTERN + 1)) as u32;
+            for (rank, at) in order.iter().enumerate() {
+                let value = if rank < WHITE { 255 } else { 0 };
+                image.put_pixel(place(0) + at % PATTERN, place(1) + at / PATTERN, Luma([value]));
+            }
+            image.save(folder.join(format!("{i:03}.png")))?;
+        }
+    }
+    let manifest = "name = \"Small patterns\"\nshape = { channels = 1, height = 28, width = 28 }\n\
+                    images = { format = \"folder\", path = \"images\" }\n\
+                    protocol = { queries_per_class = 25, train_per_class = 100, seed = 1 }\n";
+    Ok(fs::write(dir.join("dataset.toml"), manifest)?)
+}
+
+/// Returns a number that depends on all of `of` (splitmix64).
+fn hash(of: [u64; 3]) -> u64 {
+    of.into_iter().fold(1, |seed, x| {
+        let mut z = (seed ^ x).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    })
+}
+
 /// The layers of an AlexNet of few channels: rows, columns, input channels of a group, output
 /// channels.
 const LAYERS: [(&str, &[usize]); 8] = [
@@ -165,9 +206,12 @@ fn alexnet() -> Vec<u8> {
 fn main() -> Done {
     let dir = std::env::args_os().nth(1).ok_or("give a folder to write to")?;
     let dir = Path::new(&dir);
-    for (name, make) in
-        [("cifar-10", cifar_10 as fn(&Path) -> Done), ("nus-wide-21", nus_wide), ("imagenet-100", imagenet)]
-    {
+    for (name, make) in [
+        ("cifar-10", cifar_10 as fn(&Path) -> Done),
+        ("nus-wide-21", nus_wide),
+        ("imagenet-100", imagenet),
+        ("small-patterns", small_patterns),
+    ] {
         fs::create_dir_all(dir.join(name))?;
         make(&dir.join(name))?;
     }

@@ -140,8 +140,8 @@ fn decode_any(path: &Path, bytes: &[u8], max_pixels: u64) -> Result<DynamicImage
 }
 
 /// Makes a JPEG file of the image file at `path`, at most `side` pixels wide and high.
-pub(crate) fn shrink(path: &Path, bytes: &[u8], side: u32) -> Result<Vec<u8>, Error> {
-    let image = decode_any(path, bytes, u64::MAX)?;
+pub(crate) fn shrink(path: &Path, bytes: &[u8], side: u32, max_pixels: u64) -> Result<Vec<u8>, Error> {
+    let image = decode_any(path, bytes, max_pixels)?;
     let (width, height) = (image.width(), image.height());
     let longest = width.max(height);
     let small = |length: u32| (length * side).div_ceil(longest).max(1);

@@ -18,11 +18,12 @@ impl Dataset {
     /// `side` pixels wide and high if images are files, else a PNG file of all pixels.
     ///
     /// # Errors
-    /// Those of [`read_image`](crate::read_image) if its file cannot be read; [`Error::NoSuchRow`].
+    /// Those of [`read_image_bytes`](crate::read_image_bytes) if its file cannot be read or has more
+    /// than `max_pixels`; [`Error::NoSuchRow`].
     ///
     /// # Panics
     /// If `side` is 0 or above 65,535, which is no size of a picture.
-    pub fn thumbnail(&self, row: usize, side: u32) -> Result<Thumbnail, Error> {
+    pub fn thumbnail(&self, row: usize, side: u32, max_pixels: u64) -> Result<Thumbnail, Error> {
         assert!((1..1 << 16).contains(&side), "found a side of {side} pixels");
         if row >= self.len() {
             return Err(Error::NoSuchRow(row, self.len()));
@@ -30,7 +31,8 @@ impl Dataset {
         if let Pixels::Files(paths, files) = &self.pixels {
             let path = &paths[row];
             let bytes = files.read(path).map_err(Error::io("open", path))?;
-            return Ok(Thumbnail { content_type: "image/jpeg", bytes: shrink(path, &bytes, side)? });
+            let bytes = shrink(path, &bytes, side, max_pixels)?;
+            return Ok(Thumbnail { content_type: "image/jpeg", bytes });
         }
         let shape = self.pixels.stored_shape().unwrap_or(self.shape);
         let mut pixels = vec![0; shape.len()];

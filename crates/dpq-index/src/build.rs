@@ -93,21 +93,25 @@ impl<'a> IndexBuilder<'a> {
             self.codebooks.check_length(*length)?;
         }
         if u32::try_from(n_items).is_ok() {
-            self.fill(sorted_rows::<u32>(self.codes, n_levels, self.ids)?, finish)
+            self.fill(sorted_rows::<u32>(self.codes, n_levels, self.ids, || self.go_on())?, finish)
         } else {
-            self.fill(sorted_rows::<u64>(self.codes, n_levels, self.ids)?, finish)
+            self.fill(sorted_rows::<u64>(self.codes, n_levels, self.ids, || self.go_on())?, finish)
+        }
+    }
+
+    /// Ends a build that is interrupted.
+    fn go_on(&self) -> Result<(), Error> {
+        match self.interrupt.is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
+            true => Err(Error::Interrupted),
+            false => Ok(()),
         }
     }
 
     /// Calls `finish` with the parts of the file, whose items come in the order of `rows`.
     fn fill<R: Row, T>(self, rows: Vec<R>, finish: Finish<T>) -> Result<T, Error> {
-        let Self { codebooks, codes, ids, metric, interrupt, .. } = self;
-        let go_on = || match interrupt.is_some_and(|interrupt| interrupt.load(Ordering::Relaxed)) {
-            true => Err(Error::Interrupted),
-            false => Ok(()),
-        };
+        let Self { codebooks, codes, ids, metric, .. } = self;
         let (n_items, n_levels) = (rows.len(), codebooks.n_levels());
-        go_on()?;
+        self.go_on()?;
         let code = |row: R| &codes[row.get() * n_levels..][..n_levels];
         let firsts = || (0..n_items).filter(|&item| item == 0 || code(rows[item]) != code(rows[item - 1]));
         let default_lengths: Vec<CodeLength> = NORM_LENGTHS
@@ -139,7 +143,7 @@ impl<'a> IndexBuilder<'a> {
         let cells = cells(&layout, codes());
         filled.insert("cells".to_owned(), integers(version, cells.iter().map(|&start| start as u64)));
         for level in 1..n_levels {
-            go_on()?;
+            self.go_on()?;
             filled.insert(plane_name(level), (Dtype::U8, codes().map(|code| code[level]).collect()));
         }
         let sample = (0..layout.n_sampled()).flat_map(|i| code(rows[layout.sample(i)]));
@@ -171,7 +175,7 @@ impl<'a> IndexBuilder<'a> {
             }
         }
 
-        go_on()?;
+        self.go_on()?;
         // The file needs memory too.
         drop(rows);
         let metadata = layout.metadata(codebooks);

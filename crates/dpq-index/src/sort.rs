@@ -35,12 +35,15 @@ impl Row for u64 {
 /// Returns the row numbers of `codes` (row-major `[N, L]`, L = `n_levels`) sorted by code bytes,
 /// then by id.
 ///
-/// Without `ids`, row numbers are the ids. Refuses the smallest id that is given twice.
+/// Without `ids`, row numbers are the ids. Refuses the smallest id that is given twice. Ends with
+/// the error of `go_on`, which it calls between passes.
 pub(crate) fn sorted_rows<R: Row>(
     codes: &[u8],
     n_levels: usize,
     ids: Option<&[u64]>,
+    go_on: impl Fn() -> Result<(), Error>,
 ) -> Result<Vec<R>, Error> {
+    go_on()?;
     let n_items = codes.len() / n_levels;
     let mut rows: Vec<R> = match ids.filter(|ids| !ids.is_sorted_by(|a, b| a < b)) {
         None => (0..n_items).map(R::new).collect(),
@@ -54,6 +57,7 @@ pub(crate) fn sorted_rows<R: Row>(
     };
     let mut scratch = rows.clone();
     for level in (0..n_levels).rev() {
+        go_on()?;
         pass(&mut rows, &mut scratch, |row| codes[row * n_levels + level]);
     }
     Ok(rows)
@@ -97,7 +101,7 @@ mod tests {
     use super::*;
 
     fn check<R: Row>(codes: &[u8], n_levels: usize, ids: Option<&[u64]>) -> Vec<usize> {
-        sorted_rows::<R>(codes, n_levels, ids).unwrap().into_iter().map(Row::get).collect()
+        sorted_rows::<R>(codes, n_levels, ids, || Ok(())).unwrap().into_iter().map(Row::get).collect()
     }
 
     #[test]
@@ -111,8 +115,20 @@ mod tests {
     }
 
     #[test]
+    fn a_sort_ends_between_two_passes() {
+        let passes = std::cell::Cell::new(0);
+        let go_on = || match passes.replace(passes.get() + 1) {
+            2 => Err(Error::Interrupted),
+            _ => Ok(()),
+        };
+        let error = sorted_rows::<u32>(&[0; 40], 10, None, go_on).unwrap_err();
+        assert!(matches!(error, Error::Interrupted));
+        assert_eq!(passes.get(), 3);
+    }
+
+    #[test]
     fn a_duplicate_id_is_named() {
-        let error = sorted_rows::<u32>(&[1, 2, 3, 4], 1, Some(&[5, 9, 7, 9])).unwrap_err();
+        let error = sorted_rows::<u32>(&[1, 2, 3, 4], 1, Some(&[5, 9, 7, 9]), || Ok(())).unwrap_err();
         assert!(matches!(error, Error::DuplicateId { id: 9 }));
     }
 }

@@ -1,14 +1,17 @@
 //! The body of a network: its layers with the names and shapes of their parameters.
 
-use std::slice;
+use std::iter;
 
 use candle_core::{Result as TensorResult, Tensor};
 
 use crate::Error;
-use crate::config::{Alexnet, Block, Body, StageOrder};
+use crate::config::{NetworkConfig, Pooling, StageOrder};
 use crate::ops;
 use crate::pass::{Pass, scale_and_shift, shift_alone};
 use crate::tensors::Tensors;
+use builder::{Builder, product};
+
+mod builder;
 
 /// The layers of a body.
 pub(crate) struct Layers {
@@ -40,6 +43,11 @@ pub(crate) enum Layer {
     },
     /// The mean over all positions.
     Mean,
+    /// Stages whose results are each pooled over all positions, and joined.
+    Pyramid {
+        stages: Vec<Vec<Layer>>,
+        pooling: Pooling,
+    },
 }
 
 /// A convolution with a bias or batch normalisation, optionally a ReLU and pooling.
@@ -68,10 +76,13 @@ pub(crate) struct Pool {
 
 impl Layers {
     /// Returns the layers of a body for inputs of `[c, h, w]`.
-    pub(crate) fn new(body: &Body, input: [usize; 3]) -> Result<Self, Error> {
-        let mut builder = Builder { shape: input, layers: Vec::new(), stages: Vec::new() };
-        builder.body(body);
-        let Builder { shape, layers, stages } = builder;
+    pub(crate) fn new(config: &NetworkConfig, input: [usize; 3]) -> Result<Self, Error> {
+        let mut builder = Builder::new(input);
+        builder.body(&config.body);
+        if let Some(pyramid) = config.pyramid {
+            builder.pyramid(pyramid);
+        }
+        let Builder { shape, layers, stages, .. } = builder;
         // A kernel that does not fit leaves no positions.
         if shape.contains(&0) {
             return Err(Error::TooSmall(input));
@@ -126,149 +137,14 @@ pub(crate) fn absorb(layers: &[Layer], tensors: &Tensors) -> TensorResult<Tensor
     Ok(folded)
 }
 
-/// Pooling that halves an image.
-const POOL_2: Pool = Pool { kernel: 2, stride: 2, padding: 0 };
-
-/// Multiplies sizes. A product that overflows saturates, and so fits no section of a file.
-fn product(shape: [usize; 3]) -> usize {
-    shape.into_iter().fold(1, usize::saturating_mul)
-}
-
-/// The layers so far, the shape `[c, h, w]` of their result, and the ends of stages.
-struct Builder {
-    shape: [usize; 3],
-    layers: Vec<Layer>,
-    stages: Vec<usize>,
-}
-
-impl Builder {
-    fn body(&mut self, body: &Body) {
-        match body {
-            Body::Features => {}
-            Body::Small { channels, pools, order, hidden } => {
-                for (i, &out) in channels.iter().enumerate() {
-                    let norm = Some((format!("backbone.norm.{i}"), *order));
-                    let conv = Conv { norm, ..self.conv(&format!("conv.{i}"), out, 3, 1, 1) };
-                    self.push(Conv { pool: (i < *pools).then_some(POOL_2), ..conv });
-                    self.end_stage();
-                }
-                self.linear("hidden", *hidden);
-            }
-            Body::Alexnet { variant, channels, hidden } => self.alexnet(*variant, channels, *hidden),
-            Body::Vgg16 { channels, hidden } => {
-                for (stage, (&out, n)) in channels.iter().zip([2, 2, 3, 3, 3]).enumerate() {
-                    for i in 1..=n {
-                        let conv = self.conv(&format!("conv{}_{i}", stage + 1), out, 3, 1, 1);
-                        self.push(Conv { pool: (i == n).then_some(POOL_2), ..conv });
-                    }
-                    self.end_stage();
-                }
-                self.linear("fc6", *hidden);
-                self.layers.push(Layer::Dropout(6));
-                self.linear("fc7", *hidden);
-            }
-            Body::Resnet { block, blocks, width } => self.resnet(*block, *blocks, *width),
-        }
-    }
-
-    fn end_stage(&mut self) {
-        self.stages.push(self.layers.len());
-    }
-
-    /// Returns a convolution of the result so far, with a bias and a ReLU.
-    fn conv(&self, name: &str, out: usize, kernel: usize, stride: usize, padding: usize) -> Conv {
-        let (name, channels) = (format!("backbone.{name}"), [self.shape[0], out]);
-        Conv { name, norm: None, channels, kernel, stride, padding, groups: 1, relu: true, pool: None }
-    }
-
-    fn push(&mut self, conv: Conv) {
-        self.shape = conv.out(self.shape);
-        self.layers.push(Layer::Conv(conv));
-    }
-
-    fn pool(&mut self, kernel: usize, stride: usize, padding: usize) {
-        let pool = Pool { kernel, stride, padding };
-        self.shape = pool.out(self.shape);
-        self.layers.push(Layer::Pool(pool));
-    }
-
-    fn linear(&mut self, name: &str, n_out: usize) {
-        let shape = [n_out, product(self.shape)];
-        // Missing positions stay missing.
-        let positions = usize::from(!self.shape.contains(&0));
-        self.shape = [n_out, positions, 1];
-        self.layers.push(Layer::Linear { name: format!("backbone.{name}"), shape });
-        self.end_stage();
-    }
-
-    fn alexnet(&mut self, variant: Alexnet, &[c1, c2, c3, c4, c5]: &[usize; 5], hidden: usize) {
-        let caffe = variant == Alexnet::Caffe;
-        let groups = if caffe { 2 } else { 1 };
-        self.push(self.conv("conv1", c1, 11, 4, if caffe { 0 } else { 2 }));
-        self.layers.extend(caffe.then_some(Layer::ResponseNorm));
-        self.pool(3, 2, 0);
-        self.end_stage();
-        self.push(Conv { groups, ..self.conv("conv2", c2, 5, 1, 2) });
-        self.layers.extend(caffe.then_some(Layer::ResponseNorm));
-        self.pool(3, 2, 0);
-        self.end_stage();
-        self.push(self.conv("conv3", c3, 3, 1, 1));
-        self.end_stage();
-        self.push(Conv { groups, ..self.conv("conv4", c4, 3, 1, 1) });
-        self.end_stage();
-        let pool = Some(Pool { kernel: 3, stride: 2, padding: 0 });
-        self.push(Conv { groups, pool, ..self.conv("conv5", c5, 3, 1, 1) });
-        self.end_stage();
-        self.linear("fc6", hidden);
-        self.layers.push(Layer::Dropout(6));
-        self.linear("fc7", hidden);
-    }
-
-    fn resnet(&mut self, block: Block, blocks: [usize; 4], width: usize) {
-        let normed = |conv: Conv, norm: String, relu| Conv {
-            norm: Some((format!("backbone.{norm}"), StageOrder::ConvNormReluPool)),
-            relu,
-            ..conv
-        };
-        self.push(normed(self.conv("conv1", width, 7, 2, 3), "bn1".to_owned(), true));
-        self.pool(3, 2, 1);
-        for (stage, n_blocks) in blocks.into_iter().enumerate() {
-            for i in 0..n_blocks {
-                let name = format!("layer{}.{i}", stage + 1);
-                let (narrow, stride) = (width << stage, if i == 0 && stage > 0 { 2 } else { 1 });
-                let sizes = match block {
-                    Block::Basic => vec![(narrow, 3, stride), (narrow, 3, 1)],
-                    Block::Bottleneck => vec![(narrow, 1, 1), (narrow, 3, stride), (4 * narrow, 1, 1)],
-                };
-                let (wide, last) = (sizes[sizes.len() - 1].0, sizes.len() - 1);
-                let shortcut = (stride > 1 || self.shape[0] != wide).then(|| {
-                    let conv = self.conv(&format!("{name}.downsample.0"), wide, 1, stride, 0);
-                    normed(conv, format!("{name}.downsample.1"), false)
-                });
-                let block = sizes.into_iter().enumerate().map(|(at, (out, kernel, stride))| {
-                    let (conv, norm) = (format!("{name}.conv{}", at + 1), format!("{name}.bn{}", at + 1));
-                    let conv = normed(self.conv(&conv, out, kernel, stride, kernel / 2), norm, at < last);
-                    self.shape = conv.out(self.shape);
-                    conv
-                });
-                let block = block.collect();
-                self.layers.push(Layer::Residual { block, shortcut });
-            }
-            self.end_stage();
-        }
-        self.layers.push(Layer::Mean);
-        self.shape = [self.shape[0], self.shape[1].min(1), self.shape[2].min(1)];
-    }
-}
-
 impl Layer {
-    fn convolutions(&self) -> impl Iterator<Item = &Conv> {
-        let (block, shortcut): (&[Conv], _) = match self {
-            Self::Conv(conv) => (slice::from_ref(conv), None),
-            Self::Residual { block, shortcut } => (block, shortcut.as_ref()),
-            _ => (&[], None),
-        };
-        block.iter().chain(shortcut)
+    fn convolutions(&self) -> Box<dyn Iterator<Item = &Conv> + '_> {
+        match self {
+            Self::Conv(conv) => Box::new(iter::once(conv)),
+            Self::Residual { block, shortcut } => Box::new(block.iter().chain(shortcut)),
+            Self::Pyramid { stages, .. } => Box::new(stages.iter().flatten().flat_map(Self::convolutions)),
+            _ => Box::new(iter::empty()),
+        }
     }
 
     /// The names and shapes of the tensors of the layer.
@@ -297,6 +173,22 @@ impl Layer {
                 }
             }
             Self::Mean => x.flatten_from(2)?.mean(2),
+            Self::Pyramid { stages, pooling } => {
+                let (mut x, mut pooled) = (x.clone(), Vec::new());
+                for stage in stages {
+                    x = forward(stage, &x, pass)?;
+                    let positions = x.flatten_from(2)?.contiguous()?;
+                    if *pooling != Pooling::Maximum {
+                        pooled.push(positions.mean(2)?);
+                    }
+                    if *pooling != Pooling::Average {
+                        // The gradient goes to the first maximum alone, unlike that of candle.
+                        let first = positions.detach().argmax_keepdim(2)?;
+                        pooled.push(positions.gather(&first, 2)?.squeeze(2)?);
+                    }
+                }
+                Tensor::cat(&pooled, 1)
+            }
         }
     }
 }

@@ -4,14 +4,18 @@ use dpq_codebook::{Assignment, Form};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-pub use network::{Alexnet, Backbone, Block, Body, Feature, FirstInput, Moments, NetworkConfig, StageOrder};
+pub use network::{
+    Alexnet, Backbone, Block, Body, Feature, FirstInput, Moments, NetworkConfig, Pooling, Pyramid, StageOrder,
+};
 
 pub use objective::{MecoqConfig, MopqConfig, Objective};
+pub use optimizer::{Method, OptimizerConfig, RateSchedule};
 
 use network::is_default;
 
 mod network;
 mod objective;
+mod optimizer;
 mod presets;
 
 /// Everything that decides a training run, apart from the data. [`TrainConfig::PRESETS`] lists the
@@ -89,6 +93,10 @@ pub struct QuantizerConfig {
     /// Softness γ: soft assignment weights codeword k by exp(−γ‖r − c_k‖²), or by exp(γ cos(r,
     /// c_k)).
     pub softness: f64,
+    /// The number of codewords that take part in the soft assignment of an item: those that fit
+    /// best. `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<usize>,
     /// Initial values of the codebooks.
     pub start: Start,
     /// Maximum number of iterations of k-means per level.
@@ -127,7 +135,8 @@ pub enum Start {
 }
 
 /// The weights of L = margin · L_S + λ · L_C + τ · (soft · L_soft + μ · L_hard + ν · L_match) +
-/// prefix_margin · mean_l L_S(x̂^l). A weight of 0 removes its term.
+/// prefix_margin · mean_l L_S(x̂^l) + prefix_classification · mean_l L_C(x̂^l). A weight of 0
+/// removes its term.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossConfig {
@@ -154,6 +163,10 @@ pub struct LossConfig {
     /// the chosen codewords; 0 in the paper.
     #[serde(default, skip_serializing_if = "is_default")]
     pub prefix_margin: f64,
+    /// Weight of the classification loss of the soft approximations by 1 to L levels, averaged over
+    /// the levels. Needs [`Feature::Classified`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub prefix_classification: f64,
 }
 
 fn greedy() -> usize {
@@ -181,64 +194,6 @@ pub enum Margins {
     /// All classes, other labels of the item included, as in the authors' code. The same as
     /// `Negatives` with one label per item.
     All,
-}
-
-/// An optimiser.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OptimizerConfig {
-    /// The update rule.
-    pub method: Method,
-    /// The learning rate.
-    pub rate: f64,
-    /// Changes of the learning rate over the run.
-    pub rate_schedule: RateSchedule,
-    /// Decoupled decay of weights. Biases and normalisation do not decay.
-    pub weight_decay: f64,
-    /// Factor on the learning rate of weights of the heads.
-    pub head_weights: f64,
-    /// Factor on the learning rate of biases of the heads.
-    pub head_biases: f64,
-}
-
-/// An update rule.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Method {
-    /// Stochastic gradient descent: v ← momentum · v + g, w ← w − rate · v.
-    Sgd {
-        /// Share of the previous update that is kept.
-        momentum: f64,
-    },
-    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019). Plain Adam if the decay is 0.
-    AdamW {
-        /// Share of the mean gradient that is kept.
-        beta1: f64,
-        /// Share of the mean squared gradient that is kept.
-        beta2: f64,
-        /// Added to the denominator, so that it is never 0.
-        epsilon: f64,
-    },
-}
-
-/// Changes of a learning rate over a run.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum RateSchedule {
-    /// The rate does not change.
-    Constant,
-    /// The rate is multiplied by `factor` after every `every` steps.
-    Exponential {
-        /// The factor.
-        factor: f64,
-        /// Steps from one change to the next.
-        every: usize,
-    },
-    /// The rate rises linearly from 0, then falls to 0 along half a cosine.
-    WarmupCosine {
-        /// Share of steps in which the rate rises. In [0, 1).
-        warmup: f64,
-    },
 }
 
 /// Augmentation of training images, see `Augment` and `View` of the data crate. None by default.
@@ -316,7 +271,8 @@ impl TrainConfig {
             Schedule::TwoStep => 0.0,
         };
         let [prefix, commitment] = [loss.prefix_margin, loss.commitment];
-        let weights = [loss.margin, loss.classification, loss.quantization, prefix];
+        let weights =
+            [loss.margin, loss.classification, loss.quantization, prefix, loss.prefix_classification];
         let quantization = [loss.soft, loss.hard, loss.joint_center];
         let teaches = loss.margin > 0.0 || loss.classification > 0.0;
         let quantizes = self.schedule == Schedule::TwoStep
@@ -367,6 +323,11 @@ impl TrainConfig {
                 "quantizer.unit_codewords",
                 "false for two-step training, and unless codebooks are product codebooks",
             ),
+            (
+                quantizer.attention.is_none_or(|t| (1..=quantizer.codewords).contains(&t)),
+                "quantizer.attention",
+                "1 to `quantizer.codewords`",
+            ),
             (above_0(quantizer.softness), "quantizer.softness", "a finite number above 0"),
             (quantizer.kmeans_iterations >= 1, "quantizer.kmeans_iterations", "at least 1"),
             ((1..=256).contains(&quantizer.beam), "quantizer.beam", "1 to 256"),
@@ -382,6 +343,11 @@ impl TrainConfig {
                 weights.iter().chain(&quantization).all(|&w| at_least_0(w)),
                 "loss",
                 "finite weights of at least 0",
+            ),
+            (
+                loss.prefix_classification == 0.0 || network.feature == Feature::Classified,
+                "loss.prefix_classification",
+                "0, unless `network.feature` is `classified`",
             ),
             ((0.0..=1.0).contains(&commitment), "loss.commitment", "a share in [0, 1]"),
             (teaches, "loss", "`margin` or `classification` above 0, to learn labels"),
@@ -402,29 +368,6 @@ impl TrainConfig {
         network.check()?;
         self.network_optimizer.check("network_optimizer")?;
         self.codebook_optimizer.check("codebook_optimizer")
-    }
-}
-
-impl OptimizerConfig {
-    fn check(&self, key: &'static str) -> Result<(), Error> {
-        let numbers = [self.rate, self.weight_decay, self.head_weights, self.head_biases];
-        let at_least_0 = numbers.iter().all(|&x| x >= 0.0 && x.is_finite());
-        let in_range = match self.method {
-            Method::Sgd { momentum } => (0.0..1.0).contains(&momentum),
-            Method::AdamW { beta1, beta2, epsilon } => {
-                (0.0..1.0).contains(&beta1) && (0.0..1.0).contains(&beta2) && epsilon > 0.0
-            }
-        };
-        let schedule = match self.rate_schedule {
-            RateSchedule::Constant => true,
-            RateSchedule::Exponential { factor, every } => factor > 0.0 && factor.is_finite() && every > 0,
-            RateSchedule::WarmupCosine { warmup } => (0.0..1.0).contains(&warmup),
-        };
-        check_all(&[
-            (at_least_0, key, "finite rates, decay and factors of at least 0"),
-            (in_range, key, "a momentum or betas in [0, 1) and an epsilon above 0"),
-            (schedule, key, "a rate schedule with `every` and `factor` above 0, `warmup` in [0, 1)"),
-        ])
     }
 }
 

@@ -40,7 +40,7 @@ impl Header {
             && finite(&self.deviation)
             && self.deviation.iter().all(|&x| x > 0.0)
             && sizes.iter().all(|size| (1..=1 << 16).contains(size))
-            && Layers::new(&self.train.network.body, self.image_shape).is_ok()
+            && Layers::new(&self.train.network, self.image_shape).is_ok()
         {
             Ok(())
         } else {

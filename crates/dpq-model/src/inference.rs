@@ -64,7 +64,7 @@ impl Header {
         batch: &Batch,
         device: &Device,
     ) -> Result<Output, Error> {
-        let Layers { layers, .. } = Layers::new(&self.train.network.body, self.image_shape)?;
+        let Layers { layers, .. } = Layers::new(&self.train.network, self.image_shape)?;
         let tensors = folded.get(&layers, tensors)?;
         let [features, logits] = self.in_chunks(batch, device, |x| {
             let heads = self.heads(&layers, tensors, x)?;
@@ -86,7 +86,7 @@ impl Header {
         (tensors, folded): (&Tensors, &Folded),
         pixels: &Tensor,
     ) -> Result<Tensor, Error> {
-        let Layers { layers, .. } = Layers::new(&self.train.network.body, self.image_shape)?;
+        let Layers { layers, .. } = Layers::new(&self.train.network, self.image_shape)?;
         let tensors = folded.get(&layers, tensors)?;
         let channels = |values: &[f32]| Tensor::from_slice(values, (1, values.len(), 1, 1), pixels.device());
         let [mean, deviation] = [channels(&self.mean)?, channels(&self.deviation)?];
@@ -123,7 +123,7 @@ impl Header {
         batch: &Batch,
         device: &Device,
     ) -> Result<Vec<f32>, Error> {
-        let Layers { layers, .. } = Layers::new(&self.train.network.body, self.image_shape)?;
+        let Layers { layers, .. } = Layers::new(&self.train.network, self.image_shape)?;
         let tensors = folded.get(&layers, tensors)?;
         let body = |x: &Tensor| Ok([body::forward(&layers, x, &mut Pass::Inference(tensors))?]);
         let [f] = self.in_chunks(batch, device, body)?;

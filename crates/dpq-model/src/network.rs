@@ -40,6 +40,16 @@ pub(crate) struct Heads {
     pub(crate) logits: Tensor,
     /// For pairs in training, x of the queries, f32 `[n, D]`.
     pub(crate) queries: Option<Tensor>,
+    /// Weight and bias of the classifier, if it reads features.
+    pub(crate) classifier: Option<[Tensor; 2]>,
+}
+
+impl Heads {
+    /// Returns the logits of features, `[n, C]`, of a classifier that reads features.
+    pub(crate) fn classify(&self, x: &Tensor) -> TensorResult<Tensor> {
+        let [weight, bias] = self.classifier.as_ref().expect("the configuration was checked");
+        x.matmul(&weight.t()?)?.broadcast_add(bias)
+    }
 }
 
 /// Returns the names and shapes of all tensors of a file, without allocating them: those of the
@@ -49,7 +59,7 @@ pub(crate) fn shapes(
     input: [usize; 3],
     n_classes: usize,
 ) -> Result<[Shapes; 2], Error> {
-    let layers = Layers::new(&config.body, input)?;
+    let layers = Layers::new(config, input)?;
     let mut heads = Shapes::new();
     if config.feature == Feature::Linear {
         for name in ["embed", "queries"] {
@@ -57,9 +67,10 @@ pub(crate) fn shapes(
         }
         return Ok([layers.shapes().collect(), heads]);
     }
-    let classifier = config.feature.has_classifier().then_some(("classifier", n_classes));
-    for (name, outputs) in classifier.into_iter().chain([("embed", config.dim)]) {
-        heads.insert(format!("{name}.weight"), vec![outputs, layers.dim]);
+    let classified = if config.feature == Feature::Classified { config.dim } else { layers.dim };
+    let classifier = config.feature.has_classifier().then_some(("classifier", n_classes, classified));
+    for (name, outputs, inputs) in classifier.into_iter().chain([("embed", config.dim, layers.dim)]) {
+        heads.insert(format!("{name}.weight"), vec![outputs, inputs]);
         heads.insert(format!("{name}.bias"), vec![outputs]);
     }
     if let Feature::Posterior { .. } = config.feature {
@@ -79,7 +90,7 @@ impl Network {
         device: &Device,
     ) -> Result<Self, Error> {
         let config = &train.network;
-        let layers = Layers::new(&config.body, input)?;
+        let layers = Layers::new(config, input)?;
         let [body, heads] = shapes(config, input, n_classes)?;
         let mut rng = rng(train.seed, Stream::Weights);
         let mut untrained = Tensors::new();
@@ -194,14 +205,20 @@ pub(crate) fn heads(f: &Tensor, pass: &Pass, feature: Feature, unit_parts: usize
             let (n, dim) = x.dims2()?;
             let features = unit(&x.reshape((n * unit_parts, dim / unit_parts))?)?.reshape((n, dim))?;
             let logits = Tensor::zeros((n, 0), DType::F32, f.device())?;
-            return Ok(Heads { features, logits, queries: None });
+            return Ok(Heads { features, logits, queries: None, classifier: None });
+        }
+        Feature::Classified => {
+            let features = pass.linear(f, "embed", false)?.tanh()?;
+            let logits = pass.linear(&features, "classifier", false)?;
+            let classifier = ["weight", "bias"].map(|kind| pass.get(&format!("classifier.{kind}")).clone());
+            return Ok(Heads { features, logits, queries: None, classifier: Some(classifier) });
         }
         Feature::Tanh | Feature::Posterior { .. } => {}
     }
     let logits = pass.linear(f, "classifier", false)?;
     let of_paper = pass.linear(f, "embed", false)?.tanh()?;
     let features = match feature {
-        Feature::Tanh | Feature::Linear | Feature::Unit => of_paper,
+        Feature::Tanh | Feature::Classified | Feature::Linear | Feature::Unit => of_paper,
         Feature::Posterior { tanh, temperature } => {
             let embeddings = pass.get(EMBEDDINGS).t()?.contiguous()?;
             let posterior = softmax(&(&logits / temperature)?)?;
@@ -209,7 +226,7 @@ pub(crate) fn heads(f: &Tensor, pass: &Pass, feature: Feature, unit_parts: usize
             (expected + (of_paper * tanh)?)?
         }
     };
-    Ok(Heads { features, logits, queries: None })
+    Ok(Heads { features, logits, queries: None, classifier: None })
 }
 
 /// Applies the linear maps of pairs: in training to the queries, the first half of f, and to the
@@ -223,7 +240,7 @@ fn maps(f: &Tensor, pass: &Pass) -> TensorResult<Heads> {
         Pass::Inference(_) => (f.clone(), None),
     };
     let logits = Tensor::zeros((keys.dim(0)?, 0), DType::F32, f.device())?;
-    Ok(Heads { features: pass.linear(&keys, "embed", false)?, logits, queries })
+    Ok(Heads { features: pass.linear(&keys, "embed", false)?, logits, queries, classifier: None })
 }
 
 #[cfg(test)]

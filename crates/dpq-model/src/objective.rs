@@ -97,7 +97,8 @@ pub(crate) struct Term {
 }
 
 /// The losses of Deep Progressive Quantization: margin · L_S + λ · L_C + τ · (soft · L_soft + μ ·
-/// L_hard + ν · L_match) + prefix_margin · mean_l L_S(x̂^l).
+/// L_hard + ν · L_match) + prefix_margin · mean_l L_S(x̂^l) + prefix_classification · mean_l
+/// L_C(x̂^l). With the classifier on x they include those of PHPQ.
 pub(crate) struct Dpq {
     pub(crate) loss: LossConfig,
     pub(crate) quantizer: QuantizerConfig,
@@ -114,7 +115,7 @@ impl Objective for Dpq {
     fn terms(
         &mut self,
         phase: Phase,
-        Heads { features, logits, .. }: &Heads,
+        outputs @ Heads { features, logits, .. }: &Heads,
         _: &[Tensor],
         targets: &Targets,
         codebook: Option<&Tensor>,
@@ -129,7 +130,8 @@ impl Objective for Dpq {
         }
         if let Some(codebook) = codebook {
             let x = with_gradient(features, loss.commitment)?;
-            let quantized = quantize(&x, codebook, quantizer.assignment, quantizer.softness)?;
+            let QuantizerConfig { assignment, softness, attention, .. } = *quantizer;
+            let quantized = quantize(&x, codebook, assignment, softness, attention)?;
             let tau = loss.quantization;
             push("soft_distortion", tau * loss.soft, distortion(&x, &quantized.soft)?);
             push("hard_distortion", tau * loss.hard, distortion(&x, &quantized.hard)?);
@@ -141,6 +143,15 @@ impl Objective for Dpq {
                     sum = (sum + margin(&(prefix + &straight_through)?)?)?;
                 }
                 push("prefix_margin", loss.prefix_margin, (sum / quantized.hard.len() as f64)?);
+            }
+            if loss.prefix_classification > 0.0 {
+                let mut sum = Tensor::zeros((), features.dtype(), features.device())?;
+                for prefix in &quantized.soft {
+                    let logits = outputs.classify(prefix)?;
+                    sum = (sum + classification(&logits, labels, self.multi_label)?)?;
+                }
+                let mean = (sum / quantized.soft.len() as f64)?;
+                push("prefix_classification", loss.prefix_classification, mean);
             }
         }
         Ok(terms)

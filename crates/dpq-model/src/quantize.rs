@@ -14,7 +14,7 @@
 //! all codewords of the level and to its residual, and so to x and to the hard codewords of the
 //! levels before. To train codebooks alone, detach x.
 
-use candle_core::{D, Result, Tensor, bail};
+use candle_core::{D, DType, Result, Tensor, bail};
 use dpq_codebook::Assignment;
 
 /// The minimum product of squared norms for a cosine other than 0.
@@ -40,8 +40,9 @@ pub(crate) struct Quantized {
 ///
 /// Hard assignment takes the nearest codeword, or the codeword of maximum cosine, and the first of
 /// equals. Soft assignment is the softmax of −γ‖r − c‖² (a sum over D, not a mean) or of γ·cosine.
-/// As `gamma` grows, soft becomes hard. A residual or codeword too short to have a direction has
-/// cosine 0 without gradient.
+/// As `gamma` grows, soft becomes hard. With `attention` only that many codewords, those that fit
+/// best, take part in the softmax. A residual or codeword too short to have a direction has cosine
+/// 0 without gradient.
 /// Source: paper, quantization blocks; for cosine the authors' code, where `gamma` is 1
 /// (docs/deviations.md, rows 1 and 2).
 /// Shapes: x `[n, D]`, codebook `[L, K, D]`, or `[L, K, D/L]` of product codebooks, of one floating
@@ -51,6 +52,7 @@ pub(crate) fn quantize(
     codebook: &Tensor,
     assignment: Assignment,
     gamma: f64,
+    attention: Option<usize>,
 ) -> Result<Quantized> {
     let (n_levels, _, width) = codebook.dims3()?;
     let is_product = width != x.dim(1)?;
@@ -71,7 +73,11 @@ pub(crate) fn quantize(
         };
         let codes = fit.detach().argmax(D::Minus1)?;
         let hard = codewords.index_select(&codes, 0)?;
-        let weights = softmax(&(fit * gamma)?)?;
+        let logits = (fit * gamma)?;
+        let weights = match attention {
+            Some(t) => partial_softmax(&logits, t)?,
+            None => softmax(&logits)?,
+        };
         let soft = weights.matmul(&codewords)?;
 
         quantized.codes.push(codes);
@@ -179,6 +185,25 @@ pub(crate) fn softmax(logits: &Tensor) -> Result<Tensor> {
 /// Scales each row to length 1. A row too short to have a direction becomes short.
 pub(crate) fn unit(rows: &Tensor) -> Result<Tensor> {
     rows.broadcast_div(&rows.sqr()?.sum_keepdim(D::Minus1)?.maximum(MIN_SQUARED_NORMS)?.sqrt()?)
+}
+
+/// Returns the softmax over the `t` largest of each row, the first of equals, and 0 for the others,
+/// which get no gradient.
+/// Source: partial codeword attention (Zeng et al. 2021).
+fn partial_softmax(logits: &Tensor, t: usize) -> Result<Tensor> {
+    let (n, k) = logits.dims2()?;
+    if t >= k {
+        return softmax(logits);
+    }
+    let mut kept = vec![0f32; n * k];
+    for (row, kept) in logits.to_dtype(DType::F64)?.to_vec2::<f64>()?.iter().zip(kept.chunks_mut(k)) {
+        let mut order: Vec<usize> = (0..k).collect();
+        order.select_nth_unstable_by(t - 1, |&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+        order[..t].iter().for_each(|&at| kept[at] = 1.0);
+    }
+    let kept = Tensor::from_vec(kept, (n, k), logits.device())?.to_dtype(logits.dtype())?;
+    let exp = (logits.broadcast_sub(&logits.detach().max_keepdim(D::Minus1)?)?.exp()? * kept)?;
+    exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
 }
 
 fn add_to_last(sums: &[Tensor], term: Tensor) -> Result<Tensor> {

@@ -220,10 +220,7 @@ impl<'a> Run<'a> {
         let views = self.objective.needs().views;
         let read = |step: usize| -> Result<_, Error> {
             let rows = &order[step * data.n_items / n_steps..(step + 1) * data.n_items / n_steps];
-            let view = |view: usize| {
-                let coordinates = |row| if view == 0 { vec![number, row] } else { vec![number, row, view] };
-                data.read_view(view, rows, shape, &|row| Some(mix(config.seed, &coordinates(row))))
-            };
+            let view = |view| data.read_view(view, rows, shape, &|row| mix(config.seed, &[number, row]));
             Ok((step, rows, (0..views).map(view).collect::<Result<Vec<_>, _>>()?))
         };
         read_ahead(0..n_steps, read, |(step, rows, views)| {

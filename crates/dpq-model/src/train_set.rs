@@ -10,6 +10,7 @@ use crate::body::Layers;
 use crate::config::{Body, Feature, Moments, Objective, Start, TrainConfig};
 use crate::inputs::Batch;
 use crate::loss::Labels;
+use crate::rng::mix;
 use crate::tensors::bytes;
 use crate::{BoxError, Error, Weights};
 
@@ -50,7 +51,11 @@ pub enum Inputs<'a> {
     Features {
         /// Dimension, D.
         dim: usize,
-        /// Writes a row, f32 `[D]`.
+        /// Writes a row, f32 `[D]`. The seeds of two views of an item, for [`Objective::Mecoq`],
+        /// differ in their lowest bit alone, which is 0 for the first view: so it can draw two
+        /// different ones.
+        ///
+        /// [`Objective::Mecoq`]: crate::config::Objective::Mecoq
         read: &'a Read<'a, f32>,
     },
     /// Stored queries and keys that match each other. A training item is a pair; without classes,
@@ -112,8 +117,11 @@ impl TrainSet<'_> {
             let expected = "`dpq` for labelled items, `mecoq` for others; `mopq` learns from pairs";
             return Err(Error::Config { key: "objective", expected });
         } else if n_items < 2 || n_classes == 0 && config.objective.needs_labels() {
-            let found = format!("found {n_items} items of {n_classes} classes");
-            return Err(Error::unfit("training set", found, "at least 2 of 1"));
+            let (found, expected) = match n_items {
+                0 | 1 => (format!("found {n_items} items"), "at least 2"),
+                _ => ("found items without classes".to_owned(), "at least 1 class"),
+            };
+            return Err(Error::unfit("training set", found, expected));
         }
         if let Some(vectors) = self.embeddings {
             let refused = |found, expected| Err(Error::unfit("label embeddings", found, expected));
@@ -135,15 +143,16 @@ impl TrainSet<'_> {
         if shape.contains(&0) {
             return Err(Error::TooSmall(shape));
         }
-        let layers = Layers::new(body, shape)?;
-        let first = Layers::new(body, config.shape_in(0, shape))?;
+        let layers = Layers::new(&config.network, shape)?;
+        let first = Layers::new(&config.network, config.shape_in(0, shape))?;
         if !layers.shapes().eq(first.shapes()) {
             let expected = "none, for a body with linear layers, which fix the size of images";
             return Err(Error::Config { key: "network.first_input", expected });
         }
         let n_stages = layers.stages.len();
         if config.network.freeze > n_stages {
-            let expected = format!("at most the {n_stages} stages of the body");
+            let below = if config.network.pyramid.is_some() { " below its pyramid" } else { "" };
+            let expected = format!("at most the {n_stages} stages of the body{below}");
             return Err(Error::unfit("network.freeze", format!("found {}", config.network.freeze), expected));
         }
         if let Some(side) = config.network.input.filter(|&side| shape[1..] != [side; 2]) {
@@ -275,16 +284,26 @@ impl TrainSet<'_> {
         }
     }
 
-    /// Reads one of the inputs of each item of `rows`, in `shape`. The seeds augment it.
+    /// Reads one of the two inputs of each item of `rows`, in `shape`. The seeds of the items
+    /// augment it.
     pub(crate) fn read_view(
         &self,
         view: usize,
         rows: &[usize],
         shape: [usize; 3],
-        seed: &(dyn Fn(usize) -> Option<u64> + Sync),
+        seed: &(dyn Fn(usize) -> u64 + Sync),
     ) -> Result<Batch<'static>, Error> {
-        let Inputs::Pairs { pairs, .. } = self.inputs else { return self.read(rows, shape, seed) };
-        self.read_side(view, &rows.iter().map(|&row| pairs[row][view] as usize).collect::<Vec<_>>())
+        let of_view = |seed: u64| match self.inputs {
+            Inputs::Features { .. } => seed & !1 | view as u64,
+            _ if view == 0 => seed,
+            _ => mix(seed, &[view]),
+        };
+        match self.inputs {
+            Inputs::Pairs { pairs, .. } => {
+                self.read_side(view, &rows.iter().map(|&row| pairs[row][view] as usize).collect::<Vec<_>>())
+            }
+            _ => self.read(rows, shape, &|row| Some(of_view(seed(row)))),
+        }
     }
 
     /// Reads queries, side 0, or keys, side 1, of pairs.

@@ -203,7 +203,7 @@ impl Weights {
 
     /// The dimension of the result of the body, F.
     pub fn body_dim(&self) -> usize {
-        let layers = Layers::new(self.body_config(), self.header.image_shape);
+        let layers = Layers::new(&self.header.train.network, self.header.image_shape);
         layers.expect("checked when the weights were read").dim
     }
 

@@ -22,9 +22,9 @@ use crate::threads::{in_pieces, interruptible, pool};
 /// codebooks) or Index.from_faiss(path).
 #[pyclass(frozen, module = "pydpq")]
 pub(crate) struct Index {
-    inner: Opened,
+    pub(crate) inner: Opened,
     /// The absolute path that it was opened from.
-    path: Option<PathBuf>,
+    pub(crate) path: Option<PathBuf>,
 }
 
 /// The items of one index that a search may return: index.allow(ids) or index.deny(ids).
@@ -208,7 +208,7 @@ impl Index {
     /// for all cores; threads=1 has the least overhead.
     #[pyo3(signature = (queries, k, bits = None, *, shortlist = None, exact = false, filter = None, threads = None))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
-    fn search<'py>(
+    pub(crate) fn search<'py>(
         &self,
         queries: &Bound<'py, PyAny>,
         k: usize,

@@ -8,14 +8,15 @@
 //! - `error`: converts errors
 //! - `threads`: thread pools, and Ctrl-C
 //! - `opened`: index files and live indexes
-//! - `command`: the `dpq` command
-//! - `codebooks`, `index`, `model`, `precision`: the classes and the function
+//! - `command`: the `dpq` command, and its training
+//! - `codebooks`, `index`, `live`, `model`, `precision`: the classes and the function
 
 mod array;
 mod codebooks;
 mod command;
 mod error;
 mod index;
+mod live;
 mod model;
 mod opened;
 mod precision;
@@ -31,18 +32,20 @@ mod threads;
 ///
 /// Invalid arguments and file contents are a ValueError. A file that the system refuses is an
 /// OSError, an argument of another type a TypeError, a negative count an OverflowError. Ctrl-C ends
-/// a long call, except `Index.from_codes` and `Index.verify`.
+/// a long call, except `Index.from_codes`, `Index.verify` and the calls of `LiveIndex`.
 ///
 /// Worker threads do not survive os.fork(): use the start method "spawn" of multiprocessing.
-/// Indexes, codebooks and models can be pickled for it.
+/// Indexes, codebooks and models can be pickled for it; a LiveIndex cannot, since it holds a lock.
 #[pyo3::pymodule(name = "_pydpq")]
 mod module {
     #[pymodule_export]
     use crate::codebooks::Codebooks;
     #[pymodule_export]
-    use crate::command::run_command;
+    use crate::command::{run_command, run_training};
     #[pymodule_export]
     use crate::index::{Filter, Index};
+    #[pymodule_export]
+    use crate::live::LiveIndex;
     #[pymodule_export]
     use crate::model::Model;
     #[pymodule_export]

@@ -38,6 +38,16 @@ pub(crate) fn interruptible<T: Send>(
     py: Python<'_>,
     work: impl FnOnce(&AtomicBool) -> T + Send,
 ) -> PyResult<T> {
+    interruptible_with(py, work, || Ok(()))
+}
+
+/// Does the same, and calls `serve` on the calling thread every now and then. An exception of it
+/// ends the work as Ctrl-C does. It is dropped before this function waits for the work to end.
+pub(crate) fn interruptible_with<T: Send>(
+    py: Python<'_>,
+    work: impl FnOnce(&AtomicBool) -> T + Send,
+    mut serve: impl FnMut() -> PyResult<()>,
+) -> PyResult<T> {
     let (interrupt, is_done) = (&AtomicBool::new(false), &AtomicBool::new(false));
     let caller = thread::current();
     thread::scope(|scope| {
@@ -51,9 +61,10 @@ pub(crate) fn interruptible<T: Send>(
         // A worker that panics is finished without being done.
         while !is_done.load(Ordering::Acquire) && !worker.is_finished() && seen.is_ok() {
             py.detach(|| thread::park_timeout(Duration::from_millis(20)));
-            seen = py.check_signals();
+            seen = py.check_signals().and_then(|()| serve());
             interrupt.store(seen.is_err(), Ordering::Relaxed);
         }
+        drop(serve);
         let done = py.detach(|| worker.join()).unwrap_or_else(|panic| resume_unwind(panic));
         seen.map(|()| done)
     })

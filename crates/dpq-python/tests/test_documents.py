@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 
 import pydpq
 
@@ -24,6 +26,16 @@ def test_the_example_runs(capsys):
     # A random order gives 0.1.
     assert len(found) == 4 and np.all((precisions > 0.4) & (precisions < 0.6))
     assert np.all(np.diff(distortions) < 0)
+
+
+def test_the_notebook_runs_and_keeps_no_output():
+    notebook = nbformat.read(CRATE / "examples/embeddings.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    NotebookClient(notebook, kernel_name="python3", timeout=60).execute()
+    printed = "".join(output.text for cell in notebook.cells for output in cell.get("outputs", []))
+    recalls = [float(value) for value in re.findall(r"recall@10 (\d\.\d+)", printed)]
+    assert len(recalls) == 5 and recalls == sorted(recalls) and "['a.jpg', 'c.jpg']" in printed
+    assert "2 {'classification'" in printed
 
 
 def python_blocks(document):
@@ -79,18 +91,27 @@ def test_an_index_of_product_codes_too(data, metric, tmp_path):
     np.testing.assert_array_equal(found, index.search(data.queries, 100)[1])
 
 
-def mypy(module, *arguments):
-    command = [sys.executable, "-m", module, *arguments]
+def module(name, *arguments):
+    command = [sys.executable, "-m", name, *arguments]
     return subprocess.run(command, cwd=CRATE, capture_output=True, text=True)
 
 
 def test_the_stubs_are_those_of_the_module():
-    checked = mypy("mypy.stubtest", "pydpq", "--ignore-disjoint-bases")
+    # Without the private module of the transformer, whose base classes have no types.
+    checked = module("mypy.stubtest", "pydpq._pydpq", "pydpq._train", "--ignore-disjoint-bases")
     assert checked.returncode == 0, checked.stdout
 
 
-def test_the_example_passes_strict_types():
-    checked = mypy("mypy", "--strict", "--cache-dir", os.devnull, "examples/quickstart.py")
+TYPED = ["examples/quickstart.py", "python/pydpq"]
+
+
+def test_sources_pass_strict_mypy():
+    checked = module("mypy", "--strict", "--ignore-missing-imports", "--cache-dir", os.devnull, *TYPED)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_sources_pass_pyright():
+    checked = module("pyright", "--pythonpath", sys.executable, *TYPED)
     assert checked.returncode == 0, checked.stdout
 
 

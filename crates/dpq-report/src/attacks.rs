@@ -102,7 +102,7 @@ impl Attacks {
         let mut about = format!(
             "Each query was changed by at most ε per pixel so that it finds something else; the gallery is untouched. \
              {steps} steps along the signs of the gradient, from a random start within ε. Noise moves each pixel by ε up or \
-             down at random. [What to do about it](../../robustness.md)\n\nThe network: {network}."
+             down at random. `docs/robustness.md` says what to do about it.\n\nThe network: {network}."
         );
         if let Some(other) = other {
             about += &format!(" The other model, whose gradients attack as a stranger would: {other}.");

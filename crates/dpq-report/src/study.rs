@@ -12,7 +12,7 @@ use crate::summary::mean_sd;
 use crate::table::{Table, line};
 
 /// The folder names of studies in `docs/results`: the systems of `reproduce-paper --system`.
-pub const NAMES: [&str; 1] = ["mopq"];
+pub const NAMES: [&str; 3] = ["mecoq", "mopq", "phpq"];
 
 /// Tables of figures, and how they were measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -80,7 +80,17 @@ impl Study {
             Block::Text(self.text.clone()),
         ];
         for Section { heading, text, first, columns, rows } in &self.sections {
-            let rows = rows.iter().map(|row| line(&row.name, row.cells.iter().map(|values| figure(values))));
+            let is_large = |column: usize| {
+                let values = rows.iter().filter_map(|row| row.cells.get(column)).flatten();
+                values.clone().next().is_some() && values.into_iter().all(|value| value.abs() >= 10.0)
+            };
+            let digits: Vec<usize> =
+                (0..columns.len()).map(|column| if is_large(column) { 0 } else { 4 }).collect();
+            let cells = |row: &Row| {
+                let cells = row.cells.iter().zip(&digits).map(|(values, &digits)| figure(values, digits));
+                line(&row.name, cells)
+            };
+            let rows = rows.iter().map(cells);
             blocks.push(Block::Heading(heading.clone().into()));
             blocks.push(Block::Table(Table::new(first, columns, rows), text.clone()));
         }
@@ -90,8 +100,7 @@ impl Study {
 }
 
 /// Returns the mean, and the standard deviation of several values.
-fn figure(values: &[f64]) -> String {
-    let digits = if values.iter().all(|value| value.abs() >= 10.0) { 0 } else { 4 };
+fn figure(values: &[f64], digits: usize) -> String {
     match values {
         [] => String::new(),
         [value] => format!("{value:.digits$}"),

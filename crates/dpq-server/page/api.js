@@ -3,16 +3,49 @@
 /**
  * @typedef {{ items: number, dim: number, bits: number[], codewords: number, metric: 'ip' | 'l2',
  *   bytes: number, live: boolean, token: boolean, images: boolean, pictures: boolean, map: boolean,
- *   max_k: number }} Info
- * @typedef {{ id: number, name?: string, labels?: string[], picture?: boolean }} Item
+ *   max_k: number, max_body: number }} Info
+ * @typedef {{ id: string, name?: string, labels?: string[], picture?: boolean }} Item
  * @typedef {Item & { score: number }} Hit
  * @typedef {{ bits: number, microseconds: number, hits: Hit[] }} Found
  * @typedef {{ bits: number, distortion: number, equal: number }} Length
  * @typedef {{ features: number[], code: number[], lengths: Length[] }} Coded
  * @typedef {{ method: string, items: (Item & { x: number, y: number })[] }} GalleryMap
- * @typedef {{ features: number[], allow?: number[], deny?: number[] }} SearchQuery
- * @typedef {{ ids: number[], items: number }} Changed
+ * @typedef {{ features: number[], allow?: string[], deny?: string[] }} SearchQuery
+ * @typedef {{ ids: string[], items: number }} Changed
  */
+
+/** A request that the server refused. */
+class Refused extends Error {
+  /** @param {string} sentence @param {number} status */
+  constructor(sentence, status) {
+    super(sentence);
+    this.status = status;
+  }
+}
+
+/**
+ * Reads JSON, with ids as text: numbers of JavaScript are exact only up to 2^53.
+ * @param {string} text
+ * @param {(key: string) => boolean} isId whether a number with this key is an id
+ */
+function parse(text, isId = (key) => key === 'id') {
+  /** @param {string} key @param {unknown} value @param {{ source: string }} [context] missing in old browsers */
+  const exact = (key, value, context) =>
+    typeof value === 'number' && isId(key) ? (context?.source ?? String(value)) : value;
+  return JSON.parse(text, /** @type {(key: string, value: unknown) => unknown} */ (exact));
+}
+
+/** Returns what an id is in JSON. @param {string} id */
+function number(id) {
+  const { rawJSON } = /** @type {{ rawJSON?: (text: string) => unknown }} */ (JSON);
+  return rawJSON ? rawJSON(id) : Number(id);
+}
+
+/** Writes ids as numbers. @param {string} key @param {unknown} value */
+function written(key, value) {
+  if (key === 'id' && typeof value === 'string') return number(value);
+  return (key === 'allow' || key === 'deny') && Array.isArray(value) ? value.map(number) : value;
+}
 
 /**
  * @param {string} path
@@ -29,38 +62,38 @@ async function request(path, options) {
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
-  throw new Error(body.error ?? `the server answered with status ${response.status}`);
+  throw new Refused(body.error ?? `the server answered with status ${response.status}`, response.status);
 }
+
+/** @param {string} path @param {RequestInit} [options] */
+const read = async (path, options) => parse(await (await request(path, options)).text());
 
 /** @param {unknown} body @param {AbortSignal} [signal] @returns {RequestInit} */
 const json = (body, signal) => ({
   method: 'POST',
   headers: { 'content-type': 'application/json' },
-  body: JSON.stringify(body),
+  body: JSON.stringify(body, written),
   signal,
 });
 
 /** @returns {Promise<Info>} */
-export const info = async () => (await request('/v1/index')).json();
+export const info = () => read('/v1/index');
 
 /** @param {number} k @param {number} offset @returns {Promise<Item[]>} */
 export const items = async (k, offset) =>
-  (await (await request(`/v1/items?k=${k}&offset=${offset}`)).json()).items;
+  (await read(`/v1/items?k=${k}&offset=${offset}`)).items;
 
 /** @returns {Promise<GalleryMap | null>} null while it is being drawn */
 export async function map() {
   const response = await request('/v1/map');
-  return response.status === 202 ? null : response.json();
+  return response.status === 202 ? null : parse(await response.text());
 }
 
 /**
- * @param {Blob | { id: number }} query an image or an item
+ * @param {Blob | { id: string } | { code: number[] }} query an image, an item or a code
  * @returns {Promise<Coded>}
  */
-export async function code(query) {
-  const options = query instanceof Blob ? image(query) : json(query);
-  return (await request('/v1/code', options)).json();
-}
+export const code = (query) => read('/v1/code', query instanceof Blob ? image(query) : json(query));
 
 /** @param {Blob} file @returns {RequestInit} */
 const image = (file) => ({
@@ -77,13 +110,13 @@ const image = (file) => ({
  * @param {string} [more] further parameters
  * @returns {Promise<Found>}
  */
-export const search = async (query, bits, k, signal, more = '') =>
-  (await request(`/v1/search?k=${k}&bits=${bits}${more}`, json(query, signal))).json();
+export const search = (query, bits, k, signal, more = '') =>
+  read(`/v1/search?k=${k}&bits=${bits}${more}`, json(query, signal));
 
 /**
  * Returns the place of an item among all results, null if it is not among the first `k`.
  * @param {SearchQuery} query
- * @param {number} id
+ * @param {string} id
  * @param {number} bits
  * @param {number} k
  * @param {AbortSignal} signal
@@ -116,7 +149,7 @@ export async function searchAll(query, bits, k, signal, each) {
     const events = (text + value).split('\n\n');
     text = events.pop() ?? '';
     for (const event of events) {
-      const data = JSON.parse(event.slice(event.indexOf('data: ') + 6));
+      const data = parse(event.slice(event.indexOf('data: ') + 6));
       if (data.error) throw new Error(data.error);
       // The last event says that there is no more.
       if (data.hits) each(data);
@@ -124,32 +157,43 @@ export async function searchAll(query, bits, k, signal, each) {
   }
 }
 
-/** @param {string} token @returns {Record<string, string>} */
-const authorized = (token) => (token ? { authorization: `Bearer ${token}` } : {});
+/**
+ * Changes the gallery.
+ * @param {string} path
+ * @param {RequestInit} options
+ * @param {string} token
+ * @returns {Promise<Changed>}
+ */
+async function change(path, options, token) {
+  const headers = new Headers(options.headers);
+  if (token) headers.set('authorization', `Bearer ${token}`);
+  const response = await request(path, { ...options, headers });
+  // The numbers of the list are ids.
+  return parse(await response.text(), (key) => /^\d+$/.test(key));
+}
 
 /**
+ * Adds an image, and replaces no item: without its name if another one has that.
  * @param {Blob} file
  * @param {string} name
  * @param {string} token
- * @returns {Promise<Changed>}
+ * @returns {Promise<{ id: string, name?: string }>}
  */
 export async function addImage(file, name, token) {
-  const options = image(file);
-  const headers = { ...options.headers, ...authorized(token) };
-  return (await request(`/v1/items?name=${encodeURIComponent(name)}`, { ...options, headers })).json();
+  try {
+    const { ids } = await change(`/v1/items?name=${encodeURIComponent(name)}`, image(file), token);
+    return { id: ids[0], name };
+  } catch (error) {
+    if (!(error instanceof Refused && error.status === 409)) throw error;
+    return { id: (await change('/v1/items', image(file), token)).ids[0] };
+  }
 }
 
 /**
- * @param {{ id: number, name?: string, code: number[] }} item
+ * @param {{ id: string, name?: string, code: number[] }} item
  * @param {string} token
- * @returns {Promise<Changed>}
  */
-export async function addCode(item, token) {
-  const options = json({ items: [item] });
-  const headers = { ...options.headers, ...authorized(token) };
-  return (await request('/v1/items', { ...options, headers })).json();
-}
+export const addCode = (item, token) => change('/v1/items', json({ items: [item] }), token);
 
-/** @param {number} id @param {string} token @returns {Promise<Changed>} */
-export const remove = async (id, token) =>
-  (await request(`/v1/items/${id}`, { method: 'DELETE', headers: authorized(token) })).json();
+/** @param {string} id @param {string} token */
+export const remove = (id, token) => change(`/v1/items/${id}`, { method: 'DELETE' }, token);

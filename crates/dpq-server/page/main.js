@@ -66,17 +66,20 @@ async function searchOne(query) {
   const { signal } = (single = new AbortController());
   one.list.ariaBusy = 'true';
   markLength(bits());
-  const found = await api.search(wanted(query), bits(), SHOWN, signal);
-  one.show(found.hits, query.labels);
-  facts(byId('one-facts', HTMLElement), found, query.labels, info.items);
-  if (query.file && query.item && query.inGallery) {
-    // By the inner product, longer vectors can be better than the code of the image itself.
-    const at = await api.place(wanted(query), query.item.id, found.bits, info.max_k, signal);
-    const text = at ? `your item is at place ${whole(at)}` : `your item is behind place ${whole(info.max_k)}`;
-    byId('one-facts', HTMLElement).append(element('span', 'mine', text));
+  try {
+    const found = await api.search(wanted(query), bits(), SHOWN, signal);
+    one.show(found.hits, query.labels);
+    facts(byId('one-facts', HTMLElement), found, query.labels, info.items);
+    if (query.file && query.item && query.inGallery) {
+      // By the inner product, longer vectors can be better than the code of the image itself.
+      const at = await api.place(wanted(query), query.item.id, found.bits, info.max_k, signal);
+      const text = at ? `your item is at place ${whole(at)}` : `your item is behind place ${whole(info.max_k)}`;
+      byId('one-facts', HTMLElement).append(element('span', 'mine', text));
+    }
+    announce(`${counted(found.hits.length, 'result')} at ${found.bits} bits in ${found.microseconds} microseconds`);
+  } finally {
+    if (signal === single.signal) one.list.ariaBusy = 'false';
   }
-  one.list.ariaBusy = 'false';
-  announce(`${counted(found.hits.length, 'result')} at ${found.bits} bits in ${found.microseconds} microseconds`);
 }
 
 /** Searches at all lengths side by side, and on the map. @param {Query} query */
@@ -86,13 +89,16 @@ async function searchEvery(query) {
   const lists = byId('all', HTMLElement);
   lists.ariaBusy = 'true';
   const longest = lengths[lengths.length - 1];
-  await api.searchAll(wanted(query), longest, SIDE, signal, (found) => {
-    const column = columns.find((column) => column.bits === found.bits);
-    if (!column) return;
-    column.results.show(found.hits, query.labels);
-    facts(column.text, found, query.labels, info.items);
-  });
-  lists.ariaBusy = 'false';
+  try {
+    await api.searchAll(wanted(query), longest, SIDE, signal, (found) => {
+      const column = columns.find((column) => column.bits === found.bits);
+      if (!column) return;
+      column.results.show(found.hits, query.labels);
+      facts(column.text, found, query.labels, info.items);
+    });
+  } finally {
+    if (signal === every.signal) lists.ariaBusy = 'false';
+  }
   if (map?.points.length) {
     const allow = map.points.map((point) => point.id);
     const longest = info.bits[info.bits.length - 1];
@@ -105,7 +111,11 @@ async function searchEvery(query) {
 async function refresh(query) {
   info = await api.info();
   describe();
-  show(query);
+  pick().catch(showError);
+  map?.load().catch(showError);
+  const { lengths } = await api.code({ code: query.coded.code });
+  query.coded.lengths.forEach((length, i) => (length.equal = lengths[i].equal));
+  if (query === panel.query) show(query);
 }
 
 function describe() {

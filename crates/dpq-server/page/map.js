@@ -25,7 +25,7 @@ export class GalleryMap {
     this.points = [];
     /** @type {Map<string, string>} */
     this.colours = new Map();
-    /** @type {Set<number>} */
+    /** @type {Set<string>} */
     this.marked = new Set();
     /** @type {Point | null} */
     this.current = null;
@@ -53,8 +53,9 @@ export class GalleryMap {
     }
     this.points = map.items;
     const [xs, ys] = [this.points.map(({ x }) => x), this.points.map(({ y }) => y)];
-    const [left, top] = [Math.min(...xs), Math.min(...ys)];
-    this.bounds = { left, top, width: Math.max(...xs) - left || 1, height: Math.max(...ys) - top || 1 };
+    // The 0 is for a gallery without items.
+    const [left, top] = [xs, ys].map((all) => (all.length ? Math.min(...all) : 0));
+    this.bounds = { left, top, width: Math.max(left, ...xs) - left || 1, height: Math.max(top, ...ys) - top || 1 };
     const labels = [...new Set(map.items.map((item) => item.labels?.[0]).filter((label) => label !== undefined))].sort();
     this.colours = new Map(labels.map((label, i) => [label, COLOURS[i % COLOURS.length]]));
     byId('map-note', HTMLElement).textContent =
@@ -72,7 +73,7 @@ export class GalleryMap {
     this.draw();
   }
 
-  /** Draws rings around items. @param {number[]} ids */
+  /** Draws rings around items. @param {string[]} ids */
   mark(ids) {
     this.marked = new Set(ids);
     this.draw();

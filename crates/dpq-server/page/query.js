@@ -1,7 +1,7 @@
 // The query: an image of the user's or an item of the gallery, and whether the gallery has it.
 
 import * as api from './api.js';
-import { announce, byId, clearError, element, showError } from './dom.js';
+import { byId, clearError, element, showError, whole } from './dom.js';
 import { added, picture, title } from './results.js';
 
 /** @typedef {import('./api.js').Item} Item */
@@ -14,14 +14,14 @@ import { added, picture, title } from './results.js';
  * An image has no item until it is added.
  */
 
-/** The largest side of an image that is sent; a network sees fewer pixels. */
+/** The largest side of an image that is too large to be sent as it is. */
 const SIDE = 1024;
 
 export class QueryPanel {
   /**
    * @param {Info} info
    * @param {(query: Query) => void} search called with a new query
-   * @param {(query: Query) => void} changed called after the gallery has changed
+   * @param {(query: Query) => Promise<void>} changed called after the gallery has changed
    */
   constructor(info, search, changed) {
     this.info = info;
@@ -70,12 +70,12 @@ export class QueryPanel {
   async image(file) {
     clearError();
     const turn = ++this.latest;
-    const small = await smaller(file);
-    const coded = await api.code(small);
+    const sent = await fitting(file, this.info.max_body);
+    const coded = await api.code(sent);
     if (turn !== this.latest) return;
-    const note = 'Your image';
-    this.#set({ title: file.name || 'Image', note, labels: [], coded, item: null, file: small, inGallery: false });
-    this.#show(preview(small));
+    const note = sent === file ? 'Your image' : `Your image, shrunk to ${whole(SIDE)} pixels`;
+    this.#set({ title: file.name || 'Image', note, labels: [], coded, item: null, file: sent, inGallery: false });
+    this.#show(preview(sent));
   }
 
   /** Searches with an item. @param {Item} item */
@@ -125,19 +125,17 @@ export class QueryPanel {
         query.inGallery = true;
         query.note = `Item ${id}, put back`;
       } else if (query.file) {
-        const { ids } = await api.addImage(query.file, query.title, token);
-        query.item = { id: ids[0], name: query.title };
+        const { id, name } = await api.addImage(query.file, query.title, token);
+        query.item = { id, name };
         query.inGallery = true;
-        query.note = `Item ${ids[0]}, added`;
-        added.set(ids[0], URL.createObjectURL(query.file));
+        query.note = name ? `Item ${id}, added` : `Item ${id}, added without its name, which another item has`;
+        added.set(id, URL.createObjectURL(query.file));
       }
     } finally {
       this.button.disabled = false;
     }
-    announce(query.note);
-    if (query !== this.query) return;
-    this.#show();
-    this.changed(query);
+    if (query === this.query) this.#show();
+    await this.changed(query);
   }
 }
 
@@ -151,18 +149,24 @@ function preview(file) {
 }
 
 /**
- * Returns a photograph with at most SIDE pixels per side, so that little is sent. The server reads
- * all other files itself.
+ * Returns an image that the server takes: the file itself, or if it is too large, one of at most
+ * SIDE pixels per side.
  * @param {File} file
+ * @param {number} maxBytes
  */
-async function smaller(file) {
-  if (!['image/jpeg', 'image/png', 'image/webp'].includes(file.type)) return file;
+async function fitting(file, maxBytes) {
+  if (file.size <= maxBytes) return file;
   const bitmap = await createImageBitmap(file).catch(() => null);
-  const side = bitmap ? Math.max(bitmap.width, bitmap.height) : 0;
-  if (!bitmap || side <= SIDE) return file;
+  if (!bitmap) return file;
+  const side = Math.max(SIDE, bitmap.width, bitmap.height);
   const [width, height] = [bitmap.width, bitmap.height].map((n) => Math.max(1, Math.round((n * SIDE) / side)));
   const canvas = Object.assign(document.createElement('canvas'), { width, height });
-  canvas.getContext('2d')?.drawImage(bitmap, 0, 0, width, height);
+  const context = canvas.getContext('2d');
+  if (!context) return file;
+  // JPEG has no transparency. What shows through is the page.
+  context.fillStyle = 'white';
+  context.fillRect(0, 0, width, height);
+  context.drawImage(bitmap, 0, 0, width, height);
   /** @type {Blob | null} */
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, 'image/jpeg', 0.92));
   return blob ? new File([blob], file.name, { type: 'image/jpeg' }) : file;

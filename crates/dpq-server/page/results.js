@@ -6,7 +6,7 @@ import { bytes, counted, duration, element, moves, score } from './dom.js';
 /** @typedef {import('./api.js').Hit} Hit */
 /** @typedef {import('./api.js').Found} Found */
 
-/** Pictures of items that were added from this page, by id. @type {Map<number, string>} */
+/** Pictures of items that were added from this page, by id. @type {Map<string, string>} */
 export const added = new Map();
 
 /** @param {Item} item */
@@ -99,14 +99,14 @@ export class Results {
   constructor(list, choose) {
     this.list = list;
     this.choose = choose;
-    /** @type {Map<number, HTMLElement>} */
+    /** @type {Map<string, HTMLElement>} */
     this.cards = new Map();
   }
 
   /** @param {Hit[]} hits @param {string[]} labels */
   show(hits, labels) {
     const before = new Map([...this.cards].map(([id, item]) => [id, item.getBoundingClientRect()]));
-    /** @type {Map<number, HTMLElement>} */
+    /** @type {Map<string, HTMLElement>} */
     const cards = new Map();
     for (const hit of hits) {
       const known = labels.length && hit.labels?.length;
@@ -129,7 +129,7 @@ export class Results {
     if (moves()) this.#move(before);
   }
 
-  /** @param {Map<number, DOMRect>} before where the cards were */
+  /** @param {Map<string, DOMRect>} before where the cards were */
   #move(before) {
     for (const [id, item] of this.cards) {
       const [from, to] = [before.get(id), item.getBoundingClientRect()];

@@ -13,12 +13,13 @@ use axum::middleware::Next;
 use axum::response::Response;
 use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use crate::gallery::{Latest, Reader};
 use crate::metrics::Metrics;
 use crate::options::Options;
+use crate::permit::Permit;
 use crate::refusal::Refusal;
 use crate::sample::Sample;
 use crate::writer::Writer;
@@ -85,24 +86,26 @@ impl App {
     }
 
     /// Lets a request take memory until it drops the permit.
-    pub(crate) fn permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.permits.clone().try_acquire_owned().map_err(|_| Refusal::busy())
+    pub(crate) fn permit(&self) -> Result<Permit, Refusal> {
+        self.permits.clone().try_acquire_owned().map(Arc::new).map_err(|_| Refusal::busy())
     }
 
-    /// Runs `work` in one of the threads for that, unless the result is dropped before.
+    /// Runs `work` in one of the threads for that, unless the interrupt is dropped before. The
+    /// permit is free when neither the work nor the caller has it.
     pub(crate) fn start(
         self: &Arc<Self>,
-        work: impl FnOnce(&Self, &AtomicBool, OwnedSemaphorePermit) + Send + 'static,
-    ) -> Result<Interrupt, Refusal> {
+        work: impl FnOnce(&Self, &AtomicBool) + Send + 'static,
+    ) -> Result<(Interrupt, Permit), Refusal> {
         let permit = self.permit()?;
-        let (app, interrupt) = (self.clone(), Interrupt::default());
+        let (app, interrupt, working) = (self.clone(), Interrupt::default(), permit.clone());
         let flag = interrupt.0.clone();
         tokio::task::spawn_blocking(move || {
             if !flag.load(Ordering::Relaxed) {
-                work(&app, &flag, permit);
+                work(&app, &flag);
             }
+            drop(working);
         });
-        Ok(interrupt)
+        Ok((interrupt, permit))
     }
 
     /// Returns the result of `work`, which runs in one of the threads for that, and the permit that
@@ -110,12 +113,12 @@ impl App {
     pub(crate) async fn work<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self, &AtomicBool) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<(T, OwnedSemaphorePermit), Refusal> {
+    ) -> Result<(T, Permit), Refusal> {
         let (sender, receiver) = oneshot::channel();
-        let _interrupt = self.start(move |app, flag, permit| {
-            let _ = sender.send(work(app, flag).map(|result| (result, permit)));
+        let (_interrupt, permit) = self.start(move |app, flag| {
+            let _ = sender.send(work(app, flag));
         })?;
-        self.wait(receiver, Refusal::late).await?
+        Ok((self.wait(receiver, Refusal::late).await??, permit))
     }
 
     /// Waits for a result for as long as a request may take.
@@ -209,7 +212,8 @@ impl App {
 const FORWARDED: [&str; 5] = ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
 
 /// Without a token, refuses requests that may not come from this machine: those of a proxy, and
-/// those of a page of another site, whose name can resolve to this machine.
+/// those of a page of another site, whose name can resolve to this machine. A link to the page is
+/// no such request.
 pub(crate) async fn only_this_machine(
     State(app): State<Arc<App>>,
     request: Request,
@@ -219,8 +223,14 @@ pub(crate) async fn only_this_machine(
         let headers = request.headers();
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         let forwarded = FORWARDED.into_iter().find(|&name| headers.contains_key(name));
-        if !is_this_machine(host) || forwarded.is_some() {
-            let found = forwarded.map_or(format!("the host {host:?}"), |name| format!("the header {name}"));
+        let of_other_site = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site")
+            && headers.get("sec-fetch-mode").is_none_or(|mode| mode != "navigate");
+        if !is_this_machine(host) || forwarded.is_some() || of_other_site {
+            let found = match forwarded {
+                Some(name) => format!("the header {name}"),
+                None if of_other_site => "a page of another site".to_owned(),
+                None => format!("the host {host:?}"),
+            };
             let sentence =
                 format!("without a token, the server answers requests to localhost only, found {found}");
             return Err(Refusal::new(StatusCode::FORBIDDEN, sentence));

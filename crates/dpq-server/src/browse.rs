@@ -13,7 +13,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::app::{App, Known, parameters};
 use crate::gallery::Reader;
 use crate::items::item_id;
-use crate::refusal::{Failed, Refusal, json_body, to_json};
+use crate::permit::held;
+use crate::refusal::{Refusal, Refused, json_body, to_json};
 use crate::sample::MAX_ITEMS;
 
 /// Which items to list.
@@ -66,9 +67,8 @@ impl ListedItem {
     path = "/v1/items",
     params(Parameters),
     responses(
-        (status = 200, body = Listed, description = "At most 2,000 items, without those deleted since the first request"),
-        (status = "4XX", body = Failed, description = "The request is wrong"),
-        (status = 503, body = Failed, description = "Too much to do, see Retry-After"),
+        (status = 200, body = Listed, description = "At most 2,000 items"),
+        Refused,
     )
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
@@ -79,11 +79,10 @@ pub(crate) async fn list(State(app): State<Arc<App>>, request: Request) -> Resul
         let sample = app.sample.ids(&reader);
         let (n, k) = (sample.len(), k.min(sample.len()));
         let ids = (0..k).map(|i| sample[(offset % n + i * n / k) % n]);
-        let ids = ids.filter(|&id| reader.code_of(id).is_some());
         Ok(to_json(&Listed { items: ids.map(|id| ListedItem::new(app, &reader, id)).collect() }))
     });
-    let (listed, _permit) = listed.await?;
-    Ok(json_body(listed).into_response())
+    let (listed, permit) = listed.await?;
+    Ok(json_body(held(listed, permit)).into_response())
 }
 
 /// Returns a small picture of an item
@@ -93,8 +92,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, request: Request) -> Resul
     params(("id" = u64, Path, description = "The id of the item")),
     responses(
         (status = 200, description = "The picture", content((Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"))),
-        (status = "4XX", body = Failed, description = "There is no such picture"),
-        (status = 503, body = Failed, description = "Too much to do, see Retry-After"),
+        Refused,
     )
 )]
 pub(crate) async fn picture(
@@ -109,14 +107,13 @@ pub(crate) async fn picture(
         let missing = |sentence: String| Refusal::new(StatusCode::NOT_FOUND, sentence);
         picture.map_err(missing)?.flatten().ok_or_else(|| missing(format!("there is no picture of id {id}")))
     });
-    let (picture, _permit) = picture.await?;
+    let (picture, permit) = picture.await?;
     let headers = [
         (header::CONTENT_TYPE, picture.content_type),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         // An id may get another picture.
         (header::CACHE_CONTROL, "private, max-age=300"),
     ];
-    Ok((headers, axum::body::Bytes::from_owner(picture.bytes)).into_response())
+    Ok((headers, held(picture.bytes, permit)).into_response())
 }
 
 /// Items of the gallery on a plane.
@@ -124,7 +121,7 @@ pub(crate) async fn picture(
 pub(crate) struct Map {
     /// How they were drawn: `t-SNE` or `principal components` of what their codes stand for.
     method: String,
-    /// The items that were not deleted since.
+    /// Items at equal distances in the gallery when it was drawn, without those deleted since.
     items: Vec<MapItem>,
 }
 
@@ -137,15 +134,14 @@ pub(crate) struct MapItem {
     item: ListedItem,
 }
 
-/// Draws at most 2,000 items of the gallery on a plane
+/// Draws at most 2,000 items of the gallery on a plane, again once they are twice or half as many
 #[utoipa::path(
     get,
     path = "/v1/map",
     responses(
         (status = 200, body = Map, description = "The map"),
         (status = 202, description = "The map is being drawn, ask again"),
-        (status = "4XX", body = Failed, description = "This server draws no map"),
-        (status = 503, body = Failed, description = "Too much to do, see Retry-After"),
+        Refused,
     )
 )]
 pub(crate) async fn map(State(app): State<Arc<App>>) -> Result<Response, Refusal> {
@@ -154,18 +150,17 @@ pub(crate) async fn map(State(app): State<Arc<App>>) -> Result<Response, Refusal
     };
     let map = app.work(move |app, _| {
         let reader = app.reader();
-        let Some(drawn) = app.sample.drawn() else {
-            return app.sample.draw(reader, draw).map(|()| None);
-        };
-        let drawn = drawn.as_ref().map_err(|sentence| Refusal::new(StatusCode::NOT_FOUND, sentence))?;
-        let items = app.sample.ids(&reader).iter().zip(&drawn.points);
+        let Some(map) = app.sample.map(&reader, &draw)? else { return Ok(None) };
+        let failed = |sentence| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, sentence);
+        let drawn = map.drawn.as_ref().map_err(failed)?;
+        let items = map.ids.iter().zip(&drawn.points);
         let items = items.filter(|&(&id, _)| reader.code_of(id).is_some());
         let items = items.map(|(&id, &[x, y])| MapItem { x, y, item: ListedItem::new(app, &reader, id) });
         Ok(Some(to_json(&Map { method: drawn.method.to_owned(), items: items.collect() })))
     });
-    let (map, _permit) = map.await?;
+    let (map, permit) = map.await?;
     Ok(match map {
-        Some(map) => json_body(map).into_response(),
+        Some(map) => json_body(held(map, permit)).into_response(),
         None => (StatusCode::ACCEPTED, json_body("{}")).into_response(),
     })
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::refusal::{json_body, to_json};
+use crate::refusal::{Refused, json_body, to_json};
 
 /// The gallery, and what the server does with it.
 #[derive(Serialize, ToSchema)]
@@ -42,10 +42,12 @@ pub(crate) struct Info {
     map: bool,
     /// The maximum k of a search.
     max_k: usize,
+    /// The maximum size of the body of a request, in bytes.
+    max_body: usize,
 }
 
 /// Describes the gallery
-#[utoipa::path(get, path = "/v1/index", responses((status = 200, body = Info, description = "The gallery")))]
+#[utoipa::path(get, path = "/v1/index", responses((status = 200, body = Info, description = "The gallery"), Refused))]
 pub(crate) async fn index(State(app): State<Arc<App>>) -> impl IntoResponse {
     let reader = app.reader();
     let codebooks = reader.codebooks();
@@ -64,17 +66,18 @@ pub(crate) async fn index(State(app): State<Arc<App>>) -> impl IntoResponse {
         pictures: app.options.catalog.is_some(),
         map: app.options.map.is_some(),
         max_k: app.options.limits.hits,
+        max_body: app.options.limits.body,
     }))
 }
 
 /// Says that the server runs
-#[utoipa::path(get, path = "/healthz", responses((status = 200, body = String, description = "ok")))]
+#[utoipa::path(get, path = "/healthz", responses((status = 200, body = String, description = "ok"), Refused))]
 pub(crate) async fn health() -> &'static str {
     "ok\n"
 }
 
 /// Returns numbers for Prometheus
-#[utoipa::path(get, path = "/metrics", responses((status = 200, body = String, description = "The numbers")))]
+#[utoipa::path(get, path = "/metrics", responses((status = 200, body = String, description = "The numbers"), Refused))]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     let text = app.metrics.text(&app.reader(), app.n_working());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)

@@ -1,4 +1,4 @@
-//! `POST /v1/items` and `DELETE /v1/items/{id}`.
+//! `POST` and `PUT /v1/items`, and `DELETE /v1/items/{id}`.
 
 use std::sync::Arc;
 
@@ -6,14 +6,15 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use dpq_codebook::{Beam, Codebooks, Expected};
+use dpq_codebook::{Codebooks, Expected};
 use serde::Deserialize;
-use tokio::sync::OwnedSemaphorePermit;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use crate::app::{App, Body, json, parameters};
+use crate::code::encode;
 use crate::options::Options;
-use crate::refusal::{Failed, Refusal, json_body, to_json};
+use crate::permit::Permit;
+use crate::refusal::{Failed, Refusal, Refused, json_body, to_json};
 use crate::writer::{Change, Changed, Item, Writer};
 
 /// The id and the name of an image; for JSON, the body has them.
@@ -27,15 +28,14 @@ pub(crate) struct Parameters {
     name: Option<String>,
 }
 
-/// Items to add or to replace.
+/// Items to add, or to put in the place of others.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewItems {
     items: Vec<NewItem>,
 }
 
-/// An item to add, or to replace that with its id, or without an id, that with its name. A new item
-/// without an id gets one. It has `features` or a `code`.
+/// An item, which has `features` or a `code`. A new one without an id gets one.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewItem {
@@ -48,26 +48,50 @@ pub(crate) struct NewItem {
     code: Option<Vec<u8>>,
 }
 
-/// Adds or replaces items, in one commit
+/// The answers to a change.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "only the description has it")]
+enum Made {
+    /// The change is durable, and searches see it
+    #[response(status = 200)]
+    Changed(Changed),
+    /// The change took too long, and may still be made
+    #[response(status = 504)]
+    Late(Failed),
+}
+
+/// Adds items, all in one commit, and replaces none: 409 if an id or a name is taken
 #[utoipa::path(
     post,
     path = "/v1/items",
     params(Parameters),
     request_body(content((NewItems = "application/json"), ("image/*"))),
-    responses(
-        (status = 200, body = Changed, description = "The change is durable, and searches see it"),
-        (status = "4XX", body = Failed, description = "The request is wrong; nothing changed"),
-        (status = 503, body = Failed, description = "Too much to do, see Retry-After; nothing changed"),
-        (status = 504, body = Failed, description = "The change took too long, and may still be made"),
-    ),
+    responses(Made, Refused),
+    security(("token" = []))
+)]
+pub(crate) async fn add(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
+    write(&app, request, false).await
+}
+
+/// Adds items, all in one commit, and replaces those of the same id or, without an id, name
+#[utoipa::path(
+    put,
+    path = "/v1/items",
+    params(Parameters),
+    request_body(content((NewItems = "application/json"), ("image/*"))),
+    responses(Made, Refused),
     security(("token" = []))
 )]
 pub(crate) async fn put(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
+    write(&app, request, true).await
+}
+
+async fn write(app: &Arc<App>, request: Request, replace: bool) -> Result<Response, Refusal> {
     let writer = app.writer(request.headers())?;
     let parameters: Parameters = parameters(request.uri())?;
     let body = app.body(request).await?;
     let (items, permit) = app.work(move |app, _| items(app, parameters, body)).await?;
-    change(&app, writer, Change::Put(items), permit).await
+    change(app, writer, Change::Put { items, replace }, permit).await
 }
 
 /// Deletes an item
@@ -75,12 +99,7 @@ pub(crate) async fn put(State(app): State<Arc<App>>, request: Request) -> Result
     delete,
     path = "/v1/items/{id}",
     params(("id" = u64, Path, description = "The id of the item")),
-    responses(
-        (status = 200, body = Changed, description = "The change is durable, and searches see it"),
-        (status = "4XX", body = Failed, description = "The request is wrong; nothing changed"),
-        (status = 503, body = Failed, description = "Too much to do, see Retry-After; nothing changed"),
-        (status = 504, body = Failed, description = "The change took too long, and may still be made"),
-    ),
+    responses(Made, Refused),
     security(("token" = []))
 )]
 pub(crate) async fn delete(
@@ -100,12 +119,7 @@ pub(crate) fn item_id(id: Result<Path<String>, PathRejection>) -> Result<u64, Re
 }
 
 /// A client that goes away before its turn changes nothing.
-async fn change(
-    app: &App,
-    writer: &Writer,
-    change: Change,
-    permit: OwnedSemaphorePermit,
-) -> Result<Response, Refusal> {
+async fn change(app: &App, writer: &Writer, change: Change, permit: Permit) -> Result<Response, Refusal> {
     let changed = app.wait(writer.send(change, permit)?, Refusal::late_change).await??;
     Ok(json_body(to_json(&changed)).into_response())
 }
@@ -152,11 +166,9 @@ fn encoded(codebooks: &Codebooks, new: Vec<NewItem>, options: &Options) -> Resul
         }
     }
     // Even without features, this takes the time to prepare codebooks.
-    let weights = vec![1.0; codebooks.n_levels()];
-    let codes = match options.beam {
-        _ if features.is_empty() => Vec::new(),
-        1 => codebooks.encode(&features)?,
-        width => codebooks.encode_beam(&features, Beam { width, weights: &weights })?,
+    let codes = match features.is_empty() {
+        true => Vec::new(),
+        false => encode(codebooks, &features, options.beam)?,
     };
     let mut codes = codes.chunks_exact(codebooks.n_levels());
     let item = |NewItem { id, name, code, .. }: NewItem| {

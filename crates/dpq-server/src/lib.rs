@@ -13,6 +13,7 @@ mod openapi;
 mod options;
 mod pace;
 mod page;
+mod permit;
 mod refusal;
 mod sample;
 mod search;

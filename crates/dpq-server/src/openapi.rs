@@ -4,7 +4,8 @@ use axum::response::IntoResponse;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::refusal::json_body;
+use crate::refusal::{Failed, json_body};
+use crate::writer::Changed;
 use crate::{browse, code, info, items, search};
 
 #[derive(OpenApi)]
@@ -13,6 +14,7 @@ use crate::{browse, code, info, items, search};
     paths(
         search::search,
         code::code,
+        items::add,
         items::put,
         items::delete,
         browse::list,
@@ -22,6 +24,7 @@ use crate::{browse, code, info, items, search};
         info::health,
         info::metrics,
     ),
+    components(schemas(Changed, Failed)),
     modifiers(&Token)
 )]
 struct Description;

@@ -40,7 +40,6 @@ pub(crate) async fn file(name: Result<Path<String>, PathRejection>) -> Result<Re
     let headers = [
         (header::CONTENT_TYPE, *kind),
         (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-cache"),
     ];

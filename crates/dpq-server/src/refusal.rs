@@ -5,13 +5,28 @@ use std::error::Error;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 /// The body of an answer to a request that fails.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Failed {
     /// One sentence: the finding, the expectation, the remedy.
     error: String,
+}
+
+/// The answers to requests that fail, of all paths.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "only the description has it")]
+pub(crate) enum Refused {
+    /// The request is wrong; nothing changed
+    #[response(status = "4XX")]
+    Wrong(Failed),
+    /// The server failed
+    #[response(status = 500)]
+    Broken(Failed),
+    /// Too much to do, see Retry-After; nothing changed
+    #[response(status = 503)]
+    Busy(Failed),
 }
 
 /// The maximum length of a sentence, in bytes.
@@ -82,9 +97,14 @@ impl Refusal {
     }
 }
 
+/// Why the server failed at a request, for logs.
+#[derive(Clone)]
+pub(crate) struct Failure(pub(crate) String);
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = self.status;
+        let failure = status.is_server_error().then(|| Failure(self.sentence.clone()));
         let mut response = (status, json_body(self.into_json())).into_response();
         let mut set = |name: HeaderName, value| {
             response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -94,6 +114,7 @@ impl IntoResponse for Refusal {
             StatusCode::UNAUTHORIZED => set(header::WWW_AUTHENTICATE, "Bearer"),
             _ => {}
         }
+        failure.map(|failure| response.extensions_mut().insert(failure));
         response
     }
 }

@@ -1,7 +1,7 @@
 //! The items that `/v1/items` lists and `/v1/map` draws.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::catalog::{DrawMap, Drawn};
@@ -11,44 +11,85 @@ use crate::refusal::Refusal;
 /// The maximum number of items that are listed and drawn.
 pub(crate) const MAX_ITEMS: usize = 2_000;
 
-/// Items at equal distances in the gallery, found at the first request, and where a map has them.
+/// Items at equal distances in the gallery, and where a map has them.
 #[derive(Default)]
 pub(crate) struct Sample {
-    ids: OnceLock<Vec<u64>>,
-    is_drawing: AtomicBool,
-    drawn: Arc<OnceLock<Result<Drawn, String>>>,
+    listed: Mutex<Option<Listed>>,
+    map: Arc<Mutex<State>>,
+}
+
+/// The items of the commit that was listed last.
+struct Listed {
+    commit: Option<u64>,
+    ids: Arc<[u64]>,
+}
+
+#[derive(Default)]
+struct State {
+    is_drawing: bool,
+    map: Option<Arc<Map>>,
+}
+
+/// A map, or why there is none.
+pub(crate) struct Map {
+    /// Items of the gallery when it was drawn.
+    n_items: usize,
+    pub(crate) ids: Arc<[u64]>,
+    pub(crate) drawn: Result<Drawn, String>,
 }
 
 impl Sample {
-    pub(crate) fn ids(&self, reader: &Reader) -> &[u64] {
-        self.ids.get_or_init(|| {
-            let (n, size) = (reader.len(), reader.len().min(MAX_ITEMS));
-            let mut wanted = (0..size).map(|i| i * n / size).peekable();
-            let is_wanted = |&(place, _): &(usize, u64)| wanted.next_if_eq(&place).is_some();
-            reader.ids().enumerate().filter(is_wanted).map(|(_, id)| id).collect()
-        })
-    }
-
-    /// Returns where the map has the items, once it is drawn.
-    pub(crate) fn drawn(&self) -> Option<&Result<Drawn, String>> {
-        self.drawn.get()
-    }
-
-    /// Starts to draw the map in a thread of its own, if no request did before.
-    pub(crate) fn draw(&self, reader: Arc<Reader>, draw: Arc<DrawMap>) -> Result<(), Refusal> {
-        if self.is_drawing.swap(true, Ordering::Relaxed) {
-            return Ok(());
+    pub(crate) fn ids(&self, reader: &Reader) -> Arc<[u64]> {
+        let (mut listed, commit) = (lock(&self.listed), reader.commit());
+        match &*listed {
+            Some(known) if known.commit == commit => known.ids.clone(),
+            _ => listed.insert(Listed { commit, ids: sample(reader) }).ids.clone(),
         }
-        let (drawn, ids) = (self.drawn.clone(), self.ids(&reader).to_vec());
-        let work = move || {
-            let codebooks = reader.codebooks();
-            // An item that was deleted since has no place of its own.
-            let code = |&id: &u64| reader.code_of(id).unwrap_or_else(|| vec![0; codebooks.n_levels()]);
-            let codes: Vec<u8> = ids.iter().flat_map(code).collect();
-            let vectors = codebooks.decode(&codes, codebooks.max_length()).map_err(|error| error.to_string());
-            let _ = drawn.set(vectors.and_then(|vectors| draw(&vectors, codebooks.dim())));
-        };
-        let started = thread::Builder::new().name("dpq-map".to_owned()).spawn(work);
-        started.map(drop).map_err(|_| Refusal::broken())
     }
+
+    /// Returns the map once it is drawn. A thread of its own draws it at the first request, and
+    /// again for twice or half as many items; until then the map before is returned.
+    pub(crate) fn map(&self, reader: &Arc<Reader>, draw: &Arc<DrawMap>) -> Result<Option<Arc<Map>>, Refusal> {
+        let mut state = lock(&self.map);
+        let n_items = reader.len();
+        let is_old = state.map.as_ref().is_none_or(|map| {
+            n_items > map.n_items.saturating_mul(2) || n_items.saturating_mul(2) < map.n_items
+        });
+        if is_old && !state.is_drawing {
+            let (to, reader, ids, draw) = (self.map.clone(), reader.clone(), self.ids(reader), draw.clone());
+            let work = move || {
+                // A panic of the caller's function must not leave the map unfinished for ever.
+                let drawn = catch_unwind(AssertUnwindSafe(|| drawn(&reader, &ids, &*draw)));
+                let drawn =
+                    drawn.unwrap_or_else(|_| Err("the map cannot be drawn, its code panicked".to_owned()));
+                let map = Arc::new(Map { n_items, ids, drawn });
+                *lock(&to) = State { is_drawing: false, map: Some(map) };
+            };
+            thread::Builder::new().name("dpq-map".to_owned()).spawn(work).map_err(|_| Refusal::broken())?;
+            state.is_drawing = true;
+        }
+        // Nobody looks at the map of an empty gallery if another one comes.
+        Ok(state.map.clone().filter(|map| !(is_old && map.ids.is_empty())))
+    }
+}
+
+fn sample(reader: &Reader) -> Arc<[u64]> {
+    let (n, size) = (reader.len(), reader.len().min(MAX_ITEMS));
+    let mut wanted = (0..size).map(|i| i * n / size).peekable();
+    let is_wanted = |&(place, _): &(usize, u64)| wanted.next_if_eq(&place).is_some();
+    reader.ids().enumerate().filter(is_wanted).map(|(_, id)| id).collect()
+}
+
+fn drawn(reader: &Reader, ids: &[u64], draw: &DrawMap) -> Result<Drawn, String> {
+    if ids.is_empty() {
+        return Ok(Drawn { method: "nothing", points: Vec::new() });
+    }
+    let codebooks = reader.codebooks();
+    let codes: Vec<u8> = ids.iter().filter_map(|&id| reader.code_of(id)).flatten().collect();
+    let vectors = codebooks.decode(&codes, codebooks.max_length()).map_err(|error| error.to_string())?;
+    draw(&vectors, codebooks.dim())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

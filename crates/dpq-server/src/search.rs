@@ -18,7 +18,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::app::{App, Body, Known, json, parameters};
 use crate::gallery::{Filter, Reader};
-use crate::refusal::{Failed, Refusal, json_body, to_json};
+use crate::permit::held;
+use crate::refusal::{Refusal, Refused, json_body, to_json};
 
 /// How to search.
 #[derive(Deserialize, IntoParams)]
@@ -115,8 +116,7 @@ pub(crate) struct Hit {
             description = "The best items; events if progressive",
             content((Found = "application/json"), (String = "text/event-stream"))
         ),
-        (status = "4XX", body = Failed, description = "The request is wrong"),
-        (status = 503, body = Failed, description = "Too much to do, see Retry-After"),
+        Refused,
     )
 )]
 pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
@@ -129,8 +129,8 @@ pub(crate) async fn search(State(app): State<Arc<App>>, request: Request) -> Res
         let search = Search::new(app, &parameters, body)?;
         Ok(to_json(&search.at(app, search.length, interrupt)?))
     });
-    let (found, _permit) = found.await?;
-    Ok(json_body(found).into_response())
+    let (found, permit) = found.await?;
+    Ok(json_body(held(found, permit)).into_response())
 }
 
 /// Answers at one length after the other. The status says whether the first search succeeded, and
@@ -140,7 +140,7 @@ async fn events(app: &Arc<App>, parameters: Parameters, body: Body) -> Result<Re
     // All hits together are as many as those of one answer may be, so that they all fit in memory
     // and a slow client does not hold a thread. `None` is the end.
     let (sender, mut receiver) = mpsc::unbounded_channel();
-    let interrupt = app.start(move |app, interrupt, _permit| {
+    let (interrupt, permit) = app.start(move |app, interrupt| {
         let send = || {
             let search = Search::new(app, &parameters, body)?;
             for length in search.lengths() {
@@ -153,9 +153,9 @@ async fn events(app: &Arc<App>, parameters: Parameters, body: Body) -> Result<Re
         let _ = sender.send(send());
     })?;
     let first = timeout_at(deadline, receiver.recv()).await.map_err(|_| Refusal::late())?;
-    let state = Some((Some(first.ok_or_else(Refusal::broken)??), receiver, interrupt));
+    let state = Some((Some(first.ok_or_else(Refusal::broken)??), receiver, (interrupt, permit)));
     let events = futures_util::stream::unfold(state, move |state| async move {
-        let (first, mut receiver, interrupt) = state?;
+        let (first, mut receiver, kept) = state?;
         let next = match first {
             Some(first) => Ok(first),
             None => match timeout_at(deadline, receiver.recv()).await {
@@ -164,7 +164,7 @@ async fn events(app: &Arc<App>, parameters: Parameters, body: Body) -> Result<Re
             },
         };
         let (event, state) = match next {
-            Ok(Some(json)) => (format!("event: hits\ndata: {json}\n\n"), Some((None, receiver, interrupt))),
+            Ok(Some(json)) => (format!("event: hits\ndata: {json}\n\n"), Some((None, receiver, kept))),
             Ok(None) => ("event: end\ndata: {}\n\n".to_owned(), None),
             Err(refusal) => (format!("event: error\ndata: {}\n\n", refusal.into_json()), None),
         };
@@ -211,7 +211,7 @@ impl Search {
                 let query: Query = json(&bytes)?;
                 let filter = query.filter(&reader)?;
                 let Query { features, id, name, .. } = query;
-                (Subject { features, id, name }.features(&reader)?.0, filter)
+                (Subject { features, id, name, code: None }.features(&reader)?.0, filter)
             }
         };
         Expected::Shape(vec![codebooks.dim()]).check("features", features.len())?;
@@ -247,31 +247,34 @@ impl Search {
     }
 }
 
-/// Features or an item, of which a request gives one.
+/// Features, an item or a code, of which a request gives one.
 pub(crate) struct Subject {
     pub(crate) features: Option<Vec<f32>>,
     pub(crate) id: Option<u64>,
     pub(crate) name: Option<String>,
+    pub(crate) code: Option<Vec<u8>>,
 }
 
 impl Subject {
-    /// Returns the query `[D]`, the features, or what the code of an item stands for, and that
-    /// code.
+    /// Returns the query `[D]`: the features, or what a code stands for, and that code.
     pub(crate) fn features(self, reader: &Reader) -> Result<(Vec<f32>, Option<Vec<u8>>), Refusal> {
         let unknown = |item: String| {
             let sentence = format!("no item has the {item}, give one of the gallery");
             Refusal::new(StatusCode::NOT_FOUND, sentence)
         };
-        let id = match (self.features, self.id, self.name) {
-            (Some(features), None, None) => return Ok((features, None)),
-            (None, Some(id), None) => id,
-            (None, None, Some(name)) => {
-                reader.id_of(&name).ok_or_else(|| unknown(format!("name {name:?}")))?
+        let of_id = |id| reader.code_of(id).ok_or_else(|| unknown(format!("id {id}")));
+        let code = match (self.features, self.id, self.name, self.code) {
+            (Some(features), None, None, None) => return Ok((features, None)),
+            (None, Some(id), None, None) => of_id(id)?,
+            (None, None, Some(name), None) => {
+                of_id(reader.id_of(&name).ok_or_else(|| unknown(format!("name {name:?}")))?)?
             }
+            (None, None, None, Some(code)) => code,
             _ => return Err(Refusal::bad("the query is not clear, give one of features, id and name")),
         };
-        let code = reader.code_of(id).ok_or_else(|| unknown(format!("id {id}")))?;
-        let features = reader.codebooks().decode(&code, reader.codebooks().max_length())?;
+        let codebooks = reader.codebooks();
+        Expected::Shape(vec![codebooks.n_levels()]).check("a code", code.len())?;
+        let features = codebooks.decode(&code, codebooks.max_length())?;
         Ok((features, Some(code)))
     }
 }

@@ -2,12 +2,12 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
@@ -18,13 +18,14 @@ use hyper_util::service::TowerToHyperService;
 use tokio::runtime::{self, Runtime};
 use tokio::sync::Semaphore;
 use tokio::time::{interval, sleep, timeout};
+use tracing::{info, warn};
 
 use crate::app::{App, only_this_machine};
 use crate::error::Error;
 use crate::gallery::{Gallery, Latest, Reader};
 use crate::options::{Limits, Options};
 use crate::pace::Paced;
-use crate::refusal::Refusal;
+use crate::refusal::{Failure, Refusal};
 use crate::writer::{Writer, WriterThread};
 use crate::{browse, code, info, items, openapi, page, search};
 
@@ -96,8 +97,10 @@ impl Server {
     /// [`Error::Io`] if the system cannot listen.
     pub fn run(self, stop: &AtomicBool) -> Result<(), Error> {
         let Self { listener, router, runtime, limits, writer } = self;
+        info!(address = listener.local_addr().ok().map(tracing::field::display), "listening");
         let served = runtime.block_on(async {
             let open = accept(listener, router, &limits, stop).await?;
+            info!("stopping");
             writer.iter().for_each(WriterThread::stop_merging);
             let _ = timeout(limits.time, open.shutdown()).await;
             Ok(())
@@ -107,6 +110,7 @@ impl Server {
         if let Some(writer) = writer {
             writer.end(deadline + TICK);
         }
+        info!("stopped");
         served
     }
 }
@@ -122,7 +126,7 @@ fn router(app: &Arc<App>) -> Router {
     Router::new()
         .route("/v1/search", post(search::search))
         .route("/v1/code", post(code::code))
-        .route("/v1/items", post(items::put).get(browse::list))
+        .route("/v1/items", post(items::add).put(items::put).get(browse::list))
         .route("/v1/items/{id}", delete(items::delete))
         .route("/v1/items/{id}/picture", get(browse::picture))
         .route("/v1/map", get(browse::map))
@@ -140,15 +144,46 @@ fn router(app: &Arc<App>) -> Router {
         .with_state(app.clone())
 }
 
-/// Counts a request and its time.
+/// Headers of all answers: pages of other sites embed none, and no browser guesses its kind.
+const ANSWER_HEADERS: [(HeaderName, &str); 2] =
+    [(CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+
+const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// Counts a request and its time, and logs it.
 async fn measure(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let id = N_REQUESTS.fetch_add(1, Ordering::Relaxed);
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let path = request.extensions().get::<MatchedPath>().cloned();
     let start = Instant::now();
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in ANSWER_HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.insert(REQUEST_ID, id.into());
+    let (status, seconds) = (response.status(), start.elapsed().as_secs_f64());
     let route = path.as_ref().map_or("other", MatchedPath::as_str);
-    app.metrics.count(route, response.status(), start.elapsed().as_secs_f64());
+    app.metrics.count(route, status, seconds);
+    // Without its query, which can have anything.
+    let path = uri.path();
+    let path = &path[..path.floor_char_boundary(MAX_PATH)];
+    let (status, ms) = (status.as_u16(), 1e3 * seconds);
+    match response.extensions().get::<Failure>() {
+        Some(Failure(error)) => warn!(id, %method, path, status, ms, error, "request"),
+        None => info!(id, %method, path, status, ms, "request"),
+    }
     response
 }
+
+/// Requests of all servers of the process.
+static N_REQUESTS: AtomicU64 = AtomicU64::new(1);
+
+/// The number of a request, which logs have too.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The maximum length of a path in logs, in bytes.
+const MAX_PATH: usize = 200;
 
 async fn accept(
     listener: TcpListener,
@@ -172,10 +207,14 @@ async fn accept(
             next = next => next,
             _ = tick.tick() => continue,
         };
-        let Ok((stream, _)) = accepted else {
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
             // The client is gone, or there are too many open files.
-            sleep(TICK).await;
-            continue;
+            Err(error) => {
+                warn!(%error, "no connection");
+                sleep(TICK).await;
+                continue;
+            }
         };
         let _ = stream.set_nodelay(true);
         let stream = TokioIo::new(Paced::new(stream, limits.time));

@@ -10,10 +10,12 @@ use axum::http::StatusCode;
 use dpq_live::{Error, LiveIndex, Merged};
 use rayon::ThreadPoolBuilder;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
 use utoipa::ToSchema;
 
 use crate::gallery::{Latest, Reader};
+use crate::permit::Permit;
 use crate::refusal::Refusal;
 
 /// How long a merge that has ended waits for a request to be taken up with.
@@ -21,11 +23,15 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// The changes of a request, which are all made or none.
 pub(crate) enum Change {
-    Put(Vec<Item>),
+    /// Adds items. Those of the same id or name are replaced, or else the change is refused.
+    Put {
+        items: Vec<Item>,
+        replace: bool,
+    },
     Delete(u64),
 }
 
-/// An item to add, or to replace the one with its id or name.
+/// An item to add.
 pub(crate) struct Item {
     pub(crate) id: Option<u64>,
     pub(crate) name: Option<String>,
@@ -46,7 +52,7 @@ pub(crate) struct Changed {
 /// A change that waits for the thread. The permit limits how many there are.
 struct Request {
     change: Change,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
     reply: oneshot::Sender<Result<Changed, Refusal>>,
 }
 
@@ -82,7 +88,7 @@ impl Writer {
     pub(crate) fn send(
         &self,
         change: Change,
-        permit: OwnedSemaphorePermit,
+        permit: Permit,
     ) -> Result<oneshot::Receiver<Result<Changed, Refusal>>, Refusal> {
         let (reply, receiver) = oneshot::channel();
         self.0.send(Some(Request { change, permit, reply })).map_err(|_| Refusal::broken())?;
@@ -155,9 +161,11 @@ impl Writing {
                 && !self.stop.load(Ordering::Relaxed)
                 && let Some(merge) = self.live.plan_merge()
             {
-                // Without a thread there is no merge, and searches take longer.
+                info!("merge begins");
                 let stop = self.stop.clone();
-                self.merging = spawn("dpq-merge", move || merge.run_until(&stop)).ok();
+                let started = spawn("dpq-merge", move || merge.run_until(&stop));
+                // Without a thread there is no merge, and searches take longer.
+                self.merging = started.inspect_err(|error| warn!(%error, "no merge")).ok();
             }
         }
         self.take_up_merge();
@@ -166,9 +174,20 @@ impl Writing {
     /// Waits for the merge, and commits it. If that fails, the segments stay as they were, and the
     /// next change plans a merge again.
     fn take_up_merge(&mut self) {
-        let Some(Ok(Ok(merged))) = self.merging.take().map(JoinHandle::join) else { return };
-        if self.live.finish_merge(merged) {
-            let _ = self.commit();
+        let merged = match self.merging.take().map(JoinHandle::join) {
+            Some(Ok(Ok(merged))) => merged,
+            Some(Ok(Err(error))) => {
+                warn!(%error, "no merge");
+                return;
+            }
+            Some(Err(_)) => {
+                warn!(error = "its thread panicked", "no merge");
+                return;
+            }
+            None => return,
+        };
+        if self.live.finish_merge(merged) && self.commit().is_ok() {
+            info!("merge ends");
         }
     }
 
@@ -196,8 +215,11 @@ impl Writing {
         })?;
         // Not in a search, which has a time limit.
         snapshot.sort_ids();
+        let items = snapshot.len();
         self.latest.set(Reader::Live(snapshot));
-        Ok(committed?)
+        let commit = committed?;
+        info!(commit, items, "commit");
+        Ok(commit)
     }
 
     fn rollback(&mut self) {
@@ -206,8 +228,8 @@ impl Writing {
     }
 
     fn apply(&mut self, change: Change) -> Result<Vec<u64>, Refusal> {
-        let items = match change {
-            Change::Put(items) => items,
+        let (items, replace) = match change {
+            Change::Put { items, replace } => (items, replace),
             Change::Delete(id) => {
                 self.live.delete(id)?;
                 return Ok(vec![id]);
@@ -215,6 +237,11 @@ impl Writing {
         };
         let put = |Item { id, name, code }: Item| {
             let named = name.as_deref().and_then(|name| self.live.id_of(name));
+            if !replace && let Some(id) = id.filter(|&id| self.live.contains(id)).or(named) {
+                let sentence =
+                    format!("item {id} has this id or name, give another one, or replace it by PUT");
+                return Err(Refusal::new(StatusCode::CONFLICT, sentence));
+            }
             let id = id.or(named).map_or_else(|| self.new_id(), Ok)?;
             match name {
                 Some(name) => self.live.upsert_named(id, &code, &name)?,
@@ -256,7 +283,8 @@ mod tests {
         let (writer, permits) = (Writer(messages), Arc::new(Semaphore::new(3)));
         let send = |id| {
             let item = Item { id: Some(id), name: None, code: vec![1] };
-            writer.send(Change::Put(vec![item]), permits.clone().try_acquire_owned().unwrap()).unwrap()
+            let change = Change::Put { items: vec![item], replace: false };
+            writer.send(change, Arc::new(permits.clone().try_acquire_owned().unwrap())).unwrap()
         };
         let (gone, mut here, also_gone) = (send(0), send(1), send(2));
         // Until then, each change counts.

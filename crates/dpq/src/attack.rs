@@ -134,11 +134,14 @@ impl Args {
             "{} has no classes, which say what a query should find",
             self.data.display()
         );
-        let (level, n_levels) = (self.target_level.unwrap_or(1), model.codebooks().n_levels());
-        ensure!(
-            usize::from(level) <= n_levels,
-            "--target-level is {level}, the model has levels 1 to {n_levels}"
-        );
+        let level = self.target_level.unwrap_or(1);
+        for (which, model) in [("the model", Some(&model)), ("the model of --transfer", other.as_ref())] {
+            let n_levels = model.map_or(usize::MAX, |model| model.codebooks().n_levels());
+            ensure!(
+                usize::from(level) <= n_levels,
+                "--target-level is {level}, {which} has levels 1 to {n_levels}"
+            );
+        }
         ensure!(
             self.loss != AttackLoss::Basic || self.target_level.is_none(),
             "--loss basic knows no codewords, leave out --target-level or take another loss"
@@ -223,9 +226,10 @@ impl Args {
     ) -> Result<Attacked> {
         let labels = |rows: &[u32]| Labels::from_multi_hot(&dataset.multi_hot(rows), dataset.n_classes());
         let gallery: Vec<u32> = ids.iter().map(|&id| id as u32).collect();
-        let is_gallery = self.split == Split::Gallery;
-        let queries = is_gallery.then(|| work.rows.iter().map(|&row| row.into()).collect());
-        let rule = MapRule { exclude_self: is_gallery, ..MapRule::dpq() };
+        // The gallery of an index may have the queries, whatever their split is.
+        let exclude_self = work.rows.iter().any(|row| gallery.contains(row));
+        let queries = exclude_self.then(|| work.rows.iter().map(|&row| row.into()).collect());
+        let rule = MapRule { exclude_self, ..MapRule::dpq() };
         let n_gallery = ids.len();
         let relevance = [labels(&work.rows)?, labels(&gallery)?].into();
         let protocol = Protocol::new(relevance, ids, queries, eval::rules(rule, &[]))?;
@@ -289,8 +293,9 @@ impl Args {
                 let mut hits = BTreeMap::new();
                 for length in index.codebooks().lengths() {
                     let found =
-                        index.search_batch(query, &SearchOptions::new(HITS).length(length))?.remove(0);
-                    let judged = found.into_iter().map(|hit| ExampleHit {
+                        index.search_batch(query, &SearchOptions::new(HITS + 1).length(length))?.remove(0);
+                    let others = found.into_iter().filter(|hit| hit.id != u64::from(*row)).take(HITS);
+                    let judged = others.map(|hit| ExampleHit {
                         id: hit.id,
                         relevant: dataset.labels(hit.id as usize).iter().any(|class| classes.contains(class)),
                     });
@@ -299,10 +304,10 @@ impl Args {
                 let classes = classes.iter().map(|&class| class as usize).collect();
                 examples.push(Example { id, second, note: note.to_owned(), classes, hits });
             }
-            // Grey where nothing changed.
+            // Gray where nothing changed.
             let scale = 127.0 / f32::from(self.epsilon.max(1));
-            let grey = |(a, b): (&u8, &u8)| (128.0 + scale * (f32::from(*b) - f32::from(*a))) as u8;
-            let difference: Vec<u8> = clean.iter().zip(attacked).map(grey).collect();
+            let gray = |(a, b): (&u8, &u8)| (128.0 + scale * (f32::from(*b) - f32::from(*a))) as u8;
+            let difference: Vec<u8> = clean.iter().zip(attacked).map(gray).collect();
             for (id, pixels) in [(id, clean), (ATTACKED | id, attacked), (DIFFERENCE | id, &difference)] {
                 pngs.insert(id, encode_png(dataset.shape(), pixels)?);
             }

@@ -16,7 +16,7 @@ use dpq_server::{Gallery, Limits, Options};
 
 use crate::gallery::writer;
 use crate::pictures::{Pictures, SHAPE, draw_map};
-use crate::serve::{model_features, serve};
+use crate::serve::{MAX_PIXELS, bind, model_features, serve};
 use crate::{images, output};
 use build::Build;
 use plain::Plain;
@@ -49,9 +49,6 @@ pub(crate) struct Args {
 /// The data set of a demo without `--images`.
 const FASHION: &str = "datasets/fashion-mnist";
 
-/// The maximum pixels of an image.
-const MAX_PIXELS: u64 = 50_000_000;
-
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
         let input = self.images.as_deref().unwrap_or(Path::new(FASHION));
@@ -59,6 +56,13 @@ impl Args {
             self.images.is_some() || input.is_dir(),
             "there is no folder {FASHION} here, start the demo in a clone of dpq, or give --images"
         );
+        // Not after the training.
+        ensure!(
+            self.listen.ip().is_loopback(),
+            "the demo has no token and listens at this machine only: take 127.0.0.1, or give its gallery \
+                to dpq serve"
+        );
+        let listener = bind(self.listen)?;
         let dataset = match &self.images {
             Some(images) => Dataset::from_folder(images, SHAPE)?,
             None => Dataset::open(input)?,
@@ -67,28 +71,30 @@ impl Args {
         let folder = self.out.join(self.folder_name(input, &dataset)?);
         let build = Build::new(&folder, input, self.weights.as_deref(), self.images.is_some());
         let _dir = output::ResultDir::create(&folder)?;
-        let (features, method) = if build.trains(&dataset) {
+        let (features, beam, method) = if build.trains(&dataset) {
             build.train(&dataset, json)?;
             let model = Model::open(folder.join("run/model.safetensors"))?;
             build.add_by_model(json)?;
-            (model_features(model, MAX_PIXELS)?, build.network())
+            let beam = model.config().quantizer.beam;
+            (model_features(model, MAX_PIXELS)?, beam, build.network())
         } else {
             let plain = Plain::new(self.weights.as_deref())?;
             build.add_plain(dataset, &plain)?;
-            (plain.features(MAX_PIXELS), plain.name())
+            (plain.features(MAX_PIXELS), 1, plain.name())
         };
         let live = writer(&build.gallery())?;
         output::note(&format!("{} items in {}, {method}", live.len(), folder.display()));
-        let pictures = Pictures::open(Some(input), None)?;
+        let pictures = Pictures::open(Some(input), None, MAX_PIXELS)?;
         let limits = Limits { body: 32 << 20, ..Limits::default() };
         let options = Options {
             features: Some(features),
+            beam,
             catalog: Some(Box::new(pictures)),
             map: Some(draw_map()),
             limits,
             ..Options::new(rayon::current_num_threads())
         };
-        serve(json, Gallery::Live(Box::new(live)), options, self.listen)
+        serve(json, Gallery::Live(Box::new(live)), options, listener)
     }
 
     /// Returns the name of the folder of these images and weights: other ones have another.
@@ -96,17 +102,17 @@ impl Args {
         let path = input.canonicalize().with_context(|| format!("cannot open {}", input.display()))?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let mut key = format!("{} {:?} ", env!("CARGO_PKG_VERSION"), self.images.as_ref().map(|_| &path));
-        let mut add = |path: &Path| -> Result<()> {
-            let of = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-            key += &format!("{} {:?} ", of.len(), of.modified().ok());
-            Ok(())
+        // A file that cannot be read, such as a link to nowhere, is reported when its turn comes.
+        let mut add = |path: &Path| match std::fs::metadata(path) {
+            Ok(of) => key += &format!("{} {:?} ", of.len(), of.modified().ok()),
+            Err(error) => key += &format!("{} ", error.kind()),
         };
         match &self.images {
-            Some(images) if images.is_file() => add(images)?,
-            Some(_) => (0..dataset.len()).filter_map(|row| dataset.path(row)).try_for_each(&mut add)?,
+            Some(images) if images.is_file() => add(images),
+            Some(_) => (0..dataset.len()).filter_map(|row| dataset.path(row)).for_each(&mut add),
             None => {}
         }
-        self.weights.as_deref().map_or(Ok(()), add)?;
+        self.weights.as_deref().into_iter().for_each(add);
         key += &dataset.names_sha256(input).unwrap_or_default();
         Ok(format!("{name}-{}", &sha256(key.as_bytes())[..8]))
     }

@@ -34,9 +34,12 @@ mod vectors;
 mod weights;
 
 use std::ffi::OsString;
+use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Parser, Subcommand};
+#[doc(no_inline)]
+pub use dpq_model::BoxError;
 
 /// Deep Progressive Quantization: codes whose every prefix is a code
 #[derive(Parser)]
@@ -151,5 +154,33 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             output::note(&format!("error: {error:#}"));
             1
         }
+    }
+}
+
+/// Trains as `dpq train` does with these words, in this process. Prints nothing but notes, on
+/// stderr, about images and classes that are left out.
+///
+/// `on_epoch` gets each epoch as its line of epochs.jsonl; an error ends the training. Setting
+/// `stop` ends it as Ctrl-C does.
+///
+/// # Errors
+/// Those of the command, wrong use included. An error of `on_epoch` is among the sources.
+pub fn train(
+    arguments: impl IntoIterator<Item = OsString>,
+    stop: &AtomicBool,
+    on_epoch: &mut (dyn FnMut(&str) -> Result<(), BoxError> + Send),
+) -> Result<()> {
+    let words = ["dpq", "train"].map(OsString::from).into_iter().chain(arguments);
+    let cli = Cli::try_parse_from(words).map_err(|error| {
+        // The paragraphs after the first are about usage.
+        let text = error.render().to_string();
+        let first = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        anyhow!("{}", first.split_whitespace().collect::<Vec<_>>().join(" "))
+    })?;
+    let Command::Train(args) = cli.command else { bail!("these words are not of `dpq train`") };
+    let mut train = || args.train(Some(train::Caller { stop, on_epoch })).map(drop);
+    match cli.threads {
+        Some(n) => rayon::ThreadPoolBuilder::new().num_threads(n.into()).build()?.install(train),
+        None => train(),
     }
 }

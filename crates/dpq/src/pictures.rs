@@ -1,10 +1,10 @@
 //! The pictures, names and classes that `dpq serve` knows of items.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result, ensure};
 use dpq_data::{Dataset, ImageShape};
 use dpq_server::{Catalog, DrawMap, Drawn, Picture};
 
@@ -31,54 +31,58 @@ struct Images {
     dataset: Dataset,
     /// Rows by name: the path of an image, as commands write it or inside its folder. `None` for a
     /// data set, whose rows are the ids of items without a name.
-    rows: Option<HashMap<String, u32>>,
+    rows: Option<HashMap<PathBuf, u32>>,
     /// The folder that no picture leaves, if images are files of it.
     root: Option<PathBuf>,
+    /// Images of more pixels have no picture.
+    max_pixels: u64,
     cache: Mutex<Cache>,
 }
 
+/// Pictures, and why images have none: decoding them again would take as long.
 #[derive(Default)]
 struct Cache {
-    pictures: HashMap<u32, Picture>,
+    pictures: HashMap<u32, Result<Picture, String>>,
     n_bytes: usize,
 }
 
+/// The memory of an entry besides its picture, about, in bytes.
+const ENTRY: usize = 256;
+
 impl Pictures {
     /// Opens the images of a data set, a folder or an archive, and the names of ids.
-    pub(crate) fn open(images: Option<&Path>, names: Option<&Path>) -> Result<Self> {
+    pub(crate) fn open(images: Option<&Path>, names: Option<&Path>, max_pixels: u64) -> Result<Self> {
         let names = names.map(read_lines).transpose()?.unwrap_or_default();
-        Ok(Self { names, images: images.map(Images::open).transpose()? })
+        let images = images.map(|path| Images::open(path, max_pixels));
+        Ok(Self { names, images: images.transpose()? })
     }
 }
 
 impl Images {
-    fn open(path: &Path) -> Result<Self> {
-        if path.join("dataset.toml").is_file() {
-            return Ok(Self::new(Dataset::open(path)?, None, None));
-        }
-        let dataset = Dataset::from_folder(path, SHAPE)?;
-        images::report_skipped(&dataset);
-        let root = path.is_dir().then(|| path.canonicalize()).transpose();
-        let root = root.with_context(|| format!("cannot open {}", path.display()))?;
-        let mut rows = HashMap::new();
-        for row in 0..dataset.len() as u32 {
-            let file = dataset.path(row as usize).context("images of a folder have paths")?;
-            rows.insert(file.display().to_string(), row);
-            if let Ok(inside) = file.strip_prefix(path) {
-                rows.insert(inside.display().to_string(), row);
+    fn open(path: &Path, max_pixels: u64) -> Result<Self> {
+        let (dataset, rows) = if path.join("dataset.toml").is_file() {
+            (Dataset::open(path)?, None)
+        } else {
+            let dataset = Dataset::from_folder(path, SHAPE)?;
+            images::report_skipped(&dataset);
+            let mut rows = HashMap::new();
+            for row in 0..dataset.len() as u32 {
+                let file = dataset.path(row as usize).context("images of a folder have paths")?;
+                rows.insert(plain(file).to_owned(), row);
+                if let Ok(inside) = file.strip_prefix(path) {
+                    rows.insert(inside.to_owned(), row);
+                }
             }
-        }
-        Ok(Self::new(dataset, Some(rows), root))
-    }
-
-    fn new(dataset: Dataset, rows: Option<HashMap<String, u32>>, root: Option<PathBuf>) -> Self {
-        Self { dataset, rows, root, cache: Mutex::default() }
+            (dataset, Some(rows))
+        };
+        let root = root(&dataset);
+        Ok(Self { dataset, rows, root, max_pixels, cache: Mutex::default() })
     }
 
     /// Returns the row of an item.
     fn row(&self, id: u64, name: Option<&str>) -> Option<u32> {
         match (&self.rows, name) {
-            (Some(rows), Some(name)) => rows.get(name).copied(),
+            (Some(rows), Some(name)) => rows.get(plain(Path::new(name))).copied(),
             (None, None) => u32::try_from(id).ok().filter(|&row| (row as usize) < self.dataset.len()),
             _ => None,
         }
@@ -86,23 +90,50 @@ impl Images {
 
     fn picture(&self, row: u32) -> Result<Picture> {
         let cache = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(picture) = cache().pictures.get(&row) {
-            return Ok(picture.clone());
+        if let Some(known) = cache().pictures.get(&row) {
+            return known.clone().map_err(Error::msg);
         }
         if let (Some(root), Some(file)) = (&self.root, self.dataset.path(row as usize)) {
             let file = file.canonicalize().context("the file of the picture is gone")?;
-            anyhow::ensure!(file.starts_with(root), "the picture is a link out of its folder");
+            ensure!(file.starts_with(root), "the picture is a link out of its folder");
         }
-        let thumbnail = self.dataset.thumbnail(row as usize, SIDE)?;
-        let picture = Picture { content_type: thumbnail.content_type, bytes: thumbnail.bytes.into() };
+        let picture = match self.dataset.thumbnail(row as usize, SIDE, self.max_pixels) {
+            // The file may be there again later.
+            Err(error @ dpq_data::Error::Io { .. }) => return Err(error.into()),
+            Err(error) => Err(format!("{:#}", Error::from(error))),
+            Ok(made) => Ok(Picture { content_type: made.content_type, bytes: made.bytes.into() }),
+        };
+        let size = |picture: &Result<Picture, String>| {
+            ENTRY + picture.as_ref().map_or_else(String::len, |picture| picture.bytes.len())
+        };
         let mut cache = cache();
-        if cache.n_bytes + picture.bytes.len() > CACHE {
+        if cache.n_bytes + size(&picture) > CACHE {
             *cache = Cache::default();
         }
-        cache.n_bytes += picture.bytes.len();
-        cache.pictures.insert(row, picture.clone());
-        Ok(picture)
+        cache.n_bytes += size(&picture);
+        // Another thread may have made the same one meanwhile.
+        if let Some(old) = cache.pictures.insert(row, picture.clone()) {
+            cache.n_bytes -= size(&old);
+        }
+        picture.map_err(Error::msg)
     }
+}
+
+/// Returns a path without a leading `./`. Comparing paths ignores other such parts.
+fn plain(path: &Path) -> &Path {
+    path.strip_prefix(Component::CurDir).unwrap_or(path)
+}
+
+/// Returns the folder that holds all images, if they are files.
+fn root(dataset: &Dataset) -> Option<PathBuf> {
+    let mut paths = (0..dataset.len()).filter_map(|row| dataset.path(row)?.parent());
+    let first = paths.next()?.to_owned();
+    let root = paths.fold(first, |mut root, path| {
+        while !path.starts_with(&root) && root.pop() {}
+        root
+    });
+    // Paths inside an archive lead nowhere on the disk.
+    Path::new(".").join(root).canonicalize().ok()
 }
 
 impl Catalog for Pictures {

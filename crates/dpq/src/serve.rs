@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result, ensure};
 use dpq_model::Model;
+use dpq_model::config::Body;
 use dpq_server::{Catalog, Features, Gallery, Limits, Options, Server};
 use serde_json::json;
 use signal_hook::consts::SIGTERM;
@@ -26,7 +27,7 @@ use crate::{images, output};
 pub(crate) struct Args {
     /// The index file, or the folder of a live index
     gallery: PathBuf,
-    /// The model that made the codes, to search for images and to add them
+    /// The model that made the codes. Its beam encodes features; a model of images takes images
     #[arg(long, value_name = "SAFETENSORS")]
     model: Option<PathBuf>,
     /// Pictures and classes for the page: the folder or archive of the images that the gallery's
@@ -46,8 +47,8 @@ pub(crate) struct Args {
     /// Maximum size of a request
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body)]
     max_body: usize,
-    /// Maximum pixels of an image
-    #[arg(long, value_name = "N", default_value_t = 50_000_000, requires = "model",
+    /// Maximum pixels of an image, also of one that has a picture
+    #[arg(long, value_name = "N", default_value_t = MAX_PIXELS,
         value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     max_pixels: u64,
     /// Maximum time to receive a request, and to answer it
@@ -56,10 +57,32 @@ pub(crate) struct Args {
     /// Requests that wait for a thread; further ones are refused
     #[arg(long, value_name = "N", default_value_t = Limits::default().waiting)]
     max_waiting: usize,
+    /// Write requests, commits and merges to stderr, a line each
+    #[arg(long, value_name = "FORM")]
+    log: Option<Log>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Log {
+    Text,
+    Json,
+}
+
+impl Log {
+    fn start(self) {
+        let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_ansi(false);
+        match self {
+            Self::Text => log.init(),
+            Self::Json => log.json().flatten_event(true).init(),
+        }
+    }
 }
 
 impl Args {
     pub(crate) fn run(self, json: bool) -> Result<()> {
+        if let Some(log) = self.log {
+            log.start();
+        }
         let gallery = if self.gallery.is_dir() {
             Gallery::Live(Box::new(writer(&self.gallery)?))
         } else {
@@ -80,7 +103,8 @@ impl Args {
             "a live index has names of its own, leave out --names"
         );
         let is_known = self.images.is_some() || self.names.is_some();
-        let pictures = is_known.then(|| Pictures::open(self.images.as_deref(), self.names.as_deref()));
+        let (images, names) = (self.images.as_deref(), self.names.as_deref());
+        let pictures = is_known.then(|| Pictures::open(images, names, self.max_pixels));
         let catalog = pictures.transpose()?.map(|pictures| Box::new(pictures) as Box<dyn Catalog>);
         let (token, map, threads) = (self.token()?, Some(draw_map()), rayon::current_num_threads());
         let mut options = Options { token, catalog, map, limits, ..Options::new(threads) };
@@ -88,9 +112,11 @@ impl Args {
             let model = Model::open(path)?;
             images::check_model(&model, codebooks)?;
             options.beam = model.config().quantizer.beam;
-            options.features = Some(model_features(model, self.max_pixels)?);
+            if model.config().network.body != Body::Features {
+                options.features = Some(model_features(model, self.max_pixels)?);
+            }
         }
-        serve(json, gallery, options, self.listen)
+        serve(json, gallery, options, bind(self.listen)?)
     }
 
     /// Reads the token: the text of its file, without a line break at the end.
@@ -104,11 +130,17 @@ impl Args {
     }
 }
 
+/// The default of the maximum pixels of an image.
+pub(crate) const MAX_PIXELS: u64 = 50_000_000;
+
+pub(crate) fn bind(listen: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(listen).with_context(|| format!("cannot listen at {listen}"))
+}
+
 /// Serves a gallery until Ctrl-C or a signal to end.
-pub(crate) fn serve(json: bool, gallery: Gallery, options: Options, listen: SocketAddr) -> Result<()> {
+pub(crate) fn serve(json: bool, gallery: Gallery, options: Options, listener: TcpListener) -> Result<()> {
     let stop = output::stop_flag()?;
     signal_hook::flag::register(SIGTERM, stop.clone()).context("cannot handle the signal to end")?;
-    let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen at {listen}"))?;
     let address = listener.local_addr().context("cannot read the address of the listener")?;
     let server = Server::new(listener, gallery, options)?;
     let (connections, most) = (server.connections(), Limits::default().connections);

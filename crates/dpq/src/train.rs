@@ -1,10 +1,12 @@
 //! `dpq train`: a data set in, a model out.
 //!
+//! - `configuration`: the configuration that options describe
 //! - `epoch`: an epoch as it is logged and shown
 //! - `source`: images or features, and their labels
 //! - `tensorboard`: event files
 //! - `validation`: retrieval among held-out training images
 
+mod configuration;
 mod epoch;
 mod source;
 mod tensorboard;
@@ -12,13 +14,15 @@ mod validation;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dpq_data::{Dataset, ImageShape, Split, hold_out};
-use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig, TrainOptions, TrainSet, Weights};
+use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig, TrainOptions, TrainSet};
+use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
-use crate::{images, inputs, output, weights};
+use crate::{images, inputs, output};
 use epoch::{Epoch, EpochLog};
 use source::Source;
 pub(crate) use source::view;
@@ -70,7 +74,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
     out: Option<PathBuf>,
     /// A built-in configuration; `pretrained` is for --weights of a residual network, `mopq` is
-    /// for pairs, and is their default, `mecoq` and `mecoq-product` read no labels
+    /// for pairs, and is their default, `mecoq` and `mecoq-product` read no labels, `phpq` and
+    /// `phpq-product` are for classes that differ in details
     #[arg(
         long,
         default_value = "best",
@@ -150,16 +155,27 @@ pub(crate) struct Trained {
     pub(crate) peak_memory_bytes: Option<u64>,
 }
 
+/// A caller other than the command.
+pub(crate) struct Caller<'a> {
+    /// Ends the run as Ctrl-C does.
+    pub(crate) stop: &'a AtomicBool,
+    /// Called with each epoch, as its line of epochs.jsonl.
+    pub(crate) on_epoch: &'a mut (dyn FnMut(&str) -> Result<(), BoxError> + Send),
+}
+
 impl Args {
-    pub(crate) fn run(mut self, json: bool) -> Result<()> {
-        self.device.check()?;
-        self.set.extend(self.freeze.map(|n| format!("network.freeze={n}")));
-        let weights = self.weights.as_deref().map(weights::open).transpose()?;
-        let mut config = self.config(weights.as_ref())?;
-        let weights = match (weights, config.network.input) {
-            (Some(weights), Some(input)) => Some(weights.with_input(input)?),
-            (weights, _) => weights,
-        };
+    pub(crate) fn run(self, json: bool) -> Result<()> {
+        if self.print_config {
+            let (config, _) = self.configuration()?;
+            return output::print(json, &config, &toml::to_string(&config)?);
+        }
+        let (trained, text) = self.train(None)?;
+        output::print(json, &trained, &text)
+    }
+
+    /// Trains. Without a caller, Ctrl-C stops the training, and stderr shows its epochs.
+    pub(crate) fn train(&self, mut caller: Option<Caller<'_>>) -> Result<(Trained, String)> {
+        let (mut config, weights) = self.configuration()?;
         let (source, out) = match (&self.data, &self.features, &self.labels, &self.out) {
             (Some(data), .., Some(out)) => {
                 let dataset = Dataset::open(data)?;
@@ -190,7 +206,7 @@ impl Args {
             (.., Some(out)) if let (Some(queries), Some(keys)) = (&self.queries, &self.keys) => {
                 (Source::pairs([queries, keys], self.pairs.as_deref())?, out)
             }
-            _ => return output::print(json, &config, &toml::to_string(&config)?),
+            _ => bail!("--print-config trains nothing, leave it out"),
         };
         ensure!(
             self.embeddings.is_none() || config.objective.needs_labels(),
@@ -199,7 +215,8 @@ impl Args {
         source.adapt(&mut config);
         let vectors = |path: &PathBuf| source.embeddings(path, config.network.dim);
         let vectors = self.embeddings.as_ref().map(vectors).transpose()?;
-        let readable = source.readable(self.strict, config.objective.needs_labels())?;
+        let asked = caller.as_ref().map(|caller| caller.stop);
+        let readable = source.readable(self.strict, config.objective.needs_labels(), asked)?;
         let _dir = output::ResultDir::create(out)?;
         if self.resume && !out.join("checkpoint.safetensors").exists() {
             output::note(&format!("no checkpoint in {}, training from the first epoch", out.display()));
@@ -209,7 +226,10 @@ impl Args {
             [] => None,
             _ => Some(HeldOut::read(&source, &held_out)?),
         };
-        let bar = output::live(config.epochs, "epochs");
+        let bar = match caller {
+            None => output::live(config.epochs, "epochs"),
+            Some(_) => ProgressBar::hidden(),
+        };
         let mut log = EpochLog::open(&out.join("epochs.jsonl"), self.resume)?;
         let (mut events, mut latest) = (None, None);
         let mut on_epoch = |report: &EpochReport, network: &Snapshot<'_>| -> Result<(), BoxError> {
@@ -221,7 +241,9 @@ impl Args {
             };
             latest = validation.clone().or(latest.take());
             let epoch = Epoch { report, validation, peak_memory_bytes: output::peak_memory_bytes() };
-            if bar.is_hidden() {
+            if let Some(caller) = &mut caller {
+                (caller.on_epoch)(&serde_json::to_string(&epoch)?)?;
+            } else if bar.is_hidden() {
                 output::note(&epoch.line(config.epochs));
             } else {
                 bar.set_message(epoch.block(config.epochs, latest.as_ref()));
@@ -236,11 +258,12 @@ impl Args {
             events.push(done, &epoch.scalars())?;
             Ok(log.push(&epoch)?)
         };
-        let stop = output::stop_flag()?;
+        let ctrl_c = if asked.is_none() { Some(output::stop_flag()?) } else { None };
+        let stop = asked.or(ctrl_c.as_deref());
         let model = source.with_train_set(&rows, vectors.as_deref(), config.augment, |set| {
             let set = &TrainSet { weights: weights.as_ref(), ..set };
             let (device, resume) = (self.device, self.resume);
-            let options = TrainOptions { device, resume, stop: Some(&stop), on_epoch: Some(&mut on_epoch) };
+            let options = TrainOptions { device, resume, stop, on_epoch: Some(&mut on_epoch) };
             dpq_model::train(&config, set, out, options)
         })?;
         bar.finish();
@@ -259,7 +282,7 @@ impl Args {
                 Some(name) => name.to_string_lossy().into_owned(),
                 None => self.preset.clone(),
             },
-            changes: self.set.clone(),
+            changes: self.changes(),
             fingerprint: model.codebooks().fingerprint(),
             epochs: config.epochs,
             seconds,
@@ -297,28 +320,7 @@ impl Args {
         if trained.left_out > 0 {
             text += &format!("\nskipped {} images that cannot be read or have no class", trained.left_out);
         }
-        output::print(json, &trained, &text)
-    }
-
-    fn config(&self, weights: Option<&Weights>) -> Result<TrainConfig> {
-        let mut config = match &self.config {
-            Some(path) => read_config(path)?,
-            None => TrainConfig::preset(&self.preset)?,
-        };
-        if let Some(weights) = weights {
-            config.network.body = weights.body_config().clone();
-            // The size of images, which `--set` may change, decides the crops of a preset.
-            let input = changed(&config, &self.set)?.network.input.unwrap_or(weights.image_shape()[1]);
-            config.network.input = Some(input);
-            if self.config.is_none() {
-                config = config.fine_tuned(input);
-            }
-        }
-        config = changed(&config, &self.set)?;
-        if let Some(seed) = self.seed {
-            config.seed = seed;
-        }
-        Ok(config)
+        Ok((trained, text))
     }
 }
 
@@ -355,44 +357,4 @@ pub(crate) fn check_split(model: &Path, data: Option<&Path>, source: &inputs::So
         Ok(training) if training.data == folder => training.check_split(dataset, data),
         _ => Ok(()),
     }
-}
-
-fn read_config(path: &Path) -> Result<TrainConfig> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-        anyhow!("{}, line {line}: {}", path.display(), error.message().replace('\n', " "))
-    })
-}
-
-/// Keys whose value is one of several kinds, with the keys of the kind below its name.
-const CHOICES: [&str; 6] = ["schedule", "body", "feature", "method", "objective", "rate_schedule"];
-
-/// Changes a configuration by lines of TOML.
-fn changed(config: &TrainConfig, lines: &[String]) -> Result<TrainConfig> {
-    fn merge(into: &mut toml::Table, from: toml::Table) {
-        for (key, value) in from {
-            match (into.get_mut(&key), value) {
-                (Some(toml::Value::Table(into)), toml::Value::Table(from)) => {
-                    if CHOICES.contains(&key.as_str()) {
-                        into.retain(|kind, _| from.contains_key(kind));
-                    }
-                    merge(into, from);
-                }
-                (_, value) => _ = into.insert(key, value),
-            }
-        }
-    }
-    let mut table = toml::Table::try_from(config)?;
-    for line in lines {
-        let refused = |error: toml::de::Error| {
-            anyhow!(
-                "--set {line}: {}, expected a line of TOML for a key that `--print-config` prints",
-                error.message()
-            )
-        };
-        merge(&mut table, line.parse().map_err(refused)?);
-        TrainConfig::deserialize(table.clone()).map_err(refused)?;
-    }
-    Ok(table.try_into()?)
 }

@@ -132,6 +132,9 @@ fn images_without_classes_are_compared_by_their_pixels() {
             .unwrap()
             .success()
     };
+    // A link to nowhere is left out.
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("nowhere.png", dir.join("flat/zz.png")).unwrap();
     let image = fs::read(dir.join("set/images/middle/07.png")).unwrap();
     let demo = Demo::start(dir, "--images flat");
     let hits = demo.hits(&image);
@@ -156,5 +159,13 @@ fn a_demo_without_images_is_refused_outside_a_clone() {
     let refused = error(dir.path(), "demo", 1);
     assert!(refused.contains("start the demo in a clone of dpq, or give --images"), "{refused}");
     error(dir.path(), "demo --weights w.safetensors", 2);
+    // Before anything is made.
+    common::images(dir.path());
+    let open = error(dir.path(), "demo --images set/images --listen 0.0.0.0:0", 1);
+    assert!(open.contains("listens at this machine only"), "{open}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let refused = error(dir.path(), &format!("demo --images set/images --listen {address}"), 1);
+    assert!(refused.contains("cannot listen at"), "{refused}");
     assert!(!dir.path().join("dpq-demo").exists());
 }

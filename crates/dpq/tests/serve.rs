@@ -18,6 +18,16 @@ use common::{error, json};
 
 const TRAIN: &str = "train --data set --preset quick --set epochs=1 --set quantizer.codewords=4";
 
+/// Makes a live index of images, `live`, with the names that they have in `set/images`.
+fn served_images() -> TempDir {
+    let temporary = TempDir::new().unwrap();
+    let dir = temporary.path();
+    common::images(dir);
+    json(dir, &format!("{TRAIN} --out run"));
+    json(dir, "index add live --images set/images --model run/model.safetensors");
+    temporary
+}
+
 struct Served {
     child: Child,
     address: String,
@@ -68,11 +78,8 @@ impl Drop for Served {
 /// Images find over the network what `dpq search` finds, and a signal ends the server in order.
 #[test]
 fn images_are_searched_added_and_deleted() {
-    let dir = TempDir::new().unwrap();
+    let dir = served_images();
     let dir = dir.path();
-    common::images(dir);
-    json(dir, &format!("{TRAIN} --out run"));
-    json(dir, "index add live --images set/images --model run/model.safetensors");
     let mut served = Served::start(dir, "live --model run/model.safetensors --max-pixels 100");
 
     let (name, image) = ("set/images/top/00.png", fs::read(dir.join("set/images/top/00.png")).unwrap());
@@ -110,19 +117,16 @@ fn images_are_searched_added_and_deleted() {
 #[cfg(unix)]
 #[test]
 fn few_files_are_few_connections() {
-    let dir = TempDir::new().unwrap();
+    let dir = served_images();
     let dir = dir.path();
-    common::images(dir);
-    json(dir, &format!("{TRAIN} --out run"));
-    json(dir, "index add live --images set/images --model run/model.safetensors");
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -n 100; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_dpq")]);
-    let (served, printed) = Served::start_by(shell, dir, "live");
+    let (served, printed) = Served::start_by(shell, dir, "live --max-seconds 1");
     assert_eq!(printed["connections"], 36);
-    // Clients that wait do not keep it from working.
+    // Clients that send nothing do not keep it from working for long.
     let waiting: Vec<_> = (0..50).map(|_| TcpStream::connect(&served.address).unwrap()).collect();
-    drop(waiting);
     assert_eq!(served.send("DELETE", "/v1/items/3", "", b"").0, 200);
+    drop(waiting);
 }
 
 /// Pictures and classes come from the folder that names lead to, wherever it lies now.
@@ -165,13 +169,119 @@ fn pictures_are_found_by_names() {
     assert!(refused.contains("a live index has names of its own"), "{refused}");
 }
 
+/// `photos`, `./photos` and `photos/./` are one folder.
 #[test]
-fn what_cannot_be_served_is_refused() {
+fn pictures_are_found_by_other_ways_to_write_a_folder() {
     let dir = TempDir::new().unwrap();
     let dir = dir.path();
     common::images(dir);
     json(dir, &format!("{TRAIN} --out run"));
-    json(dir, "index add live --images set/images --model run/model.safetensors");
+    for (added, served) in [("./set/images", "set/images"), ("set/images", "./set/./images/")] {
+        json(dir, &format!("index add live --images {added} --model run/model.safetensors"));
+        let served = Served::start(dir, &format!("live --images {served}"));
+        let json = "content-type: application/json\r\n";
+        let (_, found) = served.send("POST", "/v1/search?k=60", json, br#"{"id": 1}"#);
+        let hits = found["hits"].as_array().unwrap();
+        assert_eq!(hits.iter().filter(|hit| hit["picture"] == true).count(), 60, "{added}");
+        fs::remove_dir_all(dir.join("live")).unwrap();
+    }
+}
+
+/// Large images, damaged ones and links out of a data set have no picture, which is said.
+#[test]
+fn some_images_have_no_picture() {
+    let dir = served_images();
+    let dir = dir.path();
+    let picture = |served: &Served, id: u32| {
+        let mut stream = TcpStream::connect(&served.address).unwrap();
+        let get =
+            format!("GET /v1/items/{id}/picture HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(get.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    // They have 9 × 9 pixels.
+    let small = Served::start(dir, "live --images set/images --max-pixels 80");
+    let answer = picture(&small, 3);
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("Image size exceeds limit"), "{answer}");
+    drop(small);
+    let served = Served::start(dir, "live --images set/images --max-pixels 81");
+    assert!(picture(&served, 3).starts_with("HTTP/1.1 200"));
+    drop(served);
+
+    // The rows of a data set are ids.
+    json(dir, "encode --images set/images --model run/model.safetensors --out-dir codes");
+    json(dir, "index build --codes codes/codes.npy --codebook run/model.safetensors --out gallery.dpq");
+    let damaged = dir.join("set/images/end/00.png");
+    let whole = fs::read(&damaged).unwrap();
+    fs::write(&damaged, "no image").unwrap();
+    #[cfg(unix)]
+    {
+        fs::rename(dir.join("set/images/top/05.png"), dir.join("elsewhere.png")).unwrap();
+        std::os::unix::fs::symlink("../../../elsewhere.png", dir.join("set/images/top/05.png")).unwrap();
+    }
+    let served = Served::start(dir, "gallery.dpq --images set");
+    let answer = picture(&served, 0);
+    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("cannot be read as an image"), "{answer}");
+    assert!(picture(&served, 1).starts_with("HTTP/1.1 200"));
+    if cfg!(unix) {
+        let answer = picture(&served, 45);
+        assert!(
+            answer.starts_with("HTTP/1.1 404") && answer.contains("a link out of its folder"),
+            "{answer}"
+        );
+    }
+    // It is not decoded again.
+    fs::write(&damaged, whole).unwrap();
+    assert!(picture(&served, 0).contains("cannot be read as an image"));
+}
+
+/// A model of features takes no images, but its beam encodes what is added.
+#[test]
+fn a_model_of_features_is_served() {
+    let dir = TempDir::new().unwrap();
+    let dir = dir.path();
+    common::images(dir);
+    json(dir, "data export --data set --split gallery --out-dir x");
+    let train = "train --features x/features.npy --labels x/labels.npy --out run --preset quick --set epochs=1 \
+        --set quantizer.codewords=4 --set quantizer.beam=3";
+    json(dir, train);
+    json(dir, "encode --model run/model.safetensors --features x/features.npy --out-dir codes");
+    json(dir, "index add live --codes codes/codes.npy --codebook run/model.safetensors");
+    let served = Served::start(dir, "live --model run/model.safetensors");
+    let headers = "content-type: application/json\r\n";
+    assert_eq!(served.send("POST", "/v1/search", headers, br#"{"id": 3}"#).0, 200);
+    let (status, refused) = served.image("/v1/search", b"image");
+    assert_eq!(status, 415, "{refused}");
+}
+
+/// stderr has a line per request, in the form that was chosen.
+#[test]
+fn requests_are_logged() {
+    let dir = served_images();
+    let dir = dir.path();
+    for form in ["json", "text"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dpq"));
+        command.stderr(fs::File::create(dir.join("log")).unwrap());
+        let (served, _) = Served::start_by(command, dir, &format!("live --log {form}"));
+        assert_eq!(served.send("DELETE", "/v1/items/7000", "", b"").0, 404);
+        drop(served);
+        let log = fs::read_to_string(dir.join("log")).unwrap();
+        let line = log.lines().find(|line| line.contains("/v1/items/7000")).unwrap();
+        if form == "json" {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!((&line["method"], &line["status"]), (&"DELETE".into(), &404.into()), "{line}");
+        } else {
+            assert!(line.contains("method=DELETE") && line.contains("status=404"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_served_is_refused() {
+    let dir = served_images();
+    let dir = dir.path();
     let exposed = error(dir, "serve live --listen 0.0.0.0:0", 1);
     assert!(exposed.contains("is open to other machines, give a token"), "{exposed}");
     fs::write(dir.join("token"), "\n").unwrap();
@@ -180,11 +290,12 @@ fn what_cannot_be_served_is_refused() {
     json(dir, &format!("{TRAIN} --set seed=9 --out other"));
     let other = error(dir, "serve live --model other/model.safetensors", 1);
     assert!(other.contains("give the model that made its codes"), "{other}");
-    error(dir, "serve live --max-pixels 3", 2);
+    error(dir, "serve live --max-pixels 0", 2);
     let huge = error(dir, &format!("serve live --listen 127.0.0.1:0 --max-waiting {}", usize::MAX), 1);
     assert!(huge.contains("maximum number of waiting requests is"), "{huge}");
     let huge = error(dir, &format!("serve live --listen 127.0.0.1:0 --max-body {}", usize::MAX), 1);
     assert!(huge.contains("maximum size of a body is"), "{huge}");
+    error(dir, "serve live --log xml", 2);
     let huge = format!("serve live --model run/model.safetensors --max-pixels {}", u64::MAX);
     error(dir, &huge, 2);
 }

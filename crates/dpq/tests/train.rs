@@ -40,6 +40,14 @@ fn a_configuration_is_changed_by_lines() {
 }
 
 #[test]
+fn a_printed_configuration_trains_nothing() {
+    let dir = TempDir::new().unwrap();
+    let print = "train --print-config --preset quick";
+    assert_eq!(json(dir.path(), &format!("{print} --data missing --out run")), json(dir.path(), print));
+    assert!(!dir.path().join("run").exists());
+}
+
+#[test]
 fn another_kind_takes_the_place_of_the_one_before() {
     let dir = TempDir::new().unwrap();
     let print = "train --print-config --preset paper --set";

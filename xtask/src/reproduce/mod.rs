@@ -1,10 +1,13 @@
 //! `cargo xtask reproduce-paper`: the list of stages from images to the reports in `docs`.
 
 mod hash;
+mod mecoq;
 mod mopq;
+mod phpq;
 mod pipeline;
 mod pq_ag;
 mod protocol;
+mod ranked;
 mod rmq;
 mod stage;
 mod variants;
@@ -34,10 +37,12 @@ pub(crate) struct Settings {
     /// folder name decides which of the paper's results are shown beside ours
     #[arg(long, default_value = "fashion-mnist", value_name = "NAME|DIR", value_parser = dataset)]
     dataset: PathBuf,
-    /// Another system than the paper's: mopq learns codes from pairs of embeddings, pq-ag attacks
-    /// searches by adversarial queries, rmq quantizes stochastic differential equations
-    #[arg(long, value_name = "NAME", value_parser = ["mopq", "pq-ag", "rmq"])]
-    #[arg(conflicts_with_all = ["dataset", "preset", "set", "seeds", "weights", "embeddings", "ablations", "unseen_classes"])]
+    /// Another system than the paper's: mecoq learns codes without labels on the data set by the
+    /// network of --weights, mopq codes from pairs of embeddings; phpq tells classes apart that
+    /// differ in details, with --weights those of the data set, too; pq-ag attacks searches by
+    /// adversarial queries, rmq quantizes stochastic differential equations
+    #[arg(long, value_name = "NAME", value_parser = ["mecoq", "mopq", "phpq", "pq-ag", "rmq"])]
+    #[arg(conflicts_with_all = ["preset", "set", "embeddings", "ablations", "unseen_classes"])]
     system: Option<String>,
     /// The pairs of --system mopq: a folder with keys.npy, queries.npy, pairs.npy (to learn from),
     /// test-queries.npy and test-pairs.npy
@@ -112,16 +117,23 @@ impl Settings {
 
     /// Runs everything, with the program that the settings need.
     pub(crate) fn run(mut self) -> Result<()> {
-        let (system, on_cpu) = (self.system.as_deref(), self.device == "cpu");
+        let system = self.system.as_deref();
         ensure!(
-            on_cpu || matches!(system, None | Some("mopq")),
+            self.device == "cpu" || matches!(system, None | Some("mecoq" | "mopq")),
             "this system runs on the CPU, leave out --device"
         );
         ensure!(self.pairs.is_none() || system == Some("mopq"), "--pairs is for --system mopq");
+        ensure!(
+            matches!(system, None | Some("mecoq" | "phpq"))
+                || self.weights.is_none() && self.seeds == 1 && self.dataset == Self::quick().dataset,
+            "this system has data and seeds of its own, leave out --dataset, --weights and --seeds"
+        );
         match system {
+            Some("mecoq") => return mecoq::run(&self),
             Some("mopq") => {
                 return mopq::run(self.pairs.as_deref(), self.quick, &self.device, self.write_docs);
             }
+            Some("phpq") => return phpq::run(&self),
             Some("pq-ag") => return pq_ag::run(self.quick, self.write_docs),
             Some(_) => return rmq::run(self.quick, self.write_docs),
             None => {}

@@ -1,5 +1,6 @@
 //! `--system mopq`: codes learnt from pairs of embeddings, beside codes of the least error.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use dpq_report::study::{Row, Section, Study};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::hash::Hash;
 use super::stage::{Runner, Stage};
 use super::{FOLDER, lock};
 use crate::process;
@@ -40,6 +42,8 @@ struct Encoded {
 
 #[derive(Deserialize)]
 struct Evaluation {
+    queries: usize,
+    gallery: usize,
     by_bits: ByBits<Metrics>,
     features: Metrics,
 }
@@ -51,6 +55,8 @@ struct Mopq {
     lengths: &'static [usize],
     /// Changes of the preset for a small set.
     changes: &'static [&'static str],
+    /// The numbers of test queries and of keys, once they were ranked.
+    sizes: Cell<[usize; 2]>,
 }
 
 /// Figures of one code length, or of the vectors: R@1, R@10, R@100, MRR, squared error.
@@ -89,6 +95,7 @@ pub(super) fn run(data: Option<&Path>, quick: bool, device: &str, write_docs: bo
         } else {
             &["quantizer.levels=32"]
         },
+        sizes: Cell::default(),
     };
     let (seeds, variants) = if quick { (1, &VARIANTS[..1]) } else { (SEEDS, &VARIANTS[..]) };
     let mut sections = vec![mopq.unlearnt(&folder.join("unlearnt"))?];
@@ -98,17 +105,25 @@ pub(super) fn run(data: Option<&Path>, quick: bool, device: &str, write_docs: bo
     if quick {
         check(&sections)?;
     }
+    let mut hash = Hash::default();
+    hash.add_folder(data)?;
+    let (name, [queries, keys]) = (data.file_name().unwrap_or_default().to_string_lossy(), mopq.sizes.get());
     let study = Study {
         title: "MoPQ: codes from pairs of a query and a key".to_owned(),
         text: format!(
-            "Test queries rank all keys. Every training has a seed, 1 to {seeds}. One training makes all lengths of a table. Recall@k and \
+            "{queries} test queries rank all {keys} keys of the folder `{name}` (SHA-256 {}). Every training has a seed, 1 to {seeds}. One training makes all lengths of a table. Recall@k and \
              MRR are expectations over all orders of tied items. Error is mean ‖k − k̂‖² over mean ‖k‖², of the keys \
-             that the table encodes. Numbers after ± are standard deviations over the seeds."
+             that the table encodes. Numbers after ± are standard deviations over the seeds.",
+            hash.finish()
         ),
         sections,
         command: format!(
             "cargo xtask reproduce-paper --system mopq {}",
-            if quick { "--quick" } else { "--pairs DIR --write-docs" }
+            match (quick, write_docs) {
+                (true, _) => "--quick",
+                (false, true) => "--pairs DIR --write-docs",
+                (false, false) => "--pairs DIR",
+            }
         ),
         commit: process::commit(&["Cargo.toml", "Cargo.lock", "crates", "xtask"]),
         machine: Machine::this(),
@@ -214,8 +229,9 @@ impl Mopq {
             bits.join(",")
         );
         let upstream = [&[index.key.as_str()], upstream].concat();
-        let Evaluation { by_bits, features } =
+        let Evaluation { queries, gallery, by_bits, features } =
             self.runner.run(&dir.join("eval"), &upstream, &command)?.result;
+        self.sizes.set([queries, gallery]);
         let lengths = self.lengths.iter().map(|&bytes| {
             let metrics = by_bits.get(&(8 * bytes as u32)).context("dpq ranks by another length")?;
             let error =

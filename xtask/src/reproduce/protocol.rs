@@ -13,7 +13,7 @@ use super::{Settings, run};
 use crate::process::{build_dpq, cargo, executable, output, run as run_command};
 
 /// The folder where the example of dpq-data writes data sets and weights.
-const SETS: &str = "target/toy-sets";
+pub(super) const SETS: &str = "target/toy-sets";
 
 /// A run and the phrases that its report must have.
 struct Protocol {

@@ -59,7 +59,7 @@ fn machine_paths(text: &str, root: &str) -> Vec<String> {
 }
 
 /// Returns the targets of Markdown and HTML links and images outside code blocks.
-fn links(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn links(text: &str) -> impl Iterator<Item = &str> {
     let mut in_code = false;
     let prose = text.lines().filter(move |line| {
         let fence = line.trim_start().starts_with("```");

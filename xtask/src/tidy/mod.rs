@@ -18,6 +18,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 
 use crate::process::output;
+pub(crate) use files::links;
 
 /// Checks everything and fails with all complaints.
 pub(crate) fn run() -> Result<()> {

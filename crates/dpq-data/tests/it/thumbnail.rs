@@ -13,16 +13,16 @@ fn a_picture_is_small_and_keeps_the_aspect_ratio() {
     std::fs::write(dir.path().join("2.jpg"), "no image").unwrap();
     let dataset = Dataset::from_folder(dir.path(), ImageShape { channels: 1, height: 8, width: 8 }).unwrap();
     for (row, side, size) in [(0, 64, (64, 22)), (0, 1, (1, 1)), (0, 400, (300, 100)), (1, 64, (5, 9))] {
-        let picture = dataset.thumbnail(row, side).unwrap();
+        let picture = dataset.thumbnail(row, side, u64::MAX).unwrap();
         assert_eq!(picture.content_type, "image/jpeg");
         let image = image::load_from_memory_with_format(&picture.bytes, ImageFormat::Jpeg).unwrap();
         assert_eq!(image.dimensions(), size, "row {row}");
     }
-    let picture = dataset.thumbnail(0, 64).unwrap();
+    let picture = dataset.thumbnail(0, 64, u64::MAX).unwrap();
     let image = image::load_from_memory(&picture.bytes).unwrap().into_rgb8();
     assert!(image[(5, 10)].0[0] > 150 && image[(58, 10)].0[2] > 150);
-    assert!(matches!(dataset.thumbnail(2, 64), Err(Error::Image(..))));
-    assert!(matches!(dataset.thumbnail(3, 64), Err(Error::NoSuchRow(3, 3))));
+    assert!(matches!(dataset.thumbnail(2, 64, u64::MAX), Err(Error::Image(..))));
+    assert!(matches!(dataset.thumbnail(3, 64, u64::MAX), Err(Error::NoSuchRow(3, 3))));
 }
 
 #[test]
@@ -31,8 +31,11 @@ fn pixels_in_memory_become_a_picture_of_them() {
     let dataset = Dataset::open(folder).unwrap();
     let mut pixels = vec![0; dataset.shape().len()];
     dataset.read(7, &mut pixels).unwrap();
-    let picture =
-        dataset.resized(ImageShape { channels: 3, height: 40, width: 40 }).unwrap().thumbnail(7, 64).unwrap();
+    let picture = dataset
+        .resized(ImageShape { channels: 3, height: 40, width: 40 })
+        .unwrap()
+        .thumbnail(7, 64, u64::MAX)
+        .unwrap();
     assert_eq!(picture.content_type, "image/png");
     let image = image::load_from_memory_with_format(&picture.bytes, ImageFormat::Png).unwrap();
     assert_eq!((image.dimensions(), image.into_luma8().into_raw()), ((28, 28), pixels));

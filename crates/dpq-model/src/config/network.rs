@@ -35,8 +35,34 @@ pub struct NetworkConfig {
     /// Smaller images in the first epochs, which take less time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_input: Option<FirstInput>,
+    /// The parts of the body that the heads read. `None` for its last layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pyramid: Option<Pyramid>,
     /// The layers below the heads.
     pub body: Body,
+}
+
+/// Several stages of the body, each pooled over all positions and joined, in place of its last
+/// layers (pyramid hybrid pooling, Zeng et al. 2021). Linear layers of the body fall away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pyramid {
+    /// The number of last stages of convolutions that are read.
+    pub stages: usize,
+    /// How positions are pooled.
+    pub pooling: Pooling,
+}
+
+/// How the positions of a stage become one number per channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// Their mean.
+    Average,
+    /// Their maximum.
+    Maximum,
+    /// Both, side by side.
+    Both,
 }
 
 /// How the heads make a feature x of f.
@@ -57,6 +83,9 @@ pub enum Feature {
         #[serde(default = "super::full")]
         temperature: f64,
     },
+    /// x = tanh(W_s f + w_s), and the classifier reads x instead of f, so that it can judge
+    /// approximations of x too (PHPQ).
+    Classified,
     /// For pairs: x = W_s f for keys and x = W_q f for queries. Both maps start as the identity,
     /// and there is no classifier.
     Linear,
@@ -68,7 +97,7 @@ pub enum Feature {
 impl Feature {
     /// Whether the heads have a classifier.
     pub(crate) fn has_classifier(self) -> bool {
-        matches!(self, Self::Tanh | Self::Posterior { .. })
+        !matches!(self, Self::Linear | Self::Unit)
     }
 }
 
@@ -157,10 +186,19 @@ impl NetworkConfig {
             (1..self.input.unwrap_or(0)).contains(&first.side) && first.share > 0.0 && first.share < 1.0
         };
         let (tanh, temperature) = match self.feature {
-            Feature::Tanh | Feature::Linear | Feature::Unit => (0.0, 1.0),
+            Feature::Tanh | Feature::Classified | Feature::Linear | Feature::Unit => (0.0, 1.0),
             Feature::Posterior { tanh, temperature } => (tanh, temperature),
         };
+        let n_stages = match &self.body {
+            Body::Features => 0,
+            Body::Small { channels, .. } => channels.len(),
+            Body::Alexnet { .. } | Body::Vgg16 { .. } => 5,
+            Body::Resnet { .. } => 4,
+        };
         match &self.body {
+            _ if !self.pyramid.is_none_or(|pyramid| (1..=n_stages).contains(&pyramid.stages)) => {
+                refused("network.pyramid.stages", "1 to the number of stages of convolutions of the body")
+            }
             _ if !self.first_input.is_none_or(grows) => {
                 refused("network.first_input", "a side less than `network.input` and a share in (0, 1)")
             }

@@ -8,15 +8,25 @@ use dpq_codebook::{Assignment, Form};
 
 use super::{
     AugmentConfig, Backbone, Body, Feature, FirstInput, LossConfig, Margins, MecoqConfig, Method, Moments,
-    MopqConfig, NetworkConfig, Objective, OptimizerConfig, QuantizerConfig, RateSchedule, Schedule, Sharing,
-    StageOrder, Start, TrainConfig, ValidationConfig, ViewConfig,
+    MopqConfig, NetworkConfig, Objective, OptimizerConfig, Pooling, Pyramid, QuantizerConfig, RateSchedule,
+    Schedule, Sharing, StageOrder, Start, TrainConfig, ValidationConfig, ViewConfig,
 };
 use crate::Error;
 
 impl TrainConfig {
     /// The names that [`TrainConfig::preset`] accepts.
-    pub const PRESETS: [&'static str; 8] =
-        ["best", "pretrained", "authors-code", "paper", "quick", "mopq", "mecoq", "mecoq-product"];
+    pub const PRESETS: [&'static str; 10] = [
+        "best",
+        "pretrained",
+        "authors-code",
+        "paper",
+        "quick",
+        "mopq",
+        "mecoq",
+        "mecoq-product",
+        "phpq",
+        "phpq-product",
+    ];
 
     /// Returns the preset of that name.
     ///
@@ -32,6 +42,8 @@ impl TrainConfig {
             "mopq" => Ok(Self::mopq()),
             "mecoq" => Ok(Self::mecoq()),
             "mecoq-product" => Ok(Self::mecoq_product()),
+            "phpq" => Ok(Self::phpq()),
+            "phpq-product" => Ok(Self::phpq_product()),
             _ => {
                 let expected = format!("one of {}", Self::PRESETS.join(", "));
                 Err(Error::unfit("preset", format!("found `{name}`"), expected))
@@ -59,6 +71,7 @@ impl TrainConfig {
                 moments: Moments::Batch,
                 feature: Feature::Tanh,
                 first_input: None,
+                pyramid: None,
                 body: small(StageOrder::ConvPoolNormRelu),
             },
             quantizer: QuantizerConfig {
@@ -70,6 +83,7 @@ impl TrainConfig {
                 unit_codewords: false,
                 assignment: Assignment::Euclidean,
                 softness: 1.0,
+                attention: None,
                 start: Start::ResidualKmeans,
                 kmeans_iterations: 25,
                 beam: 1,
@@ -289,6 +303,37 @@ impl TrainConfig {
         }
     }
 
+    /// Nested codes of images whose classes differ in details, after PHPQ (docs/deviations.md):
+    /// several stages of the body are pooled, and the classifier judges features and their soft
+    /// approximations.
+    ///
+    /// The paper's settings are not known to us; every number here is ours.
+    pub fn phpq() -> Self {
+        Self {
+            schedule: Schedule::Joint { features_first: 0.5 },
+            network: NetworkConfig {
+                feature: Feature::Classified,
+                pyramid: Some(Pyramid { stages: 3, pooling: Pooling::Both }),
+                ..Self::best().network
+            },
+            quantizer: QuantizerConfig { attention: Some(20), ..Self::best().quantizer },
+            loss: LossConfig {
+                margin: 0.0,
+                classification: 1.0,
+                prefix_classification: 1.0,
+                joint_center: 0.0,
+                ..released_flags()
+            },
+            ..Self::best()
+        }
+    }
+
+    /// `phpq` with product codebooks, the form in which it was published.
+    pub fn phpq_product() -> Self {
+        let phpq = Self::phpq();
+        Self { quantizer: QuantizerConfig { form: Form::Product, ..phpq.quantizer }, ..phpq }
+    }
+
     /// Adapts a preset to pretrained weights and images of `input`×`input`: the body has a lower
     /// learning rate than the heads, and crops fit the larger images.
     #[must_use]
@@ -345,6 +390,7 @@ fn released_flags() -> LossConfig {
         joint_center: 0.1,
         commitment: 1.0,
         prefix_margin: 0.0,
+        prefix_classification: 0.0,
     }
 }
 

@@ -13,7 +13,8 @@ fn presets_are_found_by_name_can_be_used_and_survive_json() {
         assert_eq!(serde_json::to_string(&read).unwrap(), json);
     }
     let error = TrainConfig::preset("bset").unwrap_err().to_string();
-    let expected = "expected one of best, pretrained, authors-code, paper, quick, mopq, mecoq, mecoq-product";
+    let expected = "expected one of best, pretrained, authors-code, paper, quick, mopq, mecoq, mecoq-product, phpq, \
+        phpq-product";
     assert_eq!(error, format!("preset: found `bset`, {expected}"));
 }
 
@@ -53,7 +54,7 @@ fn posterior(tanh: f64, temperature: f64) -> Feature {
 #[test]
 fn impossible_values_are_named() {
     type Case = (fn(&mut TrainConfig), &'static str);
-    let cases: [Case; 21] = [
+    let cases: [Case; 25] = [
         (|c| c.epochs = 0, "epochs: "),
         (|c| c.network.body = small(vec![]), "network.body.small.channels: "),
         (|c| c.network.body = Body::Features, "mirror_average: "),
@@ -85,6 +86,13 @@ fn impossible_values_are_named() {
             },
             "quantizer.refine: expected 0 ",
         ),
+        (|c| c.quantizer.attention = Some(0), "quantizer.attention: "),
+        (|c| c.quantizer.attention = Some(257), "quantizer.attention: "),
+        (
+            |c| c.network.pyramid = Some(Pyramid { stages: 4, pooling: Pooling::Both }),
+            "network.pyramid.stages: ",
+        ),
+        (|c| c.loss.prefix_classification = 0.5, "loss.prefix_classification: "),
         (|c| c.loss.soft = f64::NAN, "loss: expected finite weights"),
         (|c| c.loss.prefix_margin = -1.0, "loss: expected finite weights"),
         (|c| c.loss.commitment = 1.5, "loss.commitment: "),

@@ -11,6 +11,8 @@ use crate::body::Layers;
 use crate::config::{Alexnet, Backbone, Block, Body, Moments, NetworkConfig, StageOrder};
 use crate::rng::{Stream, normal, rng, uniform};
 
+mod pyramid;
+
 /// An image `[c, h, w]` and its values.
 pub(crate) struct Map {
     pub(crate) shape: [usize; 3],
@@ -181,7 +183,7 @@ fn resnet(block: Block, blocks: [usize; 4], width: usize, weights: &Weights, x: 
     Map { shape: [x.shape[0], 1, 1], values }
 }
 
-fn small(of: &Body, weights: &Weights, x: &Map) -> Map {
+fn stages_of_small(of: &Body, weights: &Weights, x: &Map) -> Map {
     let Body::Small { channels, pools, order, .. } = of else { unreachable!() };
     let mut x = x.map(|_, x| x);
     for (i, &n_out) in channels.iter().enumerate() {
@@ -197,7 +199,7 @@ fn small(of: &Body, weights: &Weights, x: &Map) -> Map {
             (false, _) => norm(y),
         };
     }
-    x.linear(weights, "hidden")
+    x
 }
 
 pub(crate) fn reference(of: &Body, weights: &Weights, x: &Map) -> Map {
@@ -205,7 +207,7 @@ pub(crate) fn reference(of: &Body, weights: &Weights, x: &Map) -> Map {
         Body::Alexnet { variant, channels, .. } => alexnet(variant, channels, weights, x),
         Body::Vgg16 { channels, .. } => vgg(channels, weights, x),
         Body::Resnet { block, blocks, width } => resnet(block, blocks, width, weights, x),
-        Body::Small { .. } => small(of, weights, x),
+        Body::Small { .. } => stages_of_small(of, weights, x).linear(weights, "hidden"),
         Body::Features => unreachable!(),
     }
 }
@@ -277,7 +279,7 @@ fn bodies_equal_plain_loops() {
     for (of, side) in bodies() {
         let (network, x) = network(&of, side);
         let tensors = network.tensors();
-        let Layers { layers, dim, .. } = Layers::new(&of, x.shape).unwrap();
+        let Layers { layers, dim, .. } = Layers::new(&network.config, x.shape).unwrap();
         let folded = body::fold(&layers, &tensors).unwrap();
         let found = values(&body::forward(&layers, &tensor(&x), &mut Pass::Inference(&folded)).unwrap());
         let expected = reference(&of, &to_f64(&tensors), &x).values;
@@ -299,7 +301,7 @@ fn gradients_of_pixels_equal_finite_differences() {
     for (of, side) in bodies().chain([wide]) {
         let (network, x) = network(&of, side);
         let tensors = network.tensors();
-        let layers = Layers::new(&of, x.shape).unwrap().layers;
+        let layers = Layers::new(&network.config, x.shape).unwrap().layers;
         let folded = body::fold(&layers, &tensors).unwrap();
         let input = Var::from_tensor(&tensor(&x)).unwrap();
         let f = body::forward(&layers, &input, &mut Pass::Inference(&folded)).unwrap();
@@ -398,7 +400,8 @@ fn images_too_small_are_refused() {
         Body::Vgg16 { channels: [2, 3, 4, 3, 4], hidden: 9 },
     ];
     for of in bodies.into_iter().chain(SMALL_RESNETS) {
-        let fits = |side| Layers::new(&of, [3, side, side]).is_ok();
+        let config = NetworkConfig { body: of.clone(), ..TrainConfig::best().network };
+        let fits = |side| Layers::new(&config, [3, side, side]).is_ok();
         assert!(fits(227) && fits(224), "{of:?}");
         let minimum = (1..227).find(|&side| fits(side)).unwrap();
         assert!((minimum..227).all(fits), "{of:?}: {minimum} fits, a larger one does not");

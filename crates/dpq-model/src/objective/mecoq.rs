@@ -91,8 +91,8 @@ impl Objective for Mecoq {
             let value = contrast(&unit(features)?, None, config)?;
             return Ok(vec![Term { name: "contrast", weight: 1.0, value }]);
         };
-        let QuantizerConfig { assignment, softness, .. } = self.quantizer;
-        let quantized = quantize(features, codebook, assignment, softness)?;
+        let QuantizerConfig { assignment, softness, attention, .. } = self.quantizer;
+        let quantized = quantize(features, codebook, assignment, softness, attention)?;
         let past = self.recall(codebook, features.dim(1)?)?;
         let n_lengths = quantized.soft.len();
         let mut sum = Tensor::zeros((), features.dtype(), features.device())?;

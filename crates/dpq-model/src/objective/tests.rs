@@ -1,10 +1,11 @@
 //! Which losses reach the features, and by how much.
 
 use candle_core::{DType, Device};
+use serde_json::Value;
 
 use super::*;
 use crate::config::TrainConfig;
-use crate::tests::{assert_close, random, value_and_gradients};
+use crate::tests::{assert_close, golden, numbers, random, tensor, value_and_gradients};
 
 const N: usize = 6;
 const CLASSES: usize = 3;
@@ -31,7 +32,12 @@ fn losses(change: impl Fn(&mut LossConfig), keep: &[&str]) -> (f64, [Vec<f64>; 2
     let args = [random(&[N, DIM], 2), random(&[LEVELS, 4, DIM], 3)];
     let targets = Targets { labels: Some(labels()), ..Targets::default() };
     let (value, gradients) = value_and_gradients(&args, |args| {
-        let heads = Heads { features: args[0].clone(), logits: random(&[N, CLASSES], 4), queries: None };
+        let heads = Heads {
+            features: args[0].clone(),
+            logits: random(&[N, CLASSES], 4),
+            queries: None,
+            classifier: None,
+        };
         let terms = dpq(&change).terms(Phase::Joint, &heads, &[], &targets, Some(&args[1])).unwrap();
         let mut sum = Tensor::zeros((), DType::F64, &Device::Cpu)?;
         for name in keep {
@@ -68,7 +74,7 @@ fn the_prefix_margin_passes_straight_through_the_choice() {
     let (value, [features, codebook]) = losses(on, &["prefix_margin"]);
     let objective = dpq(on);
     let (x, codewords) = (random(&[N, DIM], 2), random(&[LEVELS, 4, DIM], 3));
-    let quantized = quantize(&x, &codewords, objective.quantizer.assignment, 1.0).unwrap();
+    let quantized = quantize(&x, &codewords, objective.quantizer.assignment, 1.0, None).unwrap();
     let labels = labels();
 
     let (mut expected_value, mut expected) = (0.0, vec![0.0; N * DIM]);
@@ -94,10 +100,58 @@ fn the_prefix_margin_passes_straight_through_the_choice() {
 
 #[test]
 fn a_prefix_margin_of_weight_0_is_no_term() {
-    let heads = Heads { features: random(&[N, DIM], 2), logits: random(&[N, CLASSES], 4), queries: None };
+    let heads = Heads {
+        features: random(&[N, DIM], 2),
+        logits: random(&[N, CLASSES], 4),
+        queries: None,
+        classifier: None,
+    };
     let targets = Targets { labels: Some(labels()), ..Targets::default() };
     let codebook = random(&[LEVELS, 4, DIM], 3);
     let terms = dpq(|_| ()).terms(Phase::Joint, &heads, &[], &targets, Some(&codebook)).unwrap();
     let names: Vec<_> = terms.iter().map(|term| term.name).collect();
     assert_eq!(names, ["margin", "classification", "soft_distortion", "hard_distortion", "joint_center"]);
+}
+
+/// The classification of approximations by the t nearest codewords, as PHPQ has it.
+#[test]
+fn prefix_classification_is_that_of_the_formulas() {
+    let golden = golden();
+    let phpq = &golden["phpq"];
+    let of = |value: &Value, letters: &[&str]| tensor(&golden, value, letters).to_dtype(DType::F64).unwrap();
+    let args = [
+        of(&golden["x"], &["n", "d"]),
+        of(&golden["codebook"], &["l", "k", "d"]),
+        of(&phpq["weight"], &["c", "d"]),
+        of(&phpq["bias"], &["c"]),
+    ];
+    let hot: Vec<u8> = numbers(&phpq["labels"]).into_iter().map(|label| label as u8).collect();
+    let targets = || {
+        let labels = Labels::new(&hot, 4, DType::F64, &Device::Cpu).unwrap();
+        Targets { labels: Some(labels), ..Targets::default() }
+    };
+    for case in phpq["cases"].as_array().unwrap() {
+        let mut objective = dpq(|loss| loss.prefix_classification = 0.5);
+        objective.quantizer.softness = phpq["gamma"].as_f64().unwrap();
+        objective.quantizer.attention = Some(case["t"].as_u64().unwrap() as usize);
+        objective.embeddings = of(&golden["embeddings"], &["c", "d"]);
+        let (value, gradients) = value_and_gradients(&args, |args| {
+            let heads = Heads {
+                features: args[0].clone(),
+                logits: Tensor::zeros((6, 4), DType::F64, &Device::Cpu)?,
+                queries: None,
+                classifier: Some([args[2].clone(), args[3].clone()]),
+            };
+            let codebook = Some(&args[1]);
+            let mut objective = Dpq { embeddings: objective.embeddings.clone(), ..objective };
+            let terms = objective.terms(Phase::Joint, &heads, &[], &targets(), codebook).unwrap();
+            let term = terms.into_iter().find(|term| term.name == "prefix_classification").unwrap();
+            assert_eq!(term.weight, 0.5);
+            Ok(term.value)
+        });
+        assert_close(&[value], &[case["value"].as_f64().unwrap()], 1e-8);
+        for (found, expected) in gradients.iter().zip(case["gradients"].as_array().unwrap()) {
+            assert_close(found, &numbers(expected), 1e-6);
+        }
+    }
 }

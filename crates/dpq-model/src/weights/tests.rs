@@ -3,8 +3,9 @@
 use tempfile::TempDir;
 
 use super::{Arrays, Weights};
+use crate::TrainConfig;
 use crate::body::Layers;
-use crate::config::{Alexnet, Block, Body};
+use crate::config::{Alexnet, Block, Body, NetworkConfig};
 use crate::network::tests::{Map, SMALL_RESNETS, network, reference, small_alexnet, to_f64, values};
 use crate::rng::{Stream, normal, rng, uniform};
 use crate::tensors::Tensors;
@@ -148,7 +149,8 @@ fn torchvision_names(of: &Body) -> Vec<String> {
 /// The tensors of a body as torchvision would have them, with a classifier.
 fn torchvision_arrays(of: &Body, tensors: &Tensors) -> Arrays {
     let names = torchvision_names(of);
-    let layers = Layers::new(of, [3, 224, 224]).unwrap();
+    let config = NetworkConfig { body: of.clone(), ..TrainConfig::best().network };
+    let layers = Layers::new(&config, [3, 224, 224]).unwrap();
     let (dim, ours): (_, Vec<String>) = (layers.dim, layers.shapes().map(|(name, _)| name).collect());
     assert_eq!(names.len(), ours.len() + 2);
     let mut arrays: Arrays = names

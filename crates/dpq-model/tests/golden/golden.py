@@ -195,6 +195,23 @@ def attack(x, codebook, start, loss, level):
     return total
 
 
+def prefix_classification(x, codebook, weight, bias, start, labels, gamma, t):
+    """PHPQ: the classification loss of soft approximations by the t nearest codewords, a mean over lengths."""
+    codes, _, _ = quantize(start, codebook, "euclidean", gamma)
+    total = 0.0
+    for n in range(N):
+        residual, prefix = x[n], np.zeros(D)
+        for level, words in enumerate(codebook):
+            fit = np.array([-gamma * np.sum((residual - word) ** 2) for word in words])
+            kept = np.argsort(-fit)[:t]
+            weights = np.exp(fit[kept] - np.max(fit))
+            prefix = prefix + weights / np.sum(weights) @ words[kept]
+            logits = weight @ prefix + bias
+            total -= np.log(np.exp(logits[np.argmax(labels[n])]) / np.sum(np.exp(logits)))
+            residual = residual - words[codes[level, n]]
+    return total / N / L
+
+
 def gradient(f, args, which):
     """Central differences of f(*args) by args[which]."""
     result = np.zeros_like(args[which])
@@ -321,6 +338,14 @@ for of in ({"x": x, "codebook": codebook, "moved": moved}, halves):
             }
         )
 
+rng = np.random.default_rng(20240109)
+weight, bias = draw(C, D), draw(C)
+partial = []
+for t in (1, 2, K):
+    f = lambda x, codebook, weight, bias: prefix_classification(x, codebook, weight, bias, args[0], one_hot, 0.25, t)
+    args = (x, codebook, weight, bias)
+    partial.append({"t": t, "value": float(f(*args)), "gradients": [gradient(f, args, which) for which in range(4)]})
+
 golden = {
     "shape": {"n": N, "d": D, "k": K, "l": L, "c": C},
     "x": x,
@@ -337,6 +362,7 @@ golden = {
     "past": past.transpose(1, 0, 2),
     "mecoq": contrasted,
     "attack": attacks,
+    "phpq": {"weight": weight, "bias": bias, "labels": one_hot, "gamma": 0.25, "cases": partial},
 }
 text = json.dumps(rounded(golden), separators=(",", ":"))
 Path(__file__).with_name("golden.json").write_text(text.replace('],"', '],\n"').replace('},{"', '},\n{"') + "\n")

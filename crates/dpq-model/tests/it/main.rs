@@ -9,6 +9,7 @@ mod features;
 mod frozen;
 mod options;
 mod pairs;
+mod phpq;
 mod product;
 mod train;
 mod views;

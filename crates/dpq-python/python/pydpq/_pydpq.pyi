@@ -1,7 +1,8 @@
 """Exact search over nested codes at any code length. help(pydpq.Index) documents every argument."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
+from types import TracebackType
 from typing import Literal, final
 
 import numpy as np
@@ -11,8 +12,10 @@ __all__ = [
     "__version__",
     "Codebooks",
     "run_command",
+    "run_training",
     "Filter",
     "Index",
+    "LiveIndex",
     "Model",
     "mean_average_precision",
 ]
@@ -182,20 +185,84 @@ class Filter:
     def __len__(self) -> int: ...
 
 @final
+class LiveIndex:
+    """An index that changes, in a folder, and the only writer of it. Changes are in memory until commit."""
+
+    @staticmethod
+    def open(path: _Path) -> LiveIndex:
+        """Opens the folder of a live index for changes. A BlockingIOError says that another writer has it."""
+    @staticmethod
+    def create(path: _Path, codebooks: Codebooks, metric: Literal["ip", "l2"] = "ip") -> LiveIndex:
+        """Makes a live index without items, and its folder."""
+    def upsert(self, ids: ArrayLike, codes: ArrayLike, names: Sequence[str | None] | None = None) -> None:
+        """Adds items, or replaces those with these ids and their names. codes: uint8 [n, L]."""
+    def delete(self, ids: ArrayLike) -> None:
+        """Deletes the item with an id, or the items with ids. If one is unknown, that is a KeyError, and nothing is changed."""
+    def commit(self) -> int:
+        """Makes all changes durable at once, and returns the number of the commit."""
+    def rollback(self) -> None:
+        """Drops all changes since the last commit."""
+    def merge(self) -> bool:
+        """Runs one merge of segments, if there is one to make, and returns whether it did."""
+    def compact(self) -> int:
+        """Merges everything into one segment without deleted items, and commits."""
+    def snapshot(self) -> Index:
+        """Returns the last commit, which never changes."""
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        bits: int | None = None,
+        *,
+        shortlist: tuple[int, int] | None = None,
+        exact: bool = False,
+        filter: Filter | None = None,
+        threads: int | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Searches the last commit, as Index.search. A filter is one of snapshot()."""
+    def close(self) -> None:
+        """Ends the lock of the writer. Changes since the last commit are lost."""
+    def id_of(self, name: str) -> int | None:
+        """Returns the id of the item with this name, changes included, or None."""
+    def __enter__(self) -> LiveIndex: ...
+    def __exit__(
+        self,
+        exception: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None: ...
+    def __contains__(self, id: int, /) -> bool: ...
+    def __len__(self) -> int: ...
+    @property
+    def codebooks(self) -> Codebooks:
+        """The codebooks of all codes."""
+    @property
+    def metric(self) -> Literal["ip", "l2"]:
+        """The metric."""
+    @property
+    def max_id(self) -> int | None:
+        """An id that no item exceeds; None if there never were items."""
+
+@final
 class Model:
     """A trained network with its codebooks, run on the CPU."""
 
     @staticmethod
     def load(path: _Path) -> Model:
         """Opens a model file."""
-    def encode(self, images: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Returns (codes, features) of images, uint8 [n, C, H, W]: uint8 [n, L] and float32 [n, D]."""
+    def encode(self, items: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Returns (codes, features), uint8 [n, L] and float32 [n, D], of images, uint8 [n, C, H, W], or of features or keys, float32 [n, F]."""
+    def encode_queries(self, queries: ArrayLike) -> NDArray[np.float32]:
+        """Maps queries, float32 [n, D], of a model of pairs to those that search the codes of keys."""
+    @property
+    def takes(self) -> Literal["images", "features", "pairs"]:
+        """The inputs of encode: "images", "features", or features of "pairs"."""
     @property
     def codebooks(self) -> Codebooks:
         """The codebooks of the codes."""
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
+        """Channels, height and width of an image; (F, 1, 1) of features of F numbers."""
 
 def mean_average_precision(
     query_labels: ArrayLike,
@@ -213,3 +280,6 @@ def mean_average_precision(
 
 def run_command(arguments: Sequence[str]) -> int:
     """Runs the `dpq` command with the words of a command line, its name first, and returns its exit code."""
+
+def run_training(arguments: Sequence[str], on_epoch: Callable[[str], object] | None = None) -> None:
+    """Trains as `dpq train` does with these options. Calls on_epoch with each epoch, a line of epochs.jsonl."""

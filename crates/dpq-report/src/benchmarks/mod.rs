@@ -46,6 +46,7 @@ pub(crate) fn files(docs: &Path) -> Result<Files, Error> {
         codes.as_ref().map(codes::rates),
         read(&folder, "training")?.as_ref().map(others::training),
         read(&folder, "residual")?.as_ref().map(others::residual),
+        read(&folder, "folder")?.as_ref().map(others::folder),
         read(&folder, "evaluation")?.as_ref().map(others::evaluation),
         read(&folder, "live")?.as_ref().map(live::section),
     ]

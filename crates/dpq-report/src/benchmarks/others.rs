@@ -1,6 +1,8 @@
-//! The comparisons with PyTorch, NumPy and USearch.
+//! The comparisons with PyTorch, PIL, NumPy and USearch.
 
-use super::results::{Evaluations, Rate, Rates, ResidualRate, ResidualRates, Run, VectorSearches};
+use super::results::{
+    Evaluations, FolderRate, FolderRates, Rate, Rates, ResidualRate, ResidualRates, Run, VectorSearches,
+};
 use super::words::{Section, count, microseconds, ratio};
 use crate::table::{Table, line};
 
@@ -64,6 +66,42 @@ pub(super) fn residual(run: &Run<ResidualRates>) -> Section {
     ];
     let ratios = rates.iter().map(|rate| (name(rate), times_faster(rate))).collect();
     Section::new("A residual network: PyTorch", &text, ratios)
+}
+
+pub(super) fn folder(run: &Run<FolderRates>) -> Section {
+    let FolderRates { images, set, side, threads, rounds, batch, least_cosine, ours, torch } = &run.results;
+    let name = |rate: &FolderRate| match rate.workers {
+        0 => "PIL and PyTorch, loading in the same process".to_owned(),
+        1 => "PIL and PyTorch, 1 loading process".to_owned(),
+        n => format!("PIL and PyTorch, {n} loading processes"),
+    };
+    let cells = |rate: &FolderRate, ratio: String| {
+        [format!("{:.0}", rate.per_second), format!("{} MB", rate.peak_memory_bytes / 1_000_000), ratio]
+    };
+    let times_faster = |rate: &FolderRate| ours.per_second / rate.per_second;
+    let rows = [line("dpq", cells(ours, String::new()))];
+    let theirs = torch.iter().map(|rate| line(&name(rate), cells(rate, ratio(times_faster(rate)))));
+    let table =
+        Table::new("", ["images per second", "peak memory", "dpq over it"], rows.into_iter().chain(theirs));
+    let note = format!(
+        "`crates/dpq-model/benches/torch/folder.py`: the same files, pretrained weights, {threads} threads and resizing; both \
+         fold batch normalisation into convolutions. The least cosine of a feature of one side with that of the other is \
+         {least_cosine:.4}. PyTorch loads batches of {batch} by its DataLoader; two \
+         loading processes were slower in a trial. Its time begins after all imports. The time of dpq is that of its whole \
+         process, which also writes the features. Memory is the peak of the largest process of a side"
+    );
+    let text = [
+        format!(
+            "Decoding, resizing and features of {} photographs ({set}) at {side}×{side} by a residual network of 2, 2, 2 \
+             and 3 basic blocks: `dpq features --weights --images` beside a loop over torch's DataLoader, median of \
+             {rounds} rounds by turns. `dpq encode --images` reads images in the same way.",
+            count(*images)
+        ),
+        table.to_string(),
+        run.how(&[note]),
+    ];
+    let ratios = torch.iter().map(|rate| (name(rate), times_faster(rate))).collect();
+    Section::new("A folder of images: PIL and PyTorch", &text, ratios)
 }
 
 pub(super) fn evaluation(run: &Run<Evaluations>) -> Section {

@@ -226,6 +226,33 @@ pub(super) struct ResidualRate {
     pub(super) torch_per_second: f64,
 }
 
+/// Features of the images of a folder, by a plain loader of PIL and PyTorch and by dpq.
+#[derive(Deserialize)]
+pub(super) struct FolderRates {
+    pub(super) images: u64,
+    /// The name of the folder.
+    pub(super) set: String,
+    /// The side of images in pixels.
+    pub(super) side: usize,
+    pub(super) threads: usize,
+    pub(super) rounds: usize,
+    pub(super) batch: usize,
+    /// The least cosine of a feature of one side with that of the other.
+    pub(super) least_cosine: f64,
+    pub(super) ours: FolderRate,
+    pub(super) torch: Vec<FolderRate>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct FolderRate {
+    /// The processes that load images for PyTorch; none in dpq.
+    #[serde(default)]
+    pub(super) workers: usize,
+    pub(super) per_second: f64,
+    /// The peak of the largest process.
+    pub(super) peak_memory_bytes: u64,
+}
+
 /// Searches of the same features: USearch stores vectors, dpq stores codes.
 #[derive(Deserialize)]
 pub(super) struct VectorSearches {

@@ -9,10 +9,11 @@ const JSON: &str = "application/json";
 /// Method, path, content type, body, expected status.
 type Case<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16);
 
-const CASES: [Case; 75] = [
+const CASES: [Case; 81] = [
     // Paths and methods.
     ("GET", "/v2/search", "", b"", 404),
-    ("PUT", "/v1/items", "", b"", 405),
+    ("PUT", "/v1/items", "", b"", 415),
+    ("PATCH", "/v1/items", JSON, b"{}", 405),
     ("GET", "/v1/search", "", b"", 405),
     ("PUT", "/v1/items/3", JSON, b"{}", 405),
     ("POST", "/healthz", JSON, b"{}", 405),
@@ -90,22 +91,31 @@ const CASES: [Case; 75] = [
     ("POST", "/v1/items?name=%zz", "image/png", b"img1234", 400),
     ("POST", "/v1/items?name=7%2", "image/png", b"img1234", 400),
     ("DELETE", "/v1/items/500", "", b"", 404),
+    ("PUT", "/v1/items", JSON, b"{\"items\": []}", 400),
+    // Adding replaces nothing.
+    ("POST", "/v1/items", JSON, b"{\"items\": [{\"id\": 1, \"code\": [1, 2, 3]}]}", 409),
+    ("POST", "/v1/items", JSON, b"{\"items\": [{\"name\": \"item 10\", \"code\": [1, 2, 3]}]}", 409),
+    ("POST", "/v1/items?name=item%2010", "image/png", b"img1234", 409),
+    ("POST", "/v1/items?id=10", "image/png", b"img1234", 409),
 ];
 
 /// Changes that are refused for a later item of the request.
-const HALF_WRONG: [(&str, u16); 6] = [
+const HALF_WRONG: [(&str, u16); 7] = [
     (r#"{"items": [{"code": [1, 2, 3]}, {"code": [1, 2, 3], "features": [1, 2, 3, 4]}]}"#, 400),
     (r#"{"items": [{"code": [1, 2, 3]}, {"code": [1, 2, 3], "name": ""}]}"#, 400),
     (r#"{"items": [{"features": [1, 2, 3, 4]}, {"features": [1, 2, 3]}]}"#, 400),
     (r#"{"items": [{"id": 9, "code": [1, 2, 3]}, {"id": 9000, "code": [1, 2]}]}"#, 400),
     (r#"{"items": [{"id": 9, "code": [1, 2, 3]}, {"id": 11, "code": [1, 2, 3], "name": "item 10"}]}"#, 409),
     (r#"{"items": [{"id": 18446744073709551615, "code": [1, 2, 3]}, {"code": [1, 2, 3]}]}"#, 400),
+    (r#"{"items": [{"code": [1, 2, 3]}, {"id": 3, "code": [1, 2, 3]}, {"code": [1, 2]}]}"#, 400),
 ];
 
 #[test]
 fn wrong_requests_get_one_sentence_and_change_nothing() {
     let (dir, mut server) = serve_live(with_images(2));
-    let half = HALF_WRONG.iter().map(|&(body, status)| ("POST", "/v1/items", JSON, body.as_bytes(), status));
+    let half = HALF_WRONG.iter().flat_map(|&(body, status)| {
+        ["POST", "PUT"].map(|method| (method, "/v1/items", JSON, body.as_bytes(), status))
+    });
     for (method, path, kind, body, expected) in CASES.into_iter().chain(half) {
         let case = format!("{method} {path} {kind} {}", String::from_utf8_lossy(body));
         let headers = [("content-type", kind)];

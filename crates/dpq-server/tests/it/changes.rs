@@ -21,7 +21,12 @@ fn items_are_added_replaced_and_deleted() {
         {"features": [0.5, -0.25, 0.75, 0.5], "name": "new"}, {"id": 7, "code": [1, 2, 3]},
         {"name": "item 10", "code": [4, 5, 6]}, {"id": 900, "code": [1, 1, 1]}, {"code": [2, 2, 2]}
     ]}"#;
-    let answer = client.post("/v1/items", body);
+    // Adding replaces no item.
+    let refused = client.post("/v1/items", body);
+    assert_eq!(refused.status, 409);
+    assert_eq!(json(&refused)["error"], "item 7 has this id or name, give another one, or replace it by PUT");
+    let kind = [("content-type", "application/json")];
+    let answer = client.send("PUT", "/v1/items", &kind, body.as_bytes());
     assert_eq!(json(&answer), value!({"ids": [500, 7, 10, 900, 901], "items": 503, "commit": 2}));
     let answer = client.send("DELETE", "/v1/items/20", &[], b"");
     assert_eq!(json(&answer), value!({"ids": [20], "items": 502, "commit": 3}));
@@ -74,9 +79,38 @@ fn features_are_encoded_by_the_beam() {
         let [by_id, by_features] = [value!({ "id": id }), value!({ "features": query })]
             .map(|body| hits(&json(&client.post("/v1/search", &body.to_string()))));
         assert_eq!(by_id, by_features, "{id}");
+        // So is the code that is shown.
+        let shown = json(&client.post("/v1/code", &value!({ "features": features }).to_string()));
+        assert_eq!(shown["code"], value!(code), "{id}");
         n_better += usize::from(codebooks.encode(features).unwrap() != code);
     }
     assert!(n_better > 0, "the beam finds what greedy codes are");
+}
+
+/// Nor do two items of one request replace each other when they are added.
+#[test]
+fn items_of_one_request_differ() {
+    let (_dir, server) = serve_live(Options::new(1));
+    for (body, added, put) in [
+        (r#"{"items": [{"id": 600, "code": [1, 2, 3]}, {"id": 600, "code": [3, 2, 1]}]}"#, 409, [600, 600]),
+        (
+            r#"{"items": [{"name": "a", "code": [1, 2, 3]}, {"name": "a", "code": [3, 2, 1]}]}"#,
+            409,
+            [601, 601],
+        ),
+        (r#"{"items": [{"code": [1, 2, 3]}, {"id": 602, "code": [3, 2, 1]}]}"#, 409, [602, 602]),
+    ] {
+        let send = |method| {
+            server.client().send(
+                method,
+                "/v1/items",
+                &[("content-type", "application/json")],
+                body.as_bytes(),
+            )
+        };
+        assert_eq!(send("POST").status, added, "{body}");
+        assert_eq!(json(&send("PUT"))["ids"], value!(put), "{body}");
+    }
 }
 
 /// Writers and readers at the same time, with small segments that are merged meanwhile.
@@ -188,6 +222,11 @@ fn without_a_token_only_this_machine_is_answered() {
     for name in ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"] {
         assert_eq!(both(3, &[("host", "localhost"), (name, "192.0.2.7")]), [403; 2], "{name}");
     }
+    let cross = ("sec-fetch-site", "cross-site");
+    assert_eq!(both(3, &[("host", "localhost"), cross, ("sec-fetch-mode", "no-cors")]), [403; 2]);
+    assert_eq!(both(3, &[("host", "localhost"), cross]), [403; 2]);
+    let headers = [cross, ("sec-fetch-mode", "navigate")];
+    assert_eq!(server.client().send("GET", "/", &headers, b"").status, 200, "a link to the page");
     for (id, host) in (0..).zip(["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "[::1]:8080", "127.1.2.3"])
     {
         assert_eq!(both(id, &[("host", host)]), [200; 2], "{host}");

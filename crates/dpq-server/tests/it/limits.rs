@@ -1,6 +1,6 @@
 //! Slow, many and large requests, and the end of the server.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dpq_index::Metric;
-use dpq_server::{Error, Gallery, Limits, Options};
+use dpq_server::{Catalog, Error, Gallery, Limits, Options, Picture};
 
 use crate::client::Client;
 use crate::{DIM, Server, index, json};
@@ -116,6 +116,43 @@ fn a_client_that_does_not_read_is_let_go() {
     assert_eq!(server.client().get("/healthz").status, 200);
 }
 
+/// A catalog with one picture that is far larger than what the system takes before it is read.
+struct Large;
+
+impl Catalog for Large {
+    fn name(&self, _: u64) -> Option<&str> {
+        None
+    }
+
+    fn labels(&self, _: u64, _: Option<&str>) -> Vec<&str> {
+        Vec::new()
+    }
+
+    fn has_picture(&self, _: u64, _: Option<&str>) -> bool {
+        true
+    }
+
+    fn picture(&self, _: u64, _: Option<&str>) -> Result<Option<Picture>, String> {
+        Ok(Some(Picture { content_type: "image/png", bytes: vec![7; 64 << 20].into() }))
+    }
+}
+
+/// An answer takes memory until it is read, so it counts until then.
+#[test]
+fn an_answer_counts_until_it_is_read() {
+    let limits = Limits { time: Duration::from_secs(60), waiting: 0, ..Limits::default() };
+    let options = Options { catalog: Some(Box::new(Large)), limits, ..Options::new(1) };
+    let server = Server::start(file(), options);
+    let mut slow = server.client();
+    slow.write(b"GET /v1/items/7/picture HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    // The answer has begun.
+    slow.0.fill_buf().unwrap();
+    assert!(server.client().get("/metrics").text().contains("\ndpq_requests_working 1\n"));
+    assert_eq!(server.client().post("/v1/search", r#"{"id": 1}"#).status, 503);
+    assert_eq!(slow.answer().unwrap().body.len(), 64 << 20);
+    until(|| server.client().post("/v1/search", r#"{"id": 1}"#).status == 200);
+}
+
 #[test]
 fn a_large_body_is_refused() {
     let limits = Limits { body: 1000, ..Limits::default() };
@@ -178,7 +215,7 @@ fn a_request_under_way_is_answered_before_the_end() {
     drop(idle);
 }
 
-/// A model that does not come back, and a merge, do not hold the end.
+/// A model that does not come back does not hold the end.
 #[test]
 fn the_end_comes_in_time() {
     let time = Duration::from_millis(500);

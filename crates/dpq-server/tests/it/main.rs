@@ -6,6 +6,7 @@ mod bad;
 mod changes;
 mod client;
 mod limits;
+mod logs;
 mod page;
 mod search;
 
@@ -129,6 +130,14 @@ fn hits(found: &Value) -> Vec<(u64, u32)> {
 #[test]
 fn the_description_is_current() {
     expect_test::expect_file!["../../openapi.json"].assert_eq(&dpq_server::openapi());
+    let description: Value = serde_json::from_str(&dpq_server::openapi()).unwrap();
+    let text = dpq_server::openapi();
+    let references: Vec<_> =
+        text.split("\"$ref\": \"#").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(references.len() > 20, "{references:?}");
+    for reference in references {
+        assert!(description.pointer(reference).is_some(), "{reference} leads nowhere");
+    }
     let server = Server::start(Gallery::File(Box::new(index(Metric::InnerProduct))), Options::new(1));
     let answer = server.client().get("/openapi.json");
     assert_eq!((answer.status, answer.text()), (200, &*dpq_server::openapi()));

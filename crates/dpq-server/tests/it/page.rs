@@ -5,6 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use dpq_index::Metric;
+use dpq_live::LiveIndex;
 use dpq_server::{Catalog, Drawn, Gallery, Options, Picture};
 use serde_json::{Value, json};
 
@@ -101,7 +102,7 @@ fn a_code_is_that_of_the_codebooks() {
     assert_eq!(body(&image), expected(&features, &books.encode(&features).unwrap()));
     let code = &stored[40 * LEVELS..41 * LEVELS];
     let features = books.decode(code, books.max_length()).unwrap();
-    for query in [json!({ "id": 40 }), json!({ "name": "item 40" })] {
+    for query in [json!({ "id": 40 }), json!({ "name": "item 40" }), json!({ "code": code })] {
         assert_eq!(body(&client.post("/v1/code", &query.to_string())), expected(&features, code));
     }
     for (query, status) in [
@@ -111,6 +112,10 @@ fn a_code_is_that_of_the_codebooks() {
         (json!({ "features": [1.0, 0.0, 0.0, 1e39] }), 400),
         (json!({ "id": 12_345 }), 404),
         (json!({ "id": 1, "deny": [2] }), 400),
+        (json!({ "id": 1, "code": [1, 2, 3] }), 400),
+        (json!({ "code": [1, 2] }), 400),
+        (json!({ "code": [1, 2, 16] }), 400),
+        (json!({ "code": [1, 2, 3, 1, 2, 3] }), 400),
     ] {
         let answer = client.post("/v1/code", &query.to_string());
         assert_eq!(answer.status, status, "{query}: {}", answer.text());
@@ -150,6 +155,9 @@ fn items_are_listed_with_what_is_known_of_them() {
     assert_eq!(hits["hits"][0]["picture"], true);
     assert_eq!(client.send("DELETE", "/v1/items/20", &[], b"").status, 200);
     assert!(!ids("?k=2000").contains(&20));
+    // Those that were added are.
+    assert_eq!(client.post("/v1/items", r#"{"items": [{"id": 777, "code": [1, 2, 3]}]}"#).status, 200);
+    assert!(ids("?k=2000").contains(&777));
 }
 
 #[test]
@@ -160,6 +168,7 @@ fn pictures_are_those_of_the_catalog() {
     assert_eq!((picture.status, picture.text()), (200, "10 Some(\"item 10\")"));
     assert_eq!(picture.header("content-type"), Some("image/png"));
     assert_eq!(picture.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(picture.header("cross-origin-resource-policy"), Some("same-origin"));
     assert_eq!(client.get("/v1/items/3/picture").text(), "3 Some(\"three\")");
     let damaged = client.get("/v1/items/7/picture");
     assert_eq!((damaged.status, damaged.text()), (404, r#"{"error":"the picture is damaged"}"#));
@@ -195,4 +204,59 @@ fn the_map_is_drawn_once_somebody_asks() {
     }
     let plain = Server::start(Gallery::File(Box::new(index(Metric::Euclidean))), Options::new(1));
     assert_eq!(plain.client().get("/v1/map").status, 404);
+}
+
+/// Asks for the map until it is drawn as wanted.
+fn map_of(server: &Server, n: usize) -> Value {
+    let start = std::time::Instant::now();
+    loop {
+        let answer = server.client().get("/v1/map");
+        let map = body(&answer);
+        if answer.status == 200 && map["items"].as_array().unwrap().len() == n {
+            return map;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{}", answer.text());
+        sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn the_map_is_drawn_again_for_twice_as_many_items() {
+    let dir = tempfile::tempdir().unwrap();
+    let live = LiveIndex::create(dir.path().join("live"), &codebooks(), Metric::Euclidean).unwrap();
+    let server = Server::start(Gallery::Live(Box::new(live)), options());
+    map_of(&server, 0);
+    let add = |ids: std::ops::Range<u64>| {
+        let items: Vec<_> = ids.map(|id| json!({ "id": id, "code": [1, 2, 3] })).collect();
+        let answer = server.client().post("/v1/items", &json!({ "items": items }).to_string());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    add(0..4);
+    map_of(&server, 4);
+    add(4..8);
+    map_of(&server, 4);
+    add(8..9);
+    map_of(&server, 9);
+}
+
+#[test]
+fn a_map_that_fails_says_so() {
+    for (fails_by, sentence) in
+        [("error", "too flat"), ("panic", "the map cannot be drawn, its code panicked")]
+    {
+        let map = move |_: &[f32], _| match fails_by {
+            "error" => Err("too flat".to_owned()),
+            _ => panic!("a map that panics, for a test"),
+        };
+        let (_dir, server) = serve_live(Options { map: Some(Arc::new(map)), ..Options::new(1) });
+        let start = std::time::Instant::now();
+        let answer = loop {
+            match server.client().get("/v1/map") {
+                answer if answer.status == 202 => sleep(Duration::from_millis(5)),
+                answer => break answer,
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "it is drawn for ever");
+        };
+        assert_eq!((answer.status, &body(&answer)["error"]), (500, &json!(sentence)));
+    }
 }

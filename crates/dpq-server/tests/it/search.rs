@@ -117,7 +117,7 @@ fn the_index_and_the_metrics_describe_the_server() {
     let expected = serde_json::json!({
         "items": 500, "dim": DIM, "bits": [8, 16, 24], "codewords": 16, "metric": "l2", "commit": 1,
         "live": true, "token": false, "images": true, "pictures": false, "map": false, "max_k": 10_000,
-        "fingerprint": codebooks().fingerprint(), "bytes": info["bytes"],
+        "max_body": 8 << 20, "fingerprint": codebooks().fingerprint(), "bytes": info["bytes"],
     });
     assert_eq!(info, expected);
     assert_eq!(client.post("/v1/search", "{}").status, 400);

@@ -58,7 +58,7 @@ async function eventually(check) {
 
 /** The ids of a list, in order. */
 const ids = (page, list) =>
-  page.$$eval(`${list} .card`, (cards) => cards.map((card) => Number(/item (\d+)/.exec(card.ariaLabel)[1])));
+  page.$$eval(`${list} .card`, (cards) => cards.map((card) => /item (\d+)/.exec(card.ariaLabel)[1]));
 
 const text = (page, selector) => page.textContent(selector);
 
@@ -80,10 +80,14 @@ async function drop(page, name, type, bytes) {
   await page.dispatchEvent('#drop', 'drop', { dataTransfer: transfer });
 }
 
+/** How many items have the code of the query. */
+const nEqual = async (page) => Number((await text(page, '#growth tbody tr:last-child .count')).replaceAll(',', ''));
+
 /** Drops the image and waits for what it finds. */
 async function dropImage(page) {
   await drop(page, 'dropped.png', 'image/png', readFileSync(image));
-  await eventually(async () => assert.equal(await text(page, '#query-name'), 'dropped.png'));
+  await eventually(async () => assert.equal(await text(page, '#query-note'), 'Your image'));
+  assert.equal(await text(page, '#query-name'), 'dropped.png');
   await settled(page);
 }
 
@@ -149,13 +153,16 @@ await test('an item that is added is found, and once deleted, is not', async () 
   const found = (id, expected) =>
     eventually(async () => assert.equal((await ids(page, '#one')).includes(id), expected));
   const before = await text(page, '#gallery-facts');
+  const equal = await nEqual(page);
   await change(page, 'Add to gallery');
-  const id = Number(/Item (\d+), added/.exec(await text(page, '#query-note'))[1]);
+  const id = /Item (\d+), added/.exec(await text(page, '[role=status]#query-note'))[1];
   await found(id, true);
   assert.notEqual(await text(page, '#gallery-facts'), before);
+  await eventually(async () => assert.equal(await nEqual(page), equal + 1));
   await change(page, 'Delete item');
   await found(id, false);
   await eventually(async () => assert.equal(await text(page, '#gallery-facts'), before));
+  await eventually(async () => assert.equal(await nEqual(page), equal));
   await change(page, 'Put back');
   await found(id, true);
   // The same image finds it after another query, with its picture. It is the query then.
@@ -164,6 +171,18 @@ await test('an item that is added is found, and once deleted, is not', async () 
   await found(id, true);
   const card = page.locator(`#one .card[aria-label*="item ${id},"]`);
   assert.match(await card.locator('img').getAttribute('src'), /^blob:/);
+  await card.click();
+  await eventually(async () => assert.match(await text(page, '#query-note'), new RegExp(`^Item ${id}, dropped.png`)));
+  // Another image of this name does not replace it.
+  await dropImage(page);
+  await change(page, 'Add to gallery');
+  const [, second] = /Item (\d+), added without its name/.exec(await text(page, '#query-note'));
+  assert.notEqual(second, id);
+  await eventually(async () => assert.equal(errors.length, 1));
+  assert.match(errors.pop(), /409/);
+  await found(id, true);
+  await change(page, 'Delete item');
+  await found(second, false);
   await card.click();
   await eventually(async () => assert.match(await text(page, '#query-note'), new RegExp(`^Item ${id}, dropped.png`)));
   await change(page, 'Delete item');
@@ -195,6 +214,60 @@ await test('the map and its keys search', async () => {
   await eventually(async () => assert.match(await text(page, '#one-facts'), /of 12 same class/));
 });
 
+await test('ids that numbers of JavaScript cannot hold are exact', async () => {
+  const [id, neighbour] = ['9007199254740993', '9007199254740992'];
+  const send = async (method, path, body) => {
+    const headers = { 'content-type': 'application/json' };
+    const answer = await fetch(`${address}${path}`, { method, headers, body });
+    assert.equal(answer.status, 200, `${path} ${body}`);
+    return answer.json();
+  };
+  const [base] = await ids(page, '#one');
+  const { code } = await send('POST', '/v1/code', `{"id": ${base}}`);
+  await send('POST', '/v1/items', `{"items": [{"id": ${id}, "code": [${code}]}, {"id": ${neighbour}, "code": [${code}]}]}`);
+  await page.click(`#one .card[aria-label*="item ${base},"]`);
+  await eventually(async () => assert.ok((await ids(page, '#one')).includes(id)));
+  await page.click(`#one .card[aria-label*="item ${id},"]`);
+  await eventually(async () => assert.equal(await text(page, '#query-note'), `Item ${id}`));
+  await settled(page);
+  // It does not find itself.
+  await eventually(async () => assert.ok((await ids(page, '#one')).includes(neighbour)));
+  assert.ok(!(await ids(page, '#one')).includes(id));
+  await change(page, 'Delete item');
+  await change(page, 'Put back');
+  await eventually(async () => assert.equal(await text(page, '#query-note'), `Item ${id}, put back`));
+  for (const added of [id, neighbour]) await send('DELETE', `/v1/items/${added}`);
+});
+
+await test('an image is sent as it is', async () => {
+  const bytes = Buffer.from(
+    await page.evaluate(async () => {
+      // Playwright sees no bodies of files.
+      const send = fetch;
+      globalThis.sent = [];
+      globalThis.fetch = (path, options) => {
+        if (options?.body instanceof Blob) globalThis.sent.push([path, options.body.type, options.body.size]);
+        return send(path, options);
+      };
+      const canvas = new OffscreenCanvas(2000, 30);
+      canvas.getContext('2d').fillRect(0, 0, 900, 20);
+      return [...new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer())];
+    }),
+  );
+  await drop(page, 'wide.png', 'image/png', bytes);
+  await eventually(async () => assert.equal(await text(page, '#query-note'), 'Your image'));
+  assert.deepEqual(await page.evaluate('sent'), [['/v1/code', 'image/png', bytes.length]]);
+});
+
+await test('a search that fails leaves nothing busy', async () => {
+  await page.route('**/v1/search*', (route) => route.fulfill({ status: 500, json: { error: 'broken for a test' } }));
+  await page.click('#picker li:nth-child(2) .card');
+  await eventually(async () => assert.equal(await text(page, '#error'), 'Broken for a test.'));
+  await settled(page);
+  await page.unroute('**/v1/search*');
+  errors.length = 0;
+});
+
 await test('a file that is no image is refused in one sentence', async () => {
   assert.deepEqual(errors, []);
   await drop(page, 'text.png', 'image/png', Buffer.from('no image'));
@@ -216,11 +289,13 @@ await test('changes want the token', async () => {
   await page.waitForSelector('#error:not([hidden])');
   assert.match(await text(page, '#error'), /need the server's token/);
   assert.equal(errors.length, 1);
+  errors.length = 0;
   await page.fill('#token', token);
   await change(page, 'Add to gallery');
   await eventually(async () => assert.match(await text(page, '#one-facts'), /your item is at place \d+/));
   await change(page, 'Delete item');
   await eventually(async () => assert.doesNotMatch(await text(page, '#one-facts'), /your item/));
+  assert.deepEqual(errors, []);
   await close();
 });
 

@@ -4,7 +4,7 @@
 //! after the last of them.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
@@ -68,22 +68,25 @@ impl Partial {
             fs::write(dir.join(ROWS), [])?;
             fs::write(dir.join(KEY), key)?;
         }
-        let append = |path: PathBuf| OpenOptions::new().append(true).open(path);
-        let rows = append(dir.join(ROWS))?;
+        // Not for appending: Windows lets nobody cut a file that is open for that.
+        let open_file = |path: PathBuf| OpenOptions::new().write(true).open(path);
+        let mut rows = open_file(dir.join(ROWS))?;
         // The last batch of an interrupted run may be incomplete: its whole rows count.
         let mut n_whole = usize::MAX;
         let open = |&column: &Column| {
-            let file = append(column.part(dir))?;
+            let file = open_file(column.part(dir))?;
             let rest = file.metadata()?.len().saturating_sub(column.n_bytes(0));
             n_whole = n_whole.min((rest / (4 * column.width as u64)) as usize);
             Ok((column, file))
         };
-        let columns = columns.iter().map(open).collect::<io::Result<Vec<_>>>()?;
+        let mut columns = columns.iter().map(open).collect::<io::Result<Vec<_>>>()?;
         let numbers = fs::read(dir.join(ROWS))?;
         let numbers = numbers.as_chunks().0.iter().take(n_whole);
         let done: Vec<u32> = numbers.map(|&bytes| u32::from_le_bytes(bytes)).collect();
-        columns.iter().try_for_each(|(column, file)| file.set_len(column.n_bytes(done.len())))?;
-        rows.set_len(4 * done.len() as u64)?;
+        for (column, file) in &mut columns {
+            cut(file, column.n_bytes(done.len()))?;
+        }
+        cut(&mut rows, 4 * done.len() as u64)?;
         Ok(Self { dir: dir.to_owned(), columns, done, rows })
     }
 
@@ -114,6 +117,12 @@ impl Partial {
         }
         Ok(())
     }
+}
+
+/// Cuts a file, and continues at its end.
+fn cut(file: &mut File, n_bytes: u64) -> io::Result<()> {
+    file.set_len(n_bytes)?;
+    file.seek(SeekFrom::Start(n_bytes)).map(drop)
 }
 
 /// Removes what a run would resume from, once all of its results are written.

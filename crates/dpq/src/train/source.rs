@@ -1,6 +1,7 @@
 //! Training data: a data set's images, features with their labels, or pairs of queries and keys.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, bail, ensure};
 use dpq_data::{Augment, Dataset, ImageShape, Split, View};
@@ -105,6 +106,7 @@ impl Source {
             config.network.input = None;
             config.network.freeze = 0;
             config.network.first_input = None;
+            config.network.pyramid = None;
             config.mirror_average = false;
             config.augment = AugmentConfig::default();
         }
@@ -120,12 +122,21 @@ impl Source {
 
     /// Returns the training items that can be read and have the labels that they need. Reads all
     /// images before the first epoch, which an unreadable image would end.
-    pub(super) fn readable(&self, strict: bool, needs_labels: bool) -> Result<Vec<u32>> {
+    pub(super) fn readable(
+        &self,
+        strict: bool,
+        needs_labels: bool,
+        stop: Option<&AtomicBool>,
+    ) -> Result<Vec<u32>> {
         match self {
             Self::Images { dataset, .. } => {
                 let mut rows = Vec::new();
                 images::for_each_batch(dataset, dataset.split(Split::Train), strict, |batch| {
                     rows.extend(batch.rows);
+                    ensure!(
+                        !stop.is_some_and(|stop| stop.load(Ordering::Relaxed)),
+                        "training was interrupted before its first epoch"
+                    );
                     Ok(())
                 })?;
                 let n_readable = rows.len();
@@ -235,8 +246,7 @@ impl Source {
             &Self::Features { ref features, views, .. } => {
                 // The first view is the item itself, which no seed asks for if there are others.
                 let read = |row: usize, seed: Option<u64>, out: &mut [f32]| -> Result<(), BoxError> {
-                    let others = views as u64 - 1;
-                    let view = seed.and_then(|seed| seed.checked_rem(others)).map_or(0, |view| view + 1);
+                    let view = seed.filter(|_| views > 1).map_or(0, |seed| 1 + drawn(seed, views as u64 - 1));
                     Ok(read_view(features, rows[row], view as usize, out)?)
                 };
                 train(set(Inputs::Features { dim: features.columns() / views, read: &read }))
@@ -283,6 +293,13 @@ pub(crate) fn view(config: ViewConfig) -> View {
     View { crop, jitter, jitter_probability, grey, blur }
 }
 
+/// Returns which of `n` views a seed draws. Seeds that differ in their lowest bit alone draw two
+/// different ones, if there are two; every pair is as likely.
+fn drawn(seed: u64, n: u64) -> u64 {
+    let (first, rest) = (seed / 2 % n, seed / 2 / n);
+    if seed.is_multiple_of(2) || n == 1 { first } else { (first + 1 + rest % (n - 1)) % n }
+}
+
 /// Reads one of the views of an item, which lie side by side in its row.
 fn read_view(features: &FeatureFile, row: u32, view: usize, out: &mut [f32]) -> Result<()> {
     if out.len() == features.columns() {
@@ -292,4 +309,24 @@ fn read_view(features: &FeatureFile, row: u32, view: usize, out: &mut [f32]) -> 
     features.read(row as usize, &mut all)?;
     out.copy_from_slice(&all[view * out.len()..][..out.len()]);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_views_of_an_item_differ_and_every_pair_is_as_likely() {
+        for n in 2..6 {
+            let n_pairs = n * (n - 1);
+            let mut pairs = vec![0; (n * n) as usize];
+            for seed in 0..7 * n_pairs {
+                let [first, second] = [drawn(2 * seed, n), drawn(2 * seed + 1, n)];
+                assert!(first != second && first < n && second < n);
+                pairs[(first * n + second) as usize] += 1;
+            }
+            assert_eq!(pairs.iter().filter(|&&count| count == 7).count() as u64, n_pairs);
+        }
+        assert_eq!([drawn(6, 1), drawn(7, 1)], [0, 0]);
+    }
 }

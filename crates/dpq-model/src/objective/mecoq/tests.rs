@@ -25,7 +25,7 @@ fn mecoq(config: MecoqConfig, quantizer: QuantizerConfig) -> Mecoq {
 
 fn loss(mut objective: Mecoq, args: &[Tensor]) -> TensorResult<Tensor> {
     let features = args[0].clone();
-    let heads = Heads { logits: features.clone(), features, queries: None };
+    let heads = Heads { logits: features.clone(), features, queries: None, classifier: None };
     let terms = objective.terms(Phase::Joint, &heads, &[], &Targets::default(), args.get(1)).unwrap();
     let mut total = Tensor::zeros((), DType::F64, &Device::Cpu)?;
     for Term { weight, value, .. } in terms {
@@ -99,12 +99,14 @@ fn debiasing_stops_at_the_floor() {
         contrast(&views, None, config).unwrap().to_scalar::<f64>().unwrap()
     };
     assert!(value(0.2) < value(0.1) && value(0.1) < value(0.0));
-    // Views that are all alike: the sum over negatives less their share is (1 − 2ρ) / (1 − ρ) times
-    // n · p, which a floor of n · exp(−1 / T) holds above 0.
-    let alike = Tensor::ones((8, 5), DType::F64, &Device::Cpu).unwrap();
-    let config = MecoqConfig { positives: 0.99, ..CONFIG };
-    let found = contrast(&unit(&alike).unwrap(), None, config).unwrap().to_scalar::<f64>().unwrap();
-    assert!(found.is_finite() && found > 0.0, "{found}");
+    // Both views of an image are the same, and at right angles to all others. The six others have
+    // less than the share of positives, so that their sum is the floor: 6 · exp(−1 / T).
+    let images = Tensor::eye(4, DType::F64, &Device::Cpu).unwrap();
+    let views = Tensor::cat(&[&images, &images], 0).unwrap();
+    let config = MecoqConfig { positives: 0.99, temperature: 0.5, ..CONFIG };
+    let found = contrast(&views, None, config).unwrap().to_scalar::<f64>().unwrap();
+    let expected = (1.0 + 6.0 * (-2.0 / config.temperature).exp()).ln();
+    assert!((found - expected).abs() < 1e-12, "{found}, expected {expected}");
 }
 
 #[test]

@@ -24,10 +24,11 @@ fn loss(objective: &mut Mopq, args: &[Tensor], worker: usize, targets: &Targets)
         queries: Some(pair[0].clone()),
         features: pair[1].clone(),
         logits: pair[1].clone(),
+        classifier: None,
     });
     let outputs: Vec<Heads> = outputs.collect();
     let share = |outputs: &Heads| {
-        let codes = quantize(&outputs.features, codebook, Assignment::Euclidean, 1.0).unwrap().codes;
+        let codes = quantize(&outputs.features, codebook, Assignment::Euclidean, 1.0, None).unwrap().codes;
         objective.shared(outputs, &codes, Some(codebook)).unwrap()
     };
     let shared: Vec<_> = outputs.iter().map(share).collect();
