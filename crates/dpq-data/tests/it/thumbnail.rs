@@ -23,6 +23,9 @@ fn a_picture_is_small_and_keeps_the_aspect_ratio() {
     assert!(image[(5, 10)].0[0] > 150 && image[(58, 10)].0[2] > 150);
     assert!(matches!(dataset.thumbnail(2, 64, u64::MAX), Err(Error::Image(..))));
     assert!(matches!(dataset.thumbnail(3, 64, u64::MAX), Err(Error::NoSuchRow(3, 3))));
+    // The wide one has 30,000 pixels.
+    dataset.thumbnail(0, 64, 30_000).unwrap();
+    assert!(matches!(dataset.thumbnail(0, 64, 29_999), Err(Error::Image(..))));
 }
 
 #[test]
