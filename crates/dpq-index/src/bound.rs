@@ -108,11 +108,10 @@ impl<'a> Bound<'a> {
     pub(crate) fn rows(&mut self) -> [(u8, f32); 256] {
         let mut slacks = [0.0; 256];
         if self.norms.is_none() && self.rounding_error < f64::INFINITY {
-            // Rows differ in their bases alone. The sum has the order of `slack`.
-            let (others, rounding_error) = (self.max_of_others, self.rounding_error);
+            // Rows differ in their bases alone.
             self.kernel.vectorized(
                 #[inline(always)]
-                || slacks = self.bases.map(|base| (f64::from(base) + others + rounding_error) as f32),
+                || slacks = self.bases.map(|base| self.slack_at(f64::from(base), 0.0, 0.0) as f32),
             );
         } else {
             slacks = std::array::from_fn(|first| self.slack_of_row(first as u8, 0.0) as f32);
@@ -202,7 +201,13 @@ impl<'a> Bound<'a> {
             return f64::INFINITY;
         }
         let changing: f64 = self.max[..self.fixed.len()].iter().map(|&max| f64::from(max)).sum();
-        self.base + changing + self.max_of_others - f64::from(threshold) + self.rounding_error
+        self.slack_at(self.base, changing, f64::from(threshold))
+    }
+
+    /// Returns the slack of a row whose changing columns have maxima of this sum.
+    #[inline(always)]
+    fn slack_at(&self, base: f64, changing: f64, threshold: f64) -> f64 {
+        base + changing + self.max_of_others - threshold + self.rounding_error
     }
 
     /// Makes the byte tables, and returns the maximum sum of deficits of a code that reaches the

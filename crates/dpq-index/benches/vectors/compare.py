@@ -31,7 +31,8 @@ from sides import Peer, dpq, one_core, print_report, progress
 
 FOLDER = "target/bench-data/vectors"
 PAIRS = "../shared/data/debian-pairs.safetensors"
-# Made by `dpq features --weights W --input 64 --data datasets/cifar-10 --split S --out-dir FEATURES/S`.
+# For each split S: dpq features --weights W --input 64 --data datasets/cifar-10 --split S
+# --out-dir FEATURES/S
 FEATURES = f"{FOLDER}/features"
 # Hits, hits that vectors rank again, and queries: for recall, and those of a round.
 K, DEPTH, QUERIES, TIMED, ROUNDS, BATCH = 10, 100, 1000, 64, 5, 32
