@@ -92,7 +92,8 @@ const TOKEN: &str = "a-token-of-the-tests";
 fn described(address: &str) -> Result<()> {
     let python = python("target/openapi-venv", &format!("{TESTS}/requirements.txt"))?;
     let description = format!("{address}/openapi.json");
-    // Its own folder for what it leaves behind; a link of a virtual environment is not resolved.
+    // It leaves files in its folder. The path stays that of the link: Python finds its packages by
+    // it.
     let mut test = Command::new(std::path::absolute(python)?);
     // The description cannot say all that is wrong, such as the dimensions of features.
     test.args([

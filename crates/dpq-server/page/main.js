@@ -109,13 +109,17 @@ async function searchEvery(query) {
 
 /** Reads the gallery again after a change. @param {Query} query */
 async function refresh(query) {
-  info = await api.info();
-  describe();
-  pick().catch(showError);
-  map?.load().catch(showError);
-  const { lengths } = await api.code({ code: query.coded.code });
-  query.coded.lengths.forEach((length, i) => (length.equal = lengths[i].equal));
-  if (query === panel.query) show(query);
+  try {
+    info = await api.info();
+    describe();
+    pick().catch(showError);
+    map?.load().catch(showError);
+    const { lengths } = await api.code({ code: query.coded.code });
+    query.coded.lengths.forEach((length, i) => (length.equal = lengths[i].equal));
+  } finally {
+    // Results are of the gallery as it is now, even if its counts cannot be read.
+    if (query === panel.query) show(query);
+  }
 }
 
 function describe() {

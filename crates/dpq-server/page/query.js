@@ -70,10 +70,9 @@ export class QueryPanel {
   async image(file) {
     clearError();
     const turn = ++this.latest;
-    const sent = await fitting(file, this.info.max_body);
+    const { sent, note } = await fitting(file, this.info.max_body);
     const coded = await api.code(sent);
     if (turn !== this.latest) return;
-    const note = sent === file ? 'Your image' : `Your image, shrunk to ${whole(SIDE)} pixels`;
     this.#set({ title: file.name || 'Image', note, labels: [], coded, item: null, file: sent, inGallery: false });
     this.#show(preview(sent));
   }
@@ -149,25 +148,28 @@ function preview(file) {
 }
 
 /**
- * Returns an image that the server takes: the file itself, or if it is too large, one of at most
- * SIDE pixels per side.
+ * Returns an image that the server takes, and what to say of it: the file itself, or if it is too
+ * large, one of at most SIDE pixels per side, compressed again.
  * @param {File} file
  * @param {number} maxBytes
  */
 async function fitting(file, maxBytes) {
-  if (file.size <= maxBytes) return file;
+  const unchanged = { sent: file, note: 'Your image' };
+  if (file.size <= maxBytes) return unchanged;
   const bitmap = await createImageBitmap(file).catch(() => null);
-  if (!bitmap) return file;
+  if (!bitmap) return unchanged;
   const side = Math.max(SIDE, bitmap.width, bitmap.height);
   const [width, height] = [bitmap.width, bitmap.height].map((n) => Math.max(1, Math.round((n * SIDE) / side)));
   const canvas = Object.assign(document.createElement('canvas'), { width, height });
   const context = canvas.getContext('2d');
-  if (!context) return file;
+  if (!context) return unchanged;
   // JPEG has no transparency. What shows through is the page.
   context.fillStyle = 'white';
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0, width, height);
   /** @type {Blob | null} */
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, 'image/jpeg', 0.92));
-  return blob ? new File([blob], file.name, { type: 'image/jpeg' }) : file;
+  if (!blob) return unchanged;
+  const how = side > SIDE ? `shrunk to ${whole(SIDE)} pixels` : 'compressed';
+  return { sent: new File([blob], file.name, { type: 'image/jpeg' }), note: `Your image, ${how}` };
 }

@@ -134,7 +134,7 @@ pub(crate) struct MapItem {
     item: ListedItem,
 }
 
-/// Draws at most 2,000 items of the gallery on a plane, again once they are twice or half as many
+/// Draws at most 2,000 items of the gallery on a plane, again once it has doubled or halved
 #[utoipa::path(
     get,
     path = "/v1/map",

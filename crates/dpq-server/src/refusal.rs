@@ -80,6 +80,11 @@ impl Refusal {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, sentence)
     }
 
+    /// The sentence, for logs.
+    pub(crate) fn sentence(&self) -> &str {
+        &self.sentence
+    }
+
     /// Returns the body of the answer.
     pub(crate) fn into_json(self) -> String {
         to_json(&Failed { error: self.sentence })

@@ -40,24 +40,33 @@ pub(crate) struct Map {
 
 impl Sample {
     pub(crate) fn ids(&self, reader: &Reader) -> Arc<[u64]> {
-        let (mut listed, commit) = (lock(&self.listed), reader.commit());
-        match &*listed {
-            Some(known) if known.commit == commit => known.ids.clone(),
-            _ => listed.insert(Listed { commit, ids: sample(reader) }).ids.clone(),
+        let commit = reader.commit();
+        if let Some(known) = lock(&self.listed).as_ref().filter(|known| known.commit == commit) {
+            return known.ids.clone();
         }
+        // Reads all ids, and other requests must not wait.
+        let ids = sample(reader);
+        let mut listed = lock(&self.listed);
+        // A slow request may have an old commit.
+        if listed.as_ref().is_none_or(|known| known.commit < commit) {
+            *listed = Some(Listed { commit, ids: ids.clone() });
+        }
+        ids
     }
 
     /// Returns the map once it is drawn. A thread of its own draws it at the first request, and
-    /// again for twice or half as many items; until then the map before is returned.
+    /// again for at least twice or at most half as many items; until then the map before is returned.
     pub(crate) fn map(&self, reader: &Arc<Reader>, draw: &Arc<DrawMap>) -> Result<Option<Arc<Map>>, Refusal> {
         let mut state = lock(&self.map);
         let n_items = reader.len();
         let is_old = state.map.as_ref().is_none_or(|map| {
-            n_items > map.n_items.saturating_mul(2) || n_items.saturating_mul(2) < map.n_items
+            let is_other = n_items != map.n_items;
+            is_other && (n_items >= map.n_items.saturating_mul(2) || n_items <= map.n_items / 2)
         });
         if is_old && !state.is_drawing {
-            let (to, reader, ids, draw) = (self.map.clone(), reader.clone(), self.ids(reader), draw.clone());
+            let (to, reader, draw) = (self.map.clone(), reader.clone(), draw.clone());
             let work = move || {
+                let ids = sample(&reader);
                 // A panic of the caller's function must not leave the map unfinished for ever.
                 let drawn = catch_unwind(AssertUnwindSafe(|| drawn(&reader, &ids, &*draw)));
                 let drawn =

@@ -14,6 +14,7 @@ use dpq_index::SearchOptions;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as Deadline, timeout_at};
+use tracing::warn;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::{App, Body, Known, json, parameters};
@@ -166,7 +167,11 @@ async fn events(app: &Arc<App>, parameters: Parameters, body: Body) -> Result<Re
         let (event, state) = match next {
             Ok(Some(json)) => (format!("event: hits\ndata: {json}\n\n"), Some((None, receiver, kept))),
             Ok(None) => ("event: end\ndata: {}\n\n".to_owned(), None),
-            Err(refusal) => (format!("event: error\ndata: {}\n\n", refusal.into_json()), None),
+            Err(refusal) => {
+                // The request is logged already.
+                warn!(error = refusal.sentence(), "search fails");
+                (format!("event: error\ndata: {}\n\n", refusal.into_json()), None)
+            }
         };
         Some((Ok::<_, Infallible>(event), state))
     });

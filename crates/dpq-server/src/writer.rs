@@ -176,6 +176,10 @@ impl Writing {
     fn take_up_merge(&mut self) {
         let merged = match self.merging.take().map(JoinHandle::join) {
             Some(Ok(Ok(merged))) => merged,
+            Some(Ok(Err(Error::Index(dpq_index::Error::Interrupted)))) => {
+                info!("merge interrupted");
+                return;
+            }
             Some(Ok(Err(error))) => {
                 warn!(%error, "no merge");
                 return;
@@ -186,8 +190,13 @@ impl Writing {
             }
             None => return,
         };
-        if self.live.finish_merge(merged) && self.commit().is_ok() {
-            info!("merge ends");
+        if !self.live.finish_merge(merged) {
+            warn!(error = "its segments are no longer in the index", "no merge");
+            return;
+        }
+        match self.commit() {
+            Ok(_) => info!("merge ends"),
+            Err(refusal) => warn!(error = refusal.sentence(), "no merge"),
         }
     }
 

@@ -6,7 +6,6 @@ mod bad;
 mod changes;
 mod client;
 mod limits;
-mod logs;
 mod page;
 mod search;
 

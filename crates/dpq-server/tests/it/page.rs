@@ -1,6 +1,6 @@
 //! The page, and the requests that it makes beside searches.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -221,10 +221,18 @@ fn map_of(server: &Server, n: usize) -> Value {
 }
 
 #[test]
-fn the_map_is_drawn_again_for_twice_as_many_items() {
+fn the_map_is_drawn_again_for_twice_and_half_as_many_items() {
     let dir = tempfile::tempdir().unwrap();
     let live = LiveIndex::create(dir.path().join("live"), &codebooks(), Metric::Euclidean).unwrap();
-    let server = Server::start(Gallery::Live(Box::new(live)), options());
+    let drawn = Arc::new(Mutex::new(Vec::new()));
+    let sizes = drawn.clone();
+    let map = move |vectors: &[f32], dim: usize| {
+        let n = vectors.len() / dim;
+        sizes.lock().unwrap().push(n);
+        Ok(Drawn { method: "nowhere", points: vec![[0.0; 2]; n] })
+    };
+    let options = Options { map: Some(Arc::new(map)), ..Options::new(1) };
+    let server = Server::start(Gallery::Live(Box::new(live)), options);
     map_of(&server, 0);
     let add = |ids: std::ops::Range<u64>| {
         let items: Vec<_> = ids.map(|id| json!({ "id": id, "code": [1, 2, 3] })).collect();
@@ -233,10 +241,22 @@ fn the_map_is_drawn_again_for_twice_as_many_items() {
     };
     add(0..4);
     map_of(&server, 4);
-    add(4..8);
+    add(4..7);
     map_of(&server, 4);
-    add(8..9);
-    map_of(&server, 9);
+    add(7..8);
+    map_of(&server, 8);
+    // The map leaves out deleted items without being drawn again.
+    let delete = |id: u64| server.client().send("DELETE", &format!("/v1/items/{id}"), &[], b"").status;
+    assert_eq!([0, 1, 2].map(delete), [200; 3]);
+    map_of(&server, 5);
+    assert_eq!(delete(3), 200);
+    map_of(&server, 4);
+    // A map of 7 items would have kept that of 8 from being drawn.
+    let start = std::time::Instant::now();
+    while *drawn.lock().unwrap() != [4, 8, 4] {
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", drawn.lock().unwrap());
+        sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

@@ -1,15 +1,26 @@
-//! Logs of the server go to the subscriber of its caller.
+//! Logs of the server go to the subscriber of its caller. A process of its own, since the server
+//! logs from many threads to one subscriber.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+#[path = "it/client.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod client;
 
 use std::io::{self, Write};
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use dpq_server::Options;
+use client::Client;
+use dpq_codebook::{Assignment, Codebooks};
+use dpq_index::Metric;
+use dpq_live::LiveIndex;
+use dpq_server::{Gallery, Options, Server};
 use serde_json::{Value, json};
 use tracing_subscriber::fmt::MakeWriter;
-
-use crate::serve_live;
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -45,17 +56,27 @@ impl Lines {
     }
 }
 
-/// The only test that takes the subscriber of the process, which all servers of these tests log to.
 #[test]
 fn requests_and_changes_are_logged_without_tokens_and_queries() {
     let lines = Lines::default();
     tracing_subscriber::fmt().json().flatten_event(true).with_writer(lines.clone()).init();
-    let (dir, mut server) = serve_live(Options { token: Some("a-secret".to_owned()), ..Options::new(1) });
+    let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("live");
-    let mut client = server.client();
+    let codebooks = Codebooks::new(vec![1.0, 0.0, 0.0, 1.0], 1, 2, 2, Assignment::Euclidean).unwrap();
+    let mut live = LiveIndex::create(&folder, &codebooks, Metric::Euclidean).unwrap();
+    // Small segments are merged soon.
+    live.set_max_tail(4).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let options = Options { token: Some("a-secret".to_owned()), ..Options::new(1) };
+    let server = Server::new(listener, Gallery::Live(Box::new(live)), options).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let server = thread::spawn(move || server.run(&flag));
+    let mut client = Client::new(address);
     let kind = ("content-type", "application/json");
     let token = ("authorization", "Bearer a-secret");
-    let items = br#"{"items": [{"id": 4321, "code": [1, 2, 3]}]}"#;
+    let items = br#"{"items": [{"id": 4321, "code": [1]}]}"#;
     let long = format!("/v1/items/{}", "7".repeat(500));
     let [begin, end] = [&folder, &dir.path().join("elsewhere")].map(Clone::clone);
     for (method, path, headers, body, status, logged) in [
@@ -80,15 +101,20 @@ fn requests_and_changes_are_logged_without_tokens_and_queries() {
     std::fs::rename(&end, &begin).unwrap();
     let line = lines.request(answer.header("x-request-id").unwrap());
     assert_eq!((answer.status, &line["level"]), (500, &json!("WARN")));
-    assert_eq!(line["error"], crate::json(&answer)["error"]);
-    server.stop();
-    for message in ["listening", "commit", "stopping", "stopped"] {
-        let start = Instant::now();
-        while !lines.text().contains(&format!("\"message\":\"{message}\"")) {
-            assert!(start.elapsed() < Duration::from_secs(60), "no line {message}");
-            sleep(Duration::from_millis(5));
-        }
+    let said: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(line["error"], said["error"]);
+    let has = |message: &str| lines.text().contains(&format!("\"message\":\"{message}\""));
+    let start = Instant::now();
+    while !(has("merge begins") && has("merge ends")) {
+        assert!(start.elapsed() < Duration::from_secs(60), "no merge");
+        let items = br#"{"items": [{"code": [0]}, {"code": [1]}]}"#;
+        assert_eq!(client.send("POST", "/v1/items", &[kind, token], items).status, 200);
+        sleep(Duration::from_millis(5));
     }
+    assert!(has("listening") && has("commit") && !has("stopping") && !has("stopped"));
+    stop.store(true, Ordering::Relaxed);
+    server.join().unwrap().unwrap();
+    assert!(has("stopping") && has("stopped"));
     let text = lines.text();
     assert!(!text.contains("a-secret") && !text.contains("hidden"), "{text}");
 }
