@@ -62,6 +62,7 @@ impl Args {
             "the demo has no token and listens at this machine only: take 127.0.0.1, or give its gallery \
                 to dpq serve"
         );
+        // Held from here, so that no other program takes the port; a browser waits until the end.
         let listener = bind(self.listen)?;
         let dataset = match &self.images {
             Some(images) => Dataset::from_folder(images, SHAPE)?,

@@ -75,7 +75,15 @@ impl Images {
             }
             (dataset, Some(rows))
         };
-        let root = root(&dataset);
+        let root = match rows {
+            // Links inside the folder do not move it.
+            Some(_) if path.is_dir() => {
+                let root = path.canonicalize();
+                Some(root.with_context(|| format!("cannot open {}", path.display()))?)
+            }
+            Some(_) => None,
+            None => root(&dataset),
+        };
         Ok(Self { dataset, rows, root, max_pixels, cache: Mutex::default() })
     }
 
@@ -124,7 +132,7 @@ fn plain(path: &Path) -> &Path {
     path.strip_prefix(Component::CurDir).unwrap_or(path)
 }
 
-/// Returns the folder that holds all images, if they are files.
+/// Returns the folder that holds all images of a data set, if they are files.
 fn root(dataset: &Dataset) -> Option<PathBuf> {
     let mut paths = (0..dataset.len()).filter_map(|row| dataset.path(row)?.parent());
     let first = paths.next()?.to_owned();

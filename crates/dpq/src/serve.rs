@@ -27,7 +27,8 @@ use crate::{images, output};
 pub(crate) struct Args {
     /// The index file, or the folder of a live index
     gallery: PathBuf,
-    /// The model that made the codes. Its beam encodes features; a model of images takes images
+    /// The model that made the codes. Its beam encodes the features of new items, as `dpq features
+    /// --model` writes them. If it is a model of images, requests can send images
     #[arg(long, value_name = "SAFETENSORS")]
     model: Option<PathBuf>,
     /// Pictures and classes for the page: the folder or archive of the images that the gallery's
@@ -47,7 +48,7 @@ pub(crate) struct Args {
     /// Maximum size of a request
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body)]
     max_body: usize,
-    /// Maximum pixels of an image, also of one that has a picture
+    /// Maximum pixels of an image in a request, and of a file to make a picture of
     #[arg(long, value_name = "N", default_value_t = MAX_PIXELS,
         value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     max_pixels: u64,
@@ -112,7 +113,12 @@ impl Args {
             let model = Model::open(path)?;
             images::check_model(&model, codebooks)?;
             options.beam = model.config().quantizer.beam;
-            if model.config().network.body != Body::Features {
+            if model.config().network.body == Body::Features {
+                output::note(
+                    "requests send features as `dpq features --model` writes them (for searches by a model \
+                        of pairs, with --queries), since the server maps none",
+                );
+            } else {
                 options.features = Some(model_features(model, self.max_pixels)?);
             }
         }

@@ -235,9 +235,23 @@ fn some_images_have_no_picture() {
     // It is not decoded again.
     fs::write(&damaged, whole).unwrap();
     assert!(picture(&served, 0).contains("cannot be read as an image"));
+
+    // A folder with nothing but a link to another one.
+    #[cfg(unix)]
+    {
+        fs::create_dir(dir.join("photos")).unwrap();
+        std::os::unix::fs::symlink("../set/images/end", dir.join("photos/link")).unwrap();
+        json(dir, "index add linked --images photos --model run/model.safetensors");
+        let served = Served::start(dir, "linked --images photos");
+        let answer = picture(&served, 0);
+        assert!(
+            answer.starts_with("HTTP/1.1 404") && answer.contains("a link out of its folder"),
+            "{answer}"
+        );
+    }
 }
 
-/// A model of features takes no images, but its beam encodes what is added.
+/// A model of features takes no images, and the server says which features it takes.
 #[test]
 fn a_model_of_features_is_served() {
     let dir = TempDir::new().unwrap();
@@ -249,7 +263,11 @@ fn a_model_of_features_is_served() {
     json(dir, train);
     json(dir, "encode --model run/model.safetensors --features x/features.npy --out-dir codes");
     json(dir, "index add live --codes codes/codes.npy --codebook run/model.safetensors");
-    let served = Served::start(dir, "live --model run/model.safetensors");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dpq"));
+    command.stderr(fs::File::create(dir.join("notes")).unwrap());
+    let (served, _) = Served::start_by(command, dir, "live --model run/model.safetensors");
+    let notes = fs::read_to_string(dir.join("notes")).unwrap();
+    assert!(notes.contains("requests send features as `dpq features --model` writes them"), "{notes}");
     let headers = "content-type: application/json\r\n";
     assert_eq!(served.send("POST", "/v1/search", headers, br#"{"id": 3}"#).0, 200);
     let (status, refused) = served.image("/v1/search", b"image");
