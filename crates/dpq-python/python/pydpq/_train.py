@@ -49,9 +49,9 @@ def train(
     `dpq train --help`, and messages name them as the command does.
 
     on_epoch is called after each epoch with its line of epochs.jsonl, a dict. An exception that it raises ends the
-    training; the checkpoint is then that of the epoch before. Ctrl-C raises KeyboardInterrupt; the checkpoint of the last epoch stays in the folder out, and the same
-    call with resume=True continues there and ends with the same bytes. A folder with a model or a checkpoint is refused
-    without it.
+    training; the checkpoint is then that of the epoch before. Ctrl-C raises KeyboardInterrupt; the checkpoint of the
+    last epoch stays in the folder out, and the same call with resume=True continues there and ends with the same bytes.
+    A folder with a model or a checkpoint is refused without it.
     """
     options = {
         "--data": data,
