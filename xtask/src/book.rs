@@ -20,7 +20,7 @@ const REPOSITORY: &str = "https://github.com/dpq-rs/dpq/blob/main";
 
 /// Leaves the book in `target/book/html`, and refuses links that lead nowhere in it.
 pub(crate) fn run() -> Result<()> {
-    python(ENVIRONMENT, &format!("{DOCS}/requirements.txt"))?;
+    let python = python(ENVIRONMENT, &format!("{DOCS}/requirements.txt"))?;
     remove(BOOK)?;
     let names =
         output(Command::new("git").args(["ls-files", "--cached", "--others", "--exclude-standard", DOCS]))?;
@@ -36,7 +36,7 @@ pub(crate) fn run() -> Result<()> {
             false => _ = fs::copy(name, &copy)?,
         }
     }
-    let mut build = Command::new(format!("{ENVIRONMENT}/bin/mdbook"));
+    let mut build = Command::new(Path::new(&python).with_file_name("mdbook"));
     run_command(build.args(["build", "--dest-dir", HTML, BOOK]))?;
     let html = Path::new(HTML);
     let mut broken = Vec::new();

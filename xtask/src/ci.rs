@@ -8,10 +8,10 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dpq_report::quick;
 
-use crate::process::{build_dpq, cargo, run as run_command};
+use crate::process::{build_dpq, cargo, executable, packages, run as run_command};
 use crate::reproduce::{self, Settings, toy_protocols};
 use crate::{bench, book, page, python, tidy};
 
@@ -66,14 +66,24 @@ fn clippy() -> Result<()> {
     run_command(&mut cargo(&args))
 }
 
-/// The examples that need no arguments. Tests compile them.
-const EXAMPLES: [&str; 9] =
-    ["length", "search", "readers", "rules", "sections", "convert", "two_classes", "compare", "serve"];
+/// The examples that `cargo xtask reproduce-paper` runs.
+const OTHER_EXAMPLES: [&str; 3] = ["toy_sets", "gbm", "heston"];
 
+/// Tests compile the examples. All but [`OTHER_EXAMPLES`] need no arguments.
 fn test() -> Result<()> {
     run_command(&mut cargo(&["test", "--release", "--locked", "--workspace"]))?;
-    let example = |name| format!("target/release/examples/{name}");
-    EXAMPLES.iter().try_for_each(|name| run_command(Command::new(example(name)).stdin(Stdio::null())))
+    for package in packages(&["--no-deps"])? {
+        let targets = package["targets"].as_array().context("a package has targets")?;
+        let examples = targets.iter().filter(|target| target["kind"][0] == "example");
+        for name in examples.filter_map(|example| example["name"].as_str()) {
+            if !OTHER_EXAMPLES.contains(&name) {
+                let mut build = cargo(&["build", "--workspace", "--example", name]);
+                let example = executable(&mut build, "example", name)?;
+                run_command(Command::new(example).stdin(Stdio::null()))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Needs python3, and the network the first time.

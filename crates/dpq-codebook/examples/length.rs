@@ -1,5 +1,6 @@
-//! How the error of codes falls with their length: cargo run --release -p dpq-codebook --example
-//! length
+//! How the error of codes falls with their length:
+//!
+//! `cargo run --release -p dpq-codebook --example length`
 
 use dpq_codebook::{Beam, CodeLength, FitOptions, ResidualKMeans};
 

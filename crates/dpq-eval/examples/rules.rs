@@ -1,5 +1,6 @@
-//! One ranking, and the figures that different papers would call its mAP: cargo run -p dpq-eval
-//! --example rules
+//! One ranking, and the figures that different papers would call its mAP:
+//!
+//! `cargo run -p dpq-eval --example rules`
 
 use dpq_eval::{Evaluator, Labels, MapRule, Ranking, Ties};
 

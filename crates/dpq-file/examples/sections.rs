@@ -1,5 +1,6 @@
-//! Lists and verifies the sections of any file of dpq, or of a made-up one: cargo run -p dpq-file
-//! --example sections -- gallery.dpq
+//! Lists and verifies the sections of any file of dpq, or of a made-up one:
+//!
+//! `cargo run -p dpq-file --example sections -- gallery.dpq`
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

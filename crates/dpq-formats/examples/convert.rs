@@ -1,5 +1,6 @@
-//! Converts features in .fvecs, .bvecs or .safetensors to .npy: cargo run -p dpq-formats --example
-//! convert -- base.fvecs base.npy
+//! Converts features in .fvecs, .bvecs or .safetensors to .npy:
+//!
+//! `cargo run -p dpq-formats --example convert -- base.fvecs base.npy`
 
 use std::path::PathBuf;
 

@@ -1,5 +1,6 @@
-//! Searches 200,000 codes at every length, and within a filter: cargo run --release -p dpq-index
-//! --example search
+//! Searches 200,000 codes at every length, and within a filter:
+//!
+//! `cargo run --release -p dpq-index --example search`
 
 use std::time::Instant;
 

@@ -1,5 +1,6 @@
-//! A reader keeps its snapshot while a writer adds, deletes and merges: cargo run --release -p
-//! dpq-live --example readers
+//! A reader keeps its snapshot while a writer adds, deletes and merges:
+//!
+//! `cargo run --release -p dpq-live --example readers`
 
 use dpq_live::{Assignment, Codebooks, LiveIndex, Metric, Snapshot};
 

@@ -1,5 +1,6 @@
-//! Trains a small network on features of two classes, and shows its epochs: cargo run --release -p
-//! dpq-model --example two_classes
+//! Trains a small network on features of two classes, and shows its epochs:
+//!
+//! `cargo run --release -p dpq-model --example two_classes`
 
 use dpq_model::config::Body;
 use dpq_model::{EpochReport, Inputs, Snapshot, TrainConfig, TrainOptions, TrainSet, train};

@@ -31,8 +31,13 @@ mod threads;
 /// not write to its arrays.
 ///
 /// Invalid arguments and file contents are a ValueError. A file that the system refuses is an
-/// OSError, an argument of another type a TypeError, a negative count an OverflowError. Ctrl-C ends
-/// a long call, except `Index.from_codes`, `Index.verify` and the calls of `LiveIndex`.
+/// OSError, an argument of another type a TypeError, a negative count an OverflowError.
+/// `LiveIndex.delete` of an unknown id is a KeyError, and `LiveIndex.open` beside another writer a
+/// BlockingIOError. Ctrl-C ends a long call, except `Index.from_codes`, `Index.verify` and the
+/// changes of `LiveIndex`.
+///
+/// The import sets the environment variable `CANDLE_NUM_THREADS` to 1, unless it is set: candle,
+/// which runs networks, would start threads of its own that wait by spinning.
 ///
 /// Worker threads do not survive os.fork(): use the start method "spawn" of multiprocessing.
 /// Indexes, codebooks and models can be pickled for it; a LiveIndex cannot, since it holds a lock.

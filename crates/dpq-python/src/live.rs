@@ -22,7 +22,7 @@ use crate::opened::Opened;
 /// Changes are in memory until commit makes them durable at once. Searches, here and in other
 /// processes that open the folder as Index, see the last commit. Other writers wait until close or
 /// the end of the process. In a `with` statement, changes are committed at its end, or dropped
-/// after an exception, and the index is closed.
+/// after an exception, and the index is closed. If the commit fails, the changes are lost.
 #[pyclass(frozen, module = "pydpq")]
 pub(crate) struct LiveIndex {
     /// None once it is closed. Nobody waits for Python while it is locked.
@@ -151,11 +151,13 @@ impl LiveIndex {
 
     /// Runs one merge of segments, which makes searches faster, if there is one to make, and
     /// returns whether it did. The next commit makes it durable. Call it after commits.
+    /// Calls in other threads wait meanwhile.
     fn merge(&self, py: Python<'_>) -> PyResult<bool> {
         self.with(py, |Open { live, .. }| live.merge_step().map_err(raise_live))
     }
 
-    /// Merges everything into one segment without deleted items, and commits.
+    /// Merges everything into one segment without deleted items, and commits. Calls in other
+    /// threads wait meanwhile.
     fn compact(&self, py: Python<'_>) -> PyResult<u64> {
         self.with(py, |Open { live, snapshot }| {
             *snapshot = None;
@@ -236,7 +238,8 @@ impl LiveIndex {
         self.with(py, |Open { live, .. }| Ok(live.metric().to_string()))
     }
 
-    /// An id that no item exceeds, and perhaps no deleted item; None if there never were items.
+    /// At least the largest id of all items; ids of deleted items may or may not count. None if
+    /// there never were items.
     #[getter]
     fn max_id(&self, py: Python<'_>) -> PyResult<Option<u64>> {
         self.with(py, |Open { live, .. }| Ok(live.max_id()))

@@ -97,7 +97,7 @@ def module(name, *arguments):
 
 
 def test_the_stubs_are_those_of_the_module():
-    # Without the private module of the transformer, whose base classes have no types.
+    # Without `pydpq.sklearn`, whose base classes have no types.
     checked = module("mypy.stubtest", "pydpq._pydpq", "pydpq._train", "--ignore-disjoint-bases")
     assert checked.returncode == 0, checked.stdout
 

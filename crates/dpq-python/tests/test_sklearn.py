@@ -25,12 +25,26 @@ def test_estimator_checks(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize("options", [{}, {"beam": 3, "refine": 2}, {"form": "product"}])
+WEIGHTS = {"length_weights": [0.0, 0.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"beam": 3, "refine": 2},
+        {"beam": 3, **WEIGHTS},
+        {"refine": 1, **WEIGHTS},
+        {"init_size": 500},
+        {"form": "product"},
+    ],
+)
 def test_codes_are_those_of_codebooks(data, options):
     quantizer = VectorQuantizer(3, codewords=32, iterations=5, **options).fit(data.x.astype(float))
     codebooks = pydpq.Codebooks.train(data.x, 3, codewords=32, iterations=5, **options)
     assert quantizer.codebooks_.fingerprint == codebooks.fingerprint
-    codes = codebooks.encode(data.x, beam=options.get("beam", 1))
+    search = {name: options[name] for name in ("beam", "length_weights") if name in options and "beam" in options}
+    codes = codebooks.encode(data.x, **search)
     np.testing.assert_array_equal(quantizer.transform(data.x), codes)
     np.testing.assert_array_equal(quantizer.inverse_transform(codes), codebooks.decode(codes))
     if not options:

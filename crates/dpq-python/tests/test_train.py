@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import sysconfig
 import threading
 
@@ -91,6 +92,15 @@ def test_features_are_trained_as_by_the_command(items, tmp_path):
     assert again.codebooks.fingerprint == model.codebooks.fingerprint
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("2", "2")])
+def test_the_import_limits_threads_of_candle(given, expected):
+    variables = {name: value for name, value in os.environ.items() if name != "CANDLE_NUM_THREADS"}
+    variables |= {} if given is None else {"CANDLE_NUM_THREADS": given}
+    code = "import os, pydpq; print(os.environ['CANDLE_NUM_THREADS'])"
+    found = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == expected
+
+
 def test_a_folder_of_images_is_trained(photos, tmp_path):
     model, folder = pydpq.train(photos, out=tmp_path / "run", preset="quick", set={**SMALL, "epochs": 1})
     assert model.takes == "images" and model.image_shape == (3, 9, 9)
@@ -156,12 +166,12 @@ def test_ctrl_c_keeps_the_checkpoint(items, tmp_path):
     ("options", "message"),
     [
         ({}, r"required arguments were not provided: --data <DIR>"),
-        ({"data": "missing"}, "missing"),
+        ({"data": "missing"}, r"missing\S*: no such file, "),
         ({"features": [[1.0]], "labels": [0.5]}, r"labels are float64 \[1\], expected whole numbers"),
         ({"features": [[1.0]], "labels": [[300]]}, "labels have values that uint8 does not hold"),
         ({"features": [[1.0]], "labels": [0], "set": {"epoch": 3}}, "--set epoch=3: .*unknown field"),
         ({"features": [[1.0]], "labels": [0], "preset": "bst"}, "invalid value 'bst' .*possible values: best"),
-        ({"features": [[1.0]], "labels": [0, 1]}, "2"),
+        ({"features": [[1.0]], "labels": [0, 1]}, r"features\.npy has 1 items, \S*labels\.npy has 2"),
         ({"features": [[1.0]], "queries": [[1.0]], "keys": [[1.0]]}, "cannot be used with"),
         ({"features": [[1.0]]}, "these features have no labels"),
     ],

@@ -1,5 +1,6 @@
-//! Serves an index file until Enter is pressed: cargo run --release -p dpq-server --example serve
-//! -- gallery.dpq
+//! Serves an index file until Enter is pressed:
+//!
+//! `cargo run --release -p dpq-server --example serve -- gallery.dpq`
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};

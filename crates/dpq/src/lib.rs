@@ -36,7 +36,7 @@ mod weights;
 use std::ffi::OsString;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
 #[doc(no_inline)]
 pub use dpq_model::BoxError;
@@ -158,7 +158,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 }
 
 /// Trains as `dpq train` does with these words, in this process. Prints nothing but notes, on
-/// stderr, about images and classes that are left out.
+/// stderr: about images and classes that are left out, and about a checkpoint that is missing.
 ///
 /// `on_epoch` gets each epoch as its line of epochs.jsonl; an error ends the training. Setting
 /// `stop` ends it as Ctrl-C does.
@@ -177,7 +177,7 @@ pub fn train(
         let first = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
         anyhow!("{}", first.split_whitespace().collect::<Vec<_>>().join(" "))
     })?;
-    let Command::Train(args) = cli.command else { bail!("these words are not of `dpq train`") };
+    let Command::Train(args) = cli.command else { unreachable!("the words begin with train") };
     let mut train = || args.train(Some(train::Caller { stop, on_epoch })).map(drop);
     match cli.threads {
         Some(n) => rayon::ThreadPoolBuilder::new().num_threads(n.into()).build()?.install(train),

@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use dpq_data::{Dataset, ImageShape, Split, hold_out};
 use dpq_model::{BoxError, Device, EpochReport, Snapshot, TrainConfig, TrainOptions, TrainSet};
 use indicatif::ProgressBar;
@@ -175,6 +175,7 @@ impl Args {
 
     /// Trains. Without a caller, Ctrl-C stops the training, and stderr shows its epochs.
     pub(crate) fn train(&self, mut caller: Option<Caller<'_>>) -> Result<(Trained, String)> {
+        ensure!(!self.print_config, "--print-config trains nothing, leave it out");
         let (mut config, weights) = self.configuration()?;
         let (source, out) = match (&self.data, &self.features, &self.labels, &self.out) {
             (Some(data), .., Some(out)) => {
@@ -206,7 +207,7 @@ impl Args {
             (.., Some(out)) if let (Some(queries), Some(keys)) = (&self.queries, &self.keys) => {
                 (Source::pairs([queries, keys], self.pairs.as_deref())?, out)
             }
-            _ => bail!("--print-config trains nothing, leave it out"),
+            _ => unreachable!("the command line asks for a source and a folder"),
         };
         ensure!(
             self.embeddings.is_none() || config.objective.needs_labels(),

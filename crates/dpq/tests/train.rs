@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
@@ -411,4 +412,14 @@ fn pairs_train_codes_of_keys() {
     says(&format!("encode {model} k.npy --posteriors --out-dir x"), "has no classifier");
     assert!(!dir.join("refused").exists());
     error(dir, "train --queries q.npy --out x", 2);
+}
+
+/// A program that trains by the words of the command does not train by those that only print.
+#[test]
+fn words_that_print_do_not_train() {
+    let dir = TempDir::new().unwrap();
+    let out = dir.path().join("run");
+    let words = ["--print-config", "--data", "missing", "--out", out.to_str().unwrap()];
+    let train = || dpq::train(words.map(Into::into), &AtomicBool::new(false), &mut |_| Ok(()));
+    assert_eq!(train().unwrap_err().to_string(), "--print-config trains nothing, leave it out");
 }

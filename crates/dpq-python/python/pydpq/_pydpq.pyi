@@ -205,7 +205,7 @@ class LiveIndex:
     def merge(self) -> bool:
         """Runs one merge of segments, if there is one to make, and returns whether it did."""
     def compact(self) -> int:
-        """Merges everything into one segment without deleted items, and commits."""
+        """Merges everything into one segment without deleted items, and commits. Other calls wait meanwhile."""
     def snapshot(self) -> Index:
         """Returns the last commit, which never changes."""
     def search(
@@ -241,7 +241,7 @@ class LiveIndex:
         """The metric."""
     @property
     def max_id(self) -> int | None:
-        """An id that no item exceeds; None if there never were items."""
+        """At least the largest id of all items; None if there never were items."""
 
 @final
 class Model:

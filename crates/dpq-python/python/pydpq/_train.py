@@ -42,19 +42,17 @@ def train(
 
     Train on one of three things: data, the folder of a data set, for which your images need a dataset.toml of a few
     lines; features, float32 [n, D], with labels, class numbers [n] or multi-hot [n, C]; or queries and keys, float32
-    [n, D], of which row i matches row i, or those rows match that pairs, int [p, 2], names. All but data are arrays,
-    or paths of files. Arrays are written to temporary files for the time of the training.
+    [n, D]. Row i of queries matches row i of keys, unless pairs, int [p, 2], lists the rows that match. All but data
+    are arrays, or paths of files. Arrays are written to temporary files for the time of the training.
 
     set changes the configuration of the preset: {"epochs": 5, "quantizer.levels": 8}. The other options are those of
     `dpq train --help`, and messages name them as the command does.
 
     on_epoch is called after each epoch with its line of epochs.jsonl, a dict. An exception that it raises ends the
-    training. Ctrl-C raises KeyboardInterrupt; the checkpoint of the last epoch stays in the folder out, and the same
-    call with resume=True continues there and ends with the same bytes. A folder with a model or a checkpoint is refused
-    without it.
+    training; the checkpoint is then that of the epoch before. Ctrl-C raises KeyboardInterrupt; the checkpoint of the
+    last epoch stays in the folder out, and the same call with resume=True continues there and ends with the same bytes.
+    A folder with a model or a checkpoint is refused without it.
     """
-    # dpq::run explains the variable, which candle reads when it starts.
-    os.environ.setdefault("CANDLE_NUM_THREADS", "1")
     options = {
         "--data": data,
         "--out": out,

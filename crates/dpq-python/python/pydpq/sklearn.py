@@ -1,5 +1,6 @@
 """A transformer for scikit-learn, which must be installed: pip install scikit-learn."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +16,9 @@ __all__ = ["VectorQuantizer"]
 class VectorQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
     """Quantizes vectors to codes of one byte per level, by residual k-means, or k-means on parts.
 
-    transform gives codes, uint8 [n, levels]; the first l columns are the code at 8 l bits. inverse_transform gives
-    vectors. codebooks_ are the pydpq.Codebooks, for pydpq.Index.from_codes. Parameters are those of
-    pydpq.Codebooks.train, and transform encodes with the same beam.
+    transform gives codes, uint8 [n, levels]. The first l columns are the code at 8 l bits, unless form is "product".
+    inverse_transform gives vectors. codebooks_ are the pydpq.Codebooks, for pydpq.Index.from_codes. Parameters are
+    those of pydpq.Codebooks.train, and transform encodes with the same beam and length_weights.
     """
 
     codebooks_: Codebooks
@@ -30,6 +31,8 @@ class VectorQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         iterations: int = 25,
         refine: int = 0,
         beam: int = 1,
+        length_weights: Sequence[float] | None = None,
+        init_size: int | None = 16384,
         form: Literal["progressive", "product"] = "progressive",
     ) -> None:
         self.levels = levels
@@ -37,6 +40,8 @@ class VectorQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.iterations = iterations
         self.refine = refine
         self.beam = beam
+        self.length_weights = length_weights
+        self.init_size = init_size
         self.form: Literal["progressive", "product"] = form
 
     def fit(self, X: ArrayLike, y: object = None) -> "VectorQuantizer":
@@ -49,6 +54,8 @@ class VectorQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             iterations=self.iterations,
             refine=self.refine,
             beam=self.beam,
+            length_weights=self.length_weights,
+            init_size=self.init_size,
             form=self.form,
         )
         return self
@@ -56,7 +63,9 @@ class VectorQuantizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def transform(self, X: ArrayLike) -> NDArray[np.uint8]:
         """Returns the codes of X, uint8 [n, levels]."""
         check_is_fitted(self)
-        return self.codebooks_.encode(self._validated(X, reset=False), beam=self.beam)
+        # Codebooks that were refined for weights may encode greedily, without a beam.
+        weights = self.length_weights if self.beam > 1 else None
+        return self.codebooks_.encode(self._validated(X, reset=False), beam=self.beam, length_weights=weights)
 
     def inverse_transform(self, X: ArrayLike, *, bits: int | None = None) -> NDArray[np.float32]:
         """Returns the vectors, float32 [n, D], that codes X stand for at a length of bits (None: the longest)."""
