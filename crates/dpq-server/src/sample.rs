@@ -55,7 +55,8 @@ impl Sample {
     }
 
     /// Returns the map once it is drawn. A thread of its own draws it at the first request, and
-    /// again for at least twice or at most half as many items; until then the map before is returned.
+    /// again for at least twice or at most half as many items. Until then the map before is
+    /// returned.
     pub(crate) fn map(&self, reader: &Arc<Reader>, draw: &Arc<DrawMap>) -> Result<Option<Arc<Map>>, Refusal> {
         let mut state = lock(&self.map);
         let n_items = reader.len();
